@@ -1,0 +1,1 @@
+"""MERT, the self-supervised music understanding model, for the Hugging Face ecosystem."""

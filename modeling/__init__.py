@@ -1,0 +1,1 @@
+"""The files that travel to the Hub with each checkpoint: configuration, model, feature extractor."""

@@ -1,0 +1,43 @@
+"""Fixtures for all tests: offline, CPU, tiny models built once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED = REPOSITORY.parent / "shared"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def single_thread():
+    """Tests run side by side: one thread each keeps them from fighting for the cores."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The project's shared material: reference numbers and recordings. Not part of the repository."""
+    if not SHARED.is_dir():
+        pytest.skip("the shared reference material is not beside this checkout")
+    return SHARED
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A seeded generator, so that each test draws the same numbers alone and in a suite."""
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def music() -> np.ndarray:
+    """Two seconds at 24 kHz of a decaying chord, float32 in [-1, 1], shape (48000,)."""
+    time = np.arange(48000) / 24000
+    chord = sum(np.sin(2 * np.pi * f * time) * np.exp(-2 * time) for f in (220.0, 277.2, 329.6, 440.0))
+    return (chord / 4).astype(np.float32)
