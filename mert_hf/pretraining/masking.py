@@ -1,0 +1,97 @@
+"""Span masking: which frames are hidden from the student (fairseq, data_utils.compute_mask_indices, static spans)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass
+class SpanMasking:
+    """Draws masked spans for each row from the row's true number of frames.
+
+    A row of n frames gets floor(probability * n / length + u) spans, u uniform in [0, 1), at least `min_masks`, whose
+    starts are distinct and uniform over the first n - length frames. Spans may overlap, so fewer than probability * n
+    frames end up masked (about 55% at the defaults). Where n - length does not exceed the number of spans s, the starts
+    come from the first s + 1 frames and spans are cut at the end of the row, as in fairseq; a row with any frame at all
+    gets at least one masked frame. Padding is never masked.
+
+    Args:
+        probability: share of frames to mask if spans did not overlap, 0 to 1.
+        length: frames of a span.
+        min_masks: least number of spans in a row.
+        equal_counts: drop masked frames at random until all rows have as many as the row with the fewest. fairseq does
+            so by default for its own reshaping; MERT's losses do not need it, and beside a short row it takes most of
+            the mask from the long ones.
+    """
+
+    probability: float = 0.8
+    length: int = 5
+    min_masks: int = 2
+    equal_counts: bool = False
+
+    def __post_init__(self):
+        if not 0.0 <= self.probability <= 1.0:
+            raise ValueError(f"probability must lie between 0 and 1, got {self.probability!r}.")
+        if self.length < 1 or self.min_masks < 0:
+            raise ValueError(
+                f"length must be at least 1 and min_masks at least 0, got {self.length} and {self.min_masks}."
+            )
+
+    def __call__(
+        self, frame_lengths: Sequence[int] | torch.Tensor, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        """Draws a mask.
+
+        Args:
+            frame_lengths: (batch,) true number of frames of each row.
+            generator: source of randomness; torch's default generator where None.
+
+        Returns:
+            (batch, frames) bool on the generator's device (CPU without one), frames = the longest row; True is masked.
+
+        Raises:
+            ValueError: if frame_lengths is not a list of non-negative integers.
+        """
+        device = generator.device if generator is not None else torch.device("cpu")
+        lengths = torch.as_tensor(frame_lengths, device=device)
+        if lengths.dim() != 1 or len(lengths) == 0 or lengths.is_floating_point() or (lengths < 0).any():
+            raise ValueError(f"frame_lengths must be one non-negative integer for each row, got {frame_lengths!r}.")
+        mask = spans_to_mask(*self._draw_starts(lengths.long(), generator), lengths.long(), self.length)
+        return trim_to_equal_counts(mask, generator) if self.equal_counts else mask
+
+    def _draw_starts(
+        self, lengths: torch.Tensor, generator: torch.Generator | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Starts of the spans (batch, most spans) in random order, and how many of them each row uses (batch,)."""
+        rounding = torch.rand(lengths.shape, generator=generator, device=lengths.device, dtype=torch.float64)
+        counts = (self.probability * lengths / self.length + rounding).long().clamp(min=self.min_masks)
+        choices = lengths - self.length
+        choices = torch.where(choices > counts, choices, torch.minimum(counts + 1, lengths))
+        counts = torch.minimum(counts, choices)
+        width = int(choices.max())
+        # The smallest of independent uniform numbers sit at distinct, uniformly drawn places.
+        scores = torch.rand((len(lengths), width), generator=generator, device=lengths.device, dtype=torch.float64)
+        beyond = torch.arange(width, device=lengths.device) >= choices[:, None]
+        order = scores.masked_fill(beyond, torch.inf).argsort(dim=1)
+        return order[:, : int(counts.max())], counts
+
+
+def spans_to_mask(starts: torch.Tensor, counts: torch.Tensor, lengths: torch.Tensor, span: int) -> torch.Tensor:
+    """Mask (batch, frames) of spans of `span` frames at the first counts[row] of starts[row], cut at lengths[row]."""
+    frames = int(lengths.max())
+    used = torch.arange(starts.shape[1], device=starts.device) < counts[:, None]
+    hits = torch.zeros(len(lengths), frames + span, dtype=torch.bool, device=starts.device)
+    for offset in range(span):
+        # Spans that a row does not use point at the last column, which is cut off.
+        hits.scatter_(1, torch.where(used, starts + offset, frames + span - 1), True)
+    return hits[:, :frames] & (torch.arange(frames, device=starts.device) < lengths[:, None])
+
+
+def trim_to_equal_counts(mask: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Unmasks frames at random until every row has as many masked frames as the row with the fewest."""
+    scores = torch.rand(mask.shape, generator=generator, device=mask.device, dtype=torch.float64)
+    rank = scores.masked_fill(~mask, torch.inf).argsort(dim=1).argsort(dim=1)
+    return mask & (rank < mask.sum(dim=1).min())
