@@ -1,4 +1,4 @@
-"""`metadata.csv` of an audio folder, the `datasets` convention: column `file_name`, then targets, optionally `split`."""
+"""`metadata.csv` of an audio folder, the `datasets` convention: `file_name`, targets, optionally `split`."""
 
 from __future__ import annotations
 
