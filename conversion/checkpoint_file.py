@@ -1,0 +1,198 @@
+"""Open PyTorch checkpoints of unknown origin: their structure at once, their tensors one at a time.
+
+Formats: the zip archive of torch >= 1.6 and the older stream of pickles; layouts as in torch/serialization.py.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from .errors import CheckpointError
+from .lazy_tensor import LazyTensor, Storage
+from .restricted_pickle import BoundedReader, Global, restricted_load
+
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py, MAGIC_NUMBER
+LEGACY_PROTOCOL = 1001
+
+STORAGE_DTYPES = {
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "UntypedStorage": torch.uint8,
+    "ShortStorage": torch.int16,
+    "IntStorage": torch.int32,
+    "LongStorage": torch.int64,
+    "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+}
+
+
+@contextmanager
+def open_checkpoint(path: str | os.PathLike) -> Iterator[Any]:
+    """Open a file written by `torch.save`; nothing in it is run (see `restricted_pickle`).
+
+    Args:
+        path: a `.pt`, `.bin` or `.th` file.
+
+    Yields:
+        The saved object, with a `LazyTensor` for each tensor; they can be loaded while the context is open.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnsafeCheckpointError: its pickle asks for something that could act on the machine.
+        CheckpointError: it is truncated, damaged, or not a torch file.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            is_zip = file.read(4) == b"PK\x03\x04"
+            file.seek(0)
+            if is_zip:
+                with zipfile.ZipFile(file) as archive:
+                    yield _read_archive(archive)
+            else:
+                yield _read_legacy(file)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise CheckpointError(f"{path} is truncated or damaged ({error}); download or copy it again.") from error
+    except CheckpointError as error:
+        raise type(error)(f"{path}: {error}") if str(path) not in str(error) else error from None
+
+
+def open_state_dict(
+    content: Any, *, keys: tuple[str, ...] = ("model", "state_dict", "best_state")
+) -> dict[str, LazyTensor]:
+    """The tensors of a state dict, saved bare or under one of `keys`.
+
+    Raises:
+        CheckpointError: there is no state dict, or one of its values is no tensor.
+    """
+    if isinstance(content, dict):
+        nested = next((content[key] for key in keys if isinstance(content.get(key), dict)), content)
+        tensors = {str(name): value for name, value in nested.items() if isinstance(value, LazyTensor)}
+        if tensors and len(tensors) == len(nested):
+            return tensors
+        if tensors:
+            other = next(name for name, value in nested.items() if not isinstance(value, LazyTensor))
+            raise CheckpointError(f"entry {other!r} of the state dict is no plain tensor")
+    raise CheckpointError(f"the file holds no state dict, neither bare nor under one of {', '.join(keys)}")
+
+
+def _storage_info(pid: Any) -> tuple[str, torch.dtype, int]:
+    """(key, dtype, bytes) of `("storage", type, key, location, elements, ...)`."""
+    if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or not isinstance(pid[1], Global):
+        raise CheckpointError("the checkpoint describes a tensor storage in an unknown way: the file is damaged")
+    _, kind, key, _, count = pid[:5]
+    dtype = STORAGE_DTYPES.get(kind.name)
+    if dtype is None or not isinstance(key, str) or type(count) is not int or not 0 <= count < 2**48:
+        raise CheckpointError(f"the checkpoint holds a storage of the unknown kind {kind}, key or size")
+    return key, dtype, count * dtype.itemsize
+
+
+def _read_archive(archive: zipfile.ZipFile) -> Any:
+    members = {info.filename: info for info in archive.infolist()}
+    programs = [name for name in members if name.endswith("/data.pkl")]
+    if len(programs) != 1:
+        raise CheckpointError("this zip archive was not written by torch.save: it has no data.pkl")
+    root = programs[0].removesuffix("data.pkl")
+    if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
+        raise CheckpointError(
+            "the archive is compressed, which torch.save never does: a small file could fill the memory"
+        )
+    if f"{root}byteorder" in members and archive.read(f"{root}byteorder").strip() != b"little":
+        raise CheckpointError(
+            "the checkpoint was written on a big-endian machine; save it again on a little-endian one"
+        )
+
+    def storage_of(pid: Any) -> Storage:
+        key, dtype, num_bytes = _storage_info(pid)
+        info = members.get(f"{root}data/{key}")
+        if info is None or info.file_size < num_bytes:
+            raise CheckpointError(f"tensor storage {key!r} is missing or too short: the file is damaged")
+
+        def read(start: int, length: int) -> bytes:
+            if start == 0 and length == info.file_size:
+                return archive.read(info)  # checks the checksum
+            with archive.open(info) as member:
+                member.seek(start)
+                return member.read(length)
+
+        return Storage(key, dtype, num_bytes, read)
+
+    with archive.open(programs[0]) as program:
+        return restricted_load(BoundedReader(program), storage_of)
+
+
+@dataclass
+class _LegacyStorage:
+    """Where a storage of the older format begins; known only after the pickle programs are read."""
+
+    file: BinaryIO
+    start: int | None = None
+
+    def read(self, start: int, length: int) -> bytes:
+        if self.start is None:
+            raise CheckpointError("a tensor of the checkpoint has no data: the file is damaged")
+        self.file.seek(self.start + start)
+        return self.file.read(length)
+
+
+def _read_legacy(file: BinaryIO) -> Any:
+    """Five programs: magic number, protocol, machine, object, list of storage keys; then the storages, one by one."""
+    reader = BoundedReader(file)
+    if file.peek(2)[:1] != b"\x80":  # type: ignore[attr-defined]
+        raise CheckpointError("this is no file of torch.save; .pt, .bin or .th files are expected")
+    magic, protocol, machine = (restricted_load(reader) for _ in range(3))
+    if magic != LEGACY_MAGIC or protocol != LEGACY_PROTOCOL or not isinstance(machine, dict):
+        raise CheckpointError("this is a pickle, but not one of torch.save; .pt, .bin or .th files are expected")
+    if machine.get("little_endian") is not True:
+        raise CheckpointError(
+            "the checkpoint was written on a big-endian machine; save it again on a little-endian one"
+        )
+    places: dict[str, _LegacyStorage] = {}
+    sizes: dict[str, tuple[torch.dtype, int]] = {}
+
+    def storage_of(pid: Any) -> Storage:
+        key, dtype, num_bytes = _storage_info(pid)
+        if len(pid) > 5 and pid[5] is not None:
+            raise CheckpointError("the checkpoint uses storage views of torch < 0.4; save it again with a newer torch")
+        place = places.setdefault(key, _LegacyStorage(file))
+        sizes[key] = (dtype, num_bytes)
+        return Storage(key, dtype, num_bytes, place.read)
+
+    content = restricted_load(reader, storage_of)
+    _locate_storages(file, restricted_load(reader), places, sizes)
+    return content
+
+
+def _locate_storages(file: BinaryIO, keys: Any, places: dict, sizes: dict) -> None:
+    """Each storage is its number of elements (int64) and its data."""
+    if not isinstance(keys, list) or set(keys) != set(places):
+        raise CheckpointError("the list of storages does not fit the tensors: the file is truncated or damaged")
+    position = file.tell()
+    end = file.seek(0, os.SEEK_END)
+    for key in keys:
+        file.seek(position)
+        header = file.read(8)
+        dtype, num_bytes = sizes[key]
+        if (
+            len(header) < 8
+            or struct.unpack("<q", header)[0] * dtype.itemsize != num_bytes
+            or position + 8 + num_bytes > end
+        ):
+            raise CheckpointError(f"tensor storage {key!r} is missing or too short: the file is truncated or damaged")
+        places[key].start = position + 8
+        position += 8 + num_bytes
