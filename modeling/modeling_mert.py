@@ -1,0 +1,1153 @@
+"""MERT (arXiv 2306.00107): the encoder, its pre-training objective and two classification heads.
+
+Shapes are written as (batch, samples) for waveforms, (batch, frames, hidden_size) for states. Parameter names equal those
+of the authors' Hub checkpoints. "fairseq" in a comment means the authors' training project, or the library it builds on.
+"""
+
+import math
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Optional, Union
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers.activations import ACT2FN
+from transformers.modeling_outputs import (
+    BaseModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.utils import ModelOutput, logging
+
+from .configuration_mert import MERTConfig
+
+logger = logging.get_logger(__name__)
+
+CQT_LOWEST_FREQUENCY = 32.7  # Hz, the C1 of the authors' CQT input and target
+CQT_OCTAVES = 7
+CQT_LOG_GAIN = 100.0  # log(1 + gain x magnitude): brings soft partials into reach of a linear layer
+MAX_LOGITS_AT_ONCE = 2**24  # elements; 64 MB in float32. Larger logits are computed in chunks of frames
+
+
+# --- outputs ---
+
+
+@dataclass
+class MERTForPreTrainingOutput(ModelOutput):
+    """Output of [`MERTForPreTraining`].
+
+    Args:
+        loss (`torch.FloatTensor` of shape `()`): the objective, when a target was given.
+        codebook_losses (`torch.FloatTensor` of shape `(codebooks,)`): cross-entropy of each codebook, mean over the
+            masked frames, in nats.
+        cqt_loss (`torch.FloatTensor` of shape `()`): mean squared error of the spectrum over the masked frames.
+        feature_penalty (`torch.FloatTensor` of shape `()`): mean square of the convolutional features, unweighted.
+        codebook_accuracies (`torch.FloatTensor` of shape `(codebooks,)`): share of masked frames whose code has the
+            highest logit.
+        hidden_states (`tuple` of `(batch, frames, hidden_size)`): input of the first layer and output of every layer.
+        attentions (`tuple` of `(batch, heads, frames, frames)`): attention weights of every layer.
+    """
+
+    loss: Optional[torch.FloatTensor] = None
+    codebook_losses: Optional[torch.FloatTensor] = None
+    cqt_loss: Optional[torch.FloatTensor] = None
+    feature_penalty: Optional[torch.FloatTensor] = None
+    codebook_accuracies: Optional[torch.FloatTensor] = None
+    hidden_states: Optional[tuple[torch.FloatTensor, ...]] = None
+    attentions: Optional[tuple[torch.FloatTensor, ...]] = None
+
+
+# --- constant-Q transform ---
+
+
+# --- masks ---
+
+
+def length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
+    """True where the position lies within the row: lengths (batch,) integer -> (batch, size) bool."""
+    return torch.arange(size, device=lengths.device)[None, :] < lengths[:, None]
+
+
+def draw_span_mask(
+    lengths: torch.Tensor,
+    size: int,
+    probability: float,
+    span_length: int,
+    min_spans: int = 0,
+    generator: Optional[torch.Generator] = None,
+) -> torch.Tensor:
+    """Draws masks of spans of one length that may overlap, the "static" masks of fairseq's `compute_mask_indices`.
+
+    A row of L positions gets floor(probability x L / span_length + u) spans, u uniform in [0, 1), at least `min_spans`.
+    Their starts are drawn without replacement from the first L - span_length positions.
+
+    Args:
+        lengths: (batch,) integer, true length of each row in positions.
+        size: length of the padded axis.
+        probability: share of positions that the spans would cover if none overlapped.
+        span_length: positions in a span.
+        min_spans: least number of spans in a row that has room for them.
+        generator: source of randomness, on the device of `lengths`; the default one of that device if None.
+
+    Returns:
+        (batch, size) bool, True where masked; never True beyond a row's length.
+    """
+    device = lengths.device
+    rounding = torch.rand(lengths.shape, device=device, generator=generator)
+    num_spans = (probability * lengths / span_length + rounding).floor().clamp(min=min_spans)
+    num_starts = (lengths - span_length).clamp(min=1)
+    order = torch.rand((lengths.shape[0], size), device=device, generator=generator)
+    order = order.masked_fill(~length_mask(num_starts, size), 2.0)  # behind every draw in [0, 1)
+    rank = order.argsort(dim=1).argsort(dim=1)
+    starts = rank < torch.minimum(num_spans, num_starts)[:, None]
+    spans = starts.cumsum(dim=1)
+    spans[:, span_length:] -= starts.cumsum(dim=1)[:, :-span_length]  # starts within the last span_length positions
+    return (spans > 0) & length_mask(lengths, size)
+
+
+# --- convolutional feature encoder ---
+
+
+def masked_group_norm(hidden_states: torch.Tensor, valid: torch.Tensor, norm: nn.GroupNorm) -> torch.Tensor:
+    """GroupNorm with one group per channel whose statistics leave padding out.
+
+    Args:
+        hidden_states: (batch, channels, time).
+        valid: (batch, time) bool.
+        norm: gives epsilon, weight and bias.
+
+    Returns:
+        (batch, channels, time): at valid positions what the row alone would give; padding is normalised alike.
+    """
+    states = hidden_states.float()
+    weight = valid[:, None, :].to(states.dtype)
+    count = weight.sum(dim=-1, keepdim=True).clamp(min=1.0)
+    centred = states - (states * weight).sum(dim=-1, keepdim=True) / count
+    variance = (centred.square() * weight).sum(dim=-1, keepdim=True) / count
+    normed = centred * torch.rsqrt(variance + norm.eps)
+    return (normed * norm.weight[:, None] + norm.bias[:, None]).to(hidden_states.dtype)
+
+
+class MERTConvLayer(nn.Module):
+    """One convolution of the feature encoder with its normalisation, if it has one, and activation."""
+
+    def __init__(self, config: MERTConfig, index: int):
+        super().__init__()
+        channels = config.conv_dim[index]
+        self.kernel, self.stride = config.conv_kernel[index], config.conv_stride[index]
+        self.conv = nn.Conv1d(
+            config.conv_dim[index - 1] if index else 1, channels, self.kernel, stride=self.stride, bias=config.conv_bias
+        )
+        if config.feat_extract_norm == "layer":
+            self.layer_norm = nn.LayerNorm(channels)
+        elif index == 0:
+            self.layer_norm = nn.GroupNorm(channels, channels)
+        else:
+            self.layer_norm = None
+        self.activation = ACT2FN[config.feat_extract_activation]
+
+    def forward(self, hidden_states: torch.Tensor, lengths: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """(batch, in_channels, time) -> (batch, channels, time'). `lengths` (batch,): valid input positions of each row,
+        which keep the GroupNorm to them."""
+        hidden_states = self.conv(hidden_states)
+        if isinstance(self.layer_norm, nn.LayerNorm):
+            hidden_states = self.layer_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
+        elif self.layer_norm is not None and lengths is not None:
+            valid = length_mask((lengths - self.kernel) // self.stride + 1, hidden_states.shape[-1])
+            hidden_states = masked_group_norm(hidden_states, valid, self.layer_norm)
+        elif self.layer_norm is not None:
+            hidden_states = self.layer_norm(hidden_states)
+        return self.activation(hidden_states)
+
+
+class MERTFeatureEncoder(nn.Module):
+    """Waveform to frames: a stack of strided convolutions, (batch, samples) -> (batch, conv_dim[-1], frames)."""
+
+    def __init__(self, config: MERTConfig):
+        super().__init__()
+        self.conv_layers = nn.ModuleList([MERTConvLayer(config, index) for index in range(len(config.conv_dim))])
+        self.gradient_checkpointing = False
+
+    def freeze(self) -> None:
+        """Excludes the convolutions from training."""
+        self.requires_grad_(False)
+
+    def forward(self, input_values: torch.Tensor, lengths: Optional[torch.Tensor] = None) -> torch.Tensor:
+        hidden_states = input_values[:, None]
+        trainable = self.training and self.conv_layers[0].conv.weight.requires_grad
+        if self.gradient_checkpointing and trainable:
+            hidden_states.requires_grad_(True)  # the reentrant kind of checkpointing saves nothing otherwise
+        for index, layer in enumerate(self.conv_layers):
+            layer_lengths = lengths if index == 0 else None
+            if self.gradient_checkpointing and trainable:
+                hidden_states = self._gradient_checkpointing_func(layer.__call__, hidden_states, layer_lengths)
+            else:
+                hidden_states = layer(hidden_states, layer_lengths)
+        return hidden_states
+
+
+class MERTFeatureProjection(nn.Module):
+    """LayerNorm (optional), linear map to `hidden_size` and dropout of the features."""
+
+    def __init__(self, config: MERTConfig):
+        super().__init__()
+        size = config.conv_dim[-1] + (config.feature_extractor_cqt_bins if config.feature_extractor_cqt else 0)
+        self.layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps) if config.feat_proj_layer_norm else None
+        self.projection = nn.Linear(size, config.hidden_size)
+        self.dropout = nn.Dropout(config.feat_proj_dropout)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        if self.layer_norm is not None:
+            features = self.layer_norm(features)
+        return self.dropout(self.projection(features))
+
+
+# --- position embedding ---
+
+# transformers renames `weight_g` and `weight_v` of every checkpoint to torch's parametrisation while it loads, on all
+# versions and with no way out. So a model that is being loaded is built with those names, and gets the authors' names
+# back once it is loaded.
+_LOADER_NAMES = ContextVar("mert_loader_names", default=False)
+
+
+@contextmanager
+def loader_names():
+    """Within it, position embeddings are built under the parameter names that transformers' loader looks for."""
+    token = _LOADER_NAMES.set(True)
+    try:
+        yield
+    finally:
+        _LOADER_NAMES.reset(token)
+
+
+class MERTWeightNormConv1d(nn.Module):
+    """Grouped convolution whose kernel is g x v / |v|, the norm taken for each position of the kernel (dim 2)."""
+
+    def __init__(self, channels: int, kernel_size: int, groups: int):
+        super().__init__()
+        self.padding, self.groups = kernel_size // 2, groups
+        weight_g = nn.Parameter(torch.empty(1, 1, kernel_size))
+        weight_v = nn.Parameter(torch.empty(channels, channels // groups, kernel_size))
+        self.bias = nn.Parameter(torch.empty(channels))
+        if _LOADER_NAMES.get():
+            holder = nn.Module()
+            holder.original0, holder.original1 = weight_g, weight_v
+            self.parametrizations = nn.ModuleDict({"weight": holder})
+        else:
+            self.weight_g, self.weight_v = weight_g, weight_v
+
+    def restore_names(self) -> None:
+        """Gives the parameters the authors' names after loading."""
+        holder = self.parametrizations["weight"]
+        if holder.original0.is_meta:  # offloaded: the hooks that fetch the weights know them by the loader's names
+            return
+        self.weight_g, self.weight_v = holder.original0, holder.original1
+        del self.parametrizations
+
+    def magnitude_and_direction(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """g (1, 1, kernel) and v (channels, channels / groups, kernel), under whichever names they live."""
+        if hasattr(self, "weight_g"):
+            return self.weight_g, self.weight_v
+        holder = self.parametrizations["weight"]
+        return holder.original0, holder.original1
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        magnitude, direction = self.magnitude_and_direction()
+        norm = torch.linalg.vector_norm(direction.float(), dim=(0, 1), keepdim=True)
+        weight = direction * (magnitude / norm).to(direction.dtype)
+        return nn.functional.conv1d(hidden_states, weight, self.bias, padding=self.padding, groups=self.groups)
+
+
+class MERTPositionalConvEmbedding(nn.Module):
+    """Convolutional position embedding (wav2vec 2.0): (batch, frames, hidden_size) -> the same shape."""
+
+    def __init__(self, config: MERTConfig):
+        super().__init__()
+        self.conv = MERTWeightNormConv1d(
+            config.hidden_size, config.num_conv_pos_embeddings, config.num_conv_pos_embedding_groups
+        )
+        self.activation = ACT2FN[config.feat_extract_activation]
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        frames = hidden_states.shape[1]
+        embeddings = self.conv(hidden_states.transpose(1, 2))[..., :frames]  # an even kernel gives one frame too many
+        return self.activation(embeddings).transpose(1, 2)
+
+
+# --- Transformer ---
+
+
+def relaxed_softmax(scores: torch.Tensor, relax: float) -> torch.Tensor:
+    """Softmax of `scores * relax`, shifted so that no product leaves the range of half precision.
+
+    Args:
+        scores: (..., keys), attention scores already divided by `relax`.
+        relax: the constant c of the paper's attention relaxation (section 4.3; fairseq project, mert_fairseq).
+    """
+    return nn.functional.softmax((scores - scores.amax(dim=-1, keepdim=True)) * relax, dim=-1, dtype=torch.float32)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Optional[torch.Tensor],
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention with its weights: (batch, heads, frames, head_dim) -> (batch, frames, heads, head_dim), weights."""
+    relax = module.attention_relax
+    scores = torch.matmul(query * (scaling / relax), key.transpose(2, 3))
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = relaxed_softmax(scores, relax).to(query.dtype)
+    dropped = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(dropped, value).transpose(1, 2).contiguous(), weights
+
+
+class MERTAttention(nn.Module):
+    """Multi-head self-attention through transformers' attention interface."""
+
+    def __init__(self, config: MERTConfig):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.dropout = config.attention_dropout
+        # Fused kernels accumulate scores in float32 and need no relaxation, which changes no result.
+        self.attention_relax = config.attention_relax if config.attention_relax > 0 else 1.0
+        self.is_causal = False
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: Optional[torch.Tensor], output_attentions: bool
+    ) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
+        """(batch, frames, hidden_size) -> the same shape and, if asked for, weights (batch, heads, frames, frames)."""
+        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        query, key, value = (
+            projection(hidden_states).view(shape).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        attention = eager_attention_forward
+        if self.config._attn_implementation not in (None, "eager") and not output_attentions:
+            attention = ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]
+        states, weights = attention(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=self.dropout if self.training else 0.0,
+            scaling=self.scaling,
+            is_causal=False,
+        )
+        states = states.reshape(*hidden_states.shape[:-1], -1)
+        return self.out_proj(states), weights if output_attentions else None
+
+
+class MERTFeedForward(nn.Module):
+    """Two linear layers with an activation and dropout between and after."""
+
+    def __init__(self, config: MERTConfig):
+        super().__init__()
+        self.intermediate_dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.intermediate_act_fn = ACT2FN[config.hidden_act]
+        self.intermediate_dropout = nn.Dropout(config.activation_dropout)
+        self.output_dense = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.output_dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        hidden_states = self.intermediate_dropout(self.intermediate_act_fn(self.intermediate_dense(hidden_states)))
+        return self.output_dropout(self.output_dense(hidden_states))
+
+
+class MERTEncoderLayer(nn.Module):
+    """One Transformer layer: post-LN, pre-LN (`do_stable_layer_norm`) or post-LN with scaled residuals (`deepnorm`)."""
+
+    def __init__(self, config: MERTConfig):
+        super().__init__()
+        self.pre_norm = config.do_stable_layer_norm
+        self.attention = MERTAttention(config)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.feed_forward = MERTFeedForward(config)
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.residual_scale = 1.0
+        if config.deepnorm:  # DeepNorm (arXiv 2203.00555), table 2, encoder only
+            self.residual_scale = (2.0 * config.num_hidden_layers) ** 0.25
+            for linear in (
+                self.attention.v_proj,
+                self.attention.out_proj,
+                self.feed_forward.intermediate_dense,
+                self.feed_forward.output_dense,
+            ):
+                linear.init_gain = (8.0 * config.num_hidden_layers) ** -0.25
+
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: Optional[torch.Tensor], output_attentions: bool
+    ) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
+        """(batch, frames, hidden_size) -> the same shape and attention weights or None."""
+        residual = hidden_states
+        states = self.layer_norm(hidden_states) if self.pre_norm else hidden_states
+        states, weights = self.attention(states, attention_mask, output_attentions)
+        states = residual * self.residual_scale + self.dropout(states)
+        if self.pre_norm:
+            return states + self.feed_forward(self.final_layer_norm(states)), weights
+        states = self.layer_norm(states)
+        return self.final_layer_norm(states * self.residual_scale + self.feed_forward(states)), weights
+
+
+class MERTEncoder(nn.Module):
+    """Position embedding and the Transformer layers."""
+
+    def __init__(self, config: MERTConfig):
+        super().__init__()
+        self.config = config
+        self.pos_conv_embed = MERTPositionalConvEmbedding(config)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.layers = nn.ModuleList([MERTEncoderLayer(config) for _ in range(config.num_hidden_layers)])
+        self.gradient_checkpointing = False
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        frame_mask: Optional[torch.Tensor] = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> BaseModelOutput:
+        """(batch, frames, hidden_size), valid frames (batch, frames) bool -> [`BaseModelOutput`]."""
+        pre_norm = self.config.do_stable_layer_norm
+        if frame_mask is not None:
+            hidden_states = hidden_states.masked_fill(~frame_mask[..., None], 0.0)
+        hidden_states = hidden_states + self.pos_conv_embed(hidden_states)
+        hidden_states = self.dropout(hidden_states if pre_norm else self.layer_norm(hidden_states))
+        mask = self._attention_mask(frame_mask, hidden_states.dtype, output_attentions)
+        keep = self._layers_to_keep(hidden_states.device)
+        states, attentions = [hidden_states], []
+        for index, layer in enumerate(self.layers):
+            layer_states, weights = self._call(layer, states[-1], mask, output_attentions)
+            if keep is not None:
+                layer_states = torch.where(keep[index], layer_states, states[-1])
+            states.append(layer_states)
+            attentions.append(weights)
+        if pre_norm:
+            states[-1] = self.layer_norm(states[-1])
+        return BaseModelOutput(
+            last_hidden_state=states[-1],
+            hidden_states=tuple(states) if output_hidden_states else None,
+            attentions=tuple(attentions) if output_attentions else None,
+        )
+
+    def _layers_to_keep(self, device: torch.device) -> Optional[torch.Tensor]:
+        """LayerDrop (arXiv 1909.11556) as a switch (layers,) bool behind each layer, None where no layer drops.
+
+        Every layer runs and the dropped one is bypassed: each parameter keeps a (zero) gradient, so that DDP and FSDP
+        stay in step, and the draw lies outside the layer, so that gradient checkpointing repeats the same network.
+        """
+        if not self.training or self.config.layerdrop == 0.0:
+            return None
+        return torch.rand(len(self.layers), device=device) >= self.config.layerdrop
+
+    def _call(self, layer, hidden_states, mask, output_attentions):
+        if self.gradient_checkpointing and self.training:
+            return self._gradient_checkpointing_func(layer.__call__, hidden_states, mask, output_attentions)
+        return layer(hidden_states, mask, output_attentions)
+
+    def _attention_mask(
+        self, frame_mask: Optional[torch.Tensor], dtype: torch.dtype, output_attentions: bool
+    ) -> Optional[torch.Tensor]:
+        """What the attention function wants: (batch, frames) for flash attention, else a bias (batch, 1, frames, frames)."""
+        implementation = self.config._attn_implementation or "eager"
+        if output_attentions and implementation != "eager":
+            logger.warning_once(
+                f"{implementation!r} attention keeps no weights: output_attentions=True computes this call with eager "
+                "attention. Load the model with attn_implementation='eager' to choose that yourself."
+            )
+            implementation = "eager"
+        if frame_mask is None or "flash" in implementation:
+            return frame_mask
+        bias = torch.zeros(frame_mask.shape, dtype=dtype, device=frame_mask.device)
+        bias = bias.masked_fill(~frame_mask, torch.finfo(dtype).min)[:, None, None, :]
+        return bias.expand(-1, 1, frame_mask.shape[1], -1)
+
+
+# --- models ---
+
+HEAD_PREFIXES = ("codebook_projections.", "codebook_embeddings", "cqt_head.", "projector.", "classifier.", "layer_weights")
+
+
+class MERTPreTrainedModel(PreTrainedModel):
+    """Initialisation, strict loading and frame arithmetic shared by all MERT models."""
+
+    config_class = MERTConfig
+    base_model_prefix = "mert"
+    main_input_name = "input_values"
+    input_modalities = "audio"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["MERTEncoderLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flash_attn_2 = True
+    _supports_attention_backend = True
+    # nnAudio's kernels in the authors' v0 checkpoints: constants of the transform, not parameters.
+    _keys_to_ignore_on_load_unexpected = [r"(^|\.)feature_extractor_cqt\."]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initial weights: fairseq's for the position embedding, HuBERT's for the rest."""
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=self.config.initializer_range * getattr(module, "init_gain", 1.0))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv1d):
+            nn.init.kaiming_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, MERTWeightNormConv1d):
+            self._init_position_embedding(module)
+        elif isinstance(module, MERTModel):
+            nn.init.uniform_(module.masked_spec_embed)
+        elif isinstance(module, MERTForPreTraining) and module.codebook_embeddings is not None:
+            nn.init.uniform_(module.codebook_embeddings)
+        elif getattr(module, "layer_weights", None) is not None:
+            nn.init.constant_(module.layer_weights, 1.0 / (self.config.num_hidden_layers + 1))
+
+    @torch.no_grad()
+    def _init_position_embedding(self, module: MERTWeightNormConv1d) -> None:
+        magnitude, direction = module.magnitude_and_direction()
+        channels, _, kernel_size = direction.shape
+        nn.init.normal_(direction, std=math.sqrt(4.0 / (kernel_size * channels)))
+        nn.init.zeros_(module.bias)
+        if not getattr(magnitude, "_is_hf_initialized", False):
+            magnitude.copy_(torch.linalg.vector_norm(direction.float(), dim=(0, 1), keepdim=True))
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, output_loading_info=False, **kwargs):
+        """Loads a checkpoint as `PreTrainedModel.from_pretrained` does, and accepts no half-filled backbone.
+
+        Both namings of the position embedding's weights load. Weights of a head that the checkpoint does not have are
+        initialised, with transformers' warning, unless the checkpoint was saved by this very class.
+
+        Raises:
+            ValueError: a weight is missing, unexpected or mis-shaped.
+        """
+        with loader_names():
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
+            )
+        for module in model.modules():
+            if isinstance(module, MERTWeightNormConv1d):
+                module.restore_names()
+        model._refuse_incomplete_weights(info, pretrained_model_name_or_path)
+        return (model, info) if output_loading_info else model
+
+    def _refuse_incomplete_weights(self, info: dict, source) -> None:
+        mismatched = {entry if isinstance(entry, str) else entry[0] for entry in info["mismatched_keys"]}
+        missing = set(info["missing_keys"]) - mismatched
+        if type(self).__name__ not in (self.config.architectures or []):
+            missing = {key for key in missing if not key.startswith(HEAD_PREFIXES)}
+        if not (self.config.mask_time_prob or self.config.mask_feature_prob):
+            # The authors' code stores the mask embedding only where the configuration masks.
+            missing -= {key for key in missing if key.endswith("masked_spec_embed")}
+        unexpected = {key for key in info["unexpected_keys"] if not key.startswith(HEAD_PREFIXES)}
+        if missing or unexpected:
+            raise ValueError(
+                f"The weights in {source} do not fit {type(self).__name__}: missing {_some(missing)}, unexpected "
+                f"{_some(unexpected)}. Check that config.json belongs to these weights; `mert-hf doctor --model` lists "
+                "the differences, and `mert-hf convert` reads fairseq checkpoints and the authors' Hub folders."
+            )
+
+    def _get_feat_extract_output_lengths(self, input_lengths):
+        """Frames for each number of samples; the name by which transformers' audio code asks for it."""
+        return self.config.num_frames(input_lengths)
+
+    def frame_mask(self, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Valid frames of a right-padded batch: attention_mask (batch, samples), 1 where valid -> (batch, frames) bool."""
+        lengths = self.config.num_frames(attention_mask.long().sum(dim=-1))
+        return length_mask(lengths, self.config.num_frames(attention_mask.shape[-1]))
+
+    def _get_feature_vector_attention_mask(self, feature_vector_length: int, attention_mask: torch.Tensor):
+        """The first `feature_vector_length` columns of [`frame_mask`]; transformers' name for it."""
+        return self.frame_mask(attention_mask)[:, :feature_vector_length]
+
+    def frame_times(self, num_frames: int) -> torch.Tensor:
+        """Times of the frames' centres in seconds from the start of the clip: (num_frames,) float64."""
+        return torch.tensor(self.config.frame_times(num_frames), dtype=torch.float64)
+
+    def _check_inputs(self, input_values: torch.Tensor, attention_mask: Optional[torch.Tensor]) -> None:
+        if not isinstance(input_values, torch.Tensor) or not input_values.is_floating_point():
+            given = input_values.dtype if isinstance(input_values, torch.Tensor) else type(input_values).__name__
+            raise TypeError(
+                f"input_values must be a floating-point tensor with samples in [-1, 1], given {given}. "
+                "MERTFeatureExtractor makes one of any audio, integer PCM included."
+            )
+        if input_values.ndim != 2:
+            raise ValueError(
+                f"input_values must have shape (batch, samples), given {tuple(input_values.shape)}. Mix channels to "
+                "mono and add a batch axis, or use MERTFeatureExtractor."
+            )
+        if attention_mask is not None and attention_mask.shape != input_values.shape:
+            raise ValueError(
+                f"attention_mask must have the shape of input_values, {tuple(input_values.shape)}, given "
+                f"{tuple(attention_mask.shape)}."
+            )
+        if self.config.num_frames(input_values.shape[1]) < 1:
+            raise ValueError(
+                f"input_values has {input_values.shape[1]} samples, but one frame needs {self.config.receptive_field}. "
+                "Pad the clip with zeros or leave it out."
+            )
+        if not (torch.compiler.is_compiling() or torch.jit.is_tracing() or input_values.is_meta):
+            self._check_values(input_values, attention_mask)
+
+    def _check_values(self, input_values: torch.Tensor, attention_mask: Optional[torch.Tensor]) -> None:
+        """Checks that read the data, which a compiled graph cannot."""
+        if not torch.isfinite(input_values).all():
+            rows = (~torch.isfinite(input_values).all(dim=1)).nonzero().flatten().tolist()
+            raise ValueError(
+                f"input_values holds NaN or infinite samples in rows {rows}. Leave these clips out, or clean them "
+                "with torch.nan_to_num."
+            )
+        if attention_mask is not None:
+            lengths = attention_mask.long().sum(dim=-1)
+            if (short := (self.config.num_frames(lengths) < 1).nonzero().flatten().tolist()):
+                raise ValueError(
+                    f"Rows {short} have {lengths[short].tolist()} valid samples, but one frame needs "
+                    f"{self.config.receptive_field}. Pad these clips with zeros that count as valid, or leave them out."
+                )
+
+
+def _some(names: set) -> str:
+    """The first of many names, for an error message."""
+    shown = sorted(names)[:8]
+    return f"{len(names)} ({', '.join(shown)}{', ...' if len(names) > len(shown) else ''})" if names else "none"
+
+
+def scale_gradient(tensor: torch.Tensor, factor: float) -> torch.Tensor:
+    """The same values, with the gradient multiplied by `factor`."""
+    if factor == 1.0:
+        return tensor
+    constant = tensor.detach()
+    return constant + factor * (tensor - constant) if factor else constant
+
+
+class MERTModel(MERTPreTrainedModel):
+    """The MERT encoder without a head: waveform in, hidden states out."""
+
+    _auto_class = "AutoModel"
+
+    def __init__(self, config: MERTConfig):
+        super().__init__(config)
+        self.feature_extractor = MERTFeatureEncoder(config)
+        self.feature_projection = MERTFeatureProjection(config)
+        self.feature_extractor_cqt = None
+        if config.feature_extractor_cqt:
+            self.feature_extractor_cqt = MERTConstantQTransform(
+                config.sample_rate,
+                config.hop_length,  # at 16 kHz the authors' sample_rate // 50, and right at every other rate
+                num_bins=config.feature_extractor_cqt_bins,
+                bins_per_octave=config.feature_extractor_cqt_bins // CQT_OCTAVES,
+                f_min=CQT_LOWEST_FREQUENCY,
+            )
+        self.masked_spec_embed = nn.Parameter(torch.empty(config.hidden_size))
+        self.encoder = MERTEncoder(config)
+        self.post_init()
+
+    def freeze_feature_encoder(self) -> None:
+        """Excludes the convolutions from training."""
+        self.feature_extractor.freeze()
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: Optional[torch.Tensor] = None,
+        mask_time_indices: Optional[torch.Tensor] = None,
+        output_attentions: Optional[bool] = None,
+        output_hidden_states: Optional[bool] = None,
+        return_dict: Optional[bool] = None,
+    ) -> Union[tuple, BaseModelOutput]:
+        """Encodes audio.
+
+        Args:
+            input_values: (batch, samples) floating point, mono at `config.sample_rate` Hz.
+            attention_mask: (batch, samples) integer or bool, 1 where valid; right padding only.
+            mask_time_indices: (batch, frames) bool, frames to replace by the mask embedding. Drawn in training as
+                SpecAugment does if None.
+            output_attentions: also return attention weights; under fused attention this call falls back to eager.
+            output_hidden_states: also return the input of the first layer and every layer's output.
+            return_dict: return a [`BaseModelOutput`] (default) or a tuple.
+
+        Returns:
+            `last_hidden_state` (batch, frames, hidden_size); `hidden_states`, layers + 1 of that shape; `attentions`
+            (batch, heads, frames, frames) for each layer.
+
+        Raises:
+            TypeError: the input is no floating-point tensor.
+            ValueError: wrong shape, too few samples for a frame, or NaN.
+        """
+        outputs, _ = self.encode(
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
+        )
+        return outputs if self._wants_dict(return_dict) else outputs.to_tuple()
+
+    def _wants_dict(self, return_dict: Optional[bool]) -> bool:
+        return self.config.return_dict if return_dict is None else return_dict
+
+    def encode(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: Optional[torch.Tensor] = None,
+        mask_time_indices: Optional[torch.Tensor] = None,
+        output_attentions: Optional[bool] = None,
+        output_hidden_states: Optional[bool] = None,
+        feature_grad_mult: float = 1.0,
+    ) -> tuple[BaseModelOutput, torch.Tensor]:
+        """The forward pass with the convolutional features (batch, frames, conv_dim[-1]) beside its output."""
+        self._check_inputs(input_values, attention_mask)
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        lengths = None
+        if attention_mask is not None and self.config.mask_group_norm:
+            lengths = attention_mask.long().sum(dim=-1)
+        features = self.feature_extractor(input_values.to(self.dtype), lengths).transpose(1, 2)
+        features = scale_gradient(features, feature_grad_mult)
+        frame_mask = None if attention_mask is None else self.frame_mask(attention_mask)
+        hidden_states = self.feature_projection(self._with_cqt(features, input_values))
+        hidden_states = self._mask_hidden_states(hidden_states, mask_time_indices, frame_mask)
+        outputs = self.encoder(hidden_states, frame_mask, bool(output_attentions), bool(output_hidden_states))
+        return outputs, features
+
+    def _with_cqt(self, features: torch.Tensor, input_values: torch.Tensor) -> torch.Tensor:
+        if self.feature_extractor_cqt is None:
+            return features
+        cqt = self.feature_extractor_cqt(input_values)[:, : features.shape[1]]
+        if self.config.feature_extractor_cqt_log:
+            cqt = torch.log1p(CQT_LOG_GAIN * cqt)
+        return torch.cat([features, cqt.to(features.dtype)], dim=-1)
+
+    def _mask_hidden_states(
+        self, hidden_states: torch.Tensor, mask: Optional[torch.Tensor], frame_mask: Optional[torch.Tensor]
+    ) -> torch.Tensor:
+        """Replaces masked frames by the mask embedding; draws SpecAugment (arXiv 1904.08779) masks in training."""
+        config, (batch, frames, size) = self.config, hidden_states.shape
+        augment = self.training and config.apply_spec_augment
+        if mask is not None and mask.shape != (batch, frames):
+            raise ValueError(
+                f"mask_time_indices must have shape {(batch, frames)}, one entry a frame, given {tuple(mask.shape)}. "
+                "config.num_frames(samples) tells the number of frames."
+            )
+        if mask is None and augment and config.mask_time_prob > 0:
+            lengths = torch.full((batch,), frames, device=hidden_states.device)
+            lengths = lengths if frame_mask is None else frame_mask.sum(dim=1)
+            mask = draw_span_mask(
+                lengths, frames, config.mask_time_prob, config.mask_time_length, config.mask_time_min_masks
+            )
+        if mask is not None:
+            hidden_states = torch.where(
+                mask[..., None].bool(), self.masked_spec_embed.to(hidden_states.dtype), hidden_states
+            )
+        if augment and config.mask_feature_prob > 0:
+            lengths = torch.full((batch,), size, device=hidden_states.device)
+            dropped = draw_span_mask(
+                lengths, size, config.mask_feature_prob, config.mask_feature_length, config.mask_feature_min_masks
+            )
+            hidden_states = hidden_states.masked_fill(dropped[:, None, :], 0.0)
+        return hidden_states
+
+
+# --- pre-training ---
+
+
+def cosine_logits(states: torch.Tensor, embeddings: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Cosine similarities over a temperature: (codebooks, n, dim), (codebooks, codes, dim) -> (codebooks, n, codes).
+
+    Both sides are normalised first and meet in one batched matrix product, so that nothing of the size
+    codes x n x dim exists (HuBERT, arXiv 2106.07447, equation 3).
+    """
+    states = nn.functional.normalize(states.float(), dim=-1, eps=1e-8)
+    embeddings = nn.functional.normalize(embeddings.float(), dim=-1, eps=1e-8)
+    return torch.matmul(states, embeddings.transpose(1, 2)).float() / temperature
+
+
+def codebook_sums(
+    states: torch.Tensor, embeddings: torch.Tensor, targets: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sums over frames of cross-entropy and of hits: targets (codebooks, n), -100 ignored -> twice (codebooks,)."""
+    logits = cosine_logits(states, embeddings, temperature)
+    losses = nn.functional.cross_entropy(logits.transpose(1, 2), targets, ignore_index=-100, reduction="none")
+    return losses.sum(dim=1), (logits.argmax(dim=-1) == targets).sum(dim=1)
+
+
+def chunked_codebook_sums(
+    states: torch.Tensor,
+    embeddings: torch.Tensor,
+    targets: torch.Tensor,
+    temperature: float,
+    max_logits: int = MAX_LOGITS_AT_ONCE,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """[`codebook_sums`] in chunks of frames whose logits are recomputed in the backward pass, so that memory does not
+    grow with codebooks x frames x codes."""
+    codebooks, num_frames, _ = states.shape
+    chunk = max(1, max_logits // (codebooks * embeddings.shape[1]))
+    if num_frames <= chunk:
+        return codebook_sums(states, embeddings, targets, temperature)
+    sums = [
+        checkpoint(
+            codebook_sums,
+            states[:, start : start + chunk],
+            embeddings,
+            targets[:, start : start + chunk],
+            temperature,
+            use_reentrant=False,
+        )
+        for start in range(0, num_frames, chunk)
+    ]
+    losses, hits = (torch.stack(parts).sum(dim=0) for parts in zip(*sums, strict=True))
+    return losses, hits
+
+
+class MERTForPreTraining(MERTPreTrainedModel):
+    """MERT with its pre-training objective: codes of an acoustic teacher and the spectrum of a musical one."""
+
+    _auto_class = "AutoModelForPreTraining"
+
+    def __init__(self, config: MERTConfig):
+        super().__init__(config)
+        self.mert = MERTModel(config)
+        self.codebook_projections, self.codebook_embeddings = None, None
+        if config.num_codebooks:
+            projections = config.num_codebooks if config.untie_codebook_projections else 1
+            self.codebook_projections = nn.ModuleList(
+                [nn.Linear(config.hidden_size, config.codebook_dim) for _ in range(projections)]
+            )
+            rows = config.num_special_codes + config.codebook_size
+            self.codebook_embeddings = nn.Parameter(torch.empty(config.num_codebooks, rows, config.codebook_dim))
+        self.cqt_head = nn.Linear(config.hidden_size, config.cqt_bins) if config.cqt_bins else None
+        self.post_init()
+
+    def freeze_feature_encoder(self) -> None:
+        """Excludes the convolutions from training."""
+        self.mert.freeze_feature_encoder()
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: Optional[torch.Tensor] = None,
+        mask_time_indices: Optional[torch.Tensor] = None,
+        codes: Optional[torch.Tensor] = None,
+        cqt: Optional[torch.Tensor] = None,
+        output_attentions: Optional[bool] = None,
+        output_hidden_states: Optional[bool] = None,
+        return_dict: Optional[bool] = None,
+        num_items_in_batch: Optional[Union[int, torch.Tensor]] = None,
+    ) -> Union[tuple, MERTForPreTrainingOutput]:
+        """Encodes masked audio and scores the prediction of the teachers' targets.
+
+        loss = sum over codebooks of the mean cross-entropy over masked frames
+               + cqt_loss_weight x mean squared error of the spectrum over masked frames
+               + feature_penalty_weight x mean square of the convolutional features.
+
+        Args:
+            input_values: (batch, samples) floating point, mono at `config.sample_rate` Hz, noise mixture applied.
+            attention_mask: (batch, samples), 1 where valid; right padding only.
+            mask_time_indices: (batch, frames) bool, the frames to mask and to predict. Required with a target.
+            codes: (batch, codebooks, frames) int64 in [0, codebook_size), -100 ignored. Targets may be longer than
+                the student's frames, as teachers' are, and are cut.
+            cqt: (batch, frames, bins) floating point, magnitudes of the clean audio; may be longer too.
+            output_attentions, output_hidden_states, return_dict: as in [`MERTModel`].
+            num_items_in_batch: masked frames in the whole accumulated and distributed batch. The loss is then this
+                batch's share of the loss over all of them.
+
+        Returns:
+            [`MERTForPreTrainingOutput`].
+
+        Raises:
+            ValueError: a target without a mask, or of a shape or range that does not fit the configuration.
+        """
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        outputs, features = self.mert.encode(
+            input_values,
+            attention_mask,
+            mask_time_indices,
+            output_attentions,
+            output_hidden_states,
+            feature_grad_mult=self.config.feature_grad_mult,
+        )
+        frame_mask = None if attention_mask is None else self.frame_mask(attention_mask)
+        result = MERTForPreTrainingOutput(
+            feature_penalty=self._feature_penalty(features, frame_mask),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        if codes is not None or cqt is not None:
+            self._add_losses(result, outputs[0], frame_mask, mask_time_indices, codes, cqt, num_items_in_batch)
+        return result if return_dict else result.to_tuple()
+
+    def _feature_penalty(self, features: torch.Tensor, frame_mask: Optional[torch.Tensor]) -> torch.Tensor:
+        """Mean square of the valid features, in float32."""
+        squares = features.float().square()
+        if frame_mask is None:
+            return squares.mean()
+        weight = frame_mask[..., None].to(squares.dtype)
+        return (squares * weight).sum() / (weight.sum() * squares.shape[-1])
+
+    def _add_losses(self, result, hidden_states, frame_mask, mask, codes, cqt, num_items_in_batch) -> None:
+        if mask is None:
+            raise ValueError(
+                "codes and cqt are predicted at masked frames only: pass mask_time_indices (batch, frames) bool, as "
+                "DataCollatorForMERTPreTraining does, or draw it with SpanMasking."
+            )
+        mask = mask.bool() if frame_mask is None else mask.bool() & frame_mask
+        masked_states = hidden_states[mask]  # (n, hidden_size)
+        num_masked = mask.sum().clamp(min=1)
+        loss = self.config.feature_penalty_weight * result.feature_penalty
+        if codes is not None:
+            targets = self._masked_codes(codes, mask)
+            result.codebook_losses, result.codebook_accuracies = self._codebook_losses(masked_states, targets)
+            loss = loss + result.codebook_losses.sum()
+        if cqt is not None:
+            result.cqt_loss = self._cqt_loss(masked_states, cqt, mask)
+            loss = loss + self.config.cqt_loss_weight * result.cqt_loss
+        if num_items_in_batch is not None:
+            loss = loss * (num_masked / num_items_in_batch)
+        result.loss = loss
+
+    def _masked_codes(self, codes: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Rows of the embedding tables at masked frames: (codebooks, n) int64, -100 ignored."""
+        config, (batch, frames) = self.config, mask.shape
+        if codes.ndim != 3 or codes.shape[:2] != (batch, config.num_codebooks) or codes.shape[2] < frames:
+            raise ValueError(
+                f"codes must have shape (batch={batch}, codebooks={config.num_codebooks}, at least {frames} frames), "
+                f"given {tuple(codes.shape)}. The teacher's num_codebooks must equal config.num_codebooks."
+            )
+        codes = codes[..., :frames].transpose(0, 1)[:, mask].long()
+        if not torch.compiler.is_compiling():
+            invalid = ((codes < 0) & (codes != -100)) | (codes >= config.codebook_size)
+            if invalid.any():
+                raise ValueError(
+                    f"codes must lie in [0, {config.codebook_size}) or be -100, given values from "
+                    f"{codes.min().item()} to {codes.max().item()}. Give the codes themselves: the rows of special "
+                    "symbols are added by the model."
+                )
+        return torch.where(codes == -100, codes, codes + config.num_special_codes)
+
+    def _codebook_losses(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean cross-entropy and accuracy of each codebook over its targets, (codebooks,) each."""
+        projected = torch.stack([projection(states) for projection in self.codebook_projections])
+        projected = projected.expand(self.config.num_codebooks, -1, -1)
+        losses, hits = chunked_codebook_sums(
+            projected, self.codebook_embeddings, targets, self.config.logit_temperature
+        )
+        counts = (targets != -100).sum(dim=1).clamp(min=1)
+        return losses / counts, hits / counts
+
+    def _cqt_loss(self, states: torch.Tensor, cqt: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        batch, frames = mask.shape
+        if cqt.ndim != 3 or cqt.shape[0] != batch or cqt.shape[1] < frames or cqt.shape[2] != self.config.cqt_bins:
+            raise ValueError(
+                f"cqt must have shape (batch={batch}, at least {frames} frames, bins={self.config.cqt_bins}), given "
+                f"{tuple(cqt.shape)}. The teacher's num_bins must equal config.cqt_bins."
+            )
+        target = cqt[:, :frames][mask].float()
+        errors = (self.cqt_head(states).float() - target).square()
+        return errors.sum() / max(errors.numel(), 1)
+
+
+# --- classification heads ---
+
+
+class MERTClassificationModel(MERTPreTrainedModel):
+    """What both heads share: the encoder, the learned average of its layers, freezing."""
+
+    def __init__(self, config: MERTConfig):
+        super().__init__(config)
+        self.mert = MERTModel(config)
+        self.layer_weights = None
+        if config.use_weighted_layer_sum:
+            self.layer_weights = nn.Parameter(torch.empty(config.num_hidden_layers + 1))
+
+    def freeze_feature_encoder(self) -> None:
+        """Excludes the convolutions from training."""
+        self.mert.freeze_feature_encoder()
+
+    def freeze_base_model(self) -> None:
+        """Excludes the whole encoder from training; only the head learns."""
+        self.mert.requires_grad_(False)
+
+    def _encode(self, input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states):
+        """The encoder's output, with all layers where the learned average needs them, and the states to classify."""
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        outputs = self.mert(
+            input_values,
+            attention_mask=attention_mask,
+            mask_time_indices=mask_time_indices,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states or self.config.use_weighted_layer_sum,
+            return_dict=True,
+        )
+        if not self.config.use_weighted_layer_sum:
+            return outputs, outputs.last_hidden_state
+        weights = self.layer_weights.softmax(dim=0)
+        averaged = sum(weight * states for weight, states in zip(weights, outputs.hidden_states, strict=True))
+        if not output_hidden_states:
+            outputs.hidden_states = None
+        return outputs, averaged
+
+
+class MERTForSequenceClassification(MERTClassificationModel):
+    """MERT with one prediction per clip: mean over valid frames, projection, classifier.
+
+    `config.problem_type` chooses the loss: `"single_label_classification"` (cross-entropy),
+    `"multi_label_classification"` (binary cross-entropy) or `"regression"` (mean squared error). If it is None it follows
+    from the labels: one output is regression, integer labels are single label, others multi label.
+    """
+
+    _auto_class = "AutoModelForAudioClassification"
+
+    def __init__(self, config: MERTConfig):
+        super().__init__(config)
+        self.projector = nn.Linear(config.hidden_size, config.classifier_proj_size)
+        self.dropout = nn.Dropout(config.final_dropout)
+        self.classifier = nn.Linear(config.classifier_proj_size, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: Optional[torch.Tensor] = None,
+        mask_time_indices: Optional[torch.Tensor] = None,
+        output_attentions: Optional[bool] = None,
+        output_hidden_states: Optional[bool] = None,
+        return_dict: Optional[bool] = None,
+        labels: Optional[torch.Tensor] = None,
+    ) -> Union[tuple, SequenceClassifierOutput]:
+        """Classifies clips.
+
+        Args:
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states, return_dict: as
+                in [`MERTModel`].
+            labels: (batch,) int64 classes; (batch, labels) in [0, 1] for multi label; (batch,) or (batch, labels)
+                floating point for regression.
+
+        Returns:
+            `loss` if labels are given, `logits` (batch, labels), `hidden_states`, `attentions`.
+        """
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        outputs, states = self._encode(
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
+        )
+        states = self.projector(states)
+        if attention_mask is None:
+            pooled = states.mean(dim=1)
+        else:
+            weight = self.frame_mask(attention_mask)[..., None].to(states.dtype)
+            pooled = (states * weight).sum(dim=1) / weight.sum(dim=1)
+        logits = self.classifier(self.dropout(pooled))
+        loss = None if labels is None else self._loss(logits, labels.to(logits.device))
+        result = SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+        return result if return_dict else result.to_tuple()
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if self.config.problem_type is None:
+            self.config.problem_type = _infer_problem_type(logits.shape[-1], labels)
+        if self.config.problem_type == "regression":
+            return nn.functional.mse_loss(logits.float(), labels.view(logits.shape).float())
+        if self.config.problem_type == "single_label_classification":
+            return nn.functional.cross_entropy(logits.float(), labels.view(-1))
+        return nn.functional.binary_cross_entropy_with_logits(logits.float(), labels.float())
+
+
+def _infer_problem_type(num_labels: int, labels: torch.Tensor) -> str:
+    if num_labels == 1:
+        return "regression"
+    return "multi_label_classification" if labels.is_floating_point() or labels.ndim > 1 else "single_label_classification"
+
+
+class MERTForAudioFrameClassification(MERTClassificationModel):
+    """MERT with one prediction per frame: dropout and a linear classifier on the frames' states.
+
+    Classes exclude each other unless `config.problem_type` is `"multi_label_classification"` (beats and downbeats, say).
+    """
+
+    _auto_class = "AutoModelForAudioFrameClassification"
+
+    def __init__(self, config: MERTConfig):
+        super().__init__(config)
+        self.dropout = nn.Dropout(config.final_dropout)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: Optional[torch.Tensor] = None,
+        mask_time_indices: Optional[torch.Tensor] = None,
+        output_attentions: Optional[bool] = None,
+        output_hidden_states: Optional[bool] = None,
+        return_dict: Optional[bool] = None,
+        labels: Optional[torch.Tensor] = None,
+    ) -> Union[tuple, TokenClassifierOutput]:
+        """Classifies frames.
+
+        Args:
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states, return_dict: as
+                in [`MERTModel`].
+            labels: (batch, frames) int64 classes, -100 ignored; or (batch, frames, labels), one-hot or in [0, 1] for
+                multi label. Padded frames do not count.
+
+        Returns:
+            `loss` if labels are given, `logits` (batch, frames, labels), `hidden_states`, `attentions`.
+
+        Raises:
+            ValueError: labels of another number of frames.
+        """
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        outputs, states = self._encode(
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
+        )
+        logits = self.classifier(self.dropout(states))
+        valid = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)
+        valid = valid if attention_mask is None else self.frame_mask(attention_mask)
+        loss = None if labels is None else self._loss(logits, labels.to(logits.device), valid)
+        result = TokenClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+        return result if return_dict else result.to_tuple()
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        if labels.shape[:2] != logits.shape[:2]:
+            raise ValueError(
+                f"labels must have {tuple(logits.shape[:2])} (batch, frames), given {tuple(labels.shape)}. "
+                "config.num_frames(samples) and frame_times() tell where the frames lie."
+            )
+        if self.config.problem_type == "multi_label_classification":
+            losses = nn.functional.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="none")
+            known = (valid[..., None] & (labels != -100)).to(losses.dtype)
+            return (losses * known).sum() / known.sum().clamp(min=1)
+        classes = labels.argmax(dim=-1) if labels.ndim == 3 else labels
+        classes = classes.masked_fill(~valid, -100)
+        return nn.functional.cross_entropy(logits.float().flatten(0, 1), classes.flatten(), ignore_index=-100)
+
+
+__all__ = [
+    "MERTForAudioFrameClassification",
+    "MERTForPreTraining",
+    "MERTForSequenceClassification",
+    "MERTModel",
+    "MERTPreTrainedModel",
+]
