@@ -1,0 +1,14 @@
+"""Model cards: a template filled from configuration, trainer state and results by huggingface_hub's card classes."""
+
+from .card import create_card, create_card_from_config
+from .facts import CardFacts, Measurement
+from .training import trainer_measurements, training_facts
+
+__all__ = [
+    "CardFacts",
+    "Measurement",
+    "create_card",
+    "create_card_from_config",
+    "trainer_measurements",
+    "training_facts",
+]
