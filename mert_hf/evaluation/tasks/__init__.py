@@ -1,0 +1,78 @@
+"""The evaluation tasks: 14 public ones, one file each, and `audiofolder` for recordings of your own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import import_module
+
+from .audiofolder import audiofolder_task
+from .base import FRAME_KINDS, SPLITS, BeatTimes, Recording, Task, TaskData
+
+TASK_NAMES = (
+    "magnatagatune",
+    "giantsteps_key",
+    "gtzan_genre",
+    "gtzan_rhythm",
+    "emomusic",
+    "nsynth_instrument",
+    "nsynth_pitch",
+    "vocalset_technique",
+    "vocalset_singer",
+    "mtg_instrument",
+    "mtg_moodtheme",
+    "mtg_genre",
+    "mtg_top50",
+    "musdb18",
+)
+# Other usual names of the same tasks.
+ALIASES = {
+    "mtt": "magnatagatune",
+    "giantsteps": "giantsteps_key",
+    "gs": "giantsteps_key",
+    "gtzan": "gtzan_genre",
+    "gtzan_beats": "gtzan_rhythm",
+    "gtzan_beat": "gtzan_rhythm",
+    "emo": "emomusic",
+    "mtg_mood": "mtg_moodtheme",
+    "mtg_top50tags": "mtg_top50",
+    "musdb18_separation": "musdb18",
+    "musdb18hq": "musdb18",
+}
+
+__all__ = [
+    "FRAME_KINDS",
+    "SPLITS",
+    "TASK_NAMES",
+    "BeatTimes",
+    "Recording",
+    "Task",
+    "TaskData",
+    "audiofolder_task",
+    "get_task",
+]
+
+
+def get_task(name: str, target: str | None = None, kind: str = "classification", window: float | None = None) -> Task:
+    """A task by name; hyphens, capitals and a `jamendo` in the name do not matter.
+
+    Args:
+        name: one of `TASK_NAMES`, an alias, or "audiofolder".
+        target, kind: for "audiofolder" only, see `audiofolder_task`.
+        window: another length of chunks in seconds.
+
+    Raises:
+        ValueError: unknown name (the text lists all), no target, or a window under a second.
+    """
+    if window is not None and not window >= 1.0:
+        raise ValueError(f"window is {window} s; chunks are at least 1 s long")
+    plain = name.strip().lower().replace("-", "_").replace("jamendo_", "")
+    plain = ALIASES.get(plain, plain)
+    if plain == "audiofolder":
+        if not target:
+            raise ValueError("the task 'audiofolder' needs a target: --target COLUMN of metadata.csv")
+        task = audiofolder_task(target, kind)
+    elif plain in TASK_NAMES:
+        task = import_module(f".{plain}", __name__).TASK
+    else:
+        raise ValueError(f"unknown task {name!r}; the tasks are {', '.join(TASK_NAMES)} and audiofolder")
+    return replace(task, window=window) if window is not None else task

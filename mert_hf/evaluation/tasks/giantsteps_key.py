@@ -1,0 +1,91 @@
+"""GiantSteps key: 24 keys of electronic dance music; mir_eval's weighted score.
+
+Data: training and validation from GiantSteps-MTG-keys (Faraldo 2017), test on GiantSteps key (Knees et al. 2015, 604
+tracks). Annotations are free; the two-minute previews are Beatport's. Clone both repositories of the GiantSteps project
+and run their `audio_dl.sh`, which also compares the MD5 sums in `md5/`:
+
+    DATA_DIR/giantsteps-mtg-key-dataset*/annotations/annotations.txt         tab separated: ID, MANUAL KEY, C
+    DATA_DIR/giantsteps-mtg-key-dataset*/annotations/beatport_metadata.txt   tab separated: ID, ARTIST
+    DATA_DIR/giantsteps-mtg-key-dataset*/audio/ID.LOFI.mp3
+    DATA_DIR/giantsteps-key-dataset*/annotations/key/ID.LOFI.key             "Eb minor"
+    DATA_DIR/giantsteps-key-dataset*/audio/ID.LOFI.mp3
+
+Used are tracks with confidence C = 2 and one key (Korzeniowski and Widmer 2018). Split: by artist as in jukemir and
+MARBLE, 100 of 116 SHA-1 residues for training; whoever worked with a validation artist is one. Metric: mir_eval.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from .base import Recording, Task, TaskData, first_existing, read_table
+from .keys import KEYS, key_index
+
+TRAIN_RESIDUES, ALL_RESIDUES = 100, 116
+CONFIDENT = "2"
+
+
+def read(root: Path) -> TaskData:
+    """Reads both GiantSteps data sets."""
+    training = first_existing(root, ["giantsteps-mtg-key-dataset*"], "GiantSteps-MTG-keys (training data)")
+    test = first_existing(root, ["giantsteps-key-dataset*"], "GiantSteps key (test data)")
+    return TaskData(KEYS, tuple(_training_recordings(training) + _test_recordings(test)))
+
+
+def _training_recordings(folder: Path) -> list[Recording]:
+    notes = first_existing(folder, ["annotations/annotations.txt"], "key annotations")
+    metadata = first_existing(folder, ["annotations/beatport_metadata.txt"], "artists")
+    artists = {row["ID"]: _names(row["ARTIST"]) for row in read_table(metadata, "\t", ["ID", "ARTIST"])}
+    validation = _validation_artists(list(artists.values()))
+    recordings = []
+    for row in read_table(notes, "\t", ["ID", "MANUAL KEY", "C"]):
+        key = row["MANUAL KEY"]
+        if row["C"] != CONFIDENT or "/" in key:
+            continue
+        if row["ID"] not in artists:
+            raise ValueError(f"{metadata} has no row for track {row['ID']} of {notes}")
+        split = "valid" if validation.intersection(artists[row["ID"]]) else "train"
+        path = _audio(folder, row["ID"])
+        recordings.append(Recording(f"mtg/{row['ID']}", path, split, key_index(key, notes)))
+    return recordings
+
+
+def _test_recordings(folder: Path) -> list[Recording]:
+    first_existing(folder, ["annotations/key/*.key"], "key annotations")
+    recordings = []
+    for path in sorted((folder / "annotations" / "key").glob("*.key")):
+        track = path.name.split(".")[0]
+        target = key_index(path.read_text(encoding="utf-8").strip(), path)
+        recordings.append(Recording(f"giantsteps/{track}", _audio(folder, track), "test", target))
+    return recordings
+
+
+def _audio(folder: Path, track: str) -> Path:
+    for suffix in (".LOFI.mp3", ".LOFI.wav", ".LOFI.flac"):
+        path = folder / "audio" / f"{track}{suffix}"
+        if path.is_file():
+            return path
+    return folder / "audio" / f"{track}.LOFI.mp3"
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _validation_artists(tracks: list[list[str]]) -> set[str]:
+    """Artists whose SHA-1 falls to validation, and all who share a track with one, until no more are found."""
+    residues = {
+        name: int(hashlib.sha1(name.lower().encode("utf-8")).hexdigest(), 16) % ALL_RESIDUES
+        for names in tracks
+        for name in names
+    }
+    chosen = {name for name, residue in residues.items() if residue >= TRAIN_RESIDUES}
+    while True:
+        partners = {name for names in tracks if chosen.intersection(names) for name in names}
+        if partners <= chosen:
+            return chosen
+        chosen |= partners
+
+
+TASK = Task("giantsteps_key", "GiantSteps key", "key", "weighted_score", 30.0, read)

@@ -1,0 +1,72 @@
+"""MTG-Jamendo, the reader of its four tasks: whole tracks in windows of 30 s; ROC-AUC and average precision, macro.
+
+Data: Bogdanov et al. 2019; audio under the tracks' Creative Commons licences, metadata CC BY-NC-SA 4.0. Clone
+`mtg-jamendo-dataset`, and download with its `scripts/download/download.py --type audio` (or `audio-low`), which
+compares SHA-256 sums:
+
+    DATA_DIR/data/splits/split-0/autotagging_SUBSET-{train,validation,test}.tsv
+    DATA_DIR/audio/00/7400.mp3      also DATA_DIR/00/..., raw_30s/audio/..., or 7400.low.mp3
+
+DATA_DIR may also hold the clone itself. Split: split-0, official. Metrics: scikit-learn.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .base import Recording, Task, TaskData, first_existing, multi_hot
+
+SPLIT_FILES = {"train": "train", "valid": "validation", "test": "test"}
+AUDIO_FOLDERS = ("audio", "", "raw_30s/audio", "raw_30s", "audio-low", "raw_30s/audio-low")
+FIXED_COLUMNS = 5  # TRACK_ID, ARTIST_ID, ALBUM_ID, PATH, DURATION; all that follows are tags
+
+
+def mtg_task(subset: str, title: str, name: str) -> Task:
+    """The task of one tag subset: "instrument", "moodtheme", "genre" or "top50tags"."""
+
+    def read(root: Path) -> TaskData:
+        return read_subset(root, subset)
+
+    return Task(name, title, "multilabel", "roc_auc", 30.0, read)
+
+
+def read_subset(root: Path, subset: str) -> TaskData:
+    """Reads the tracks and tags of one subset."""
+    rows = [(*row, split) for split in SPLIT_FILES for row in _read_split(root, subset, split)]
+    labels = tuple(sorted({tag for _, tags, _ in rows for tag in tags}))
+    positions = {tag: index for index, tag in enumerate(labels)}
+    locate = _locator(root, rows[0][0])
+    return TaskData(
+        labels,
+        tuple(
+            Recording(name, locate(name), split, multi_hot((positions[tag] for tag in tags), len(labels)))
+            for name, tags, split in rows
+        ),
+    )
+
+
+def _read_split(root: Path, subset: str, split: str) -> list[tuple[str, list[str]]]:
+    file = f"autotagging_{subset}-{SPLIT_FILES[split]}.tsv"
+    patterns = [f"data/splits/split-0/{file}", f"*/data/splits/split-0/{file}", f"splits/split-0/{file}"]
+    table = first_existing(root, patterns, f"MTG-Jamendo {subset} {split} list")
+    rows = []
+    for line in table.read_text(encoding="utf-8").splitlines()[1:]:
+        fields = [field.strip() for field in line.split("\t")]
+        tags = [tag for tag in fields[FIXED_COLUMNS:] if tag]
+        if not tags:
+            raise ValueError(f"{table}: a line has no tags in column {FIXED_COLUMNS + 1} and later: {line!r}")
+        rows.append((fields[3], tags))
+    if not rows:
+        raise ValueError(f"{table} lists no tracks")
+    return rows
+
+
+def _locator(root: Path, example: str):
+    """How a listed path is found on disk, judged by one example."""
+    low = example.removesuffix(".mp3") + ".low.mp3"
+    for base in AUDIO_FOLDERS:
+        if (root / base / example).is_file():
+            return lambda name: root / base / name
+        if (root / base / low).is_file():
+            return lambda name: root / base / f"{name.removesuffix('.mp3')}.low.mp3"
+    return lambda name: root / AUDIO_FOLDERS[0] / name

@@ -1,0 +1,71 @@
+"""MUSDB18: vocals, drums, bass and other out of a mixture, by magnitude masks; SDR as museval defines it, and plain.
+
+Data: Rafii, Liutkus, Stöter, Mimilakis and Bittner 2019, MUSDB18-HQ; for education and research. Unpack
+`musdb18hq.zip` of the Zenodo record (which shows its MD5):
+
+    DATA_DIR/{train,test}/TRACK/{mixture,vocals,drums,bass,other}.wav
+
+The `.stem.mp4` release is not read; convert it with `musdbconvert` of the musdb package. Split: the official 86
+training, 14 validation (listed by musdb) and 50 test songs. Metric: `mert_hf.evaluation.metrics.sdr_frames`.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from .base import Recording, Task, TaskData, first_existing, hash_split
+
+logger = logging.getLogger(__name__)
+
+STEMS = ("vocals", "drums", "bass", "other")
+VALIDATION_SONGS = frozenset(
+    {
+        "Actions - One Minute Smile",
+        "Alexander Ross - Goodbye Bolero",
+        "ANiMAL - Rockshow",
+        "Clara Berry And Wooldog - Waltz For My Victims",
+        "Fergessen - Nos Palpitants",
+        "James May - On The Line",
+        "Johnny Lokke - Promises & Lies",
+        "Leaf - Summerghost",
+        "Meaxic - Take A Step",
+        "Patrick Talbot - A Reason To Leave",
+        "Skelpolu - Human Mistakes",
+        "Traffic Experiment - Sirens",
+        "Triviul - Angelsaint",
+        "Young Griffo - Pennies",
+    }
+)
+
+
+def read(root: Path) -> TaskData:
+    """Reads mixtures and stems."""
+    training, test = (_songs(root, part) for part in ("train", "test"))
+    names = [song.name for song in training]
+    split = {name: "valid" if name in VALIDATION_SONGS else "train" for name in names}
+    if not VALIDATION_SONGS.intersection(names):
+        logger.warning("none of the official validation songs is in %s: a seventh of the songs is held out", root)
+        split = hash_split(names, {"train": 0.86, "valid": 0.14})
+    recordings = [_recording(song, split[song.name]) for song in training]
+    return TaskData(STEMS, tuple(recordings + [_recording(song, "test") for song in test]))
+
+
+def _songs(root: Path, part: str) -> list[Path]:
+    folder = first_existing(root, [part, f"*/{part}"], f"MUSDB18-HQ {part} songs")
+    songs = sorted(path for path in folder.iterdir() if path.is_dir())
+    if not songs:
+        hint = "; the .stem.mp4 release must be converted to WAV" if list(folder.glob("*.stem.mp4")) else ""
+        raise ValueError(f"no songs in {folder}; looked for {folder}/TRACK/mixture.wav{hint}")
+    return songs
+
+
+def _recording(song: Path, split: str) -> Recording:
+    stems = {stem: song / f"{stem}.wav" for stem in STEMS}
+    missing = [str(path) for path in stems.values() if not path.is_file()]
+    if missing:
+        raise ValueError(f"{song.name} lacks stems; looked for {', '.join(missing)}")
+    return Recording(f"{split}/{song.name}", song / "mixture.wav", split, stems)
+
+
+TASK = Task("musdb18", "MUSDB18 separation", "separation", "sdr_median", 10.0, read)

@@ -1,0 +1,55 @@
+"""NSynth instrument: 11 families of single notes of 4 s; accuracy.
+
+Data: Engel et al. 2017, CC BY 4.0. Unpack the `.jsonwav.tar.gz` of the three official parts (305,979 notes; checksums
+are not published, `examples.json` lists every file):
+
+    DATA_DIR/nsynth-{train,valid,test}/examples.json
+    DATA_DIR/nsynth-{train,valid,test}/audio/NAME.wav
+
+Split: official, no instrument of training in the other two. Metric: scikit-learn.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .base import SPLITS, Recording, Task, TaskData, first_existing, label_index
+
+FAMILIES = (
+    "bass",
+    "brass",
+    "flute",
+    "guitar",
+    "keyboard",
+    "mallet",
+    "organ",
+    "reed",
+    "string",
+    "synth_lead",
+    "vocal",
+)
+
+
+def read(root: Path) -> TaskData:
+    """Reads notes and instrument families."""
+    return read_notes(root, FAMILIES, "instrument_family_str", str)
+
+
+def read_notes(root: Path, labels: tuple[str, ...], field: str, to_label: Callable[[Any], str]) -> TaskData:
+    """Reads the three parts of NSynth; the label of a note is `to_label` of its `field`."""
+    recordings = []
+    for split in SPLITS:
+        patterns = [f"nsynth-{split}/examples.json", f"*/nsynth-{split}/examples.json"]
+        table = first_existing(root, patterns, f"NSynth {split} notes")
+        for name, note in json.loads(table.read_text(encoding="utf-8")).items():
+            if field not in note:
+                raise ValueError(f"{table}: note {name} has no field {field!r}; it has {', '.join(note)}")
+            target = label_index(to_label(note[field]), labels, table)
+            recordings.append(Recording(f"{split}/{name}", table.parent / "audio" / f"{name}.wav", split, target))
+    return TaskData(labels, tuple(recordings))
+
+
+TASK = Task("nsynth_instrument", "NSynth instrument", "classification", "accuracy", 4.0, read, max_epochs=50)

@@ -1,0 +1,18 @@
+"""NSynth pitch: 128 MIDI pitches of single notes of 4 s; accuracy. Layout, licence and split: `nsynth_instrument`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .base import Task, TaskData
+from .nsynth_instrument import read_notes
+
+PITCHES = tuple(str(pitch) for pitch in range(128))
+
+
+def read(root: Path) -> TaskData:
+    """Reads notes and MIDI pitches."""
+    return read_notes(root, PITCHES, "pitch", str)
+
+
+TASK = Task("nsynth_pitch", "NSynth pitch", "classification", "accuracy", 4.0, read, max_epochs=50)

@@ -1,0 +1,28 @@
+"""VocalSet singer: who of 20 sings, in pieces of 3 s; accuracy. Layout and licence: `vocalset_technique`.
+
+Split: recordings, 48 % training, 32 % validation, 20 % test as in MARBLE, here by SHA-1 of the recording's name within
+each singer; the pieces of a recording stay together.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .base import Recording, Task, TaskData, hash_split
+from .vocalset_technique import SINGERS, vocalset_takes
+
+FRACTIONS = {"train": 0.48, "valid": 0.32, "test": 0.2}
+
+
+def read(root: Path) -> TaskData:
+    """Reads all recordings with their singers."""
+    takes = {
+        f"{singer}/{path.parent.parent.name}/{technique}/{path.stem}": (path, singer)
+        for path, singer, technique in vocalset_takes(root)
+    }
+    split = hash_split(takes, FRACTIONS, strata={name: singer for name, (_, singer) in takes.items()})
+    recordings = [Recording(name, path, split[name], SINGERS.index(singer)) for name, (path, singer) in takes.items()]
+    return TaskData(SINGERS, tuple(recordings))
+
+
+TASK = Task("vocalset_singer", "VocalSet singer", "classification", "accuracy", 3.0, read)

@@ -1,0 +1,72 @@
+"""VocalSet technique: 10 ways of singing, in pieces of 3 s; accuracy.
+
+Data: Wilkins, Seetharaman, Wahl and Pardo 2018, CC BY 4.0. Unpack `VocalSet.zip` of the Zenodo record (it shows the MD5):
+
+    DATA_DIR/FULL/SINGER/CONTEXT/TECHNIQUE/*.wav       SINGER: female1 to female9, male1 to male11
+
+`data_by_singer/` of a later release has the same levels. Split: the five official test singers; of the other 15, a
+fifth for validation, by SHA-1 of the singer's name, so no singer is in two splits. MARBLE validates on recordings of the
+training singers instead. Five stray duplicates are left out, as in MARBLE. Metric: scikit-learn.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .base import Recording, Task, TaskData, first_existing, hash_split, label_index
+
+TECHNIQUES = (
+    "belt",
+    "breathy",
+    "inhaled",
+    "lip_trill",
+    "spoken",
+    "straight",
+    "trill",
+    "trillo",
+    "vibrato",
+    "vocal_fry",
+)
+# Folders of the data set that are ways to sing a line rather than techniques of the voice (paper, table 2).
+OTHER_FOLDERS = ("fast_forte", "fast_piano", "forte", "messa", "pp", "slow_forte", "slow_piano")
+SINGERS = tuple(f"female{i}" for i in range(1, 10)) + tuple(f"male{i}" for i in range(1, 12))
+TEST_SINGERS = ("female2", "female8", "male3", "male5", "male10")
+STRAY_FILES = (
+    "f2_scales_vibrato_a(1).wav",
+    "caro_vibrato.wav",
+    "dona_vibrato.wav",
+    "row_vibrato.wav",
+    "slow_vibrato_arps.wav",
+)
+
+
+def read(root: Path) -> TaskData:
+    """Reads recordings of the ten techniques."""
+    takes = [take for take in vocalset_takes(root) if take[2] in TECHNIQUES]
+    fractions = {"train": 0.8, "valid": 0.2}
+    split = hash_split((singer for _, singer, _ in takes if singer not in TEST_SINGERS), fractions)
+    split.update(dict.fromkeys(TEST_SINGERS, "test"))
+    recordings = [
+        Recording(f"{singer}/{path.parent.parent.name}/{technique}/{path.stem}", path, split[singer], index)
+        for path, singer, technique in takes
+        for index in [TECHNIQUES.index(technique)]
+    ]
+    return TaskData(TECHNIQUES, tuple(recordings))
+
+
+def vocalset_takes(root: Path) -> list[tuple[Path, str, str]]:
+    """(file, singer, technique folder) of every recording."""
+    base = first_existing(root, ["FULL", "*/FULL", "data_by_singer", "*/data_by_singer"], "VocalSet recordings")
+    takes = []
+    for path in sorted(base.glob("*/*/*/*.wav")):
+        singer, _, technique, name = path.relative_to(base).parts
+        label_index(singer, SINGERS, base)
+        label_index(technique, TECHNIQUES + OTHER_FOLDERS, path.parent)
+        if name not in STRAY_FILES and not name.startswith("."):
+            takes.append((path, singer, technique))
+    if not takes:
+        raise ValueError(f"no VocalSet recordings in {base}; looked for {base}/SINGER/CONTEXT/TECHNIQUE/*.wav")
+    return takes
+
+
+TASK = Task("vocalset_technique", "VocalSet technique", "classification", "accuracy", 3.0, read)
