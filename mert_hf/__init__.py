@@ -6,7 +6,7 @@ Importing the package registers MERT with transformers' Auto classes. Public nam
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .registration import register_auto_classes
+from .registration import MODEL_CLASSES, register_auto_classes, register_models
 
 __version__ = "0.1.0"
 
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "MERTConfig": ".modeling.configuration_mert",
-    "MERTModel": ".modeling.modeling_mert",
-    "MERTForPreTraining": ".modeling.modeling_mert",
-    "MERTForSequenceClassification": ".modeling.modeling_mert",
-    "MERTForAudioFrameClassification": ".modeling.modeling_mert",
     "MERTFeatureExtractor": ".modeling.feature_extraction_mert",
     "MERTEmbedder": ".embedding",
     "DataCollatorForMERTPreTraining": ".pretraining.collator",
@@ -42,13 +38,13 @@ _HOMES = {
     "LogMelTeacher": ".teachers",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [*MODEL_CLASSES, *_HOMES, "__version__"]
 
 
 def __getattr__(name: str):
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name], __name__), name)
+    value = register_models()[name] if name in MODEL_CLASSES else getattr(import_module(_HOMES[name], __name__), name)
     globals()[name] = value
     return value
 
