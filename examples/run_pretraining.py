@@ -1,0 +1,15 @@
+"""Pre-trains MERT from a YAML file of arguments, on one device or many.
+
+    python examples/run_pretraining.py examples/configs/mert-nano.yaml --train_data MUSIC --output_dir outputs/nano
+    accelerate launch --config_file examples/configs/ddp.yaml examples/run_pretraining.py \
+        examples/configs/mert-95m.yaml --train_data MUSIC --output_dir outputs/mert-95m
+
+Options after the file go before it; `--help` lists them all. Run the same line again to go on after an interruption.
+"""
+
+import sys
+
+from mert_hf.pretraining.run import main
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,158 @@
+"""Arguments of a pre-training run, for HfArgumentParser: model and teachers, data, training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional, Union
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+# `Optional` and `Union` as objects below: HfArgumentParser reads the annotations at run time, on Python 3.10 too.
+Settings = Optional[Union[dict, str]]  # noqa: UP007, UP045
+
+
+@dataclass
+class PretrainingModelArguments:
+    """Which student is trained against which teachers. Settings are mappings in YAML, JSON text on the command line."""
+
+    model_name_or_path: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={"help": "Continue from this checkpoint (directory or Hub id); else start from scratch."},
+    )
+    model_config: Settings = field(
+        default_factory=dict, metadata={"help": "Fields of MERTConfig; on top of the checkpoint's where there is one."}
+    )
+    do_normalize: bool = field(
+        default=False, metadata={"help": "Zero mean and unit variance for each clip (the v1 recipes do without)."}
+    )
+    acoustic_teacher: Settings = field(
+        default=None,
+        metadata={"help": "'type': encodec or kmeans, 'path': where it lies, and further settings of the class."},
+    )
+    musical_teacher: Settings = field(
+        default=None,
+        metadata={"help": "'type': cqt or log_mel, 'path' if it was saved, and further settings of the class."},
+    )
+    label_cache: Optional[str] = field(  # noqa: UP045
+        default=None, metadata={"help": "Directory of `mert-hf label`: codes of whole files instead of live ones."}
+    )
+    labels_on_device: Optional[bool] = field(  # noqa: UP045
+        default=None, metadata={"help": "Run teachers on the training device; by default where that is a GPU."}
+    )
+
+    def __post_init__(self):
+        self.model_config = parse_settings("model_config", self.model_config) or {}
+        self.acoustic_teacher = parse_settings("acoustic_teacher", self.acoustic_teacher)
+        self.musical_teacher = parse_settings("musical_teacher", self.musical_teacher)
+
+
+@dataclass
+class PretrainingDataArguments:
+    """Which recordings are read, and how their crops are mixed and masked. The defaults are the 95M recipe."""
+
+    train_data: list[str] = field(
+        default_factory=list, metadata={"help": "Folders (with or without metadata.csv) or files to train on."}
+    )
+    eval_data: list[str] = field(default_factory=list, metadata={"help": "The same for validation; none by default."})
+    train_split: Optional[str] = field(  # noqa: UP045
+        default=None, metadata={"help": "Only rows of metadata.csv with this value in column `split`."}
+    )
+    eval_split: Optional[str] = field(default=None, metadata={"help": "The same for validation."})  # noqa: UP045
+    crop_length: int = field(default=120000, metadata={"help": "Samples of a crop, at the model's rate."})
+    min_duration: float = field(default=3.0, metadata={"help": "Seconds; shorter recordings are left out."})
+    weighting: str = field(
+        default="duration", metadata={"help": "Crops of a recording: by its 'duration', or one a 'file'."}
+    )
+    max_bad_fraction: float = field(default=0.01, metadata={"help": "Share of unreadable recordings that is borne."})
+    mixture_probability: float = field(default=0.5, metadata={"help": "Chance of a clip to be mixed with others."})
+    mixture_count: list[int] = field(default_factory=lambda: [1, 3], metadata={"help": "Least and most snippets."})
+    mixture_length: list[int] = field(
+        default_factory=lambda: [12000, 24000], metadata={"help": "Least and most samples of a snippet."}
+    )
+    mixture_volume: float = field(default=1.0, metadata={"help": "Factor on the snippets."})
+    mask_probability: float = field(default=0.8, metadata={"help": "Share of frames in spans, overlaps counted twice."})
+    mask_length: int = field(default=5, metadata={"help": "Frames of a span."})
+    mask_min_masks: int = field(default=2, metadata={"help": "Least number of spans in a clip."})
+
+
+@dataclass
+class MERTTrainingArguments(TrainingArguments):
+    """TrainingArguments with the defaults that pre-training needs. All of transformers' own arguments apply."""
+
+    # Written out as plain annotations: each overrides a default of transformers for the reason beside it.
+    output_dir: str = field(default="outputs", metadata={"help": "Checkpoints, logs and the final model."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Crops carry more than the model's inputs."})
+    prediction_loss_only: bool = field(default=True, metadata={"help": "Evaluation needs losses, not hidden states."})
+    label_names: Optional[list[str]] = field(  # noqa: UP045
+        default_factory=lambda: ["mask_time_indices"], metadata={"help": "Marks batches with targets, for evaluation."}
+    )
+    average_tokens_across_devices: bool = field(
+        default=True, metadata={"help": "Normalise by the masked frames of all processes."}
+    )
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "A non-finite loss stops the run instead."})
+    ddp_find_unused_parameters: Optional[bool] = field(  # noqa: UP045
+        default=False, metadata={"help": "Layerdrop keeps all parameters in the graph."}
+    )
+
+
+def parse_settings(name: str, value: dict | str | None) -> dict[str, Any] | None:
+    """A mapping as it is, or JSON text of one, or None.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{name} must be a mapping (YAML) or JSON text of one, got {value!r}: {error}.") from error
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"{name} must be a mapping, got {value!r}.")
+    return value
+
+
+def parse_arguments(
+    arguments: Sequence[str],
+) -> tuple[PretrainingModelArguments, PretrainingDataArguments, MERTTrainingArguments]:
+    """Arguments of a command line: a YAML file first if you like, then `--name value` that go before the file's.
+
+    Args:
+        arguments: as sys.argv[1:], for example ["configs/mert-nano.yaml", "--train_data", "music", "--max_steps", "9"].
+
+    Raises:
+        ValueError: if the file does not hold a mapping, or an argument is unknown.
+    """
+    parser = HfArgumentParser((PretrainingModelArguments, PretrainingDataArguments, MERTTrainingArguments))
+    arguments = list(arguments)
+    if arguments and not arguments[0].startswith("-"):
+        arguments = as_options(read_settings(arguments[0])) + arguments[1:]
+    return parser.parse_args_into_dataclasses(args=arguments, look_for_args_file=False)
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The mapping of a YAML file, read safely.
+
+    Raises:
+        ValueError: if the file is missing or holds anything but a mapping.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"There is no settings file {path}; the first argument is a YAML file or an option (--name).")
+    settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} must hold `name: value` lines, got {type(settings).__name__}.")
+    return settings
+
+
+def as_options(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as command-line options, so that one parser checks both (and `5e-4`, text to YAML, is a number)."""
+    options: list[str] = []
+    for name, value in settings.items():
+        if value is None or value == []:
+            continue
+        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        options += [f"--{name}", *(str(entry) for entry in values)]
+    return options

@@ -1,0 +1,324 @@
+"""From clean crops to a batch of the pre-training model: label the clean clips, mix noise in, mask spans."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import get_worker_info
+
+from mert_hf.modeling.configuration_mert import MERTConfig
+from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
+from mert_hf.pretraining.dataset import AudioCrop, derive_seed
+from mert_hf.pretraining.masking import SpanMasking
+from mert_hf.pretraining.mixture import NoiseMixture
+
+logger = logging.getLogger(__name__)
+
+IGNORED_CODE = -100
+# What stays in a batch instead of targets where they are made on the device.
+CLEAN_WAVEFORMS = "clean_waveforms"
+
+
+class MERTBatch(dict):
+    """The tensors of a batch, and beside them, out of the model's sight, where they come from.
+
+    Attributes:
+        crops: (recording, first sample) of each clip.
+        audio_seconds: seconds of audio in the batch, padding not counted.
+        teacher_seconds: time that each teacher took.
+    """
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor] = ()):
+        super().__init__(tensors)
+        self.crops: list[tuple[str, int]] = []
+        self.audio_seconds = 0.0
+        self.teacher_seconds: dict[str, float] = {}
+
+    def to(self, *args, **kwargs) -> MERTBatch:
+        """The batch with its tensors moved, as `torch.Tensor.to` does; accelerate calls this."""
+        return self._with_tensors({name: tensor.to(*args, **kwargs) for name, tensor in self.items()})
+
+    def pin_memory(self) -> MERTBatch:
+        """The batch with its tensors in page-locked memory; torch's DataLoader calls this."""
+        return self._with_tensors({name: tensor.pin_memory() for name, tensor in self.items()})
+
+    def _with_tensors(self, tensors: Mapping[str, torch.Tensor]) -> MERTBatch:
+        batch = MERTBatch(tensors)
+        batch.__dict__.update(self.__dict__)
+        return batch
+
+
+def teacher_device(teacher: Any) -> torch.device:
+    """Where a teacher computes: the device of its weights, its `device` attribute, else the CPU."""
+    if isinstance(teacher, torch.nn.Module):
+        for tensor in (*teacher.parameters(), *teacher.buffers()):
+            return tensor.device
+    return torch.device(getattr(teacher, "device", "cpu"))
+
+
+@dataclass
+class DataCollatorForMERTPreTraining:
+    """Makes pre-training batches of clean clips: labels the clean clips, mixes noise in, masks spans.
+
+    Works with the stock `Trainer` and any number of data workers as long as the teachers sit on the CPU or labels are
+    cached. Random draws come from each clip's seed (`AudioCropDataset` gives one), so that a batch does not depend on
+    the worker that makes it; clips without one take their draws from a generator seeded per worker and epoch.
+
+    Args:
+        feature_extractor: pads, and normalises the mixed clips where its `do_normalize` says so.
+        config: of the student; gives frame counts and the sizes of the targets.
+        acoustic_teacher: clips (batch, samples) -> codes (batch, codebooks, frames); None with config.num_codebooks 0.
+        musical_teacher: clips (batch, samples) -> spectrum (batch, frames, bins); None with config.cqt_bins 0.
+        mixture: noise mixture of the student's input; None for none.
+        masking: draws the masked frames.
+        label_cache: codes made beforehand for whole files, in place of the acoustic teacher.
+        labels_on_device: leave the clean clips in the batch; `MERTTrainer` has `add_targets` called on the device of
+            the model, while data workers decode the next batch. Needed for teachers on a GPU with data workers.
+        seed: of the draws for clips without a seed of their own.
+
+    Raises:
+        ValueError: if teachers, cache and config do not fit each other.
+    """
+
+    feature_extractor: MERTFeatureExtractor
+    config: MERTConfig
+    acoustic_teacher: Callable[[torch.Tensor], torch.Tensor] | None = None
+    musical_teacher: Callable[[torch.Tensor], torch.Tensor] | None = None
+    mixture: NoiseMixture | None = field(default_factory=NoiseMixture)
+    masking: SpanMasking = field(default_factory=SpanMasking)
+    label_cache: Any = None
+    labels_on_device: bool = False
+    seed: int = 0
+
+    def __post_init__(self):
+        self._process = os.getpid()
+        self._generator: tuple[int, torch.Generator] | None = None
+        self._reader = MERTFeatureExtractor(sampling_rate=self.config.sample_rate, do_normalize=False)
+        check_rates(self.config, self.feature_extractor, [self.acoustic_teacher, self.musical_teacher])
+        check_targets(self.config, self.acoustic_teacher, self.label_cache, self.musical_teacher)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_generator": None}
+
+    def __setstate__(self, state: dict) -> None:
+        # A pickled collator starts afresh in its process (spawned workers); a forked one keeps its parent's number.
+        self.__dict__.update(state, _process=os.getpid())
+
+    def __call__(self, features: Sequence[Any]) -> MERTBatch:
+        """Makes a batch.
+
+        Args:
+            features: clips: `AudioCrop`, whatever the feature extractor reads (arrays at the model's rate, Audio
+                dictionaries and decoders of datasets), or a dictionary with one under "input_values" or "audio".
+
+        Returns:
+            `input_values` (batch, samples) float32, `attention_mask` (batch, samples) int64 if clips differ in length,
+            `mask_time_indices` (batch, frames) bool, `codes` (batch, codebooks, frames) int64 with -100 past a clip's
+            end, `cqt` (batch, frames, bins) float32; or `clean_waveforms` instead of the last two.
+
+        Raises:
+            ValueError: if a clip is too short for a frame, has values that are not finite, or a teacher on a GPU was
+                asked for in a forked worker.
+        """
+        crops = [self._as_crop(feature) for feature in features]
+        clean = torch.nn.utils.rnn.pad_sequence([crop.waveform for crop in crops], batch_first=True)
+        lengths = torch.tensor([len(crop.waveform) for crop in crops])
+        frame_lengths = self._frame_lengths(lengths)
+        batch = MERTBatch(self._student_input(clean, lengths, crops))
+        batch["mask_time_indices"] = self._draw_mask(frame_lengths, crops)
+        batch.crops = [(crop.source, crop.offset) for crop in crops]
+        batch.audio_seconds = int(lengths.sum()) / self.config.sample_rate
+        if self.label_cache is not None:
+            batch["codes"] = self._cached_codes(crops, frame_lengths)
+        batch[CLEAN_WAVEFORMS] = clean
+        return batch if self.labels_on_device else self.add_targets(batch)
+
+    @torch.no_grad()
+    def add_targets(self, batch: MERTBatch) -> MERTBatch:
+        """Replaces the clean clips of a batch by the teachers' targets, on the device where the clips are."""
+        self.check_forked_worker(os.getpid() != self._process)
+        waveforms = batch.pop(CLEAN_WAVEFORMS)
+        frames = batch["mask_time_indices"].shape[1]
+        if self.acoustic_teacher is not None and self.label_cache is None:
+            codes = self._run_teacher("acoustic_teacher", waveforms, batch)[..., :frames]
+            check_frames("acoustic", codes.shape[-1], frames)
+            check_codes(codes, self.config.num_codebooks, self.config.codebook_size)
+            batch["codes"] = self._ignore_padding(codes.long(), batch)
+        if self.musical_teacher is not None:
+            spectrum = self._run_teacher("musical_teacher", waveforms, batch)[:, :frames]
+            check_frames("musical", spectrum.shape[1], frames)
+            batch["cqt"] = spectrum.float()
+        return batch
+
+    def check_forked_worker(self, forked: bool) -> None:
+        """Refuses teachers on a GPU in forked data workers, where CUDA cannot be started again.
+
+        Raises:
+            ValueError: names the teacher and the ways out.
+        """
+        for teacher in (self.acoustic_teacher, self.musical_teacher):
+            if forked and teacher is not None and teacher_device(teacher).type not in ("cpu", "meta"):
+                raise ValueError(
+                    f"{type(teacher).__name__} sits on {teacher_device(teacher)}, and CUDA cannot be used in a forked "
+                    "data worker. Either set labels_on_device=True and train with MERTTrainer (labels are made on the "
+                    "device while workers decode), or set dataloader_num_workers=0, or move the teacher to the CPU, or "
+                    "make the labels ahead of time with `mert-hf label`."
+                )
+
+    def _as_crop(self, feature: Any) -> AudioCrop:
+        """Any of the accepted items as a crop with a seed."""
+        if isinstance(feature, AudioCrop):
+            if feature.waveform.dim() != 1 or not torch.isfinite(feature.waveform).all():
+                raise ValueError(
+                    f"A clip must have shape (samples,) and finite values; that of {feature.source} at sample "
+                    f"{feature.offset} has shape {tuple(feature.waveform.shape)}."
+                )
+            return feature
+        clip = self._reader([find_clip(feature)], sampling_rate=self.config.sample_rate)["input_values"][0]
+        seed = int(torch.randint(2**62, (), generator=self._own_generator()))
+        return AudioCrop(torch.from_numpy(np.asarray(clip)), source="", offset=0, seed=seed)
+
+    def _own_generator(self) -> torch.Generator:
+        """The generator of this worker and epoch, for clips without a seed."""
+        worker = get_worker_info()
+        # torch draws a new base seed for each epoch from the main process's (restorable) generator.
+        key = self.seed if worker is None else worker.seed
+        if self._generator is None or self._generator[0] != key:
+            self._generator = (key, torch.Generator().manual_seed(derive_seed(self.seed, key)))
+        return self._generator[1]
+
+    def _frame_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
+        frames = self.config.num_frames(lengths)
+        if (frames < 1).any():
+            raise ValueError(
+                f"A clip of {int(lengths.min())} samples is too short: a frame takes {self.config.receptive_field}. "
+                "Leave such clips out (min_duration of AudioCropDataset)."
+            )
+        return frames
+
+    def _student_input(
+        self, clean: torch.Tensor, lengths: torch.Tensor, crops: Sequence[AudioCrop]
+    ) -> dict[str, torch.Tensor]:
+        """Mixed and normalised input_values, and the attention_mask if clips differ in length."""
+        mixed = clean
+        if self.mixture is not None:
+            generator = torch.Generator().manual_seed(derive_seed(*(crop.seed for crop in crops)))
+            mixed = self.mixture(clean, generator, lengths=lengths)
+        rows = [row[:length].numpy() for row, length in zip(mixed, lengths.tolist(), strict=True)]
+        features = self.feature_extractor(
+            rows, sampling_rate=self.config.sample_rate, padding=True, return_tensors="pt", return_attention_mask=True
+        )
+        padded = len(set(lengths.tolist())) > 1
+        kept = ("input_values", "attention_mask") if padded else ("input_values",)
+        return {name: features[name] for name in kept}
+
+    def _draw_mask(self, frame_lengths: torch.Tensor, crops: Sequence[AudioCrop]) -> torch.Tensor:
+        """Masked frames, each row drawn with its own clip's seed."""
+        rows = [
+            self.masking([frames], torch.Generator().manual_seed(derive_seed(crop.seed, 2)))[0]
+            for frames, crop in zip(frame_lengths.tolist(), crops, strict=True)
+        ]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+    def _run_teacher(self, name: str, waveforms: torch.Tensor, batch: MERTBatch) -> torch.Tensor:
+        """The teacher's targets; its time goes into the batch."""
+        started = time.perf_counter()
+        targets = getattr(self, name)(waveforms)
+        if targets.is_cuda:
+            torch.cuda.synchronize(targets.device)
+        batch.teacher_seconds[name] = time.perf_counter() - started
+        return targets
+
+    def _ignore_padding(self, codes: torch.Tensor, batch: MERTBatch) -> torch.Tensor:
+        """Codes of frames past a clip's end become -100."""
+        if "attention_mask" not in batch:
+            return codes
+        frame_lengths = self.config.num_frames(batch["attention_mask"].sum(dim=1))
+        past = torch.arange(codes.shape[-1], device=codes.device) >= frame_lengths[:, None, None].to(codes.device)
+        return codes.masked_fill(past, IGNORED_CODE)
+
+    def _cached_codes(self, crops: Sequence[AudioCrop], frame_lengths: torch.Tensor) -> torch.Tensor:
+        """Cached codes of each crop, (batch, codebooks, frames), -100 past a clip's end."""
+        hop = self.config.hop_length
+        codes = torch.full((len(crops), self.config.num_codebooks, int(frame_lengths.max())), IGNORED_CODE)
+        for row, (crop, frames) in enumerate(zip(crops, frame_lengths.tolist(), strict=True)):
+            found = torch.as_tensor(np.asarray(self.label_cache(crop.source, crop.offset // hop, frames)))
+            check_codes(found[None], self.config.num_codebooks, self.config.codebook_size)
+            codes[row, :, :frames] = found
+        return codes
+
+
+def find_clip(feature: Any) -> Any:
+    """The clip of an item: the item itself, or what a dictionary holds under "input_values" or "audio".
+
+    Raises:
+        ValueError: if a dictionary has neither.
+    """
+    if not isinstance(feature, Mapping) or "array" in feature:
+        return feature
+    for name in ("input_values", "audio"):
+        if name in feature:
+            return feature[name]
+    raise ValueError(
+        f"An item needs its clip under 'input_values' or 'audio', got the keys {sorted(map(str, feature))}. "
+        "If Trainer took the column away, set remove_unused_columns=False."
+    )
+
+
+def check_rates(config: MERTConfig, feature_extractor: MERTFeatureExtractor, teachers: Sequence[Any]) -> None:
+    """ValueError where student, feature extractor and teachers disagree on Hz or frames a second."""
+    if feature_extractor.sampling_rate != config.sample_rate:
+        raise ValueError(
+            f"The feature extractor works at {feature_extractor.sampling_rate} Hz, the model at {config.sample_rate}."
+        )
+    for teacher in teachers:
+        if teacher is None:
+            continue
+        rates = (teacher.sampling_rate, float(teacher.frame_rate))
+        if rates != (config.sample_rate, float(config.frame_rate)):
+            raise ValueError(
+                f"{type(teacher).__name__} works at {rates[0]} Hz and {rates[1]} frames a second, the model at "
+                f"{config.sample_rate} Hz and {config.frame_rate}. Use a teacher made for the model's rates."
+            )
+
+
+def check_targets(config: MERTConfig, acoustic_teacher: Any, label_cache: Any, musical_teacher: Any) -> None:
+    """ValueError where the teachers' targets do not have the sizes of the model's heads."""
+    acoustic = acoustic_teacher if label_cache is None else label_cache
+    codebooks = acoustic.num_codebooks if acoustic is not None else 0
+    codes = acoustic.codebook_size if codebooks else 0
+    if codebooks != config.num_codebooks or codes > config.codebook_size:
+        raise ValueError(
+            f"The model predicts {config.num_codebooks} codebooks of {config.codebook_size} codes, the acoustic "
+            f"teacher gives {codebooks} of {codes}. Set num_codebooks and codebook_size of the config to the teacher's."
+        )
+    bins = musical_teacher.num_bins if musical_teacher is not None else 0
+    if bins != config.cqt_bins:
+        raise ValueError(
+            f"The model predicts {config.cqt_bins} spectrum bins, the musical teacher gives {bins}. "
+            "Set cqt_bins of the config to the teacher's num_bins."
+        )
+
+
+def check_frames(name: str, frames: int, expected: int) -> None:
+    """ValueError where a teacher gives fewer frames than the student has."""
+    if frames < expected:
+        raise ValueError(f"The {name} teacher gave {frames} frames for clips of which the student makes {expected}.")
+
+
+def check_codes(codes: torch.Tensor, num_codebooks: int, codebook_size: int) -> None:
+    """ValueError where codes (batch, codebooks, frames) are not what the config says."""
+    if codes.dim() != 3 or codes.shape[1] != num_codebooks:
+        raise ValueError(f"Expected codes of shape (batch, {num_codebooks}, frames), got {tuple(codes.shape)}.")
+    if codes.numel() and (codes.min() < 0 or codes.max() >= codebook_size):
+        raise ValueError(
+            f"The acoustic teacher gave codes from {int(codes.min())} to {int(codes.max())}; "
+            f"the model knows 0 to {codebook_size - 1}."
+        )

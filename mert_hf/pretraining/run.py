@@ -1,0 +1,255 @@
+"""A pre-training run from its arguments: teachers, student, data, trainer, resuming."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+from transformers.trainer_callback import TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from mert_hf import teachers
+from mert_hf.modeling.configuration_mert import MERTConfig
+from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
+from mert_hf.modeling.modeling_mert import MERTForPreTraining
+from mert_hf.pretraining.arguments import (
+    MERTTrainingArguments,
+    PretrainingDataArguments,
+    PretrainingModelArguments,
+    parse_arguments,
+)
+from mert_hf.pretraining.callbacks import SignalCallback
+from mert_hf.pretraining.collator import DataCollatorForMERTPreTraining
+from mert_hf.pretraining.dataset import AudioCropDataset
+from mert_hf.pretraining.masking import SpanMasking
+from mert_hf.pretraining.mixture import NoiseMixture
+from mert_hf.pretraining.trainer import MERTTrainer
+
+logger = logging.getLogger(__name__)
+
+ACOUSTIC_TEACHERS = {"encodec": "EncodecTeacher", "kmeans": "KMeansTeacher"}
+MUSICAL_TEACHERS = {"cqt": "CQTTeacher", "log_mel": "LogMelTeacher"}
+RUN_SETTINGS = "pretraining.json"
+
+
+def main(arguments: Sequence[str]) -> MERTTrainer:
+    """Runs pre-training as told by command-line arguments, see `parse_arguments`."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return run_pretraining(*parse_arguments(arguments))
+
+
+def run_pretraining(
+    model_arguments: PretrainingModelArguments,
+    data_arguments: PretrainingDataArguments,
+    training_arguments: MERTTrainingArguments,
+    callbacks: Sequence[Any] = (),
+) -> MERTTrainer:
+    """Pre-trains and saves to `training_arguments.output_dir`; goes on from the last complete checkpoint there.
+
+    A run that a signal stopped leaves its checkpoint and no final model; start it again to go on.
+
+    Args:
+        model_arguments: student and teachers.
+        data_arguments: recordings, mixture, masks.
+        training_arguments: all the rest, `resume_from_checkpoint` included.
+        callbacks: further Trainer callbacks.
+
+    Returns:
+        The trainer, with `trainer.state.log_history`.
+
+    Raises:
+        ValueError: where arguments, teachers, data or a checkpoint do not fit each other.
+        NonFiniteLossError: when the loss leaves the numbers.
+    """
+    set_seed(training_arguments.seed)
+    trainer = build_trainer(model_arguments, data_arguments, training_arguments)
+    signals = SignalCallback()
+    for callback in (*callbacks, signals):
+        trainer.add_callback(callback)
+    checkpoint = training_arguments.resume_from_checkpoint or last_complete_checkpoint(
+        training_arguments.output_dir, training_arguments.world_size
+    )
+    if checkpoint is not None:
+        logger.info("Going on from %s.", checkpoint)
+    if trainer.is_world_process_zero():
+        save_settings(training_arguments.output_dir, model_arguments, data_arguments)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if signals.stopped:
+        logger.warning("Stopped by a signal at step %d; run again to go on.", trainer.state.global_step)
+        return trainer
+    trainer.save_model()
+    trainer.save_state()
+    return trainer
+
+
+def build_trainer(
+    model_arguments: PretrainingModelArguments,
+    data_arguments: PretrainingDataArguments,
+    training_arguments: MERTTrainingArguments,
+) -> MERTTrainer:
+    """Trainer with student, teachers, collator and data sets, ready to train."""
+    if not data_arguments.train_data:
+        raise ValueError("No recordings to train on: give train_data, one or more folders or files.")
+    if training_arguments.device.type == "cpu":
+        # As training goes on activations become denormal, which a CPU computes several times slower.
+        torch.set_flush_denormal(True)
+    acoustic = load_teacher(model_arguments.acoustic_teacher, ACOUSTIC_TEACHERS, "acoustic_teacher")
+    musical = load_teacher(model_arguments.musical_teacher, MUSICAL_TEACHERS, "musical_teacher")
+    cache = load_label_cache(model_arguments.label_cache, acoustic)
+    model = build_model(model_arguments, acoustic if cache is None else cache, musical)
+    feature_extractor = MERTFeatureExtractor(
+        sampling_rate=model.config.sample_rate, do_normalize=model_arguments.do_normalize
+    )
+    collator = build_collator(
+        model.config, feature_extractor, model_arguments, data_arguments, training_arguments, (acoustic, cache, musical)
+    )
+    train, evaluation = build_datasets(model.config, data_arguments, training_arguments.seed)
+    return MERTTrainer(
+        model=model,
+        args=training_arguments,
+        data_collator=collator,
+        train_dataset=train,
+        eval_dataset=evaluation,
+        processing_class=feature_extractor,
+    )
+
+
+def load_teacher(settings: Mapping[str, Any] | None, kinds: Mapping[str, str], name: str) -> Any:
+    """A teacher from its settings: "type", "path" of a saved one if there is one, the rest goes to the class.
+
+    Raises:
+        ValueError: if the type is missing or unknown.
+    """
+    if settings is None:
+        return None
+    settings = dict(settings)
+    kind, path = settings.pop("type", None), settings.pop("path", None)
+    if kind not in kinds:
+        raise ValueError(f"{name} needs a 'type' out of {sorted(kinds)}, got {kind!r}.")
+    teacher = getattr(teachers, kinds[kind])
+    return teacher(**settings) if path is None else teacher.from_pretrained(path, **settings)
+
+
+def load_label_cache(directory: str | None, teacher: Any) -> Any:
+    """Cached labels, checked against the teacher where one is given too."""
+    if directory is None:
+        return None
+    from mert_hf.pretraining.labels import LabelCache
+
+    return LabelCache(directory, teacher=teacher)
+
+
+def build_model(model_arguments: PretrainingModelArguments, acoustic: Any, musical: Any) -> MERTForPreTraining:
+    """The student, from a checkpoint or from scratch, with heads of the teachers' sizes where nothing else is said."""
+    sizes = {
+        "num_codebooks": acoustic.num_codebooks if acoustic is not None else 0,
+        "cqt_bins": musical.num_bins if musical is not None else 0,
+    }
+    if acoustic is not None:
+        sizes["codebook_size"] = acoustic.codebook_size
+    fields = {**sizes, **model_arguments.model_config}
+    if model_arguments.model_name_or_path is None:
+        return MERTForPreTraining(MERTConfig(**fields))
+    config = MERTConfig.from_pretrained(model_arguments.model_name_or_path, **fields)
+    return MERTForPreTraining.from_pretrained(model_arguments.model_name_or_path, config=config)
+
+
+def build_collator(
+    config: MERTConfig,
+    feature_extractor: MERTFeatureExtractor,
+    model_arguments: PretrainingModelArguments,
+    data_arguments: PretrainingDataArguments,
+    training_arguments: MERTTrainingArguments,
+    labels: tuple[Any, Any, Any],
+) -> DataCollatorForMERTPreTraining:
+    """The collator for (acoustic teacher, label cache, musical teacher), with teachers moved to the device if asked."""
+    acoustic, cache, musical = labels
+    on_device = model_arguments.labels_on_device
+    if on_device is None:
+        on_device = training_arguments.device.type != "cpu"
+    if on_device:
+        for teacher in (acoustic, musical):
+            if isinstance(teacher, torch.nn.Module):
+                teacher.to(training_arguments.device)
+    return DataCollatorForMERTPreTraining(
+        feature_extractor=feature_extractor,
+        config=config,
+        acoustic_teacher=acoustic if cache is None else None,
+        musical_teacher=musical,
+        mixture=NoiseMixture(
+            probability=data_arguments.mixture_probability,
+            count=tuple(data_arguments.mixture_count),
+            length=tuple(data_arguments.mixture_length),
+            volume=data_arguments.mixture_volume,
+        ),
+        masking=SpanMasking(data_arguments.mask_probability, data_arguments.mask_length, data_arguments.mask_min_masks),
+        label_cache=cache,
+        labels_on_device=on_device,
+        seed=training_arguments.seed,
+    )
+
+
+def build_datasets(
+    config: MERTConfig, data_arguments: PretrainingDataArguments, seed: int
+) -> tuple[AudioCropDataset, AudioCropDataset | None]:
+    """Training crops and, where validation recordings are given, validation crops."""
+
+    def build(data: list[str], split: str | None) -> AudioCropDataset:
+        return AudioCropDataset(
+            data,
+            crop_length=data_arguments.crop_length,
+            sampling_rate=config.sample_rate,
+            hop_length=config.hop_length,
+            seed=seed,
+            split=split,
+            weighting=data_arguments.weighting,
+            max_bad_fraction=data_arguments.max_bad_fraction,
+            min_duration=data_arguments.min_duration,
+        )
+
+    train = build(data_arguments.train_data, data_arguments.train_split)
+    evaluation = build(data_arguments.eval_data, data_arguments.eval_split) if data_arguments.eval_data else None
+    return train, evaluation
+
+
+def save_settings(
+    output_dir: str, model_arguments: PretrainingModelArguments, data_arguments: PretrainingDataArguments
+) -> None:
+    """Writes what the run was told about student, teachers and data beside its checkpoints, for cards and readers."""
+    settings = {"model": dataclasses.asdict(model_arguments), "data": dataclasses.asdict(data_arguments)}
+    Path(output_dir).mkdir(parents=True, exist_ok=True)
+    Path(output_dir, RUN_SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def last_complete_checkpoint(output_dir: str | Path, world_size: int = 1) -> str | None:
+    """The newest checkpoint that was written to its end, None where there is none.
+
+    Trainer writes trainer_state.json last (rank 0) and each rank's random state on its own; a process killed while
+    it saved leaves a directory without one of them, which is passed over with a warning.
+    """
+    pattern = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
+    found = [(int(match[1]), path) for path in Path(output_dir).glob("*") if (match := pattern.fullmatch(path.name))]
+    for _, path in sorted(found, reverse=True):
+        if checkpoint_is_complete(path, world_size):
+            return str(path)
+        logger.warning("%s is incomplete and passed over.", path)
+    return None
+
+
+def checkpoint_is_complete(path: Path, world_size: int) -> bool:
+    """Whether a checkpoint directory holds the trainer's state and the random state of each process."""
+    names = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
+    if not all((path / name).is_file() for name in names):
+        return False
+    try:
+        TrainerState.load_from_json(str(path / "trainer_state.json"))
+    except (OSError, ValueError, TypeError):
+        return False
+    return True

@@ -1,0 +1,99 @@
+"""A tiny student, tiny recordings, and teachers that cost nothing; imported by the tests and by what they start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+
+from mert_hf.modeling.configuration_mert import MERTConfig
+from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
+from mert_hf.pretraining.collator import DataCollatorForMERTPreTraining
+from mert_hf.pretraining.dataset import AudioCropDataset
+from mert_hf.pretraining.mixture import NoiseMixture
+
+RATE = 2000  # Hz: a second of audio is 50 frames of the tiny student
+
+
+def frames_of(waveforms: torch.Tensor) -> torch.Tensor:
+    """(batch, samples) -> (batch, samples // 40 + 1, 40): what the teachers below see of each frame."""
+    return torch.nn.functional.pad(waveforms, (20, 60)).unfold(1, 40, 40)
+
+
+class LoudnessTeacher:
+    """Two codebooks of 8 codes: the loudness and the slope of each frame."""
+
+    sampling_rate, frame_rate, num_codebooks, codebook_size = RATE, 50.0, 2, 8
+
+    def __call__(self, waveforms: torch.Tensor) -> torch.Tensor:
+        frames = frames_of(waveforms)
+        loudness, slope = frames.abs().mean(dim=2), frames[..., -1] - frames[..., 0]
+        return torch.stack([(loudness * 16).long(), (slope * 4 + 4).long()], dim=1).clamp(0, 7)
+
+
+class BandTeacher(torch.nn.Module):
+    """Four bins: mean magnitudes of the quarters of each frame."""
+
+    sampling_rate, frame_rate, num_bins = RATE, 50.0, 4
+
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        return frames_of(waveforms).abs().unflatten(2, (4, 10)).mean(dim=3)
+
+
+def tiny_config(**fields) -> MERTConfig:
+    """A student of some thousand parameters, hop 40, without dropout and with layerdrop."""
+    settings = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "conv_dim": [8, 8, 8],
+        "conv_stride": [5, 4, 2],
+        "conv_kernel": [10, 4, 2],
+        "num_conv_pos_embeddings": 8,
+        "num_conv_pos_embedding_groups": 2,
+        "sample_rate": RATE,
+        "hidden_dropout": 0.0,
+        "activation_dropout": 0.0,
+        "attention_dropout": 0.0,
+        "feat_proj_dropout": 0.0,
+        "layerdrop": 0.3,
+        "num_codebooks": 2,
+        "codebook_size": 8,
+        "codebook_dim": 8,
+        "cqt_bins": 4,
+    }
+    return MERTConfig(**{**settings, **fields})
+
+
+def make_collator(config: MERTConfig | None = None, **arguments) -> DataCollatorForMERTPreTraining:
+    """A collator with the teachers above and snippets that fit the tiny clips."""
+    config = config or tiny_config()
+    settings = {
+        "feature_extractor": MERTFeatureExtractor(sampling_rate=RATE, do_normalize=False),
+        "config": config,
+        "acoustic_teacher": LoudnessTeacher(),
+        "musical_teacher": BandTeacher(),
+        "mixture": NoiseMixture(length=(200, 400)),
+    }
+    return DataCollatorForMERTPreTraining(**{**settings, **arguments})
+
+
+def write_recordings(folder: Path, durations: list[float], rate: int = RATE) -> list[Path]:
+    """Sweeping tones as WAV files; each has its own pitch, so that a crop tells its file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for index, duration in enumerate(durations):
+        time = np.arange(round(duration * rate)) / rate
+        wave = 0.4 * np.sin(2 * np.pi * (60 + 37 * index + 5 * time) * time) * (0.6 + 0.4 * np.sin(3 * time))
+        paths.append(folder / f"clip_{index:02d}.wav")
+        soundfile.write(paths[-1], wave.astype(np.float32), rate, subtype="FLOAT")
+    return paths
+
+
+def make_dataset(folder: Path, **arguments) -> AudioCropDataset:
+    """Crops of one second."""
+    settings = {"crop_length": RATE, "sampling_rate": RATE, "hop_length": 40, "min_duration": 0.5}
+    return AudioCropDataset(folder, **{**settings, **arguments})
