@@ -1,0 +1,330 @@
+"""Files and file objects -> blocks of mono samples at their own rate: soundfile first, torchcodec for the rest.
+
+A file is decoded from its start to its end in blocks. Whatever is wrong with it becomes an `AudioReadError`: files that
+are empty, are no audio, hold a header only, break off early, or hold NaN or infinite samples.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+
+AudioSource = str | os.PathLike | BinaryIO
+
+BLOCK_FRAMES = 65536  # decoded at a time: half a megabyte of stereo
+UNKNOWN_LENGTH = 2**62  # libsndfile gives 2^63 - 1 where a header does not tell the length
+MP3_TOLERANCE = 2304  # two frames: some encoders count the frame that holds the count, too
+OGG_PAGE_SIZE = 65536  # a page has at most 65307 bytes
+STREAMED_SIZES = (0xFFFFFFFF, 0x7FFFFFFF)  # what programs that write WAV to a pipe leave as the size
+
+SIZE_TOO_LARGE = re.compile(r"^\s*(?:data|SSND|Data Size)\s*:\s*(\d+)(?: \(should be (\d+)\))?", re.MULTILINE)
+COUNT_TOO_LARGE = re.compile(r"Calculated frame count (\d+) does not match value from 'ds64' chunk of (\d+)")
+AUDIO_SIGNATURES = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b"ID3", b"caff", b".snd", b"riff")
+
+
+class AudioReadError(ValueError):
+    """A recording that cannot be read.
+
+    Attributes:
+        path: the file, or "<audio in memory>".
+        problem: what is wrong with it.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, path: str, problem: str, remedy: str):
+        super().__init__(f"{path}: {problem}. {remedy}")
+        self.path, self.problem, self.remedy = path, problem, remedy
+
+    def __reduce__(self):  # crosses process borders, as data loader workers need
+        return type(self), (self.path, self.problem, self.remedy)
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What the header of a recording tells.
+
+    Attributes:
+        sampling_rate: in Hz.
+        channels: number of channels.
+        num_samples: samples of one channel. An estimate for an MP3 without a frame count and for what torchcodec reads.
+        duration: in seconds.
+    """
+
+    sampling_rate: int
+    channels: int
+    num_samples: int
+    duration: float
+
+
+def audio_info(source: AudioSource) -> AudioInfo:
+    """Reads the header of a recording; decodes it only where the header does not tell the length.
+
+    Raises:
+        AudioReadError: the file is missing, empty, no audio, or known by its header to be cut off.
+    """
+    with closing(open_decoder(source)) as decoder:
+        if decoder.num_samples is None:
+            decoder.num_samples = sum(len(block) for block in decoder.blocks())
+        rate, samples = decoder.sampling_rate, decoder.num_samples
+        return AudioInfo(rate, decoder.channels, samples, samples / rate)
+
+
+def open_decoder(source: AudioSource) -> SoundfileDecoder | TorchcodecDecoder:
+    """The decoder of a recording, to be closed after use.
+
+    Raises:
+        AudioReadError: the file is missing, empty, no audio, or known by its header to be cut off.
+    """
+    name, head = _inspect(source)
+    try:
+        return SoundfileDecoder(source, name)
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: headerless .raw
+        soundfile_error = str(error).rsplit(": ", 1)[-1]
+    try:
+        return TorchcodecDecoder(source, name)
+    except (ImportError, OSError, RuntimeError) as error:  # not installed, without FFmpeg, or it cannot read it either
+        reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"failed too ({_first_line(error)})"
+    if head.startswith(AUDIO_SIGNATURES):
+        problem = "the file begins like audio, but no audio can be decoded: damaged, or cut off after its header"
+        remedy = "Fetch the file again, or leave it out"
+    else:
+        problem = "not audio in a format that can be read"
+        remedy = "Leave it out; formats such as M4A or WMA need torchcodec and FFmpeg, or a conversion to FLAC"
+    raise AudioReadError(name, problem, f"{remedy} (soundfile: {soundfile_error} torchcodec {reason})")
+
+
+class _SequentialFile(soundfile.SoundFile):
+    """A sound file read from front to back.
+
+    soundfile seeks after each block to where the file stands anyway; in a FLAC of unknown length, or one cut off, this
+    seek fails although there is more to decode.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+class SoundfileDecoder:
+    """Decodes WAV, FLAC, Ogg Vorbis, Opus, MP3, AIFF and whatever else libsndfile knows."""
+
+    def __init__(self, source: AudioSource, name: str):
+        self.name = name
+        self._file = _SequentialFile(source if hasattr(source, "read") else os.fspath(source))
+        self.sampling_rate, self.channels = self._file.samplerate, self._file.channels
+        self.num_samples = self._file.frames if self._file.frames < UNKNOWN_LENGTH else None
+        try:
+            self._refuse_cut_off(source)
+        except AudioReadError:
+            self.close()
+            raise
+        self._count_is_known = self._file.format != "MP3" or _mp3_tells_its_length(source)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def blocks(self, start: int = 0) -> Iterator[np.ndarray]:
+        """Mono blocks (samples,) float32 from sample `start` to the end of the file.
+
+        Raises:
+            AudioReadError: the file turns out to be damaged, cut off, without samples, or with NaN or infinite ones.
+        """
+        position = 0
+        # libsndfile lands up to a packet off when it seeks in Vorbis, and cannot seek where the length is unknown.
+        if start and self.num_samples is not None and self._file.subtype != "VORBIS":
+            position = self._file.seek(min(start, self.num_samples))
+        while True:
+            block = self._read(position)
+            if len(block) == 0:
+                break
+            mono = block.mean(axis=1) if self.channels > 1 else block[:, 0]
+            check_finite(mono, position, self.sampling_rate, self.name)
+            if position + len(mono) > start:
+                yield mono[max(start - position, 0) :]
+            position += len(mono)
+        self._check_end(position)
+
+    def _read(self, position: int) -> np.ndarray:
+        try:
+            return self._file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise AudioReadError(
+                self.name,
+                f"damaged or cut off: decoding fails after {position / self.sampling_rate:.2f} s ({error})",
+                "Fetch the file again, or keep its sound part with `ffmpeg -i FILE good.flac`",
+            ) from error
+
+    def _check_end(self, decoded: int) -> None:
+        if decoded == 0:
+            raise AudioReadError(self.name, "a header without any samples", "Fetch the file again, or leave it out")
+        tolerance = MP3_TOLERANCE if self._file.format == "MP3" else 0
+        if self.num_samples is not None and self._count_is_known and decoded < self.num_samples - tolerance:
+            raise _cut_off(self.name, decoded / self.sampling_rate, self.num_samples / self.sampling_rate)
+
+    def _refuse_cut_off(self, source: AudioSource) -> None:
+        """libsndfile mends headers that promise too much and says so only in its log."""
+        log = self._file.extra_info
+        seconds = (self.num_samples or 0) / self.sampling_rate
+        if self._file.format == "OGG" and not _ogg_is_closed(source):
+            raise _cut_off(self.name, seconds, None)
+        if match := COUNT_TOO_LARGE.search(log):
+            raise _cut_off(self.name, seconds, int(match[2]) / self.sampling_rate)
+        for promised, found in SIZE_TOO_LARGE.findall(log):
+            present = int(found) if found else _size(source)
+            if int(promised) > present and int(promised) not in STREAMED_SIZES and present:
+                raise _cut_off(self.name, seconds, seconds * int(promised) / present)
+
+
+class TorchcodecDecoder:
+    """Decodes what FFmpeg knows (M4A, AAC, WMA, ...), where torchcodec is installed."""
+
+    # torchcodec goes back to the start of the file for a range that begins inside the packet it read last. Packets are
+    # 960, 1024, 1152 or 2048 samples long in the usual formats: ranges of a common multiple spare that.
+    RANGE = 92160 * 50
+
+    def __init__(self, source: AudioSource, name: str):
+        from torchcodec.decoders import AudioDecoder
+
+        self.name = name
+        self._decoder = AudioDecoder(source if hasattr(source, "read") else os.fspath(source))
+        metadata = self._decoder.metadata
+        if not metadata.sample_rate or not metadata.num_channels:
+            raise RuntimeError("no sampling rate or channels in the header")
+        self.sampling_rate, self.channels = int(metadata.sample_rate), int(metadata.num_channels)
+        duration = metadata.duration_seconds
+        self.num_samples = None if duration is None else round(duration * self.sampling_rate)
+
+    def close(self) -> None:
+        self._decoder = None
+
+    def blocks(self, start: int = 0) -> Iterator[np.ndarray]:
+        """Mono blocks (samples,) float32 from sample `start` to the end of the file; errors as with soundfile."""
+        position = 0  # counted in decoded samples: some formats begin later than at time 0
+        for index in range(2**40):
+            samples = self._range(index)
+            if samples is None:
+                break
+            mono = samples.mean(axis=0)
+            check_finite(mono, position, self.sampling_rate, self.name)
+            if position + len(mono) > start:
+                yield mono[max(start - position, 0) :]
+            position += len(mono)
+        if position == 0:
+            raise AudioReadError(self.name, "a header without any samples", "Fetch the file again, or leave it out")
+
+    def _range(self, index: int) -> np.ndarray | None:
+        """(channels, samples) of the range `index`, or None after the end."""
+        begin, end = (index * self.RANGE / self.sampling_rate, (index + 1) * self.RANGE / self.sampling_rate)
+        try:
+            return self._decoder.get_samples_played_in_range(begin, end).data.numpy()
+        except RuntimeError as error:
+            if "No audio frames were decoded" in str(error):
+                return None
+            raise AudioReadError(
+                self.name,
+                f"damaged or cut off: decoding fails between {begin:.0f} and {end:.0f} s ({_first_line(error)})",
+                "Fetch the file again, or keep its sound part with `ffmpeg -i FILE good.flac`",
+            ) from error
+
+
+def check_finite(samples: np.ndarray, position: int, sampling_rate: int, name: str) -> None:
+    """Raises AudioReadError where samples (samples,) are NaN or infinite; `position` is the first one's in the file."""
+    finite = np.isfinite(samples)
+    if not finite.all():
+        first = (position + int(np.argmin(finite))) / sampling_rate
+        raise AudioReadError(
+            name,
+            f"NaN or infinite samples, the first at {first:.2f} s",
+            "Export the file again, or replace them with numpy.nan_to_num",
+        )
+
+
+def source_name(source: AudioSource) -> str:
+    """What error messages call a recording."""
+    if hasattr(source, "read"):
+        name = getattr(source, "name", None)
+        return name if isinstance(name, str) else "<audio in memory>"
+    return os.fspath(source)
+
+
+def _inspect(source: AudioSource) -> tuple[str, bytes]:
+    """Name and first bytes of a file that is there and not empty."""
+    name = source_name(source)
+    if not hasattr(source, "read"):
+        path = Path(source)
+        if not path.is_file():
+            problem = "a folder, not a file" if path.is_dir() else "no such file"
+            raise AudioReadError(name, problem, "Check the path")
+    try:
+        if hasattr(source, "read"):
+            source.seek(0)
+        head = _head(source, 16)
+    except OSError as error:
+        raise AudioReadError(name, f"cannot be opened ({error.strerror})", "Check its permissions") from error
+    if not head:
+        raise AudioReadError(name, "the file is empty (0 bytes)", "Fetch it again, or leave it out")
+    return name, head
+
+
+def _head(source: AudioSource, count: int, offset: int = 0) -> bytes:
+    """`count` bytes from `offset`; a file object stays where it is, as a decoder may be reading it."""
+    if hasattr(source, "read"):
+        position = source.tell()
+        source.seek(offset)
+        head = source.read(count)
+        source.seek(position)
+        return head
+    with open(source, "rb") as file:
+        file.seek(offset)
+        return file.read(count)
+
+
+def _size(source: AudioSource) -> int:
+    if hasattr(source, "read"):
+        position = source.tell()
+        size = source.seek(0, os.SEEK_END)
+        source.seek(position)
+        return size
+    return os.path.getsize(source)
+
+
+def _mp3_tells_its_length(source: AudioSource) -> bool:
+    """Whether the first MPEG frame carries a frame count (Xing, Info or VBRI). Without one, libsndfile estimates the
+    length from the size of the file and the first frame's bit rate, which is far off for a variable bit rate."""
+    head = _head(source, 10)
+    offset = 0
+    if head[:3] == b"ID3":  # the tag's size: four bytes of seven bits (id3.org, ID3v2.3.0 section 3.1)
+        offset = 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    frame = _head(source, 256, offset)
+    return any(tag in frame for tag in (b"Xing", b"Info", b"VBRI"))
+
+
+def _ogg_is_closed(source: AudioSource) -> bool:
+    """Whether the last page of an Ogg file is whole and marked as the end of its stream (RFC 3533, section 6)."""
+    tail = _head(source, OGG_PAGE_SIZE, max(_size(source) - OGG_PAGE_SIZE, 0))
+    page = tail[tail.rfind(b"OggS") :]
+    if len(page) < 27 or not page[5] & 0x04:
+        return False
+    segments = page[27 : 27 + page[26]]
+    return len(segments) == page[26] and len(page) >= 27 + len(segments) + sum(segments)
+
+
+def _cut_off(name: str, found: float, promised: float | None) -> AudioReadError:
+    whole = "does not end as an Ogg stream must" if promised is None else f"promises {promised:.3f} s"
+    return AudioReadError(
+        name,
+        f"cut off: {found:.3f} s can be decoded, but the file {whole}",
+        "Fetch the file again, or keep what is there with `ffmpeg -i FILE good.flac`",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"^.*\.cpp:\d+, ", "", line)[:200]  # torchcodec begins with a place in its source

@@ -1,0 +1,85 @@
+"""Files, folders and globs -> recordings."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+# What soundfile reads, then what torchcodec reads where it is installed.
+AUDIO_EXTENSIONS = frozenset(
+    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64 "
+    ".m4a .m4b .aac .mp4 .wma .mka .webm".split()
+)
+
+
+def find_audio_files(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> list[Path]:
+    """The recordings that files, folders and globs name.
+
+    Args:
+        paths: one or more of: a file, taken whatever its extension, and also where it is missing, so that reading it
+            reports it; a folder, searched with its subfolders for names that end in one of `AUDIO_EXTENSIONS`, hidden
+            ones excepted; a glob (`*`, `?`, `[...]`, `**`), of which folders are searched in turn.
+
+    Returns:
+        The paths as given, sorted, each file once even where several of the paths lead to it.
+
+    Raises:
+        ValueError: no path, a folder without audio, or a glob that matches nothing.
+    """
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if not paths:
+        raise ValueError("No paths were given. Give files, folders or globs.")
+    found = sorted({Path(file) for path in paths for file in _expand(os.fspath(path))})
+    unique = {os.path.realpath(file): file for file in reversed(found)}  # reversed: the first name of a file stays
+    return sorted(unique.values())
+
+
+def _expand(path: str) -> list[str]:
+    if os.path.isdir(path):
+        return _keep_audio(path, _walk(path))
+    if os.path.lexists(path) or not glob.has_magic(path):  # a name such as "song [live].wav" is no glob if it is there
+        return [path]
+    matches = glob.glob(path, recursive=True)
+    if not matches:
+        raise ValueError(f"The glob {path!r} matches no file. Check it, and quote it in a shell.")
+    files = {file for match in matches for file in (_walk(match) if os.path.isdir(match) else [match])}
+    return _keep_audio(path, files)
+
+
+def _keep_audio(place: str, files: Iterable[str]) -> list[str]:
+    audio, others = [], Counter()
+    for file in files:
+        name, extension = os.path.split(file)[1], os.path.splitext(file)[1].lower()
+        # "._song.mp3" is macOS's bookkeeping, no recording
+        if extension in AUDIO_EXTENSIONS and not name.startswith("."):
+            audio.append(file)
+        else:
+            others["hidden files" if name.startswith(".") else extension or name] += 1
+    listed = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items())) or "nothing"
+    if not audio:
+        raise ValueError(
+            f"{place}: no audio, but {listed}. Names of recordings end in {', '.join(sorted(AUDIO_EXTENSIONS))}; "
+            "give files with other endings by name."
+        )
+    if others:
+        logger.warning("%s: %d recordings; left aside as no audio: %s", place, len(audio), listed)
+    return audio
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Files below a folder, through links to folders too, each real folder once."""
+    seen = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield from (os.path.join(root, name) for name in sorted(names))
