@@ -1,12 +1,13 @@
 """VocalSet technique: 10 ways of singing, in pieces of 3 s; accuracy.
 
-Data: Wilkins, Seetharaman, Wahl and Pardo 2018, CC BY 4.0. Unpack `VocalSet.zip` of the Zenodo record (it shows the MD5):
+Data: Wilkins, Seetharaman, Wahl and Pardo 2018, CC BY 4.0. Unpack `VocalSet.zip` of the Zenodo record, which shows
+its MD5:
 
     DATA_DIR/FULL/SINGER/CONTEXT/TECHNIQUE/*.wav       SINGER: female1 to female9, male1 to male11
 
 `data_by_singer/` of a later release has the same levels. Split: the five official test singers; of the other 15, a
-fifth for validation, by SHA-1 of the singer's name, so no singer is in two splits. MARBLE validates on recordings of the
-training singers instead. Five stray duplicates are left out, as in MARBLE. Metric: scikit-learn.
+fifth for validation, by SHA-1 of the singer's name, so no singer is in two splits. MARBLE validates on recordings of
+the training singers instead. Five stray duplicates are left out, as in MARBLE. Metric: scikit-learn.
 """
 
 from __future__ import annotations

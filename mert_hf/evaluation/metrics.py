@@ -1,0 +1,230 @@
+"""Metrics of the tasks: scikit-learn and mir_eval, called on checked arrays; SDR by museval's definition.
+
+All scores are fractions (1.0 is perfect) or decibels, higher is better.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from scipy.stats import rankdata
+
+from .tasks.base import BeatTimes
+from .tasks.keys import KEYS
+
+logger = logging.getLogger(__name__)
+
+BEAT_TOLERANCES = {"70ms": 0.07, "20ms": 0.02}
+SDR_FLOOR = 1e-7  # keeps the plain SDR finite, as in MARBLE's code (benchmark/tasks/MUSDB18/MUSDB18_metrics.py)
+
+
+def classification_metrics(targets: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Accuracy of class indices, both (recordings,) int.
+
+    Raises:
+        ValueError: no recordings, or lengths differ.
+    """
+    from sklearn.metrics import accuracy_score
+
+    _check(targets, predicted, dims=1)
+    return {"accuracy": float(accuracy_score(targets, predicted))}
+
+
+def key_metrics(targets: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Mean of mir_eval's weighted key score, and accuracy; both arguments (recordings,) int, indices in `KEYS`."""
+    scores = classification_metrics(targets, predicted)
+    return {"weighted_score": float(key_scores()[targets, predicted].mean()), **scores}
+
+
+@lru_cache(maxsize=1)
+def key_scores() -> np.ndarray:
+    """mir_eval's weighted score of each (reference, estimate) pair of `KEYS`, float64 (24, 24)."""
+    from mir_eval.key import weighted_score
+
+    names = [key.lower() for key in KEYS]
+    return np.array([[weighted_score(reference, estimate) for estimate in names] for reference in names])
+
+
+def multilabel_metrics(targets: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """Macro ROC-AUC and average precision over the labels that have both positives and negatives.
+
+    Args:
+        targets: (recordings, labels) of 0 and 1.
+        scores: (recordings, labels), higher means more likely.
+
+    Raises:
+        ValueError: no recordings, shapes differ, scores not finite, or no label has both.
+    """
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    _check(targets, scores, dims=2)
+    defined = scored_labels(targets)
+    if not defined.all():
+        logger.warning("%d of %d labels have only one value and are left out", (~defined).sum(), len(defined))
+    targets, scores = targets[:, defined], scores[:, defined]
+    return {
+        "roc_auc": float(roc_auc_score(targets, scores, average="macro")),
+        "average_precision": float(average_precision_score(targets, scores, average="macro")),
+    }
+
+
+def scored_labels(targets: np.ndarray) -> np.ndarray:
+    """Which labels of (recordings, labels) have positives and negatives, bool (labels,).
+
+    Raises:
+        ValueError: none has.
+    """
+    positives = targets.sum(axis=0)
+    defined = (positives > 0) & (positives < len(targets))
+    if not defined.any():
+        raise ValueError(f"none of {targets.shape[1]} labels has both positive and negative recordings; add recordings")
+    return defined
+
+
+def batched_roc_auc(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Macro ROC-AUC of many probes at once, by the rank statistic of Mann and Whitney; equals scikit-learn's.
+
+    Args:
+        targets: (recordings, labels) of 0 and 1.
+        scores: (probes, recordings, labels).
+
+    Returns:
+        float64 (probes,).
+    """
+    defined = scored_labels(targets)
+    targets = targets[:, defined].astype(bool)
+    ranks = rankdata(scores[:, :, defined], axis=1)
+    positives = targets.sum(axis=0)
+    rank_sums = np.where(targets, ranks, 0.0).sum(axis=1)
+    wins = rank_sums - positives * (positives + 1) / 2
+    return (wins / (positives * (len(targets) - positives))).mean(axis=1)
+
+
+def regression_metrics(targets: np.ndarray, predicted: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
+    """Coefficient of determination of each target and its mean; both arguments (recordings, targets) float."""
+    from sklearn.metrics import r2_score
+
+    _check(targets, predicted, dims=2)
+    if len(targets) < 2:
+        raise ValueError("R2 needs two recordings or more; got 1")
+    scores = r2_score(targets, predicted, multioutput="raw_values")
+    named = {f"r2_{label}": float(score) for label, score in zip(labels, scores, strict=True)}
+    return {"r2": float(np.mean(scores)), **named}
+
+
+def beat_metrics(references: Sequence[BeatTimes], estimates: Sequence[BeatTimes]) -> dict[str, float]:
+    """mir_eval's F-measure of beats and downbeats at 70 and 20 ms, mean over recordings.
+
+    No beats are trimmed. Recordings without annotated downbeats do not count for downbeats; if none has any, downbeats
+    are not scored.
+
+    Raises:
+        ValueError: no recordings, lengths differ, or a recording without annotated beats.
+    """
+    if not references or len(references) != len(estimates):
+        raise ValueError(f"{len(references)} references and {len(estimates)} estimates; need the same number, over 0")
+    if any(reference.beats.size == 0 for reference in references):
+        raise ValueError("a recording has no annotated beats; leave it out")
+    scores: dict[str, float] = {}
+    for name, seconds in BEAT_TOLERANCES.items():
+        pairs = list(zip(references, estimates, strict=True))
+        scores[f"beat_f1_{name}"] = float(np.mean([beat_f1(r.beats, e.beats, seconds) for r, e in pairs]))
+        downbeats = [beat_f1(r.downbeats, e.downbeats, seconds) for r, e in pairs if r.downbeats.size]
+        if downbeats:
+            scores[f"downbeat_f1_{name}"] = float(np.mean(downbeats))
+    return scores
+
+
+def beat_f1(reference: np.ndarray, estimate: np.ndarray, tolerance: float) -> float:
+    """mir_eval's F-measure of event times in seconds; 0 where either is empty."""
+    from mir_eval.beat import f_measure
+
+    with warnings.catch_warnings():  # mir_eval warns of an empty estimate, which here is a score of 0
+        warnings.filterwarnings("ignore", message=".*beats are empty")
+        return float(f_measure(np.asarray(reference, float), np.asarray(estimate, float), tolerance))
+
+
+def sdr_frames(references: np.ndarray, estimates: np.ndarray, sampling_rate: int) -> np.ndarray:
+    """Signal-to-distortion ratio of 1 s frames as museval (BSS Eval v4, images) defines it.
+
+    There SDR = 10 log10(sum s^2 / sum (e_spat + e_interf + e_artif)^2), and the three errors add up to the estimate
+    minus the source whatever the distortion filters are (Vincent et al. 2006), so no filter is needed for it.
+
+    Args:
+        references, estimates: (stems, samples) or (stems, samples, channels).
+        sampling_rate: Hz; frames are that many samples, without overlap, an incomplete last one is dropped.
+
+    Returns:
+        float64 (stems, frames) in dB: nan for all stems where any reference or estimate is silent, inf where perfect.
+
+    Raises:
+        ValueError: shapes differ, no samples, or not finite.
+    """
+    references, estimates = _signals(references), _signals(estimates)
+    _check(references, estimates, dims=3)
+    stems, samples, channels = references.shape
+    length = min(sampling_rate, samples)
+    frames = samples // length
+    shape = (stems, frames, length * channels)
+    source = references[:, : frames * length].reshape(shape)
+    estimate = estimates[:, : frames * length].reshape(shape)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = 10 * np.log10((source**2).sum(axis=2) / ((estimate - source) ** 2).sum(axis=2))
+    silent = ((source == 0).all(axis=2) | (estimate == 0).all(axis=2)).any(axis=0)
+    ratio[:, silent] = np.nan
+    return ratio
+
+
+def sdr_whole(references: np.ndarray, estimates: np.ndarray) -> np.ndarray:
+    """SDR of whole signals with a floor of 1e-7 in both energies, as MARBLE's code has it; float64 (stems,) in dB."""
+    references, estimates = _signals(references), _signals(estimates)
+    _check(references, estimates, dims=3)
+    error = ((references - estimates) ** 2).sum(axis=(1, 2)) + SDR_FLOOR
+    return 10 * np.log10(((references**2).sum(axis=(1, 2)) + SDR_FLOOR) / error)
+
+
+def separation_metrics(
+    frames: Sequence[np.ndarray], wholes: Sequence[np.ndarray], stems: Sequence[str]
+) -> dict[str, float]:
+    """SDR over songs: median of the medians over frames (museval), and mean of the whole-song values (MARBLE's code).
+
+    Args:
+        frames: `sdr_frames` of each song, (stems, frames).
+        wholes: `sdr_whole` of each song, (stems,).
+        stems: their names.
+
+    Raises:
+        ValueError: no songs, or a stem is silent in every frame of every song.
+    """
+    if not frames:
+        raise ValueError("no songs to score")
+    with warnings.catch_warnings():  # a song may have no frame in which every stem sounds
+        warnings.filterwarnings("ignore", message="All-NaN slice encountered")
+        medians = np.nanmedian([np.nanmedian(song, axis=1) for song in frames], axis=0)
+    if np.isnan(medians).any():
+        raise ValueError("no frame of any song has all stems sounding, so SDR is not defined")
+    means = np.mean(wholes, axis=0)
+    scores = {"sdr_median": float(np.mean(medians)), "sdr_mean": float(np.mean(means))}
+    for stem, median, mean in zip(stems, medians, means, strict=True):
+        scores |= {f"sdr_median_{stem}": float(median), f"sdr_mean_{stem}": float(mean)}
+    return scores
+
+
+def _signals(signals: np.ndarray) -> np.ndarray:
+    """(stems, samples, channels) float64."""
+    signals = np.asarray(signals, dtype=np.float64)
+    return signals[:, :, None] if signals.ndim == 2 else signals
+
+
+def _check(targets: np.ndarray, predicted: np.ndarray, dims: int) -> None:
+    targets, predicted = np.asarray(targets), np.asarray(predicted)
+    if targets.shape != predicted.shape or targets.ndim != dims:
+        raise ValueError(f"targets {targets.shape} and predictions {predicted.shape} must be equal shapes, {dims}-d")
+    if targets.size == 0:
+        raise ValueError(f"nothing to score: targets have shape {targets.shape}")
+    if not (np.isfinite(targets).all() and np.isfinite(predicted).all()):
+        raise ValueError("targets and predictions must be finite; the probe or its features overflowed")
