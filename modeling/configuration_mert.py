@@ -94,7 +94,7 @@ class MERTConfig(PretrainedConfig):
         feat_proj_dropout (`float`, defaults to 0.0): dropout after the projection of the features.
         layerdrop (`float`, defaults to 0.1): probability that a training step bypasses a Transformer layer.
         initializer_range (`float`, defaults to 0.02): standard deviation of the initial linear weights.
-        layer_norm_eps (`float`, defaults to 1e-5): epsilon of the LayerNorms.
+        layer_norm_eps (`float`, defaults to 1e-05): epsilon of the LayerNorms.
         feat_extract_norm (`str`, defaults to `"group"`): `"group"` (GroupNorm after the first convolution only) or
             `"layer"` (LayerNorm after every convolution).
         feat_extract_activation (`str`, defaults to `"gelu"`): activation of the convolutions.
@@ -290,14 +290,14 @@ class MERTConfig(PretrainedConfig):
         """Frames that the convolutional encoder makes of a clip.
 
         Args:
-            num_samples (`int` or integer tensor): length of the clip in samples.
+            num_samples (`int`, integer tensor or array): length of the clip in samples.
 
         Returns:
             The number of frames, of the type given: floor((L - kernel) / stride) + 1 layer by layer, at least 0.
         """
         for kernel, stride in zip(self.conv_kernel, self.conv_stride, strict=True):
             num_samples = (num_samples - kernel) // stride + 1
-        return max(num_samples, 0) if isinstance(num_samples, int) else num_samples.clamp(min=0)
+        return num_samples.clip(min=0) if hasattr(num_samples, "clip") else max(num_samples, 0)
 
     def frame_times(self, num_frames: int) -> list[float]:
         """Times in seconds of the centres of the first `num_frames` frames, counted from the start of the clip."""
@@ -338,9 +338,7 @@ class MERTConfig(PretrainedConfig):
             raise ValueError(f"feat_extract_norm={self.feat_extract_norm!r} must be 'group' or 'layer'.")
         for name in ("num_attention_heads", "num_conv_pos_embedding_groups"):
             if self.hidden_size % getattr(self, name):
-                raise ValueError(
-                    f"hidden_size={self.hidden_size} must be a multiple of {name}={getattr(self, name)}."
-                )
+                raise ValueError(f"hidden_size={self.hidden_size} must be a multiple of {name}={getattr(self, name)}.")
         if self.deepnorm and self.do_stable_layer_norm:
             raise ValueError(
                 "deepnorm=True needs post-LN, but do_stable_layer_norm=True is pre-LN. Set one of them to False."

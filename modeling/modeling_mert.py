@@ -482,7 +482,14 @@ class MERTEncoder(nn.Module):
 
 # --- models ---
 
-HEAD_PREFIXES = ("codebook_projections.", "codebook_embeddings", "cqt_head.", "projector.", "classifier.", "layer_weights")
+HEAD_PREFIXES = (
+    "codebook_projections.",
+    "codebook_embeddings",
+    "cqt_head.",
+    "projector.",
+    "classifier.",
+    "layer_weights",
+)
 
 
 class MERTPreTrainedModel(PreTrainedModel):
@@ -620,7 +627,7 @@ class MERTPreTrainedModel(PreTrainedModel):
             )
         if attention_mask is not None:
             lengths = attention_mask.long().sum(dim=-1)
-            if (short := (self.config.num_frames(lengths) < 1).nonzero().flatten().tolist()):
+            if short := (self.config.num_frames(lengths) < 1).nonzero().flatten().tolist():
                 raise ValueError(
                     f"Rows {short} have {lengths[short].tolist()} valid samples, but one frame needs "
                     f"{self.config.receptive_field}. Pad these clips with zeros that count as valid, or leave them out."
@@ -1075,7 +1082,9 @@ class MERTForSequenceClassification(MERTClassificationModel):
 def _infer_problem_type(num_labels: int, labels: torch.Tensor) -> str:
     if num_labels == 1:
         return "regression"
-    return "multi_label_classification" if labels.is_floating_point() or labels.ndim > 1 else "single_label_classification"
+    return (
+        "multi_label_classification" if labels.is_floating_point() or labels.ndim > 1 else "single_label_classification"
+    )
 
 
 class MERTForAudioFrameClassification(MERTClassificationModel):

@@ -41,3 +41,40 @@ def music() -> np.ndarray:
     time = np.arange(48000) / 24000
     chord = sum(np.sin(2 * np.pi * f * time) * np.exp(-2 * time) for f in (220.0, 277.2, 329.6, 440.0))
     return (chord / 4).astype(np.float32)
+
+
+TINY = dict(
+    hidden_size=32,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    intermediate_size=64,
+    conv_dim=[16] * 7,
+    num_conv_pos_embeddings=16,
+    num_conv_pos_embedding_groups=4,
+    num_codebooks=3,
+    codebook_size=17,
+    codebook_dim=16,
+    cqt_bins=84,
+    classifier_proj_size=16,
+)
+
+
+@pytest.fixture
+def tiny_config():
+    """Builds a MERTConfig with tiny sizes; keyword arguments override its fields."""
+    from mert_hf import MERTConfig
+
+    return lambda **fields: MERTConfig(**{**TINY, **fields})
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory) -> Path:
+    """A folder with a tiny random MERTModel and its feature extractor, as `save_pretrained` leaves it."""
+    from mert_hf import MERTConfig, MERTFeatureExtractor, MERTModel
+
+    folder = tmp_path_factory.mktemp("tiny_mert")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        MERTModel(MERTConfig(**TINY)).save_pretrained(folder)
+    MERTFeatureExtractor().save_pretrained(folder)
+    return folder

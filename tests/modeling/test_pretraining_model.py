@@ -1,0 +1,175 @@
+"""MERTForPreTraining: the objective of METHOD section 2, its memory-saving form, its errors."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from mert_hf import MERTForPreTraining
+from mert_hf.modeling.modeling_mert import chunked_codebook_sums, codebook_sums, scale_gradient
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "input_values": torch.randn(3, 8000, generator=generator) * 0.3,
+        "mask_time_indices": torch.rand(3, 24, generator=generator) < 0.5,
+        "codes": torch.randint(17, (3, 3, 25), generator=generator),
+        "cqt": torch.rand(3, 26, 84, generator=generator),
+    }
+
+
+@pytest.fixture
+def model(tiny_config):
+    torch.manual_seed(0)
+    return MERTForPreTraining(tiny_config(num_special_codes=4)).eval()
+
+
+def expanded_loss(model, batch):
+    """The objective written out frame by frame, every code's vector beside every frame's, as fairseq computes it."""
+    hidden = model.mert(batch["input_values"], mask_time_indices=batch["mask_time_indices"])[0]
+    features = model.mert.feature_extractor(batch["input_values"])
+    mask, config = batch["mask_time_indices"], model.config
+    losses = []
+    for k, projection in enumerate(model.codebook_projections):
+        states = projection(hidden[mask])
+        table = model.codebook_embeddings[k]
+        logits = nn.functional.cosine_similarity(states[:, None], table[None], dim=-1) / config.logit_temperature
+        targets = batch["codes"][:, k, : mask.shape[1]][mask] + config.num_special_codes
+        losses.append(nn.functional.cross_entropy(logits, targets))
+    cqt = nn.functional.mse_loss(model.cqt_head(hidden[mask]), batch["cqt"][:, : mask.shape[1]][mask])
+    return sum(losses) + cqt + 10 * features.square().mean(), losses, cqt
+
+
+def test_objective(model, batch):
+    outputs = model(**batch)
+    total, losses, cqt = expanded_loss(model, batch)
+    torch.testing.assert_close(outputs.loss, total)
+    torch.testing.assert_close(outputs.codebook_losses, torch.stack(losses))
+    torch.testing.assert_close(outputs.cqt_loss, cqt)
+    assert outputs.codebook_accuracies.shape == (3,)
+
+
+def test_without_targets_there_is_no_loss(model, batch):
+    outputs = model(batch["input_values"])
+    assert outputs.loss is None and outputs.feature_penalty > 0
+
+
+@pytest.mark.parametrize("kept", ["codes", "cqt"])
+def test_one_teacher_alone(model, batch, kept):
+    outputs = model(
+        **{name: value for name, value in batch.items() if name in ("input_values", "mask_time_indices", kept)}
+    )
+    assert torch.isfinite(outputs.loss)
+    assert (outputs.codebook_losses is None) == (kept == "cqt") and (outputs.cqt_loss is None) == (kept == "codes")
+
+
+def test_tied_projection(tiny_config, batch):
+    model = MERTForPreTraining(tiny_config(untie_codebook_projections=False))
+    assert len(model.codebook_projections) == 1
+    assert model(**batch).codebook_losses.shape == (3,)
+
+
+def test_chunks_give_the_same_sums_and_gradients():
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randint(50, (4, 100), generator=generator)
+    targets[0, :30] = -100
+    results = []
+    for function in (codebook_sums, lambda *args: chunked_codebook_sums(*args, max_logits=4 * 50 * 7)):
+        states = torch.randn(4, 100, 8, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        table = torch.randn(4, 50, 8, generator=torch.Generator().manual_seed(2), requires_grad=True)
+        losses, hits = function(states, table, targets, 0.1)
+        losses.sum().backward()
+        results.append((losses, hits, states.grad, table.grad))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-5)
+
+
+def test_ignored_codes_and_padding_do_not_count(model, batch):
+    """-100 and frames beyond the clip leave the loss alone."""
+    mask = torch.ones(3, 8000, dtype=torch.long)
+    mask[2, 4000:] = 0
+    reference = model(**batch, attention_mask=mask)
+    batch["codes"][2, :, 12:] = -100
+    batch["cqt"][2, 12:] = 99.0
+    changed = model(**batch, attention_mask=mask)
+    torch.testing.assert_close(changed.loss, reference.loss)
+    batch["codes"][0, 1] = -100
+    assert not torch.isclose(model(**batch, attention_mask=mask).codebook_losses[1], reference.codebook_losses[1])
+
+
+def test_accumulated_batches_give_the_gradient_of_one(model, batch):
+    """num_items_in_batch: parts of a batch add up to the whole, however the masked frames are spread."""
+    model.config.feature_penalty_weight = 0.0  # a mean over all frames of each part, weighted by masked frames
+    whole = model(**batch).loss
+    masked = batch["mask_time_indices"].sum()
+    parts = [
+        model(**{name: value[rows] for name, value in batch.items()}, num_items_in_batch=masked).loss
+        for rows in (slice(0, 1), slice(1, 3))
+    ]
+    torch.testing.assert_close(sum(parts), whole)
+
+
+def test_no_masked_frame_gives_a_finite_loss(model, batch):
+    batch["mask_time_indices"][:] = False
+    outputs = model(**batch)
+    assert torch.isfinite(outputs.loss)
+    outputs.loss.backward()
+
+
+def test_scale_gradient_changes_only_the_gradient():
+    tensor = torch.randn(5, requires_grad=True)
+    scaled = scale_gradient(tensor, 0.1)
+    assert torch.equal(scaled, tensor)
+    scaled.sum().backward()
+    torch.testing.assert_close(tensor.grad, torch.full((5,), 0.1))
+
+
+def test_feature_grad_mult_reaches_the_convolutions_only(tiny_config, batch):
+    gradients = []
+    for factor in (1.0, 0.1):
+        torch.manual_seed(0)
+        model = MERTForPreTraining(tiny_config(feature_grad_mult=factor)).eval()
+        model(**batch).loss.backward()
+        gradients.append((model.mert.feature_extractor.conv_layers[3].conv.weight.grad, model.cqt_head.weight.grad))
+    torch.testing.assert_close(gradients[1][0], gradients[0][0] * 0.1, atol=1e-7, rtol=1e-4)
+    torch.testing.assert_close(gradients[1][1], gradients[0][1])
+
+
+def test_bfloat16_autocast_trains(model, batch):
+    model.train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = model(**batch).loss
+    loss.backward()
+    assert loss.dtype == torch.float32 and torch.isfinite(loss)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_compiles(model, batch):
+    with torch.no_grad():
+        torch.testing.assert_close(
+            torch.compile(model, backend="eager")(**batch).loss, model(**batch).loss, atol=1e-5, rtol=1e-5
+        )
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda b: b.pop("mask_time_indices"), "pass mask_time_indices"),
+        (
+            lambda b: b.update(codes=b["codes"][:, :2]),
+            "codes must have shape (batch=3, codebooks=3, at least 24 frames)",
+        ),
+        (lambda b: b.update(codes=b["codes"][..., :20]), "at least 24 frames"),
+        (lambda b: b.update(codes=b["codes"] + 5), "codes must lie in [0, 17)"),
+        (lambda b: b.update(codes=b["codes"] - 9), "codes must lie in [0, 17)"),
+        (lambda b: b.update(cqt=b["cqt"][..., :80]), "bins=84"),
+    ],
+)
+def test_wrong_targets_name_the_remedy(model, batch, change, message):
+    change(batch)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        model(**batch)
