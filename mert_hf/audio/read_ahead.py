@@ -1,0 +1,75 @@
+"""Several readers at work in threads, their items handed on in order."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+END = object()  # what follows the last item of a reader
+DEPTH = 8  # items that a reader may be ahead of its consumer
+PATIENCE = 0.1  # seconds after which a waiting reader looks whether anybody still wants its items
+
+
+def read_ahead(readers: Sequence[Callable[[], Iterator]], workers: int = 2) -> Iterator[tuple[int, Any]]:
+    """Runs readers in threads, ahead of their consumer; decoding and resampling leave Python's lock to others.
+
+    Args:
+        readers: functions that return an iterator each.
+        workers: readers at work at the same time. Memory holds the items of a few readers more, `DEPTH` of each.
+
+    Yields:
+        `(index, item)` for each item of the first reader, then the second, ...; after the items of a reader
+        `(index, END)`, or `(index, error)` with the exception that ended it.
+
+    Raises:
+        ValueError: fewer than one worker.
+    """
+    if workers < 1:
+        raise ValueError(f"workers={workers} must be at least 1.")
+    stopped = threading.Event()
+    pending: deque[tuple[int, queue.Queue]] = deque()
+    remaining = iter(enumerate(readers))
+    executor = ThreadPoolExecutor(workers, thread_name_prefix="read_ahead")
+    try:
+        while True:
+            # The pool starts readers in order, so the one whose items are wanted next always has a thread.
+            while len(pending) < 4 * workers and (following := next(remaining, None)) is not None:
+                items: queue.Queue = queue.Queue(maxsize=DEPTH)
+                executor.submit(_read, following[1], items, stopped)
+                pending.append((following[0], items))
+            if not pending:
+                return
+            index, items = pending.popleft()
+            while True:
+                item = items.get()
+                yield index, item
+                if item is END or isinstance(item, Exception):
+                    break
+    finally:
+        stopped.set()
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _read(reader: Callable[[], Iterator], items: queue.Queue, stopped: threading.Event) -> None:
+    try:
+        for item in reader():
+            if not _put(items, item, stopped):
+                return
+    except Exception as error:  # handed to the consumer, whose decision it is
+        _put(items, error, stopped)
+    else:
+        _put(items, END, stopped)
+
+
+def _put(items: queue.Queue, item: Any, stopped: threading.Event) -> bool:
+    while not stopped.is_set():
+        try:
+            items.put(item, timeout=PATIENCE)
+            return True
+        except queue.Full:
+            continue
+    return False
