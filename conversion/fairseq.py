@@ -1,0 +1,160 @@
+"""fairseq's MERT checkpoints to ours, without fairseq, hydra or omegaconf."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import init_empty_weights
+
+from ..modeling.configuration_mert import MERTConfig
+from ..modeling.feature_extraction_mert import MERTFeatureExtractor
+from .checkpoint_file import open_checkpoint
+from .errors import CheckpointError
+from .fairseq_config import FairseqSettings, config_from_fairseq, read_settings
+from .fairseq_keys import HEADS, Entry, drop_reason, identity_projection, key_table, model_class
+from .fairseq_origin import write_record
+from .lazy_tensor import LazyTensor
+from .self_check import ConversionReport, fixed_signal, save_and_check
+from .staging import staged_directory
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def convert_fairseq_checkpoint(
+    checkpoint_path: str | os.PathLike, output_dir: str | os.PathLike, backbone_only: bool = False
+) -> ConversionReport:
+    """Converts a fairseq checkpoint of MERT into a checkpoint of `MERTForPreTraining`, which `AutoModel` opens too.
+
+    The checkpoint is not trusted: nothing in it is run. Tensors are read one at a time, and stored as float32.
+
+    Args:
+        checkpoint_path: the `.pt` file.
+        output_dir: a folder that does not exist or is empty. It appears whole or not at all.
+        backbone_only: leave out the pre-training heads and write a checkpoint of `MERTModel`.
+
+    Returns:
+        The report of the conversion and its self-check.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        FileExistsError: `output_dir` holds something.
+        UnsafeCheckpointError: the checkpoint's pickle asks for something that could act on this machine.
+        CheckpointError: a damaged file, another architecture, or a missing, extra or mis-shaped tensor.
+    """
+    started = time.perf_counter()
+    with open_checkpoint(checkpoint_path) as content, staged_directory(output_dir) as folder:
+        settings = read_settings(content)
+        tensors = _model_tensors(content["model"])
+        config = config_from_fairseq(settings, tensors, backbone_only)
+        entries = key_table(config, backbone_only, split_projections="final_projs.0.weight" in tensors)
+        dropped = _account_for(entries, tensors, config, backbone_only)
+        added = dict.fromkeys(
+            identity_projection(config, backbone_only), "fairseq projects only between sizes that differ"
+        )
+        write_record(folder, settings, tensors, dropped)
+        result = save_and_check(
+            lambda: _build(entries, tensors, config, backbone_only),
+            lambda model: _save(model, settings, folder, Path(checkpoint_path), Path(output_dir)),
+            run_backbone,
+            folder,
+        )
+        dropped |= _dropped_state(content)
+    return ConversionReport(
+        source=str(checkpoint_path),
+        output=str(output_dir),
+        mapped=len(entries),
+        dropped=dropped,
+        added=added,
+        largest_difference=result.largest_difference,
+        output_scale=result.output_scale,
+        num_parameters=result.num_parameters,
+        seconds=time.perf_counter() - started,
+    )
+
+
+@torch.no_grad()
+def run_backbone(model: PreTrainedModel) -> torch.Tensor:
+    """Last hidden state of a MERT model on the fixed signal of about a second."""
+    config = model.config
+    samples = max(config.sample_rate, config.receptive_field + 8 * config.hop_length)
+    return model.base_model(fixed_signal(samples))[0]
+
+
+def _model_tensors(state: Mapping) -> dict[str, LazyTensor]:
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, LazyTensor):
+            raise CheckpointError(f"entry {str(name)[:100]!r} of 'model' is no tensor: the file is damaged")
+    return dict(state)
+
+
+def _empty_model(config: MERTConfig, backbone_only: bool) -> PreTrainedModel:
+    """The model without memory for its parameters."""
+    with init_empty_weights(include_buffers=False):
+        return model_class(backbone_only)(config)
+
+
+def _account_for(
+    entries: list[Entry], tensors: dict[str, LazyTensor], config: MERTConfig, backbone_only: bool
+) -> dict[str, str]:
+    """Name and reason of what is left out; anything missing, extra or mis-shaped is an error."""
+    ours = _empty_model(config, backbone_only).state_dict()
+    expected = {entry.theirs: tuple(entry.to_theirs(ours).shape) for entry in entries}
+    reasons = {name: drop_reason(name, backbone_only) for name in tensors if name not in expected}
+    faults = {
+        "missing": [name for name in expected if name not in tensors],
+        "unknown": [name for name, reason in reasons.items() if reason is None],
+        "of another shape": [
+            f"{name} {tensors[name].shape}, by the configuration {shape}"
+            for name, shape in expected.items()
+            if name in tensors and tensors[name].shape != shape
+        ],
+        "not of floating point": [n for n in expected if n in tensors and not tensors[n].dtype.is_floating_point],
+    }
+    told = [f"{len(names)} {kind}: {'; '.join(names[:5])}" for kind, names in faults.items() if names]
+    if told:
+        only_heads = all(name.startswith(HEADS) for kind in ("missing", "unknown") for name in faults[kind])
+        hint = " Only heads are concerned: --backbone-only leaves them out." if only_heads and not backbone_only else ""
+        raise CheckpointError(f"the checkpoint's tensors do not fit its configuration. {'. '.join(told)}.{hint}")
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def _build(
+    entries: list[Entry], tensors: dict[str, LazyTensor], config: MERTConfig, backbone_only: bool
+) -> PreTrainedModel:
+    model = _empty_model(config, backbone_only)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    weights = identity_projection(config, backbone_only)
+    for entry in entries:
+        parts = entry.to_ours(tensors[entry.theirs].load().float(), shapes)
+        weights |= {name: part.clone() if len(parts) > 1 else part for name, part in parts.items()}
+    model.load_state_dict(weights, strict=True, assign=True)
+    return model
+
+
+def _save(model: PreTrainedModel, settings: FairseqSettings, folder: Path, source: Path, output_dir: Path) -> None:
+    from ..cards import CardFacts
+    from ..hub import save_checkpoint
+
+    card = CardFacts(
+        output_dir.name,
+        summary=f"MERT weights converted from the fairseq checkpoint `{source.name}` by mert_hf.",
+        licence_note="that of the converted checkpoint applies; the file itself does not state it.",
+        tags=("converted-from-fairseq",),
+    )
+    extractor = MERTFeatureExtractor(sampling_rate=model.config.sample_rate, do_normalize=settings.normalize)
+    save_checkpoint(model, extractor, folder, card=card)
+
+
+def _dropped_state(content: dict) -> dict[str, str]:
+    """What a training checkpoint holds beside the model."""
+    reasons = {
+        "task_state": "label dictionaries: their sizes are num_special_codes and codebook_size of the configuration",
+        "last_optimizer_state": "optimizer state: continued pre-training starts a new optimizer",
+    }
+    return {name: reason for name, reason in reasons.items() if content.get(name)}

@@ -1,0 +1,153 @@
+"""Our checkpoints in fairseq's layout."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..modeling.configuration_mert import MERTConfig
+from ..modeling.feature_extraction_mert import MERTFeatureExtractor
+from .checkpoint_file import open_checkpoint
+from .fairseq_config import EXPORT_KEY, FAIRSEQ_SPECIAL_SYMBOLS, config_to_fairseq
+from .fairseq_keys import identity_projection, key_table, model_class
+from .fairseq_origin import read_constants, read_record
+from .self_check import ConversionReport, require_equal
+from .staging import staged_file
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+logger = logging.getLogger(__name__)
+
+CQT_LOWEST_FREQUENCY = 32.7  # Hz, of both CQTs of the authors' mert_model.py
+CQT_OCTAVES = 7
+HALF_FORMATS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def export_fairseq_checkpoint(model_dir: str | os.PathLike, path: str | os.PathLike) -> ConversionReport:
+    """Writes one of our checkpoints in fairseq's layout.
+
+    A folder made by `convert_fairseq_checkpoint` gives back every tensor bit for bit. The label dictionaries are not
+    written: fairseq reads them from its `dict.*.txt` files where a checkpoint has none.
+
+    Args:
+        model_dir: a checkpoint of `MERTForPreTraining` or `MERTModel`.
+        path: the `.pt` file to write; it is replaced only by a complete one.
+
+    Raises:
+        ValueError: another model, or a configuration that fairseq's MERT has no option for.
+    """
+    started = time.perf_counter()
+    model, feature_extractor = _load(Path(model_dir))
+    config, backbone_only = model.config, type(model).__name__ == "MERTModel"
+    recorded = read_record(Path(model_dir))
+    entries = key_table(config, backbone_only, split_projections=recorded.get("split_projections", False))
+    weights = model.state_dict()
+    _require_identity_projection(weights, config, backbone_only)
+    dtypes = recorded.get("dtypes", {})
+    tensors = {entry.theirs: _as_recorded(entry.to_theirs(weights), dtypes.get(entry.theirs)) for entry in entries}
+    tensors |= _constants(Path(model_dir), config, backbone_only)
+    content = _fairseq_content(config, feature_extractor.do_normalize, recorded.get("cfg"), tensors)
+    with staged_file(path) as staging:
+        torch.save(content, staging)
+        with open_checkpoint(staging) as written:
+            reloaded = written["model"]
+            require_equal((name, tensor, reloaded[name].load()) for name, tensor in tensors.items())
+    return ConversionReport(
+        source=str(model_dir),
+        output=str(path),
+        mapped=len(entries),
+        num_parameters=model.num_parameters(),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _load(model_dir: Path) -> tuple[PreTrainedModel, MERTFeatureExtractor]:
+    config = MERTConfig.from_pretrained(model_dir)
+    names = config.architectures or ["MERTModel"]
+    if names[0] not in ("MERTModel", "MERTForPreTraining"):
+        raise ValueError(
+            f"{model_dir} holds a {names[0]}; only MERTModel and MERTForPreTraining have a place in fairseq."
+        )
+    model = model_class(names[0] == "MERTModel").from_pretrained(model_dir).float().eval()
+    return model, MERTFeatureExtractor.from_pretrained(model_dir)
+
+
+def _require_identity_projection(weights: Mapping[str, torch.Tensor], config: MERTConfig, backbone_only: bool) -> None:
+    for name, value in identity_projection(config, backbone_only).items():
+        if not torch.equal(weights[name], value):
+            raise ValueError(
+                f"{name} was trained, but fairseq's MERT has no projection where the convolutional features have the "
+                f"encoder's size already ({config.hidden_size}): this model cannot be exported."
+            )
+
+
+def _as_recorded(tensor: torch.Tensor, dtype: str | None) -> torch.Tensor:
+    """The tensor in its original number format, if its values still are of that format; without foreign memory."""
+    narrow = tensor.to(HALF_FORMATS.get(dtype, tensor.dtype))
+    result = narrow if torch.equal(narrow.to(tensor.dtype), tensor) else tensor
+    return result.clone() if result.untyped_storage().nbytes() > result.nbytes else result.contiguous()
+
+
+def _constants(model_dir: Path, config: MERTConfig, backbone_only: bool) -> dict[str, torch.Tensor]:
+    """The constants recorded at conversion, or computed anew for a model that was made here."""
+    if recorded := read_constants(model_dir):
+        return recorded
+    wanted = {}
+    if config.cqt_bins and not backbone_only:
+        wanted["encoder_cqt_model.spec_layer."] = (config.cqt_bins, config.sample_rate // int(config.frame_rate))
+    if config.feature_extractor_cqt:
+        wanted["feature_extractor_cqt."] = (config.feature_extractor_cqt_bins, config.sample_rate // 50)
+    tensors = {}
+    for prefix, (bins, hop_length) in wanted.items():
+        tensors |= {prefix + name: value for name, value in _cqt_kernels(config.sample_rate, bins, hop_length).items()}
+    return tensors
+
+
+def _cqt_kernels(sampling_rate: int, bins: int, hop_length: int) -> Mapping[str, torch.Tensor]:
+    """Buffers of the nnAudio module in the authors' mert_model.py; empty, with a warning, where nnAudio is missing."""
+    try:
+        from nnAudio.features.cqt import CQT
+    except ImportError:
+        logger.warning(
+            "nnAudio is not installed, so the CQT kernels are left out and fairseq will ask for them; "
+            "`pip install nnaudio` and export again, or load with strict=False"
+        )
+        return {}
+    return CQT(
+        sr=sampling_rate,
+        hop_length=hop_length,
+        fmin=CQT_LOWEST_FREQUENCY,
+        n_bins=bins,
+        bins_per_octave=bins // CQT_OCTAVES,
+        norm=1,
+        output_format="Magnitude",
+        verbose=False,
+    ).state_dict()
+
+
+def _fairseq_content(config: MERTConfig, normalize: bool, known: dict | None, tensors: dict) -> dict:
+    if config.num_codebooks and config.num_special_codes != FAIRSEQ_SPECIAL_SYMBOLS:
+        logger.warning(
+            "the model has %d special codes where fairseq counts %d: only mert_hf can read its heads back",
+            config.num_special_codes,
+            FAIRSEQ_SPECIAL_SYMBOLS,
+        )
+    names = {"criterion_name": "HubertCriterion", "optimizer_name": "FairseqAdam"}
+    return {
+        "cfg": config_to_fairseq(config, normalize, known),
+        "args": None,
+        "model": tensors,
+        "criterion": None,
+        "optimizer_history": [{**names, "lr_scheduler_state": {}, "num_updates": 0}],
+        "task_state": {},
+        "extra_state": {"train_iterator": {"epoch": 1}},
+        "last_optimizer_state": None,
+        EXPORT_KEY: {"num_special_codes": config.num_special_codes},
+    }

@@ -1,0 +1,155 @@
+"""The key table between fairseq's MERT and ours. Tensors keep their values; some are split by codebook or reshaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..modeling.configuration_mert import MERTConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# fairseq: ours, with * for the number of a layer
+FEATURE_ENCODER = {
+    "feature_extractor.conv_layers.*.0.weight": "feature_extractor.conv_layers.*.conv.weight",
+    "feature_extractor.conv_layers.*.0.bias": "feature_extractor.conv_layers.*.conv.bias",
+}
+GROUP_NORM = {  # extractor_mode "default": after the first convolution only
+    "feature_extractor.conv_layers.0.2.weight": "feature_extractor.conv_layers.0.layer_norm.weight",
+    "feature_extractor.conv_layers.0.2.bias": "feature_extractor.conv_layers.0.layer_norm.bias",
+}
+LAYER_NORM = {  # extractor_mode "layer_norm": between two transpositions
+    "feature_extractor.conv_layers.*.2.1.weight": "feature_extractor.conv_layers.*.layer_norm.weight",
+    "feature_extractor.conv_layers.*.2.1.bias": "feature_extractor.conv_layers.*.layer_norm.bias",
+}
+PROJECTION = {
+    "post_extract_proj.weight": "feature_projection.projection.weight",
+    "post_extract_proj.bias": "feature_projection.projection.bias",
+}
+ENCODER = {
+    "mask_emb": "masked_spec_embed",
+    "layer_norm.weight": "feature_projection.layer_norm.weight",
+    "layer_norm.bias": "feature_projection.layer_norm.bias",
+    "encoder.pos_conv.0.weight_g": "encoder.pos_conv_embed.conv.weight_g",
+    "encoder.pos_conv.0.weight_v": "encoder.pos_conv_embed.conv.weight_v",
+    "encoder.pos_conv.0.bias": "encoder.pos_conv_embed.conv.bias",
+    "encoder.layer_norm.weight": "encoder.layer_norm.weight",
+    "encoder.layer_norm.bias": "encoder.layer_norm.bias",
+}
+TRANSFORMER_LAYERS = {
+    "encoder.layers.*.self_attn.q_proj": "encoder.layers.*.attention.q_proj",
+    "encoder.layers.*.self_attn.k_proj": "encoder.layers.*.attention.k_proj",
+    "encoder.layers.*.self_attn.v_proj": "encoder.layers.*.attention.v_proj",
+    "encoder.layers.*.self_attn.out_proj": "encoder.layers.*.attention.out_proj",
+    "encoder.layers.*.self_attn_layer_norm": "encoder.layers.*.layer_norm",
+    "encoder.layers.*.fc1": "encoder.layers.*.feed_forward.intermediate_dense",
+    "encoder.layers.*.fc2": "encoder.layers.*.feed_forward.output_dense",
+    "encoder.layers.*.final_layer_norm": "encoder.layers.*.final_layer_norm",
+}
+TRANSFORMER_LAYERS = {f"{k}.{p}": f"{v}.{p}" for k, v in TRANSFORMER_LAYERS.items() for p in ("weight", "bias")}
+CQT_HEAD = {
+    "encoder_cqt_model.fc.weight": "cqt_head.weight",
+    "encoder_cqt_model.fc.bias": "cqt_head.bias",
+}
+
+# Beginnings of names that have no place in our model, with the reason.
+CONSTANTS = {
+    "encoder_cqt_model.spec_layer.": "constant kernels of the CQT target, no parameters",
+    "feature_extractor_cqt.": "constant kernels of the CQT input, no parameters",
+    "encoder_mel_model.spec_layer.": "constant filters of the mel target, no parameters",
+}
+MEL_HEAD = {"encoder_mel_model.fc.": "head of the log-mel loss, which MERTForPreTraining does not have"}
+HEADS = ("final_proj.", "final_projs.", "label_embs_concat", "encoder_cqt_model.fc.", "target_glu.", "logit_temp_list")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of fairseq's and the tensors of ours that it becomes: its rows shared out, each share reshaped."""
+
+    theirs: str
+    ours: tuple[str, ...]
+
+    def to_ours(self, tensor: torch.Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, torch.Tensor]:
+        parts = tensor.chunk(len(self.ours)) if len(self.ours) > 1 else (tensor,)
+        return {name: part.reshape(shapes[name]) for name, part in zip(self.ours, parts, strict=True)}
+
+    def to_theirs(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        parts = [tensors[name] for name in self.ours]
+        joined = torch.cat(parts) if len(parts) > 1 else parts[0]
+        return joined.flatten(0, 1) if self.theirs == "label_embs_concat" else joined
+
+
+def key_table(config: MERTConfig, backbone_only: bool, split_projections: bool = False) -> list[Entry]:
+    """All tensors that a fairseq checkpoint of this configuration has and that are part of our model.
+
+    Args:
+        config: the model's configuration.
+        backbone_only: our names of MERTModel, without the heads; otherwise those of MERTForPreTraining.
+        split_projections: the codebooks' projections are modules of their own (fairseq's `random_codebook` > 0).
+    """
+    convolutions, layers = range(len(config.conv_dim)), range(config.num_hidden_layers)
+    biased = FEATURE_ENCODER if config.conv_bias else {k: v for k, v in FEATURE_ENCODER.items() if "bias" not in k}
+    table = _numbered(biased, convolutions) | ENCODER | _numbered(TRANSFORMER_LAYERS, layers)
+    table |= GROUP_NORM if config.feat_extract_norm == "group" else _numbered(LAYER_NORM, convolutions)
+    if has_projection(config):
+        table |= PROJECTION
+    prefix = "" if backbone_only else "mert."
+    entries = [Entry(theirs, (prefix + ours,)) for theirs, ours in table.items()]
+    if backbone_only:
+        return entries
+    if config.cqt_bins:
+        entries += [Entry(theirs, (ours,)) for theirs, ours in CQT_HEAD.items()]
+    return entries + (_codebook_entries(config, split_projections) if config.num_codebooks else [])
+
+
+def model_class(backbone_only: bool) -> type[PreTrainedModel]:
+    """The class whose names `key_table` uses."""
+    from ..modeling.modeling_mert import MERTForPreTraining, MERTModel
+
+    return MERTModel if backbone_only else MERTForPreTraining
+
+
+def has_projection(config: MERTConfig) -> bool:
+    """fairseq projects the convolutional features only where their size is not the encoder's already."""
+    return _feature_size(config) != config.hidden_size
+
+
+def identity_projection(config: MERTConfig, backbone_only: bool) -> dict[str, torch.Tensor]:
+    """The weights that stand for fairseq's missing projection in our model, which always has one."""
+    if has_projection(config):
+        return {}
+    prefix = "" if backbone_only else "mert."
+    values = (torch.eye(config.hidden_size), torch.zeros(config.hidden_size))
+    return {prefix + name: value for name, value in zip(PROJECTION.values(), values, strict=True)}
+
+
+def drop_reason(name: str, backbone_only: bool) -> str | None:
+    """Why a tensor of fairseq's that is not in the key table is left out; None where there is no good reason."""
+    reasons = CONSTANTS | MEL_HEAD
+    if backbone_only:
+        reasons = reasons | dict.fromkeys(HEADS, "pre-training head, left out on demand")
+    return next((reason for start, reason in reasons.items() if name.startswith(start)), None)
+
+
+def _feature_size(config: MERTConfig) -> int:
+    return config.conv_dim[-1] + (config.feature_extractor_cqt_bins if config.feature_extractor_cqt else 0)
+
+
+def _numbered(table: dict[str, str], numbers: range) -> dict[str, str]:
+    return {k.replace("*", str(i)): v.replace("*", str(i)) for k, v in table.items() for i in numbers}
+
+
+def _codebook_entries(config: MERTConfig, split: bool) -> list[Entry]:
+    entries = [Entry("label_embs_concat", ("codebook_embeddings",))]
+    count = config.num_codebooks if config.untie_codebook_projections else 1
+    for part in ("weight", "bias"):
+        ours = tuple(f"codebook_projections.{index}.{part}" for index in range(count))
+        if split and config.untie_codebook_projections:
+            entries += [Entry(f"final_projs.{index}.{part}", (name,)) for index, name in enumerate(ours)]
+        else:
+            entries.append(Entry(f"final_proj.{part}", ours))
+    return entries

@@ -1,0 +1,54 @@
+"""What a converted folder keeps of its fairseq origin, so that an export gives every tensor back.
+
+`fairseq_config.json` holds settings and number formats; `fairseq_constants.safetensors.gz` the tensors that are no part
+of our model, such as CQT kernels, which are nearly all zero. fairseq's strict loading asks for them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from .fairseq_config import FairseqSettings, recorded_sections
+from .fairseq_keys import HEADS
+from .lazy_tensor import LazyTensor
+
+SETTINGS_FILE = "fairseq_config.json"
+CONSTANTS_FILE = "fairseq_constants.safetensors.gz"
+
+
+def write_record(
+    folder: Path, settings: FairseqSettings, tensors: dict[str, LazyTensor], dropped: dict[str, str]
+) -> None:
+    """Writes what an export needs beyond our model."""
+    kept = [name for name in dropped if not name.startswith(HEADS)]
+    dtypes = {name: str(t.dtype).removeprefix("torch.") for name, t in tensors.items() if t.dtype != torch.float32}
+    record = {
+        "cfg": recorded_sections(settings),
+        "dtypes": {name: dtype for name, dtype in dtypes.items() if name not in dropped},
+        "split_projections": "final_projs.0.weight" in tensors,
+    }
+    (folder / SETTINGS_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    if kept:
+        raw = safetensors.torch.save({name: tensors[name].load() for name in kept})
+        with gzip.GzipFile(folder / CONSTANTS_FILE, "wb", compresslevel=1, mtime=0) as file:
+            file.write(raw)
+
+
+def read_record(model_dir: Path) -> dict:
+    """What `write_record` wrote: "cfg", "dtypes", "split_projections"; empty for a model that was made here."""
+    path = model_dir / SETTINGS_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def read_constants(model_dir: Path) -> dict[str, torch.Tensor]:
+    """The recorded tensors that are no part of our model; empty where none were recorded."""
+    path = model_dir / CONSTANTS_FILE
+    if not path.is_file():
+        return {}
+    with gzip.open(path) as file:
+        return safetensors.torch.load(file.read())
