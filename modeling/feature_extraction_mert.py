@@ -1,6 +1,4 @@
-"""Feature extractor of MERT: any audio in memory -> mono float32 at the model's rate, normalised, padded, with its mask."""
-
-from typing import Optional, Union
+"""Feature extractor of MERT: any audio in memory -> mono float32 at the model's rate, normalised and padded."""
 
 import numpy as np
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
@@ -47,13 +45,13 @@ class MERTFeatureExtractor(SequenceFeatureExtractor):
     def __call__(
         self,
         audio,
-        sampling_rate: Optional[int] = None,
-        padding: Union[bool, str, PaddingStrategy] = True,
-        max_length: Optional[int] = None,
+        sampling_rate: int | None = None,
+        padding: bool | str | PaddingStrategy = True,
+        max_length: int | None = None,
         truncation: bool = False,
-        pad_to_multiple_of: Optional[int] = None,
-        return_attention_mask: Optional[bool] = None,
-        return_tensors: Optional[Union[str, TensorType]] = None,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | TensorType | None = None,
         **kwargs,
     ) -> BatchFeature:
         """Prepares one clip or a batch.
@@ -103,7 +101,7 @@ class MERTFeatureExtractor(SequenceFeatureExtractor):
             del padded["attention_mask"]
         return padded if return_tensors is None else padded.convert_to_tensors(return_tensors)
 
-    def _prepare(self, clip, sampling_rate: Optional[int]) -> np.ndarray:
+    def _prepare(self, clip, sampling_rate: int | None) -> np.ndarray:
         """One clip of any kind -> (samples,) float32 at the model's rate."""
         samples, rate = _samples_and_rate(clip)
         rate = rate if rate is not None else sampling_rate
@@ -135,7 +133,7 @@ def to_float(samples: np.ndarray) -> np.ndarray:
         return samples.astype(np.float32, copy=False)
     if samples.dtype.name not in INTEGER_PCM:
         raise TypeError(
-            f"Audio of type {samples.dtype} has no defined scale. Give floating-point samples in [-1, 1] or PCM of type "
+            f"Audio of type {samples.dtype} has no defined scale. Give floating-point samples in [-1, 1], or PCM as "
             f"{', '.join(INTEGER_PCM)}."
         )
     offset, scale = INTEGER_PCM[samples.dtype.name]
@@ -170,7 +168,7 @@ def resample(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
     return soxr.resample(samples, rate, target_rate).astype(np.float32, copy=False)
 
 
-def _samples_and_rate(clip) -> tuple[np.ndarray, Optional[int]]:
+def _samples_and_rate(clip) -> tuple[np.ndarray, int | None]:
     """Samples and rate of an array, dictionary or decoder; the rate is None where the clip does not tell it."""
     if hasattr(clip, "get_all_samples"):  # torchcodec's AudioDecoder, which datasets returns since version 4
         decoded = clip.get_all_samples()

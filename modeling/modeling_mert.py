@@ -1,14 +1,14 @@
 """MERT (arXiv 2306.00107): the encoder, its pre-training objective and two classification heads.
 
-Shapes are written as (batch, samples) for waveforms, (batch, frames, hidden_size) for states. Parameter names equal those
-of the authors' Hub checkpoints. "fairseq" in a comment means the authors' training project, or the library it builds on.
+Shapes are written as (batch, samples) for waveforms, (batch, frames, hidden_size) for states. Parameter names equal
+those of the authors' Hub checkpoints. "fairseq" in a comment means the authors' training project, or the library that
+it builds on.
 """
 
 import math
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Optional, Union
 
 import torch
 from torch import nn
@@ -51,13 +51,13 @@ class MERTForPreTrainingOutput(ModelOutput):
         attentions (`tuple` of `(batch, heads, frames, frames)`): attention weights of every layer.
     """
 
-    loss: Optional[torch.FloatTensor] = None
-    codebook_losses: Optional[torch.FloatTensor] = None
-    cqt_loss: Optional[torch.FloatTensor] = None
-    feature_penalty: Optional[torch.FloatTensor] = None
-    codebook_accuracies: Optional[torch.FloatTensor] = None
-    hidden_states: Optional[tuple[torch.FloatTensor, ...]] = None
-    attentions: Optional[tuple[torch.FloatTensor, ...]] = None
+    loss: torch.FloatTensor | None = None
+    codebook_losses: torch.FloatTensor | None = None
+    cqt_loss: torch.FloatTensor | None = None
+    feature_penalty: torch.FloatTensor | None = None
+    codebook_accuracies: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 # --- constant-Q transform ---
@@ -77,7 +77,7 @@ def draw_span_mask(
     probability: float,
     span_length: int,
     min_spans: int = 0,
-    generator: Optional[torch.Generator] = None,
+    generator: torch.Generator | None = None,
 ) -> torch.Tensor:
     """Draws masks of spans of one length that may overlap, the "static" masks of fairseq's `compute_mask_indices`.
 
@@ -149,9 +149,11 @@ class MERTConvLayer(nn.Module):
             self.layer_norm = None
         self.activation = ACT2FN[config.feat_extract_activation]
 
-    def forward(self, hidden_states: torch.Tensor, lengths: Optional[torch.Tensor] = None) -> torch.Tensor:
-        """(batch, in_channels, time) -> (batch, channels, time'). `lengths` (batch,): valid input positions of each row,
-        which keep the GroupNorm to them."""
+    def forward(self, hidden_states: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        """(batch, in_channels, time) -> (batch, channels, time').
+
+        `lengths` (batch,) are the valid input positions of each row, to which the GroupNorm keeps.
+        """
         hidden_states = self.conv(hidden_states)
         if isinstance(self.layer_norm, nn.LayerNorm):
             hidden_states = self.layer_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
@@ -175,7 +177,7 @@ class MERTFeatureEncoder(nn.Module):
         """Excludes the convolutions from training."""
         self.requires_grad_(False)
 
-    def forward(self, input_values: torch.Tensor, lengths: Optional[torch.Tensor] = None) -> torch.Tensor:
+    def forward(self, input_values: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         hidden_states = input_values[:, None]
         trainable = self.training and self.conv_layers[0].conv.weight.requires_grad
         if self.gradient_checkpointing and trainable:
@@ -295,7 +297,7 @@ def eager_attention_forward(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: Optional[torch.Tensor],
+    attention_mask: torch.Tensor | None,
     scaling: float,
     dropout: float = 0.0,
     **kwargs,
@@ -328,8 +330,8 @@ class MERTAttention(nn.Module):
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(
-        self, hidden_states: torch.Tensor, attention_mask: Optional[torch.Tensor], output_attentions: bool
-    ) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, output_attentions: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(batch, frames, hidden_size) -> the same shape and, if asked for, weights (batch, heads, frames, frames)."""
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         query, key, value = (
@@ -392,8 +394,8 @@ class MERTEncoderLayer(nn.Module):
                 linear.init_gain = (8.0 * config.num_hidden_layers) ** -0.25
 
     def forward(
-        self, hidden_states: torch.Tensor, attention_mask: Optional[torch.Tensor], output_attentions: bool
-    ) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, output_attentions: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(batch, frames, hidden_size) -> the same shape and attention weights or None."""
         residual = hidden_states
         states = self.layer_norm(hidden_states) if self.pre_norm else hidden_states
@@ -420,7 +422,7 @@ class MERTEncoder(nn.Module):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        frame_mask: Optional[torch.Tensor] = None,
+        frame_mask: torch.Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> BaseModelOutput:
@@ -447,7 +449,7 @@ class MERTEncoder(nn.Module):
             attentions=tuple(attentions) if output_attentions else None,
         )
 
-    def _layers_to_keep(self, device: torch.device) -> Optional[torch.Tensor]:
+    def _layers_to_keep(self, device: torch.device) -> torch.Tensor | None:
         """LayerDrop (arXiv 1909.11556) as a switch (layers,) bool behind each layer, None where no layer drops.
 
         Every layer runs and the dropped one is bypassed: each parameter keeps a (zero) gradient, so that DDP and FSDP
@@ -463,9 +465,9 @@ class MERTEncoder(nn.Module):
         return layer(hidden_states, mask, output_attentions)
 
     def _attention_mask(
-        self, frame_mask: Optional[torch.Tensor], dtype: torch.dtype, output_attentions: bool
-    ) -> Optional[torch.Tensor]:
-        """What the attention function wants: (batch, frames) for flash attention, else a bias (batch, 1, frames, frames)."""
+        self, frame_mask: torch.Tensor | None, dtype: torch.dtype, output_attentions: bool
+    ) -> torch.Tensor | None:
+        """What the attention function wants: (batch, frames) for flash, else a bias (batch, 1, frames, frames)."""
         implementation = self.config._attn_implementation or "eager"
         if output_attentions and implementation != "eager":
             logger.warning_once(
@@ -536,7 +538,8 @@ class MERTPreTrainedModel(PreTrainedModel):
         channels, _, kernel_size = direction.shape
         nn.init.normal_(direction, std=math.sqrt(4.0 / (kernel_size * channels)))
         nn.init.zeros_(module.bias)
-        if not getattr(magnitude, "_is_hf_initialized", False):
+        # While transformers 4.57 loads, weights of the checkpoint are still on the meta device here.
+        if not (getattr(magnitude, "_is_hf_initialized", False) or direction.is_meta):
             magnitude.copy_(torch.linalg.vector_norm(direction.float(), dim=(0, 1), keepdim=True))
 
     @classmethod
@@ -580,7 +583,7 @@ class MERTPreTrainedModel(PreTrainedModel):
         return self.config.num_frames(input_lengths)
 
     def frame_mask(self, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Valid frames of a right-padded batch: attention_mask (batch, samples), 1 where valid -> (batch, frames) bool."""
+        """Valid frames of a right-padded batch: (batch, samples), 1 where valid -> (batch, frames) bool."""
         lengths = self.config.num_frames(attention_mask.long().sum(dim=-1))
         return length_mask(lengths, self.config.num_frames(attention_mask.shape[-1]))
 
@@ -592,7 +595,7 @@ class MERTPreTrainedModel(PreTrainedModel):
         """Times of the frames' centres in seconds from the start of the clip: (num_frames,) float64."""
         return torch.tensor(self.config.frame_times(num_frames), dtype=torch.float64)
 
-    def _check_inputs(self, input_values: torch.Tensor, attention_mask: Optional[torch.Tensor]) -> None:
+    def _check_inputs(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> None:
         if not isinstance(input_values, torch.Tensor) or not input_values.is_floating_point():
             given = input_values.dtype if isinstance(input_values, torch.Tensor) else type(input_values).__name__
             raise TypeError(
@@ -617,7 +620,7 @@ class MERTPreTrainedModel(PreTrainedModel):
         if not (torch.compiler.is_compiling() or torch.jit.is_tracing() or input_values.is_meta):
             self._check_values(input_values, attention_mask)
 
-    def _check_values(self, input_values: torch.Tensor, attention_mask: Optional[torch.Tensor]) -> None:
+    def _check_values(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> None:
         """Checks that read the data, which a compiled graph cannot."""
         if not torch.isfinite(input_values).all():
             rows = (~torch.isfinite(input_values).all(dim=1)).nonzero().flatten().tolist()
@@ -677,12 +680,12 @@ class MERTModel(MERTPreTrainedModel):
     def forward(
         self,
         input_values: torch.Tensor,
-        attention_mask: Optional[torch.Tensor] = None,
-        mask_time_indices: Optional[torch.Tensor] = None,
-        output_attentions: Optional[bool] = None,
-        output_hidden_states: Optional[bool] = None,
-        return_dict: Optional[bool] = None,
-    ) -> Union[tuple, BaseModelOutput]:
+        attention_mask: torch.Tensor | None = None,
+        mask_time_indices: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> tuple | BaseModelOutput:
         """Encodes audio.
 
         Args:
@@ -707,16 +710,16 @@ class MERTModel(MERTPreTrainedModel):
         )
         return outputs if self._wants_dict(return_dict) else outputs.to_tuple()
 
-    def _wants_dict(self, return_dict: Optional[bool]) -> bool:
+    def _wants_dict(self, return_dict: bool | None) -> bool:
         return self.config.return_dict if return_dict is None else return_dict
 
     def encode(
         self,
         input_values: torch.Tensor,
-        attention_mask: Optional[torch.Tensor] = None,
-        mask_time_indices: Optional[torch.Tensor] = None,
-        output_attentions: Optional[bool] = None,
-        output_hidden_states: Optional[bool] = None,
+        attention_mask: torch.Tensor | None = None,
+        mask_time_indices: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         feature_grad_mult: float = 1.0,
     ) -> tuple[BaseModelOutput, torch.Tensor]:
         """The forward pass with the convolutional features (batch, frames, conv_dim[-1]) beside its output."""
@@ -745,7 +748,7 @@ class MERTModel(MERTPreTrainedModel):
         return torch.cat([features, cqt.to(features.dtype)], dim=-1)
 
     def _mask_hidden_states(
-        self, hidden_states: torch.Tensor, mask: Optional[torch.Tensor], frame_mask: Optional[torch.Tensor]
+        self, hidden_states: torch.Tensor, mask: torch.Tensor | None, frame_mask: torch.Tensor | None
     ) -> torch.Tensor:
         """Replaces masked frames by the mask embedding; draws SpecAugment (arXiv 1904.08779) masks in training."""
         config, (batch, frames, size) = self.config, hidden_states.shape
@@ -851,15 +854,15 @@ class MERTForPreTraining(MERTPreTrainedModel):
     def forward(
         self,
         input_values: torch.Tensor,
-        attention_mask: Optional[torch.Tensor] = None,
-        mask_time_indices: Optional[torch.Tensor] = None,
-        codes: Optional[torch.Tensor] = None,
-        cqt: Optional[torch.Tensor] = None,
-        output_attentions: Optional[bool] = None,
-        output_hidden_states: Optional[bool] = None,
-        return_dict: Optional[bool] = None,
-        num_items_in_batch: Optional[Union[int, torch.Tensor]] = None,
-    ) -> Union[tuple, MERTForPreTrainingOutput]:
+        attention_mask: torch.Tensor | None = None,
+        mask_time_indices: torch.Tensor | None = None,
+        codes: torch.Tensor | None = None,
+        cqt: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        num_items_in_batch: int | torch.Tensor | None = None,
+    ) -> tuple | MERTForPreTrainingOutput:
         """Encodes masked audio and scores the prediction of the teachers' targets.
 
         loss = sum over codebooks of the mean cross-entropy over masked frames
@@ -902,7 +905,7 @@ class MERTForPreTraining(MERTPreTrainedModel):
             self._add_losses(result, outputs[0], frame_mask, mask_time_indices, codes, cqt, num_items_in_batch)
         return result if return_dict else result.to_tuple()
 
-    def _feature_penalty(self, features: torch.Tensor, frame_mask: Optional[torch.Tensor]) -> torch.Tensor:
+    def _feature_penalty(self, features: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
         """Mean square of the valid features, in float32."""
         squares = features.float().square()
         if frame_mask is None:
@@ -1018,8 +1021,8 @@ class MERTForSequenceClassification(MERTClassificationModel):
     """MERT with one prediction per clip: mean over valid frames, projection, classifier.
 
     `config.problem_type` chooses the loss: `"single_label_classification"` (cross-entropy),
-    `"multi_label_classification"` (binary cross-entropy) or `"regression"` (mean squared error). If it is None it follows
-    from the labels: one output is regression, integer labels are single label, others multi label.
+    `"multi_label_classification"` (binary cross-entropy) or `"regression"` (mean squared error). If it is None it
+    follows from the labels: one output is regression, integer labels are single label, others multi label.
     """
 
     _auto_class = "AutoModelForAudioClassification"
@@ -1034,13 +1037,13 @@ class MERTForSequenceClassification(MERTClassificationModel):
     def forward(
         self,
         input_values: torch.Tensor,
-        attention_mask: Optional[torch.Tensor] = None,
-        mask_time_indices: Optional[torch.Tensor] = None,
-        output_attentions: Optional[bool] = None,
-        output_hidden_states: Optional[bool] = None,
-        return_dict: Optional[bool] = None,
-        labels: Optional[torch.Tensor] = None,
-    ) -> Union[tuple, SequenceClassifierOutput]:
+        attention_mask: torch.Tensor | None = None,
+        mask_time_indices: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> tuple | SequenceClassifierOutput:
         """Classifies clips.
 
         Args:
@@ -1090,7 +1093,7 @@ def _infer_problem_type(num_labels: int, labels: torch.Tensor) -> str:
 class MERTForAudioFrameClassification(MERTClassificationModel):
     """MERT with one prediction per frame: dropout and a linear classifier on the frames' states.
 
-    Classes exclude each other unless `config.problem_type` is `"multi_label_classification"` (beats and downbeats, say).
+    Classes exclude each other unless `config.problem_type` is `"multi_label_classification"` (for beats, say).
     """
 
     _auto_class = "AutoModelForAudioFrameClassification"
@@ -1104,13 +1107,13 @@ class MERTForAudioFrameClassification(MERTClassificationModel):
     def forward(
         self,
         input_values: torch.Tensor,
-        attention_mask: Optional[torch.Tensor] = None,
-        mask_time_indices: Optional[torch.Tensor] = None,
-        output_attentions: Optional[bool] = None,
-        output_hidden_states: Optional[bool] = None,
-        return_dict: Optional[bool] = None,
-        labels: Optional[torch.Tensor] = None,
-    ) -> Union[tuple, TokenClassifierOutput]:
+        attention_mask: torch.Tensor | None = None,
+        mask_time_indices: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> tuple | TokenClassifierOutput:
         """Classifies frames.
 
         Args:

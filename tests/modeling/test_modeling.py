@@ -145,7 +145,7 @@ def test_mask_time_indices_hide_the_input(model):
 
 
 def test_spec_augment_only_in_training(tiny_config):
-    quiet = dict(hidden_dropout=0.0, activation_dropout=0.0, attention_dropout=0.0, layerdrop=0.0)
+    quiet = {"hidden_dropout": 0.0, "activation_dropout": 0.0, "attention_dropout": 0.0, "layerdrop": 0.0}
     model = MERTModel(tiny_config(**quiet, mask_time_prob=0.5, mask_time_length=2, mask_feature_prob=0.3))
     clean = model.eval()(waves())[0]
     torch.testing.assert_close(model.eval()(waves())[0], clean)
