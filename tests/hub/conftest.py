@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download, hf_api
+from huggingface_hub.utils import _http
 
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.modeling_mert import MERTForSequenceClassification
@@ -16,19 +17,25 @@ from .hub_server import HubServer
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[HubServer]:
-    """A running Hub; the client library of this process is logged in to it and has its own cache."""
+    """A running Hub; the client library of this process is logged in to it and has its own cache.
+
+    The client reads HF_ENDPOINT once, when it is imported; each of its versions keeps it in other places.
+    """
     with HubServer() as server:
+        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        )
+        monkeypatch.setattr(hf_api.api, "endpoint", server.endpoint)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
         monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)  # it remembers its endpoint
         monkeypatch.setenv("HF_TOKEN", server.token)
+        getattr(_http, "reset_sessions", lambda: None)()  # before version 1 a session remembers HF_HUB_OFFLINE
         yield server
+    getattr(_http, "reset_sessions", lambda: None)()
 
 
 @pytest.fixture(scope="session")
