@@ -59,6 +59,48 @@ def push(
     typer.echo(commit.pr_url or commit.commit_url)
 
 
+@app.command()
+def embed(
+    paths: Annotated[list[str], typer.Argument(help="Files, folders (searched with their subfolders) and globs.")],
+    output: Annotated[str, typer.Option(help="Folder of the data set; a run that was stopped continues there.")],
+    model: Annotated[str, typer.Option(help="Hub id, folder, or the name of a shipped checkpoint.")] = "mert-nano",
+    layers: Annotated[
+        str, typer.Option(help="all, or layers such as 7 or 5,7,9; 0 is the input, -1 the last.")
+    ] = "all",
+    pooling: Annotated[str, typer.Option(help="mean over each window's frames, or frames.")] = "mean",
+    window: Annotated[float, typer.Option(help="Seconds that the model sees at a time.")] = 5.0,
+    hop: Annotated[
+        float | None, typer.Option(help="Seconds from window to window; the window's length if not given.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Windows that the model takes at a time, across files.")] = 16,
+    dtype: Annotated[str, typer.Option(help="Of the model: float32, bfloat16 or float16.")] = "float32",
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; a GPU if there is one.")] = None,
+    workers: Annotated[int, typer.Option(help="Files decoded at a time while the model computes.")] = 2,
+    store_dtype: Annotated[str, typer.Option(help="Of the stored embeddings: float32 or float16.")] = "float32",
+    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Exit with status 0 though files failed.")] = False,
+) -> None:
+    """Turn recordings into one Parquet data set of embeddings that datasets.load_dataset opens."""
+    from .embedding_dataset import embed_dataset, parse_layers
+
+    summary = embed_dataset(
+        paths,
+        output,
+        model,
+        layers=parse_layers(layers),
+        pooling=pooling,
+        window=window,
+        hop=hop,
+        batch_size=batch_size,
+        dtype=dtype,
+        device=device,
+        workers=workers,
+        store_dtype=store_dtype,
+    )
+    typer.echo(summary.text(output))
+    if summary.failed and not skip_errors:
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """Entry point of the console script: user errors are told in a line, without a traceback."""
     app()
