@@ -34,6 +34,14 @@ def common() -> None:
     """MERT music models: embed, pre-train, fine-tune, evaluate, convert and push."""
 
 
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def pretrain(ctx: typer.Context) -> None:
+    """Pre-train: `mert-hf pretrain CONFIG.yaml --train_data MUSIC --output_dir DIR`; --help lists all arguments."""
+    from .pretraining.run import main as run
+
+    run(ctx.args)
+
+
 @app.command()
 def push(
     directory: Annotated[str, typer.Argument(help="Directory of a saved checkpoint.")],

@@ -17,7 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 logger = logging.getLogger(__name__)
 
-MOST_NAMES = 20  # parameters and clips that an error message lists
+MOST_NAMES = 8  # clips, or parameters, that an error message lists
 
 
 class NonFiniteLossError(RuntimeError):
@@ -155,7 +155,7 @@ def describe_step(step: int, batches: list[_MicroBatch], model: nn.Module) -> di
         "not_finite": _not_finite(model),
         "batches": [
             {
-                "loss": float(batch.loss),
+                "loss": float(batch.loss) if batch.loss.isfinite() else str(float(batch.loss)),  # JSON knows no inf
                 "crops": [{"source": source, "offset": offset} for source, offset in batch.crops],
                 "tensors": {name: describe_rows(tensor) for name, tensor in batch.tensors.items()},
             }

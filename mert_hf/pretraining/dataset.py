@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import math
@@ -47,8 +48,8 @@ class AudioCrop:
 
 
 def derive_seed(*keys: int) -> int:
-    """A 63-bit seed that depends on every key and on their order (numpy's SeedSequence)."""
-    return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    """A 63-bit seed that depends on every key and on their order."""
+    return int.from_bytes(hashlib.blake2b(repr(keys).encode(), digest_size=8).digest(), "big") >> 1
 
 
 class AudioFiles:

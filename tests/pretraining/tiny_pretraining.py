@@ -10,9 +10,12 @@ import torch
 
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
+from mert_hf.modeling.modeling_mert import MERTForPreTraining
+from mert_hf.pretraining.arguments import MERTTrainingArguments
 from mert_hf.pretraining.collator import DataCollatorForMERTPreTraining
 from mert_hf.pretraining.dataset import AudioCropDataset
 from mert_hf.pretraining.mixture import NoiseMixture
+from mert_hf.pretraining.trainer import MERTTrainer
 
 RATE = 2000  # Hz: a second of audio is 50 frames of the tiny student
 
@@ -97,3 +100,33 @@ def make_dataset(folder: Path, **arguments) -> AudioCropDataset:
     """Crops of one second."""
     settings = {"crop_length": RATE, "sampling_rate": RATE, "hop_length": 40, "min_duration": 0.5}
     return AudioCropDataset(folder, **{**settings, **arguments})
+
+
+def make_trainer(folder: Path, output_dir: Path, collator=None, model=None, trainer=MERTTrainer, **arguments):
+    """A trainer of the tiny student, the same each time: batches of 4 without mixture, every step logged."""
+    settings = {
+        "output_dir": str(output_dir),
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-3,
+        "max_steps": 6,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "seed": 0,
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = model or MERTForPreTraining(tiny_config())
+    return trainer(
+        model=model,
+        args=MERTTrainingArguments(**{**settings, **arguments}),
+        data_collator=collator or make_collator(mixture=None),
+        train_dataset=make_dataset(folder),
+    )
+
+
+def losses_of(trainer) -> list[float]:
+    """The loss of each logged step."""
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

@@ -1,0 +1,241 @@
+"""A run from its arguments: YAML files, the example, resuming from the last complete checkpoint."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_pretraining import RATE, BandTeacher, LoudnessTeacher, losses_of, make_trainer
+from typer.testing import CliRunner
+
+from mert_hf.cli import app
+from mert_hf.modeling.configuration_mert import MERTConfig
+from mert_hf.modeling.modeling_mert import MERTForPreTraining
+from mert_hf.pretraining import run
+from mert_hf.pretraining.arguments import parse_arguments
+from mert_hf.pretraining.run import checkpoint_is_complete, last_complete_checkpoint
+
+CONFIGS = Path(__file__).resolve().parents[2] / "examples" / "configs"
+STUDENT = {
+    "sample_rate": RATE,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "conv_dim": [8, 8, 8],
+    "conv_stride": [5, 4, 2],
+    "conv_kernel": [10, 4, 2],
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+}
+
+
+@pytest.fixture
+def tiny_run(recordings, tmp_path, monkeypatch) -> list[str]:
+    """Arguments of a run of six steps with the tiny teachers, from a YAML file."""
+    monkeypatch.setattr(run, "ACOUSTIC_TEACHERS", {"loudness": "LoudnessTeacher"})
+    monkeypatch.setattr(run, "MUSICAL_TEACHERS", {"bands": "BandTeacher"})
+    monkeypatch.setattr(run.teachers, "LoudnessTeacher", LoudnessTeacher, raising=False)
+    monkeypatch.setattr(run.teachers, "BandTeacher", BandTeacher, raising=False)
+    settings = {
+        "output_dir": str(tmp_path / "out"),
+        "model_config": STUDENT,
+        "acoustic_teacher": {"type": "loudness"},
+        "musical_teacher": {"type": "bands"},
+        "train_data": [str(recordings)],
+        "crop_length": RATE,
+        "min_duration": 0.5,
+        "mixture_length": [200, 400],
+        "per_device_train_batch_size": 4,
+        "learning_rate": "1e-3",  # text to YAML 1.1
+        "max_steps": 6,
+        "save_steps": 3,
+        "logging_steps": 1,
+        "report_to": "none",
+        "use_cpu": True,
+        "disable_tqdm": True,
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return [str(path)]
+
+
+def test_a_run_trains_saves_and_goes_on(tiny_run, tmp_path):
+    straight = run.main([*tiny_run, "--output_dir", str(tmp_path / "straight")])
+    assert len(losses_of(straight)) == 6
+    run.main([*tiny_run, "--max_steps", "3"])
+    resumed = run.main(tiny_run)
+    assert losses_of(resumed)[3:] != losses_of(straight)[3:], "another schedule went before"
+    shutil.rmtree(tmp_path / "out")
+    shutil.copytree(tmp_path / "straight" / "checkpoint-3", tmp_path / "out" / "checkpoint-3")
+    assert losses_of(run.main(tiny_run)) == losses_of(straight)
+
+
+def test_a_run_leaves_a_model_that_loads(tiny_run, tmp_path):
+    trainer = run.main(tiny_run)
+    model = MERTForPreTraining.from_pretrained(tmp_path / "out")
+    assert model.config.num_codebooks == 2 and model.config.codebook_size == 8 and model.config.cqt_bins == 4
+    for name, weight in model.state_dict().items():
+        assert weight.equal(trainer.model.state_dict()[name]), name
+    settings = json.loads((tmp_path / "out" / "pretraining.json").read_text())
+    assert settings["model"]["acoustic_teacher"] == {"type": "loudness"} and settings["data"]["crop_length"] == RATE
+    assert json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())["do_normalize"] is False
+
+
+def test_a_run_goes_on_from_another_checkpoint(tiny_run, tmp_path):
+    first = run.main(tiny_run)
+    second = run.main(
+        [*tiny_run, "--model_name_or_path", str(tmp_path / "out"), "--output_dir", str(tmp_path / "second")]
+    )
+    assert losses_of(second)[0] < losses_of(first)[0]
+    assert second.state.global_step == 6
+
+
+def test_validation_recordings_are_evaluated(tiny_run, recordings):
+    trainer = run.main([*tiny_run, "--eval_data", str(recordings), "--eval_strategy", "steps", "--eval_steps", "3"])
+    assert [entry["step"] for entry in trainer.state.log_history if "eval_cqt_loss" in entry] == [3, 6]
+
+
+def test_the_command_line_is_a_thin_front(tiny_run, tmp_path):
+    result = CliRunner().invoke(app, ["pretrain", *tiny_run, "--max_steps", "2"])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert "--acoustic_teacher" in CliRunner().invoke(app, ["pretrain", "--help"]).output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--acoustic_teacher", '{"type": "oracle"}'], r"acoustic_teacher needs a 'type' out of \['loudness'\]"),
+        (["--acoustic_teacher", "loudness"], "acoustic_teacher must be a mapping .YAML. or JSON text"),
+        (["--train_data"], None),
+        (["--no_such_argument", "1"], "no_such_argument"),
+        (["--model_config", '{"sample_rate": 4000}'], "LoudnessTeacher works at 2000 Hz"),
+    ],
+)
+def test_wrong_arguments_are_refused(tiny_run, arguments, message):
+    with pytest.raises(SystemExit if message is None else ValueError, match=message):
+        run.main([*tiny_run, *arguments])
+
+
+def test_settings_files_are_read_safely(tmp_path):
+    evil = tmp_path / "evil.yaml"
+    evil.write_text("output_dir: !!python/object/apply:os.system ['touch " + str(tmp_path / "touched") + "']")
+    with pytest.raises(yaml.YAMLError):
+        parse_arguments([str(evil)])
+    assert not (tmp_path / "touched").exists()
+    with pytest.raises(ValueError, match="no settings file missing.yaml"):
+        parse_arguments(["missing.yaml"])
+    (tmp_path / "list.yaml").write_text("- 1\n- 2\n")
+    with pytest.raises(ValueError, match="must hold `name: value` lines, got list"):
+        parse_arguments([str(tmp_path / "list.yaml")])
+
+
+def test_options_go_before_the_file(tiny_run):
+    model, data, training = parse_arguments(
+        [*tiny_run, "--learning_rate", "2e-3", "--mixture_count", "2", "4", "--model_config", '{"hidden_size": 8}']
+    )
+    assert training.learning_rate == 2e-3 and data.mixture_count == [2, 4]
+    assert model.model_config == {"hidden_size": 8} and data.crop_length == RATE
+
+
+RECIPES = {  # METHOD, section 4
+    "mert-95m": {
+        "training": {
+            "learning_rate": 5e-4,
+            "max_grad_norm": 10.0,
+            "per_device_train_batch_size": 16,
+            "gradient_accumulation_steps": 1,
+        },
+        "data": {"crop_length": 120000, "mixture_length": [12000, 24000]},
+        "student": {
+            "num_hidden_layers": 12,
+            "hidden_size": 768,
+            "num_attention_heads": 12,
+            "intermediate_size": 3072,
+            "do_stable_layer_norm": False,
+            "hidden_dropout": 0.1,
+            "attention_dropout": 0.1,
+            "layerdrop": 0.05,
+            "codebook_dim": 64,
+            "feature_grad_mult": 0.1,
+            "attention_relax": -1.0,
+        },
+    },
+    "mert-330m": {
+        "training": {
+            "learning_rate": 1.5e-3,
+            "max_grad_norm": 1.0,
+            "per_device_train_batch_size": 7,
+            "gradient_accumulation_steps": 8,
+        },
+        "data": {"crop_length": 122880, "mixture_length": [12000, 36000]},
+        "student": {
+            "num_hidden_layers": 24,
+            "hidden_size": 1024,
+            "num_attention_heads": 16,
+            "intermediate_size": 4096,
+            "do_stable_layer_norm": True,
+            "hidden_dropout": 0.0,
+            "attention_dropout": 0.0,
+            "layerdrop": 0.0,
+            "codebook_dim": 128,
+            "feature_grad_mult": 1.0,
+            "attention_relax": 32.0,
+        },
+    },
+}
+COMMON = {
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.98,
+    "adam_epsilon": 1e-6,
+    "weight_decay": 0.01,
+    "max_steps": 400000,
+    "warmup_steps": 32000,
+    "lr_scheduler_type": "polynomial",
+    "lr_scheduler_kwargs": {"lr_end": 0.0, "power": 1.0},
+}
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_the_recipes_hold_the_published_numbers(name):
+    model, data, training = parse_arguments([str(CONFIGS / f"{name}.yaml"), "--bf16", "false", "--report_to", "none"])
+    recipe = RECIPES[name]
+    for field, value in {**COMMON, **recipe["training"]}.items():
+        assert getattr(training, field) == value, field
+    for field, value in recipe["data"].items():
+        assert getattr(data, field) == value, field
+    student = MERTConfig(**model.model_config)
+    for field, value in recipe["student"].items():
+        assert getattr(student, field) == value, field
+    assert (
+        student.cqt_loss_weight == 1.0 and student.feature_penalty_weight == 10.0 and student.logit_temperature == 0.1
+    )
+    assert (data.mask_probability, data.mask_length, data.mask_min_masks) == (0.8, 5, 2)
+    assert (data.mixture_probability, data.mixture_count, data.mixture_volume) == (0.5, [1, 3], 1.0)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("mert-*.yaml")), ids=lambda path: path.stem)
+def test_every_configuration_parses(path):
+    model, data, training = parse_arguments([str(path), "--bf16", "false", "--report_to", "none"])
+    student = MERTConfig(**model.model_config)
+    assert student.num_frames(data.crop_length) > 0 and training.max_steps > 0
+    assert model.acoustic_teacher["type"] in run.ACOUSTIC_TEACHERS
+    assert model.musical_teacher["type"] in run.MUSICAL_TEACHERS
+
+
+def test_checkpoints_cut_off_while_saving_are_passed_over(recordings, tmp_path, caplog):
+    make_trainer(recordings, tmp_path, max_steps=6, save_strategy="steps", save_steps=2).train()
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-6")
+    state = tmp_path / "checkpoint-6" / "trainer_state.json"
+    state.write_text(state.read_text()[:100])
+    (tmp_path / "checkpoint-4" / "rng_state.pth").unlink()
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+    assert "checkpoint-6 is incomplete and passed over" in caplog.text
+    assert not checkpoint_is_complete(tmp_path / "checkpoint-2", world_size=2)
+    shutil.rmtree(tmp_path / "checkpoint-2")
+    assert last_complete_checkpoint(tmp_path) is None
+    assert last_complete_checkpoint(tmp_path / "nothing") is None

@@ -1,0 +1,236 @@
+"""MERTTrainer: the loss over the whole update, its parts in the log, resuming, and the stock Trainer beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+
+import pytest
+import torch
+import torch.multiprocessing
+from accelerate.state import AcceleratorState, GradientState
+from tiny_pretraining import RATE, losses_of, make_collator, make_dataset, make_trainer, tiny_config
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from mert_hf.modeling.modeling_mert import MERTForPreTraining
+from mert_hf.pretraining.trainer import count_frames
+
+
+def in_processes(function, number: int, *arguments) -> None:
+    """Runs function(rank, ...) in forked processes that form one distributed run."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.start_processes(
+        _join_run, args=(number, port, function, arguments), nprocs=number, start_method="fork"
+    )
+
+
+def _join_run(rank: int, number: int, port: int, function, arguments) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": number, "LOCAL_WORLD_SIZE": number, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1")
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    function(rank, *arguments)
+
+
+def train_and_write(rank: int, folder, output_dir, arguments: dict) -> None:
+    """Trains and leaves the losses in output_dir/losses.json (rank 0 writes)."""
+    trainer = make_trainer(folder, output_dir, **arguments)
+    trainer.train()
+    if rank == 0:
+        output_dir.mkdir(exist_ok=True)
+        (output_dir / "losses.json").write_text(json.dumps(losses_of(trainer)))
+
+
+def test_losses_fall_and_every_part_is_logged(recordings, tmp_path):
+    trainer = make_trainer(recordings, tmp_path, max_steps=30, learning_rate=3e-3)
+    trainer.train()
+    losses = losses_of(trainer)
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    entry = trainer.state.log_history[0]
+    parts = {f"codebook_{k}_{what}" for k in range(2) for what in ("loss", "accuracy")} | {
+        "cqt_loss",
+        "feature_penalty",
+    }
+    speeds = {"x_real_time", "acoustic_teacher_x_real_time", "musical_teacher_x_real_time"}
+    assert parts | speeds | {"loss", "grad_norm", "learning_rate"} <= set(entry)
+    total = entry["codebook_0_loss"] + entry["codebook_1_loss"] + entry["cqt_loss"] + 10 * entry["feature_penalty"]
+    assert entry["loss"] == pytest.approx(total, rel=1e-5)
+    assert 0 <= entry["codebook_1_accuracy"] <= 1 and entry["x_real_time"] > 0
+
+
+@pytest.mark.parametrize("crop_seconds", [1, 5], ids=["even", "padded"])
+def test_accumulated_batches_equal_one_large_batch(recordings, tmp_path, crop_seconds):
+    results = []
+    for accumulation, size in ((1, 4), (2, 2), (4, 1)):
+        torch.manual_seed(0)
+        trainer = make_trainer(
+            recordings,
+            tmp_path,
+            model=MERTForPreTraining(tiny_config(layerdrop=0.0)),
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=accumulation,
+            max_steps=2,
+        )
+        trainer.train_dataset = make_dataset(recordings, crop_length=crop_seconds * RATE)
+        trainer.train()
+        results.append(trainer)
+    for other in results[1:]:
+        assert losses_of(other) == pytest.approx(losses_of(results[0]), rel=1e-5)
+        for one, two in zip(results[0].model.parameters(), other.model.parameters(), strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5)
+
+
+def test_two_processes_equal_one_with_twice_the_batch(recordings, tmp_path):
+    arguments = {"max_steps": 6, "per_device_train_batch_size": 2, "max_grad_norm": 1.0}
+    in_processes(train_and_write, 2, recordings, tmp_path / "two", arguments)
+    train_and_write(0, recordings, tmp_path / "one", {**arguments, "per_device_train_batch_size": 4})
+    two, one = (json.loads((tmp_path / name / "losses.json").read_text()) for name in ("two", "one"))
+    assert len(one) == 6 and two == pytest.approx(one, rel=1e-5)
+    assert tiny_config().layerdrop > 0
+
+
+class KillAt(TrainerCallback):
+    """Ends the process as `kill -9` does, after a step."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train_until_killed(rank: int, folder, output_dir, arguments: dict, step: int) -> None:
+    trainer = make_trainer(folder, output_dir, **arguments)
+    trainer.add_callback(KillAt(step))
+    trainer.train()
+
+
+@pytest.mark.parametrize(("workers", "half"), [(0, 20), (2, 4)])
+def test_a_killed_run_goes_on_to_the_last_bit(recordings, tmp_path, workers, half):
+    arguments = {
+        "max_steps": 2 * half,
+        "save_strategy": "steps",
+        "save_steps": half,
+        "dataloader_num_workers": workers,
+        "collator": make_collator(),
+        "gradient_accumulation_steps": 1 + (workers > 0),
+    }
+    straight = make_trainer(recordings, tmp_path / "straight", **arguments)
+    straight.train()
+    process = torch.multiprocessing.get_context("fork").Process(
+        target=train_until_killed, args=(0, recordings, tmp_path / "killed", arguments, half + 3)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    resumed = make_trainer(recordings, tmp_path / "killed", **arguments)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "killed" / f"checkpoint-{half}"))
+    assert losses_of(resumed) == losses_of(straight) and len(losses_of(straight)) == 2 * half
+    for one, other in zip(straight.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_crops_change_from_epoch_to_epoch(recordings, tmp_path):
+    seen: list[set] = []
+
+    class Recorder(TrainerCallback):
+        def on_epoch_begin(self, args, state, control, **kwargs):
+            seen.append(set())
+
+    trainer = make_trainer(recordings, tmp_path, max_steps=-1, num_train_epochs=3)
+    trainer.add_callback(Recorder())
+    observe = trainer.non_finite_callback.observe
+    trainer.non_finite_callback.observe = lambda loss, tensors, crops: (seen[-1].update(crops), observe(loss, tensors))
+    trainer.train()
+    assert len(seen) == 3 and all(len(crops) == 32 for crops in seen)
+    assert len(seen[0] & seen[1]) < 16 and len(seen[1] & seen[2]) < 16
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("remove_unused_columns", [True, False])
+def test_the_stock_trainer_works(recordings, tmp_path, workers, remove_unused_columns):
+    torch.manual_seed(0)
+    trainer = Trainer(
+        model=MERTForPreTraining(tiny_config()),
+        args=TrainingArguments(
+            output_dir=str(tmp_path),
+            max_steps=4,
+            per_device_train_batch_size=4,
+            gradient_accumulation_steps=2,
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            use_cpu=True,
+            disable_tqdm=True,
+            dataloader_num_workers=workers,
+            remove_unused_columns=remove_unused_columns,
+        ),
+        data_collator=make_collator(),
+        train_dataset=make_dataset(recordings),
+    )
+    trainer.train()
+    losses = losses_of(trainer)
+    assert len(losses) == 4 and all(3 < loss < 9 for loss in losses), "a mean over batches, not their sum"
+
+
+def test_the_stock_loss_is_the_mean_of_the_batches(recordings, tmp_path):
+    trainer = make_trainer(recordings, tmp_path, trainer=Trainer)
+    assert not trainer.model_accepts_loss_kwargs
+
+
+def test_evaluation_reports_every_part(recordings, tmp_path):
+    trainer = make_trainer(recordings, tmp_path, per_device_eval_batch_size=8)
+    metrics = trainer.evaluate(make_dataset(recordings))
+    total = metrics["eval_codebook_0_loss"] + metrics["eval_codebook_1_loss"] + metrics["eval_cqt_loss"]
+    assert metrics["eval_loss"] == pytest.approx(total + 10 * metrics["eval_feature_penalty"], rel=0.02)
+    again = trainer.evaluate(make_dataset(recordings))
+    assert again["eval_loss"] == metrics["eval_loss"]
+
+
+def test_labels_made_on_the_device_give_the_same_losses(recordings, tmp_path):
+    losses = []
+    for on_device in (False, True):
+        trainer = make_trainer(recordings, tmp_path, collator=make_collator(labels_on_device=on_device))
+        trainer.train()
+        losses.append(losses_of(trainer))
+        assert "acoustic_teacher_x_real_time" in trainer.state.log_history[0]
+    assert losses[0] == losses[1]
+
+
+def test_all_parameters_are_decayed(recordings, tmp_path):
+    trainer = make_trainer(recordings, tmp_path, weight_decay=0.01)
+    groups = trainer.create_optimizer().param_groups
+    decayed = sum(len(group["params"]) for group in groups if group["weight_decay"] == 0.01)
+    assert decayed == len(list(trainer.model.parameters()))
+
+
+def test_a_teacher_on_cuda_with_workers_is_refused_before_training(recordings, tmp_path):
+    collator = make_collator()
+    collator.acoustic_teacher = type("OnGPU", (type(collator.acoustic_teacher),), {"device": "cuda"})()
+    trainer = make_trainer(recordings, tmp_path, collator=collator, dataloader_num_workers=1)
+    with pytest.raises(ValueError, match="OnGPU sits on cuda"):
+        trainer.train()
+
+
+def test_frames_are_counted_without_padding():
+    config = tiny_config()
+    generator = torch.Generator().manual_seed(0)
+    clips = [torch.randn(size, generator=generator) for size in (RATE, 1000)]
+    batch = make_collator(config)(clips)
+    masked, frames = count_frames(batch, config).tolist()
+    assert masked == batch["mask_time_indices"].sum() and frames == config.num_frames(RATE) + config.num_frames(1000)
+
+
+def test_training_runs_with_activations_recomputed(recordings, tmp_path):
+    plain = make_trainer(recordings, tmp_path)
+    plain.train()
+    recomputed = make_trainer(recordings, tmp_path)
+    recomputed.model.gradient_checkpointing_enable()
+    recomputed.train()
+    assert losses_of(recomputed) == pytest.approx(losses_of(plain), rel=1e-5)
