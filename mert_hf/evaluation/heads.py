@@ -1,0 +1,119 @@
+"""What a probe learns for each kind of task with one answer a recording: targets, loss, monitored score, metrics.
+
+Shapes: outputs of many probes (probes, recordings or chunks, outputs); targets (recordings or chunks, ...).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import metrics
+from .tasks.base import Recording, TaskData
+
+
+class ClassificationHead:
+    """One class of several; cross-entropy, accuracy."""
+
+    def __init__(self, data: TaskData) -> None:
+        self.num_outputs = len(data.labels)
+
+    def targets(self, recordings: Sequence[Recording]) -> Tensor:
+        """Class indices, int64 (recordings,)."""
+        return torch.tensor([recording.target for recording in recordings])
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy of each probe, (probes,)."""
+        count = len(outputs)
+        losses = F.cross_entropy(outputs.flatten(0, 1), targets.repeat(count), reduction="none")
+        return losses.view(count, -1).mean(dim=1)
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Accuracy of each probe, (probes,)."""
+        return (outputs.argmax(dim=2) == targets).double().mean(dim=1)
+
+    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        """Metrics of one probe's outputs (recordings, outputs)."""
+        return metrics.classification_metrics(targets.numpy(), outputs.argmax(dim=1).numpy())
+
+
+class KeyHead(ClassificationHead):
+    """24 keys; cross-entropy, mir_eval's weighted score."""
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Weighted score of each probe, (probes,)."""
+        scores = torch.from_numpy(metrics.key_scores())
+        return scores[targets.cpu(), outputs.argmax(dim=2).cpu()].mean(dim=1)
+
+    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        """Metrics of one probe's outputs (recordings, outputs)."""
+        return metrics.key_metrics(targets.numpy(), outputs.argmax(dim=1).numpy())
+
+
+class MultilabelHead:
+    """Any number of tags; binary cross-entropy, macro ROC-AUC."""
+
+    def __init__(self, data: TaskData) -> None:
+        self.num_outputs = len(data.labels)
+
+    def targets(self, recordings: Sequence[Recording]) -> Tensor:
+        """Tags, float32 (recordings, labels) of 0 and 1."""
+        return torch.from_numpy(np.stack([recording.target for recording in recordings]))
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean binary cross-entropy of each probe, (probes,)."""
+        losses = F.binary_cross_entropy_with_logits(outputs, targets.expand_as(outputs), reduction="none")
+        return losses.mean(dim=(1, 2))
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Macro ROC-AUC of each probe, (probes,); scores that are not finite count as 0."""
+        finite = torch.nan_to_num(outputs).cpu().numpy()
+        return torch.from_numpy(metrics.batched_roc_auc(targets.cpu().numpy(), finite))
+
+    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        """Metrics of one probe's outputs (recordings, labels)."""
+        return metrics.multilabel_metrics(targets.numpy(), outputs.numpy())
+
+
+class RegressionHead:
+    """Numbers, standardised by the training recordings; squared error, R2."""
+
+    def __init__(self, data: TaskData) -> None:
+        self.labels = data.labels
+        self.num_outputs = len(data.labels)
+        training = np.stack([recording.target for recording in data.split("train")]).astype(np.float64)
+        self.mean, self.scale = training.mean(axis=0), training.std(axis=0)
+        constant = [label for label, scale in zip(data.labels, self.scale, strict=True) if scale == 0]
+        if constant:
+            raise ValueError(f"{', '.join(constant)}: one value in all training recordings; nothing to learn")
+
+    def targets(self, recordings: Sequence[Recording]) -> Tensor:
+        """Standardised targets, float32 (recordings, labels)."""
+        values = np.stack([recording.target for recording in recordings])
+        return torch.from_numpy(((values - self.mean) / self.scale).astype(np.float32))
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean squared error of each probe, (probes,)."""
+        return ((outputs - targets) ** 2).mean(dim=(1, 2))
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """R2 of each probe, mean over targets, (probes,)."""
+        targets = targets.double()
+        spread = ((targets - targets.mean(dim=0)) ** 2).sum(dim=0)
+        return (1 - ((outputs.double() - targets) ** 2).sum(dim=1) / spread).mean(dim=1)
+
+    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        """Metrics of one probe's outputs (recordings, labels)."""
+        return metrics.regression_metrics(targets.double().numpy(), outputs.double().numpy(), self.labels)
+
+
+HEADS = {
+    "classification": ClassificationHead,
+    "key": KeyHead,
+    "multilabel": MultilabelHead,
+    "regression": RegressionHead,
+}
