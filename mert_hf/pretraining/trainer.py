@@ -12,6 +12,7 @@ from torch import nn
 from transformers import Trainer
 
 from mert_hf.modeling.configuration_mert import MERTConfig
+from mert_hf.modeling.modeling_mert import MERTForPreTrainingOutput
 from mert_hf.pretraining.callbacks import CropEpochCallback, NonFiniteLossCallback
 from mert_hf.pretraining.collator import CLEAN_WAVEFORMS, DataCollatorForMERTPreTraining, MERTBatch
 
@@ -28,17 +29,17 @@ class LossMeter:
         self._teacher_seconds: dict[str, float] = {}
         self._started = time.perf_counter()
 
-    def add(self, outputs: Mapping[str, Any], weight: torch.Tensor, batch: MERTBatch) -> None:
+    def add(self, outputs: MERTForPreTrainingOutput, weight: torch.Tensor, batch: MERTBatch) -> None:
         """Adds a micro-batch: the model's output, its number of masked frames, and where it comes from."""
-        parts: dict[str, torch.Tensor] = {"feature_penalty": outputs["feature_penalty"]}
-        if outputs.get("codebook_losses") is not None:
+        parts: dict[str, torch.Tensor] = {"feature_penalty": outputs.feature_penalty}
+        if outputs.codebook_losses is not None:
             for index, (loss, accuracy) in enumerate(
-                zip(outputs["codebook_losses"], outputs["codebook_accuracies"], strict=True)
+                zip(outputs.codebook_losses, outputs.codebook_accuracies, strict=True)
             ):
                 parts[f"codebook_{index}_loss"] = loss
                 parts[f"codebook_{index}_accuracy"] = accuracy
-        if outputs.get("cqt_loss") is not None:
-            parts["cqt_loss"] = outputs["cqt_loss"]
+        if outputs.cqt_loss is not None:
+            parts["cqt_loss"] = outputs.cqt_loss
         for name, value in {**parts, "weight": torch.ones_like(weight, dtype=torch.float32)}.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.detach().float() * weight
         self._audio_seconds += batch.audio_seconds
@@ -133,11 +134,11 @@ class MERTTrainer(Trainer):
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """This batch's share of the loss over the whole update (times the processes that will average it)."""
         outputs = model(**inputs)
-        loss = outputs["loss"]
+        loss = outputs.loss
         masked_frames, frames = count_frames(inputs, self.model.config)
         if num_items_in_batch is not None:
             all_masked, all_frames = num_items_in_batch
-            penalty = self.model.config.feature_penalty_weight * outputs["feature_penalty"]
+            penalty = self.model.config.feature_penalty_weight * outputs.feature_penalty
             loss = (loss - penalty) * (masked_frames / all_masked) + penalty * (frames / all_frames)
             if self._averages_across_devices():
                 loss = loss * self.accelerator.num_processes
