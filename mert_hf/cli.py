@@ -43,6 +43,48 @@ def pretrain(ctx: typer.Context) -> None:
 
 
 @app.command()
+def finetune(
+    data_dir: Annotated[str, typer.Argument(help="Folder with metadata.csv: file_name, target, optionally split.")],
+    target: Annotated[str, typer.Option(help="Target column; several separated by commas.")],
+    kind: Annotated[str, typer.Option(help="classification, multilabel, regression, key or beats.")] = "classification",
+    model: Annotated[str, typer.Option(help="Hub id or directory of a MERT checkpoint.")] = "m-a-p/MERT-v1-95M",
+    output: Annotated[str, typer.Option(help="Directory of the result.")] = "mert-finetuned",
+    epochs: Annotated[float, typer.Option(help="Passes over the training recordings.")] = 20.0,
+    batch_size: Annotated[int, typer.Option(help="Clips per device and step.")] = 8,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-5,
+    seconds: Annotated[float, typer.Option(help="Length of a clip.")] = 5.0,
+    freeze: Annotated[str, typer.Option(help="none, feature_encoder or backbone.")] = "feature_encoder",
+    layer_decay: Annotated[float, typer.Option(help="Learning-rate factor per layer, 1 is off.")] = 1.0,
+    weighted_layer_sum: Annotated[bool, typer.Option(help="Classify an average of all layers.")] = False,
+    lora: Annotated[bool, typer.Option("--lora", help="Train low-rank adapters instead of the encoder.")] = False,
+    push_to_hub: Annotated[str | None, typer.Option(help="Push the result to this repository.")] = None,
+) -> None:
+    """Fine-tune on a folder of labelled recordings; examples/ has the long form with all options."""
+    from .finetuning import FineTuningArguments, FineTuningTrainingArguments, LoraArguments, fine_tune
+
+    arguments = FineTuningArguments(
+        model_name_or_path=model,
+        data_dir=data_dir,
+        target=target,
+        max_seconds=seconds,
+        freeze=freeze,
+        layer_decay=layer_decay,
+        use_weighted_layer_sum=weighted_layer_sum,
+    )
+    training_arguments = FineTuningTrainingArguments(
+        output_dir=output,
+        num_train_epochs=epochs,
+        per_device_train_batch_size=batch_size,
+        learning_rate=learning_rate,
+        push_to_hub=push_to_hub is not None,
+        hub_model_id=push_to_hub,
+        report_to=[],
+    )
+    for name, value in fine_tune(arguments, training_arguments, kind, LoraArguments() if lora else None).items():
+        typer.echo(f"{name}: {value:.4f}")
+
+
+@app.command()
 def push(
     directory: Annotated[str, typer.Argument(help="Directory of a saved checkpoint.")],
     repo_id: Annotated[str, typer.Argument(help="Name on the Hub: owner/name, or name for your own account.")],
@@ -104,9 +146,60 @@ def embed(
         workers=workers,
         store_dtype=store_dtype,
     )
-    typer.echo(summary.text(output))
+    if summary.is_main:
+        typer.echo(summary.text(output))
     if summary.failed and not skip_errors:
         raise typer.Exit(1)
+
+
+convert_app = typer.Typer(help="Turn checkpoints of other projects into ours, and back.", no_args_is_help=True)
+app.add_typer(convert_app, name="convert")
+
+
+@convert_app.command("fairseq")
+def convert_fairseq(
+    checkpoint: Annotated[str, typer.Argument(help="fairseq checkpoint (.pt), or with --export a folder of ours.")],
+    output: Annotated[str, typer.Argument(help="New folder, or with --export the .pt file to write.")],
+    backbone_only: Annotated[bool, typer.Option("--backbone-only", help="Leave out the pre-training heads.")] = False,
+    export: Annotated[bool, typer.Option("--export", help="Convert the other way: ours to fairseq.")] = False,
+) -> None:
+    """fairseq checkpoints of MERT to transformers, or back. Nothing in the checkpoint is run."""
+    from .conversion import convert_fairseq_checkpoint, export_fairseq_checkpoint
+
+    if export and backbone_only:
+        raise ValueError("--backbone-only converts from fairseq; with --export the model decides what is written.")
+    if export:
+        report = export_fairseq_checkpoint(checkpoint, output)
+    else:
+        report = convert_fairseq_checkpoint(checkpoint, output, backbone_only=backbone_only)
+    typer.echo(report)
+
+
+@convert_app.command("hub")
+def convert_hub(
+    name_or_path: Annotated[str, typer.Argument(help="Folder or Hub id of one of the authors' checkpoints.")],
+    output: Annotated[str, typer.Argument(help="New folder.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
+) -> None:
+    """The authors' Hub checkpoints to safetensors with code that runs on current transformers."""
+    from .conversion import convert_hub_checkpoint
+
+    typer.echo(convert_hub_checkpoint(name_or_path, output, revision=revision))
+
+
+@convert_app.command("encodec")
+def convert_encodec(
+    checkpoint: Annotated[str, typer.Argument(help="State dict of Meta's encodec package (.th, .pt or .bin).")],
+    output: Annotated[str, typer.Argument(help="New folder.")],
+    sampling_rate: Annotated[int | None, typer.Option(help="In Hz; 24000 or 48000 by the number of channels.")] = None,
+    causal: Annotated[
+        bool | None, typer.Option("--causal/--not-causal", help="Convolutions see only the past; guessed if not given.")
+    ] = None,
+) -> None:
+    """Meta's EnCodec weights to transformers' EncodecModel."""
+    from .conversion import convert_encodec_checkpoint
+
+    typer.echo(convert_encodec_checkpoint(checkpoint, output, sampling_rate=sampling_rate, causal=causal))
 
 
 def main() -> None:

@@ -78,6 +78,7 @@ class RunSummary:
         failed: recordings that could not be embedded.
         seconds: of audio that this process embedded in this run.
         speed: in multiples of real time.
+        is_main: whether this process is the one that reports for all.
     """
 
     files: int
@@ -86,6 +87,7 @@ class RunSummary:
     failed: tuple[FailedFile, ...]
     seconds: float
     speed: float
+    is_main: bool
 
     def text(self, output: str | os.PathLike) -> str:
         """The summary in a few lines, the failed recordings among them."""
@@ -176,9 +178,10 @@ def embed_dataset(
     ) as bar:
         run.embed_shards(mine, bar)
     state.wait_for_everyone()
-    summary = _summarise(folder, len(plan), files, bar)
-    if state.is_main_process:
+    summary = _summarise(folder, len(plan), files, bar, state.is_main_process)
+    if summary.is_main:
         _write_errors(folder, summary.failed)
+    state.wait_for_everyone()  # a launcher ends the others as soon as one exits with an error
     return summary
 
 
@@ -373,12 +376,12 @@ def _divide(files: list[PlannedFile], hop: float, batch_size: int, processes: in
     return shards
 
 
-def _summarise(folder: Path, num_shards: int, files: list[str], bar: SpeedBar) -> RunSummary:
+def _summarise(folder: Path, num_shards: int, files: list[str], bar: SpeedBar, is_main: bool) -> RunSummary:
     shards = [read_summary(shard_path(folder, index)) for index in range(num_shards)]
     wanted = set(files)
     failed = tuple(file for shard in shards for file in shard.failed if file.path in wanted)
     rows, windows = sum(shard.rows for shard in shards), sum(shard.windows for shard in shards)
-    return RunSummary(len(files), windows, rows, failed, bar.seconds, bar.speed)
+    return RunSummary(len(files), windows, rows, failed, bar.seconds, bar.speed, is_main)
 
 
 def _write_errors(folder: Path, failed: Sequence[FailedFile]) -> None:
