@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+from transformers import Trainer
 
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
@@ -102,7 +103,15 @@ def make_dataset(folder: Path, **arguments) -> AudioCropDataset:
     return AudioCropDataset(folder, **{**settings, **arguments})
 
 
-def make_trainer(folder: Path, output_dir: Path, collator=None, model=None, trainer=MERTTrainer, **arguments):
+def make_trainer(
+    folder: Path,
+    output_dir: Path,
+    collator: DataCollatorForMERTPreTraining | None = None,
+    trainer: type[Trainer] = MERTTrainer,
+    model_fields: dict | None = None,
+    crop_length: int = RATE,
+    **arguments,
+) -> Trainer:
     """A trainer of the tiny student, the same each time: batches of 4 without mixture, every step logged."""
     settings = {
         "output_dir": str(output_dir),
@@ -118,12 +127,12 @@ def make_trainer(folder: Path, output_dir: Path, collator=None, model=None, trai
     }
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = model or MERTForPreTraining(tiny_config())
+        model = MERTForPreTraining(tiny_config(**(model_fields or {})))
     return trainer(
         model=model,
         args=MERTTrainingArguments(**{**settings, **arguments}),
         data_collator=collator or make_collator(mixture=None),
-        train_dataset=make_dataset(folder),
+        train_dataset=make_dataset(folder, crop_length=crop_length),
     )
 
 

@@ -1,0 +1,114 @@
+"""Several processes: DDP equals one process with the whole batch, FSDP equals an unsharded model."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+
+import pytest
+import torch
+import torch.multiprocessing
+from accelerate.state import AcceleratorState, GradientState
+from tiny_pretraining import RATE, losses_of, make_collator, make_trainer, tiny_config
+from torch.distributed.device_mesh import init_device_mesh
+
+from mert_hf.modeling.modeling_mert import MERTForPreTraining
+
+
+def in_processes(function, number: int, *arguments) -> None:
+    """Runs function(rank, ...) in forked processes that form one distributed run."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.start_processes(
+        _join_run, args=(number, port, function, arguments), nprocs=number, start_method="fork"
+    )
+
+
+def _join_run(rank: int, number: int, port: int, function, arguments) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": number, "LOCAL_WORLD_SIZE": number, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1")
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    function(rank, *arguments)
+
+
+def train_and_write(rank: int, folder, output_dir, arguments: dict) -> None:
+    """Trains and leaves the losses in output_dir/losses.json (rank 0 writes)."""
+    trainer = make_trainer(folder, output_dir, **arguments)
+    trainer.train()
+    if rank == 0:
+        output_dir.mkdir(exist_ok=True)
+        (output_dir / "losses.json").write_text(json.dumps(losses_of(trainer)))
+
+
+def test_two_processes_equal_one_with_twice_the_batch(recordings, tmp_path):
+    arguments = {"max_steps": 6, "per_device_train_batch_size": 2, "max_grad_norm": 1.0}
+    in_processes(train_and_write, 2, recordings, tmp_path / "two", arguments)
+    train_and_write(0, recordings, tmp_path / "one", {**arguments, "per_device_train_batch_size": 4})
+    two, one = (json.loads((tmp_path / name / "losses.json").read_text()) for name in ("two", "one"))
+    assert len(one) == 6 and two == pytest.approx(one, rel=1e-5)
+    assert tiny_config().layerdrop > 0
+
+
+@pytest.mark.parametrize("crop_length", [RATE, 5 * RATE], ids=["even", "padded"])
+def test_processes_and_accumulation_together(recordings, tmp_path, crop_length):
+    arguments = {"max_steps": 3, "model_fields": {"layerdrop": 0.0}, "crop_length": crop_length}
+    spread = {**arguments, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
+    in_processes(train_and_write, 2, recordings, tmp_path / "spread", spread)
+    train_and_write(0, recordings, tmp_path / "whole", {**arguments, "per_device_train_batch_size": 4})
+    spread, whole = (json.loads((tmp_path / name / "losses.json").read_text()) for name in ("spread", "whole"))
+    assert len(whole) == 3 and spread == pytest.approx(whole, rel=1e-5)
+
+
+def batch_of(rank: int, step: int):
+    """The batch of a rank at a step, and the same layerdrop for all ranks."""
+    generator = torch.Generator().manual_seed(10 * step + rank)
+    batch = make_collator(seed=10 * step + rank)([torch.randn(RATE, generator=generator) * 0.2 for _ in range(2)])
+    torch.manual_seed(step)
+    return batch
+
+
+def tiny_model() -> MERTForPreTraining:
+    torch.manual_seed(0)
+    return MERTForPreTraining(tiny_config())
+
+
+def train_sharded(rank: int, output) -> None:
+    """Four steps of FSDP2 on two processes; leaves this rank's losses."""
+    from torch.distributed.fsdp import fully_shard
+
+    torch.distributed.init_process_group("gloo")
+    mesh = init_device_mesh("cpu", (2,))
+    model = tiny_model()
+    for layer in model.mert.encoder.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    losses = []
+    for step in range(4):
+        loss = model(**batch_of(rank, step)).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    (output / f"{rank}.json").write_text(json.dumps(losses))
+    torch.distributed.destroy_process_group()
+
+
+def test_a_sharded_model_trains_as_the_whole_one(tmp_path):
+    in_processes(train_sharded, 2, tmp_path)
+    model = tiny_model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    expected: list[list[float]] = [[], []]
+    for step in range(4):
+        for rank in range(2):
+            loss = model(**batch_of(rank, step)).loss
+            (loss / 2).backward()
+            expected[rank].append(loss.item())
+        optimizer.step()
+        optimizer.zero_grad()
+    for rank in range(2):
+        assert json.loads((tmp_path / f"{rank}.json").read_text()) == pytest.approx(expected[rank], rel=1e-5)
