@@ -202,6 +202,66 @@ def convert_encodec(
     typer.echo(convert_encodec_checkpoint(checkpoint, output, sampling_rate=sampling_rate, causal=causal))
 
 
+@app.command()
+def evaluate(
+    task: Annotated[str, typer.Argument(help="Task, such as gtzan_genre, or audiofolder for recordings of your own.")],
+    data_dir: Annotated[str, typer.Option(help="The data set in its official layout, or a folder with metadata.csv.")],
+    model: Annotated[str, typer.Option(help="Hub id, folder, random:FOLDER, mfcc, chroma or mel.")],
+    output: Annotated[str, typer.Option(help="JSON file for the results.")] = "results.json",
+    target: Annotated[str | None, typer.Option(help="audiofolder: column of metadata.csv, or several: a,b,c.")] = None,
+    kind: Annotated[
+        str, typer.Option(help="audiofolder: classification, multilabel, regression, key or beats.")
+    ] = "classification",
+    window: Annotated[float | None, typer.Option(help="Seconds of a chunk; the task's own by default.")] = None,
+    layers: Annotated[str, typer.Option(help='Layers to probe: "every", or a list such as 0,6,12,all.')] = "every",
+    learning_rates: Annotated[str, typer.Option(help="Learning rates of the grid.")] = "5e-5,1e-4,5e-4,1e-3,5e-3,1e-2",
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
+    max_epochs: Annotated[int, typer.Option(min=1, help="Most passes over the training chunks.")] = 100,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Windows the model takes at a time.")] = None,
+    max_missing: Annotated[int, typer.Option(min=0, help="Recordings that may be missing or unreadable.")] = 0,
+    cache_dir: Annotated[str | None, typer.Option(help="Folder for features and probes; kept and used again.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+) -> None:
+    """Measure a model on a task: frozen features, a grid of probes, the best by validation, test metrics."""
+    from .evaluation.runner import evaluate_by_text, summary_lines
+
+    results = evaluate_by_text(
+        task,
+        data_dir,
+        model,
+        output,
+        target=target,
+        kind=kind,
+        window=window,
+        layers=layers,
+        learning_rates=learning_rates,
+        seeds=seeds,
+        max_epochs=max_epochs,
+        batch_size=batch_size,
+        max_missing=max_missing,
+        cache_dir=cache_dir,
+        device=device,
+        dtype=dtype,
+        progress=progress,
+    )
+    for line in summary_lines(results):
+        typer.echo(line)
+    typer.echo(output)
+
+
+@app.command()
+def report(
+    results: Annotated[list[str], typer.Argument(help="Result files of mert-hf evaluate.")],
+    output: Annotated[str, typer.Option(help="Folder for report.md, report.html and figures.")] = "report",
+) -> None:
+    """Make a Markdown and an HTML page of results, beside the published figures."""
+    from .evaluation.report import load_results, write_report
+
+    typer.echo(write_report(load_results(results), output))
+
+
 def main() -> None:
     """Entry point of the console script: user errors are told in a line, without a traceback."""
     app()

@@ -5,6 +5,7 @@ Shapes: outputs of many probes (probes, recordings or chunks, outputs); targets 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from . import metrics
 from .tasks.base import Recording, TaskData
+
+logger = logging.getLogger(__name__)
 
 
 class ClassificationHead:
@@ -55,10 +58,16 @@ class KeyHead(ClassificationHead):
 
 
 class MultilabelHead:
-    """Any number of tags; binary cross-entropy, macro ROC-AUC."""
+    """Any number of tags; binary cross-entropy, macro ROC-AUC over the tags that a split has and lacks."""
 
     def __init__(self, data: TaskData) -> None:
         self.num_outputs = len(data.labels)
+        for split in ("valid", "test"):
+            scored = metrics.scored_labels(self.targets(data.split(split)).numpy())
+            if not scored.all():
+                logger.warning(
+                    "%s: %d of %d tags occur never or always: not scored", split, (~scored).sum(), len(scored)
+                )
 
     def targets(self, recordings: Sequence[Recording]) -> Tensor:
         """Tags, float32 (recordings, labels) of 0 and 1."""

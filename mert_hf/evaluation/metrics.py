@@ -5,7 +5,6 @@ All scores are fractions (1.0 is perfect) or decibels, higher is better.
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
@@ -15,8 +14,6 @@ from scipy.stats import rankdata
 
 from .tasks.base import BeatTimes
 from .tasks.keys import KEYS
-
-logger = logging.getLogger(__name__)
 
 BEAT_TOLERANCES = {"70ms": 0.07, "20ms": 0.02}
 SDR_FLOOR = 1e-7  # keeps the plain SDR finite, as in MARBLE's code (benchmark/tasks/MUSDB18/MUSDB18_metrics.py)
@@ -63,8 +60,6 @@ def multilabel_metrics(targets: np.ndarray, scores: np.ndarray) -> dict[str, flo
 
     _check(targets, scores, dims=2)
     defined = scored_labels(targets)
-    if not defined.all():
-        logger.warning("%d of %d labels have only one value and are left out", (~defined).sum(), len(defined))
     targets, scores = targets[:, defined], scores[:, defined]
     return {
         "roc_auc": float(roc_auc_score(targets, scores, average="macro")),
@@ -212,6 +207,11 @@ def separation_metrics(
     for stem, median, mean in zip(stems, medians, means, strict=True):
         scores |= {f"sdr_median_{stem}": float(median), f"sdr_mean_{stem}": float(mean)}
     return scores
+
+
+def display_scale(metric: str) -> float:
+    """What a metric is multiplied with to be shown: fractions as percent, decibels as they are."""
+    return 1.0 if metric.startswith("sdr") else 100.0
 
 
 def _signals(signals: np.ndarray) -> np.ndarray:
