@@ -225,7 +225,7 @@ def evaluate(
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
     """Measure a model on a task: frozen features, a grid of probes, the best by validation, test metrics."""
-    from .evaluation.runner import evaluate_by_text, summary_lines
+    from .evaluation.command import evaluate_by_text, summary_lines
 
     results = evaluate_by_text(
         task,

@@ -40,20 +40,31 @@ def training_facts(state: TrainerState, arguments: TrainingArguments) -> dict[st
 
 
 def trainer_measurements(
-    state: TrainerState, task: str, dataset: str, dataset_name: str, split: str = "validation"
+    state: TrainerState,
+    task: str,
+    dataset: str,
+    dataset_name: str,
+    split: str = "validation",
+    prefix: str = "eval_",
 ) -> tuple[Measurement, ...]:
-    """The metrics of the kept checkpoint: those logged at the best step if the trainer kept it, else the last ones."""
-    logged = [entry for entry in state.log_history if any(key.startswith("eval_") for key in entry)]
+    """The metrics of the kept checkpoint: those logged at the best step if the trainer kept it, else the last ones.
+
+    Args:
+        state: the trainer's state after training.
+        task, dataset, dataset_name, split: as in `Measurement`.
+        prefix: what the trainer puts in front of the metrics of this split.
+    """
+    logged = [entry for entry in state.log_history if any(key.startswith(prefix) for key in entry)]
     if not logged:
         return ()
     best = [entry for entry in logged if entry.get("step") == getattr(state, "best_global_step", None)]
     chosen = (best or logged)[-1]
-    names = [key for key in chosen if key.startswith("eval_") and key.removeprefix("eval_") not in _NO_METRICS]
+    names = [key for key in chosen if key.startswith(prefix) and key.removeprefix(prefix) not in _NO_METRICS]
     protocol = f"one run, step {chosen['step']} of {state.global_step}"
     return tuple(
         Measurement(
             task=task,
-            metric=name.removeprefix("eval_"),
+            metric=name.removeprefix(prefix),
             value=_number(chosen[name]),
             dataset=dataset,
             dataset_name=dataset_name,

@@ -1,0 +1,37 @@
+"""Fine-tune MERT to label whole recordings: one class each, a musical key, or numbers such as valence and arousal.
+
+    python examples/run_audio_classification.py --data_dir my_songs --target genre --output_dir runs/genre
+
+A YAML or JSON file with the same names works too: python examples/run_audio_classification.py my_run.yaml
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, fine_tune, parse_arguments
+
+
+@dataclass
+class TaskArguments:
+    """What the target column holds."""
+
+    kind: str = field(
+        default="classification",
+        metadata={
+            "help": "A class name, a key such as 'F# minor', or one or more numbers.",
+            "choices": ["classification", "key", "regression"],
+        },
+    )
+
+
+def main() -> None:
+    arguments, training_arguments, task = parse_arguments(
+        FineTuningArguments, FineTuningTrainingArguments, TaskArguments
+    )
+    for name, value in fine_tune(arguments, training_arguments, task.kind).items():
+        print(f"{name}: {value:.4f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The Trainer of fine-tuning: layer-wise learning rates, and a model card with what was measured."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer
+
+from ..cards import CardFacts, create_card
+from ..hub import CARD_FILE, HubFilesCallback
+from ..modeling.configuration_mert import MERTConfig
+from ..modeling.modeling_mert import MERTPreTrainedModel
+
+
+class FineTuningTrainer(Trainer):
+    """Trainer for the MERT heads.
+
+    Args:
+        layer_decay: factor on the learning rate from each layer to the one below; 1 leaves the rates as they are.
+        card_facts: called when a card is written, with the trainer.
+        arguments: as for Trainer.
+    """
+
+    def __init__(
+        self, *arguments: Any, layer_decay: float = 1.0, card_facts: Callable[[Trainer], CardFacts], **options: Any
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self.layer_decay, self.card_facts = layer_decay, card_facts
+        self.add_callback(HubFilesCallback())
+
+    def create_optimizer(self, *arguments: Any, **options: Any) -> torch.optim.Optimizer:
+        """Trainer's optimizer, its parameter groups divided by depth where `layer_decay` is below 1."""
+        made_here = self.optimizer is None
+        optimizer = super().create_optimizer(*arguments, **options)
+        if made_here and self.layer_decay < 1:
+            names = {parameter: name for name, parameter in self.model.named_parameters()}
+            scale_learning_rates(optimizer, names, self.model.config, self.layer_decay)
+        return optimizer
+
+    def create_model_card(self, *arguments: Any, **options: Any) -> None:
+        """Writes README.md from the template of `mert_hf.cards`; adapters get the card of peft."""
+        if not isinstance(self.model, MERTPreTrainedModel):
+            super().create_model_card(*arguments, **options)
+        elif self.is_world_process_zero():
+            card = create_card(self.model, self.card_facts(self))
+            (Path(self.args.output_dir) / CARD_FILE).write_text(str(card), encoding="utf-8")
+
+
+def scale_learning_rates(
+    optimizer: torch.optim.Optimizer, names: dict[torch.nn.Parameter, str], config: MERTConfig, decay: float
+) -> None:
+    """Divides the groups of a fresh optimizer by depth; a parameter n layers below the head learns at decay^n.
+
+    (Layer-wise learning-rate decay: Howard and Ruder 2018, arXiv 1801.06146, discriminative fine-tuning; Clark et al.
+    2020, arXiv 2003.10555.)
+
+    Args:
+        optimizer: without state yet.
+        names: name of each parameter in the model.
+        config: of the model.
+        decay: factor per layer, in (0, 1].
+    """
+    groups = []
+    for group in optimizer.param_groups:
+        by_depth: dict[int, list[torch.nn.Parameter]] = {}
+        for parameter in group["params"]:
+            by_depth.setdefault(parameter_depth(names[parameter], config), []).append(parameter)
+        for depth, parameters in sorted(by_depth.items()):
+            scale = decay ** (config.num_hidden_layers + 1 - depth)
+            groups.append({**group, "params": parameters, "lr": group["lr"] * scale})
+    optimizer.param_groups[:] = groups
+
+
+def parameter_depth(name: str, config: MERTConfig) -> int:
+    """0 for all before the first layer, n for the n-th layer (from 1), number of layers + 1 for the head."""
+    if layer := re.search(r"(?:^|\.)encoder\.layers\.(\d+)\.", name):
+        return int(layer[1]) + 1
+    if re.search(r"(?:^|\.)mert\.encoder\.layer_norm\.", name):
+        return config.num_hidden_layers if config.do_stable_layer_norm else 0
+    return 0 if re.search(r"(?:^|\.)mert\.", name) else config.num_hidden_layers + 1

@@ -1,0 +1,221 @@
+"""The parts of fine-tuning by themselves: data, clips, learning rates, refusals, resuming, pushing."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from transformers import TrainerState
+
+from mert_hf.evaluation.tasks.base import BeatTimes
+from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, LoraArguments, fine_tune
+from mert_hf.finetuning.clips import BeatCollator, Clips, beat_classes
+from mert_hf.finetuning.data import read_labelled_audio
+from mert_hf.finetuning.trainer import parameter_depth, scale_learning_rates
+from mert_hf.modeling.configuration_mert import MERTConfig
+from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
+from mert_hf.modeling.modeling_mert import MERTForSequenceClassification
+
+SHORTEST = 400 / 24000
+
+
+def training(output_dir: Path, **options) -> FineTuningTrainingArguments:
+    quick = {"max_steps": 2, "use_cpu": True, "report_to": [], "disable_tqdm": True, "dataloader_pin_memory": False}
+    quick |= {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 1, "save_steps": 1}
+    return FineTuningTrainingArguments(output_dir=str(output_dir), **{**quick, **options})
+
+
+# Data
+
+
+def test_a_folder_becomes_clips_at_the_models_rate(songs):
+    labelled = read_labelled_audio(FineTuningArguments(data_dir=str(songs)), "classification", SHORTEST)
+    assert labelled.data.labels == ("high", "low")
+    assert [len(labelled.data.split(split)) for split in ("train", "valid", "test")] == [16, 4, 4]
+    assert labelled.hours("train") * 3600 == pytest.approx(16, abs=2)
+    clip = Clips(labelled, "valid", 24000, 0.5, random=False)[0]
+    assert clip.audio.shape == (12000,) and clip.audio.dtype == np.float32
+    assert clip.offset == pytest.approx((labelled.seconds[clip.recording.id] - 0.5) / 2)
+    whole = Clips(labelled, "valid", 24000, 30.0, random=True)[0]
+    assert whole.offset == 0 and len(whole.audio) == round(labelled.seconds[whole.recording.id] * 24000)
+
+
+def test_random_clips_differ_and_lie_inside(songs):
+    labelled = read_labelled_audio(FineTuningArguments(data_dir=str(songs)), "classification", SHORTEST)
+    clips = Clips(labelled, "train", 24000, 0.5, random=True)
+    offsets = [clips[0].offset for _ in range(8)]
+    assert len(set(offsets)) == 8
+    assert all(0 <= offset <= labelled.seconds[clips.recordings[0].id] - 0.5 for offset in offsets)
+    assert all(len(clips[0].audio) == 12000 for _ in range(3))
+
+
+@pytest.fixture
+def dataset_dir(songs: Path, tmp_path: Path) -> Path:
+    """The songs as a data set of the datasets library: Parquet with the files' bytes, a ClassLabel, a list of tags."""
+    from datasets import Audio, ClassLabel, Dataset, Features, Sequence, Value
+
+    with (songs / "metadata.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    label = ClassLabel(names=["low", "high"])
+    encoded = {"bytes": Value("binary"), "path": Value("string")}
+    features = Features({"audio": encoded, "label": label, "tags": Sequence(Value("string"))})
+    for split in ("train", "test"):
+        chosen = [row for row in rows if (row["split"] == "test") == (split == "test")]
+        columns = {
+            "audio": [{"bytes": (songs / row["file_name"]).read_bytes(), "path": row["file_name"]} for row in chosen],
+            "label": [label.str2int(row["label"]) for row in chosen],
+            "tags": [row["tags"].split("|") for row in chosen],
+        }
+        dataset = Dataset.from_dict(columns, features=features).cast_column("audio", Audio(sampling_rate=22050))
+        dataset.to_parquet(tmp_path / "dataset" / f"{split}.parquet")
+    return tmp_path / "dataset"
+
+
+def test_a_data_set_of_the_datasets_library(dataset_dir):
+    arguments = FineTuningArguments(dataset_name=str(dataset_dir))
+    labelled = read_labelled_audio(arguments, "classification", SHORTEST)
+    assert set(labelled.data.labels) == {"low", "high"}
+    counts = {split: len(labelled.data.split(split)) for split in ("train", "valid", "test")}
+    assert counts["test"] == 4 and counts["train"] + counts["valid"] == 20 and counts["valid"] >= 2
+    clip = Clips(labelled, "test", 24000, 0.5, random=False)[1]
+    assert clip.audio.shape == (12000,) and np.abs(clip.audio).max() > 0.1
+    tags = read_labelled_audio(
+        FineTuningArguments(dataset_name=str(dataset_dir), target="tags"), "multilabel", SHORTEST
+    )
+    assert tags.data.labels == ("high", "low", "pulsing", "steady")
+    with pytest.raises(ValueError, match="has no column mood; its columns are audio, label, tags"):
+        read_labelled_audio(FineTuningArguments(dataset_name=str(dataset_dir), target="mood"), "classification", 0.1)
+
+
+def test_unusable_recordings_are_all_named_before_training(songs, tmp_path, tiny_checkpoint):
+    folder = tmp_path / "songs"
+    folder.mkdir()
+    for path in songs.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "03.flac").write_bytes(b"no audio")
+    (folder / "07.flac").write_bytes((songs / "07.flac").read_bytes()[:60])
+    arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data_dir=str(folder))
+    with pytest.raises(ValueError, match=r"2 of 24 recordings of songs cannot be used.*03\.flac: .*07\.flac: "):
+        fine_tune(arguments, training(tmp_path / "out"), "classification")
+    with pytest.raises(ValueError, match=r"at least 0\.900 s are needed"):
+        read_labelled_audio(FineTuningArguments(data_dir=str(songs)), "classification", 0.9)
+
+
+# Frames
+
+
+def test_beat_classes_by_hand():
+    times = np.arange(10) * 0.1 + 0.05
+    beats = BeatTimes(np.array([0.26, 0.74, 5.0]), np.array([0.74]))
+    assert beat_classes(beats, times).tolist() == [0, 1, 1, 1, 0, 0, 2, 2, 2, 0]
+    assert beat_classes(BeatTimes(np.array([]), np.array([])), times).tolist() == [0] * 10
+
+
+def test_beat_labels_follow_the_clip_and_ignore_padding(clicks):
+    arguments = FineTuningArguments(data_dir=str(clicks), target="beats")
+    labelled = read_labelled_audio(arguments, "beats", SHORTEST)
+    config = MERTConfig(num_hidden_layers=1)
+    long, short = Clips(labelled, "train", 24000, 3.0, True)[0], Clips(labelled, "train", 24000, 1.0, True)[1]
+    batch = BeatCollator(MERTFeatureExtractor(), config)([long, short])
+    assert batch["labels"].shape == (2, config.num_frames(72000)) == (2, 224)
+    assert (batch["labels"][1, 74:] == -100).all() and (batch["labels"][1, :74] >= 0).all()
+    beat = next(beat for beat in long.recording.target.beats if beat > long.offset + 0.1)
+    frame = int(np.argmin(np.abs(np.asarray(config.frame_times(224)) + long.offset - beat)))
+    assert (batch["labels"][0, frame - 1 : frame + 2] > 0).all() and batch["labels"][0, frame + 8] == 0
+
+
+# Learning rates
+
+
+def test_each_layer_learns_slower_than_the_one_above(tiny_checkpoint):
+    model = MERTForSequenceClassification.from_pretrained(tiny_checkpoint, num_labels=2)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = [{"params": list(names), "lr": 1.0, "weight_decay": 0.1}]
+    optimizer = torch.optim.AdamW(groups)
+    scale_learning_rates(optimizer, names, model.config, decay=0.5)
+    rates = {names[parameter]: group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert len(rates) == len(names) and all(group["weight_decay"] == 0.1 for group in optimizer.param_groups)
+    assert rates["classifier.weight"] == rates["projector.bias"] == 1.0
+    assert rates["mert.encoder.layers.1.attention.q_proj.weight"] == 0.5
+    assert rates["mert.encoder.layers.0.attention.q_proj.weight"] == 0.25
+    for name in ("feature_extractor.conv_layers.0.conv.weight", "feature_projection.projection.weight"):
+        assert rates[f"mert.{name}"] == 0.125
+    assert rates["mert.encoder.layer_norm.weight"] == 0.125
+    pre_norm = MERTConfig(num_hidden_layers=2, do_stable_layer_norm=True)
+    assert parameter_depth("mert.encoder.layer_norm.weight", pre_norm) == 2
+    assert parameter_depth("base_model.model.mert.encoder.layers.1.attention.q_proj.lora_A.weight", pre_norm) == 2
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "give either data_dir or dataset_name"),
+        ({"data_dir": "a", "dataset_name": "b"}, "give either data_dir or dataset_name"),
+        ({"data_dir": "a", "freeze": "all"}, "freeze='all' must be one of none, feature_encoder, backbone"),
+        ({"data_dir": "a", "layer_decay": 0.0}, "layer_decay=0.0 must be above 0"),
+        ({"data_dir": "a", "max_seconds": 0.0}, "max_seconds=0.0 must be between"),
+    ],
+)
+def test_arguments_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        FineTuningArguments(**options)
+
+
+def test_runs_that_cannot_work_are_refused(songs, tiny_checkpoint, tmp_path):
+    arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data_dir=str(songs))
+    with pytest.raises(ValueError, match="kind 'genre' is not one of classification"):
+        fine_tune(arguments, training(tmp_path), "genre")
+    summed = FineTuningArguments(data_dir=str(songs), use_weighted_layer_sum=True)
+    with pytest.raises(ValueError, match="use_weighted_layer_sum cannot be saved with adapters"):
+        fine_tune(summed, training(tmp_path), "classification", LoraArguments())
+    with pytest.raises(ValueError, match="lora_rank=0 must be 1 or more"):
+        LoraArguments(lora_rank=0)
+    with pytest.raises(ValueError, match="metadata.csv has no column mood"):
+        fine_tune(
+            FineTuningArguments(str(tiny_checkpoint), data_dir=str(songs), target="mood"), training(tmp_path), "key"
+        )
+
+
+# Runs
+
+
+def test_a_run_is_continued_only_when_asked_to(songs, tiny_checkpoint, tmp_path):
+    arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data_dir=str(songs))
+    fine_tune(arguments, training(tmp_path / "out"), "classification")
+    with pytest.raises(ValueError, match="holds checkpoint-2 of an earlier run.*--resume_from_checkpoint"):
+        fine_tune(arguments, training(tmp_path / "out", max_steps=3), "classification")
+    resumed = training(tmp_path / "out", max_steps=3, resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
+    fine_tune(arguments, resumed, "classification")
+    state = TrainerState.load_from_json(str(tmp_path / "out" / "trainer_state.json"))
+    assert state.global_step == 3
+    assert [entry["step"] for entry in state.log_history if "eval_loss" in entry][:3] == [1, 2, 3]
+
+
+def test_the_head_follows_from_the_seed_and_the_callers_generator_is_left_alone(songs, tiny_checkpoint, tmp_path):
+    from mert_hf.finetuning.model import build_model, read_config
+
+    arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data_dir=str(songs))
+    before = torch.get_rng_state()
+    first, same, other = (build_model(arguments, read_config(arguments), "key", seed) for seed in (1, 1, 2))
+    assert torch.equal(first.classifier.weight, same.classifier.weight)
+    assert not torch.equal(first.classifier.weight, other.classifier.weight)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_result_is_pushed_with_code_and_card(hub, songs, tiny_checkpoint, tmp_path):
+    arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data_dir=str(songs))
+    pushed = {"push_to_hub": True, "hub_model_id": "alice/tones", "hub_private_repo": True}
+    fine_tune(arguments, training(tmp_path / "out", **pushed), "classification")
+    files = hub.files("alice/tones")
+    assert hub.repositories["alice/tones"].private
+    assert {"model.safetensors", "modeling_mert.py", "preprocessor_config.json", "eval_results.json"} <= set(files)
+    card = ModelCard(files["README.md"].decode())
+    assert card.data.license == "mit" and 'name = "alice/tones"' in card.text
+    assert {result.metric_type for result in card.data.eval_results} == {"accuracy"}
