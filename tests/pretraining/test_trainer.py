@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import signal
+import time
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from tiny_pretraining import RATE, losses_of, make_collator, make_dataset, make_
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from mert_hf.modeling.modeling_mert import MERTForPreTraining
+from mert_hf.pretraining.run import last_complete_checkpoint
 from mert_hf.pretraining.trainer import count_frames
 
 
@@ -184,3 +188,33 @@ def test_frames_are_counted_without_padding():
     batch = make_collator(config)(clips)
     masked, frames = count_frames(batch, config).tolist()
     assert masked == batch["mask_time_indices"].sum() and frames == config.num_frames(RATE) + config.num_frames(1000)
+
+
+def train_or_go_on(rank: int, folder, output_dir) -> None:
+    """What `run_pretraining` does: on from the last complete checkpoint; leaves the losses at the end."""
+    trainer = make_trainer(
+        folder, output_dir, collator=make_collator(), max_steps=60, save_strategy="steps", save_steps=3
+    )
+    trainer.train(resume_from_checkpoint=last_complete_checkpoint(output_dir))
+    (output_dir / "losses.json").write_text(json.dumps(losses_of(trainer)))
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments_change_nothing(recordings, tmp_path):
+    """Killed wherever it is, saving included; about a minute."""
+    started = time.monotonic()
+    train_or_go_on(0, recordings, tmp_path / "straight")
+    whole_run = time.monotonic() - started
+    draws = random.Random(0)
+    for _ in range(10):
+        process = torch.multiprocessing.get_context("fork").Process(
+            target=train_or_go_on, args=(0, recordings, tmp_path / "killed")
+        )
+        process.start()
+        process.join(draws.uniform(0.02, 0.12) * whole_run)
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    train_or_go_on(0, recordings, tmp_path / "killed")
+    killed, straight = (json.loads((tmp_path / name / "losses.json").read_text()) for name in ("killed", "straight"))
+    assert killed == straight and len(straight) == 60
