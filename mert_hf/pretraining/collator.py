@@ -127,6 +127,8 @@ class DataCollatorForMERTPreTraining:
             ValueError: if a clip is too short for a frame, has values that are not finite, or a teacher on a GPU was
                 asked for in a forked worker.
         """
+        if not features:
+            raise ValueError("A batch needs at least one clip.")
         crops = [self._as_crop(feature) for feature in features]
         clean = torch.nn.utils.rnn.pad_sequence([crop.waveform for crop in crops], batch_first=True)
         lengths = torch.tensor([len(crop.waveform) for crop in crops])
