@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import soundfile
+
+from .mpeg import PrefixedFile, length_frame
 
 AudioSource = str | os.PathLike | BinaryIO
 
@@ -117,18 +119,18 @@ class SoundfileDecoder:
 
     def __init__(self, source: AudioSource, name: str):
         self.name = name
-        self._file = _SequentialFile(source if hasattr(source, "read") else os.fspath(source))
-        self.sampling_rate, self.channels = self._file.samplerate, self._file.channels
-        self.num_samples = self._file.frames if self._file.frames < UNKNOWN_LENGTH else None
-        try:
+        with ExitStack() as stack:
+            self._file = stack.enter_context(_SequentialFile(source if hasattr(source, "read") else os.fspath(source)))
+            self.sampling_rate, self.channels = self._file.samplerate, self._file.channels
+            self.num_samples = self._file.frames if self._file.frames < UNKNOWN_LENGTH else None
             self._refuse_cut_off(source)
-        except AudioReadError:
-            self.close()
-            raise
-        self._count_is_known = self._file.format != "MP3" or _mp3_tells_its_length(source)
+            self._count_is_known = True
+            if self._file.format == "MP3":
+                self._read_on_without_count(source, stack)
+            self._stack = stack.pop_all()
 
     def close(self) -> None:
-        self._file.close()
+        self._stack.close()
 
     def blocks(self, start: int = 0) -> Iterator[np.ndarray]:
         """Mono blocks (samples,) float32 from sample `start` to the end of the file.
@@ -150,6 +152,13 @@ class SoundfileDecoder:
                 yield mono[max(start - position, 0) :]
             position += len(mono)
         self._check_end(position)
+
+    def _read_on_without_count(self, source: AudioSource, stack: ExitStack) -> None:
+        """Puts a frame count before an MP3 that has none; `num_samples` stays libsndfile's estimate."""
+        file = source if hasattr(source, "read") else stack.enter_context(open(source, "rb"))
+        if (frame := length_frame(file)) is not None:
+            self._count_is_known = False
+            self._file = stack.enter_context(_SequentialFile(PrefixedFile(frame, file)))
 
     def _read(self, position: int) -> np.ndarray:
         try:
@@ -293,17 +302,6 @@ def _size(source: AudioSource) -> int:
         source.seek(position)
         return size
     return os.path.getsize(source)
-
-
-def _mp3_tells_its_length(source: AudioSource) -> bool:
-    """Whether the first MPEG frame carries a frame count (Xing, Info or VBRI). Without one, libsndfile estimates the
-    length from the size of the file and the first frame's bit rate, which is far off for a variable bit rate."""
-    head = _head(source, 10)
-    offset = 0
-    if head[:3] == b"ID3":  # the tag's size: four bytes of seven bits (id3.org, ID3v2.3.0 section 3.1)
-        offset = 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-    frame = _head(source, 256, offset)
-    return any(tag in frame for tag in (b"Xing", b"Info", b"VBRI"))
 
 
 def _ogg_is_closed(source: AudioSource) -> bool:

@@ -1,0 +1,195 @@
+"""Headers, damaged files and file objects."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import sys
+import types
+
+import numpy as np
+import pytest
+import soundfile
+from sounds import FORMATS, sweep, write, write_format
+
+from mert_hf.audio import AudioReadError, audio_info, read_audio
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_info_tells_what_was_written(tmp_path, name):
+    info = audio_info(write_format(tmp_path, name, seconds=2.0))
+    rate = FORMATS[name][2]
+    assert (info.sampling_rate, info.channels, info.num_samples, info.duration) == (rate, 2, 2 * rate, 2.0)
+
+
+def test_file_objects_are_read_from_their_start_and_stay_open(tmp_path):
+    path = write_format(tmp_path, "g.mp3")
+    data = io.BytesIO(path.read_bytes())
+    data.seek(1000)
+    assert audio_info(data) == audio_info(path)
+    np.testing.assert_array_equal(read_audio(data, 24000), read_audio(path, 24000))
+    assert not data.closed
+    with pytest.raises(AudioReadError, match="<audio in memory>: the file is empty"):
+        read_audio(io.BytesIO(), 24000)
+
+
+def test_flac_of_unknown_length_is_counted(tmp_path):
+    path = write_format(tmp_path, "d.flac")
+    whole = read_audio(path, 24000)
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0  # STREAMINFO: the 36 bits of the number of samples
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    assert audio_info(path).num_samples == 4 * 44100
+    np.testing.assert_array_equal(read_audio(path, 24000), whole)
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF])
+def test_wav_written_to_a_pipe_is_whole(tmp_path, size):
+    path = write_format(tmp_path, "a.wav")
+    data = bytearray(path.read_bytes())
+    data[4:8] = data[40:44] = struct.pack("<I", size)
+    path.write_bytes(data)
+    assert len(read_audio(path, 22050)) == 4 * 22050
+
+
+@pytest.mark.parametrize("fraction", [0.5, 0.98])
+@pytest.mark.parametrize("name", FORMATS)
+def test_cut_off_files_are_refused(tmp_path, name, fraction):
+    path = write_format(tmp_path, name)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * fraction)])
+    with pytest.raises(AudioReadError, match=rf"{name}: (damaged or )?cut off.*(Fetch the file again)") as caught:
+        read_audio(path, 24000)
+    assert caught.value.path == str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.wav", b"", "the file is empty"),
+        ("letter.mp3", b"Dear reader, this is no music. " * 40, "not audio in a format that can be read"),
+        ("noise.bin", bytes(range(256)) * 20, "not audio in a format that can be read"),
+        ("header.raw", bytes(4000), "not audio in a format that can be read"),
+        ("lone.flac", b"fLaC\x00\x00\x00\x22" + bytes(34), "begins like audio, but no audio can be decoded"),
+    ],
+)
+def test_files_that_are_no_audio(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(AudioReadError, match=message):
+        read_audio(path, 24000)
+    with pytest.raises(AudioReadError, match=message):
+        audio_info(path)
+
+
+def test_header_without_samples(tmp_path):
+    path = write(tmp_path / "none.wav", np.zeros((0, 1), np.float32), 24000)
+    with pytest.raises(AudioReadError, match="a header without any samples"):
+        read_audio(path, 24000)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_no_numbers_are_located(tmp_path, value):
+    samples = sweep(3.0, 44100)
+    samples[2 * 44100, 1] = value
+    path = write(tmp_path / "bad.wav", samples, 44100, subtype="FLOAT")
+    with pytest.raises(AudioReadError, match=r"NaN or infinite samples, the first at 2\.00 s"):
+        read_audio(path, 24000)
+    assert len(read_audio(path, 44100, offset=2.5)) == 22050
+
+
+def test_missing_files_and_folders(tmp_path):
+    with pytest.raises(AudioReadError, match="no such file"):
+        audio_info(tmp_path / "missing.wav")
+    with pytest.raises(AudioReadError, match="a folder, not a file"):
+        read_audio(tmp_path, 24000)
+
+
+def test_errors_cross_process_borders():
+    error = AudioReadError("x.wav", "the file is empty", "Leave it out")
+    copy = pickle.loads(pickle.dumps(error))
+    assert str(copy) == str(error) == "x.wav: the file is empty. Leave it out"
+    assert (copy.path, copy.problem, copy.remedy) == (error.path, error.problem, error.remedy)
+
+
+def test_variable_bit_rate_mp3_without_a_count_is_not_called_cut_off(tmp_path):
+    """Without the count, libsndfile estimates the length from the first frame, which may promise far too much."""
+    quiet, loud = np.zeros(3 * 44100, np.float32), sweep(3.0, 44100, channels=1)[:, 0]
+    path = tmp_path / "vbr.mp3"
+    with soundfile.SoundFile(path, "w", 44100, 1, format="MP3", compression_level=0.5, bitrate_mode="VARIABLE") as file:
+        file.write(np.concatenate([quiet, loud]))
+    data = path.read_bytes()
+    position = max(data.find(b"Xing"), data.find(b"Info"))
+    path.write_bytes(data[:position] + b"None" + data[position + 4 :])
+    assert 5.5 < len(read_audio(path, 24000)) / 24000 < 6.5
+
+
+class FakeDecoder:
+    """torchcodec's AudioDecoder as far as it is used, over five seconds of stereo at 1000 Hz."""
+
+    metadata = types.SimpleNamespace(sample_rate=1000, num_channels=2, duration_seconds=5.0)
+    samples = np.stack([np.arange(5000), np.zeros(5000)]).astype(np.float32) / 5000
+    damaged_at = None
+
+    def __init__(self, source):
+        self.source = source
+
+    def get_samples_played_in_range(self, start, stop):
+        if self.damaged_at is not None and stop > self.damaged_at:
+            raise RuntimeError("decodeAVFrame, a/b.cpp:12, Invalid data found")
+        part = self.samples[:, round(start * 1000) : round(stop * 1000)]
+        if part.shape[1] == 0:
+            raise RuntimeError("No audio frames were decoded. This is probably because start_seconds is too high")
+        return types.SimpleNamespace(data=types.SimpleNamespace(numpy=lambda: part))
+
+
+@pytest.fixture
+def torchcodec(monkeypatch):
+    module = types.ModuleType("torchcodec.decoders")
+    module.AudioDecoder = type("AudioDecoder", (FakeDecoder,), {})
+    monkeypatch.setitem(sys.modules, "torchcodec", types.ModuleType("torchcodec"))
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", module)
+    monkeypatch.setattr("mert_hf.audio.decoding.TorchcodecDecoder.RANGE", 1700)  # several ranges
+    return module.AudioDecoder
+
+
+def test_torchcodec_reads_what_soundfile_cannot(tmp_path, torchcodec):
+    path = tmp_path / "song.m4a"
+    path.write_bytes(b"\x00\x00\x00\x20ftypM4A ")
+    assert audio_info(path).duration == 5.0
+    mono = FakeDecoder.samples.mean(axis=0)
+    np.testing.assert_array_equal(read_audio(path, 1000), mono)
+    np.testing.assert_array_equal(read_audio(path, 1000, offset=2.0, duration=1.0), mono[2000:3000])
+
+
+def test_damage_that_torchcodec_meets(tmp_path, torchcodec):
+    path = tmp_path / "song.m4a"
+    path.write_bytes(b"\x00\x00\x00\x20ftypM4A ")
+    torchcodec.damaged_at = 4.0
+    with pytest.raises(AudioReadError, match=r"decoding fails between 3 and 5 s \(Invalid data found\)"):
+        read_audio(path, 1000)
+
+
+def test_torchcodec_that_cannot_load_is_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchcodec", types.ModuleType("torchcodec"))
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", types.ModuleType("torchcodec.decoders"))
+    path = tmp_path / "song.m4a"
+    path.write_bytes(b"\x00\x00\x00\x20ftypM4A ")
+    with pytest.raises(AudioReadError, match=r"need torchcodec and FFmpeg.*torchcodec failed too \(cannot import"):
+        read_audio(path, 24000)
+
+
+DAMAGED = {
+    "empty.wav": "the file is empty",
+    "header_only.flac": "begins like audio, but no audio can be decoded",
+    "nan.wav": "NaN or infinite samples, the first at 0.21 s",
+    "not_audio.mp3": "not audio in a format that can be read",
+    "truncated.ogg": "cut off: 8.242 s can be decoded, but the file does not end as an Ogg stream must",
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_real_damaged_files_have_their_message(shared_dir, name):
+    with pytest.raises(AudioReadError, match=DAMAGED[name]):
+        read_audio(shared_dir / "audio" / "damaged" / name, 24000)

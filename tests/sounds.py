@@ -1,0 +1,45 @@
+"""Synthetic recordings for the audio and embedding tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+FORMATS = {  # name of the file: format, subtype, sampling rate
+    "a.wav": ("WAV", "PCM_16", 22050),
+    "b.wav": ("WAV", "FLOAT", 44100),
+    "c.wav": ("WAV", "PCM_24", 8000),
+    "d.flac": ("FLAC", "PCM_16", 44100),
+    "e.ogg": ("OGG", "VORBIS", 44100),
+    "f.opus": ("OGG", "OPUS", 48000),
+    "g.mp3": ("MP3", "MPEG_LAYER_III", 44100),
+    "h.aiff": ("AIFF", "PCM_16", 96000),
+    "i.w64": ("W64", "PCM_16", 32000),
+    "j.au": ("AU", "PCM_16", 11025),
+    "k.rf64": ("RF64", "PCM_16", 24000),
+}
+
+
+def sweep(seconds: float, sampling_rate: int, channels: int = 2) -> np.ndarray:
+    """(samples, channels) float32: a rising tone in noise, another one in each channel."""
+    time = np.arange(round(seconds * sampling_rate)) / sampling_rate
+    noise = np.random.default_rng(0).standard_normal((len(time), channels))
+    tones = [np.sin(2 * np.pi * (200 + 100 * channel + 300 * time) * time) for channel in range(channels)]
+    return (0.4 * np.stack(tones, axis=1) + 0.05 * noise).astype(np.float32)
+
+
+def write(path: Path, samples: np.ndarray, sampling_rate: int, format: str = "WAV", subtype: str = "PCM_16") -> Path:
+    """Writes in blocks, since libsndfile crashes on a long Vorbis or Opus block."""
+    channels = 1 if samples.ndim == 1 else samples.shape[1]
+    with soundfile.SoundFile(path, "w", sampling_rate, channels, subtype, format=format) as file:
+        for start in range(0, len(samples), 4096):
+            file.write(samples[start : start + 4096])
+    return path
+
+
+def write_format(folder: Path, name: str, seconds: float = 4.0, channels: int = 2) -> Path:
+    """A file of `FORMATS`."""
+    format, subtype, rate = FORMATS[name]
+    return write(folder / name, sweep(seconds, rate, channels), rate, format, subtype)
