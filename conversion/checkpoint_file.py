@@ -10,7 +10,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -57,22 +57,36 @@ def open_checkpoint(path: str | os.PathLike) -> Iterator[Any]:
         CheckpointError: it is truncated, damaged, or not a torch file.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
+    with ExitStack() as stack:
+        file = stack.enter_context(path.open("rb"))
+        with _damage_named(path):
             is_zip = file.read(4) == b"PK\x03\x04"
             file.seek(0)
-            if is_zip:
-                with zipfile.ZipFile(file) as archive:
-                    yield _read_archive(archive)
-            else:
-                yield _read_legacy(file)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise CheckpointError(f"{path} is truncated or damaged ({error}); download or copy it again.") from error
+            content = _read_archive(stack.enter_context(zipfile.ZipFile(file)), path) if is_zip else _read_legacy(file)
+        yield content
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Within it, whatever zipfile makes of a damaged archive is one error that names the file."""
+    try:
+        yield
     except CheckpointError as error:
-        raise type(error)(f"{path}: {error}") if str(path) not in str(error) else error from None
+        raise type(error)(f"{path}: {error}") from error.__cause__
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        EOFError,
+        ValueError,
+        LookupError,
+        RuntimeError,
+        OSError,
+    ) as error:
+        raise CheckpointError(f"{path} is truncated or damaged ({error}); download or copy it again.") from error
 
 
-def open_state_dict(
+def state_dict_of(
     content: Any, *, keys: tuple[str, ...] = ("model", "state_dict", "best_state")
 ) -> dict[str, LazyTensor]:
     """The tensors of a state dict, saved bare or under one of `keys`.
@@ -102,16 +116,14 @@ def _storage_info(pid: Any) -> tuple[str, torch.dtype, int]:
     return key, dtype, count * dtype.itemsize
 
 
-def _read_archive(archive: zipfile.ZipFile) -> Any:
+def _read_archive(archive: zipfile.ZipFile, path: Path) -> Any:
     members = {info.filename: info for info in archive.infolist()}
     programs = [name for name in members if name.endswith("/data.pkl")]
     if len(programs) != 1:
         raise CheckpointError("this zip archive was not written by torch.save: it has no data.pkl")
     root = programs[0].removesuffix("data.pkl")
-    if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
-        raise CheckpointError(
-            "the archive is compressed, which torch.save never does: a small file could fill the memory"
-        )
+    if any(info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 for info in members.values()):
+        raise CheckpointError("the archive is compressed or encrypted, which torch.save never does: it is refused")
     if f"{root}byteorder" in members and archive.read(f"{root}byteorder").strip() != b"little":
         raise CheckpointError(
             "the checkpoint was written on a big-endian machine; save it again on a little-endian one"
@@ -124,11 +136,12 @@ def _read_archive(archive: zipfile.ZipFile) -> Any:
             raise CheckpointError(f"tensor storage {key!r} is missing or too short: the file is damaged")
 
         def read(start: int, length: int) -> bytes:
-            if start == 0 and length == info.file_size:
-                return archive.read(info)  # checks the checksum
-            with archive.open(info) as member:
-                member.seek(start)
-                return member.read(length)
+            with _damage_named(path):
+                if start == 0 and length == info.file_size:
+                    return archive.read(info)  # checks the checksum
+                with archive.open(info) as member:
+                    member.seek(start)
+                    return member.read(length)
 
         return Storage(key, dtype, num_bytes, read)
 

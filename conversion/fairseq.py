@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from accelerate import init_empty_weights
 
 from ..modeling.configuration_mert import MERTConfig
@@ -19,7 +18,7 @@ from .fairseq_config import FairseqSettings, config_from_fairseq, read_settings
 from .fairseq_keys import HEADS, Entry, drop_reason, identity_projection, key_table, model_class
 from .fairseq_origin import write_record
 from .lazy_tensor import LazyTensor
-from .self_check import ConversionReport, fixed_signal, save_and_check
+from .self_check import ConversionReport, run_backbone, save_and_check
 from .staging import staged_directory
 
 if TYPE_CHECKING:
@@ -76,14 +75,6 @@ def convert_fairseq_checkpoint(
         num_parameters=result.num_parameters,
         seconds=time.perf_counter() - started,
     )
-
-
-@torch.no_grad()
-def run_backbone(model: PreTrainedModel) -> torch.Tensor:
-    """Last hidden state of a MERT model on the fixed signal of about a second."""
-    config = model.config
-    samples = max(config.sample_rate, config.receptive_field + 8 * config.hop_length)
-    return model.base_model(fixed_signal(samples))[0]
 
 
 def _model_tensors(state: Mapping) -> dict[str, LazyTensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,7 +54,10 @@ class LazyTensor:
             raise CheckpointError(
                 f"the file ends inside tensor storage {self.storage.key!r}: it is truncated or damaged"
             )
-        flat = torch.frombuffer(bytearray(raw), dtype=self.dtype)
+        # Pages of their own go back to the system with the tensor; the heap would keep the memory of a whole model.
+        memory = mmap.mmap(-1, length)
+        memory.write(raw)
+        flat = torch.frombuffer(memory, dtype=self.dtype)
         return flat.as_strided(self.shape, self.stride).contiguous()
 
 

@@ -13,6 +13,7 @@ refuses such files as a whole, so the program is interpreted here, the one place
 
 from __future__ import annotations
 
+import _compat_pickle
 import pickle
 import struct
 from collections import OrderedDict
@@ -39,9 +40,8 @@ FORBIDDEN_MODULES = frozenset(
     "torch.multiprocessing torch.storage._load_from_bytes torch.utils.cpp_extension numpy.f2py numpy.distutils "
     "numpy.testing".split()
 )
-BUILTINS = ("builtins", "__builtin__")
 SAFE_BUILTINS = frozenset(
-    "set frozenset list dict tuple object int float bool str bytes bytearray complex slice range long unicode".split()
+    "set frozenset list dict tuple object int float bool str bytes bytearray complex slice range".split()
 )
 # Functions that genuine checkpoints call to rebuild values this project has no use for: the call is noted, not made.
 INERT_FUNCTIONS = frozenset(
@@ -127,10 +127,11 @@ def restricted_load(file: BoundedReader, persistent_load: Callable[[Any], Any] |
 def _refuse_forbidden(kind: Global) -> None:
     parts = str(kind).split(".")
     prefixes = {".".join(parts[: i + 1]) for i in range(len(parts))}
-    if prefixes & FORBIDDEN_MODULES or (kind.module in BUILTINS and kind.name not in SAFE_BUILTINS):
+    if prefixes & FORBIDDEN_MODULES or (kind.module == "builtins" and kind.name not in SAFE_BUILTINS):
+        known_as = f" (os.{kind.name})" if kind.module in ("posix", "nt") else ""
         raise UnsafeCheckpointError(
-            f"the checkpoint's pickle refers to {kind}, which could run code on this machine. Nothing was run and the "
-            "file is refused; get the checkpoint from a source you trust."
+            f"the checkpoint's pickle refers to {kind}{known_as}, which could run code on this machine. Nothing was "
+            "run and the file is refused; get the checkpoint from a source you trust."
         )
 
 
@@ -144,7 +145,7 @@ def _call(kind: Any, args: Any) -> Any:
         return CALLS[str(kind)](*args)
     is_class = kind.name.rpartition(".")[2].lstrip("_")[:1].isupper()
     is_rebuild = kind.module in ("torch._utils", "torch._tensor") and kind.name.startswith("_rebuild")
-    if is_class or is_rebuild or kind.module in BUILTINS or str(kind) in INERT_FUNCTIONS:
+    if is_class or is_rebuild or kind.module == "builtins" or str(kind) in INERT_FUNCTIONS:
         return Placeholder(kind, args)
     raise UnsafeCheckpointError(
         f"the checkpoint's pickle calls the function {kind}. It was not run and the file is refused; get the "
@@ -201,11 +202,10 @@ CALLS: dict[str, Callable] = {
     "collections.OrderedDict": _ordered_dict,
     "collections.defaultdict": lambda _factory=None, *args: _ordered_dict(*args),
     "copyreg._reconstructor": lambda kind, *_: _call(kind, ()),
-    "copy_reg._reconstructor": lambda kind, *_: _call(kind, ()),
     "copyreg.__newobj__": lambda kind, *args: _call(kind, args),
     "_codecs.encode": _latin1,
-    **{f"{module}.{make.__name__}": _container(make) for module in BUILTINS for make in (set, frozenset, list, tuple)},
-    **{f"{module}.dict": _ordered_dict for module in BUILTINS},
+    "builtins.dict": _ordered_dict,
+    **{f"builtins.{make.__name__}": _container(make) for make in (set, frozenset, list, tuple)},
 }
 
 
@@ -228,6 +228,9 @@ class _RestrictedUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
         return self._storage_of(pid)
 
     def find_class(self, module: str, name: str) -> Global:
+        if self.proto < 3:  # these protocols write the names of Python 2
+            renamed = (_compat_pickle.IMPORT_MAPPING.get(module, module), name)
+            module, name = _compat_pickle.NAME_MAPPING.get((module, name), renamed)
         kind = Global(module, name)
         _refuse_forbidden(kind)
         return kind
@@ -249,7 +252,8 @@ class _RestrictedUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
 
     def load_inst(self) -> None:
         module, name = (self.readline()[:-1].decode("ascii") for _ in range(2))
-        self.append(_call(self.find_class(module, name), tuple(self.pop_mark())))
+        args = tuple(self.pop_mark())
+        self.append(_call(self.find_class(module, name), args))
 
     def load_build(self) -> None:
         state = self.stack.pop()
@@ -302,7 +306,8 @@ class _RestrictedUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
         target.update(_checked_key(value) for value in values)
 
     def load_frozenset(self) -> None:
-        self.append(frozenset(_checked_key(value) for value in self.pop_mark()))
+        values = self.pop_mark()
+        self.append(frozenset(_checked_key(value) for value in values))
 
     def load_bytearray8(self) -> None:
         (size,) = struct.unpack("<Q", self.read(8))

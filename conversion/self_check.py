@@ -107,6 +107,13 @@ def save_and_check(
     return CheckResult(difference, scale, num_parameters)
 
 
+def run_backbone(model: PreTrainedModel) -> torch.Tensor:
+    """Last hidden state of a MERT model on the fixed signal of about a second."""
+    config = model.config
+    samples = max(config.sample_rate, config.receptive_field + 8 * config.hop_length)
+    return model.base_model(fixed_signal(samples))[0]
+
+
 def require_equal(pairs: Iterable[tuple[str, torch.Tensor, torch.Tensor]]) -> None:
     """Compares (name, converted tensor, reloaded tensor): what is written and read again must be the same.
 
@@ -131,8 +138,10 @@ def saved_pairs(tensors: dict[str, torch.Tensor], folder: Path) -> Iterator[tupl
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
-            seen.update(names)
-            yield from ((name, tensors[name], file.get_tensor(name)) for name in names if name in tensors)
+        seen.update(names)
+        for name in (name for name in names if name in tensors):
+            with safe_open(path, framework="pt") as file:  # opened anew, or every page that was read stays in memory
+                yield name, tensors[name], file.get_tensor(name)
     if seen != set(tensors):
         raise CheckpointError(f"the saved file holds other tensors than were converted: {sorted(seen ^ set(tensors))}")
 

@@ -1,0 +1,282 @@
+"""The authors' Hub checkpoints (pickled weights, old remote code) to ours: safetensors, our Hub files, same tensors."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from huggingface_hub import ModelCard, snapshot_download
+from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedModel
+
+from ..modeling import modeling_mert
+from ..modeling.configuration_mert import MERTConfig
+from ..modeling.feature_extraction_mert import MERTFeatureExtractor
+from .checkpoint_file import open_checkpoint, state_dict_of
+from .errors import CheckpointError
+from .self_check import ConversionReport, run_backbone, save_and_check
+from .staging import staged_directory
+
+logger = logging.getLogger(__name__)
+
+DOWNLOADED = ["*.json", "*.bin", "*.safetensors", "README.md"]
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+WEIGHT_NORM_NAMES = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+CQT_CONSTANTS = "feature_extractor_cqt."
+MASK_EMBEDDING = "masked_spec_embed"
+
+
+@dataclass(frozen=True)
+class SafetensorsEntry:
+    """A tensor of a safetensors file, with the surface of `LazyTensor`."""
+
+    file: Any
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.file.get_slice(self.name).get_shape())
+
+    def load(self) -> torch.Tensor:
+        return self.file.get_tensor(self.name)
+
+
+def convert_hub_checkpoint(
+    name_or_path: str | os.PathLike, output_dir: str | os.PathLike, revision: str | None = None
+) -> ConversionReport:
+    """Converts one of the authors' Hub checkpoints, or a folder laid out like them.
+
+    Pickled weights are read without running anything in them. Tensors are stored as float32.
+
+    Args:
+        name_or_path: a folder, or the id of a Hub repository, which is downloaded.
+        output_dir: a folder that does not exist or is empty. It appears whole or not at all.
+        revision: branch, tag or commit of the repository.
+
+    Returns:
+        The report of the conversion and its self-check.
+
+    Raises:
+        FileNotFoundError: neither a folder nor a repository that can be downloaded.
+        FileExistsError: `output_dir` holds something.
+        CheckpointError: another kind of model, damaged weights, or weights that do not fit config.json.
+    """
+    started = time.perf_counter()
+    source = _find(name_or_path, revision)
+    config, extractor = read_configuration(source)
+    added = {} if (source / "preprocessor_config.json").is_file() else {"preprocessor_config.json": "defaults"}
+    with open_weights(source) as tensors, staged_directory(output_dir) as folder:
+        model_class = _model_class(config)
+        dropped = {name: "constant CQT kernels, no parameters" for name in tensors if CQT_CONSTANTS in name}
+        named = {_our_name(name): tensor for name, tensor in tensors.items() if name not in dropped}
+        added |= _account_for(named, model_class, config)
+        result = save_and_check(
+            lambda: _build(named, model_class, config),
+            lambda model: _save(model, extractor, folder, _card_facts(name_or_path, source, Path(output_dir).name)),
+            run_backbone,
+            folder,
+        )
+    return ConversionReport(
+        source=str(name_or_path),
+        output=str(output_dir),
+        mapped=len(named),
+        dropped=dropped,
+        added=added,
+        largest_difference=result.largest_difference,
+        output_scale=result.output_scale,
+        num_parameters=result.num_parameters,
+        seconds=time.perf_counter() - started,
+    )
+
+
+@contextmanager
+def open_weights(folder: Path) -> Iterator[dict]:
+    """The tensors of a checkpoint folder by name, each with `shape` and `load()`, from safetensors or pickled files.
+
+    Raises:
+        CheckpointError: no weights, or damaged ones.
+    """
+    with ExitStack() as stack:
+        tensors: dict = {}
+        for path in weight_files(folder):
+            if path.suffix == ".safetensors":
+                try:
+                    file = stack.enter_context(safe_open(path, framework="pt"))
+                except SafetensorError as error:
+                    raise CheckpointError(f"{path} is truncated or damaged ({error}); download it again.") from error
+                tensors |= {name: SafetensorsEntry(file, name) for name in file.keys()}
+            else:
+                tensors |= state_dict_of(stack.enter_context(open_checkpoint(path)))
+        yield tensors
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a folder's weights, shards included; safetensors first, as transformers looks for them.
+
+    Raises:
+        CheckpointError: there are none, or the index names files that are not there.
+    """
+    found = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if found is None:
+        raise CheckpointError(f"{folder} holds no weights; expected one of {', '.join(WEIGHT_FILES)}.")
+    if found.suffix != ".json":
+        return [found]
+    index = read_json(found).get("weight_map")
+    names = sorted({str(name) for name in index.values()}) if isinstance(index, dict) else []
+    missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+    if missing or not names:
+        raise CheckpointError(f"{found} names shards that are not in the folder: {', '.join(missing[:5]) or 'none'}.")
+    return [folder / name for name in names]
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object from a file.
+
+    Raises:
+        CheckpointError: the file is missing, or holds no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing: this is no folder of a Hub checkpoint.") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is no valid JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds no JSON object.")
+    return value
+
+
+def read_configuration(folder: Path) -> tuple[MERTConfig, MERTFeatureExtractor]:
+    """Model and feature extractor settings of a folder; the extractor has its defaults where none are stored.
+
+    Raises:
+        CheckpointError: another kind of model, invalid values, or two sampling rates.
+    """
+    fields = read_json(folder / "config.json")
+    kind = fields.get("model_type")
+    if kind == "data2vec-audio":
+        raise CheckpointError(f"{folder} is a Data2VecAudioModel (music2vec): it needs no conversion, use it as it is.")
+    if kind != MERTConfig.model_type:
+        raise CheckpointError(
+            f"{folder} holds a model of type {kind!r}; only {MERTConfig.model_type!r} is converted here."
+        )
+    path = folder / "preprocessor_config.json"
+    stored = read_json(path) if path.is_file() else {}
+    fields.setdefault("sample_rate", stored.get("sampling_rate", 24000))
+    try:
+        config = MERTConfig.from_dict(fields)
+        known = {
+            name: stored[name] for name in ("do_normalize", "padding_value", "return_attention_mask") if name in stored
+        }
+        extractor = MERTFeatureExtractor(sampling_rate=stored.get("sampling_rate", config.sample_rate), **known)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"the settings in {folder} are not valid: {error}") from error
+    if extractor.sampling_rate != config.sample_rate:
+        raise CheckpointError(
+            f"{folder}: config.json says {config.sample_rate} Hz, preprocessor_config.json {extractor.sampling_rate} "
+            "Hz; correct the wrong one."
+        )
+    return config, extractor
+
+
+def _find(name_or_path: str | os.PathLike, revision: str | None) -> Path:
+    if Path(name_or_path).is_dir():
+        return Path(name_or_path)
+    return Path(snapshot_download(str(name_or_path), revision=revision, allow_patterns=DOWNLOADED))
+
+
+def _model_class(config: MERTConfig) -> type[PreTrainedModel]:
+    name = (config.architectures or ["MERTModel"])[0]
+    model_class = getattr(modeling_mert, name, None) if name in modeling_mert.__all__ else None
+    if not isinstance(model_class, type) or not issubclass(model_class, PreTrainedModel):
+        raise CheckpointError(f"config.json names the class {name!r}, which mert_hf does not have.")
+    return model_class
+
+
+def _our_name(name: str) -> str:
+    for theirs, ours in WEIGHT_NORM_NAMES.items():
+        name = name.removesuffix(theirs) + ours if name.endswith(theirs) else name
+    return name
+
+
+def _empty_model(model_class: type[PreTrainedModel], config: MERTConfig) -> PreTrainedModel:
+    with init_empty_weights(include_buffers=False):
+        return model_class(config)
+
+
+def _account_for(tensors: dict, model_class: type[PreTrainedModel], config: MERTConfig) -> dict[str, str]:
+    """Weights that the authors' code stores only where the configuration masks; any other difference is an error."""
+    expected = {name: tuple(t.shape) for name, t in _empty_model(model_class, config).state_dict().items()}
+    masks = config.mask_time_prob or config.mask_feature_prob
+    missing = [name for name in expected if name not in tensors]
+    added = [] if masks else [name for name in missing if name.endswith(MASK_EMBEDDING)]
+    faults = {
+        "missing": [name for name in missing if name not in added],
+        "unknown": [name for name in tensors if name not in expected],
+        "of another shape": [
+            f"{name} {tensors[name].shape}, by config.json {shape}"
+            for name, shape in expected.items()
+            if name in tensors and tuple(tensors[name].shape) != shape
+        ],
+    }
+    told = [f"{len(names)} {kind}: {'; '.join(names[:5])}" for kind, names in faults.items() if names]
+    if told:
+        raise CheckpointError(f"the weights do not fit config.json. {'. '.join(told)}.")
+    return dict.fromkeys(added, "zeros: not stored by the authors' code where nothing is masked")
+
+
+def _build(tensors: dict, model_class: type[PreTrainedModel], config: MERTConfig) -> PreTrainedModel:
+    model = _empty_model(model_class, config)
+    weights = {name: tensor.load().float() for name, tensor in tensors.items()}
+    absent = {name: torch.zeros(t.shape) for name, t in model.state_dict().items() if name not in weights}
+    model.load_state_dict(weights | absent, strict=True, assign=True)
+    return model
+
+
+def _save(model: PreTrainedModel, extractor: MERTFeatureExtractor, folder: Path, facts: Any) -> None:
+    from ..hub import save_checkpoint
+
+    save_checkpoint(model, extractor, folder, card=facts)
+
+
+def _card_facts(name_or_path: str | os.PathLike, source: Path, model_name: str) -> Any:
+    from ..cards import CardFacts
+
+    is_folder = Path(name_or_path).is_dir()
+    origin = f"the folder `{source.name}`" if is_folder else f"[{name_or_path}](https://huggingface.co/{name_or_path})"
+    licence = _stated_licence(source)
+    unstated = "the origin states none; the authors' MERT-v1 checkpoints are under cc-by-nc-4.0."
+    return CardFacts(
+        model_name,
+        summary=f"MERT weights converted from {origin} by mert_hf; every tensor is the original's.",
+        base_model=None if is_folder else str(name_or_path),
+        licence=licence,
+        licence_note="the licence of the origin, kept." if licence else unstated,
+        tags=("converted",),
+    )
+
+
+def _stated_licence(source: Path) -> str | None:
+    """The licence in the metadata of the origin's card."""
+    if not (source / "README.md").is_file():
+        return None
+    try:
+        stated = ModelCard.load(source / "README.md", ignore_metadata_errors=True).data.license
+    except (ValueError, TypeError, KeyError) as error:
+        logger.warning("the card of %s cannot be read (%s): its licence is not carried over", source, error)
+        return None
+    return str(stated) if stated else None
