@@ -1,4 +1,4 @@
-"""From clean crops to a batch of the pre-training model: label the clean clips, mix noise in, mask spans."""
+"""From clean clips to a batch of the pre-training model: crop, label the clean crops, mix noise in, mask spans."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.pretraining.dataset import AudioCrop, derive_seed
 from mert_hf.pretraining.masking import SpanMasking
-from mert_hf.pretraining.mixture import NoiseMixture
+from mert_hf.pretraining.mixture import NoiseMixture, draw_integer
 
 logger = logging.getLogger(__name__)
 
@@ -65,11 +65,12 @@ def teacher_device(teacher: Any) -> torch.device:
 
 @dataclass
 class DataCollatorForMERTPreTraining:
-    """Makes pre-training batches of clean clips: labels the clean clips, mixes noise in, masks spans.
+    """Makes pre-training batches of clean clips: crops, labels the clean crops, mixes noise in, masks spans.
 
     Works with the stock `Trainer` and any number of data workers as long as the teachers sit on the CPU or labels are
     cached. Random draws come from each clip's seed (`AudioCropDataset` gives one), so that a batch does not depend on
-    the worker that makes it; clips without one take their draws from a generator seeded per worker and epoch.
+    the worker that makes it and a resumed run makes the same; clips without a seed take their draws from a generator
+    seeded per worker and epoch.
 
     Args:
         feature_extractor: pads, and normalises the mixed clips where its `do_normalize` says so.
@@ -81,6 +82,8 @@ class DataCollatorForMERTPreTraining:
         label_cache: codes made beforehand for whole files, in place of the acoustic teacher.
         labels_on_device: leave the clean clips in the batch; `MERTTrainer` has `add_targets` called on the device of
             the model, while data workers decode the next batch. Needed for teachers on a GPU with data workers.
+        crop_length: samples to which longer clips are cut at a random place, a whole number of hops from their start.
+            None for clips that are crops already, as those of `AudioCropDataset`, which reads no more than it needs.
         seed: of the draws for clips without a seed of their own.
 
     Raises:
@@ -95,12 +98,17 @@ class DataCollatorForMERTPreTraining:
     masking: SpanMasking = field(default_factory=SpanMasking)
     label_cache: Any = None
     labels_on_device: bool = False
+    crop_length: int | None = None
     seed: int = 0
 
     def __post_init__(self):
         self._process = os.getpid()
         self._generator: tuple[int, torch.Generator] | None = None
         self._reader = MERTFeatureExtractor(sampling_rate=self.config.sample_rate, do_normalize=False)
+        if self.crop_length is not None and self.config.num_frames(self.crop_length) < 1:
+            raise ValueError(
+                f"crop_length={self.crop_length} samples is too short: a frame takes {self.config.receptive_field}."
+            )
         check_rates(self.config, self.feature_extractor, [self.acoustic_teacher, self.musical_teacher])
         check_targets(self.config, self.acoustic_teacher, self.label_cache, self.musical_teacher)
 
@@ -129,7 +137,7 @@ class DataCollatorForMERTPreTraining:
         """
         if not features:
             raise ValueError("A batch needs at least one clip.")
-        crops = [self._as_crop(feature) for feature in features]
+        crops = [self._cut(self._as_crop(feature)) for feature in features]
         clean = torch.nn.utils.rnn.pad_sequence([crop.waveform for crop in crops], batch_first=True)
         lengths = torch.tensor([len(crop.waveform) for crop in crops])
         frame_lengths = self._frame_lengths(lengths)
@@ -186,6 +194,16 @@ class DataCollatorForMERTPreTraining:
         clip = self._reader([find_clip(feature)], sampling_rate=self.config.sample_rate)["input_values"][0]
         seed = int(torch.randint(2**62, (), generator=self._own_generator()))
         return AudioCrop(torch.from_numpy(np.asarray(clip)), source="", offset=0, seed=seed)
+
+    def _cut(self, crop: AudioCrop) -> AudioCrop:
+        """A random part of `crop_length` samples of a longer clip."""
+        room = len(crop.waveform) - (self.crop_length or len(crop.waveform))
+        if room <= 0:
+            return crop
+        generator = torch.Generator().manual_seed(derive_seed(crop.seed, 3))
+        start = draw_integer(0, room // self.config.hop_length, generator) * self.config.hop_length
+        waveform = crop.waveform[start : start + self.crop_length]
+        return replace(crop, waveform=waveform, offset=crop.offset + start)
 
     def _own_generator(self) -> torch.Generator:
         """The generator of this worker and epoch, for clips without a seed."""

@@ -245,6 +245,22 @@ def test_targets_that_do_not_fit_are_refused():
         make_collator(acoustic_teacher=Unknown())(crops([RATE]))
 
 
+def test_long_clips_are_cut_at_random_on_the_frame_grid():
+    clip = torch.arange(3.0 * RATE)
+    collator = make_collator(mixture=None, crop_length=RATE)
+    starts = [int(collator([clip])["input_values"][0, 0]) for _ in range(40)]
+    assert all(start % 40 == 0 for start in starts) and len(set(starts)) > 20
+    assert min(starts) < RATE / 2 and max(starts) > 1.5 * RATE
+    batch = collator([AudioCrop(clip, "a", 400, seed=7), AudioCrop(clip[:1500], "b", 0, seed=8)])
+    assert batch["attention_mask"].sum(dim=1).tolist() == [RATE, 1500]
+    start = int(batch["input_values"][0, 0])
+    assert batch.crops == [("a", 400 + start), ("b", 0)]
+    again = make_collator(mixture=None, crop_length=RATE)([AudioCrop(clip, "a", 400, seed=7)])
+    assert int(again["input_values"][0, 0]) == start
+    with pytest.raises(ValueError, match="crop_length=20 samples is too short: a frame takes 45"):
+        make_collator(crop_length=20)
+
+
 def test_an_empty_batch_is_refused():
     with pytest.raises(ValueError, match="at least one clip"):
         make_collator()([])
