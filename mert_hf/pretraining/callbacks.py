@@ -74,7 +74,8 @@ class NonFiniteLossCallback(TrainerCallback):
         finite = torch.stack([batch.loss.float() for batch in seen]).isfinite().all() if seen else torch.tensor(True)
         if not args.fp16:
             finite = finite & gradients_are_finite(model).to(finite.device)
-        if finite:
+        # All processes stop on the same step: one alone would leave the others waiting for it.
+        if not any_process(not finite, args.device):
             return
         report = describe_step(state.global_step, seen, model)
         path = Path(args.output_dir) / f"non_finite_step_{state.global_step}_rank_{args.process_index}.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 
 import pytest
@@ -12,8 +13,11 @@ import torch.multiprocessing
 from accelerate.state import AcceleratorState, GradientState
 from tiny_pretraining import RATE, losses_of, make_collator, make_trainer, tiny_config
 from torch.distributed.device_mesh import init_device_mesh
+from transformers import TrainerCallback
 
 from mert_hf.modeling.modeling_mert import MERTForPreTraining
+from mert_hf.pretraining.callbacks import NonFiniteLossError, SignalCallback
+from mert_hf.pretraining.run import last_complete_checkpoint
 
 
 def in_processes(function, number: int, *arguments) -> None:
@@ -61,6 +65,47 @@ def test_processes_and_accumulation_together(recordings, tmp_path, crop_length):
     train_and_write(0, recordings, tmp_path / "whole", {**arguments, "per_device_train_batch_size": 4})
     spread, whole = (json.loads((tmp_path / name / "losses.json").read_text()) for name in ("spread", "whole"))
     assert len(whole) == 3 and spread == pytest.approx(whole, rel=1e-5)
+
+
+def train_with_one_bad_rank(rank: int, folder, output_dir) -> None:
+    """Only rank 1 sees a loss that is not finite, and no gradient of it; every rank leaves its report."""
+    trainer = make_trainer(folder, output_dir, per_device_train_batch_size=2)
+    observe = trainer.non_finite_callback.observe
+    bad = torch.tensor(torch.inf if rank == 1 else 1.0)
+    trainer.non_finite_callback.observe = lambda loss, tensors, crops: observe(bad, tensors, crops)
+    with pytest.raises(NonFiniteLossError):
+        trainer.train()
+
+
+def test_all_processes_stop_together(recordings, tmp_path):
+    in_processes(train_with_one_bad_rank, 2, recordings, tmp_path)
+    reports = sorted(path.name for path in tmp_path.glob("non_finite_*.json"))
+    assert reports == ["non_finite_step_0_rank_0.json", "non_finite_step_0_rank_1.json"]
+
+
+def signal_one_rank(rank: int, folder, output_dir) -> None:
+    """SIGTERM reaches rank 1 alone."""
+    trainer = make_trainer(folder, output_dir, per_device_train_batch_size=2, max_steps=8)
+    callback = SignalCallback()
+    trainer.add_callback(callback)
+    if rank == 1:
+        trainer.add_callback(SignalAt(2))
+    trainer.train()
+    assert callback.stopped and trainer.state.global_step == 3
+
+
+class SignalAt(TrainerCallback):
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_to_one_process_stops_all_with_a_checkpoint(recordings, tmp_path):
+    in_processes(signal_one_rank, 2, recordings, tmp_path)
+    assert last_complete_checkpoint(tmp_path, world_size=2) == str(tmp_path / "checkpoint-3")
 
 
 def batch_of(rank: int, step: int):
