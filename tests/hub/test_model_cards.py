@@ -1,0 +1,49 @@
+"""The reviewed cards in model_cards/: readable, licensed, complete, their figures those of the MARBLE paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from mert_hf.evaluation.published import MODELS, PUBLISHED, SOURCE_URL
+
+CARDS = sorted((Path(__file__).resolve().parents[2] / "model_cards").glob("*.md"))
+AUTHORS = {"MERT-v0", "MERT-v0-public", "MERT-v1-95M", "MERT-v1-330M", "music2vec-v1"}
+SECTIONS = ("## How to use", "## Training", "## Evaluation", "## Limits", "## Licence", "## Citation")
+
+
+def test_every_known_checkpoint_has_a_card():
+    assert {path.stem for path in CARDS} >= AUTHORS
+
+
+@pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
+def test_cards_are_complete(path, hub):
+    card = ModelCard.load(path)
+    assert card.data.library_name == "transformers" and card.data.license and card.data.pipeline_tag
+    assert [section for section in SECTIONS if section not in card.text] == []
+    assert card.text.lstrip().startswith(f"# {path.stem}\n")
+    assert "{{" not in card.content.replace("{{MERT}", "") and "None" not in card.content
+    card.validate()  # the Hub's own check, here answered by the loopback Hub
+
+
+@pytest.mark.parametrize("name", sorted(AUTHORS))
+def test_the_authors_weights_keep_their_licence(name):
+    card = ModelCard.load(Path(CARDS[0]).parent / f"{name}.md")
+    assert card.data.license == "cc-by-nc-4.0" and card.data.base_model == f"m-a-p/{name}"
+
+
+@pytest.mark.parametrize("index", range(len(MODELS)), ids=MODELS)
+def test_figures_are_the_published_ones(index):
+    results = ModelCard.load(Path(CARDS[0]).parent / f"{MODELS[index]}.md").data.eval_results
+    figures = {(result.dataset_type, result.metric_type): result.metric_value for result in results}
+    expected = {(task, metric): v[index] for task, values in PUBLISHED.items() for metric, v in values.items()}
+    assert figures == expected
+    assert {result.source_url for result in results} == {SOURCE_URL}
+
+
+@pytest.mark.parametrize("name", ["MERT-v0", "MERT-v0-public", "music2vec-v1"])
+def test_nothing_unmeasured_is_in_a_model_index(name):
+    card = ModelCard.load(Path(CARDS[0]).parent / f"{name}.md")
+    assert card.data.eval_results is None and "Not measured here" in card.text
