@@ -157,6 +157,9 @@ def embed_dataset(
     """
     if store_dtype not in STORE_DTYPES:
         raise ValueError(f"store_dtype={store_dtype!r} must be one of {', '.join(STORE_DTYPES)}.")
+    for name, value in (("batch_size", batch_size), ("workers", workers)):
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1.")
     check_pooling(pooling)
     files = [str(path) for path in find_audio_files(paths)]
     state = _process_state(device)

@@ -30,10 +30,10 @@ def main() -> None:
         return
     peaks = []
     with tempfile.TemporaryDirectory() as folder:
-        for minutes in (1.0, arguments.minutes):
+        for minutes, hop in ((1.0, 5.0), (arguments.minutes, arguments.hop)):
             path = Path(folder) / f"{minutes:g}_minutes.flac"
             write_noise(path, minutes)
-            command = [sys.executable, __file__, "--file", str(path), "--hop", str(arguments.hop)]
+            command = [sys.executable, __file__, "--file", str(path), "--hop", str(hop)]
             command += ["--threads", str(arguments.threads)]
             began = time.perf_counter()
             printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -62,7 +62,7 @@ def embed(arguments: argparse.Namespace) -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0, help="length of the long recording")
-    parser.add_argument("--hop", type=float, default=5.0, help="seconds from window to window; more is quicker")
+    parser.add_argument("--hop", type=float, default=5.0, help="seconds between windows of the long one")
     parser.add_argument("--threads", type=int, default=0, help="of torch; its own choice if 0")
     parser.add_argument("--file", help="embed this file and print the peak of this process")
     return parser.parse_args()

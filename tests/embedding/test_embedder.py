@@ -1,0 +1,253 @@
+"""MERTEmbedder: shapes, times, layers, poolings, batch sizes, other encoders, errors."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    Data2VecAudioConfig,
+    Data2VecAudioModel,
+    HubertConfig,
+    HubertModel,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+)
+
+from mert_hf import MERTEmbedder, MERTFeatureExtractor, MERTModel, checkpoints
+from mert_hf.audio import AudioReadError, find_audio_files, read_audio
+from mert_hf.embedding import SpeedBar, resolve_dtype
+
+QUIET = {"show_progress_bar": False}
+TINY_ENCODER = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "conv_dim": [8] * 7,
+}
+POSITIONS = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+
+
+def test_one_recording(embedder, recordings):
+    result = embedder.encode(recordings[3], **QUIET)
+    assert result.shape == result.embeddings.shape == (3, 4, 32)
+    assert result.embeddings.dtype == np.float32
+    assert np.asarray(result) is result.embeddings
+    np.testing.assert_allclose(result.start, [0, 5, 10])
+    np.testing.assert_allclose(result.end, [5, 10, 12.3], atol=1e-4)
+    assert result.layers == (0, 1, 2, 3)
+    assert result.path == str(recordings[3])
+    assert result.frame_times is None
+
+
+def test_values_are_the_model_s(embedder, recordings):
+    samples = read_audio(recordings[0], 24000)
+    result = embedder.encode(recordings[0], **QUIET)
+    for index, part in enumerate((samples[:120000], samples[120000:])):
+        inputs = embedder.feature_extractor(part, sampling_rate=24000, return_tensors="pt")
+        with torch.no_grad():
+            states = embedder.model(**inputs, output_hidden_states=True).hidden_states
+        expected = torch.stack(states, dim=1)[0].mean(dim=1)
+        np.testing.assert_allclose(result.embeddings[index], expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "frames"])
+def test_batch_size_does_not_matter(embedder, recordings, pooling):
+    alone = [embedder.encode(path, batch_size=1, pooling=pooling, **QUIET) for path in recordings]
+    for batch_size in (2, 16):
+        together = embedder.encode(recordings, batch_size=batch_size, pooling=pooling, **QUIET)
+        for one, other in zip(alone, together, strict=True):
+            assert one.path == other.path
+            np.testing.assert_allclose(one.embeddings, other.embeddings, atol=1e-5)
+
+
+def test_frames(embedder, recordings):
+    result = embedder.encode(recordings[0], pooling="frames", layers=[1, 3], **QUIET)
+    mean = embedder.encode(recordings[0], layers=[1, 3], **QUIET)
+    assert result.shape == (374 + 112, 2, 32)
+    assert result.frame_times.shape == result.frame_windows.shape == (486,)
+    np.testing.assert_allclose(result.frame_times[[0, 1, 374]], [200 / 24000, 520 / 24000, 5 + 200 / 24000])
+    for window in (0, 1):
+        own = result.embeddings[result.frame_windows == window]
+        np.testing.assert_allclose(own.mean(axis=0), mean.embeddings[window], atol=1e-5)
+
+
+def test_layers(embedder, recordings):
+    everything = embedder.encode(recordings[2], **QUIET).embeddings
+    some = embedder.encode(recordings[2], layers=[-1, 0], **QUIET)
+    assert some.layers == (3, 0)
+    np.testing.assert_array_equal(some.embeddings, everything[:, [3, 0]])
+    one = embedder.encode(recordings[2], layers=-2, **QUIET)
+    assert (one.layers, one.shape) == ((2,), (1, 32))
+    np.testing.assert_array_equal(one.embeddings, everything[:, 2])
+    frames = embedder.encode(recordings[2], layers=2, pooling="frames", **QUIET)
+    assert frames.shape == (374, 32)
+
+
+def test_audio_in_memory(embedder, recordings):
+    samples = read_audio(recordings[0], 24000)
+    expected = embedder.encode(recordings[0], **QUIET)
+    stereo = np.stack([samples, samples])
+    for audio in (samples, torch.from_numpy(samples), stereo, {"array": samples, "sampling_rate": 24000}):
+        result = embedder.encode(audio, sampling_rate=24000, **QUIET)
+        assert result.path is None
+        np.testing.assert_allclose(result.embeddings, expected.embeddings, atol=1e-5)
+    several = embedder.encode([samples, stereo, recordings[0], recordings[0].open("rb")], sampling_rate=24000, **QUIET)
+    for result in several:
+        np.testing.assert_allclose(result.embeddings, expected.embeddings, atol=1e-5)
+    assert embedder.encode(io.BytesIO(recordings[0].read_bytes()), **QUIET).path == "<audio in memory>"
+    assert embedder.encode(samples[:24000], sampling_rate=48000, **QUIET).end.tolist() == [0.5]
+    assert embedder.encode(samples[:4000].tolist(), sampling_rate=24000, **QUIET).shape == (1, 4, 32)
+    assert embedder.encode([], **QUIET) == []
+
+
+def test_short_last_windows(embedder, music):
+    samples = music[: 24000 + 399]  # the last window is one sample short of a frame
+    result = embedder.encode(samples, window=1.0, sampling_rate=24000, **QUIET)
+    assert result.end.tolist() == [1.0]
+    assert embedder.encode(music[: 24000 + 400], window=1.0, sampling_rate=24000, **QUIET).shape[0] == 2
+    assert embedder.encode(music[:36000], window=1.0, min_window=0.6, sampling_rate=24000, **QUIET).shape[0] == 1
+    assert embedder.encode(music[:400], min_window=0.6, sampling_rate=24000, **QUIET).shape[0] == 1
+
+
+def test_hop_and_whole_recordings(embedder, recordings):
+    overlapping = embedder.encode(recordings[0], window=3.0, hop=1.5, **QUIET)
+    np.testing.assert_allclose(overlapping.start, [0, 1.5, 3, 4.5])
+    whole = embedder.encode(recordings[0], window=None, **QUIET)
+    assert (whole.shape[0], whole.end[0]) == (1, 6.5)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        HubertModel(HubertConfig(**TINY_ENCODER, **POSITIONS)),
+        Wav2Vec2Model(Wav2Vec2Config(**TINY_ENCODER, **POSITIONS, feat_extract_norm="layer")),
+        Data2VecAudioModel(
+            Data2VecAudioConfig(**TINY_ENCODER, num_conv_pos_embeddings=2, num_conv_pos_embedding_groups=2)
+        ),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_other_encoders(model, recordings, tmp_path):
+    model.save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(tmp_path)
+    embedder = MERTEmbedder.from_pretrained(tmp_path, device="cpu")
+    together = embedder.encode(recordings, batch_size=16, **QUIET)
+    assert [result.shape for result in together] == [(count, 3, 32) for count in (2, 1, 1, 3, 1)]
+    for path, result in zip(recordings, together, strict=True):
+        alone = embedder.encode(path, batch_size=1, **QUIET)
+        np.testing.assert_allclose(alone.embeddings, result.embeddings, atol=1e-5)
+
+
+def test_bfloat16_is_near_float32(tiny_checkpoint, embedder, recordings):
+    low = MERTEmbedder.from_pretrained(tiny_checkpoint, device="cpu", dtype="bfloat16")
+    assert low.model.dtype == torch.bfloat16
+    result = low.encode(recordings[2], **QUIET)
+    assert result.embeddings.dtype == np.float32
+    np.testing.assert_allclose(result.embeddings, embedder.encode(recordings[2], **QUIET).embeddings, atol=0.1)
+
+
+def test_silence_embeds(embedder):
+    result = embedder.encode(np.zeros(48000, np.float32), sampling_rate=24000, **QUIET)
+    assert np.isfinite(result.embeddings).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layers": 4}, "layer 4 does not exist: MERTModel has 4, from 0"),
+        ({"layers": [-5]}, "layer -5 does not exist"),
+        ({"layers": "last"}, "layers='last' must be \"all\""),
+        ({"layers": [1, -3]}, "each once"),
+        ({"layers": []}, "at least one layer"),
+        ({"pooling": "max"}, "pooling='max' must be one of mean, frames"),
+        ({"window": 0}, "window=0 must be"),
+        ({"hop": -1.0}, "hop=-1.0 must be"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({"workers": 0}, "workers=0 must be at least 1"),
+    ],
+)
+def test_arguments_out_of_range(embedder, music, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        embedder.encode(music, sampling_rate=24000, **arguments, **QUIET)
+
+
+def test_layers_of_another_type(embedder, music):
+    with pytest.raises(TypeError, match="layers="):
+        embedder.encode(music, layers=[1.5], sampling_rate=24000, **QUIET)
+    with pytest.raises(TypeError, match="layers="):
+        embedder.encode(music, layers=[True], sampling_rate=24000, **QUIET)
+
+
+def test_recordings_that_cannot_be_embedded(embedder, damaged, recordings):
+    messages = ["the file is empty", "not audio", "too short: 200 samples at 24000 Hz.*400", "NaN or infinite"]
+    for path, message in zip(damaged, messages, strict=True):
+        with pytest.raises(AudioReadError, match=f"{path.name}: .*{message}"):
+            embedder.encode([recordings[1], path], **QUIET)
+    with pytest.raises(AudioReadError, match="<audio in memory>: too short: 399 samples"):
+        embedder.encode(np.zeros(399, np.float32), sampling_rate=24000, **QUIET)
+    with pytest.raises(ValueError, match="NaN"):
+        embedder.encode(np.full(4000, np.nan, np.float32), sampling_rate=24000, **QUIET)
+
+
+def test_overflow_is_an_error(tiny_config, music):
+    model = MERTModel(tiny_config())
+    with torch.no_grad():
+        model.encoder.layers[0].final_layer_norm.weight.fill_(float("inf"))
+    with pytest.raises(ValueError, match=r"NaN or infinite embeddings in torch\.float32"):
+        MERTEmbedder(model, MERTFeatureExtractor()).encode(music, sampling_rate=24000, **QUIET)
+
+
+def test_rates_that_disagree(tiny_config):
+    with pytest.raises(ValueError, match="The model was made for 24000 Hz, its feature extractor gives 16000 Hz"):
+        MERTEmbedder(MERTModel(tiny_config()), MERTFeatureExtractor(sampling_rate=16000))
+
+
+def test_missing_weights_of_other_encoders_are_an_error(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    HubertModel(HubertConfig(**TINY_ENCODER, **POSITIONS)).save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["encoder.layers.1.attention.k_proj.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="are missing or of another shape: encoder.layers.1.attention.k_proj.weight"):
+        MERTEmbedder.from_pretrained(tmp_path)
+
+
+def test_dtypes():
+    assert resolve_dtype("float16") is torch.float16
+    with pytest.raises(ValueError, match="dtype='int8' must be one of float32, float16, bfloat16"):
+        resolve_dtype("int8")
+
+
+def test_shipped_names_resolve(monkeypatch, tmp_path):
+    monkeypatch.setattr(checkpoints, "__file__", str(tmp_path / "__init__.py"))
+    assert checkpoints.resolve_checkpoint("m-a-p/MERT-v1-95M") == "m-a-p/MERT-v1-95M"
+    with pytest.raises(ValueError, match="'mert-nano' is not part of this installation"):
+        checkpoints.resolve_checkpoint("mert-nano")
+    (tmp_path / "mert-nano").mkdir()
+    (tmp_path / "mert-nano" / "config.json").touch()
+    assert checkpoints.resolve_checkpoint("mert-nano") == str(tmp_path / "mert-nano")
+
+
+def test_progress_counts_overlapping_windows_once(embedder, recordings, capsys):
+    with SpeedBar(None, disable=True) as bar:
+        for index, window in enumerate([*embedder.windows(recordings[0], 3.0, 1.0), *embedder.windows(recordings[1])]):
+            bar.advance("a" if index < 5 else "b", window)
+    assert bar.seconds == pytest.approx(6.5 + 0.4)
+    embedder.encode(recordings[:2])
+    assert "x real time" in capsys.readouterr().err
+
+
+def test_real_recordings_embed(embedder, shared_dir):
+    files = [path for path in find_audio_files(shared_dir / "audio") if path.parent.name != "damaged"]
+    files.append(shared_dir / "audio" / "damaged" / "silence.wav")
+    results = embedder.encode(files, **QUIET)
+    for path, result in zip(files, results, strict=True):
+        assert np.isfinite(result.embeddings).all()
+        assert result.end[-1] == pytest.approx(len(read_audio(path, 24000)) / 24000)

@@ -1,0 +1,101 @@
+"""Separate processes: killed in the middle of a run, and sharing one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from sounds import sweep, write
+
+from mert_hf.embedding_dataset import embed_dataset
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def write_clips(folder: Path, count: int) -> None:
+    folder.mkdir()
+    samples = sweep(12.0, 16000, channels=1)
+    lengths = np.random.default_rng(0).integers(3000, len(samples), count)
+    for index, length in enumerate(lengths):
+        write(folder / f"{index:03d}.flac", samples[:length], 16000, "FLAC")
+    (folder / "050.flac").write_text("no music")
+
+
+def start(clips: Path, out: Path, model: Path, launcher=(sys.executable, "-m")) -> subprocess.Popen:
+    """The command in a process of its own, with the settings of `finish`."""
+    command = [*launcher, "mert_hf.cli", "embed", str(clips), "--output", str(out), "--model", str(model)]
+    command += ["--device", "cpu", "--batch-size", "4", "--window", "2"]
+    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(clips: Path, out: Path, model: Path) -> None:
+    summary = embed_dataset([clips], out, model, device="cpu", batch_size=4, window=2.0, show_progress_bar=False)
+    assert [Path(file.path).name for file in summary.failed] == ["050.flac"]
+
+
+def rows(folder: Path, cache: Path) -> dict[str, np.ndarray]:
+    data = datasets.load_dataset(str(folder), split="train", cache_dir=str(cache))
+    return data.with_format("numpy")[:]
+
+
+def kill_when_shards_are_done(process: subprocess.Popen, out: Path, shards: int) -> int:
+    """Kills the process, as nothing can be caught, once so many shards are there; returns how many are."""
+    while len(list(out.glob("train-*.parquet"))) < shards:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    process.communicate()
+    return len(list(out.glob("train-*.parquet")))
+
+
+def assert_killed_run_continues(tmp_path: Path, model: Path, count: int, kills: int) -> None:
+    write_clips(tmp_path / "clips", count)
+    finish(tmp_path / "clips", tmp_path / "whole", model)
+    planned = len(list((tmp_path / "whole").glob("train-*.parquet")))
+    done = 0
+    for _ in range(kills):
+        process = start(tmp_path / "clips", tmp_path / "out", model)
+        done = kill_when_shards_are_done(process, tmp_path / "out", done + 1)
+        assert done < planned, "the run was over before it was killed"
+    finish(tmp_path / "clips", tmp_path / "out", model)
+    one, two = rows(tmp_path / "out", tmp_path / "cache"), rows(tmp_path / "whole", tmp_path / "cache")
+    for name in two:
+        np.testing.assert_array_equal(one[name], two[name])
+    for name in ("errors.csv", "README.md", "embedding_run.json"):
+        assert (tmp_path / "out" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    assert sorted(os.listdir(tmp_path / "out")) == sorted(os.listdir(tmp_path / "whole"))
+
+
+def test_a_killed_run_continues(tmp_path, tiny_checkpoint):
+    assert_killed_run_continues(tmp_path, tiny_checkpoint, count=60, kills=1)
+
+
+@pytest.mark.slow
+def test_a_run_of_200_files_killed_three_times(tmp_path, tiny_checkpoint):
+    assert_killed_run_continues(tmp_path, tiny_checkpoint, count=200, kills=3)
+
+
+@pytest.mark.slow
+def test_processes_share_a_run(tmp_path, tiny_checkpoint):
+    write_clips(tmp_path / "clips", 60)
+    finish(tmp_path / "clips", tmp_path / "alone", tiny_checkpoint)
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
+    shared = start(tmp_path / "clips", tmp_path / "shared", tiny_checkpoint, launcher)
+    output, errors = shared.communicate()
+    assert shared.returncode == 1, errors
+    assert output.count("59 of 60 files") == 1  # one process speaks for all
+    one, two = rows(tmp_path / "shared", tmp_path / "cache"), rows(tmp_path / "alone", tmp_path / "cache")
+    order = np.lexsort((one["layer"], one["start"], one["path"]))
+    expected = np.lexsort((two["layer"], two["start"], two["path"]))
+    for name in ("path", "start", "end", "layer"):
+        np.testing.assert_array_equal(one[name][order], two[name][expected])
+    np.testing.assert_allclose(one["embedding"][order], two["embedding"][expected], atol=1e-5)
+    assert (tmp_path / "shared" / "errors.csv").read_text() == (tmp_path / "alone" / "errors.csv").read_text()

@@ -1,0 +1,19 @@
+"""Memory does not grow with the recording."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "bench_embedding_memory.py"
+
+
+@pytest.mark.slow
+def test_an_hour_takes_the_memory_of_a_minute():
+    """With the 95M configuration, within 1.5 GB. A window a minute: the hour is decoded whole, and batches are full."""
+    command = [sys.executable, str(BENCHMARK), "--minutes", "60", "--hop", "60"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert float(output.split("difference:")[1].split()[0]) < 1.5, output
