@@ -57,9 +57,8 @@ def test_two_processes_equal_one_with_twice_the_batch(recordings, tmp_path):
     assert tiny_config().layerdrop > 0
 
 
-@pytest.mark.parametrize("crop_length", [RATE, 5 * RATE], ids=["even", "padded"])
-def test_processes_and_accumulation_together(recordings, tmp_path, crop_length):
-    arguments = {"max_steps": 3, "model_fields": {"layerdrop": 0.0}, "crop_length": crop_length}
+def test_processes_accumulation_and_padding_together(recordings, tmp_path):
+    arguments = {"max_steps": 3, "model_fields": {"layerdrop": 0.0}, "crop_length": 5 * RATE}
     spread = {**arguments, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
     in_processes(train_and_write, 2, recordings, tmp_path / "spread", spread)
     train_and_write(0, recordings, tmp_path / "whole", {**arguments, "per_device_train_batch_size": 4})

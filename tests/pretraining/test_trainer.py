@@ -39,7 +39,7 @@ def test_losses_fall_and_every_part_is_logged(recordings, tmp_path):
 @pytest.mark.parametrize("crop_seconds", [1, 5], ids=["even", "padded"])
 def test_accumulated_batches_equal_one_large_batch(recordings, tmp_path, crop_seconds):
     results = []
-    for accumulation, size in ((1, 4), (2, 2), (4, 1)):
+    for accumulation, size in ((1, 4), (4, 1)):
         trainer = make_trainer(
             recordings,
             tmp_path,
@@ -51,10 +51,10 @@ def test_accumulated_batches_equal_one_large_batch(recordings, tmp_path, crop_se
         )
         trainer.train()
         results.append(trainer)
-    for other in results[1:]:
-        assert losses_of(other) == pytest.approx(losses_of(results[0]), rel=1e-5)
-        for one, two in zip(results[0].model.parameters(), other.model.parameters(), strict=True):
-            torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5)
+    whole, accumulated = results
+    assert losses_of(accumulated) == pytest.approx(losses_of(whole), rel=1e-5)
+    for one, two in zip(whole.model.parameters(), accumulated.model.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5)
 
 
 class KillAt(TrainerCallback):
@@ -115,8 +115,7 @@ def test_crops_change_from_epoch_to_epoch(recordings, tmp_path):
     assert len(seen[0] & seen[1]) < 16 and len(seen[1] & seen[2]) < 16
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("remove_unused_columns", [True, False])
+@pytest.mark.parametrize(("workers", "remove_unused_columns"), [(0, True), (2, True), (0, False)])
 def test_the_stock_trainer_works(recordings, tmp_path, workers, remove_unused_columns):
     torch.manual_seed(0)
     trainer = Trainer(
@@ -159,7 +158,7 @@ def test_evaluation_reports_every_part(recordings, tmp_path):
 def test_labels_made_on_the_device_give_the_same_losses(recordings, tmp_path):
     losses = []
     for on_device in (False, True):
-        trainer = make_trainer(recordings, tmp_path, collator=make_collator(labels_on_device=on_device))
+        trainer = make_trainer(recordings, tmp_path, collator=make_collator(labels_on_device=on_device), max_steps=2)
         trainer.train()
         losses.append(losses_of(trainer))
         assert "acoustic_teacher_x_real_time" in trainer.state.log_history[0]
