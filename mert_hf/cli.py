@@ -29,11 +29,6 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def common() -> None:
-    """MERT music models: embed, pre-train, fine-tune, evaluate, convert and push."""
-
-
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def pretrain(ctx: typer.Context) -> None:
     """Pre-train: `mert-hf pretrain CONFIG.yaml --train_data MUSIC --output_dir DIR`; --help lists all arguments."""
@@ -260,6 +255,63 @@ def report(
     from .evaluation.report import load_results, write_report
 
     typer.echo(write_report(load_results(results), output))
+
+
+@app.command()
+def doctor(
+    model: Annotated[
+        str | None, typer.Option(help="Checkpoint folder, downloaded Hub id, or fairseq checkpoint.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Folder of recordings, with or without metadata.csv.")] = None,
+) -> None:
+    """What is installed, what would go wrong, and how to mend it. Exit status 1 if anything would fail."""
+    from .doctor import diagnose, has_problem
+
+    findings = diagnose(model, data)
+    for finding in findings:
+        typer.echo(finding)
+    raise typer.Exit(int(has_problem(findings)))
+
+
+@app.command()
+def quickstart(
+    output: Annotated[str, typer.Option(help="Folder for scores, teachers, checkpoint and results page.")] = (
+        "outputs/quickstart"
+    ),
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Start from random weights, not from the shipped mert-nano.")
+    ] = False,
+    minutes: Annotated[float, typer.Option(help="Minutes of training.")] = 3.0,
+    steps: Annotated[int, typer.Option(help="Most updates.")] = 100_000,
+    num_scores: Annotated[int, typer.Option(help="Scores to read, of 1,467.")] = 400,
+    pretraining_excerpts: Annotated[int, typer.Option(help="Rendered excerpts of 10 s to train on.")] = 480,
+    probe_excerpts: Annotated[int, typer.Option(help="Rendered excerpts of 6 s to probe with.")] = 960,
+    train_data: Annotated[
+        list[str] | None, typer.Option(help="A further folder of recordings to train on; may be given again.")
+    ] = None,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    seed: Annotated[int, typer.Option(help="Seed of scores, training and teachers.")] = 0,
+    bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 arithmetic; faster on CPUs that have it.")] = False,
+) -> None:
+    """The whole story on real scores, offline, in minutes: render, teach, pre-train, probe, save, reload."""
+    from pathlib import Path
+
+    from .quickstart import QuickstartSettings, run_quickstart
+
+    settings = QuickstartSettings(
+        output=Path(output),
+        from_scratch=from_scratch,
+        minutes=minutes,
+        steps=steps,
+        num_scores=num_scores,
+        pretraining_excerpts=pretraining_excerpts,
+        probe_excerpts=probe_excerpts,
+        train_data=tuple(map(Path, train_data or ())),
+        learning_rate=learning_rate,
+        seed=seed,
+        bf16=bf16,
+    )
+    typer.echo(run_quickstart(settings))
 
 
 def main() -> None:
