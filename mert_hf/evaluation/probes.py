@@ -19,6 +19,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 ALL_LAYERS = "all"
 LEARNING_RATES = (5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2)
@@ -217,7 +218,8 @@ class _Stack:
         self.squares = {name: torch.zeros_like(value) for name, value in self.weights.items()}
         self.best = {name: value.clone() for name, value in self.weights.items()}
         self.rates = torch.tensor([probe.learning_rate for probe in probes], dtype=torch.float64)
-        self.steps = self.epoch = 0
+        self.steps = {name: torch.zeros(count, device=device) for name in names}
+        self.epoch = 0
         self.score = torch.full((count,), -math.inf, dtype=torch.float64)
         self.loss = torch.full((count,), math.inf, dtype=torch.float64)
         self.best_epoch, self.stalled, self.stalled_rate = (torch.zeros(count, dtype=torch.long) for _ in range(3))
@@ -237,22 +239,38 @@ class _Stack:
         return self._forward(features)
 
     def step(self, features: Tensor, targets: Tensor, mask: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
-        """One step of Adam (Kingma and Ba 2015, algorithm 1) with a learning rate for each probe."""
+        """One step of Adam with a learning rate for each probe."""
         for weight in self.weights.values():
             weight.requires_grad_(True)
         total = loss(self._forward(features, mask), targets).sum()
         gradients = torch.autograd.grad(total, list(self.weights.values()))
-        self.steps += 1
-        correction = math.sqrt(1 - ADAM_BETAS[1] ** self.steps)
-        rates = (self.rates * correction / (1 - ADAM_BETAS[0] ** self.steps)).to(features)
-        with torch.no_grad():
-            for (name, weight), gradient in zip(self.weights.items(), gradients, strict=True):
-                weight.requires_grad_(False)
-                mean = self.means[name].lerp_(gradient, 1 - ADAM_BETAS[0])
-                square = self.squares[name].mul_(ADAM_BETAS[1])
-                square.addcmul_(gradient, gradient, value=1 - ADAM_BETAS[1])
-                update = mean / square.sqrt().add_(ADAM_EPS * correction)
-                weight.addcmul_(update, rates.view(-1, *[1] * (weight.dim() - 1)), value=-1)
+        for weight in self.weights.values():
+            weight.requires_grad_(False)
+        gradients = [gradient.unbind(0) for gradient in gradients]
+        for rate in set(self.rates.tolist()):
+            chosen = (self.rates == rate).nonzero().flatten().tolist()
+            self._update([gradient[i] for i in chosen for gradient in gradients], chosen, rate)
+
+    def _update(self, gradients: list[Tensor], chosen: list[int], rate: float) -> None:
+        """Adam for the chosen probes: torch's fused kernel, which passes over the weights once."""
+        stores = (self.weights, self.means, self.squares, self.steps)
+        weights, means, squares, steps = ([store[name][i] for i in chosen for name in store] for store in stores)
+        adam(
+            weights,
+            gradients,
+            means,
+            squares,
+            [],
+            steps,
+            fused=True,
+            amsgrad=False,
+            beta1=ADAM_BETAS[0],
+            beta2=ADAM_BETAS[1],
+            lr=rate,
+            weight_decay=0.0,
+            eps=ADAM_EPS,
+            maximize=False,
+        )
 
     def note_epoch(self, scores: Tensor, losses: Tensor, settings: ProbeSettings) -> None:
         """Keeps the weights of probes that got better; lowers the learning rate of those on a plateau."""
@@ -287,7 +305,7 @@ class _Stack:
         ]
         kept = (~chosen).nonzero().flatten()
         self.probes = [self.probes[i] for i in kept.tolist()]
-        for store in (self.weights, self.means, self.squares, self.best):
+        for store in (self.weights, self.means, self.squares, self.steps, self.best):
             store.update({name: value[kept.to(value.device)] for name, value in store.items()})
         for name in ("rates", "score", "loss", "best_epoch", "stalled", "stalled_rate"):
             setattr(self, name, getattr(self, name)[kept])
