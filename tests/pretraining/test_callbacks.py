@@ -70,7 +70,7 @@ def test_a_non_finite_gradient_stops_too(recordings, tmp_path):
     trainer = make_trainer(recordings, tmp_path)
     trainer.model.cqt_head.bias.register_hook(lambda gradient: gradient * torch.nan)
     before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
-    with pytest.raises(NonFiniteLossError, match=r"loss \[5\.\d+\] or a gradient is not finite.*: gradient of"):
+    with pytest.raises(NonFiniteLossError, match=r"loss \[\d\.\d+\] or a gradient is not finite.*: gradient of"):
         trainer.train()
     assert all(torch.equal(one, two) for one, two in zip(before, trainer.model.parameters(), strict=True))
 
