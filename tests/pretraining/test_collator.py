@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import pickle
 
-import hypothesis
-import hypothesis.extra.numpy
 import numpy as np
 import pytest
 import torch
-from hypothesis import strategies
 from tiny_pretraining import RATE, BandTeacher, LoudnessTeacher, make_collator, make_dataset, tiny_config
 from torch.utils.data import DataLoader
 
@@ -283,29 +280,3 @@ def test_bad_items_are_refused(item, message):
 def test_masking_settings_are_used():
     batch = make_collator(masking=SpanMasking(probability=0.0, length=1, min_masks=1))(crops([RATE] * 3))
     assert batch["mask_time_indices"].sum(dim=1).tolist() == [1, 1, 1]
-
-
-ARRAYS = hypothesis.extra.numpy.arrays(
-    dtype=strategies.sampled_from(["float32", "float64", "float16", "int16", "int32", "uint8", "int64", "bool", "U1"]),
-    shape=hypothesis.extra.numpy.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=300),
-)
-ITEMS = strategies.one_of(
-    ARRAYS,
-    ARRAYS.map(lambda array: {"input_values": array}),
-    ARRAYS.map(lambda array: {"audio": {"array": array, "sampling_rate": RATE}}),
-    strategies.sampled_from([None, "clip.wav", b"RIFF", 3.0, {}, {"audio": None}, [], object()]),
-)
-
-
-@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
-@hypothesis.given(items=strategies.lists(ITEMS, min_size=1, max_size=3))
-@hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
-def test_whatever_comes_gives_a_batch_or_a_documented_error(items):
-    collator = make_collator()
-    try:
-        batch = collator(items)
-    except (ValueError, TypeError) as error:
-        assert str(error)
-        return
-    assert len(batch["input_values"]) == len(items)
-    assert all(torch.isfinite(tensor.float()).all() for tensor in batch.values())
