@@ -15,6 +15,7 @@ import torch
 
 from .fairseq_config import FairseqSettings, recorded_sections
 from .fairseq_keys import HEADS
+from .json_file import read_json
 from .lazy_tensor import LazyTensor
 
 SETTINGS_FILE = "fairseq_config.json"
@@ -40,9 +41,25 @@ def write_record(
 
 
 def read_record(model_dir: Path) -> dict:
-    """What `write_record` wrote: "cfg", "dtypes", "split_projections"; empty for a model that was made here."""
+    """What `write_record` wrote: "cfg", "dtypes", "split_projections"; empty for a model that was made here.
+
+    Raises:
+        CheckpointError: the file was damaged since.
+    """
     path = model_dir / SETTINGS_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
+
+
+def recorded_normalize(model_dir: Path) -> bool | None:
+    """Whether the original was trained on normalised waveforms; None where nothing was recorded.
+
+    Raises:
+        CheckpointError: the record was damaged since.
+    """
+    value = read_record(model_dir)
+    for key in ("cfg", "task", "normalize"):
+        value = value.get(key) if isinstance(value, dict) else None
+    return None if value is None else bool(value)
 
 
 def read_constants(model_dir: Path) -> dict[str, torch.Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -23,6 +22,7 @@ from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from .checkpoint_file import open_checkpoint, state_dict_of
 from .errors import CheckpointError
+from .json_file import read_json
 from .self_check import ConversionReport, run_backbone, save_and_check
 from .staging import staged_directory
 
@@ -80,12 +80,11 @@ def convert_hub_checkpoint(
     config, extractor = read_configuration(source)
     added = {} if (source / "preprocessor_config.json").is_file() else {"preprocessor_config.json": "defaults"}
     with open_weights(source) as tensors, staged_directory(output_dir) as folder:
-        model_class = _model_class(config)
         dropped = {name: "constant CQT kernels, no parameters" for name in tensors if CQT_CONSTANTS in name}
-        named = {_our_name(name): tensor for name, tensor in tensors.items() if name not in dropped}
-        added |= _account_for(named, model_class, config)
+        named = {our_name(name): tensor for name, tensor in tensors.items() if name not in dropped}
+        added |= _account_for(named, config)
         result = save_and_check(
-            lambda: _build(named, model_class, config),
+            lambda: _build(named, config),
             lambda model: _save(model, extractor, folder, _card_facts(name_or_path, source, Path(output_dir).name)),
             run_backbone,
             folder,
@@ -143,23 +142,6 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def read_json(path: Path) -> dict:
-    """A JSON object from a file.
-
-    Raises:
-        CheckpointError: the file is missing, or holds no JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing: this is no folder of a Hub checkpoint.") from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is no valid JSON ({error}).") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds no JSON object.")
-    return value
-
-
 def read_configuration(folder: Path) -> tuple[MERTConfig, MERTFeatureExtractor]:
     """Model and feature extractor settings of a folder; the extractor has its defaults where none are stored.
 
@@ -207,40 +189,60 @@ def _model_class(config: MERTConfig) -> type[PreTrainedModel]:
     return model_class
 
 
-def _our_name(name: str) -> str:
+def our_name(name: str) -> str:
+    """The name of a weight with weight normalisation spelled as the authors do."""
     for theirs, ours in WEIGHT_NORM_NAMES.items():
         name = name.removesuffix(theirs) + ours if name.endswith(theirs) else name
     return name
 
 
-def _empty_model(model_class: type[PreTrainedModel], config: MERTConfig) -> PreTrainedModel:
+def _empty_model(config: MERTConfig) -> PreTrainedModel:
+    """The model that the configuration names, without memory for its parameters."""
     with init_empty_weights(include_buffers=False):
-        return model_class(config)
+        return _model_class(config)(config)
 
 
-def _account_for(tensors: dict, model_class: type[PreTrainedModel], config: MERTConfig) -> dict[str, str]:
-    """Weights that the authors' code stores only where the configuration masks; any other difference is an error."""
-    expected = {name: tuple(t.shape) for name, t in _empty_model(model_class, config).state_dict().items()}
+def compare_weights(tensors: dict, config: MERTConfig) -> tuple[dict[str, list[str]], list[str]]:
+    """Differences between tensors, under our names, and the weights of a configuration.
+
+    Args:
+        tensors: name -> anything with a `shape`.
+        config: the model's configuration; its `architectures` name the class.
+
+    Returns:
+        Names "missing", "unknown" and "of another shape", and the names that may be absent: the authors' code stores
+        the mask embedding only where the configuration masks.
+
+    Raises:
+        CheckpointError: the configuration names a class that mert_hf does not have.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in _empty_model(config).state_dict().items()}
     masks = config.mask_time_prob or config.mask_feature_prob
     missing = [name for name in expected if name not in tensors]
-    added = [] if masks else [name for name in missing if name.endswith(MASK_EMBEDDING)]
+    absent = [] if masks else [name for name in missing if name.endswith(MASK_EMBEDDING)]
     faults = {
-        "missing": [name for name in missing if name not in added],
+        "missing": [name for name in missing if name not in absent],
         "unknown": [name for name in tensors if name not in expected],
         "of another shape": [
-            f"{name} {tensors[name].shape}, by config.json {shape}"
+            f"{name} {tuple(tensors[name].shape)}, by config.json {shape}"
             for name, shape in expected.items()
             if name in tensors and tuple(tensors[name].shape) != shape
         ],
     }
+    return faults, absent
+
+
+def _account_for(tensors: dict, config: MERTConfig) -> dict[str, str]:
+    """Weights that are filled in, with the reason; any other difference is an error."""
+    faults, absent = compare_weights(tensors, config)
     told = [f"{len(names)} {kind}: {'; '.join(names[:5])}" for kind, names in faults.items() if names]
     if told:
         raise CheckpointError(f"the weights do not fit config.json. {'. '.join(told)}.")
-    return dict.fromkeys(added, "zeros: not stored by the authors' code where nothing is masked")
+    return dict.fromkeys(absent, "zeros: not stored by the authors' code where nothing is masked")
 
 
-def _build(tensors: dict, model_class: type[PreTrainedModel], config: MERTConfig) -> PreTrainedModel:
-    model = _empty_model(model_class, config)
+def _build(tensors: dict, config: MERTConfig) -> PreTrainedModel:
+    model = _empty_model(config)
     weights = {name: tensor.load().float() for name, tensor in tensors.items()}
     absent = {name: torch.zeros(t.shape) for name, t in model.state_dict().items() if name not in weights}
     model.load_state_dict(weights | absent, strict=True, assign=True)

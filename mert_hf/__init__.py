@@ -6,7 +6,11 @@ Importing the package registers MERT with transformers' Auto classes. Public nam
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .registration import MODEL_CLASSES, register_auto_classes, register_models
+from .broken_packages import hide_broken_torchaudio
+
+hide_broken_torchaudio()  # before transformers' audio modules are imported
+
+from .registration import MODEL_CLASSES, register_auto_classes, register_models  # noqa: E402
 
 __version__ = "0.1.0"
 
