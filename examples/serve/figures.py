@@ -1,0 +1,69 @@
+"""The pictures of the app, drawn by matplotlib without a display."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from mert_hf import CQTTeacher
+from mert_hf.audio import read_audio
+
+WAVEFORM_COLUMNS = 1200
+MAX_CQT_SECONDS = 30.0
+CQT_BINS_PER_OCTAVE = 48
+
+
+@lru_cache(maxsize=1)
+def constant_q() -> CQTTeacher:
+    """The CQT that MERT learns to predict: 336 bins from 32.7 Hz, 48 per octave, at 24 kHz."""
+    return CQTTeacher()
+
+
+def waveform(path: str) -> Figure:
+    """Lowest and highest sample of each of up to 1200 stretches of the recording."""
+    rate = 8000
+    audio = read_audio(path, rate)
+    edges = np.linspace(0, len(audio), min(WAVEFORM_COLUMNS, len(audio)) + 1).astype(int)
+    low, high = (reduce.reduceat(audio, edges[:-1]) for reduce in (np.minimum, np.maximum))
+    figure, axes = _canvas("Waveform", "seconds", "amplitude", height=2.2)
+    axes.fill_between(edges[:-1] / rate, low, high, linewidth=0.4)
+    axes.set_xlim(0, len(audio) / rate)
+    return figure
+
+
+def spectrum(path: str) -> Figure:
+    """Constant-Q magnitudes in dB of the first 30 seconds."""
+    teacher = constant_q()
+    audio = read_audio(path, teacher.sampling_rate, duration=MAX_CQT_SECONDS)
+    magnitudes = teacher(torch.from_numpy(audio)[None])[0].numpy()
+    decibels = 20 * np.log10(magnitudes / max(float(magnitudes.max()), 1e-10) + 1e-4)
+    octaves = magnitudes.shape[1] / CQT_BINS_PER_OCTAVE
+    figure, axes = _canvas(
+        "Constant-Q transform, what MERT learns to predict", "seconds", "octaves above C1", height=3.2
+    )
+    extent = (0, len(audio) / teacher.sampling_rate, 0, octaves)
+    image = axes.imshow(decibels.T, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-80, vmax=0)
+    figure.colorbar(image, ax=axes, label="dB")
+    return figure
+
+
+def layers(similarity: np.ndarray) -> Figure:
+    """A heat map of the similarity of all layers, (layers, layers) in [0, 1]."""
+    figure, axes = _canvas("Similarity of layers (linear CKA)", "layer, 0 is the encoder's input", "layer", height=4)
+    image = axes.imshow(similarity, origin="lower", cmap="viridis", vmin=0, vmax=1)
+    axes.set_xticks(range(0, len(similarity), 2))
+    axes.set_yticks(range(0, len(similarity), 2))
+    figure.colorbar(image, ax=axes)
+    return figure
+
+
+def _canvas(title: str, x_label: str, y_label: str, height: float) -> tuple[Figure, object]:
+    figure = Figure(figsize=(9, height), layout="constrained")  # not pyplot: it keeps every figure for ever
+    axes = figure.subplots()
+    axes.set_title(title)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    return figure, axes

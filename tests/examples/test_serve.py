@@ -1,0 +1,227 @@
+"""The Gradio app: what it computes, what it refuses, and the page itself in headless Chromium (slow)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+import soundfile
+from huggingface_hub import RepoCard
+from transformers import pipeline
+
+from mert_hf import MERTEmbedder
+from mert_hf.hub import save_checkpoint
+from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
+
+pytest.importorskip("gradio", reason="the app needs the extra 'serve'")
+
+SERVE = Path(__file__).resolve().parents[2] / "examples" / "serve"
+START_SECONDS, ANSWER_SECONDS = 180, 120
+
+
+@pytest.fixture(scope="module", autouse=True)
+def app_modules():
+    """The app's modules import each other as scripts in one folder do."""
+    sys.path.insert(0, str(SERVE))
+    yield
+    sys.path.remove(str(SERVE))
+    for name in ("app", "analysis", "figures"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def embedder(tiny_checkpoint: Path) -> MERTEmbedder:
+    return MERTEmbedder.from_pretrained(tiny_checkpoint, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory, tiny_checkpoint: Path) -> Path:
+    """A head with random weights for three labels."""
+    from mert_hf.modeling.modeling_mert import MERTForSequenceClassification
+
+    labels = {0: "calm", 1: "loud", 2: "strange"}
+    model = MERTForSequenceClassification.from_pretrained(tiny_checkpoint, id2label=labels, num_labels=3)
+    return save_checkpoint(model, MERTFeatureExtractor(), tmp_path_factory.mktemp("classifier"))
+
+
+def test_limits_name_the_size_and_the_length(tmp_path):
+    from analysis import Limits
+
+    soundfile.write(tmp_path / "long.wav", np.zeros(8000 * 3), 8000)
+    limits = Limits(seconds=2, megabytes=0.04)
+    with pytest.raises(ValueError, match="Choose a recording first"):
+        limits.check(None)
+    with pytest.raises(ValueError, match=r"This file has 0\.0 MB; at most 0\.04 MB are taken"):
+        limits.check(str(tmp_path / "long.wav"))
+    with pytest.raises(ValueError, match="This recording has 3 seconds; at most 2 are taken"):
+        Limits(seconds=2).check(str(tmp_path / "long.wav"))
+    assert Limits().check(str(tmp_path / "long.wav")) == 3.0
+
+
+def test_linear_cka_by_hand(generator):
+    from analysis import linear_cka
+
+    layer = np.random.default_rng(0).standard_normal((20, 4))
+    rotation = np.linalg.qr(np.random.default_rng(1).standard_normal((4, 4)))[0]
+    states = np.stack([layer, 3 * layer @ rotation + 1, np.ones((20, 4))], axis=1)
+    assert linear_cka(states) == pytest.approx(np.array([[1, 1, 0], [1, 1, 0], [0, 0, 0]]), abs=1e-9)
+    first, second = np.array([[1.0], [-1.0], [0.0], [0.0]]), np.array([[0.0], [0.0], [1.0], [-1.0]])
+    assert linear_cka(np.stack([first, second], axis=1)) == pytest.approx(np.eye(2), abs=1e-12)
+
+
+def test_a_recording_is_most_similar_to_itself(songs, embedder):
+    from analysis import Library, song_vector
+
+    library = Library.index(songs, embedder)
+    assert len(library.names) == 24
+    (name, similarity), *others = library.most_similar(song_vector(embedder, songs / "05.flac"))
+    assert (name, similarity) == ("05.flac", 1.0) and len(others) == 4
+    assert all(-1 <= value < 1 for _, value in others)
+
+
+def test_a_library_without_recordings_is_refused(tmp_path, embedder):
+    from analysis import Library
+
+    with pytest.raises(ValueError, match="no recordings|no audio"):
+        Library.index(tmp_path, embedder)
+
+
+def test_the_page_shows_everything_about_an_upload(songs, embedder, classifier):
+    from analysis import Library
+    from app import Demo, build
+
+    demo = Demo(embedder, pipeline("audio-classification", model=str(classifier)), Library.index(songs, embedder))
+    page = build(demo)
+    summary, file, scores, similar, *pictures = demo.analyse(str(songs / "03.flac"))
+    assert summary.endswith("1 windows x 3 layers x 32 dimensions.")
+    assert np.load(file).shape == (1, 3, 32)
+    assert set(scores) == {"calm", "loud", "strange"} and sum(scores.values()) == pytest.approx(1, abs=1e-5)
+    assert similar[0] == ("03.flac", 1.0) and len(pictures) == 3
+    assert len(page.fns) == 1
+    demo.results.cleanup()
+
+
+def test_refusals_reach_the_page_without_paths(songs, embedder, tmp_path):
+    import gradio
+    from app import Demo
+
+    (tmp_path / "notes.mp3").write_text("not music")
+    demo = Demo(embedder)
+    with pytest.raises(gradio.Error, match="notes.mp3: not audio") as caught:
+        demo.analyse(str(tmp_path / "notes.mp3"))
+    assert str(tmp_path) not in str(caught.value)
+    with pytest.raises(gradio.Error, match="Choose a recording first"):
+        demo.analyse(None)
+
+
+def test_the_readme_is_a_space():
+    header = RepoCard.load(SERVE / "README.md").data
+    assert header.sdk == "gradio" and (SERVE / header.app_file).is_file()
+    assert "mert_hf" in (SERVE / "requirements.txt").read_text()
+
+
+# In a browser
+
+
+@pytest.fixture
+def browser():
+    webdriver = pytest.importorskip("selenium.webdriver", reason="driving the browser needs selenium")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("chromium and chromedriver are not installed (Debian: chromium, chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,1600"):
+        options.add_argument(argument)
+    window = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield window
+    window.quit()
+
+
+@pytest.fixture
+def served(songs, tiny_checkpoint, classifier, tmp_path):
+    """The app as its one command starts it, limited to 30 seconds."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, str(SERVE / "app.py"), "--model", str(tiny_checkpoint), "--port", str(port)]
+    command += ["--classifier", str(classifier), "--library", str(songs), "--max-seconds", "30"]
+    environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(tmp_path / "uploads")}
+    log = tmp_path / "app.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=tmp_path)
+        try:
+            yield wait_for(f"http://127.0.0.1:{port}/", process, log)
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+def wait_for(address: str, process: subprocess.Popen, log: Path) -> str:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        try:
+            with urlopen(address, timeout=5):
+                return address
+        except (URLError, OSError):
+            time.sleep(0.5)
+    raise AssertionError(f"the app did not answer within {START_SECONDS} s:\n{log.read_text()}")
+
+
+def recording(tmp_path: Path, seconds: float) -> Path:
+    """A recording where the shared ones are missing."""
+    sound = 0.2 * np.sin(2 * np.pi * 330 * np.arange(int(seconds * 22050)) / 22050)
+    soundfile.write(tmp_path / "tone.flac", sound, 22050)
+    return tmp_path / "tone.flac"
+
+
+@pytest.mark.slow
+def test_upload_and_results_in_a_browser(browser, served, tmp_path):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    shared = Path(__file__).resolve().parents[3] / "shared" / "audio" / "orchestral_stereo_44k.flac"
+    upload = shared if shared.is_file() else recording(tmp_path, 6)
+    seconds = soundfile.info(upload).duration
+
+    def text(selector: str) -> str:
+        return "\n".join(element.text for element in browser.find_elements(By.CSS_SELECTOR, selector))
+
+    wait = WebDriverWait(browser, ANSWER_SECONDS)
+    browser.get(served)
+    wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "#recording input[type=file]"))
+    browser.find_element(By.CSS_SELECTOR, "#recording input[type=file]").send_keys(str(upload))
+    wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "#recording #waveform, #recording .waveform-container"))
+    browser.find_element(By.ID, "analyse").click()
+    wait.until(lambda _: f"{seconds:.1f} seconds" in text("#summary"))
+    wait.until(lambda b: len(b.find_elements(By.CSS_SELECTOR, "#waveform img, #spectrum img, #layers img")) == 3)
+    browser.save_screenshot(str(tmp_path / "page.png"))
+    assert "3 layers x 32 dimensions" in text("#summary")
+    assert all(name in text("#labels") for name in ("calm", "loud", "strange"))
+    assert ".flac" in text("#similar") and ".npy" in text("#embeddings")
+    for picture in browser.find_elements(By.CSS_SELECTOR, "#waveform img, #spectrum img, #layers img"):
+        assert browser.execute_script("return arguments[0].naturalWidth", picture) > 300
+
+
+@pytest.mark.slow
+def test_a_long_upload_is_refused_in_a_browser(browser, served, tmp_path):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    wait = WebDriverWait(browser, ANSWER_SECONDS)
+    browser.get(served)
+    wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "#recording input[type=file]"))
+    browser.find_element(By.CSS_SELECTOR, "#recording input[type=file]").send_keys(str(recording(tmp_path, 40)))
+    wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "#recording .waveform-container"))
+    browser.find_element(By.ID, "analyse").click()
+    wait.until(lambda b: "This recording has 40 seconds; at most 30 are taken" in b.page_source)
