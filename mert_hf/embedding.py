@@ -140,7 +140,7 @@ class MERTEmbedder:
 
     def encode(
         self,
-        recordings: Any,
+        paths_or_arrays: Any,
         layers: str | int | Sequence[int] = "all",
         pooling: str = "mean",
         window: float | None = 5.0,
@@ -154,9 +154,9 @@ class MERTEmbedder:
         """Embeds recordings; the result does not depend on the batch size.
 
         Args:
-            recordings: one or a list of: a path, a file object, or audio in memory as `MERTFeatureExtractor` takes it
-                (array or tensor (samples,) or (channels, samples), integer PCM, a dictionary with "array" and
-                "sampling_rate").
+            paths_or_arrays: one or a list of: a path, a file object, or audio in memory as `MERTFeatureExtractor`
+                takes it (array or tensor (samples,) or (channels, samples), integer PCM, a dictionary with "array"
+                and "sampling_rate").
             layers: "all", a layer or several. 0 is the encoder's input, -1 the last layer.
             pooling: "mean" over each window's frames, or "frames".
             window: seconds the model sees at a time; None takes each recording whole.
@@ -179,8 +179,8 @@ class MERTEmbedder:
         keep = self.resolve_layers(layers)
         check_pooling(pooling)
         check_window(self.sampling_rate, window, hop)
-        single = _is_single(recordings)
-        inputs = [recordings] if single else list(recordings)
+        single = _is_single(paths_or_arrays)
+        inputs = [paths_or_arrays] if single else list(paths_or_arrays)
         readers = [partial(self._windows_of, item, sampling_rate, window, hop, min_window) for item in inputs]
         parts: list[list[tuple[Window, np.ndarray]]] = [[] for _ in inputs]
         with SpeedBar(_total_seconds(inputs, show_progress_bar), disable=not show_progress_bar) as bar:

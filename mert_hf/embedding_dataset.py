@@ -26,6 +26,7 @@ from .embedding_shards import (
     FailedFile,
     ShardWriter,
     embedding_schema,
+    printable,
     read_summary,
     shard_path,
 )
@@ -101,7 +102,7 @@ class RunSummary:
             lines += [f"  {file.path}: {file.error}" for file in self.failed[:SHOWN_FAILURES]]
         if len(self.failed) > SHOWN_FAILURES:
             lines.append(f"  ... and {len(self.failed) - SHOWN_FAILURES} more")
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
 
 @dataclass(frozen=True)
@@ -283,12 +284,12 @@ class _Run:
         if not files:
             return
         for number, item in items:
-            if isinstance(item, (AudioReadError, OSError)):
+            if isinstance(item, Exception):
                 failed[number] = FailedFile.of(files[number - first], item)
                 self.num_failed += 1
-                logger.warning("%s", item)
-            elif isinstance(item, Exception):
-                raise item
+                # Whatever a file does to its reader, the others go on; what is no known damage shows its traceback.
+                known = isinstance(item, (AudioReadError, OSError))
+                logger.warning("%s: %s", files[number - first], failed[number].error, exc_info=None if known else item)
             elif item is not END:
                 yield number, item
                 continue
@@ -393,7 +394,7 @@ def _write_errors(folder: Path, failed: Sequence[FailedFile]) -> None:
         path.unlink(missing_ok=True)
         return
     partial_file = folder / f".{ERRORS_FILE}.partial"
-    with open(partial_file, "w", newline="", encoding="utf-8") as file:
+    with open(partial_file, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "error"])
         writer.writerows([entry.path, entry.error] for entry in failed)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .audio import Window
+from .audio import AudioReadError, Window
 
 METADATA_KEY = b"mert_hf"
 GROUP_BYTES = 32 * 2**20  # of embeddings, after which rows leave memory
@@ -30,7 +30,9 @@ class FailedFile:
     @classmethod
     def of(cls, path: str, error: Exception) -> FailedFile:
         """What went wrong with the file that is at `path` now."""
-        return cls(path, str(error).removeprefix(f"{path}: "), *_stamp(path))
+        known = isinstance(error, (AudioReadError, OSError))
+        text = str(error).removeprefix(f"{path}: ") if known else f"{type(error).__name__}: {error}"
+        return cls(path, text, *_stamp(path))
 
     def is_unchanged(self) -> bool:
         """Whether the file is the one that failed, so that it would fail again."""
@@ -112,7 +114,7 @@ class ShardWriter:
             frame_times: (frames,) seconds from the start of the recording, or None.
         """
         rows = len(self.layers)
-        columns = [[path] * rows, [window.start] * rows, [window.end] * rows, self.layers]
+        columns = [[printable(path)] * rows, [window.start] * rows, [window.end] * rows, self.layers]
         if frame_times is None:
             columns.append(self._vectors(values))
         else:
@@ -183,6 +185,11 @@ class ShardWriter:
                 if owner not in dropped:
                     self._writer.write_table(file.read_row_group(group))
         old.unlink()
+
+
+def printable(text: str) -> str:
+    """The text with bytes of file names that are no UTF-8 written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _stamp(path: str) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from .mpeg import PrefixedFile, length_frame
 AudioSource = str | os.PathLike | BinaryIO
 
 BLOCK_FRAMES = 65536  # decoded at a time: half a megabyte of stereo
+PLAUSIBLE_RATES = (1000, 1_000_000)  # a wrong header must not ask for gigabytes of resampled sound
 UNKNOWN_LENGTH = 2**62  # libsndfile gives 2^63 - 1 where a header does not tell the length
 MP3_TOLERANCE = 2304  # two frames: some encoders count the frame that holds the count, too
 OGG_PAGE_SIZE = 65536  # a page has at most 65307 bytes
@@ -86,13 +87,31 @@ def open_decoder(source: AudioSource) -> SoundfileDecoder | TorchcodecDecoder:
         AudioReadError: the file is missing, empty, no audio, or known by its header to be cut off.
     """
     name, head = _inspect(source)
+    decoder = _open(source, name, head)
+    low, high = PLAUSIBLE_RATES
+    if not low <= decoder.sampling_rate <= high:
+        decoder.close()
+        raise AudioReadError(
+            name,
+            f"the header tells a sampling rate of {decoder.sampling_rate} Hz",
+            f"Recordings have {low} to {high} Hz: correct the header, or leave the file out",
+        )
+    return decoder
+
+
+def _open(source: AudioSource, name: str, head: bytes) -> SoundfileDecoder | TorchcodecDecoder:
     try:
         return SoundfileDecoder(source, name)
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: headerless .raw
         soundfile_error = str(error).rsplit(": ", 1)[-1]
     try:
         return TorchcodecDecoder(source, name)
-    except (ImportError, OSError, RuntimeError) as error:  # not installed, without FFmpeg, or it cannot read it either
+    except (
+        ImportError,
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # absent, without FFmpeg, unable too
         reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"failed too ({_first_line(error)})"
     if head.startswith(AUDIO_SIGNATURES):
         problem = "the file begins like audio, but no audio can be decoded: damaged, or cut off after its header"
@@ -120,7 +139,7 @@ class SoundfileDecoder:
     def __init__(self, source: AudioSource, name: str):
         self.name = name
         with ExitStack() as stack:
-            self._file = stack.enter_context(_SequentialFile(source if hasattr(source, "read") else os.fspath(source)))
+            self._file = stack.enter_context(_SequentialFile(_openable(source)))
             self.sampling_rate, self.channels = self._file.samplerate, self._file.channels
             self.num_samples = self._file.frames if self._file.frames < UNKNOWN_LENGTH else None
             self._refuse_cut_off(source)
@@ -293,6 +312,13 @@ def _head(source: AudioSource, count: int, offset: int = 0) -> bytes:
     with open(source, "rb") as file:
         file.seek(offset)
         return file.read(count)
+
+
+def _openable(source: AudioSource) -> bytes | str | BinaryIO:
+    """What soundfile opens; bytes where names of files are bytes, as it cannot encode those that are no UTF-8."""
+    if hasattr(source, "read"):
+        return source
+    return os.fspath(source) if os.name == "nt" else os.fsencode(source)
 
 
 def _size(source: AudioSource) -> int:

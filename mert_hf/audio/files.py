@@ -31,6 +31,7 @@ def find_audio_files(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> 
 
     Raises:
         ValueError: no path, a folder without audio, or a glob that matches nothing.
+        OSError: a folder that cannot be read.
     """
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if not paths:
@@ -75,7 +76,7 @@ def _keep_audio(place: str, files: Iterable[str]) -> list[str]:
 def _walk(folder: str) -> Iterator[str]:
     """Files below a folder, through links to folders too, each real folder once."""
     seen = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
+    for root, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         real = os.path.realpath(root)
         if real in seen:
             folders.clear()
@@ -83,3 +84,7 @@ def _walk(folder: str) -> Iterator[str]:
         seen.add(real)
         folders.sort()
         yield from (os.path.join(root, name) for name in sorted(names))
+
+
+def _refuse(error: OSError) -> None:
+    raise error  # a folder that cannot be read is no empty one

@@ -125,6 +125,16 @@ def test_variable_bit_rate_mp3_without_a_count_is_not_called_cut_off(tmp_path):
     assert 5.5 < len(read_audio(path, 24000)) / 24000 < 6.5
 
 
+@pytest.mark.parametrize("rate", [1, 999, 2**31 - 1])
+def test_rates_that_no_recording_has(tmp_path, rate):
+    path = write_format(tmp_path, "a.wav")
+    data = bytearray(path.read_bytes())
+    data[24:28] = struct.pack("<I", rate)
+    path.write_bytes(data)
+    with pytest.raises(AudioReadError, match=f"the header tells a sampling rate of {rate} Hz"):
+        audio_info(path)
+
+
 class FakeDecoder:
     """torchcodec's AudioDecoder as far as it is used, over five seconds of stereo at 1000 Hz."""
 

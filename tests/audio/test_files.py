@@ -91,3 +91,16 @@ def test_nothing_found_is_an_error(folder):
         find_audio_files(str(folder / "c*.jpg"))
     with pytest.raises(ValueError, match="matches no file"):
         find_audio_files(str(folder / "*.aiff"))
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(folder, monkeypatch):
+    scandir = os.scandir
+
+    def guarded(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(PermissionError, match="deep"):
+        find_audio_files(folder)

@@ -117,6 +117,34 @@ def test_only_damaged_files(run, damaged, tmp_path):
     assert failures(tmp_path / "out") == [str(path) for path in damaged]
 
 
+def test_whatever_a_file_does_the_others_go_on(run, embedder, recordings, tmp_path, monkeypatch, caplog):
+    windows = type(embedder).windows
+
+    def strange(self, path, *arguments):
+        if path.endswith("c.wav"):
+            raise ZeroDivisionError("nobody thought of this")
+        return windows(self, path, *arguments)
+
+    monkeypatch.setattr(type(embedder), "windows", strange)
+    summary = run(recordings)
+    assert [file.error for file in summary.failed] == ["ZeroDivisionError: nobody thought of this"]
+    assert len(set(rows(tmp_path / "out")["path"])) == 4
+    assert "Traceback" in caplog.text
+
+
+def test_names_that_are_no_utf8(run, recordings, damaged, tmp_path):
+    folder = os.fsencode(tmp_path / "names")
+    os.mkdir(folder)
+    shutil.copy(recordings[1], folder + b"/\xff.wav")
+    shutil.copy(damaged[0], folder + b"/\xfe.wav")
+    summary = run([os.fsdecode(folder)])
+    assert len(summary.failed) == 1
+    assert set(rows(tmp_path / "out")["path"]) == {f"{tmp_path}/names/\\udcff.wav"}
+    assert failures(tmp_path / "out") == [f"{tmp_path}/names/\\udcfe.wav"]
+    assert "\\udcfe.wav: the file is empty" in summary.text("out")
+    assert run([os.fsdecode(folder)]).seconds == 0
+
+
 class Interrupted(Exception):
     """Stands for the end of the process."""
 
