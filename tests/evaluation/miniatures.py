@@ -45,9 +45,9 @@ def gtzan(root: Path) -> Path:
         for genre, (register, instrument) in sounds.items():
             for _ in range(size):
                 name = f"{genre}.{next(numbers[genre]):05d}"
-                beats = np.arange(0.2 + 0.3 * rng.random(), 7.5, 60 / rng.uniform(90, 150))
-                audio = clicks(beats, beats[::4], 8.0)
-                line = sequence(register + rng.integers(0, 5, 32), 0.25, instrument)
+                beats = np.arange(0.2 + 0.3 * rng.random(), 5.7, 60 / rng.uniform(90, 150))
+                audio = clicks(beats, beats[::4], 6.0)
+                line = sequence(register + rng.integers(0, 5, 24), 0.25, instrument)
                 write(root / "genres" / genre / f"{name}.wav", 0.7 * audio + 0.2 * line)
                 _write_jams(root / "jams" / f"{name}.wav.jams", beats)
                 lines.append(f"{genre}/{name}.wav")
@@ -77,7 +77,7 @@ def giantsteps(root: Path) -> Path:
     for number in range(40):
         tonic, mode, name = keys[number % 4]
         track, artist = f"1{number:04d}", _artist(valid=number >= 32, number=number)
-        write(training / "audio" / f"{track}.LOFI.mp3", tune(tonic, mode, rng, 3.0))
+        write(training / "audio" / f"{track}.LOFI.mp3", tune(tonic, mode, rng, 2.0))
         confidence, shown = ("1", name) if number == 4 else ("2", f"{name} / G major" if number == 5 else name)
         rows.append(f"{track}\t{shown}\t{confidence}\t")
         metadata.append(f"{track}\t{artist}\tTrack")
@@ -86,7 +86,7 @@ def giantsteps(root: Path) -> Path:
     (training / "annotations" / "beatport_metadata.txt").write_text("ID\tARTIST\tTITLE\n" + "\n".join(metadata))
     for number in range(8):
         tonic, mode, name = keys[number % 4]
-        write(test / "audio" / f"2{number:04d}.LOFI.mp3", tune(tonic, mode, rng, 3.0))
+        write(test / "audio" / f"2{number:04d}.LOFI.mp3", tune(tonic, mode, rng, 2.0))
         path = test / "annotations" / "key" / f"2{number:04d}.LOFI.key"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{name}\n")
@@ -110,7 +110,7 @@ def magnatagatune(root: Path) -> Path:
         chosen = rng.choice(4, 1 + number % 2, replace=False)
         digit = "0123456789ab"[number % 12] if number < 28 else "c" if number < 38 else "def"[number % 3]
         path = f"{digit}/artist-album-{number:02d}-title-0-29.mp3"
-        audio = sum(note(rng.integers(50, 70), 3.0, names[index]) for index in chosen)
+        audio = sum(note(rng.integers(50, 70), 1.5, names[index]) for index in chosen)
         write(root / "mp3" / path, audio)
         flags = [str(int(index in chosen)) for index in range(4)] + [str(int(number == 0))]
         lines.append("\t".join(f'"{cell}"' for cell in [str(number), *flags, path]))
@@ -149,7 +149,7 @@ def emomusic(root: Path) -> Path:
     for number in range(2, 52):
         arousal, valence = rng.uniform(1, 9), rng.choice([2.0, 8.0]) + rng.normal(0, 0.2)
         instrument = "flute" if valence > 5 else "string"
-        pitches = 45 + 4 * arousal + rng.integers(0, 3, 24)
+        pitches = 45 + 4 * arousal + rng.integers(0, 3, 26)
         write(root / "clips_45seconds" / f"{number}.mp3", sequence(pitches, 0.25, instrument))
         split = "evaluation" if number >= 42 else "development"
         artist = "".join("abcdefghij"[int(digit)] for digit in str(number))
@@ -184,13 +184,13 @@ def musdb18(root: Path) -> Path:
     names = [f"Band {number} - Song" for number in range(4)] + ["Actions - One Minute Smile", "Young Griffo - Pennies"]
     songs = [("train", name) for name in names] + [("test", f"Test {number} - Song") for number in range(2)]
     for part, name in songs:
-        seconds = 4.0
+        seconds = 3.0
         beats = np.arange(0.1, seconds, rng.uniform(0.4, 0.6))
         stems = {
-            "vocals": sequence(72 + rng.integers(0, 8, 8), 0.5, "flute"),
+            "vocals": sequence(72 + rng.integers(0, 8, 6), 0.5, "flute"),
             "drums": clicks(beats, beats[:0], seconds) * 0.8,
-            "bass": sequence(36 + rng.integers(0, 5, 4), 1.0, "flute"),
-            "other": sequence(57 + rng.integers(0, 5, 8), 0.5, "string") * 0.7,
+            "bass": sequence(36 + rng.integers(0, 5, 3), 1.0, "flute"),
+            "other": sequence(57 + rng.integers(0, 5, 6), 0.5, "string") * 0.7,
         }
         for stem in STEMS:
             write(root / part / name / f"{stem}.wav", np.stack([stems[stem]] * 2, axis=1))

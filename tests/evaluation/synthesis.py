@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-RATE = 16000
+RATE = 8000
 # Amplitudes of the harmonics, and the time in seconds after which a note has lost 63 % of its level.
 INSTRUMENTS = {
     "organ": ((1.0, 0.7, 0.5, 0.4, 0.3, 0.2), 60.0),

@@ -1,0 +1,143 @@
+"""`audiofolder`: targets of every kind out of metadata.csv, splits, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mert_hf.evaluation.tasks import SPLITS, get_task
+from mert_hf.evaluation.tasks.audiofolder import parse_beats
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Writes a metadata.csv of the given columns and empty files beside it."""
+
+    def make(header: str, *lines: str):
+        for index in range(len(lines)):
+            (tmp_path / f"{index:02d}.wav").touch()
+        rows = [f"{index:02d}.wav,{line}" for index, line in enumerate(lines)]
+        (tmp_path / "metadata.csv").write_text("\n".join([f"file_name,{header}", *rows]))
+        return tmp_path
+
+    return make
+
+
+def load(root, target: str, kind: str):
+    return get_task("audiofolder", target=target, kind=kind).load(root)
+
+
+def test_classes_are_sorted_as_numbers_where_they_are(folder):
+    root = folder("bpm,split", "100,train", "90,train", "100,valid", "90,test")
+    data = load(root, "bpm", "classification")
+    assert data.labels == ("90", "100")
+    assert [recording.target for recording in data.recordings] == [1, 0, 1, 0]
+
+
+def test_split_column_names(folder):
+    root = folder("x,split", "a,train", "b,TRAINING", "a,validation", "b,dev", "a,test", "b,eval")
+    data = load(root, "x", "classification")
+    assert [recording.split for recording in data.recordings] == ["train", "train", "valid", "valid", "test", "test"]
+
+
+def test_without_split_every_class_is_in_every_split(folder):
+    data = load(folder("x", *["a", "b"] * 10), "x", "classification")
+    for split in SPLITS:
+        assert {recording.target for recording in data.split(split)} == {0, 1}
+
+
+def test_without_validation_a_part_of_training_is_held_out(folder):
+    data = load(folder("x,split", *["a,train", "b,train"] * 10, "a,test", "b,test"), "x", "classification")
+    assert [len(data.split(split)) for split in SPLITS] == [16, 4, 2]
+
+
+@pytest.mark.parametrize(
+    "cell, tags",
+    [
+        ("rock|loud", {"rock", "loud"}),
+        ('"rock, loud"', {"rock", "loud"}),
+        ('"[""rock""]"', {"rock"}),
+        ("loud;", {"loud"}),
+        ("", set()),
+    ],
+)
+def test_multilabel_cells(folder, cell, tags):
+    root = folder("tags,split", f"{cell},train", "rock|loud,valid", "rock,test", "loud,test")
+    data = load(root, "tags", "multilabel")
+    assert data.labels == ("loud", "rock")
+    assert {data.labels[index] for index in data.recordings[0].target.nonzero()[0]} == tags
+
+
+def test_multilabel_columns(folder):
+    root = folder("a,b,split", "1,0,train", "0,1,valid", "1,1,test")
+    assert [recording.target.tolist() for recording in load(root, "a,b", "multilabel").recordings] == [
+        [1, 0],
+        [0, 1],
+        [1, 1],
+    ]
+
+
+def test_regression_and_key(folder):
+    root = folder("x,y,k,split", "1,2.5,C major,train", "-3,1e2,a minor,valid", "0,0,F# minor,test")
+    data = load(root, "x,y", "regression")
+    assert data.labels == ("x", "y")
+    assert [recording.target.tolist() for recording in data.recordings] == [[1.0, 2.5], [-3.0, 100.0], [0.0, 0.0]]
+    assert [r.target for r in load(root, "k", "key").recordings] == [0, 21, 18]
+
+
+@pytest.mark.parametrize(
+    "text, beats, downbeats",
+    [
+        ("[1.0, 0.5]", [0.5, 1.0], []),
+        ("[[0.5, 1], [1.0, 2], [1.5, 1]]", [0.5, 1.0, 1.5], [0.5, 1.5]),
+        ('{"beats": [0.5, 1.0], "downbeats": [0.5]}', [0.5, 1.0], [0.5]),
+    ],
+)
+def test_beats(text, beats, downbeats):
+    times = parse_beats(text, "a.wav")
+    np.testing.assert_array_equal(times.beats, beats)
+    np.testing.assert_array_equal(times.downbeats, downbeats)
+
+
+@pytest.mark.parametrize("text", ["0.5 1.0", "5", '"x"', '{"times": []}', "[[1, 2, 3]]", '["a"]', "[-1.0]", "[NaN]"])
+def test_bad_beats_are_refused(text):
+    with pytest.raises(ValueError, match=r"metadata\.csv: .*a\.wav"):
+        parse_beats(text, "a.wav")
+
+
+@pytest.mark.parametrize(
+    "header, lines, target, kind, message",
+    [
+        ("x", ["a", "b"], "y", "classification", "no column y; its columns are file_name, x"),
+        ("x", ["a", ""], "x", "classification", "01.wav has no value in x"),
+        ("x", ["a", "a"], "x", "classification", "one value, 'a'"),
+        ("x", ["a", "b"], "x", "regression", "00.wav has 'a' in 'x'; a number is needed"),
+        ("x", ["1", "nan"], "x", "regression", "01.wav has 'nan'"),
+        ("x", ["C major", "Q major"], "x", "key", "unknown key 'Q major'"),
+        ("x,split", ["a,train", "b,later"], "x", "classification", "split 'later'; allowed are train"),
+        ("x,split", ["a,train", "a,valid", "b,test"], "x", "classification", "without a training recording: b"),
+        ("x,split", ["a,train", "b,train", "a,valid"], "x", "classification", "no recordings for test"),
+        ("x,y", ["1,2"], "x,y", "multilabel", "00.wav has '2' in 'y'; allowed are 0 and 1"),
+        ("x", ["[1]"], "x", "multilabel", "a JSON list of names is needed"),
+    ],
+)
+def test_bad_tables_are_told(folder, header, lines, target, kind, message):
+    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
+        load(folder(header, *lines), target, kind)
+
+
+def test_options_are_checked():
+    with pytest.raises(ValueError, match="needs a target"):
+        get_task("audiofolder")
+    with pytest.raises(ValueError, match="kind 'tempo' is not one of classification"):
+        get_task("audiofolder", target="x", kind="tempo")
+    with pytest.raises(ValueError, match="give one column of metadata.csv for key"):
+        get_task("audiofolder", target="x,y", kind="key")
+
+
+def test_one_file_under_two_names_in_two_splits_is_refused(folder):
+    root = folder("x,split", "a,train", "b,train", "a,valid", "b,test")
+    (root / "03.wav").unlink()
+    (root / "03.wav").symlink_to(root / "00.wav")
+    with pytest.raises(ValueError, match="is in two splits"):
+        load(root, "x", "classification")
