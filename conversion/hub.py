@@ -178,7 +178,13 @@ def read_configuration(folder: Path) -> tuple[MERTConfig, MERTFeatureExtractor]:
 def _find(name_or_path: str | os.PathLike, revision: str | None) -> Path:
     if Path(name_or_path).is_dir():
         return Path(name_or_path)
-    return Path(snapshot_download(str(name_or_path), revision=revision, allow_patterns=DOWNLOADED))
+    try:
+        return Path(snapshot_download(str(name_or_path), revision=revision, allow_patterns=DOWNLOADED))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise FileNotFoundError(
+            f"{name_or_path} is neither a folder nor a Hub repository that can be downloaded ({reason})."
+        ) from error
 
 
 def _model_class(config: MERTConfig) -> type[PreTrainedModel]:

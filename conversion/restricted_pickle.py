@@ -43,11 +43,13 @@ FORBIDDEN_MODULES = frozenset(
 SAFE_BUILTINS = frozenset(
     "set frozenset list dict tuple object int float bool str bytes bytearray complex slice range".split()
 )
-# Functions that genuine checkpoints call to rebuild values this project has no use for: the call is noted, not made.
+# What genuine checkpoints call, beside classes in capitals, for values that are of no use here: noted, not called.
 INERT_FUNCTIONS = frozenset(
     "numpy.dtype numpy.ndarray numpy.core.multiarray.scalar numpy.core.multiarray._reconstruct "
     "numpy._core.multiarray.scalar numpy._core.multiarray._reconstruct numpy.core.numeric._frombuffer "
-    "numpy._core.numeric._frombuffer operator.getitem torch.device".split()
+    "numpy._core.numeric._frombuffer numpy.random._pickle.__randomstate_ctor numpy.random._pickle.__generator_ctor "
+    "numpy.random._pickle.__bit_generator_ctor datetime.datetime datetime.date datetime.timedelta collections.deque "
+    "operator.getitem torch.device".split()
 )
 
 

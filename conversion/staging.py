@@ -24,6 +24,8 @@ def staged_directory(output_dir: str | os.PathLike) -> Iterator[Path]:
     staging.mkdir(parents=True)
     try:
         yield staging
+        if output_dir.exists():
+            output_dir.rmdir()  # empty: not every system replaces a folder by another
         os.replace(staging, output_dir)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -176,6 +176,12 @@ def test_folder_without_weights_or_configuration(folder, tmp_path):
         convert_hub_checkpoint(folder, tmp_path / "ours")
 
 
+@pytest.mark.parametrize("name", ["no-such-owner/no-such-model", "no such name"])
+def test_names_that_lead_nowhere(name, tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"{name} is neither a folder nor a Hub repository"):
+        convert_hub_checkpoint(name, tmp_path / "ours")
+
+
 def test_truncated_weights(folder, tmp_path):
     raw = (folder / "pytorch_model.bin").read_bytes()
     (folder / "pytorch_model.bin").write_bytes(raw[:-200])

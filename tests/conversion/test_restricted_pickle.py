@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import datetime
 import io
 import os
+import pathlib
 import pickle
 import random
 import struct
@@ -79,6 +81,19 @@ def test_module_state_dict_and_nesting(tmp_path):
     with open_checkpoint(tmp_path / "a.pt") as content:
         assert (content["epoch"], content["set"], content["size"]) == (3, {1, 2}, (2, 3))
         assert torch.equal(state_dict_of(content)["0.weight"].load(), module[0].weight)
+
+
+def test_values_without_use_are_noted(tmp_path):
+    noted = {
+        "rng": np.random.RandomState(0),
+        "array": np.arange(3),
+        "day": datetime.date(2026, 1, 2),
+        "number": np.int64(3),
+    }
+    noted |= {"place": pathlib.PurePosixPath("a/b"), "last": collections.deque([1]), "device": torch.device("cpu")}
+    torch.save(noted, tmp_path / "a.pt")
+    with open_checkpoint(tmp_path / "a.pt") as content:
+        assert all(isinstance(value, Placeholder) for value in content.values())
 
 
 def test_optimizer_state_is_read_lazily(tmp_path):
