@@ -1,0 +1,112 @@
+"""Hand-made features and fresh or foreign encoders behind the one interface."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from mert_hf.evaluation.baselines import BASELINES, FeatureBaseline, _mel_filters
+from mert_hf.evaluation.encoders import open_encoder
+
+from .synthesis import note, write
+
+
+def describe(name: str, path, pooling: str = "mean") -> np.ndarray:
+    encoder = FeatureBaseline(name)
+    windows = ((0, window) for window in encoder.windows(path))
+    ((_, _, values),) = encoder.embed_windows(windows, [0], pooling)
+    return values
+
+
+@pytest.mark.parametrize("pitch", [57, 60, 66, 71])
+def test_chroma_peaks_at_the_pitch_class(pitch, tmp_path):
+    values = describe("chroma", write(tmp_path / "a.wav", note(pitch, 1.0, "flute")))
+    assert values.shape == (1, 24)
+    assert values[0, :12].argmax() == pitch % 12 and values[0, :12].sum() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_mel_peaks_at_the_band_of_the_frequency(tmp_path):
+    values = describe("mel", write(tmp_path / "a.wav", note(81, 1.0, "flute")))[0, :128]
+    centres = _mel_filters(2048).argmax(axis=0) * 24000 / 2048
+    assert abs(centres[values.argmax()] - 880) < 40
+
+
+def test_mfcc_does_not_depend_on_the_level_but_for_the_first(tmp_path):
+    noise = 0.1 * np.random.default_rng(0).standard_normal(24000)
+    loud, soft = (write(tmp_path / f"{gain}.wav", gain * noise, 24000) for gain in (1.0, 0.5))
+    difference = np.abs(describe("mfcc", loud) - describe("mfcc", soft))[0, :20]
+    # A quarter of the energy in all 128 bands moves the first coefficient alone, by log(4) * sqrt(128).
+    assert difference[0] == pytest.approx(np.log(4) * np.sqrt(128), rel=0.01) and difference[1:].max() < 0.1
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_frames_hold_values_and_their_rises(name, tmp_path):
+    silence_then_note = np.concatenate([np.zeros(8000, np.float32), note(60, 1.0)])
+    values = describe(name, write(tmp_path / "a.wav", silence_then_note), "frames")
+    encoder = FeatureBaseline(name)
+    assert values.shape == (151, 1, encoder.hidden_size)
+    rises = values[:, 0, encoder.hidden_size // 2 :]
+    assert (rises >= 0).all() and abs(rises.sum(axis=1).argmax() - 75) <= 13  # half of chroma's long frame
+    assert encoder.frame_times(151)[75] == 1.0
+
+
+def test_silence_is_finite():
+    for feature, bins, size in BASELINES.values():
+        values = feature(np.zeros((3, size // 2 + 1), np.float32))
+        assert values.shape == (3, bins) and np.isfinite(values).all()
+
+
+def test_random_is_the_same_net_with_fresh_weights(tiny_checkpoint):
+    trained, fresh = open_encoder(str(tiny_checkpoint), "cpu"), open_encoder(f"random:{tiny_checkpoint}", "cpu")
+    assert type(fresh.model) is type(trained.model)
+    again = open_encoder(f"random:{tiny_checkpoint}", "cpu")
+    assert fresh.fingerprint == again.fingerprint
+    for one, two in zip(fresh.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_random_leaves_the_global_random_state_alone(tiny_checkpoint):
+    before = torch.get_rng_state()
+    open_encoder(f"random:{tiny_checkpoint}", "cpu")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_fingerprint_follows_weights_and_not_the_folder(tiny_checkpoint, tmp_path):
+    encoder = open_encoder(str(tiny_checkpoint), "cpu")
+    encoder.model.save_pretrained(tmp_path / "copy")
+    encoder.feature_extractor.save_pretrained(tmp_path / "copy")
+    assert open_encoder(str(tmp_path / "copy"), "cpu").fingerprint == encoder.fingerprint
+    with torch.no_grad():
+        next(encoder.model.parameters()).add_(1e-3)
+    encoder.model.save_pretrained(tmp_path / "copy")
+    assert open_encoder(str(tmp_path / "copy"), "cpu").fingerprint != encoder.fingerprint
+
+
+@pytest.mark.parametrize("family", ["Hubert", "Wav2Vec2", "Data2VecAudio"])
+def test_other_encoders_of_the_hub_give_all_their_layers(family, tmp_path):
+    config = getattr(transformers, f"{family}Config")(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        conv_dim=[8] * 7,
+        num_conv_pos_embeddings=3 if family == "Data2VecAudio" else 16,
+        num_conv_pos_embedding_groups=2,
+        conv_pos_kernel_size=3,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        getattr(transformers, f"{family}Model")(config).save_pretrained(tmp_path / "model")
+    transformers.Wav2Vec2FeatureExtractor(sampling_rate=16000).save_pretrained(tmp_path / "model")
+    encoder = open_encoder(str(tmp_path / "model"), "cpu")
+    windows = [(0, window) for window in encoder.windows(write(tmp_path / "a.wav", note(60, 2.0)), 1.0)]
+    values = [values for _, _, values in encoder.embed_windows(windows, range(encoder.num_layers))]
+    assert encoder.sampling_rate == 16000 and encoder.hop_length == 320
+    assert [value.shape for value in values] == [(3, 16), (3, 16)]
+
+
+def test_unknown_models_are_told():
+    with pytest.raises(ValueError, match=r"(?s)cannot open the model 'no/such-model'.*a baseline: mfcc, chroma, mel"):
+        open_encoder("no/such-model")

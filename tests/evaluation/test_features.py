@@ -1,0 +1,191 @@
+"""Feature stores and extraction: what is on disk, what an interrupted run leaves, what is computed again."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mert_hf.audio import AudioReadError
+from mert_hf.embedding import MERTEmbedder
+from mert_hf.evaluation.baselines import FeatureBaseline
+from mert_hf.evaluation.encoders import open_encoder
+from mert_hf.evaluation.features import FeatureTable, extract, row_blocks
+from mert_hf.evaluation.store import FeatureStore, fingerprint
+from mert_hf.evaluation.tasks.base import Recording, Task
+
+from .synthesis import note, write
+
+CHUNKS = Task("chunks", "chunks", "classification", "accuracy", 2.0, lambda root: None)
+FRAMES = replace(CHUNKS, kind="beats")
+
+
+@pytest.fixture
+def recordings(tmp_path) -> list[Recording]:
+    """Notes of 5.5, 4.8 and 0.7 s."""
+    lengths = {"a": 5.5, "b": 4.8, "c": 0.7}
+    return [
+        Recording(name, write(tmp_path / f"{name}.wav", note(60 + i, seconds)), "train", 0)
+        for i, (name, seconds) in enumerate(lengths.items())
+    ]
+
+
+@pytest.fixture
+def open_store(tmp_path):
+    """Opens a store of one layer of 24 values."""
+    return lambda **settings: FeatureStore(tmp_path / "cache", {"model": "x", **settings}, (1, 24), "float32")
+
+
+def run(task, recordings, store, encoder=None, **options):
+    encoder = encoder or FeatureBaseline("chroma")
+    return extract(task, recordings, encoder, range(encoder.num_layers), store, progress=False, **options)
+
+
+class Counting(FeatureBaseline):
+    """Counts the recordings that are read."""
+
+    def __init__(self) -> None:
+        super().__init__("chroma")
+        self.read: list[str] = []
+
+    def windows(self, source, *arguments):
+        self.read.append(Path(source).stem)
+        return super().windows(source, *arguments)
+
+
+def test_chunks_are_means_of_windows_without_a_short_last_one(recordings, open_store):
+    with open_store() as store:
+        run(CHUNKS, recordings, store)
+        counts = [store.span(recording) for recording in recordings]
+        rows = np.array(store.rows())
+    # 5.5 s: 2 + 2 + 1.5; 4.8 s: 2 + 2, the last 0.8 s dropped; 0.7 s: kept, as there is nothing else.
+    assert counts == [(0, 3), (3, 2), (5, 1)]
+    encoder = FeatureBaseline("chroma")
+    windows = [(0, window) for window in encoder.windows(recordings[0].path, 2.0)]
+    expected = np.stack([values for _, _, values in encoder.embed_windows(windows, [0])])
+    np.testing.assert_array_equal(rows[:3], expected)
+
+
+def test_chunks_of_a_model_are_those_of_the_embedder(recordings, tmp_path, tiny_checkpoint):
+    encoder = open_encoder(str(tiny_checkpoint), device="cpu")
+    shape = (encoder.num_layers, encoder.hidden_size)
+    with FeatureStore(tmp_path / "cache", {}, shape, "float32") as store:
+        run(CHUNKS, recordings, store, encoder, batch_size=4)
+        rows = np.array(store.rows())
+    embedder = MERTEmbedder.from_pretrained(tiny_checkpoint, device="cpu")
+    found = embedder.encode(
+        [str(recording.path) for recording in recordings], window=2.0, min_window=1.0, show_progress_bar=False
+    )
+    np.testing.assert_allclose(rows, np.concatenate([embedding.embeddings for embedding in found]), atol=1e-5)
+
+
+def test_frames_lie_on_one_regular_grid_across_windows(recordings, tmp_path, tiny_checkpoint):
+    encoder = open_encoder(str(tiny_checkpoint), device="cpu")
+    shape = (encoder.num_layers, encoder.hidden_size)
+    with FeatureStore(tmp_path / "cache", {}, shape, "float16") as store:
+        run(FRAMES, recordings[:1], store, encoder)
+        rows = np.array(store.rows())
+    hop = encoder.hop_length / encoder.sampling_rate
+    assert len(rows) == int(np.ceil(5.5 / hop))
+    embedder = MERTEmbedder.from_pretrained(tiny_checkpoint, device="cpu")
+    found = embedder.encode(str(recordings[0].path), window=2.0, pooling="frames", show_progress_bar=False)
+    for k in (0, 10, 149, 150, 299, 300, len(rows) - 1):
+        inside = found.frame_windows == int(k * hop / 2.0 + 1e-9)
+        nearest = np.abs(np.where(inside, found.frame_times, np.inf) - k * hop).argmin()
+        np.testing.assert_allclose(rows[k], found.embeddings[nearest], atol=2e-3)
+
+
+def test_only_missing_recordings_are_computed(recordings, open_store):
+    encoder = Counting()
+    with open_store() as store:
+        run(CHUNKS, recordings[:2], store, encoder)
+    with open_store() as store:
+        run(CHUNKS, recordings, store, encoder)
+    assert encoder.read == ["a", "b", "c"]
+
+
+def test_a_changed_file_is_computed_again(recordings, open_store):
+    encoder = Counting()
+    with open_store() as store:
+        run(CHUNKS, recordings, store, encoder)
+        before = np.array(store.rows())
+    write(recordings[1].path, note(70, 4.8))
+    os.utime(recordings[1].path, ns=(1, 1))
+    with open_store() as store:
+        run(CHUNKS, recordings, store, encoder)
+        start, count = store.span(recordings[1])
+        after = store.rows()[start : start + count]
+        assert encoder.read == ["a", "b", "c", "b"] and not np.allclose(after, before[3:5])
+
+
+@pytest.mark.parametrize("torn", ["rows", "index", "half a line"])
+def test_what_a_killed_run_left_is_cut_off(recordings, open_store, torn):
+    with open_store() as store:
+        run(CHUNKS, recordings, store)
+        expected, folder = np.array(store.rows()), store.folder
+    index = folder / "index.jsonl"
+    if torn == "rows":  # rows of a recording written, its line not yet
+        with (folder / "rows.bin").open("ab") as file:
+            file.write(b"\1" * 77)
+    elif torn == "index":  # a line of the last recording, whose rows never reached the disk
+        os.truncate(folder / "rows.bin", expected[:4].nbytes)
+    else:
+        os.truncate(index, index.stat().st_size - 9)
+    encoder = Counting()
+    with open_store() as store:
+        run(CHUNKS, recordings, store, encoder)
+        np.testing.assert_array_equal(store.rows(), expected)
+    assert encoder.read == {"rows": [], "index": ["b", "c"], "half a line": ["c"]}[torn]
+
+
+def test_one_process_writes_at_a_time(open_store):
+    with open_store():
+        with pytest.raises(RuntimeError, match="another process is extracting"):
+            open_store().__enter__()
+        with open_store(model="y"):
+            pass
+
+
+def test_settings_have_stores_of_their_own(open_store):
+    assert open_store().folder != open_store(window=3).folder
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+
+
+def test_unreadable_recordings_are_told_or_counted(recordings, open_store, caplog):
+    recordings[1].path.write_bytes(b"no music")
+    with open_store() as store:
+        with pytest.raises(AudioReadError, match="b.wav"):
+            run(CHUNKS, recordings, store)
+        assert run(CHUNKS, recordings, store, max_failures=1) == {"b"}
+        assert recordings[2] in store and recordings[1] not in store
+    assert "b.wav is left out" in caplog.text
+
+
+def test_bad_rows_are_refused(recordings, tmp_path):
+    with FeatureStore(tmp_path / "cache", {}, (1, 2), "float16") as store:
+        with pytest.raises(ValueError, match=r"shape \(3, 2\), expected \(rows, \*\(1, 2\)\)"):
+            store.append(recordings[0], np.zeros((3, 2)))
+        with pytest.raises(ValueError, match="not finite in float16"):
+            store.append(recordings[0], np.full((1, 1, 2), 1e6))
+
+
+def test_table_gathers_and_standardises_by_the_given_recordings(recordings):
+    rows = np.arange(24, dtype=np.float32).reshape(6, 2, 2)
+    rows[:, 1, 1] = 7.0
+    table = FeatureTable(rows, {"a": (0, 3), "b": (3, 2), "c": (5, 1)})
+    torch.testing.assert_close(table.gather(torch.tensor([4, 0])), torch.from_numpy(rows[[4, 0]]).transpose(0, 1))
+    table.standardize(recordings[:2])
+    values = table.gather(torch.arange(5))
+    torch.testing.assert_close(values.mean(dim=1), torch.zeros(2, 2), atol=1e-6, rtol=0)
+    torch.testing.assert_close(values.std(dim=1, correction=0), torch.tensor([[1.0, 1.0], [1.0, 0.0]]))
+
+
+def test_row_blocks_keep_recordings_whole(recordings):
+    table = FeatureTable(np.zeros((6, 1, 1)), {"a": (0, 3), "b": (3, 2), "c": (5, 1)})
+    blocks = list(row_blocks(table, recordings, limit=3))
+    assert [counts for _, counts, _ in blocks] == [[3], [2, 1]]
+    assert [rows.tolist() for _, _, rows in blocks] == [[0, 1, 2], [3, 4, 5]]
