@@ -111,9 +111,10 @@ class MERTConstantQTransform(nn.Module):
     """Constant-Q magnitudes, equal to nnAudio's `CQT(norm=1, pad_mode="constant")` to about 1e-5 of the maximum.
 
     Kernels are Hann-windowed exponentials of `ceil(Q * sampling_rate / frequency)` samples with unit L1 norm; the
-    output is scaled by the square root of that length, frames are centred on multiples of the hop and silence lies outside the
-    clip. Long kernels are narrow in frequency: they multiply a band of the clip's spectrum, which is folded to the hop
-    rate and transformed back. Short kernels are wide in frequency: they are a matrix product with the clip's frames.
+    output is scaled by the square root of that length, frames are centred on multiples of the hop and silence lies
+    outside the clip. Long kernels are narrow in frequency: they multiply a band of the clip's spectrum, which
+    is folded to the hop rate and transformed back. Short kernels are wide in frequency: they are a matrix product with
+    the clip's frames.
     Computed in float32 whatever the autocast state. There are no parameters and no buffers: kernels are made for each
     window length and device at its first use, so that the module can be built on the meta device.
 
@@ -146,8 +147,8 @@ class MERTConstantQTransform(nn.Module):
         frequencies = f_min * 2.0 ** (np.arange(num_bins) / bins_per_octave)
         if frequencies[-1] > sampling_rate / 2:
             raise ValueError(
-                f"{num_bins} bins of {bins_per_octave} per octave from {f_min} Hz reach {frequencies[-1]:.0f} Hz, above "
-                f"half the sampling rate of {sampling_rate} Hz: ask for fewer bins, or more of them per octave."
+                f"{num_bins} bins of {bins_per_octave} per octave from {f_min} Hz reach {frequencies[-1]:.0f} Hz, "
+                f"above half the sampling rate of {sampling_rate} Hz: ask for fewer bins, or more of them per octave."
             )
         self.sampling_rate, self.hop_length, self.f_min = sampling_rate, hop_length, f_min
         self.num_bins, self.bins_per_octave = num_bins, bins_per_octave
@@ -298,7 +299,8 @@ class MERTConstantQTransform(nn.Module):
 
         A Hann window of n samples whose middle lies at time 0 has the real spectrum
         E(x) / 2 + E(x + pi / n) / 4 + E(x - pi / n) / 4 at 2 x radians per sample, with E(a) = sin(n a) / tan(a). The
-        middle of a kernel of odd length lies half a sample before the frame's time: `half_sample` is the rest of its spectrum.
+        middle of a kernel of odd length lies half a sample before the frame's time: `half_sample` is the rest of its
+        spectrum.
         """
         lengths = self._lengths[bins, None].astype(np.float64)
         x = np.pi * ((starts[:, None] + np.arange(width)) / samples - self._frequencies[bins, None])
@@ -813,7 +815,7 @@ class MERTPreTrainedModel(PreTrainedModel):
         elif isinstance(module, MERTModel):
             nn.init.uniform_(module.masked_spec_embed)
         elif isinstance(module, MERTForPreTraining) and module.codebook_embeddings is not None:
-            # fairseq draws from [0, 1): all codes start in one orthant, and steps of Adam hardly turn such long vectors.
+            # fairseq draws from [0, 1): all codes start in one orthant, and Adam's steps hardly turn such long vectors.
             nn.init.normal_(module.codebook_embeddings, std=self.config.initializer_range)
         elif getattr(module, "layer_weights", None) is not None:
             nn.init.constant_(module.layer_weights, 1.0 / (self.config.num_hidden_layers + 1))
