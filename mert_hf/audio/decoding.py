@@ -211,18 +211,20 @@ class SoundfileDecoder:
 
 
 class TorchcodecDecoder:
-    """Decodes what FFmpeg knows (M4A, AAC, WMA, ...), where torchcodec is installed."""
+    """Decodes what FFmpeg knows (M4A, AAC, WMA, ...), where torchcodec is installed.
 
-    # torchcodec goes back to the start of the file for a range that begins inside the packet it read last. Packets are
-    # 960, 1024, 1152 or 2048 samples long in the usual formats: ranges of a common multiple spare that.
-    RANGE = 92160 * 50
+    torchcodec gives ranges of time, for each of which it decodes from the start of the file, and its clock drifts from
+    the count of samples in some formats. So ranges are long, they overlap, and each is continued where the samples that
+    ended the one before are found in it: joined, they are what the whole file decodes to.
+    """
+
+    RANGE = 300.0  # seconds
+    OVERLAP = 1.0  # seconds: far more than a clock drifts within a range
+    TAIL = 2048  # samples that identify a place
 
     def __init__(self, source: AudioSource, name: str):
-        from torchcodec.decoders import AudioDecoder
-
-        self.name = name
-        self._decoder = AudioDecoder(source if hasattr(source, "read") else os.fspath(source))
-        metadata = self._decoder.metadata
+        self.name, self._source = name, source
+        metadata = self._open().metadata
         if not metadata.sample_rate or not metadata.num_channels:
             raise RuntimeError("no sampling rate or channels in the header")
         self.sampling_rate, self.channels = int(metadata.sample_rate), int(metadata.num_channels)
@@ -230,36 +232,56 @@ class TorchcodecDecoder:
         self.num_samples = None if duration is None else round(duration * self.sampling_rate)
 
     def close(self) -> None:
-        self._decoder = None
+        """Nothing stays open between two ranges."""
 
     def blocks(self, start: int = 0) -> Iterator[np.ndarray]:
         """Mono blocks (samples,) float32 from sample `start` to the end of the file; errors as with soundfile."""
         position = 0  # counted in decoded samples: some formats begin later than at time 0
-        for index in range(2**40):
-            samples = self._range(index)
-            if samples is None:
+        tail = np.zeros(0, dtype=np.float32)
+        for index in range(2**31):
+            mono = self._range(index)
+            mono = mono[place_after(tail, mono, round(self.OVERLAP * self.sampling_rate)) :] if index else mono
+            if len(mono) == 0:
                 break
-            mono = samples.mean(axis=0)
             check_finite(mono, position, self.sampling_rate, self.name)
             if position + len(mono) > start:
                 yield mono[max(start - position, 0) :]
             position += len(mono)
+            tail = np.concatenate([tail, mono[-self.TAIL :]])[-self.TAIL :]
         if position == 0:
             raise AudioReadError(self.name, "a header without any samples", "Fetch the file again, or leave it out")
 
-    def _range(self, index: int) -> np.ndarray | None:
-        """(channels, samples) of the range `index`, or None after the end."""
-        begin, end = (index * self.RANGE / self.sampling_rate, (index + 1) * self.RANGE / self.sampling_rate)
-        try:
-            return self._decoder.get_samples_played_in_range(begin, end).data.numpy()
+    def _open(self):
+        from torchcodec.decoders import AudioDecoder
+
+        if hasattr(self._source, "read"):
+            self._source.seek(0)
+            return AudioDecoder(self._source)
+        return AudioDecoder(os.fspath(self._source))
+
+    def _range(self, index: int) -> np.ndarray:
+        """(samples,) of the range `index` with what overlaps the one before; none after the end."""
+        begin, end = max(index * self.RANGE - self.OVERLAP, 0.0), (index + 1) * self.RANGE
+        try:  # a decoder that has given a range before may lose packets of the next
+            return self._open().get_samples_played_in_range(begin, end).data.numpy().mean(axis=0)
         except RuntimeError as error:
             if "No audio frames were decoded" in str(error):
-                return None
+                return np.zeros(0, dtype=np.float32)
             raise AudioReadError(
                 self.name,
                 f"damaged or cut off: decoding fails between {begin:.0f} and {end:.0f} s ({_first_line(error)})",
                 "Fetch the file again, or keep its sound part with `ffmpeg -i FILE good.flac`",
             ) from error
+
+
+def place_after(tail: np.ndarray, samples: np.ndarray, expected: int) -> int:
+    """Where `samples` go on after `tail`: behind its occurrence nearest to `expected`, or there if there is none."""
+    last = min(2 * expected, len(samples) - 1)
+    ends = np.flatnonzero(samples[: last + 1] == tail[-1]) + 1
+    for end in sorted(ends, key=lambda end: abs(end - expected)):
+        if end >= len(tail) and np.array_equal(samples[end - len(tail) : end], tail):
+            return int(end)
+    return min(expected, len(samples))
 
 
 def check_finite(samples: np.ndarray, position: int, sampling_rate: int, name: str) -> None:

@@ -139,8 +139,9 @@ class FakeDecoder:
     """torchcodec's AudioDecoder as far as it is used, over five seconds of stereo at 1000 Hz."""
 
     metadata = types.SimpleNamespace(sample_rate=1000, num_channels=2, duration_seconds=5.0)
-    samples = np.stack([np.arange(5000), np.zeros(5000)]).astype(np.float32) / 5000
+    samples = sweep(5.0, 1000).T
     damaged_at = None
+    drift = 0.0  # of its clock
 
     def __init__(self, source):
         self.source = source
@@ -148,7 +149,7 @@ class FakeDecoder:
     def get_samples_played_in_range(self, start, stop):
         if self.damaged_at is not None and stop > self.damaged_at:
             raise RuntimeError("decodeAVFrame, a/b.cpp:12, Invalid data found")
-        part = self.samples[:, round(start * 1000) : round(stop * 1000)]
+        part = self.samples[:, round(start * 1000 * (1 + self.drift)) : round(stop * 1000 * (1 + self.drift))]
         if part.shape[1] == 0:
             raise RuntimeError("No audio frames were decoded. This is probably because start_seconds is too high")
         return types.SimpleNamespace(data=types.SimpleNamespace(numpy=lambda: part))
@@ -160,15 +161,20 @@ def torchcodec(monkeypatch):
     module.AudioDecoder = type("AudioDecoder", (FakeDecoder,), {})
     monkeypatch.setitem(sys.modules, "torchcodec", types.ModuleType("torchcodec"))
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", module)
-    monkeypatch.setattr("mert_hf.audio.decoding.TorchcodecDecoder.RANGE", 1700)  # several ranges
+    for name, value in {"RANGE": 1.7, "OVERLAP": 0.2, "TAIL": 50}.items():  # several ranges
+        monkeypatch.setattr(f"mert_hf.audio.decoding.TorchcodecDecoder.{name}", value)
     return module.AudioDecoder
 
 
-def test_torchcodec_reads_what_soundfile_cannot(tmp_path, torchcodec):
+@pytest.mark.parametrize("drift", [0.0, 0.01, -0.01])
+@pytest.mark.parametrize("silent", [False, True])
+def test_torchcodec_reads_what_soundfile_cannot(tmp_path, torchcodec, drift, silent):
     path = tmp_path / "song.m4a"
     path.write_bytes(b"\x00\x00\x00\x20ftypM4A ")
+    torchcodec.drift = 0.0 if silent else drift
+    torchcodec.samples = np.zeros((2, 5000), np.float32) if silent else FakeDecoder.samples
     assert audio_info(path).duration == 5.0
-    mono = FakeDecoder.samples.mean(axis=0)
+    mono = torchcodec.samples.mean(axis=0)
     np.testing.assert_array_equal(read_audio(path, 1000), mono)
     np.testing.assert_array_equal(read_audio(path, 1000, offset=2.0, duration=1.0), mono[2000:3000])
 
