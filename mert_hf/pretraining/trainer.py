@@ -161,8 +161,24 @@ class MERTTrainer(Trainer):
         output.metrics.update({f"{prefix}_{k}": v for k, v in self.eval_meter.read(self.accelerator).items()})
         return output
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        # FSDP2 makes a class of its own out of the model's, and transformers would copy that one's source files.
+        trained, plain = self.model, original_class(self.model)
+        try:
+            if plain is not type(trained):
+                with torch.device("meta"):
+                    self.model = plain(trained.config)
+            super()._save(output_dir, state_dict=state_dict)
+        finally:
+            self.model = trained
+
     def _averages_across_devices(self) -> bool:
         return self.args.average_tokens_across_devices and self.accelerator.num_processes > 1
+
+
+def original_class(model: nn.Module) -> type[nn.Module]:
+    """The model's class, below what torch may have put on top of it."""
+    return next(kind for kind in type(model).__mro__ if not kind.__module__.startswith("torch."))
 
 
 def count_frames(batch: Mapping[str, torch.Tensor], config: MERTConfig) -> torch.Tensor:

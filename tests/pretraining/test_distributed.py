@@ -10,7 +10,7 @@ import socket
 import pytest
 import torch
 import torch.multiprocessing
-from accelerate.state import AcceleratorState, GradientState
+from accelerate.state import AcceleratorState, DistributedType, GradientState
 from tiny_pretraining import RATE, losses_of, make_collator, make_trainer, tiny_config
 from torch.distributed.device_mesh import init_device_mesh
 from transformers import TrainerCallback
@@ -156,3 +156,48 @@ def test_a_sharded_model_trains_as_the_whole_one(tmp_path):
         optimizer.zero_grad()
     for rank in range(2):
         assert json.loads((tmp_path / f"{rank}.json").read_text()) == pytest.approx(expected[rank], rel=1e-5)
+
+
+def train_with_fsdp(rank: int, folder, output_dir) -> None:
+    """Trains with accelerate's FSDP2, which accelerate itself offers on GPUs only, saves, and resumes half way."""
+    settings = {
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+        "FSDP_TRANSFORMER_CLS_TO_WRAP": "MERTEncoderLayer",
+        "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+        "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+    }
+    os.environ.update(settings)
+    initialise = AcceleratorState.__init__
+
+    def initialise_with_fsdp(self, *args, fsdp_plugin=None, **kwargs):
+        initialise(self, *args, **kwargs)
+        if fsdp_plugin is not None:
+            self.fsdp_plugin = fsdp_plugin
+        self.distributed_type = DistributedType.FSDP
+
+    AcceleratorState.__init__ = initialise_with_fsdp
+    arguments = {"per_device_train_batch_size": 2, "max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    trainer = make_trainer(folder, output_dir, **arguments)
+    trainer.train()
+    assert trainer.accelerator.is_fsdp2 and type(trainer.model).__name__.startswith("FSDP")
+    trainer.save_model(str(output_dir / "final"))
+    resumed = make_trainer(folder, output_dir, **arguments)
+    resumed.train(resume_from_checkpoint=str(output_dir / "checkpoint-2"))
+    assert losses_of(resumed) == losses_of(trainer)
+    if rank == 0:
+        (output_dir / "losses.json").write_text(json.dumps(losses_of(trainer)))
+
+
+@pytest.mark.slow
+def test_the_trainer_runs_under_fsdp(recordings, tmp_path):
+    in_processes(train_with_fsdp, 2, recordings, tmp_path / "fsdp")
+    train_and_write(0, recordings, tmp_path / "one", {"max_steps": 4})
+    sharded, one = (json.loads((tmp_path / name / "losses.json").read_text()) for name in ("fsdp", "one"))
+    assert sharded == pytest.approx(one, rel=1e-5)
+    final = tmp_path / "fsdp" / "final"
+    assert not list(final.glob("_fsdp*")) and (final / "modeling_mert.py").is_file()
+    model = MERTForPreTraining.from_pretrained(final)
+    assert model.config.architectures == ["MERTForPreTraining"]
+    assert torch.isfinite(model(**batch_of(0, 0)).loss)
