@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import torch
 from torch.utils.data import Dataset
+from tqdm.auto import tqdm
 
 from mert_hf.audio import AudioReadError, audio_info, find_audio_files, read_audio
 from mert_hf.audio.metadata import METADATA_FILE, read_metadata
@@ -251,7 +252,7 @@ class AudioCropDataset(Dataset):
         waveform = torch.from_numpy(np.ascontiguousarray(waveform[: self.crop_length], dtype=np.float32))
         if not torch.isfinite(waveform).all():
             return self._report_bad(recording, "it holds values that are not finite")
-        if len(waveform) < self.min_duration * self.sampling_rate:
+        if len(waveform) + self.hop_length < self.min_duration * self.sampling_rate:  # resampling may round down
             return self._report_bad(
                 recording, f"only {len(waveform)} samples at {offset}: shorter than its header says"
             )
@@ -270,8 +271,10 @@ class AudioCropDataset(Dataset):
                 self._report_bad(index, str(error))
                 return math.nan
 
+        total = len(self.recordings.names)
         with ThreadPoolExecutor(max_workers=8) as pool:
-            return np.array(list(pool.map(look, range(len(self.recordings.names)))), dtype=np.float64)
+            looks = tqdm(pool.map(look, range(total)), total=total, desc="Reading headers", disable=total < 1000)
+            return np.array(list(looks), dtype=np.float64)
 
     def _crops_per_recording(self, weighting: str) -> np.ndarray:
         """How many items of an epoch each recording gives."""

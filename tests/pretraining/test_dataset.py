@@ -90,6 +90,12 @@ def test_short_recordings_give_short_crops_and_very_short_ones_are_left_out(tmp_
     assert sorted({len(crop.waveform) for crop in all_items(dataset)}) == [1400, RATE]
 
 
+def test_a_recording_of_the_least_duration_survives_resampling(tmp_path):
+    soundfile.write(tmp_path / "edge.wav", np.zeros(3677, dtype=np.float32), 7353, subtype="FLOAT")  # 0.50007 s
+    dataset = make_dataset(tmp_path)
+    assert len(dataset[0].waveform) == pytest.approx(1000, abs=1)
+
+
 def test_bad_files_are_logged_once_and_replaced(tmp_path, caplog):
     write_recordings(tmp_path, [3.0] * 4)
     broken = np.full(3 * RATE, np.nan, dtype=np.float32)
