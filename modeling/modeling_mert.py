@@ -79,13 +79,10 @@ class MERTForPreTrainingOutput(ModelOutput):
 
 # --- constant-Q transform ---
 
-CQT_SIDELOBES = (
-    40  # spectra of kernels are kept this many times 1 / length either side of their centres: errors near 1e-5
-)
+CQT_SIDELOBES = 40  # multiples of 1 / length kept on either side of a kernel's centre frequency: errors near 1e-5
 CQT_WINDOW_FRAMES = 1024  # longer clips go through the transform in windows of this many frames
-CQT_WINDOW_SIZES = sorted(
-    2**a * 3**b * 5**c for a in range(1, 21) for b in range(13) for c in range(9)
-)  # fast FFTs, even
+# Even numbers with no prime factor above 5 transform fast.
+CQT_WINDOW_SIZES = sorted(2**a * 3**b * 5**c for a in range(1, 21) for b in range(13) for c in range(9))
 CQT_CACHED_WINDOWS = 4  # window lengths whose kernels are kept
 
 
