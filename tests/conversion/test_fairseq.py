@@ -244,6 +244,7 @@ def test_output_is_a_complete_checkpoint(checkpoint, tmp_path):
         assert row in table
 
 
+@pytest.mark.slow
 def test_loads_elsewhere_with_remote_code(checkpoint, tmp_path):
     convert_fairseq_checkpoint(checkpoint, tmp_path / "ours")
     code = (
