@@ -289,7 +289,8 @@ class _Run:
                 self.num_failed += 1
                 # Whatever a file does to its reader, the others go on; what is no known damage shows its traceback.
                 known = isinstance(item, (AudioReadError, OSError))
-                logger.warning("%s: %s", files[number - first], failed[number].error, exc_info=None if known else item)
+                text = printable(f"{files[number - first]}: {failed[number].error}")
+                logger.warning("%s", text, exc_info=None if known else item)
             elif item is not END:
                 yield number, item
                 continue
