@@ -1,0 +1,130 @@
+"""What all teachers share: rates, saving, loading, a fingerprint of all that decides their output."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+CONFIG_NAME = "teacher_config.json"
+WEIGHTS_NAME = "teacher.safetensors"
+
+
+class Teacher(nn.Module, ABC):
+    """A frozen map from clean waveforms to targets.
+
+    Acoustic teachers give codes (batch, num_codebooks, frames) int64 and have `num_codebooks` and `codebook_size`;
+    musical teachers give spectra (batch, frames, num_bins) float32 and have `num_bins`. Buffers are the weights.
+
+    Attributes:
+        kind: name of the teacher in `teacher_config.json`.
+        sampling_rate: of the waveforms, in Hz.
+        hop_length: samples between frames.
+    """
+
+    kind: ClassVar[str]
+    sampling_rate: int
+    hop_length: int
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames in a second, in Hz."""
+        return self.sampling_rate / self.hop_length
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What the constructor needs to build this teacher again, weights aside; JSON types only."""
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Teachers stay in evaluation, also inside a model that is trained."""
+        return super().train(False)
+
+    def save_pretrained(self, directory: str | os.PathLike) -> None:
+        """Writes `teacher_config.json` and, if there are weights, `teacher.safetensors`."""
+        self._write_config(directory)
+        if weights := {name: tensor.contiguous() for name, tensor in self.state_dict().items()}:
+            save_file(weights, Path(directory) / WEIGHTS_NAME, {"format": "pt"})
+
+    def _write_config(self, directory: str | os.PathLike) -> None:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        config = {"teacher": self.kind, **self.settings()}
+        (Path(directory) / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | os.PathLike, **overrides: Any) -> Teacher:
+        """Loads what `save_pretrained` wrote, from a folder or a Hub repository.
+
+        Raises:
+            ValueError: the folder holds another teacher, or its weights do not fit.
+        """
+        folder = local_folder(name_or_path)
+        config = read_config(folder)
+        if config.pop("teacher", None) != cls.kind:
+            raise ValueError(
+                f"{folder / CONFIG_NAME} is no {cls.kind} teacher. mert_hf.teachers.load_teacher opens any."
+            )
+        weights = load_file(folder / WEIGHTS_NAME) if (folder / WEIGHTS_NAME).is_file() else {}
+        return cls._from_parts({**config, **overrides}, weights)
+
+    @classmethod
+    def _from_parts(cls, settings: dict[str, Any], weights: dict[str, torch.Tensor]) -> Teacher:
+        try:
+            return cls(**settings, **weights)
+        except TypeError as error:
+            raise ValueError(f"The settings {sorted(settings)} do not fit {cls.__name__}: {error}.") from error
+
+    def fingerprint(self) -> str:
+        """SHA-256 of kind, settings and weights: equal for teachers that give equal targets."""
+        digest = hashlib.sha256(json.dumps({"teacher": self.kind, **self.settings()}, sort_keys=True).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def local_folder(name_or_path: str | os.PathLike) -> Path:
+    """The folder itself, or the local copy of a Hub repository's small files and safetensors."""
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        return folder
+    return Path(snapshot_download(str(name_or_path), allow_patterns=["*.json", "*.safetensors"]))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """`teacher_config.json` of a folder.
+
+    Raises:
+        ValueError: there is none, or it is no JSON object.
+    """
+    try:
+        config = json.loads((folder / CONFIG_NAME).read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{folder} has no {CONFIG_NAME}: it is no saved teacher.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{folder / CONFIG_NAME} is damaged: {error}. Save the teacher again.") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{folder / CONFIG_NAME} must hold a JSON object, given {type(config).__name__}.")
+    return config
+
+
+def check_waveforms(waveforms: torch.Tensor) -> torch.Tensor:
+    """Waveforms as float32.
+
+    Raises:
+        TypeError: no floating-point tensor.
+        ValueError: not (batch, samples) with samples.
+    """
+    if not isinstance(waveforms, torch.Tensor) or not waveforms.is_floating_point():
+        given = waveforms.dtype if isinstance(waveforms, torch.Tensor) else type(waveforms).__name__
+        raise TypeError(f"waveforms must be a floating-point tensor, given {given}. Convert PCM to [-1, 1] first.")
+    if waveforms.ndim != 2 or waveforms.shape[1] == 0:
+        raise ValueError(f"waveforms must be (batch, samples) with samples, given {tuple(waveforms.shape)}.")
+    return waveforms.float()

@@ -1,0 +1,126 @@
+"""Descriptors of short frames: log-mel, MFCC with deltas, chroma, log constant-Q.
+
+All take waveforms (batch, samples) float32 at `sampling_rate` Hz and give (batch, frames, dimensions) float32 with
+frames = samples // hop_length + 1, centred on multiples of the hop, silence outside the clip.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import nn
+from transformers.audio_utils import chroma_filter_bank, mel_filter_bank
+
+from ..modeling.modeling_mert import CQT_LOG_GAIN, CQT_LOWEST_FREQUENCY, CQT_OCTAVES, MERTConstantQTransform
+
+WINDOW_SECONDS = 0.085  # about 2048 samples at 24 kHz: resolves semitones from 130 Hz on
+MEL_BANDS = 80
+CEPSTRAL_COEFFICIENTS = 13
+DELTA_REACH = 2  # frames either side of the regression slope
+CQT_BINS = 84
+POWER_FLOOR = 1e-6
+
+
+def window_size(sampling_rate: int, hop_length: int) -> int:
+    """Even length of the analysis window in samples, at least twice the hop."""
+    return 2 * max(round(sampling_rate * WINDOW_SECONDS / 2), hop_length)
+
+
+def power_spectrum(waveforms: torch.Tensor, size: int, hop_length: int) -> torch.Tensor:
+    """Power of Hann-windowed frames of `size` samples: (batch, samples) -> (batch, frames, size // 2 + 1)."""
+    window = torch.hann_window(size, device=waveforms.device)
+    spectrum = torch.stft(waveforms, size, hop_length, window=window, pad_mode="constant", return_complex=True)
+    return spectrum.abs().square().transpose(1, 2)
+
+
+def log_mel(waveforms: torch.Tensor, sampling_rate: int, hop_length: int, num_bins: int = MEL_BANDS) -> torch.Tensor:
+    """Natural logarithm of mel energies (Slaney's scale, triangles of unit area): (batch, frames, num_bins)."""
+    size = window_size(sampling_rate, hop_length)
+    filters = mel_filters(size // 2 + 1, num_bins, sampling_rate).to(waveforms.device)
+    return (power_spectrum(waveforms, size, hop_length) @ filters + POWER_FLOOR).log()
+
+
+def mfcc(waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
+    """Cepstral coefficients (Davis and Mermelstein 1980) with first and second deltas: (batch, frames, 39)."""
+    cepstra = log_mel(waveforms, sampling_rate, hop_length) @ cosine_basis(MEL_BANDS, CEPSTRAL_COEFFICIENTS).to(
+        waveforms.device
+    )
+    slopes = deltas(cepstra)
+    return torch.cat([cepstra, slopes, deltas(slopes)], dim=-1)
+
+
+def deltas(features: torch.Tensor, reach: int = DELTA_REACH) -> torch.Tensor:
+    """Slope of the regression line over `reach` frames either side, the ends repeated: the shape is kept."""
+    offsets = torch.arange(-reach, reach + 1, dtype=features.dtype, device=features.device)
+    padded = torch.cat([features[:, :1].expand(-1, reach, -1), features, features[:, -1:].expand(-1, reach, -1)], dim=1)
+    return (padded.unfold(1, 2 * reach + 1, 1) * offsets).sum(-1) / offsets.square().sum()
+
+
+def chroma(waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
+    """Share of each pitch class in a frame (Fujishima 1999), C first: (batch, frames, 12), sums to 1 or is 0."""
+    size = window_size(sampling_rate, hop_length)
+    filters = chroma_filters(size // 2 + 1, sampling_rate).to(waveforms.device)
+    energy = power_spectrum(waveforms, size, hop_length) @ filters
+    return energy / energy.sum(dim=-1, keepdim=True).clamp(min=POWER_FLOOR)
+
+
+def log_cqt(waveforms: torch.Tensor, sampling_rate: int, hop_length: int, num_bins: int = CQT_BINS) -> torch.Tensor:
+    """log(1 + 100 x constant-Q magnitude) over seven octaves from 32.7 Hz: (batch, frames, num_bins)."""
+    transform = cqt_transform(sampling_rate, hop_length, num_bins, num_bins // CQT_OCTAVES)
+    return torch.log1p(CQT_LOG_GAIN * transform(waveforms))
+
+
+@lru_cache(maxsize=8)
+def cqt_transform(sampling_rate: int, hop_length: int, num_bins: int, bins_per_octave: int) -> nn.Module:
+    """The transform, kept: it computes its kernels once."""
+    return MERTConstantQTransform(sampling_rate, hop_length, num_bins, bins_per_octave, CQT_LOWEST_FREQUENCY)
+
+
+@lru_cache(maxsize=8)
+def mel_filters(num_frequencies: int, num_bins: int, sampling_rate: int) -> torch.Tensor:
+    """(num_frequencies, num_bins) float32."""
+    filters = mel_filter_bank(
+        num_frequencies, num_bins, 0.0, sampling_rate / 2, sampling_rate, norm="slaney", mel_scale="slaney"
+    )
+    return torch.from_numpy(filters).float()
+
+
+@lru_cache(maxsize=8)
+def chroma_filters(num_frequencies: int, sampling_rate: int) -> torch.Tensor:
+    """(num_frequencies, 12) float32."""
+    return torch.from_numpy(chroma_filter_bank(2 * (num_frequencies - 1), 12, sampling_rate)).float().T
+
+
+@lru_cache(maxsize=8)
+def cosine_basis(num_bands: int, num_coefficients: int) -> torch.Tensor:
+    """Orthonormal cosine transform of type II: (num_bands, num_coefficients) float32."""
+    band, order = torch.arange(num_bands, dtype=torch.float64), torch.arange(num_coefficients, dtype=torch.float64)
+    basis = torch.cos(math.pi / num_bands * (band[:, None] + 0.5) * order) * math.sqrt(2.0 / num_bands)
+    basis[:, 0] /= math.sqrt(2.0)
+    return basis.float()
+
+
+def moving_statistics(features: torch.Tensor, width: int) -> torch.Tensor:
+    """Mean and standard deviation over `width` frames about each, fewer at the ends: (batch, frames, 2 x size)."""
+    kernel = features.new_ones(1, 1, 2 * (width // 2) + 1)
+    batch, frames, size = features.shape
+
+    def total(values: torch.Tensor) -> torch.Tensor:
+        flat = values.transpose(1, 2).reshape(-1, 1, frames)
+        return nn.functional.conv1d(flat, kernel, padding=width // 2).view(-1, values.shape[2], frames).transpose(1, 2)
+
+    count = total(features.new_ones(1, frames, 1))
+    mean = total(features) / count
+    variance = (total(features.square()) / count - mean.square()).clamp(min=0.0)
+    return torch.cat([mean, variance.sqrt()], dim=-1)
+
+
+FEATURES: dict[str, Callable[[torch.Tensor, int, int], torch.Tensor]] = {
+    "log_mel": log_mel,
+    "mfcc": mfcc,
+    "chroma": chroma,
+    "log_cqt": log_cqt,
+}

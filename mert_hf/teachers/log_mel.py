@@ -1,0 +1,39 @@
+"""The paper's alternative musical teacher: log-mel energies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .base import Teacher, check_waveforms
+from .features import MEL_BANDS, log_mel
+
+
+class LogMelTeacher(Teacher):
+    """Natural logarithm of mel energies.
+
+    Args:
+        sampling_rate: of the waveforms, in Hz.
+        hop_length: samples between frames.
+        num_bins: mel bands.
+    """
+
+    kind = "log_mel"
+
+    def __init__(self, sampling_rate: int = 24000, hop_length: int = 320, num_bins: int = MEL_BANDS):
+        super().__init__()
+        for name, value in {"sampling_rate": sampling_rate, "hop_length": hop_length, "num_bins": num_bins}.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r} must be a positive integer.")
+        self.sampling_rate, self.hop_length, self.num_bins = sampling_rate, hop_length, num_bins
+
+    def settings(self) -> dict[str, Any]:
+        """What the constructor needs."""
+        return {"sampling_rate": self.sampling_rate, "hop_length": self.hop_length, "num_bins": self.num_bins}
+
+    @torch.no_grad()
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) floating point in [-1, 1] -> (batch, samples // hop_length + 1, num_bins) float32."""
+        with torch.autocast(waveforms.device.type, enabled=False):
+            return log_mel(check_waveforms(waveforms), self.sampling_rate, self.hop_length, self.num_bins)
