@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 MIN_CHUNK_SECONDS = 1.0  # a last chunk that is shorter is dropped (MARBLE)
 BATCH_SECONDS = 80.0  # audio that the model takes at a time unless a batch size is given
+MIN_DEVIATION = 0.01  # least deviation that a value is divided by, as a share of the largest in its layer
 IN_MEMORY_BYTES = 2**30  # features up to this size are held in memory, larger ones are read from disk
 
 
@@ -183,7 +184,9 @@ class FeatureTable:
             total, squares, count = total + values.sum(axis=0), squares + (values**2).sum(axis=0), count + length
         mean = total / count
         deviation = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
-        deviation[deviation < 1e-6] = 1.0  # a value that never changes stays 0
+        # What hardly changes beside the other values is noise, and must not be made as large as they are.
+        deviation = np.maximum(deviation, MIN_DEVIATION * deviation.max(axis=1, keepdims=True))
+        deviation[deviation == 0] = 1.0
         self.offset = torch.from_numpy(mean[:, None].astype(np.float32))
         self.scale = torch.from_numpy(deviation[:, None].astype(np.float32))
 

@@ -4,7 +4,8 @@
     DIR/rows.bin       rows (layers, dim) of one recording after the other
     DIR/index.jsonl    one line a recording: id, size and time of its file, first row, number of rows
 
-A line enters the index only after its rows are on disk. Whatever a killed run left behind them is cut off on opening.
+A line enters the index only after its rows were written. Whatever a killed run left behind is cut off on opening: rows
+without a line, half a line, and lines whose rows a failing machine lost.
 """
 
 from __future__ import annotations
@@ -110,8 +111,6 @@ class FeatureStore:
             raise ValueError(f"{recording.path}: features are not finite in {self.dtype}; run the model in float32")
         with (self.folder / "rows.bin").open("ab") as file:
             file.write(values.data)
-            file.flush()
-            os.fsync(file.fileno())
         entry = {"id": recording.id, **_state(recording), "start": self._num_rows, "count": len(rows)}
         with (self.folder / "index.jsonl").open("ab") as file:
             file.write(json.dumps(entry).encode() + b"\n")

@@ -146,12 +146,12 @@ def emomusic(root: Path) -> Path:
     rng = np.random.default_rng(4)
     songs = ["song_id,file_name,Artist,Song title,Genre,Mediaeval 2013 set"]
     ratings = ["song_id, mean_arousal, std_arousal, mean_valence, std_valence"]
-    for number in range(2, 52):
+    for number in range(2, 62):
         arousal, valence = rng.uniform(1, 9), rng.choice([2.0, 8.0]) + rng.normal(0, 0.2)
         instrument = "flute" if valence > 5 else "string"
-        pitches = 45 + 4 * arousal + rng.integers(0, 3, 26)
+        pitches = 45 + 4 * arousal + rng.integers(0, 3, 14)
         write(root / "clips_45seconds" / f"{number}.mp3", sequence(pitches, 0.25, instrument))
-        split = "evaluation" if number >= 42 else "development"
+        split = "evaluation" if number >= 50 else "development"
         artist = "".join("abcdefghij"[int(digit)] for digit in str(number))
         songs.append(f'{number},{number}.mp3,"Singer, {artist}",Title {number},Rock, {split}')
         ratings.append(f"{number}, {arousal:.3f}, 1.0, {valence:.3f}, 1.0")
@@ -162,14 +162,14 @@ def emomusic(root: Path) -> Path:
 
 
 def vocalset(root: Path) -> Path:
-    """Singers told apart by register, techniques by vibrato and decay; recordings of 4 s make two pieces."""
+    """Singers told apart by register, techniques by overtones and decay; long recordings make two pieces of 3 s."""
     rng = np.random.default_rng(5)
-    singers = [*TEST_SINGERS[:2], "female1", "female3", "male1", "male2"]
+    singers = ["female1", "female3", TEST_SINGERS[0], "male1", "female4", TEST_SINGERS[2], "male2", "male4"]
     techniques = {"straight": "organ", "vibrato": "flute", "trillo": "mallet", "fast_forte": "string"}
     for index, singer in enumerate(singers):
         for technique, instrument in techniques.items():
-            for take in range(4):
-                pitches = 45 + 5 * index + rng.integers(0, 3, 16)
+            for take in range(3):
+                pitches = 48 + 3 * index + rng.integers(0, 2, 18 if index == take else 6)
                 name = f"{singer[0]}{singer[-1]}_arpeggios_{technique}_{'aeio'[take]}.wav"
                 audio = sequence(pitches, 0.25, instrument)
                 write(root / "FULL" / singer / "arpeggios" / technique / name, audio)

@@ -1,0 +1,326 @@
+"""Whole evaluations: every task from its layout to test metrics, leakage, shuffled labels, going on after a kill."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mert_hf.evaluation import TASK_NAMES, evaluate, runner
+from mert_hf.evaluation.metrics import sdr_frames, sdr_whole, separation_metrics
+from mert_hf.evaluation.probes import ALL_LAYERS, train_grid
+from mert_hf.evaluation.separation import SeparationData
+from mert_hf.evaluation.tasks import get_task
+from mert_hf.evaluation.tasks.keys import TONICS
+
+from .synthesis import note, tune, write
+
+# A baseline, and what its primary metric must exceed on the miniature; chance is named beside it.
+ABOVE_CHANCE = {
+    "magnatagatune": ("mel", 0.7),  # 0.5
+    "giantsteps_key": ("mel", 0.6),  # 0.25 to 0.4, four keys
+    "gtzan_genre": ("mel", 0.7),  # 0.25
+    "gtzan_rhythm": ("mel", 0.6),  # see test_beats_are_found_better_than_by_a_steady_guess
+    "emomusic": ("mfcc", 0.3),  # 0.0
+    "nsynth_instrument": ("mel", 0.8),  # 0.33
+    "nsynth_pitch": ("mel", 0.8),  # 0.25
+    "vocalset_technique": ("mfcc", 0.6),  # 0.33
+    "vocalset_singer": ("mfcc", 0.5),  # 0.125
+    "mtg_instrument": ("mel", 0.8),  # 0.5
+    "mtg_moodtheme": ("mel", 0.8),
+    "mtg_genre": ("mel", 0.8),
+    "mtg_top50": ("mel", 0.8),
+    "musdb18": ("mel", 0.0),  # the mixture as estimate: about -7 dB
+}
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    """Features and probes of the whole test run."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def notes(tmp_path_factory) -> Path:
+    """An audio folder of notes in four pitch classes, two octaves and three instruments, three takes each."""
+    folder = tmp_path_factory.mktemp("notes")
+    with (folder / "metadata.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["file_name", "pitch", "instrument", "split"])
+        for pitch in (0, 3, 6, 9):
+            for octave in (4, 5):
+                for instrument in ("organ", "string", "flute"):
+                    for take, split in enumerate(("train", "train", "valid", "test")):
+                        name = f"{pitch}-{octave}-{instrument}-{take}.wav"
+                        write(folder / name, note(12 * octave + pitch + 0.04 * take, 1.0 + 0.05 * take, instrument))
+                        table.writerow([name, pitch, instrument, split])
+    return folder
+
+
+def linked(folder: Path, output: Path, rows: list[dict[str, str]]) -> Path:
+    """The recordings of a folder, by links, with another table."""
+    output.mkdir()
+    for row in rows:
+        (output / row["file_name"]).symlink_to(folder / row["file_name"])
+    with (output / "metadata.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    return output
+
+
+def shuffled(folder: Path, output: Path, split: str, column: str = "pitch") -> Path:
+    """The folder again, with a column shuffled within a split, or within "all" recordings."""
+    rows = list(csv.DictReader((folder / "metadata.csv").open()))
+    chosen = [row for row in rows if split in ("all", row["split"])]
+    order = np.random.default_rng(0).permutation(len(chosen))
+    for row, value in zip(chosen, [chosen[i][column] for i in order], strict=True):
+        row[column] = value
+    return linked(folder, output, rows)
+
+
+@pytest.mark.parametrize("name", TASK_NAMES)
+def test_every_task_runs_to_the_end_and_beats_chance(name, miniature, fast, cache):
+    settings = fast(max_epochs=4 if name == "musdb18" else 8 if name == "gtzan_rhythm" else 40)
+    model, least = ABOVE_CHANCE[name]
+    results = evaluate(name, miniature(name), model, settings=settings, cache_dir=cache)
+    assert results["metrics"][results["metric"]]["mean"] > least
+    assert set(results["validation"]) == set(results["metrics"])
+    assert all(np.isfinite(value["mean"]) for value in results["metrics"].values())
+    json.dumps(results, allow_nan=False)
+
+
+def test_separation_is_better_than_the_mixture_and_adds_up_to_it(miniature, fast, cache, monkeypatch):
+    separated = []
+    separate = SeparationData.separate
+
+    def noted(self, probe, recording):
+        separated.append((self, recording, separate(self, probe, recording)))
+        return separated[-1][-1]
+
+    monkeypatch.setattr(SeparationData, "separate", noted)
+    results = evaluate("musdb18", miniature("musdb18"), "mel", settings=fast(max_epochs=4, seeds=(1,)), cache_dir=cache)
+    frames, wholes = [], []
+    for data, recording, estimates in (entry for entry in separated if entry[1].split == "test"):
+        mixture = estimates.sum(dim=0).numpy()
+        references = data.references(recording, len(mixture))
+        np.testing.assert_allclose(mixture, references.sum(axis=0), atol=2e-3)
+        guess = np.stack([mixture] * 4)
+        frames.append(sdr_frames(references, guess, data.sampling_rate))
+        wholes.append(sdr_whole(references, guess))
+    worst = separation_metrics(frames, wholes, results["data"]["labels"])
+    for name, value in results["metrics"].items():
+        assert value["mean"] > worst[name] + 3
+
+
+def test_beats_are_found_better_than_by_a_steady_guess(miniature, fast, cache):
+    from mert_hf.evaluation.metrics import beat_metrics
+    from mert_hf.evaluation.tasks import BeatTimes
+
+    root = miniature("gtzan_rhythm")
+    results = evaluate("gtzan_rhythm", root, "mel", settings=fast(max_epochs=8), cache_dir=cache)
+    truth = [recording.target for recording in get_task("gtzan_rhythm").load(root).split("test")]
+    guess = BeatTimes(np.arange(0.25, 6, 0.5), np.arange(0.25, 6, 2.0))
+    steady = beat_metrics(truth, [guess] * len(truth))
+    for name in ("beat_f1_70ms", "beat_f1_20ms"):
+        assert results["metrics"][name]["mean"] > steady[name] + 0.2
+
+
+def test_a_model_is_probed_at_every_layer_and_all(notes, fast, tiny_checkpoint, tmp_path, cache):
+    output = tmp_path / "results" / "pitch.json"
+    results = evaluate(
+        "audiofolder",
+        notes,
+        str(tiny_checkpoint),
+        output,
+        fast(seeds=(0, 1), learning_rates=(1e-3, 1e-2)),
+        cache,
+        device="cpu",
+        target="pitch",
+    )
+    assert json.loads(output.read_text()) == results
+    layers = [entry["layer"] for entry in results["layers"]]
+    assert layers == [*range(results["protocol"]["num_layers"]), ALL_LAYERS]
+    assert len(results["grid"]) == len(layers) * 4
+    assert results["metrics"]["accuracy"]["mean"] > 0.5  # chance 0.25
+    assert len(results["metrics"]["accuracy"]["values"]) == 2
+    assert sum(results["layers"][-1]["layer_weights"]) == pytest.approx(1.0)
+    assert results["model"] == tiny_checkpoint.name and results["data"]["recordings"] == {
+        "train": 48,
+        "valid": 24,
+        "test": 24,
+    }
+
+
+def test_the_best_layer_is_chosen_by_validation(notes, fast, tiny_checkpoint, cache):
+    results = evaluate(
+        "audiofolder",
+        notes,
+        str(tiny_checkpoint),
+        settings=fast(seeds=(0, 1), learning_rates=(1e-3, 1e-2)),
+        cache_dir=cache,
+        device="cpu",
+        target="pitch",
+    )
+    best = max(entry["validation"]["accuracy"]["mean"] for entry in results["layers"])
+    assert results["validation"]["accuracy"]["mean"] == best
+    for entry in results["layers"]:
+        own = [probe for probe in results["grid"] if probe["layer"] == entry["layer"]]
+        means = {rate: np.mean([p["score"] for p in own if p["learning_rate"] == rate]) for rate in (1e-3, 1e-2)}
+        assert means[entry["learning_rate"]] == max(means.values())
+
+
+def test_test_labels_have_no_part_in_training_and_choice(notes, fast, tmp_path, cache):
+    other = shuffled(notes, tmp_path / "shuffled", "test")
+    settings = fast(learning_rates=(1e-3, 1e-2))
+    one, two = (
+        evaluate("audiofolder", folder, "chroma", settings=settings, cache_dir=cache, target="pitch")
+        for folder in (notes, other)
+    )
+    assert one["grid"] == two["grid"] and one["selected"] == two["selected"]
+    assert one["metrics"] != two["metrics"]
+
+
+def test_shuffled_labels_give_chance(notes, fast, tmp_path, cache):
+    other = shuffled(notes, tmp_path / "shuffled", "all")
+    scores = [
+        evaluate("audiofolder", folder, "chroma", settings=fast(seeds=(0, 1)), cache_dir=cache, target="pitch")
+        for folder in (notes, other)
+    ]
+    true, chance = (entry["metrics"]["accuracy"]["mean"] for entry in scores)
+    assert true > 0.9 and chance < 0.5  # chance 0.25, standard deviation over 24 recordings 0.09
+
+
+def test_chroma_beats_mfcc_on_the_pitch_class_of_another_octave(notes, fast, tmp_path, cache):
+    rows = list(csv.DictReader((notes / "metadata.csv").open()))
+    for row in rows:
+        if row["file_name"].split("-")[1] == "5":
+            row["split"] = "test" if row["split"] == "test" else "valid"
+        else:
+            row["split"] = "train"
+    folder = linked(notes, tmp_path / "octaves", rows)
+    scores = {
+        model: evaluate("audiofolder", folder, model, settings=fast(), cache_dir=cache, target="pitch")
+        for model in ("chroma", "mfcc")
+    }
+    chroma, mfcc = (scores[model]["metrics"]["accuracy"]["mean"] for model in ("chroma", "mfcc"))
+    assert chroma > 0.8 and chroma > mfcc + 0.2
+
+
+def test_chroma_beats_mfcc_on_keys(fast, tmp_path, cache):
+    rng = np.random.default_rng(0)
+    rows = [["file_name", "key", "split"]]
+    for tonic in range(12):
+        for mode in ("major", "minor"):
+            for split, take in [("train", 0), ("train", 1), ("train", 2), ("valid", 3), ("test", 4)]:
+                rows.append([f"{tonic}-{mode}-{take}.wav", f"{TONICS[tonic]} {mode}", split])
+                write(tmp_path / rows[-1][0], tune(tonic, mode, rng, 2.0))
+    with (tmp_path / "metadata.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    scores = {
+        model: evaluate("audiofolder", tmp_path, model, settings=fast(), cache_dir=cache, target="key", kind="key")
+        for model in ("chroma", "mfcc")
+    }
+    chroma, mfcc = (scores[model]["metrics"]["weighted_score"]["mean"] for model in ("chroma", "mfcc"))
+    assert chroma > 0.7 and chroma > mfcc + 0.1
+
+
+class Spy:
+    """Counts recordings that are read and probes that are trained."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.read: list[str] = []
+        self.trained: list = []
+        from mert_hf.evaluation.baselines import FeatureBaseline
+
+        windows = FeatureBaseline.windows
+
+        def note_read(encoder, source, *arguments):
+            self.read.append(Path(source).name)
+            return windows(encoder, source, *arguments)
+
+        def note_trained(data, probes, *arguments):
+            self.trained += probes
+            return train_grid(data, probes, *arguments)
+
+        monkeypatch.setattr(FeatureBaseline, "windows", note_read)
+        monkeypatch.setattr(runner, "train_grid", note_trained)
+
+
+def test_a_finished_evaluation_is_not_computed_again(notes, fast, tmp_path, monkeypatch):
+    spy = Spy(monkeypatch)
+    options = {"settings": fast(), "cache_dir": tmp_path, "target": "pitch"}
+    first = evaluate("audiofolder", notes, "mfcc", **options)
+    assert (len(spy.read), len(spy.trained)) == (96, 1)
+    assert evaluate("audiofolder", notes, "mfcc", **options) == first
+    assert (len(spy.read), len(spy.trained)) == (96, 1)
+    evaluate("audiofolder", notes, "mfcc", **{**options, "target": "instrument"})  # other labels, same features
+    assert (len(spy.read), len(spy.trained)) == (96, 2)
+
+
+def test_probes_go_on_where_they_stopped(notes, fast, tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "GROUP_WEIGHTS", 1)  # one layer at a time
+    options = {"settings": fast(max_epochs=3), "cache_dir": tmp_path, "device": "cpu", "target": "pitch"}
+    trained = []
+
+    def stop_at_third(data, probes, *arguments):
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        trained.append(probes[0].layer)
+        return train_grid(data, probes, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "train_grid", stop_at_third)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate("audiofolder", notes, str(tiny_checkpoint), **options)
+    spy = Spy(monkeypatch)
+    results = evaluate("audiofolder", notes, str(tiny_checkpoint), **options)
+    assert trained == [0, 1] and spy.trained[0].layer == 2
+    whole = evaluate("audiofolder", notes, str(tiny_checkpoint), **{**options, "cache_dir": tmp_path / "other"})
+    assert results == whole
+
+
+@pytest.mark.slow
+def test_a_killed_process_leaves_work_that_is_used(notes, tmp_path):
+    command = [sys.executable, "-m", "mert_hf.cli", "evaluate", "audiofolder", "--data-dir", str(notes)]
+    command += ["--target", "pitch", "--model", "mel", "--cache-dir", str(tmp_path / "cache"), "--no-progress"]
+    command += ["--output", str(tmp_path / "results.json"), "--seeds", "2"]
+    finished = None
+    for _ in range(12):
+        process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        try:
+            finished = process.wait(timeout=8)
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        time.sleep(0.1)
+    assert finished == 0
+    (index,) = (tmp_path / "cache").glob("*/index.jsonl")
+    ids = [json.loads(line)["id"] for line in index.read_text().splitlines()]
+    assert len(ids) == len(set(ids)) == 96  # nothing twice
+    assert json.loads((tmp_path / "results.json").read_text())["metrics"]["accuracy"]["mean"] > 0.8
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"layers": (3,)}, 'layer 3 does not exist: the model has 1, from 0, and "all"'),
+        ({"layers": (0, -1)}, "names a layer twice"),
+        ({"layers": ()}, "layers is empty"),
+        ({"learning_rates": (0.0,)}, "must be positive"),
+        ({"learning_rates": ()}, "must be positive"),
+        ({"seeds": (0, 0)}, "must be distinct"),
+    ],
+)
+def test_bad_settings_are_told(notes, fast, tmp_path, fields, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate("audiofolder", notes, "mel", settings=fast(**fields), cache_dir=tmp_path, target="pitch")
