@@ -1,185 +1,184 @@
-"""The acoustic teacher of the v0 models: ids of k-means clusters of hand-made features (paper, section 3.2)."""
+"""The acoustic teacher of MERT-v0: nearest cluster centres of frame features (paper, section 3.1)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from tqdm import tqdm
 
-from mert_hf.modeling.modeling_mert import CQT_LOG_GAIN, CQT_LOWEST_FREQUENCY, CQT_OCTAVES, MERTConstantQTransform
-from mert_hf.teachers import features
-from mert_hf.teachers.base import Teacher
+from .base import Teacher, check_waveforms
+from .features import FEATURES, moving_statistics
 
-BLOCK_FRAMES = 2048  # of a long recording at a time
-CQT_BINS_PER_OCTAVE = 12
-DELTA_WIDTH = 9
-FFT_SIZE = 2048
-CHROMA_FFT_SIZE = 8192
-LOG_MEL_BANDS = 80
-MFCC_COEFFICIENTS = 13  # 39 values with first and second deltas, as HuBERT's first clusters
+MAX_FRAMES = 500_000  # frames that the clusters are fitted to, a few hundred MB
 
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """What clusters are made of.
+    """What one codebook clusters.
 
     Attributes:
-        compute: waveforms (batch, samples) -> (batch, frames, size).
-        size: values a frame.
-        reach: samples to either side of a frame's centre on which it depends.
+        name: "log_mel", "mfcc" (with deltas), "chroma" or "log_cqt".
+        num_clusters: size of the codebook.
+        context: seconds about each frame over which mean and standard deviation are clustered instead of the frame
+            itself; 0 clusters frames. Longer contexts make codes of timbre and key rather than of notes.
     """
 
-    compute: Callable[[torch.Tensor], torch.Tensor]
-    size: int
-    reach: int
+    name: str
+    num_clusters: int = 300
+    context: float = 0.0
 
+    def __post_init__(self):
+        if self.name not in FEATURES:
+            raise ValueError(f"There is no feature {self.name!r}. Choose from {', '.join(FEATURES)}.")
+        if isinstance(self.num_clusters, bool) or not isinstance(self.num_clusters, int) or self.num_clusters < 2:
+            raise ValueError(f"num_clusters={self.num_clusters!r} must be an integer of at least 2.")
+        if not 0 <= self.context <= 60:
+            raise ValueError(f"context={self.context!r} must be between 0 and 60 seconds.")
 
-def log_mel_features(sampling_rate: int, hop_length: int) -> FeatureSet:
-    compute = partial(
-        features.log_mel,
-        sampling_rate=sampling_rate,
-        hop_length=hop_length,
-        num_bands=LOG_MEL_BANDS,
-        fft_size=FFT_SIZE,
-    )
-    return FeatureSet(compute, LOG_MEL_BANDS, FFT_SIZE // 2)
-
-
-def mfcc_features(sampling_rate: int, hop_length: int) -> FeatureSet:
-    """Cepstral coefficients with their first and second slopes."""
-    compute = partial(mfcc_with_deltas, sampling_rate=sampling_rate, hop_length=hop_length)
-    return FeatureSet(compute, 3 * MFCC_COEFFICIENTS, FFT_SIZE // 2 + 2 * (DELTA_WIDTH // 2) * hop_length)
-
-
-def mfcc_with_deltas(waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
-    """(batch, samples) -> (batch, frames, 39)."""
-    static = features.mfcc(waveforms, sampling_rate, hop_length, MFCC_COEFFICIENTS, fft_size=FFT_SIZE)
-    slopes = features.deltas(static, DELTA_WIDTH)
-    return torch.cat([static, slopes, features.deltas(slopes, DELTA_WIDTH)], dim=-1)
-
-
-def chroma_features(sampling_rate: int, hop_length: int) -> FeatureSet:
-    compute = partial(
-        features.chroma, sampling_rate=sampling_rate, hop_length=hop_length, fft_size=CHROMA_FFT_SIZE
-    )
-    return FeatureSet(compute, 12, CHROMA_FFT_SIZE // 2)
-
-
-def log_cqt_features(sampling_rate: int, hop_length: int) -> FeatureSet:
-    """log(1 + 100 x constant-Q magnitude) of seven octaves of semitones."""
-    bins = CQT_OCTAVES * CQT_BINS_PER_OCTAVE
-    transform = MERTConstantQTransform(sampling_rate, hop_length, bins, CQT_BINS_PER_OCTAVE, CQT_LOWEST_FREQUENCY)
-    longest_kernel = sampling_rate / CQT_LOWEST_FREQUENCY / (2 ** (1 / CQT_BINS_PER_OCTAVE) - 1)
-    return FeatureSet(LogCompressed(transform), bins, int(longest_kernel) // 2 + 2)
-
-
-class LogCompressed(nn.Module):
-    """log(1 + 100 x) of what a transform gives."""
-
-    def __init__(self, transform: nn.Module):
-        super().__init__()
-        self.transform = transform
-
-    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        return torch.log1p(CQT_LOG_GAIN * self.transform(waveforms))
-
-
-FEATURE_SETS: dict[str, Callable[[int, int], FeatureSet]] = {
-    "log_mel": log_mel_features,
-    "mfcc": mfcc_features,
-    "chroma": chroma_features,
-    "log_cqt": log_cqt_features,
-}
+    def extract(self, waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
+        """(batch, samples) float32 -> (batch, samples // hop_length + 1, dimensions) float32."""
+        features = FEATURES[self.name](waveforms, sampling_rate, hop_length)
+        width = round(self.context * sampling_rate / hop_length)
+        return moving_statistics(features, width) if width > 1 else features
 
 
 class KMeansTeacher(Teacher):
-    """Nearest cluster of each frame: (batch, samples) -> (batch, codebooks, samples // hop + 1) int64.
+    """Index of the nearest cluster centre, one codebook for each feature set.
 
-    Each feature set gives a codebook of its own. Where they differ in size, `codebook_size` is the largest, so the
-    rows of a smaller codebook beyond its size are never a target; `codebook_sizes` tells each.
+    The paper's: 300 clusters on log-mel or MFCC with deltas, and 200 on chroma. Codebooks may differ in size;
+    `codebook_size` is that of the largest.
 
     Args:
-        feature_sets: number of clusters by feature set, out of "log_mel", "mfcc" (with deltas), "chroma", "log_cqt". The
-            default is the paper's.
-        sampling_rate: Hz.
+        feature_sets: what each codebook clusters; mappings of `FeatureSet`'s fields are taken too.
+        sampling_rate: of the waveforms, in Hz.
         hop_length: samples between frames.
+        weights: for codebook k `centres_k` (clusters, dimensions), `mean_k` and `scale_k` (dimensions,), by
+            which features are standardised before they are compared. `fit` makes them.
 
     Raises:
-        ValueError: an unknown feature set or a number of clusters below 2.
+        ValueError: weights that do not fit the feature sets.
     """
 
     kind = "kmeans"
 
     def __init__(
         self,
-        feature_sets: Mapping[str, int] | None = None,
+        feature_sets: Sequence[FeatureSet | dict[str, Any]],
         sampling_rate: int = 24000,
         hop_length: int = 320,
+        **weights: torch.Tensor,
     ):
         super().__init__()
-        self.feature_sets = dict(feature_sets or {"mfcc": 300, "chroma": 200})
-        for name, clusters in self.feature_sets.items():
-            if name not in FEATURE_SETS or not isinstance(clusters, int) or clusters < 2:
-                raise ValueError(
-                    f"feature_sets gives a number of clusters, 2 or more, to some of {sorted(FEATURE_SETS)}; got "
-                    f"{name!r}: {clusters!r}."
-                )
+        self.feature_sets = as_feature_sets(feature_sets)
         self.sampling_rate, self.hop_length = sampling_rate, hop_length
-        self.codebook_sizes = tuple(self.feature_sets.values())
-        self.num_codebooks, self.codebook_size = len(self.codebook_sizes), max(self.codebook_sizes)
-        self._features = {name: FEATURE_SETS[name](sampling_rate, hop_length) for name in self.feature_sets}
-        for name, clusters in self.feature_sets.items():
-            size = self._features[name].size
-            self.register_buffer(f"{name}_mean", torch.full((size,), torch.nan))
-            self.register_buffer(f"{name}_deviation", torch.full((size,), torch.nan))
-            self.register_buffer(f"{name}_centroids", torch.full((clusters, size), torch.nan))
-        self.eval()
+        self.num_codebooks = len(self.feature_sets)
+        self.codebook_sizes = tuple(feature_set.num_clusters for feature_set in self.feature_sets)
+        self.codebook_size = max(self.codebook_sizes)
+        expected = {f"{part}_{k}" for part in ("centres", "mean", "scale") for k in range(self.num_codebooks)}
+        if set(weights) != expected:
+            raise ValueError(f"The teacher needs the weights {sorted(expected)}, given {sorted(weights)}.")
+        for name, tensor in weights.items():
+            self.register_buffer(name, tensor.float())
+        for k, size in enumerate(self.codebook_sizes):
+            if len(self.get_buffer(f"centres_{k}")) != size:
+                raise ValueError(
+                    f"Codebook {k} has {len(self.get_buffer(f'centres_{k}'))} centres, its feature set asks for {size}. "
+                    "Fit the teacher again."
+                )
 
     def settings(self) -> dict[str, Any]:
-        return {
-            "feature_sets": self.feature_sets,
-            "sampling_rate": self.sampling_rate,
-            "hop_length": self.hop_length,
-        }
+        """Feature sets and rates."""
+        sets = [asdict(feature_set) for feature_set in self.feature_sets]
+        return {"feature_sets": sets, "sampling_rate": self.sampling_rate, "hop_length": self.hop_length}
 
-    def features(self, waveforms: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Each feature set's values before standardisation, (batch, frames, size)."""
-        return {name: feature.compute(waveforms) for name, feature in self._features.items()}
+    @torch.no_grad()
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) floating point in [-1, 1] -> (batch, num_codebooks, samples // hop_length + 1) int64."""
+        with torch.autocast(waveforms.device.type, enabled=False):
+            waveforms = check_waveforms(waveforms)
+            codes = [self._codes(k, feature_set, waveforms) for k, feature_set in enumerate(self.feature_sets)]
+        return torch.stack(codes, dim=1)
 
-    def targets(self, waveforms: torch.Tensor) -> torch.Tensor:
-        return torch.stack([self._assign(name, values) for name, values in self.features(waveforms).items()], dim=1)
+    def _codes(self, k: int, feature_set: FeatureSet, waveforms: torch.Tensor) -> torch.Tensor:
+        features = feature_set.extract(waveforms, self.sampling_rate, self.hop_length)
+        features = (features - self.get_buffer(f"mean_{k}")) / self.get_buffer(f"scale_{k}")
+        centres = self.get_buffer(f"centres_{k}")
+        # |x - c|^2 = |x|^2 - 2 x.c + |c|^2, and |x|^2 is the same for all centres
+        return (centres.square().sum(1) - 2 * features @ centres.T).argmin(dim=-1)
 
-    def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Codes (codebooks, frames) of a recording (samples,), a block of frames at a time."""
-        hop = self.hop_length
-        margin = -(-max(feature.reach for feature in self._features.values()) // hop)
-        blocks = []
-        for first in range(0, waveform.shape[0] // hop + 1, BLOCK_FRAMES):
-            start = max(first - margin, 0)
-            codes = self(waveform[None, start * hop : (first + BLOCK_FRAMES + margin) * hop])[0]
-            blocks.append(codes[:, first - start : first - start + BLOCK_FRAMES])
-        return torch.cat(blocks, dim=1)
-
-    def set_clusters(self, name: str, mean: torch.Tensor, deviation: torch.Tensor, centroids: torch.Tensor) -> None:
-        """Fills in what has been fitted.
+    @classmethod
+    def fit(
+        cls,
+        waveforms: Iterable[torch.Tensor | np.ndarray],
+        feature_sets: Sequence[FeatureSet | dict[str, Any]] = (FeatureSet("mfcc", 300), FeatureSet("chroma", 200)),
+        sampling_rate: int = 24000,
+        hop_length: int = 320,
+        seed: int = 0,
+        max_frames: int = MAX_FRAMES,
+        show_progress_bar: bool = True,
+    ) -> KMeansTeacher:
+        """Fits the clusters with scikit-learn's MiniBatchKMeans.
 
         Args:
-            name: feature set.
-            mean, deviation: (size,) of the features.
-            centroids: (clusters, size) of the standardised features.
-        """
-        for part, values in (("mean", mean), ("deviation", deviation), ("centroids", centroids)):
-            self.get_buffer(f"{name}_{part}").copy_(values)
+            waveforms: clips (samples,) float32 in [-1, 1] at `sampling_rate`.
+            feature_sets: what each codebook clusters.
+            sampling_rate: in Hz.
+            hop_length: samples between frames.
+            seed: of the choice of frames and of the clustering.
+            max_frames: frames to fit to; more are thinned out at random, evenly over all clips.
+            show_progress_bar: over the clips.
 
-    def _assign(self, name: str, values: torch.Tensor) -> torch.Tensor:
-        """Nearest centroid of each frame: (batch, frames, size) -> (batch, frames) int64."""
-        mean, deviation, centroids = (self.get_buffer(f"{name}_{part}") for part in ("mean", "deviation", "centroids"))
-        if mean.isnan().any():
-            raise ValueError("This k-means teacher knows no clusters: fit one with `mert-hf fit-kmeans`, then load it.")
-        values = (values - mean) / deviation
-        # |x - c|^2 without |x|^2, which all centroids share
-        return (values @ centroids.T - centroids.square().sum(dim=-1) / 2).argmax(dim=-1)
+        Raises:
+            ImportError: scikit-learn is not installed.
+            ValueError: fewer frames than clusters.
+        """
+        sets = as_feature_sets(feature_sets)
+        frames: list[list[np.ndarray]] = [[] for _ in sets]
+        for clip in tqdm(waveforms, desc="features", disable=not show_progress_bar):
+            batch = check_waveforms(torch.as_tensor(clip)[None])
+            for kept, feature_set in zip(frames, sets, strict=True):
+                kept.append(feature_set.extract(batch, sampling_rate, hop_length)[0].numpy())
+        weights = {}
+        for k, (feature_set, kept) in enumerate(zip(sets, frames, strict=True)):
+            points = np.concatenate(kept) if kept else np.zeros((0, 1), np.float32)
+            parts = fit_clusters(points, feature_set, seed + k, max_frames)
+            weights.update({f"{name}_{k}": tensor for name, tensor in parts.items()})
+        return cls(sets, sampling_rate, hop_length, **weights)
+
+
+def fit_clusters(points: np.ndarray, feature_set: FeatureSet, seed: int, max_frames: int) -> dict[str, torch.Tensor]:
+    """Centres (clusters, dimensions), mean and scale (dimensions,) of points (frames, dimensions)."""
+    from sklearn.cluster import MiniBatchKMeans
+
+    if len(points) < feature_set.num_clusters:
+        raise ValueError(
+            f"{len(points)} frames cannot fill {feature_set.num_clusters} clusters of {feature_set.name}. Give more "
+            "audio, or ask for fewer clusters."
+        )
+    generator = np.random.default_rng(seed)
+    if len(points) > max_frames:
+        points = points[np.sort(generator.choice(len(points), max_frames, replace=False))]
+    mean, scale = points.mean(0), np.maximum(points.std(0), 1e-4)
+    clusters = MiniBatchKMeans(feature_set.num_clusters, batch_size=4096, n_init=3, random_state=seed)
+    clusters.fit((points - mean) / scale)
+    parts = {"centres": clusters.cluster_centers_, "mean": mean, "scale": scale}
+    return {name: torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32)) for name, value in parts.items()}
+
+
+def as_feature_sets(feature_sets: Sequence[FeatureSet | dict[str, Any]]) -> tuple[FeatureSet, ...]:
+    """Feature sets from themselves or from mappings of their fields.
+
+    Raises:
+        ValueError: none at all, or an unknown field.
+    """
+    try:
+        sets = tuple(s if isinstance(s, FeatureSet) else FeatureSet(**s) for s in feature_sets)
+    except TypeError as error:
+        raise ValueError(f"A feature set needs the fields name, num_clusters, context: {error}.") from error
+    if not sets:
+        raise ValueError("A k-means teacher needs at least one feature set.")
+    return sets
