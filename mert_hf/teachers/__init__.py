@@ -1,18 +1,54 @@
-"""Teachers: clean waveforms -> the targets that a student is trained to predict."""
+"""Teachers: clean waveforms to the targets that the student predicts."""
 
-from .base import Teacher, same_teacher
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from .base import CONFIG_NAME, Teacher, local_folder, read_config
 from .cqt import CQTTeacher
-from .encodec import EncodecTeacher
-from .kmeans import KMeansTeacher
-from .loading import load_teacher
+from .encodec import DEFAULT_CODEC, EncodecTeacher
+from .kmeans import FeatureSet, KMeansTeacher
 from .log_mel import LogMelTeacher
+
+TEACHERS: dict[str, type[Teacher]] = {
+    teacher.kind: teacher for teacher in (EncodecTeacher, KMeansTeacher, CQTTeacher, LogMelTeacher)
+}
+
+
+def load_teacher(name_or_path: str | os.PathLike, **settings: Any) -> Teacher:
+    """Opens any teacher.
+
+    Args:
+        name_or_path: "cqt", "log_mel" (built from `settings`), "encodec" (facebook/encodec_24khz), or the folder or Hub
+            id of a saved teacher or of an EncodecModel.
+        settings: go to the constructor or to `from_pretrained`.
+
+    Raises:
+        ValueError: a kind that does not exist, or one that must be fitted first.
+    """
+    if name_or_path in ("cqt", "log_mel"):
+        return TEACHERS[str(name_or_path)](**settings)
+    if name_or_path == "encodec":
+        return EncodecTeacher.from_pretrained(DEFAULT_CODEC, **settings)
+    if name_or_path == "kmeans":
+        raise ValueError("A k-means teacher is fitted first, by `mert-hf fit-kmeans`: give its folder.")
+    folder = local_folder(name_or_path)
+    if not (folder / CONFIG_NAME).is_file():
+        return EncodecTeacher.from_pretrained(folder, **settings)
+    kind = read_config(Path(folder)).get("teacher")
+    if kind not in TEACHERS:
+        raise ValueError(f"{folder / CONFIG_NAME} names the teacher {kind!r}. Known are {', '.join(TEACHERS)}.")
+    return TEACHERS[kind].from_pretrained(folder, **settings)
+
 
 __all__ = [
     "CQTTeacher",
     "EncodecTeacher",
+    "FeatureSet",
     "KMeansTeacher",
     "LogMelTeacher",
     "Teacher",
     "load_teacher",
-    "same_teacher",
 ]

@@ -84,10 +84,9 @@ class KMeansTeacher(Teacher):
         for name, tensor in weights.items():
             self.register_buffer(name, tensor.float())
         for k, size in enumerate(self.codebook_sizes):
-            if len(self.get_buffer(f"centres_{k}")) != size:
+            if (given := len(self.get_buffer(f"centres_{k}"))) != size:
                 raise ValueError(
-                    f"Codebook {k} has {len(self.get_buffer(f'centres_{k}'))} centres, its feature set asks for {size}. "
-                    "Fit the teacher again."
+                    f"Codebook {k} has {given} centres, its feature set asks for {size}. Fit the teacher again."
                 )
 
     def settings(self) -> dict[str, Any]:
