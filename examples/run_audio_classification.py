@@ -2,7 +2,7 @@
 
     python examples/run_audio_classification.py --data_dir my_songs --target genre --output_dir runs/genre
 
-A YAML or JSON file with the same names works too: python examples/run_audio_classification.py my_run.yaml
+A YAML file with the same names may come first: python examples/run_audio_classification.py my_run.yaml --seed 1
 """
 
 from __future__ import annotations

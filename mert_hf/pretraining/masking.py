@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..modeling.modeling_mert import draw_span_mask
+
 
 @dataclass
 class SpanMasking:
@@ -59,35 +61,9 @@ class SpanMasking:
         lengths = torch.as_tensor(frame_lengths, device=device)
         if lengths.dim() != 1 or len(lengths) == 0 or lengths.is_floating_point() or (lengths < 0).any():
             raise ValueError(f"frame_lengths must be one non-negative integer for each row, got {frame_lengths!r}.")
-        mask = spans_to_mask(*self._draw_starts(lengths.long(), generator), lengths.long(), self.length)
+        size = int(lengths.max())
+        mask = draw_span_mask(lengths.long(), size, self.probability, self.length, self.min_masks, generator)
         return trim_to_equal_counts(mask, generator) if self.equal_counts else mask
-
-    def _draw_starts(
-        self, lengths: torch.Tensor, generator: torch.Generator | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Starts of the spans (batch, most spans) in random order, and how many of them each row uses (batch,)."""
-        rounding = torch.rand(lengths.shape, generator=generator, device=lengths.device, dtype=torch.float64)
-        counts = (self.probability * lengths / self.length + rounding).long().clamp(min=self.min_masks)
-        choices = lengths - self.length
-        choices = torch.where(choices > counts, choices, torch.minimum(counts + 1, lengths))
-        counts = torch.minimum(counts, choices)
-        width = int(choices.max())
-        # The smallest of independent uniform numbers sit at distinct, uniformly drawn places.
-        scores = torch.rand((len(lengths), width), generator=generator, device=lengths.device, dtype=torch.float64)
-        beyond = torch.arange(width, device=lengths.device) >= choices[:, None]
-        order = scores.masked_fill(beyond, torch.inf).argsort(dim=1)
-        return order[:, : int(counts.max())], counts
-
-
-def spans_to_mask(starts: torch.Tensor, counts: torch.Tensor, lengths: torch.Tensor, span: int) -> torch.Tensor:
-    """Mask (batch, frames) of spans of `span` frames at the first counts[row] of starts[row], cut at lengths[row]."""
-    frames = int(lengths.max())
-    used = torch.arange(starts.shape[1], device=starts.device) < counts[:, None]
-    hits = torch.zeros(len(lengths), frames + span, dtype=torch.bool, device=starts.device)
-    for offset in range(span):
-        # Spans that a row does not use point at the last column, which is cut off.
-        hits.scatter_(1, torch.where(used, starts + offset, frames + span - 1), True)
-    return hits[:, :frames] & (torch.arange(frames, device=starts.device) < lengths[:, None])
 
 
 def trim_to_equal_counts(mask: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:

@@ -34,8 +34,8 @@ from mert_hf.pretraining.trainer import MERTTrainer
 
 logger = logging.getLogger(__name__)
 
-ACOUSTIC_TEACHERS = {"encodec": "EncodecTeacher", "kmeans": "KMeansTeacher"}
-MUSICAL_TEACHERS = {"cqt": "CQTTeacher", "log_mel": "LogMelTeacher"}
+ACOUSTIC_TEACHERS = ("encodec", "kmeans")
+MUSICAL_TEACHERS = ("cqt", "log_mel")
 RUN_SETTINGS = "pretraining.json"
 
 
@@ -100,8 +100,9 @@ def build_trainer(
     if training_arguments.device.type == "cpu":
         # As training goes on activations become denormal, which a CPU computes several times slower.
         torch.set_flush_denormal(True)
-    acoustic = load_teacher(model_arguments.acoustic_teacher, ACOUSTIC_TEACHERS, "acoustic_teacher")
-    musical = load_teacher(model_arguments.musical_teacher, MUSICAL_TEACHERS, "musical_teacher")
+        training_arguments.dataloader_pin_memory = False  # there is no device to pin for
+    acoustic = open_teacher(model_arguments.acoustic_teacher, ACOUSTIC_TEACHERS, "acoustic_teacher")
+    musical = open_teacher(model_arguments.musical_teacher, MUSICAL_TEACHERS, "musical_teacher")
     cache = load_label_cache(model_arguments.label_cache, acoustic)
     model = build_model(model_arguments, acoustic if cache is None else cache, musical)
     feature_extractor = MERTFeatureExtractor(
@@ -121,20 +122,21 @@ def build_trainer(
     )
 
 
-def load_teacher(settings: Mapping[str, Any] | None, kinds: Mapping[str, str], name: str) -> Any:
+def open_teacher(settings: Mapping[str, Any] | None, kinds: Sequence[str], name: str) -> Any:
     """A teacher from its settings: "type", "path" of a saved one if there is one, the rest goes to the class.
 
     Raises:
-        ValueError: if the type is missing or unknown.
+        ValueError: if the type is missing, unknown, or not that of the saved one.
     """
     if settings is None:
         return None
     settings = dict(settings)
     kind, path = settings.pop("type", None), settings.pop("path", None)
     if kind not in kinds:
-        raise ValueError(f"{name} needs a 'type' out of {sorted(kinds)}, got {kind!r}.")
-    teacher = getattr(teachers, kinds[kind])
-    return teacher(**settings) if path is None else teacher.from_pretrained(path, **settings)
+        raise ValueError(f"{name} needs a 'type' out of {', '.join(kinds)}, got {kind!r}.")
+    if path is None:
+        return teachers.load_teacher(kind, **settings)
+    return teachers.TEACHERS[kind].from_pretrained(path, **settings)
 
 
 def load_label_cache(directory: str | None, teacher: Any) -> Any:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import soundfile
+import torch
 import yaml
-from tiny_pretraining import RATE, BandTeacher, LoudnessTeacher, losses_of, make_trainer
+from tiny_pretraining import RATE, BandTeacher, LoudnessTeacher, losses_of, make_trainer, write_recordings
 from typer.testing import CliRunner
 
 from mert_hf.cli import app
@@ -17,6 +21,7 @@ from mert_hf.modeling.modeling_mert import MERTForPreTraining
 from mert_hf.pretraining import run
 from mert_hf.pretraining.arguments import parse_arguments
 from mert_hf.pretraining.run import checkpoint_is_complete, last_complete_checkpoint
+from mert_hf.teachers import CQTTeacher, FeatureSet, KMeansTeacher
 
 CONFIGS = Path(__file__).resolve().parents[2] / "examples" / "configs"
 STUDENT = {
@@ -36,10 +41,10 @@ STUDENT = {
 @pytest.fixture
 def tiny_run(recordings, tmp_path, monkeypatch) -> list[str]:
     """Arguments of a run of six steps with the tiny teachers, from a YAML file."""
-    monkeypatch.setattr(run, "ACOUSTIC_TEACHERS", {"loudness": "LoudnessTeacher"})
-    monkeypatch.setattr(run, "MUSICAL_TEACHERS", {"bands": "BandTeacher"})
-    monkeypatch.setattr(run.teachers, "LoudnessTeacher", LoudnessTeacher, raising=False)
-    monkeypatch.setattr(run.teachers, "BandTeacher", BandTeacher, raising=False)
+    tiny_teachers = {"loudness": LoudnessTeacher, "bands": BandTeacher}
+    monkeypatch.setattr(run, "ACOUSTIC_TEACHERS", ("loudness",))
+    monkeypatch.setattr(run, "MUSICAL_TEACHERS", ("bands",))
+    monkeypatch.setattr(run.teachers, "load_teacher", lambda kind, **settings: tiny_teachers[kind](**settings))
     settings = {
         "output_dir": str(tmp_path / "out"),
         "model_config": STUDENT,
@@ -109,7 +114,7 @@ def test_the_command_line_is_a_thin_front(tiny_run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--acoustic_teacher", '{"type": "oracle"}'], r"acoustic_teacher needs a 'type' out of \['loudness'\]"),
+        (["--acoustic_teacher", '{"type": "oracle"}'], "acoustic_teacher needs a 'type' out of loudness, got 'oracle'"),
         (["--acoustic_teacher", "loudness"], "acoustic_teacher must be a mapping .YAML. or JSON text"),
         (["--train_data"], None),
         (["--no_such_argument", "1"], "no_such_argument"),
@@ -225,6 +230,56 @@ def test_every_configuration_parses(path):
     assert student.num_frames(data.crop_length) > 0 and training.max_steps > 0
     assert model.acoustic_teacher["type"] in run.ACOUSTIC_TEACHERS
     assert model.musical_teacher["type"] in run.MUSICAL_TEACHERS
+
+
+@pytest.fixture(scope="module")
+def nano_run(tmp_path_factory) -> list[str]:
+    """Arguments of mert-nano on a few seconds of audio, with its own kinds of teachers, for three steps."""
+    folder = tmp_path_factory.mktemp("nano")
+    paths = write_recordings(folder / "music", [4.0, 5.0, 6.0], rate=24000)
+    settings = parse_arguments([str(CONFIGS / "mert-nano.yaml"), "--report_to", "none"])[0].model_config
+    hop = MERTConfig(**settings).hop_length
+    clips = [torch.from_numpy(soundfile.read(path, dtype="float32")[0]) for path in paths]
+    sets = [FeatureSet("log_cqt", num_clusters=8)]
+    KMeansTeacher.fit(clips, sets, hop_length=hop, show_progress_bar=False).save_pretrained(folder / "kmeans")
+    CQTTeacher(hop_length=hop, num_bins=84, bins_per_octave=12, log=True).standardized(clips).save_pretrained(
+        folder / "cqt"
+    )
+    teachers = {"acoustic": {"type": "kmeans", "path": str(folder / "kmeans")}}
+    teachers["musical"] = {"type": "cqt", "path": str(folder / "cqt")}
+    options = [f"--{kind}_teacher={json.dumps(teacher)}" for kind, teacher in teachers.items()]
+    steps = ["--max_steps", "3", "--per_device_train_batch_size", "2", "--logging_steps", "1", "--report_to", "none"]
+    data = ["--train_data", str(folder / "music"), "--dataloader_num_workers", "0", "--use_cpu", "True"]
+    return [str(CONFIGS / "mert-nano.yaml"), *options, *steps, *data]
+
+
+def test_mert_nano_runs_with_its_teachers(nano_run, tmp_path):
+    trainer = run.main([*nano_run, "--output_dir", str(tmp_path), "--disable_tqdm", "True"])
+    assert len(losses_of(trainer)) == 3
+    assert trainer.model.config.codebook_size == 8 and trainer.model.config.cqt_bins == 84
+    assert sum(parameter.numel() for parameter in trainer.model.parameters()) < 4e6, "8 MB in fp16"
+
+
+@pytest.mark.slow
+def test_the_example_runs_under_accelerate_launch(nano_run, tmp_path):
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    script = [str(CONFIGS.parent / "run_pretraining.py"), *nano_run, "--output_dir", str(tmp_path)]
+    result = subprocess.run([*launch, *script], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    state = json.loads((tmp_path / "trainer_state.json").read_text())
+    assert state["global_step"] == 3 and (tmp_path / "model.safetensors").is_file()
+    again = subprocess.run([*launch, *script, "--max_steps", "5"], capture_output=True, text=True)
+    assert again.returncode == 0 and "Going on from" in again.stderr
 
 
 def test_checkpoints_cut_off_while_saving_are_passed_over(recordings, tmp_path, caplog):
