@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -34,6 +35,10 @@ class Teacher(nn.Module, ABC):
     sampling_rate: int
     hop_length: int
 
+    def __init__(self):
+        super().__init__()
+        self.training = False
+
     @property
     def frame_rate(self) -> float:
         """Frames in a second, in Hz."""
@@ -42,6 +47,14 @@ class Teacher(nn.Module, ABC):
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """What the constructor needs to build this teacher again, weights aside; JSON types only."""
+
+    @torch.no_grad()
+    def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Targets of a whole recording (samples,), as `forward` gives them for a batch of it, up to rounding.
+
+        Teachers that can work through it in blocks, so that memory beyond the waveform does not grow with its length.
+        """
+        return self(waveform[None])[0]
 
     def train(self, mode: bool = True) -> Teacher:
         """Teachers stay in evaluation, also inside a model that is trained."""
@@ -71,23 +84,27 @@ class Teacher(nn.Module, ABC):
             raise ValueError(
                 f"{folder / CONFIG_NAME} is no {cls.kind} teacher. mert_hf.teachers.load_teacher opens any."
             )
-        weights = load_file(folder / WEIGHTS_NAME) if (folder / WEIGHTS_NAME).is_file() else {}
-        return cls._from_parts({**config, **overrides}, weights)
+        return cls._from_parts({**config, **overrides}, read_weights(folder))
 
     @classmethod
     def _from_parts(cls, settings: dict[str, Any], weights: dict[str, torch.Tensor]) -> Teacher:
         try:
             return cls(**settings, **weights)
-        except TypeError as error:
-            raise ValueError(f"The settings {sorted(settings)} do not fit {cls.__name__}: {error}.") from error
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"The settings {settings} do not fit {cls.__name__}: {error}.") from error
 
     def fingerprint(self) -> str:
         """SHA-256 of kind, settings and weights: equal for teachers that give equal targets."""
-        digest = hashlib.sha256(json.dumps({"teacher": self.kind, **self.settings()}, sort_keys=True).encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        settings, weights = self._decisive_parts()
+        digest = hashlib.sha256(json.dumps({"teacher": self.kind, **settings}, sort_keys=True).encode())
+        for name, tensor in sorted(weights.items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
+
+    def _decisive_parts(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """Settings and weights on which the targets depend."""
+        return self.settings(), self.state_dict()
 
 
 def local_folder(name_or_path: str | os.PathLike) -> Path:
@@ -113,6 +130,27 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ValueError(f"{folder / CONFIG_NAME} must hold a JSON object, given {type(config).__name__}.")
     return config
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """`teacher.safetensors` of a folder; none where there is no such file.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    if not (folder / WEIGHTS_NAME).is_file():
+        return {}
+    try:
+        return load_file(folder / WEIGHTS_NAME)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / WEIGHTS_NAME} is damaged: {error}. Save the teacher again.") from error
+
+
+def check_sizes(**sizes: Any) -> None:
+    """ValueError where a size is no positive integer."""
+    for name, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}={value!r} must be a positive integer.")
 
 
 def check_waveforms(waveforms: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..modeling.modeling_mert import CQT_LOG_GAIN
-from .base import Teacher, check_waveforms
+from .base import Teacher, check_sizes, check_waveforms
 from .features import cqt_transform
 
 
@@ -41,6 +41,13 @@ class CQTTeacher(Teacher):
         super().__init__()
         self.sampling_rate, self.hop_length = sampling_rate, hop_length
         self.num_bins, self.bins_per_octave, self.log = num_bins, bins_per_octave, log
+        check_sizes(
+            sampling_rate=sampling_rate, hop_length=hop_length, num_bins=num_bins, bins_per_octave=bins_per_octave
+        )
+        for name, tensor in {"mean": mean, "scale": scale}.items():
+            if (mean is None) != (scale is None) or (tensor is not None and tensor.shape != (num_bins,)):
+                given = None if tensor is None else tuple(tensor.shape)
+                raise ValueError(f"mean and scale come together, each of shape ({num_bins},); {name} has {given}.")
         cqt_transform(sampling_rate, hop_length, num_bins, bins_per_octave)  # refuses impossible sizes now
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)

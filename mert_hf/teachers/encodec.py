@@ -7,10 +7,12 @@ import os
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import EncodecModel
 
-from .base import CONFIG_NAME, Teacher, check_waveforms, local_folder, read_config
+from .base import CONFIG_NAME, Teacher, check_sizes, check_waveforms, local_folder, read_config
 
+BLOCK_FRAMES = 2250  # of a recording labelled at a time; 30 s at 75 a second
 DEFAULT_CODEC = "facebook/encodec_24khz"
 DEFAULT_CODEBOOKS = 8  # 6 kbps at 24 kHz
 
@@ -45,7 +47,8 @@ class EncodecTeacher(Teacher):
         self.codebook_size = config.codebook_size
         largest = self._codebooks_at(max(config.target_bandwidths))
         self.num_codebooks = min(DEFAULT_CODEBOOKS, largest) if num_codebooks is None else num_codebooks
-        if isinstance(num_codebooks, bool) or not 1 <= self.num_codebooks <= largest:
+        check_sizes(num_codebooks=self.num_codebooks)
+        if self.num_codebooks > largest:
             raise ValueError(f"num_codebooks={num_codebooks!r} must be between 1 and {largest}, what this codec has.")
         # A residual quantiser's first codebooks do not depend on how many follow.
         self.bandwidth = min(b for b in config.target_bandwidths if self._codebooks_at(b) >= self.num_codebooks)
@@ -72,8 +75,17 @@ class EncodecTeacher(Teacher):
             name_or_path: Hub id, or a folder that EncodecModel, this class or `mert-hf convert encodec` wrote.
             num_codebooks: overrides the saved number.
             kwargs: go to `EncodecModel.from_pretrained`.
+
+        Raises:
+            ValueError: weights that are missing, as in another kind of model, or what the constructor refuses.
+            OSError: there is no model of that name.
         """
-        model = EncodecModel.from_pretrained(name_or_path, **kwargs)
+        model, loaded = EncodecModel.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
+        # transformers would go on with random numbers, and the student would learn noise.
+        if missing := sorted(key for key in loaded["missing_keys"] if not key.startswith("decoder.")):
+            raise ValueError(
+                f"{name_or_path} lacks {len(missing)} of the codec's weights, such as {missing[0]}. Is it an EnCodec?"
+            )
         saved = os.path.join(name_or_path, CONFIG_NAME)
         if num_codebooks is None and os.path.isfile(saved):
             num_codebooks = read_config(local_folder(name_or_path)).get("num_codebooks")
@@ -85,3 +97,59 @@ class EncodecTeacher(Teacher):
         with torch.autocast(waveforms.device.type, enabled=False):
             codes = self.model.encode(check_waveforms(waveforms)[:, None], bandwidth=self.bandwidth).audio_codes
         return codes[0, :, : self.num_codebooks]
+
+    @torch.no_grad()
+    def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Codes (num_codebooks, frames) of a recording (samples,), in bounded memory.
+
+        The causal convolutions see no more of the past than their kernels reach, so they run block by block; the LSTM,
+        one step a frame, goes through the recording in one piece.
+        """
+        config, size = self.model.config, BLOCK_FRAMES * self.hop_length
+        if len(waveform) <= size or not config.use_causal_conv or config.norm_type != "weight_norm":
+            return super().label_recording(waveform)
+        with torch.autocast(waveform.device.type, enabled=False):
+            clip = check_waveforms(waveform[None])[:, None]
+            layers = list(self.model.encoder.layers)
+            first_lstm = next(index for index, layer in enumerate(layers) if remembers(layer))
+            front, back = nn.Sequential(*layers[:first_lstm]), nn.Sequential(*layers[first_lstm:])
+            margin = math.ceil(receptive_field(front) / self.hop_length)
+            blocks = []
+            for start in range(0, clip.shape[-1], size):
+                begin = max(start - margin * self.hop_length, 0)
+                blocks.append(front(clip[..., begin : start + size])[..., (start - begin) // self.hop_length :])
+            parts = back(torch.cat(blocks, dim=-1)).split(BLOCK_FRAMES, dim=-1)
+            codes = [self.model.quantizer.encode(part, self.bandwidth)[: self.num_codebooks, 0] for part in parts]
+        return torch.cat(codes, dim=-1)
+
+    def _decisive_parts(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """Only what encodes: a copy of the codec with another decoder is the same teacher."""
+        config = self.model.config
+        names = (
+            "sampling_rate",
+            "upsampling_ratios",
+            "use_causal_conv",
+            "pad_mode",
+            "norm_type",
+            "dilation_growth_rate",
+        )
+        settings = {**self.settings(), **{name: getattr(config, name) for name in names}}
+        weights = {f"encoder.{name}": tensor for name, tensor in self.model.encoder.state_dict().items()}
+        for k, layer in enumerate(self.model.quantizer.layers[: self.num_codebooks]):
+            weights[f"codebook.{k}"] = layer.codebook.embed
+        return settings, weights
+
+
+def remembers(layer: nn.Module) -> bool:
+    """Whether a layer depends on all of the past."""
+    return any(isinstance(module, nn.LSTM) for module in layer.modules())
+
+
+def receptive_field(layers: nn.Module) -> int:
+    """Samples on which an output of convolutions may depend; a bound where some of them are parallel."""
+    samples, stride = 1, 1
+    for layer in layers.modules():
+        if isinstance(layer, nn.Conv1d):
+            samples += (layer.kernel_size[0] - 1) * layer.dilation[0] * stride
+            stride *= layer.stride[0]
+    return samples

@@ -73,6 +73,15 @@ def log_cqt(waveforms: torch.Tensor, sampling_rate: int, hop_length: int, num_bi
     return torch.log1p(CQT_LOG_GAIN * transform(waveforms))
 
 
+def feature_reach(name: str, sampling_rate: int, hop_length: int) -> int:
+    """Samples to either side of a frame's centre on which a descriptor of `FEATURES` depends, at most."""
+    if name == "log_cqt":
+        quality = 1.0 / (2.0 ** (CQT_OCTAVES / CQT_BINS) - 1.0)
+        return math.ceil(quality * sampling_rate / CQT_LOWEST_FREQUENCY / 2) + 1
+    slopes = 2 * DELTA_REACH * hop_length if name == "mfcc" else 0
+    return window_size(sampling_rate, hop_length) // 2 + slopes
+
+
 @lru_cache(maxsize=8)
 def cqt_transform(sampling_rate: int, hop_length: int, num_bins: int, bins_per_octave: int) -> nn.Module:
     """The transform, kept: it computes its kernels once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,9 +11,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .base import Teacher, check_waveforms
-from .features import FEATURES, moving_statistics
+from .base import Teacher, check_sizes, check_waveforms
+from .features import FEATURES, feature_reach, moving_statistics
 
+BLOCK_FRAMES = 4096  # of a recording labelled at a time
 MAX_FRAMES = 500_000  # frames that the clusters are fitted to, a few hundred MB
 
 
@@ -42,8 +44,17 @@ class FeatureSet:
     def extract(self, waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
         """(batch, samples) float32 -> (batch, samples // hop_length + 1, dimensions) float32."""
         features = FEATURES[self.name](waveforms, sampling_rate, hop_length)
-        width = round(self.context * sampling_rate / hop_length)
+        width = self.width(sampling_rate, hop_length)
         return moving_statistics(features, width) if width > 1 else features
+
+    def width(self, sampling_rate: int, hop_length: int) -> int:
+        """The context in frames."""
+        return round(self.context * sampling_rate / hop_length)
+
+    def reach(self, sampling_rate: int, hop_length: int) -> int:
+        """Frames to either side on which a frame's values depend, at most."""
+        samples = feature_reach(self.name, sampling_rate, hop_length)
+        return math.ceil(samples / hop_length) + self.width(sampling_rate, hop_length) // 2
 
 
 class KMeansTeacher(Teacher):
@@ -73,6 +84,7 @@ class KMeansTeacher(Teacher):
         **weights: torch.Tensor,
     ):
         super().__init__()
+        check_sizes(sampling_rate=sampling_rate, hop_length=hop_length)
         self.feature_sets = as_feature_sets(feature_sets)
         self.sampling_rate, self.hop_length = sampling_rate, hop_length
         self.num_codebooks = len(self.feature_sets)
@@ -83,11 +95,21 @@ class KMeansTeacher(Teacher):
             raise ValueError(f"The teacher needs the weights {sorted(expected)}, given {sorted(weights)}.")
         for name, tensor in weights.items():
             self.register_buffer(name, tensor.float())
-        for k, size in enumerate(self.codebook_sizes):
-            if (given := len(self.get_buffer(f"centres_{k}"))) != size:
+        for k, feature_set in enumerate(self.feature_sets):
+            self._check_weights(k, feature_set)
+
+    def _check_weights(self, k: int, feature_set: FeatureSet) -> None:
+        size = feature_set.extract(torch.zeros(1, 1), self.sampling_rate, self.hop_length).shape[-1]
+        expected = {"centres": (feature_set.num_clusters, size), "mean": (size,), "scale": (size,)}
+        for part, shape in expected.items():
+            tensor = self.get_buffer(f"{part}_{k}")
+            if tuple(tensor.shape) != shape or not torch.isfinite(tensor).all():
                 raise ValueError(
-                    f"Codebook {k} has {given} centres, its feature set asks for {size}. Fit the teacher again."
+                    f"{part}_{k} must have shape {shape}, as {feature_set} says, and finite values; it has the shape "
+                    f"{tuple(tensor.shape)}. Fit the teacher again."
                 )
+        if not (self.get_buffer(f"scale_{k}") > 0).all():
+            raise ValueError(f"scale_{k} must be positive. Fit the teacher again.")
 
     def settings(self) -> dict[str, Any]:
         """Feature sets and rates."""
@@ -108,6 +130,19 @@ class KMeansTeacher(Teacher):
         centres = self.get_buffer(f"centres_{k}")
         # |x - c|^2 = |x|^2 - 2 x.c + |c|^2, and |x|^2 is the same for all centres
         return (centres.square().sum(1) - 2 * features @ centres.T).argmin(dim=-1)
+
+    @torch.no_grad()
+    def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Codes (num_codebooks, frames) of a recording (samples,), a block of frames at a time."""
+        hop = self.hop_length
+        margin = max(feature_set.reach(self.sampling_rate, hop) for feature_set in self.feature_sets)
+        blocks = []
+        for first in range(0, len(waveform) // hop + 1, BLOCK_FRAMES):
+            start = max(first - margin, 0)
+            # A frame's centre is its first sample of the next hop, hence one hop more on the right.
+            codes = self(waveform[None, start * hop : (first + BLOCK_FRAMES + margin + 1) * hop])[0]
+            blocks.append(codes[:, first - start : first - start + BLOCK_FRAMES])
+        return torch.cat(blocks, dim=1)
 
     @classmethod
     def fit(

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from .base import Teacher, check_waveforms
+from .base import Teacher, check_sizes, check_waveforms
 from .features import MEL_BANDS, log_mel
 
 
@@ -23,9 +23,7 @@ class LogMelTeacher(Teacher):
 
     def __init__(self, sampling_rate: int = 24000, hop_length: int = 320, num_bins: int = MEL_BANDS):
         super().__init__()
-        for name, value in {"sampling_rate": sampling_rate, "hop_length": hop_length, "num_bins": num_bins}.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={value!r} must be a positive integer.")
+        check_sizes(sampling_rate=sampling_rate, hop_length=hop_length, num_bins=num_bins)
         self.sampling_rate, self.hop_length, self.num_bins = sampling_rate, hop_length, num_bins
 
     def settings(self) -> dict[str, Any]:
