@@ -367,7 +367,8 @@ def draw_span_mask(
     """Draws masks of spans of one length that may overlap, the "static" masks of fairseq's `compute_mask_indices`.
 
     A row of L positions gets floor(probability x L / span_length + u) spans, u uniform in [0, 1), at least `min_spans`.
-    Their starts are drawn without replacement from the first L - span_length positions.
+    Their starts are drawn without replacement from the first L - span_length positions; where these are too few for s
+    spans, from the first s + 1, and spans are cut at the end of the row.
 
     Args:
         lengths: (batch,) integer, true length of each row in positions.
@@ -382,8 +383,9 @@ def draw_span_mask(
     """
     device = lengths.device
     rounding = torch.rand(lengths.shape, device=device, generator=generator)
-    num_spans = (probability * lengths / span_length + rounding).floor().clamp(min=min_spans)
-    num_starts = (lengths - span_length).clamp(min=1)
+    num_spans = (probability * lengths / span_length + rounding).long().clamp(min=min_spans)
+    num_starts = lengths - span_length
+    num_starts = torch.where(num_starts > num_spans, num_starts, torch.minimum(num_spans + 1, lengths))
     order = torch.rand((lengths.shape[0], size), device=device, generator=generator)
     order = order.masked_fill(~length_mask(num_starts, size), 2.0)  # behind every draw in [0, 1)
     rank = order.argsort(dim=1).argsort(dim=1)
@@ -868,6 +870,12 @@ class MERTPreTrainedModel(PreTrainedModel):
         """Frames for each number of samples; the name by which transformers' audio code asks for it."""
         return self.config.num_frames(input_lengths)
 
+    def _wants_dict(self, return_dict: bool | None) -> bool:
+        """What the caller says, else the configuration; transformers 4 traces to TorchScript with tuples."""
+        if return_dict is None:
+            return self.config.return_dict and not getattr(self.config, "torchscript", False)
+        return return_dict
+
     def frame_mask(self, attention_mask: torch.Tensor) -> torch.Tensor:
         """Valid frames of a right-padded batch: (batch, samples), 1 where valid -> (batch, frames) bool."""
         lengths = self.config.num_frames(attention_mask.long().sum(dim=-1))
@@ -995,9 +1003,6 @@ class MERTModel(MERTPreTrainedModel):
             input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
         )
         return outputs if self._wants_dict(return_dict) else outputs.to_tuple()
-
-    def _wants_dict(self, return_dict: bool | None) -> bool:
-        return self.config.return_dict if return_dict is None else return_dict
 
     def encode(
         self,
@@ -1172,7 +1177,6 @@ class MERTForPreTraining(MERTPreTrainedModel):
         Raises:
             ValueError: a target without a mask, or of a shape or range that does not fit the configuration.
         """
-        return_dict = self.config.return_dict if return_dict is None else return_dict
         outputs, features = self.mert.encode(
             input_values,
             attention_mask,
@@ -1189,7 +1193,7 @@ class MERTForPreTraining(MERTPreTrainedModel):
         result = MERTForPreTrainingOutput(
             **losses, feature_penalty=penalty, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
-        return result if return_dict else result.to_tuple()
+        return result if self._wants_dict(return_dict) else result.to_tuple()
 
     def _feature_penalty(self, features: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
         """Mean square of the valid features, in float32."""
@@ -1343,7 +1347,6 @@ class MERTForSequenceClassification(MERTClassificationModel):
         Returns:
             `loss` if labels are given, `logits` (batch, labels), `hidden_states`, `attentions`.
         """
-        return_dict = self.config.return_dict if return_dict is None else return_dict
         outputs, states = self._encode(
             input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
         )
@@ -1358,7 +1361,7 @@ class MERTForSequenceClassification(MERTClassificationModel):
         result = SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
-        return result if return_dict else result.to_tuple()
+        return result if self._wants_dict(return_dict) else result.to_tuple()
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         if self.config.problem_type is None:
@@ -1417,7 +1420,6 @@ class MERTForAudioFrameClassification(MERTClassificationModel):
         Raises:
             ValueError: labels of another number of frames.
         """
-        return_dict = self.config.return_dict if return_dict is None else return_dict
         outputs, states = self._encode(
             input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
         )
@@ -1428,7 +1430,7 @@ class MERTForAudioFrameClassification(MERTClassificationModel):
         result = TokenClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
-        return result if return_dict else result.to_tuple()
+        return result if self._wants_dict(return_dict) else result.to_tuple()
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         if labels.shape[:2] != logits.shape[:2]:
