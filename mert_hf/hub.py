@@ -5,6 +5,7 @@ A checkpoint directory holds
     config.json, model.safetensors, preprocessor_config.json
     configuration_mert.py, modeling_mert.py, feature_extraction_mert.py    for `trust_remote_code=True` elsewhere
     teachers/NAME/                                                        the teachers' settings, if given
+    pretraining.json                                                      settings of the run and its teachers
     README.md                                                             the model card
 """
 
@@ -20,7 +21,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -33,11 +34,11 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors import safe_open
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 from yaml import YAMLError
 
 from . import modeling
-from .cards import CardFacts, create_card, create_card_from_config
+from .cards import CardFacts, create_card, create_card_from_config, pretraining_facts, training_facts
 from .modeling.configuration_mert import AUTO_MAP, MERTConfig
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ logger = logging.getLogger(__name__)
 
 CODE_FILES = ("configuration_mert.py", "modeling_mert.py", "feature_extraction_mert.py")
 CARD_FILE = "README.md"
+RUN_SETTINGS_FILE = "pretraining.json"
+STATE_FILE = "trainer_state.json"
 TEACHERS_FOLDER = "teachers"
 
 # What a training directory holds beside the checkpoint. Pickles may run code in whoever opens them, and they carry
@@ -192,16 +195,54 @@ def checkpoint_files(
     source = Path(modeling.__file__).parent
     for name in CODE_FILES:
         files.setdefault(name, source / name)
-    stored = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    stored = _read_json(directory / "config.json")
     if stored.get("auto_map") != AUTO_MAP:
         files["config.json"] = (json.dumps({**stored, "auto_map": AUTO_MAP}, indent=2) + "\n").encode()
+    if RUN_SETTINGS_FILE in files:
+        settings = _read_json(directory / RUN_SETTINGS_FILE)
+        files[RUN_SETTINGS_FILE] = (json.dumps(_without_folders(settings), indent=2) + "\n").encode()
     if card is not None or CARD_FILE not in files:
-        facts = card if card is not None else CardFacts((repo_id or directory.resolve().name).split("/")[-1])
+        name = (repo_id or directory.resolve().name).split("/")[-1]
+        facts = card if card is not None else directory_facts(directory, name)
         facts = replace(facts, repo_id=facts.repo_id or repo_id) if isinstance(facts, CardFacts) else facts
         files[CARD_FILE] = str(_as_card(facts, None, config, directory)).encode()
     else:
         _read_card(directory / CARD_FILE)
     return files
+
+
+def directory_facts(directory: Path, model_name: str) -> CardFacts:
+    """What a directory tells for its card: the settings of its pre-training and the state of its trainer, if any."""
+    state_path, settings_path = directory / STATE_FILE, directory / RUN_SETTINGS_FILE
+    state = TrainerState(**_known_fields(_read_json(state_path))) if state_path.is_file() else None
+    if settings_path.is_file():
+        return pretraining_facts(model_name, _read_json(settings_path), state)
+    return CardFacts(model_name, training=training_facts(state) if state is not None else {})
+
+
+class HubTrainerMixin:
+    """For Trainers: what `push_to_hub` sends can be loaded, at any time, and carries the project's card.
+
+    Put it in front of Trainer in the list of bases; the class gives `card_facts`.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.add_callback(HubFilesCallback())
+
+    def card_facts(self) -> CardFacts:
+        """The facts of the card; the default knows the trainer's state and arguments."""
+        name = self.args.hub_model_id or Path(self.args.output_dir).resolve().name
+        training = training_facts(self.state, self.args)
+        return CardFacts(name.split("/")[-1], repo_id=self.args.hub_model_id, training=training)
+
+    def create_model_card(self, *arguments: Any, **options: Any) -> None:
+        """Writes README.md from the template of `mert_hf.cards`; adapters get the card of peft."""
+        if not isinstance(getattr(self.model, "config", None), MERTConfig) or hasattr(self.model, "peft_config"):
+            super().create_model_card(*arguments, **options)
+        elif self.is_world_process_zero():
+            card = create_card(self.model, self.card_facts())
+            Path(self.args.output_dir, CARD_FILE).write_text(str(card), encoding="utf-8")
 
 
 class HubFilesCallback(TrainerCallback):
@@ -266,18 +307,41 @@ def _count_parameters(directory: Path) -> int:
     return total
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PushError(f"{path} is no valid JSON: {_one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise PushError(f"{path} must hold a JSON object, it holds a {type(content).__name__}")
+    return content
+
+
+def _known_fields(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a trainer state that this version of transformers knows."""
+    names = {field.name for field in fields(TrainerState)}
+    return {name: value for name, value in state.items() if name in names}
+
+
+def _without_folders(value: Any) -> Any:
+    """The settings with each absolute path cut to its last part: where things lay is nobody's business."""
+    if isinstance(value, dict):
+        return {key: _without_folders(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(entry) for entry in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
 def _read_config(directory: Path) -> MERTConfig:
     path = directory / "config.json"
     if not path.is_file():
         raise PushError(f"{directory} holds no config.json; give a directory written by save_checkpoint or a Trainer")
+    stored = _read_json(path)
+    kind = stored.get("model_type")
+    if kind != MERTConfig.model_type:
+        raise PushError(f"{path} has model_type {kind!r}; mert-hf pushes models of type {MERTConfig.model_type!r}")
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        kind = stored.get("model_type") if isinstance(stored, dict) else None
-        if kind != MERTConfig.model_type:
-            raise PushError(f"{path} has model_type {kind!r}; mert-hf pushes models of type {MERTConfig.model_type!r}")
         return MERTConfig.from_dict(stored)
-    except PushError:
-        raise
     except (ValueError, TypeError) as error:
         raise PushError(f"{path} is no valid configuration: {_one_line(error)}") from error
 

@@ -2,13 +2,14 @@
 
 from .card import create_card, create_card_from_config
 from .facts import CardFacts, Measurement
-from .training import trainer_measurements, training_facts
+from .training import pretraining_facts, trainer_measurements, training_facts
 
 __all__ = [
     "CardFacts",
     "Measurement",
     "create_card",
     "create_card_from_config",
+    "pretraining_facts",
     "trainer_measurements",
     "training_facts",
 ]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .facts import NOT_STATED, Measurement
+from .facts import NOT_STATED, CardFacts, Measurement
 
 if TYPE_CHECKING:
     from transformers import TrainerState, TrainingArguments
@@ -12,31 +15,96 @@ if TYPE_CHECKING:
 _NO_METRICS = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 
 
-def training_facts(state: TrainerState, arguments: TrainingArguments) -> dict[str, str]:
+def training_facts(state: TrainerState, arguments: TrainingArguments | None = None) -> dict[str, str]:
     """The rows of the training table that a Trainer knows: steps, batch, optimizer, schedule, precision, seed.
 
     Args:
         state: the trainer's state after training; its log gives the last training loss.
-        arguments: the trainer's arguments.
+        arguments: the trainer's arguments; without them only the state's rows.
     """
-    batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * max(1, arguments.world_size)
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-    precision = "bfloat16" if arguments.bf16 else "float16" if arguments.fp16 else "float32"
-    betas = f"{arguments.adam_beta1:g}, {arguments.adam_beta2:g}"
-    scheduler = str(getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type))
     return {
         "Updates": f"{state.global_step:,} ({state.epoch or 0:.4g} epochs)",
-        "Batch": f"{batch} recordings per update "
-        f"({arguments.train_batch_size} x {arguments.gradient_accumulation_steps} accumulation x "
-        f"{max(1, arguments.world_size)} processes)",
-        "Optimizer": f"{getattr(arguments.optim, 'value', arguments.optim)}, betas {betas}, eps "
-        f"{arguments.adam_epsilon:g}, weight decay {arguments.weight_decay:g}",
-        "Learning rate": f"{arguments.learning_rate:g}, {scheduler}",
-        "Gradient clipping": f"{arguments.max_grad_norm:g}",
-        "Precision": precision,
-        "Seed": str(arguments.seed),
+        **(_argument_facts(arguments) if arguments is not None else {}),
         "Last training loss": f"{losses[-1]:.4g}" if losses else NOT_STATED,
     }
+
+
+def _argument_facts(arguments: TrainingArguments) -> dict[str, str]:
+    processes = max(1, arguments.world_size)
+    parts = (arguments.train_batch_size, arguments.gradient_accumulation_steps, processes)
+    return {
+        "Batch": f"{math.prod(parts)} clips per update ({parts[0]} x {parts[1]} accumulation x {processes} processes)",
+        "Optimizer": f"{getattr(arguments.optim, 'value', arguments.optim)}, "
+        f"betas {arguments.adam_beta1:g}, {arguments.adam_beta2:g}, eps {arguments.adam_epsilon:g}, "
+        f"weight decay {arguments.weight_decay:g}",
+        "Learning rate": f"{arguments.learning_rate:g}, "
+        f"{getattr(arguments.lr_scheduler_type, 'value', arguments.lr_scheduler_type)}",
+        "Gradient clipping": f"{arguments.max_grad_norm:g}",
+        "Precision": "bfloat16" if arguments.bf16 else "float16" if arguments.fp16 else "float32",
+        "Seed": str(arguments.seed),
+    }
+
+
+def pretraining_facts(
+    model_name: str,
+    settings: Mapping[str, Any],
+    state: TrainerState | None = None,
+    arguments: TrainingArguments | None = None,
+    hours: float | None = None,
+) -> CardFacts:
+    """The facts of a pre-training run.
+
+    Args:
+        model_name: title of the card.
+        settings: the run's `pretraining.json`: "model" and "data" arguments.
+        state, arguments: of the trainer, where at hand.
+        hours: hours of training audio, where known.
+    """
+    model, data = settings.get("model", {}), settings.get("data", {})
+    teachers = [_teacher_text(model.get(f"{kind}_teacher")) for kind in ("acoustic", "musical")]
+    sources = ", ".join(Path(source).name for source in data.get("train_data", []))
+    base = model.get("model_name_or_path")
+    return CardFacts(
+        model_name=model_name,
+        base_model=Path(base).name if base and Path(base).is_dir() else base or "none, started from random weights",
+        data=sources,
+        hours=round(hours, 3) if hours is not None else None,
+        teachers=tuple(text for text in teachers if text),
+        training={**_recipe(data), **(training_facts(state, arguments) if state is not None else {})},
+    )
+
+
+def _recipe(data: Mapping[str, Any]) -> dict[str, str]:
+    """Rows for crops, mixture and masking, as far as the settings tell them."""
+    rows = {
+        "Crops": ("{crop_length} samples", ("crop_length",)),
+        "Mixture": (
+            "probability {mixture_probability}, {mixture_count} snippets of {mixture_length} samples",
+            ("mixture_probability", "mixture_count", "mixture_length"),
+        ),
+        "Masking": (
+            "{mask_probability} of the frames, spans of {mask_length}, at least {mask_min_masks}",
+            ("mask_probability", "mask_length", "mask_min_masks"),
+        ),
+    }
+    return {
+        title: text.format(**{name: _text(data[name]) for name in names})
+        for title, (text, names) in rows.items()
+        if all(name in data for name in names)
+    }
+
+
+def _text(value: Any) -> str:
+    return " to ".join(map(_text, value)) if isinstance(value, (list, tuple)) else f"{value:,}"
+
+
+def _teacher_text(settings: Mapping[str, Any] | None) -> str:
+    """A teacher's settings as text, without folders of the machine that trained."""
+    if not settings:
+        return ""
+    rest = [f"{key} {Path(str(value)).name}" for key, value in settings.items() if key != "type"]
+    return ", ".join([str(settings.get("type", "")), *rest])
 
 
 def trainer_measurements(

@@ -9,6 +9,8 @@ from typing import Any
 
 from transformers import HfArgumentParser, TrainingArguments
 
+from ..pretraining.arguments import as_options, read_settings
+
 FREEZE_CHOICES = ("none", "feature_encoder", "backbone")
 
 
@@ -98,19 +100,16 @@ class LoraArguments:
 
 
 def parse_arguments(*kinds: type, arguments: Sequence[str] | None = None) -> tuple[Any, ...]:
-    """Parses the command line, or the one YAML or JSON file that it names, into the given dataclasses.
+    """Parses a command line into the given dataclasses: a YAML file first if you like, then options that go before it.
 
     Args:
         kinds: dataclasses of arguments.
-        arguments: the command line; `sys.argv` if None.
+        arguments: the command line; `sys.argv[1:]` if None.
 
     Raises:
-        ValueError: the file holds a name that is no argument.
+        ValueError: the file does not hold a mapping, or an argument is unknown.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = HfArgumentParser(kinds)
-    if len(arguments) == 1 and arguments[0].endswith((".yaml", ".yml")):
-        return parser.parse_yaml_file(arguments[0])
-    if len(arguments) == 1 and arguments[0].endswith(".json"):
-        return parser.parse_json_file(arguments[0])
-    return parser.parse_args_into_dataclasses(args=arguments)
+    if arguments and not arguments[0].startswith("-"):
+        arguments = as_options(read_settings(arguments[0])) + arguments[1:]
+    return HfArgumentParser(kinds).parse_args_into_dataclasses(args=arguments, look_for_args_file=False)

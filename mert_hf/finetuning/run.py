@@ -54,7 +54,7 @@ def fine_tune(
         compute_metrics=job.metrics("valid"),
         processing_class=job.feature_extractor,
         layer_decay=arguments.layer_decay,
-        card_facts=job.card_facts,
+        facts=job.card_facts,
     )
     trainer.train(resume_from_checkpoint=training_arguments.resume_from_checkpoint)
     return finish(trainer, job, lora)

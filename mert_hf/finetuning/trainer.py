@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Trainer
 
-from ..cards import CardFacts, create_card
-from ..hub import CARD_FILE, HubFilesCallback
+from ..cards import CardFacts
+from ..hub import HubTrainerMixin
 from ..modeling.configuration_mert import MERTConfig
-from ..modeling.modeling_mert import MERTPreTrainedModel
 
 
-class FineTuningTrainer(Trainer):
+class FineTuningTrainer(HubTrainerMixin, Trainer):
     """Trainer for the MERT heads.
 
     Args:
         layer_decay: factor on the learning rate from each layer to the one below; 1 leaves the rates as they are.
-        card_facts: called when a card is written, with the trainer.
-        arguments: as for Trainer.
+        facts: called for the facts of a card, with the trainer.
+        arguments, options: as for Trainer.
     """
 
     def __init__(
-        self, *arguments: Any, layer_decay: float = 1.0, card_facts: Callable[[Trainer], CardFacts], **options: Any
+        self, *arguments: Any, layer_decay: float = 1.0, facts: Callable[[Trainer], CardFacts], **options: Any
     ) -> None:
         super().__init__(*arguments, **options)
-        self.layer_decay, self.card_facts = layer_decay, card_facts
-        self.add_callback(HubFilesCallback())
+        self.layer_decay, self.facts = layer_decay, facts
+
+    def card_facts(self) -> CardFacts:
+        """The facts of the run."""
+        return self.facts(self)
 
     def create_optimizer(self, *arguments: Any, **options: Any) -> torch.optim.Optimizer:
         """Trainer's optimizer, its parameter groups divided by depth where `layer_decay` is below 1."""
@@ -40,14 +41,6 @@ class FineTuningTrainer(Trainer):
             names = {parameter: name for name, parameter in self.model.named_parameters()}
             scale_learning_rates(optimizer, names, self.model.config, self.layer_decay)
         return optimizer
-
-    def create_model_card(self, *arguments: Any, **options: Any) -> None:
-        """Writes README.md from the template of `mert_hf.cards`; adapters get the card of peft."""
-        if not isinstance(self.model, MERTPreTrainedModel):
-            super().create_model_card(*arguments, **options)
-        elif self.is_world_process_zero():
-            card = create_card(self.model, self.card_facts(self))
-            (Path(self.args.output_dir) / CARD_FILE).write_text(str(card), encoding="utf-8")
 
 
 def scale_learning_rates(

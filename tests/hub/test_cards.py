@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import ModelCard
 from transformers import TrainerState, TrainingArguments
 
-from mert_hf.cards import CardFacts, Measurement, create_card, trainer_measurements, training_facts
+from mert_hf.cards import CardFacts, Measurement, create_card, pretraining_facts, trainer_measurements, training_facts
 from mert_hf.modeling.modeling_mert import MERTForPreTraining, MERTModel
 
 GENRE = Measurement(
@@ -119,13 +119,30 @@ def test_trainer_state_fills_training_table_and_measurements(tiny_model, tmp_pat
     )
     rows = training_facts(trained_state(), arguments)
     assert rows["Updates"] == "20 (4 epochs)" and rows["Last training loss"] == "1.5"
-    assert rows["Batch"].startswith("6 recordings per update (3 x 2 accumulation x 1 processes)")
+    assert rows["Batch"].startswith("6 clips per update (3 x 2 accumulation x 1 processes)")
     assert rows["Precision"] == "float32" and rows["Seed"] == "42"
     accuracy, f1 = trainer_measurements(trained_state(), "moods", "songs", "Songs")
     assert (accuracy.metric, accuracy.value, accuracy.split) == ("accuracy", 0.5, "validation")
     assert accuracy.protocol == "one run, step 20 of 20" and f1.value is None
     card = create_card(tiny_model, CardFacts("tiny", training=rows, measurements=(accuracy, f1)))
     assert len(ModelCard(str(card)).data.eval_results) == 1
+
+
+def test_pretraining_settings_become_facts(tiny_config):
+    settings = {
+        "model": {
+            "acoustic_teacher": {"type": "encodec", "path": "/home/someone/encodec_24khz", "num_codebooks": 8},
+            "musical_teacher": {"type": "cqt"},
+        },
+        "data": {"train_data": ["/home/someone/jazz", "rock"], "crop_length": 120000, "mixture_probability": 0.5}
+        | {"mixture_count": [1, 3], "mixture_length": [12000, 24000]},
+    }
+    facts = pretraining_facts("mine", settings, trained_state(), hours=12.0)
+    assert facts.teachers == ("encodec, path encodec_24khz, num_codebooks 8", "cqt") and facts.data == "jazz, rock"
+    assert facts.training["Crops"] == "120,000 samples" and "Masking" not in facts.training
+    assert facts.training["Mixture"] == "probability 0.5, 1 to 3 snippets of 12,000 to 24,000 samples"
+    text = create_card(MERTForPreTraining(tiny_config), facts).text
+    assert "/home/someone" not in text and "| Base model | none, started from random weights |" in text
 
 
 def test_the_kept_checkpoint_is_the_one_reported():

@@ -6,19 +6,28 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub import ModelCard, constants
 from huggingface_hub.utils import _http
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.dynamic_module_utils import get_imports
 from typer.testing import CliRunner
 
 from mert_hf.cards import CardFacts
 from mert_hf.cli import app
-from mert_hf.hub import CODE_FILES, HubFilesCallback, PushError, checkpoint_files, push_checkpoint, save_checkpoint
+from mert_hf.hub import (
+    CODE_FILES,
+    HubFilesCallback,
+    HubTrainerMixin,
+    PushError,
+    checkpoint_files,
+    push_checkpoint,
+    save_checkpoint,
+)
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.modeling.modeling_mert import MERTForPreTraining, MERTForSequenceClassification
 
@@ -194,6 +203,22 @@ def test_what_a_directory_lacks_is_added_to_the_commit_only(hub, checkpoint):
     assert f"| Parameters | {parameters:,} |" in pushed["README.md"].decode()
 
 
+def test_a_pretraining_directory_tells_its_run(hub, checkpoint):
+    (checkpoint / "README.md").unlink()
+    settings = {"model": {"acoustic_teacher": {"type": "kmeans", "path": "/data/me/kmeans"}}, "data": {}}
+    settings["data"]["train_data"] = ["/data/me/jazz", "folk"]
+    (checkpoint / "pretraining.json").write_text(json.dumps(settings))
+    state = TrainerState(global_step=400, epoch=2.0, log_history=[{"loss": 3.25, "step": 400}])
+    state.save_to_json(str(checkpoint / "trainer_state.json"))
+    push_checkpoint(checkpoint, repo_id="alice/tiny")
+    files = hub.files("alice/tiny")
+    assert json.loads(files["pretraining.json"])["model"]["acoustic_teacher"] == {"type": "kmeans", "path": "kmeans"}
+    card = files["README.md"].decode()
+    assert "| Teachers | kmeans, path kmeans |" in card and "| Data | jazz, folk |" in card
+    assert "| Updates | 400 (2 epochs) |" in card and "| Last training loss | 3.25 |" in card
+    assert all(b"/data/me" not in content for name, content in files.items())
+
+
 def test_pushing_again_commits_only_what_changed(hub, checkpoint):
     push_checkpoint(checkpoint, repo_id="alice/tiny")
     first = hub.repositories["alice/tiny"].refs["main"].oid
@@ -276,7 +301,12 @@ def test_incomplete_directories_are_refused_before_anything_is_sent(hub, checkpo
 # Trainer and command line
 
 
-def test_what_a_trainer_pushes_during_training_is_loadable(hub, tiny_config, feature_extractor, tmp_path):
+class CardTrainer(HubTrainerMixin, Trainer):
+    pass
+
+
+@pytest.mark.parametrize("make_trainer", [partial(Trainer, callbacks=[HubFilesCallback()]), CardTrainer])
+def test_what_a_trainer_pushes_during_training_is_loadable(make_trainer, hub, tiny_config, feature_extractor, tmp_path):
     samples = [{"input_values": torch.randn(2000), "labels": index % 3} for index in range(4)]
     arguments = TrainingArguments(
         output_dir=str(tmp_path / "run"),
@@ -291,18 +321,15 @@ def test_what_a_trainer_pushes_during_training_is_loadable(hub, tiny_config, fea
         report_to=[],
         use_cpu=True,
     )
-    trainer = Trainer(
-        model=MERTForSequenceClassification(tiny_config),
-        args=arguments,
-        train_dataset=samples,
-        processing_class=feature_extractor,
-        callbacks=[HubFilesCallback()],
-    )
+    parts = {"model": MERTForSequenceClassification(tiny_config), "args": arguments, "train_dataset": samples}
+    trainer = make_trainer(**parts, processing_class=feature_extractor)
     trainer.train()
     trainer.push_to_hub()
     during = [entry for entry in hub.repositories["alice/run"].history if "in progress" in entry.message]
     assert during and all(set(CODE_FILES) | {"model.safetensors", "config.json"} <= set(e.files) for e in during)
     assert EXPECTED_FILES < set(hub.files("alice/run"))
+    ours = "| Batch | 2 clips per update" in hub.files("alice/run")["README.md"].decode()
+    assert ours == (make_trainer is CardTrainer)
 
 
 def test_command_line(hub, checkpoint):
