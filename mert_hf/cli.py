@@ -37,6 +37,52 @@ def pretrain(ctx: typer.Context) -> None:
     run(ctx.args)
 
 
+@app.command("fit-kmeans")
+def fit_kmeans(
+    data: Annotated[list[str], typer.Argument(help="Files and folders, with or without metadata.csv.")],
+    output: Annotated[str, typer.Option(help="Folder of the teacher.")],
+    features: Annotated[
+        list[str] | None,
+        typer.Option(help="name:clusters[:seconds of context], a codebook each; mfcc, log_mel, chroma or log_cqt."),
+    ] = None,
+    sampling_rate: Annotated[int, typer.Option(help="Of the student, in Hz.")] = 24000,
+    hop_length: Annotated[int, typer.Option(help="Samples between frames of the student.")] = 320,
+    seed: Annotated[int, typer.Option(help="Of the choice of clips and of the clusters.")] = 0,
+    max_minutes: Annotated[float, typer.Option(help="Minutes of audio to use.")] = 120.0,
+    split: Annotated[str | None, typer.Option(help="Rows of metadata.csv to use.")] = None,
+    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+) -> None:
+    """Fit the k-means teacher of MERT-v0 to recordings: 300 clusters of MFCC and 200 of chroma, or as told."""
+    from .pretraining.kmeans_fitting import fit_kmeans as fit
+    from .pretraining.kmeans_fitting import split_arguments
+
+    data, feature_sets = split_arguments(data, features or ["mfcc:300,chroma:200"])
+    settings = {"sampling_rate": sampling_rate, "hop_length": hop_length, "seed": seed, "max_minutes": max_minutes}
+    counts = fit(data, output, feature_sets, split=split, show_progress_bar=progress, **settings)
+    typer.echo(counts.table())
+    typer.echo(output)
+
+
+@app.command()
+def label(
+    data: Annotated[list[str], typer.Argument(help="Files and folders, with or without metadata.csv.")],
+    teacher: Annotated[str, typer.Option(help="encodec, or the folder or Hub id of a k-means teacher or an EnCodec.")],
+    output: Annotated[str, typer.Option(help="Folder of the labels; a run that was stopped continues there.")],
+    num_codebooks: Annotated[int | None, typer.Option(help="Codebooks of an EnCodec; 8 if not given.")] = None,
+    split: Annotated[str | None, typer.Option(help="Rows of metadata.csv to use; all if not given.")] = None,
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; a GPU if there is one.")] = None,
+    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Exit with status 0 though files failed.")] = False,
+    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+) -> None:
+    """Make a teacher's codes of whole recordings ahead of training, and count them."""
+    from .pretraining.labels import label_by_name
+
+    summary = label_by_name(data, teacher, output, num_codebooks, split, device, progress)
+    typer.echo(summary.text())
+    if summary.failed and not skip_errors:
+        raise typer.Exit(1)
+
+
 @app.command()
 def finetune(
     data_dir: Annotated[str, typer.Argument(help="Folder with metadata.csv: file_name, target, optionally split.")],

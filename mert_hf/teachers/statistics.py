@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 DEAD_ENTROPY = 0.02  # of the entropy that equally frequent codes would have
+DEAD_SHARE = 0.99  # of the frames with one and the same code
 
 
 class CodeCounts:
@@ -42,12 +43,21 @@ class CodeCounts:
         return float(-(share * np.log2(share)).sum()) + 0.0
 
     def dead(self) -> list[int]:
-        """Codebooks that say next to nothing: nearly all frames have the same code."""
+        """Codebooks that say next to nothing: one code has over 99% of the frames, or the entropy is under 2% of its
+        bound, log2 of the codebook's size."""
         return [
             index
             for index, count in enumerate(self.counts)
-            if self.entropy(index) < DEAD_ENTROPY * math.log2(len(count))
+            if count.max() > DEAD_SHARE * count.sum() or self.entropy(index) < DEAD_ENTROPY * math.log2(len(count))
         ]
+
+    def check(self) -> None:
+        """ValueError, with the table, where a codebook is dead."""
+        if dead := self.dead():
+            raise ValueError(
+                f"Dead codebooks: {', '.join(map(str, dead))}. Nearly all frames have the same code, so there is "
+                f"nothing to learn from them: is the audio silent, or the teacher untrained?\n{self.table()}"
+            )
 
     def summary(self) -> list[dict[str, float]]:
         """For each codebook: codes, how many occur, entropy in bits, its bound, the commonest code and its share."""

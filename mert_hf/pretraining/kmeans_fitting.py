@@ -1,0 +1,148 @@
+"""The k-means teacher from recordings: a random choice of clips, clusters of their features."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+import torch
+
+from mert_hf.audio import AudioReadError, audio_info, read_audio
+from mert_hf.pretraining.dataset import TooManyBadFilesError, open_recordings
+from mert_hf.teachers import FeatureSet, KMeansTeacher
+from mert_hf.teachers.features import FEATURES
+from mert_hf.teachers.statistics import CodeCounts
+
+logger = logging.getLogger(__name__)
+
+CLIP_SECONDS = 30.0
+CHECKED_CLIPS = 20  # of which the codes are counted
+
+
+def fit_kmeans(
+    data: str | os.PathLike | Sequence[str | os.PathLike],
+    output_dir: str | os.PathLike,
+    feature_sets: Iterable[FeatureSet] = (FeatureSet("mfcc", 300), FeatureSet("chroma", 200)),
+    sampling_rate: int = 24000,
+    hop_length: int = 320,
+    seed: int = 0,
+    max_minutes: float = 120.0,
+    split: str | None = None,
+    max_bad_fraction: float = 0.01,
+    show_progress_bar: bool = True,
+) -> CodeCounts:
+    """Fits a k-means teacher to a random choice of recordings and saves it.
+
+    Args:
+        data: files and folders, with or without metadata.csv.
+        output_dir: folder of the teacher.
+        feature_sets: what each codebook clusters.
+        sampling_rate: in Hz.
+        hop_length: samples between frames.
+        seed: of the choice of clips and of the clustering.
+        max_minutes: minutes of audio to use, spread evenly over the recordings. Memory holds all their features: per
+            minute at 75 frames a second 1.4 MB for log-mel, 0.7 for MFCC, 0.2 for chroma, 1.5 for log-CQT.
+        split: rows of metadata.csv to use; None uses all.
+        max_bad_fraction: share of unreadable recordings that is borne.
+        show_progress_bar: over the clips.
+
+    Returns:
+        How often each code occurs in the first clips.
+
+    Raises:
+        ValueError: nothing to read, too many unreadable recordings, fewer frames than clusters, or a dead codebook.
+        ImportError: scikit-learn is not installed.
+    """
+    clips = RandomClips(open_recordings(data, split).names, sampling_rate, 60 * max_minutes, max_bad_fraction, seed)
+    teacher = KMeansTeacher.fit(
+        clips, tuple(feature_sets), sampling_rate, hop_length, seed, show_progress_bar=show_progress_bar
+    )
+    counts = CodeCounts(teacher.codebook_sizes)
+    for clip in islice(clips, CHECKED_CLIPS):
+        counts.add(teacher.label_recording(torch.from_numpy(clip)).numpy())
+    counts.check()
+    teacher.save_pretrained(output_dir)
+    return counts
+
+
+class RandomClips:
+    """Clips (samples,) float32 of at most 30 s at random places of recordings, the same each time it is iterated.
+
+    Args:
+        files: recordings.
+        sampling_rate: in Hz.
+        seconds: of all clips together, of as many recordings as possible.
+        max_bad_fraction: share of unreadable recordings that is borne.
+        seed: of order and places.
+    """
+
+    def __init__(self, files: Sequence[str], sampling_rate: int, seconds: float, max_bad_fraction: float, seed: int):
+        if not seconds > 0:
+            raise ValueError(f"The clips must last more than 0 seconds in all, got {seconds}.")
+        self.files, self.sampling_rate, self.seconds, self.seed = files, sampling_rate, seconds, seed
+        self.max_bad_fraction = max_bad_fraction
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        generator = torch.Generator().manual_seed(self.seed)
+        share = max(self.seconds / len(self.files), CLIP_SECONDS)
+        remaining, bad = self.seconds, 0
+        for index in torch.randperm(len(self.files), generator=generator).tolist():
+            if remaining <= 0:
+                return
+            try:
+                part = self._read(self.files[index], min(share, remaining), generator)
+            except (AudioReadError, OSError) as error:
+                bad += 1
+                logger.warning("Cannot use %s: %s", self.files[index], error)
+                if bad > self.max_bad_fraction * len(self.files):
+                    raise TooManyBadFilesError(
+                        f"{bad} of {len(self.files)} recordings cannot be read, more than max_bad_fraction="
+                        f"{self.max_bad_fraction} allows; the last: {error}"
+                    ) from error
+                continue
+            remaining -= len(part) / self.sampling_rate
+            size = round(CLIP_SECONDS * self.sampling_rate)
+            yield from (part[start : start + size] for start in range(0, len(part), size))
+
+    def _read(self, file: str, seconds: float, generator: torch.Generator) -> np.ndarray:
+        """A random part of a recording."""
+        room = max(audio_info(file).duration - seconds, 0.0)
+        offset = float(torch.rand((), generator=generator)) * room
+        part = read_audio(file, self.sampling_rate, offset=offset, duration=seconds)
+        if not np.isfinite(part).all():
+            raise AudioReadError(file, "it holds values that are not finite", "Mend or remove the file")
+        return part
+
+
+def parse_feature_sets(texts: Iterable[str]) -> tuple[FeatureSet, ...]:
+    """Feature sets of a command line: "mfcc:300", "chroma:200:2.5" (name, clusters, seconds of context).
+
+    Args:
+        texts: one or more of them each, separated by commas or blanks.
+
+    Raises:
+        ValueError: anything else.
+    """
+    sets = []
+    for text in " ".join(texts).replace(",", " ").split():
+        name, *numbers = text.split(":")
+        try:
+            clusters, context = (*numbers, "0") if len(numbers) == 1 else numbers
+            sets.append(FeatureSet(name, int(clusters), float(context)))
+        except ValueError as error:
+            raise ValueError(
+                f"Cannot read the feature set {text!r}: {error}. Write name:clusters or name:clusters:seconds, such as "
+                "mfcc:300,chroma:200."
+            ) from error
+    return tuple(sets)
+
+
+def split_arguments(data: Sequence[str], features: Iterable[str]) -> tuple[list[str], tuple[FeatureSet, ...]]:
+    """Paths and feature sets of `DATA ... --features mfcc:300 chroma:200`, of which the shell's parser takes only the
+    first for a feature set and the others for paths."""
+    strays = [text for text in data if text.split(":")[0] in FEATURES and not os.path.exists(text)]
+    paths = [text for text in data if text not in strays]
+    return paths, parse_feature_sets([*features, *strays])
