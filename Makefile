@@ -47,5 +47,9 @@ format: setup  ## rewrite the sources in the project's format
 bench: setup  ## measure speed and memory (prints ratios, asserts nothing)
 	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
+docs: setup  ## build the documentation to build/docs; a warning is an error
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict
+
 clean:  ## remove the environment and build products
 	rm -rf $(VENV) .venv-* build dist *.egg-info

@@ -42,7 +42,7 @@ _HOMES = {
     "LogMelTeacher": ".teachers",
 }
 
-__all__ = [*MODEL_CLASSES, *_HOMES, "__version__"]
+__all__ = sorted([*MODEL_CLASSES, *_HOMES, "__version__"])
 
 
 def __getattr__(name: str):
