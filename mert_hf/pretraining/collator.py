@@ -109,7 +109,9 @@ class DataCollatorForMERTPreTraining:
             raise ValueError(
                 f"crop_length={self.crop_length} samples is too short: a frame takes {self.config.receptive_field}."
             )
-        check_rates(self.config, self.feature_extractor, [self.acoustic_teacher, self.musical_teacher])
+        check_rates(
+            self.config, self.feature_extractor, [self.acoustic_teacher, self.label_cache, self.musical_teacher]
+        )
         check_targets(self.config, self.acoustic_teacher, self.label_cache, self.musical_teacher)
 
     def __getstate__(self) -> dict:
@@ -293,7 +295,7 @@ def find_clip(feature: Any) -> Any:
 
 
 def check_rates(config: MERTConfig, feature_extractor: MERTFeatureExtractor, teachers: Sequence[Any]) -> None:
-    """ValueError where student, feature extractor and teachers disagree on Hz or frames a second."""
+    """ValueError where student, feature extractor, teachers or cached labels disagree on Hz or frames a second."""
     if feature_extractor.sampling_rate != config.sample_rate:
         raise ValueError(
             f"The feature extractor works at {feature_extractor.sampling_rate} Hz, the model at {config.sample_rate}."

@@ -177,7 +177,7 @@ def build_collator(
     if on_device is None:
         on_device = training_arguments.device.type != "cpu"
     if on_device:
-        for teacher in (acoustic, musical):
+        for teacher in (acoustic if cache is None else None, musical):
             if isinstance(teacher, torch.nn.Module):
                 teacher.to(training_arguments.device)
     return DataCollatorForMERTPreTraining(

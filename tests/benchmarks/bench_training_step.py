@@ -29,7 +29,7 @@ CODEBOOKS, CODES = 8, 1024
 class FileOfCodes:
     """Codes of one long recording in a memory-mapped file, read as the label cache reads them."""
 
-    num_codebooks, codebook_size = CODEBOOKS, CODES
+    sampling_rate, frame_rate, num_codebooks, codebook_size = 24000, 75.0, CODEBOOKS, CODES
 
     def __init__(self, folder: Path, frames: int):
         codes = np.random.default_rng(0).integers(0, CODES, (CODEBOOKS, frames)).astype(np.uint16)

@@ -192,7 +192,7 @@ def test_a_batch_keeps_its_origin_when_it_moves():
 class Cache:
     """Codes of whole files: the code is the number of the frame, modulo 8."""
 
-    num_codebooks, codebook_size = 2, 8
+    sampling_rate, frame_rate, num_codebooks, codebook_size = RATE, 50.0, 2, 8
 
     def __call__(self, source: str, first_frame: int, frames: int) -> np.ndarray:
         return np.stack([np.arange(first_frame, first_frame + frames) % 8] * 2)

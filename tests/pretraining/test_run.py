@@ -20,6 +20,7 @@ from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.modeling_mert import MERTForPreTraining
 from mert_hf.pretraining import run
 from mert_hf.pretraining.arguments import parse_arguments
+from mert_hf.pretraining.labels import label_by_name
 from mert_hf.pretraining.run import checkpoint_is_complete, last_complete_checkpoint
 from mert_hf.teachers import CQTTeacher, FeatureSet, KMeansTeacher
 
@@ -258,6 +259,29 @@ def test_mert_nano_runs_with_its_teachers(nano_run, tmp_path):
     assert len(losses_of(trainer)) == 3
     assert trainer.model.config.codebook_size == 8 and trainer.model.config.cqt_bins == 84
     assert sum(parameter.numel() for parameter in trainer.model.parameters()) < 4e6, "8 MB in fp16"
+
+
+def test_labels_made_ahead_take_the_teachers_place(nano_run, tmp_path):
+    options = parse_arguments(nano_run)
+    kmeans, music = options[0].acoustic_teacher["path"], options[1].train_data
+    label_by_name(music, kmeans, str(tmp_path / "labels"), device="cpu", show_progress_bar=False)
+    extra = ["--label_cache", str(tmp_path / "labels"), "--output_dir", str(tmp_path / "out"), "--disable_tqdm", "True"]
+    trainer = run.main([*nano_run, *extra])
+    entry = trainer.state.log_history[0]
+    assert "codebook_0_loss" in entry and "acoustic_teacher_x_real_time" not in entry
+    crop = trainer.train_dataset[0]
+    hop, frames = trainer.model.config.hop_length, trainer.model.config.num_frames(len(crop.waveform))
+    whole = KMeansTeacher.from_pretrained(kmeans)(
+        torch.from_numpy(soundfile.read(crop.source, dtype="float32")[0][None])
+    )
+    cached = trainer.data_collator([crop])["codes"][0]
+    assert torch.equal(cached, whole[0, :, crop.offset // hop : crop.offset // hop + frames])
+    other = KMeansTeacher.from_pretrained(kmeans)
+    other.centres_0 += 0.1
+    other.save_pretrained(tmp_path / "other")
+    settings = json.dumps({"type": "kmeans", "path": str(tmp_path / "other")})
+    with pytest.raises(ValueError, match="made by another teacher"):
+        run.main([*nano_run, *extra, "--acoustic_teacher", settings])
 
 
 @pytest.mark.slow
