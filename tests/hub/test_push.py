@@ -17,6 +17,7 @@ from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.dynamic_module_utils import get_imports
 from typer.testing import CliRunner
 
+from mert_hf import CQTTeacher
 from mert_hf.cards import CardFacts
 from mert_hf.cli import app
 from mert_hf.hub import (
@@ -57,10 +58,11 @@ class Settings:
 
 def test_a_saved_checkpoint_is_complete(tiny_model, feature_extractor, tmp_path):
     folder = save_checkpoint(
-        tiny_model, feature_extractor, tmp_path / "new" / "checkpoint", teachers={"cqt": Settings()}
+        tiny_model, feature_extractor, tmp_path / "new" / "checkpoint", teachers={"cqt": CQTTeacher(num_bins=84)}
     )
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert files == EXPECTED_FILES | {"teachers/cqt/teacher_config.json"}
+    assert CQTTeacher.from_pretrained(folder / "teachers" / "cqt").num_bins == 84
     auto_map = json.loads((folder / "config.json").read_text())["auto_map"]
     assert auto_map["AutoModel"] == "modeling_mert.MERTModel"
     assert auto_map["AutoModelForAudioClassification"] == "modeling_mert.MERTForSequenceClassification"
