@@ -1,0 +1,116 @@
+"""Every block of the README runs, in order, in a folder that holds what it speaks of."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+README = (REPOSITORY / "README.md").read_text()
+BLOCKS = re.findall(r"^```(python|bash)\n(.*?)^```$", README, re.M | re.S)
+# Commands that need what a test must not have: the network, many GPUs. That their files and extras exist is tested.
+NOT_RUN = ("pip install", "accelerate launch", "mert-hf push")
+SHORTER = {"mert-hf pretrain": "--max_steps 1 --report_to none --dataloader_num_workers 0"}
+
+
+def write_song(path: Path, frequency: float, seconds: float, rate: int = 24000) -> None:
+    time = np.arange(int(seconds * rate)) / rate
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * frequency * time) * np.exp(-time % 0.5), rate)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_checkpoint) -> Path:
+    """What a reader has: a song, a folder of labelled songs, the examples, and a checkpoint under the Hub's name."""
+    folder = tmp_path_factory.mktemp("readme")
+    write_song(folder / "song.wav", 440.0, 10.0)
+    (folder / "my_songs").mkdir()
+    rows = ["file_name,genre,split"]
+    for number in range(12):
+        genre, split = ("low", "high")[number % 2], ("train", "train", "validation", "test")[number // 3]
+        write_song(folder / "my_songs" / f"{number}.wav", 110.0 * (1 + 7 * (number % 2)) + 3 * number, 3.0)
+        rows.append(f"{number}.wav,{genre},{split}")
+    (folder / "my_songs" / "metadata.csv").write_text("\n".join(rows) + "\n")
+    (folder / "examples").symlink_to(REPOSITORY / "examples")
+    (folder / "m-a-p").mkdir()
+    (folder / "m-a-p" / "MERT-v1-95M").symlink_to(tiny_checkpoint)
+    return folder
+
+
+def run_python(code: str, namespace: dict) -> str:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, "README.md", "exec"), namespace)
+    return printed.getvalue()
+
+
+def run_command(line: str, folder: Path) -> None:
+    extra = next((more for start, more in SHORTER.items() if line.startswith(start)), "")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    result = subprocess.run(
+        f"{line} {extra}", shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, f"{line}\n{result.stdout[-1000:]}\n{result.stderr[-3000:]}"
+
+
+@pytest.mark.slow
+def test_blocks_run_in_order(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    namespace: dict = {}
+    for language, block in BLOCKS:
+        if language == "python":
+            run_python(block, namespace)
+            continue
+        for line in block.splitlines():
+            if not line.startswith(NOT_RUN):
+                run_command(line, folder)
+
+
+def test_first_block_prints_what_it_says(folder, monkeypatch):
+    """The front door: the shape and times in the comments are what is printed."""
+    monkeypatch.chdir(folder)
+    language, block = BLOCKS[0]
+    assert language == "python" and len(block.splitlines()) <= 10
+    shape, times = run_python(block, {}).splitlines()
+    assert f": {shape}\n" in block and f": {times}\n" in block
+
+
+def test_commands_that_are_not_run_name_what_exists():
+    extras = re.search(
+        r"\[project.optional-dependencies\]\n(.*?)\n\n", (REPOSITORY / "pyproject.toml").read_text(), re.S
+    )
+    for line in (line for language, block in BLOCKS if language == "bash" for line in block.splitlines()):
+        for names in re.findall(r"mert_hf\[([a-z,]+)\]", line):
+            assert all(re.search(rf"^{name} = ", extras.group(1), re.M) for name in names.split(","))
+        for word in shlex.split(line, comments=True):
+            if word.startswith("examples/"):
+                assert (REPOSITORY / word).is_file(), word
+
+
+def test_make_targets_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"`make ([a-z-]+)`", README)) <= targets
+
+
+def test_links_lead_somewhere():
+    for link in re.findall(r"\]\((?!https?://)([^)#]+)", README):
+        assert (REPOSITORY / link).exists(), link
+
+
+def test_tree_has_a_line_for_each_file():
+    listing = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if listing.returncode:
+        pytest.skip("not a git checkout, so there is no list of tracked files")
+    tree = README.split("## The tree")[1]
+    for name in listing.stdout.split():
+        if name.endswith(".py") and not name.startswith("tests/") and not name.endswith("__init__.py"):
+            assert f"`{Path(name).name}`" in tree, name
