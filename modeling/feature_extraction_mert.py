@@ -8,6 +8,7 @@ from transformers.utils import PaddingStrategy, TensorType, logging
 logger = logging.get_logger(__name__)
 
 INTEGER_PCM = {"uint8": (128.0, 128.0), "int16": (0.0, 2.0**15), "int32": (0.0, 2.0**31)}  # offset and scale to [-1, 1)
+RESAMPLED_RATES = (1000, 1_000_000)  # Hz; a wrong rate must not ask for gigabytes of resampled sound
 NORMALISATION_EPSILON = 1e-7  # added to the variance, as transformers' Wav2Vec2FeatureExtractor does
 
 
@@ -159,6 +160,9 @@ def resample(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
         raise ValueError(f"sampling_rate={rate!r} must be a positive number of Hz.")
     if rate == target_rate:
         return samples
+    low, high = RESAMPLED_RATES
+    if not low <= rate <= high:
+        raise ValueError(f"sampling_rate={rate!r}: recordings have {low} to {high} Hz. Correct it, or resample first.")
     try:
         import soxr
     except ImportError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 METADATA_FILE = "metadata.csv"
@@ -33,6 +34,13 @@ def read_metadata(folder: str | Path) -> list[tuple[Path, dict[str, str]]]:
 
 
 def _read_rows(table: Path) -> list[dict[str, str]]:
+    try:
+        return _parse(table)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{table} is no CSV table in UTF-8 ({error}); save it as one") from error
+
+
+def _parse(table: Path) -> list[dict[str, str]]:
     with table.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, skipinitialspace=True, restkey="", restval="")
         columns = [name.strip() for name in reader.fieldnames or []]
@@ -66,7 +74,8 @@ def _check_files(paths: list[Path], table: Path) -> None:
         if path in seen:
             raise ValueError(f"{table}: file_name {path.relative_to(table.parent)} is listed twice; list it once")
         seen.add(path)
-    missing = [path for path in paths if not path.is_file()]
+    # os.path's check answers no, where pathlib's raises, for names that no file system takes.
+    missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
         shown = ", ".join(str(path) for path in missing[:5])
         raise ValueError(f"{table}: {len(missing)} of {len(paths)} recordings are missing; looked for {shown}")
