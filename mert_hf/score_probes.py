@@ -2,7 +2,7 @@
 
 A clip is described by mean and standard deviation over time of each layer, standardised by the training split, whatever
 the encoder: a trained net, the same net untrained, MFCC, chroma. The probe is MARBLE's (`mert_hf.evaluation.probes`);
-layer and learning rate are chosen on validation data; each seed draws its own first weights and order, and its own
+the layer is chosen on validation data; each seed draws its own first weights and order, and its own
 untrained net.
 """
 
@@ -26,8 +26,8 @@ from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.modeling.modeling_mert import MERTModel
 
-LEARNING_RATES = (5e-4, 2e-3)
-PROBE = ProbeSettings(max_epochs=60, patience=10)
+LEARNING_RATES = (1e-3,)
+PROBE = ProbeSettings(max_epochs=40, patience=8)
 BATCH_SIZE = 16
 
 

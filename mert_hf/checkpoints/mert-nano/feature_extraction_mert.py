@@ -1,0 +1,221 @@
+"""Feature extractor of MERT: any audio in memory -> mono float32 at the model's rate, normalised and padded."""
+
+import numpy as np
+from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.utils import PaddingStrategy, TensorType, logging
+
+logger = logging.get_logger(__name__)
+
+INTEGER_PCM = {"uint8": (128.0, 128.0), "int16": (0.0, 2.0**15), "int32": (0.0, 2.0**31)}  # offset and scale to [-1, 1)
+RESAMPLED_RATES = (1000, 1_000_000)  # Hz; a wrong rate must not ask for gigabytes of resampled sound
+NORMALISATION_EPSILON = 1e-7  # added to the variance, as transformers' Wav2Vec2FeatureExtractor does
+
+
+class MERTFeatureExtractor(SequenceFeatureExtractor):
+    r"""Turns audio into the input of MERT.
+
+    Args:
+        feature_size (`int`, defaults to 1): kept for transformers; waveforms have one value a sample.
+        sampling_rate (`int`, defaults to 24000): rate of the model in Hz; other audio is resampled to it.
+        padding_value (`float`, defaults to 0.0): value of padded samples.
+        do_normalize (`bool`, defaults to `True`): bring each clip to zero mean and unit variance.
+        return_attention_mask (`bool`, defaults to `True`): return which samples are valid.
+    """
+
+    model_input_names = ["input_values", "attention_mask"]
+    _auto_class = "AutoFeatureExtractor"
+
+    def __init__(
+        self,
+        feature_size=1,
+        sampling_rate=24000,
+        padding_value=0.0,
+        do_normalize=True,
+        return_attention_mask=True,
+        **kwargs,
+    ):
+        # Each class writes its own name, whatever class the loaded preprocessor_config.json came from.
+        kwargs.pop("feature_extractor_type", None)
+        super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
+        if self.padding_side != "right":
+            raise ValueError(f"padding_side={self.padding_side!r} is not supported: MERT reads right-padded batches.")
+        self.do_normalize = do_normalize
+        self.return_attention_mask = return_attention_mask
+
+    def __call__(
+        self,
+        audio,
+        sampling_rate: int | None = None,
+        padding: bool | str | PaddingStrategy = True,
+        max_length: int | None = None,
+        truncation: bool = False,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | TensorType | None = None,
+        **kwargs,
+    ) -> BatchFeature:
+        """Prepares one clip or a batch.
+
+        Args:
+            audio: one clip or a list of clips. A clip is an array, tensor or list of samples (samples,) or
+                (channels, samples), floating point in [-1, 1] or integer PCM (uint8, int16, int32); a dictionary with
+                "array" (or "raw") and "sampling_rate", as the Audio feature of datasets gives; or a decoder with
+                `get_all_samples()`. An array with one or two rows is one clip of that many channels; one with more
+                rows is a batch of mono clips; (batch, channels, samples) is a batch.
+            sampling_rate: rate of arrays in Hz; the model's rate, with a warning, if None. Dictionaries and decoders
+                bring their own.
+            padding: True or "longest", "max_length", or False.
+            max_length: samples to pad to (padding="max_length") or to cut to (truncation=True), at the model's rate.
+            truncation: cut clips to `max_length`.
+            pad_to_multiple_of: pad to a multiple of so many samples.
+            return_attention_mask: overrides the attribute.
+            return_tensors: "pt" or "np"; lists of arrays if None.
+
+        Returns:
+            `input_values` (batch, samples) float32 and, if asked for, `attention_mask` (batch, samples) int32.
+
+        Raises:
+            TypeError: samples of a type that is no audio.
+            ValueError: an empty clip, NaN or infinite samples, a wrong shape, a rate that is no positive number.
+        """
+        clips = [self._prepare(clip, sampling_rate) for clip in _as_clips(audio)]
+        if not clips:
+            raise ValueError("The list of clips is empty. Give at least one clip.")
+        features = BatchFeature({"input_values": clips})
+        wants_mask = self.return_attention_mask if return_attention_mask is None else return_attention_mask
+        padded = self.pad(
+            features,
+            padding=padding,
+            max_length=max_length,
+            truncation=truncation,
+            pad_to_multiple_of=pad_to_multiple_of,
+            return_attention_mask=True,  # normalisation needs the true lengths
+        )
+        lengths = [int(np.sum(mask)) for mask in padded["attention_mask"]]
+        padded["input_values"] = [
+            self._normalize(np.asarray(values, dtype=np.float32), length)
+            for values, length in zip(padded["input_values"], lengths, strict=True)
+        ]
+        padded["attention_mask"] = [np.asarray(mask, dtype=np.int32) for mask in padded["attention_mask"]]
+        if not wants_mask:
+            del padded["attention_mask"]
+        return padded if return_tensors is None else padded.convert_to_tensors(return_tensors)
+
+    def _prepare(self, clip, sampling_rate: int | None) -> np.ndarray:
+        """One clip of any kind -> (samples,) float32 at the model's rate."""
+        samples, rate = _samples_and_rate(clip)
+        rate = rate if rate is not None else sampling_rate
+        if rate is None:
+            logger.warning_once(
+                f"No sampling_rate was given: the audio is taken to have {self.sampling_rate} Hz. Pass sampling_rate "
+                "to have other rates resampled."
+            )
+            rate = self.sampling_rate
+        mono = to_mono(to_float(samples))
+        if mono.size == 0:
+            raise ValueError("A clip has no samples. Leave it out.")
+        if not np.isfinite(mono).all():
+            raise ValueError("A clip holds NaN or infinite samples. Leave it out, or clean it with numpy.nan_to_num.")
+        return resample(mono, rate, self.sampling_rate)
+
+    def _normalize(self, values: np.ndarray, length: int) -> np.ndarray:
+        """Zero mean and unit variance over the first `length` samples; padding keeps its value."""
+        if not self.do_normalize:
+            return values
+        valid = values[:length].astype(np.float64)
+        values[:length] = (valid - valid.mean()) / np.sqrt(valid.var() + NORMALISATION_EPSILON)
+        return values
+
+
+def to_float(samples: np.ndarray) -> np.ndarray:
+    """Floating-point or integer PCM samples -> float32 in [-1, 1], the same shape."""
+    if np.issubdtype(samples.dtype, np.floating):
+        return samples.astype(np.float32, copy=False)
+    if samples.dtype.name not in INTEGER_PCM:
+        raise TypeError(
+            f"Audio of type {samples.dtype} has no defined scale. Give floating-point samples in [-1, 1], or PCM as "
+            f"{', '.join(INTEGER_PCM)}."
+        )
+    offset, scale = INTEGER_PCM[samples.dtype.name]
+    return ((samples.astype(np.float64) - offset) / scale).astype(np.float32)
+
+
+def to_mono(samples: np.ndarray) -> np.ndarray:
+    """(samples,) or (channels, samples) -> the mean over channels (samples,)."""
+    if samples.ndim == 1:
+        return samples
+    if samples.ndim != 2:
+        raise ValueError(
+            f"A clip must have shape (samples,) or (channels, samples), given {samples.shape}. Give a batch as a list."
+        )
+    if samples.shape[0] > samples.shape[1] > 0:
+        raise ValueError(f"A clip of shape {samples.shape} looks like (samples, channels). Transpose it.")
+    return samples.mean(axis=0)
+
+
+def resample(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
+    """(samples,) float32 at `rate` Hz -> (samples',) float32 at `target_rate` Hz, by soxr at high quality."""
+    if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)) or not 0 < rate < 1e7:
+        raise ValueError(f"sampling_rate={rate!r} must be a positive number of Hz.")
+    if rate == target_rate:
+        return samples
+    low, high = RESAMPLED_RATES
+    if not low <= rate <= high:
+        raise ValueError(f"sampling_rate={rate!r}: recordings have {low} to {high} Hz. Correct it, or resample first.")
+    try:
+        import soxr
+    except ImportError as error:
+        raise ImportError(
+            f"The audio has {rate} Hz, the model {target_rate} Hz: resampling needs soxr (`pip install soxr`)."
+        ) from error
+    return soxr.resample(samples, rate, target_rate).astype(np.float32, copy=False)
+
+
+def _samples_and_rate(clip) -> tuple[np.ndarray, int | None]:
+    """Samples and rate of an array, dictionary or decoder; the rate is None where the clip does not tell it."""
+    if hasattr(clip, "get_all_samples"):  # torchcodec's AudioDecoder, which datasets returns since version 4
+        decoded = clip.get_all_samples()
+        return _as_array(decoded.data), decoded.sample_rate
+    if isinstance(clip, dict):
+        samples = clip.get("array", clip.get("raw"))
+        if samples is None or clip.get("sampling_rate") is None:
+            raise ValueError(
+                f"A dictionary needs the keys 'array' (or 'raw') and 'sampling_rate', given {sorted(map(str, clip))}. "
+                "Decode the file first, with mert_hf.audio.read_audio for instance."
+            )
+        return _as_array(samples), clip["sampling_rate"]
+    return _as_array(clip), None
+
+
+def _as_array(samples) -> np.ndarray:
+    if hasattr(samples, "detach"):  # a torch tensor, perhaps on a GPU or in bfloat16, which NumPy does not have
+        samples = samples.detach().cpu()
+        samples = samples.float() if samples.is_floating_point() else samples
+    if isinstance(samples, (str, bytes)) or samples is None:
+        raise TypeError(
+            f"Audio must be samples, given {type(samples).__name__}. Read files with mert_hf.audio.read_audio first."
+        )
+    array = np.asarray(samples)
+    if array.dtype == object or not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
+        raise TypeError(f"Audio must be an array of real numbers, given {array.dtype} from {type(samples).__name__}.")
+    return array
+
+
+def _as_clips(audio) -> list:
+    """One clip or a batch of them -> a list of clips."""
+    if isinstance(audio, (list, tuple)):
+        if all(isinstance(value, (int, float, np.number)) for value in audio):
+            return [np.asarray(audio, dtype=np.float32)] if len(audio) else []
+        return list(audio)
+    if isinstance(audio, dict) or hasattr(audio, "get_all_samples"):
+        return [audio]
+    array = _as_array(audio)
+    if array.ndim == 3 or (array.ndim == 2 and array.shape[0] > 2):
+        if array.ndim == 2 and array.shape[1] <= 2:
+            raise ValueError(f"An array of shape {array.shape} looks like (samples, channels). Transpose it.")
+        return list(array)
+    return [array]
+
+
+__all__ = ["MERTFeatureExtractor"]

@@ -1,0 +1,1480 @@
+"""MERT (arXiv 2306.00107): the encoder, its pre-training objective and two classification heads.
+
+Shapes are written as (batch, samples) for waveforms, (batch, frames, hidden_size) for states. Parameter names equal
+those of the authors' Hub checkpoints. "fairseq" in a comment means the authors' training project, or the library that
+it builds on.
+"""
+
+import math
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers.activations import ACT2FN
+from transformers.modeling_outputs import (
+    BaseModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.utils import ModelOutput, logging
+
+from .configuration_mert import MERTConfig
+
+try:
+    from transformers.modeling_layers import GradientCheckpointingLayer
+except ImportError:  # transformers 4.48
+
+    class GradientCheckpointingLayer(nn.Module):
+        """A layer that repeats its forward pass in the backward pass where checkpointing is enabled."""
+
+        gradient_checkpointing = False
+
+        def __call__(self, *args):
+            if self.gradient_checkpointing and self.training:
+                return self._gradient_checkpointing_func(super().__call__, *args)
+            return super().__call__(*args)
+
+
+logger = logging.get_logger(__name__)
+
+CQT_LOWEST_FREQUENCY = 32.7  # Hz, the C1 of the authors' CQT input and target
+CQT_OCTAVES = 7
+CQT_LOG_GAIN = 100.0  # log(1 + gain x magnitude): brings soft partials into reach of a linear layer
+MAX_LOGITS_AT_ONCE = 2**24  # elements; 64 MB in float32. Larger logits are computed in chunks of frames
+
+
+# --- outputs ---
+
+
+@dataclass
+class MERTForPreTrainingOutput(ModelOutput):
+    """Output of [`MERTForPreTraining`].
+
+    Args:
+        loss (`torch.FloatTensor` of shape `()`): the objective, when a target was given.
+        codebook_losses (`torch.FloatTensor` of shape `(codebooks,)`): cross-entropy of each codebook, mean over the
+            masked frames, in nats.
+        cqt_loss (`torch.FloatTensor` of shape `()`): mean squared error of the spectrum over the masked frames.
+        feature_penalty (`torch.FloatTensor` of shape `()`): mean square of the convolutional features, unweighted.
+        codebook_accuracies (`torch.FloatTensor` of shape `(codebooks,)`): share of masked frames whose code has the
+            highest logit.
+        hidden_states (`tuple` of `(batch, frames, hidden_size)`): input of the first layer and output of every layer.
+        attentions (`tuple` of `(batch, heads, frames, frames)`): attention weights of every layer.
+    """
+
+    loss: torch.FloatTensor | None = None
+    codebook_losses: torch.FloatTensor | None = None
+    cqt_loss: torch.FloatTensor | None = None
+    feature_penalty: torch.FloatTensor | None = None
+    codebook_accuracies: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+# --- constant-Q transform ---
+
+CQT_SIDELOBES = 40  # multiples of 1 / length kept on either side of a kernel's centre frequency: errors near 1e-5
+CQT_WINDOW_FRAMES = 1024  # longer clips go through the transform in windows of this many frames
+# Even numbers with no prime factor above 5 transform fast.
+CQT_WINDOW_SIZES = sorted(2**a * 3**b * 5**c for a in range(1, 21) for b in range(13) for c in range(9))
+CQT_CACHED_WINDOWS = 4  # window lengths whose kernels are kept
+
+
+class CQTKernels(NamedTuple):
+    """What `MERTConstantQTransform` multiplies a window of `frames` hops with.
+
+    Attributes:
+        left, right: frequencies by which the one-sided spectrum is extended beyond 0 and the Nyquist frequency.
+        half_sample: (spectrum,) complex64, a delay of half a sample.
+        bands: for each group of long kernels the positions of their first frequencies, and their spectra
+            (bins, folds, frames) float32.
+        taps: for each group of short kernels its (2 * half width, 2 * bins) cosines and sines.
+    """
+
+    left: int
+    right: int
+    half_sample: torch.Tensor
+    bands: tuple[tuple[list[int], torch.Tensor], ...]
+    taps: tuple[torch.Tensor, ...]
+
+
+class MERTConstantQTransform(nn.Module):
+    """Constant-Q magnitudes, equal to nnAudio's `CQT(norm=1, pad_mode="constant")` to about 1e-5 of the maximum.
+
+    Kernels are Hann-windowed exponentials of `ceil(Q * sampling_rate / frequency)` samples with unit L1 norm; the
+    output is scaled by the square root of that length, frames are centred on multiples of the hop and silence lies
+    outside the clip. Long kernels are narrow in frequency: they multiply a band of the clip's spectrum, which
+    is folded to the hop rate and transformed back. Short kernels are wide in frequency: they are a matrix product with
+    the clip's frames.
+    Computed in float32 whatever the autocast state. There are no parameters and no buffers: kernels are made for each
+    window length and device at its first use, so that the module can be built on the meta device.
+
+    Source: Brown & Puckette 1992; nnAudio, `features/cqt.py` (CQT1992v2) and `utils.py` (create_cqt_kernels).
+
+    Args:
+        sampling_rate: of the input, in Hz.
+        hop_length: samples between frames.
+        num_bins: number of frequencies.
+        bins_per_octave: frequencies per octave, which sets Q = 1 / (2^(1 / bins_per_octave) - 1).
+        f_min: lowest frequency in Hz.
+
+    Raises:
+        ValueError: a size is not positive, or the highest frequency exceeds half the sampling rate.
+    """
+
+    def __init__(
+        self,
+        sampling_rate: int = 24000,
+        hop_length: int = 320,
+        num_bins: int = 336,
+        bins_per_octave: int = 48,
+        f_min: float = 32.7,
+    ):
+        super().__init__()
+        sizes = {"sampling_rate": sampling_rate, "hop_length": hop_length, "num_bins": num_bins}
+        for name, value in {**sizes, "bins_per_octave": bins_per_octave, "f_min": f_min}.items():
+            if not value > 0:
+                raise ValueError(f"the constant-Q transform needs {name} > 0, got {value}.")
+        frequencies = f_min * 2.0 ** (np.arange(num_bins) / bins_per_octave)
+        if frequencies[-1] > sampling_rate / 2:
+            raise ValueError(
+                f"{num_bins} bins of {bins_per_octave} per octave from {f_min} Hz reach {frequencies[-1]:.0f} Hz, "
+                f"above half the sampling rate of {sampling_rate} Hz: ask for fewer bins, or more of them per octave."
+            )
+        self.sampling_rate, self.hop_length, self.f_min = sampling_rate, hop_length, f_min
+        self.num_bins, self.bins_per_octave = num_bins, bins_per_octave
+        quality = 1.0 / (2.0 ** (1.0 / bins_per_octave) - 1.0)
+        self._frequencies = frequencies / sampling_rate  # cycles per sample
+        self._lengths = np.ceil(quality * sampling_rate / frequencies).astype(np.int64)
+        self._longest = int(self._lengths[0])
+        # Cost grows with length in a product with taps and with hop / length in a band: this is where they meet on CPU.
+        self._num_long = int((self._lengths > 40 * math.sqrt(hop_length)).sum())
+        self._kernels: dict[tuple[int, torch.device], CQTKernels] = {}
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_kernels": {}}  # copies and data workers make their own
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.sampling_rate}, hop_length={self.hop_length}, num_bins={self.num_bins}, "
+            f"bins_per_octave={self.bins_per_octave}, f_min={self.f_min}"
+        )
+
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """Transforms clips.
+
+        Args:
+            waveforms: (batch, samples) floating point, mono at `sampling_rate`.
+
+        Returns:
+            Magnitudes (batch, samples // hop_length + 1, num_bins) float32.
+
+        Raises:
+            TypeError: the input is no floating-point tensor.
+            ValueError: the input is not (batch, samples), or has no samples.
+        """
+        if not torch.is_floating_point(waveforms):
+            raise TypeError(f"waveforms must be floating point, got {waveforms.dtype}: convert PCM to [-1, 1] first.")
+        if waveforms.ndim != 2 or waveforms.shape[1] == 0:
+            raise ValueError(
+                f"waveforms must be (batch, samples) with samples > 0, got shape {tuple(waveforms.shape)}."
+            )
+        device_type = waveforms.device.type if waveforms.device.type in ("cuda", "xpu") else "cpu"
+        with torch.autocast(device_type=device_type, enabled=False):
+            return self._transform(waveforms.float())
+
+    def _transform(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) -> (batch, frames, bins): one window for a short clip, else windows that overlap."""
+        hop, count = self.hop_length, waveforms.shape[1] // self.hop_length + 1
+        margin = self._longest // (2 * hop) + 2  # frames whose kernels would reach beyond the window
+        if count + margin <= CQT_WINDOW_FRAMES:
+            return self._magnitudes(waveforms, window_size(count + margin), 0, count)
+        size = window_size(max(CQT_WINDOW_FRAMES, 6 * margin))
+        step = size - 2 * margin
+        padded = nn.functional.pad(waveforms, (margin * hop, size * hop))
+        return torch.cat(
+            [
+                self._magnitudes(padded[:, first * hop : (first + size) * hop], size, margin, min(step, count - first))
+                for first in range(0, count, step)
+            ],
+            dim=1,
+        )
+
+    def _magnitudes(self, waveforms: torch.Tensor, size: int, first: int, count: int) -> torch.Tensor:
+        """`count` frames from the `first` of a window of `size` hops: (batch, samples) -> (batch, count, bins).
+
+        The window is circular, so that silence of half a kernel at its end serves both ends of the clip.
+        """
+        kernels = self._window_kernels(size, waveforms.device)
+        parts = []
+        if kernels.bands:
+            folded = self._folded_bands(torch.fft.rfft(waveforms, n=size * self.hop_length), kernels)
+            bands = torch.view_as_real(torch.fft.ifft(folded)[..., first : first + count])  # (batch, bins, count, 2)
+            parts.append(magnitudes(bands[..., 0], bands[..., 1]).transpose(1, 2))
+        if kernels.taps:
+            parts.append(self._tapped(waveforms, kernels.taps, first, count))
+        return torch.cat(parts, dim=-1)
+
+    def _folded_bands(self, spectrum: torch.Tensor, kernels: CQTKernels) -> torch.Tensor:
+        """Each long kernel's band at the hop rate: (batch, frequencies) complex -> (batch, bins, frames) complex.
+
+        Decimation in time by the hop is aliasing in frequency: the band is cut into pieces of `frames` frequencies,
+        which are added. Beginning at the band's first frequency instead of 0 turns the phase only, not the magnitude.
+        """
+        if kernels.left or kernels.right:  # a real signal's spectrum is conjugate symmetric about 0 and Nyquist
+            left = spectrum[:, 1 : kernels.left + 1].flip(1).conj()
+            right = spectrum[:, spectrum.shape[1] - 1 - kernels.right : -1].flip(1).conj()
+            spectrum = torch.cat([left, spectrum, right], dim=1)
+        both = torch.cat([spectrum, spectrum * kernels.half_sample], dim=1)
+        folded = []
+        for starts, spectra in kernels.bands:
+            _, folds, frames = spectra.shape
+            band = torch.stack([both[:, start : start + folds * frames] for start in starts], dim=1)
+            folded.append(band.unflatten(-1, (folds, frames)).mul_(spectra).sum(2))
+        return torch.cat(folded, dim=1)
+
+    def _tapped(self, waveforms: torch.Tensor, taps: tuple[torch.Tensor, ...], first: int, count: int) -> torch.Tensor:
+        """The short kernels: (batch, samples) -> (batch, count, bins)."""
+        widest = taps[0].shape[0] // 2
+        padded = nn.functional.pad(waveforms, (widest, widest + self.hop_length))
+        frames = padded.unfold(1, 2 * widest, self.hop_length)[:, first : first + count]
+        frames = frames.to(taps[0].dtype).contiguous()
+        parts = []
+        for matrix in taps:
+            half = matrix.shape[0] // 2
+            parts.append(magnitudes(*(frames[..., widest - half : widest + half] @ matrix).chunk(2, dim=-1)))
+        return torch.cat(parts, dim=-1).float()
+
+    @torch.compiler.assume_constant_result
+    def _window_kernels(self, size: int, device: torch.device) -> CQTKernels:
+        """The kernels for windows of `size` hops on `device`; those used last are kept."""
+        kernels = self._kernels.pop((size, device), None)
+        if kernels is None:
+            with torch.inference_mode(False):  # tensors made in inference mode could never be used in training
+                kernels = self._make_kernels(size, device)
+        if not torch.compiler.is_compiling():  # an export's stand-ins must not outlive it
+            self._kernels[size, device] = kernels
+            if len(self._kernels) > CQT_CACHED_WINDOWS:
+                del self._kernels[next(iter(self._kernels))]
+        return kernels
+
+    def _make_kernels(self, size: int, device: torch.device) -> CQTKernels:
+        """Kernels for windows of `size` hops."""
+        samples, lengths = size * self.hop_length, self._lengths
+        folds = np.ceil(2 * CQT_SIDELOBES * self.hop_length / lengths[: self._num_long]).astype(np.int64)
+        folds = np.minimum(folds, self.hop_length)  # all of the spectrum
+        groups = [(slice(begin, end), int(folds[end - 1])) for begin, end in similar_runs(folds)]
+        centres = np.rint(self._frequencies * samples).astype(np.int64)
+        starts = [centres[bins] - count * size // 2 for bins, count in groups]
+        ends = [start + count * size for start, (_, count) in zip(starts, groups, strict=True)]
+        left = max([0, *(-int(start.min()) for start in starts)])
+        right = max([0, *(int(end.max()) - 1 - samples // 2 for end in ends)])
+        frequencies = np.arange(-left, samples // 2 + right + 1) / samples
+        bands = tuple(
+            (
+                (start + left + lengths[bins] % 2 * len(frequencies)).tolist(),
+                torch.from_numpy(self._spectra(bins, start, count * size, samples))
+                .to(device)
+                .unflatten(1, (count, size)),
+            )
+            for start, (bins, count) in zip(starts, groups, strict=True)
+        )
+        half_sample = torch.from_numpy(np.exp(-1j * np.pi * frequencies).astype(np.complex64)).to(device)
+        exact = torch.float64 if device.type in ("cuda", "xpu") else torch.float32  # TF32 would round products to 1e-3
+        runs = similar_runs(1.0 / lengths[self._num_long :])
+        taps = [self._taps(np.arange(begin, end) + self._num_long) for begin, end in runs]
+        return CQTKernels(left, right, half_sample, bands, tuple(torch.from_numpy(t).to(device, exact) for t in taps))
+
+    def _spectra(self, bins: slice, starts: np.ndarray, width: int, samples: int) -> np.ndarray:
+        """Spectra of long kernels, at `width` of `samples` frequencies from `starts` on: (bins, width) float32.
+
+        A Hann window of n samples whose middle lies at time 0 has the real spectrum
+        E(x) / 2 + E(x + pi / n) / 4 + E(x - pi / n) / 4 at 2 x radians per sample, with E(a) = sin(n a) / tan(a). The
+        middle of a kernel of odd length lies half a sample before the frame's time: `half_sample` is the rest of its
+        spectrum.
+        """
+        lengths = self._lengths[bins, None].astype(np.float64)
+        x = np.pi * ((starts[:, None] + np.arange(width)) / samples - self._frequencies[bins, None])
+        spectra = np.zeros_like(x)
+        for shift, weight in ((0.0, 0.5), (np.pi / lengths, 0.25), (-np.pi / lengths, 0.25)):
+            angle = x + shift
+            centre = np.abs(angle) < 1e-9
+            angle[centre] = 1.0
+            spectra += weight * np.where(centre, lengths, np.sin(lengths * angle) / np.tan(angle))
+        spectra *= 2.0 / np.sqrt(lengths) / self.hop_length
+        return spectra.astype(np.float32)
+
+    def _taps(self, bins: np.ndarray) -> np.ndarray:
+        """Short kernels centred in columns of the longest one's length: (2 * half width, 2 * bins) float32."""
+        lengths = self._lengths[bins]
+        half = int(lengths[0] + 1) // 2
+        time = np.arange(-half, half)[:, None]
+        age = time + (lengths + 1) // 2  # samples since the kernel's first
+        window = np.where((age >= 0) & (age < lengths), 0.5 - 0.5 * np.cos(2 * np.pi * age / lengths), 0.0)
+        window *= 2.0 / np.sqrt(lengths)
+        phase = 2 * np.pi * self._frequencies[bins] * time
+        return np.concatenate([window * np.cos(phase), window * np.sin(phase)], axis=1).astype(np.float32)
+
+
+def magnitudes(real: torch.Tensor, imaginary: torch.Tensor) -> torch.Tensor:
+    """Absolute values of complex numbers, with a finite gradient at 0."""
+    power = real.square() + imaginary.square()
+    return (power.clamp_min(1e-30) if power.requires_grad else power).sqrt()
+
+
+def window_size(minimum: int) -> int:
+    """The smallest size from `minimum` on that transforms fast; a constant for torch.compile where `minimum` is not."""
+    for size in CQT_WINDOW_SIZES:
+        if size >= minimum:
+            return size
+    raise ValueError(
+        f"a constant-Q kernel needs a window of {minimum} hops: at most {CQT_WINDOW_SIZES[-1]} are supported."
+    )
+
+
+def similar_runs(values: np.ndarray) -> list[tuple[int, int]]:
+    """Cuts rising positive values into runs that grow by at most a fifth, as pairs (begin, end)."""
+    runs, begin = [], 0
+    for position in range(1, len(values) + 1):
+        if position == len(values) or values[position] > 1.2 * values[begin]:
+            runs.append((begin, position))
+            begin = position
+    return runs
+
+
+# --- masks ---
+
+
+def length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
+    """True where the position lies within the row: lengths (batch,) integer -> (batch, size) bool."""
+    return torch.arange(size, device=lengths.device)[None, :] < lengths[:, None]
+
+
+def draw_span_mask(
+    lengths: torch.Tensor,
+    size: int,
+    probability: float,
+    span_length: int,
+    min_spans: int = 0,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Draws masks of spans of one length that may overlap, the "static" masks of fairseq's `compute_mask_indices`.
+
+    A row of L positions gets floor(probability x L / span_length + u) spans, u uniform in [0, 1), at least `min_spans`.
+    Their starts are drawn without replacement from the first L - span_length positions; where these are too few for s
+    spans, from the first s + 1, and spans are cut at the end of the row.
+
+    Args:
+        lengths: (batch,) integer, true length of each row in positions.
+        size: length of the padded axis.
+        probability: share of positions that the spans would cover if none overlapped.
+        span_length: positions in a span.
+        min_spans: least number of spans in a row that has room for them.
+        generator: source of randomness, on the device of `lengths`; the default one of that device if None.
+
+    Returns:
+        (batch, size) bool, True where masked; never True beyond a row's length.
+    """
+    device = lengths.device
+    rounding = torch.rand(lengths.shape, device=device, generator=generator)
+    num_spans = (probability * lengths / span_length + rounding).long().clamp(min=min_spans)
+    num_starts = lengths - span_length
+    num_starts = torch.where(num_starts > num_spans, num_starts, torch.minimum(num_spans + 1, lengths))
+    order = torch.rand((lengths.shape[0], size), device=device, generator=generator)
+    order = order.masked_fill(~length_mask(num_starts, size), 2.0)  # behind every draw in [0, 1)
+    rank = order.argsort(dim=1).argsort(dim=1)
+    starts = rank < torch.minimum(num_spans, num_starts)[:, None]
+    spans = starts.cumsum(dim=1)
+    spans[:, span_length:] -= starts.cumsum(dim=1)[:, :-span_length]  # starts within the last span_length positions
+    return (spans > 0) & length_mask(lengths, size)
+
+
+# --- convolutional feature encoder ---
+
+
+def masked_group_norm(hidden_states: torch.Tensor, valid: torch.Tensor, norm: nn.GroupNorm) -> torch.Tensor:
+    """GroupNorm with one group per channel whose statistics leave padding out.
+
+    Args:
+        hidden_states: (batch, channels, time).
+        valid: (batch, time) bool.
+        norm: gives epsilon, weight and bias.
+
+    Returns:
+        (batch, channels, time): at valid positions what the row alone would give; padding is normalised alike.
+    """
+    states = hidden_states.float()
+    weight = valid[:, None, :].to(states.dtype)
+    count = weight.sum(dim=-1, keepdim=True).clamp(min=1.0)
+    centred = states - (states * weight).sum(dim=-1, keepdim=True) / count
+    variance = (centred.square() * weight).sum(dim=-1, keepdim=True) / count
+    normed = centred * torch.rsqrt(variance + norm.eps)
+    return (normed * norm.weight[:, None] + norm.bias[:, None]).to(hidden_states.dtype)
+
+
+class MERTConvLayer(nn.Module):
+    """One convolution of the feature encoder with its normalisation, if it has one, and activation."""
+
+    def __init__(self, config: MERTConfig, index: int):
+        super().__init__()
+        channels = config.conv_dim[index]
+        self.kernel, self.stride = config.conv_kernel[index], config.conv_stride[index]
+        self.conv = nn.Conv1d(
+            config.conv_dim[index - 1] if index else 1, channels, self.kernel, stride=self.stride, bias=config.conv_bias
+        )
+        if config.feat_extract_norm == "layer":
+            self.layer_norm = nn.LayerNorm(channels)
+        elif index == 0:
+            self.layer_norm = nn.GroupNorm(channels, channels)
+        else:
+            self.layer_norm = None
+        self.activation = ACT2FN[config.feat_extract_activation]
+
+    def forward(self, hidden_states: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        """(batch, in_channels, time) -> (batch, channels, time').
+
+        `lengths` (batch,) are the valid input positions of each row, to which the GroupNorm keeps.
+        """
+        hidden_states = self.conv(hidden_states)
+        if isinstance(self.layer_norm, nn.LayerNorm):
+            hidden_states = self.layer_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
+        elif self.layer_norm is not None and lengths is not None:
+            valid = length_mask((lengths - self.kernel) // self.stride + 1, hidden_states.shape[-1])
+            hidden_states = masked_group_norm(hidden_states, valid, self.layer_norm)
+        elif self.layer_norm is not None:
+            hidden_states = self.layer_norm(hidden_states)
+        return self.activation(hidden_states)
+
+
+class MERTFeatureEncoder(nn.Module):
+    """Waveform to frames: a stack of strided convolutions, (batch, samples) -> (batch, conv_dim[-1], frames)."""
+
+    def __init__(self, config: MERTConfig):
+        super().__init__()
+        self.conv_layers = nn.ModuleList([MERTConvLayer(config, index) for index in range(len(config.conv_dim))])
+        self.gradient_checkpointing = False
+
+    def freeze(self) -> None:
+        """Excludes the convolutions from training."""
+        self.requires_grad_(False)
+
+    def forward(self, input_values: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        hidden_states = input_values[:, None]
+        trainable = self.training and self.conv_layers[0].conv.weight.requires_grad
+        if self.gradient_checkpointing and trainable:
+            hidden_states.requires_grad_(True)  # the reentrant kind of checkpointing saves nothing otherwise
+        for index, layer in enumerate(self.conv_layers):
+            layer_lengths = lengths if index == 0 else None
+            if self.gradient_checkpointing and trainable:
+                hidden_states = self._gradient_checkpointing_func(layer.__call__, hidden_states, layer_lengths)
+            else:
+                hidden_states = layer(hidden_states, layer_lengths)
+        return hidden_states
+
+
+class MERTFeatureProjection(nn.Module):
+    """LayerNorm (optional), linear map to `hidden_size` and dropout of the features."""
+
+    def __init__(self, config: MERTConfig):
+        super().__init__()
+        size = config.conv_dim[-1] + (config.feature_extractor_cqt_bins if config.feature_extractor_cqt else 0)
+        self.layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps) if config.feat_proj_layer_norm else None
+        self.projection = nn.Linear(size, config.hidden_size)
+        self.dropout = nn.Dropout(config.feat_proj_dropout)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        if self.layer_norm is not None:
+            features = self.layer_norm(features)
+        return self.dropout(self.projection(features))
+
+
+# --- position embedding ---
+
+# transformers renames `weight_g` and `weight_v` of every checkpoint to torch's parametrisation while it loads, on all
+# versions and with no way out. So a model that is being loaded is built with those names, and gets the authors' names
+# back once it is loaded.
+_LOADER_NAMES = ContextVar("mert_loader_names", default=False)
+
+
+@contextmanager
+def loader_names():
+    """Within it, position embeddings are built under the parameter names that transformers' loader looks for."""
+    token = _LOADER_NAMES.set(True)
+    try:
+        yield
+    finally:
+        _LOADER_NAMES.reset(token)
+
+
+class MERTLoaderWeights(nn.Module):
+    """Magnitude and direction of a kernel under the names that transformers' loader looks for."""
+
+    def __init__(self, magnitude: nn.Parameter, direction: nn.Parameter):
+        super().__init__()
+        self.original0, self.original1 = magnitude, direction
+
+    def forward(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """Hands them out. Hooks that fetch offloaded weights fire at a call, not at an attribute."""
+        return self.original0, self.original1
+
+
+class MERTWeightNormConv1d(nn.Module):
+    """Grouped convolution whose kernel is g x v / |v|, the norm taken for each position of the kernel (dim 2)."""
+
+    def __init__(self, channels: int, kernel_size: int, groups: int):
+        super().__init__()
+        self.padding, self.groups = kernel_size // 2, groups
+        weight_g = nn.Parameter(torch.empty(1, 1, kernel_size))
+        weight_v = nn.Parameter(torch.empty(channels, channels // groups, kernel_size))
+        self.bias = nn.Parameter(torch.empty(channels))
+        if _LOADER_NAMES.get():
+            self.parametrizations = nn.ModuleDict({"weight": MERTLoaderWeights(weight_g, weight_v)})
+        else:
+            self.weight_g, self.weight_v = weight_g, weight_v
+
+    def restore_names(self) -> None:
+        """Gives the parameters the authors' names after loading."""
+        holder = self.parametrizations["weight"]
+        if holder.original0.is_meta:  # offloaded: the hooks that fetch the weights know them by the loader's names
+            return
+        self.weight_g, self.weight_v = holder.original0, holder.original1
+        del self.parametrizations
+
+    def magnitude_and_direction(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """g (1, 1, kernel) and v (channels, channels / groups, kernel), under whichever names they live."""
+        if hasattr(self, "weight_g"):
+            return self.weight_g, self.weight_v
+        return self.parametrizations["weight"]()
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        magnitude, direction = self.magnitude_and_direction()
+        norm = torch.linalg.vector_norm(direction.float(), dim=(0, 1), keepdim=True)
+        weight = direction * (magnitude / norm).to(direction.dtype)
+        return nn.functional.conv1d(hidden_states, weight, self.bias, padding=self.padding, groups=self.groups)
+
+
+class MERTPositionalConvEmbedding(nn.Module):
+    """Convolutional position embedding (wav2vec 2.0): (batch, frames, hidden_size) -> the same shape."""
+
+    def __init__(self, config: MERTConfig):
+        super().__init__()
+        self.conv = MERTWeightNormConv1d(
+            config.hidden_size, config.num_conv_pos_embeddings, config.num_conv_pos_embedding_groups
+        )
+        self.activation = ACT2FN[config.feat_extract_activation]
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        frames = hidden_states.shape[1]
+        embeddings = self.conv(hidden_states.transpose(1, 2))[..., :frames]  # an even kernel gives one frame too many
+        return self.activation(embeddings).transpose(1, 2)
+
+
+# --- Transformer ---
+
+
+def relaxed_softmax(scores: torch.Tensor, relax: float) -> torch.Tensor:
+    """Softmax of `scores * relax`, shifted so that no product leaves the range of half precision.
+
+    Args:
+        scores: (..., keys), attention scores already divided by `relax`.
+        relax: the constant c of the paper's attention relaxation (section 4.3; fairseq project, mert_fairseq).
+    """
+    return nn.functional.softmax((scores - scores.amax(dim=-1, keepdim=True)) * relax, dim=-1, dtype=torch.float32)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention with its weights: (batch, heads, frames, head_dim) -> (batch, frames, heads, head_dim), weights."""
+    relax = module.attention_relax
+    scores = torch.matmul(query * (scaling / relax), key.transpose(2, 3))
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = relaxed_softmax(scores, relax).to(query.dtype)
+    dropped = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(dropped, value).transpose(1, 2).contiguous(), weights
+
+
+class MERTAttention(nn.Module):
+    """Multi-head self-attention through transformers' attention interface."""
+
+    def __init__(self, config: MERTConfig):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.dropout = config.attention_dropout
+        # Fused kernels accumulate scores in float32 and need no relaxation, which changes no result.
+        self.attention_relax = config.attention_relax if config.attention_relax > 0 else 1.0
+        self.is_causal = False
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, output_attentions: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(batch, frames, hidden_size) -> the same shape and, if asked for, weights (batch, heads, frames, frames)."""
+        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        query, key, value = (
+            projection(hidden_states).view(shape).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        attention = eager_attention_forward
+        if self.config._attn_implementation not in (None, "eager") and not output_attentions:
+            attention = ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]
+        states, weights = attention(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=self.dropout if self.training else 0.0,
+            scaling=self.scaling,
+            is_causal=False,
+        )
+        states = states.reshape(*hidden_states.shape[:-1], -1)
+        return self.out_proj(states), weights if output_attentions else None
+
+
+class MERTFeedForward(nn.Module):
+    """Two linear layers with an activation and dropout between and after."""
+
+    def __init__(self, config: MERTConfig):
+        super().__init__()
+        self.intermediate_dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.intermediate_act_fn = ACT2FN[config.hidden_act]
+        self.intermediate_dropout = nn.Dropout(config.activation_dropout)
+        self.output_dense = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.output_dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        hidden_states = self.intermediate_dropout(self.intermediate_act_fn(self.intermediate_dense(hidden_states)))
+        return self.output_dropout(self.output_dense(hidden_states))
+
+
+class MERTEncoderLayer(GradientCheckpointingLayer):
+    """One Transformer layer: post-LN, pre-LN (`do_stable_layer_norm`) or post-LN with scaled residuals (`deepnorm`)."""
+
+    def __init__(self, config: MERTConfig):
+        super().__init__()
+        self.pre_norm = config.do_stable_layer_norm
+        self.attention = MERTAttention(config)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.feed_forward = MERTFeedForward(config)
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.residual_scale = 1.0
+        if config.deepnorm:  # DeepNorm (arXiv 2203.00555), table 2, encoder only
+            self.residual_scale = (2.0 * config.num_hidden_layers) ** 0.25
+            for linear in (
+                self.attention.v_proj,
+                self.attention.out_proj,
+                self.feed_forward.intermediate_dense,
+                self.feed_forward.output_dense,
+            ):
+                linear.init_gain = (8.0 * config.num_hidden_layers) ** -0.25
+
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, output_attentions: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(batch, frames, hidden_size) -> the same shape and attention weights or None."""
+        residual = hidden_states
+        states = self.layer_norm(hidden_states) if self.pre_norm else hidden_states
+        states, weights = self.attention(states, attention_mask, output_attentions)
+        states = residual * self.residual_scale + self.dropout(states)
+        if self.pre_norm:
+            return states + self.feed_forward(self.final_layer_norm(states)), weights
+        states = self.layer_norm(states)
+        return self.final_layer_norm(states * self.residual_scale + self.feed_forward(states)), weights
+
+
+class MERTEncoder(nn.Module):
+    """Position embedding and the Transformer layers."""
+
+    def __init__(self, config: MERTConfig):
+        super().__init__()
+        self.config = config
+        self.pos_conv_embed = MERTPositionalConvEmbedding(config)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.layers = nn.ModuleList([MERTEncoderLayer(config) for _ in range(config.num_hidden_layers)])
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        frame_mask: torch.Tensor | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> BaseModelOutput:
+        """(batch, frames, hidden_size), valid frames (batch, frames) bool -> [`BaseModelOutput`]."""
+        pre_norm = self.config.do_stable_layer_norm
+        if frame_mask is not None:
+            hidden_states = hidden_states.masked_fill(~frame_mask[..., None], 0.0)
+        hidden_states = hidden_states + self.pos_conv_embed(hidden_states)
+        hidden_states = self.dropout(hidden_states if pre_norm else self.layer_norm(hidden_states))
+        self._open_gradient(hidden_states)
+        mask = self._attention_mask(frame_mask, hidden_states.dtype, output_attentions)
+        keep = self._layers_to_keep(hidden_states.device)
+        states, attentions = [hidden_states], []
+        for index, layer in enumerate(self.layers):
+            layer_states, weights = layer(states[-1], mask, output_attentions)
+            if keep is not None:
+                layer_states = torch.where(keep[index], layer_states, states[-1])
+            states.append(layer_states)
+            attentions.append(weights)
+        if pre_norm:
+            states[-1] = self.layer_norm(states[-1])
+        return BaseModelOutput(
+            last_hidden_state=states[-1],
+            hidden_states=tuple(states) if output_hidden_states else None,
+            attentions=tuple(attentions) if output_attentions else None,
+        )
+
+    def _open_gradient(self, hidden_states: torch.Tensor) -> None:
+        """Lets adapters in a frozen model learn: reentrant checkpointing gives no gradient if the input needs none."""
+        checkpointing = self.training and torch.is_grad_enabled() and self.layers[0].gradient_checkpointing
+        if checkpointing and not hidden_states.requires_grad:
+            hidden_states.requires_grad_(any(weight.requires_grad for weight in self.layers.parameters()))
+
+    def _layers_to_keep(self, device: torch.device) -> torch.Tensor | None:
+        """LayerDrop (arXiv 1909.11556) as a switch (layers,) bool behind each layer, None where no layer drops.
+
+        Every layer runs and the dropped one is bypassed: each parameter keeps a (zero) gradient, so that DDP and FSDP
+        stay in step, and the draw lies outside the layer, so that gradient checkpointing repeats the same network.
+        """
+        if not self.training or self.config.layerdrop == 0.0:
+            return None
+        return torch.rand(len(self.layers), device=device) >= self.config.layerdrop
+
+    def _attention_mask(
+        self, frame_mask: torch.Tensor | None, dtype: torch.dtype, output_attentions: bool
+    ) -> torch.Tensor | None:
+        """What the attention function wants: (batch, frames) for flash, else a bias (batch, 1, frames, frames)."""
+        implementation = self.config._attn_implementation or "eager"
+        if output_attentions and implementation != "eager":
+            logger.warning_once(
+                f"{implementation!r} attention keeps no weights: output_attentions=True computes this call with eager "
+                "attention. Load the model with attn_implementation='eager' to choose that yourself."
+            )
+            implementation = "eager"
+        if frame_mask is None or "flash" in implementation:
+            return frame_mask
+        bias = torch.zeros(frame_mask.shape, dtype=dtype, device=frame_mask.device)
+        bias = bias.masked_fill(~frame_mask, torch.finfo(dtype).min)[:, None, None, :]
+        return bias.expand(-1, 1, frame_mask.shape[1], -1)
+
+
+# --- models ---
+
+HEAD_PREFIXES = (
+    "codebook_projections.",
+    "codebook_embeddings",
+    "cqt_head.",
+    "projector.",
+    "classifier.",
+    "layer_weights",
+)
+
+
+class MERTPreTrainedModel(PreTrainedModel):
+    """Initialisation, strict loading and frame arithmetic shared by all MERT models."""
+
+    config_class = MERTConfig
+    base_model_prefix = "mert"
+    main_input_name = "input_values"
+    input_modalities = "audio"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["MERTEncoderLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flash_attn_2 = True
+    _supports_attention_backend = True
+    # nnAudio's kernels in the authors' v0 checkpoints: constants of the transform, not parameters.
+    _keys_to_ignore_on_load_unexpected = [r"(^|\.)feature_extractor_cqt\."]
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        """Lets `set_attn_implementation` work: transformers looks for a call in the source that 4.48 lacks."""
+        return True
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initial weights: fairseq's for the position embedding, HuBERT's for the rest."""
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=self.config.initializer_range * getattr(module, "init_gain", 1.0))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv1d):
+            nn.init.kaiming_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, MERTLoaderWeights):
+            self._init_weight_norm(module.original0, module.original1)
+        elif isinstance(module, MERTWeightNormConv1d):
+            nn.init.zeros_(module.bias)
+            if hasattr(module, "weight_g"):
+                self._init_weight_norm(module.weight_g, module.weight_v)
+        elif isinstance(module, MERTModel):
+            nn.init.uniform_(module.masked_spec_embed)
+        elif isinstance(module, MERTForPreTraining) and module.codebook_embeddings is not None:
+            # fairseq draws from [0, 1): all codes start in one orthant, and Adam's steps hardly turn such long vectors.
+            nn.init.normal_(module.codebook_embeddings, std=self.config.initializer_range)
+        elif getattr(module, "layer_weights", None) is not None:
+            nn.init.constant_(module.layer_weights, 1.0 / (self.config.num_hidden_layers + 1))
+
+    @torch.no_grad()
+    def _init_weight_norm(self, magnitude: nn.Parameter, direction: nn.Parameter) -> None:
+        channels, _, kernel_size = direction.shape
+        nn.init.normal_(direction, std=math.sqrt(4.0 / (kernel_size * channels)))
+        # While transformers 4.57 loads, weights of the checkpoint are still on the meta device here.
+        if not (getattr(magnitude, "_is_hf_initialized", False) or direction.is_meta):
+            magnitude.copy_(torch.linalg.vector_norm(direction.float(), dim=(0, 1), keepdim=True))
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, output_loading_info=False, **kwargs):
+        """Loads a checkpoint as `PreTrainedModel.from_pretrained` does, and accepts no half-filled backbone.
+
+        Both namings of the position embedding's weights load. Weights of a head that the checkpoint does not have are
+        initialised, with transformers' warning, unless the checkpoint was saved by this very class.
+
+        Raises:
+            ValueError: a weight is missing, unexpected or mis-shaped.
+        """
+        with loader_names():
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
+            )
+        for module in model.modules():
+            if isinstance(module, MERTWeightNormConv1d):
+                module.restore_names()
+        if pretrained_model_name_or_path is not None or kwargs.get("state_dict"):  # else there is nothing to load
+            model._refuse_incomplete_weights(info, pretrained_model_name_or_path)
+        return (model, info) if output_loading_info else model
+
+    def _refuse_incomplete_weights(self, info: dict, source) -> None:
+        mismatched = {entry if isinstance(entry, str) else entry[0] for entry in info["mismatched_keys"]}
+        missing = set(info["missing_keys"]) - mismatched
+        if type(self).__name__ not in (self.config.architectures or []):
+            missing = {key for key in missing if not key.startswith(HEAD_PREFIXES)}
+        if not (self.config.mask_time_prob or self.config.mask_feature_prob):
+            # The authors' code stores the mask embedding only where the configuration masks.
+            missing -= {key for key in missing if key.endswith("masked_spec_embed")}
+        unexpected = {key for key in info["unexpected_keys"] if not key.startswith(HEAD_PREFIXES)}
+        if missing or unexpected:
+            raise ValueError(
+                f"The weights in {source} do not fit {type(self).__name__}: missing {_some(missing)}, unexpected "
+                f"{_some(unexpected)}. Check that config.json belongs to these weights; `mert-hf doctor --model` lists "
+                "the differences, and `mert-hf convert` reads fairseq checkpoints and the authors' Hub folders."
+            )
+
+    def enable_input_require_grads(self) -> None:
+        """PEFT calls it before checkpointing. The encoder sees to it; transformers 4 would want token embeddings."""
+
+    def disable_input_require_grads(self) -> None:
+        """The counterpart of [`enable_input_require_grads`]."""
+
+    def _get_feat_extract_output_lengths(self, input_lengths):
+        """Frames for each number of samples; the name by which transformers' audio code asks for it."""
+        return self.config.num_frames(input_lengths)
+
+    def _wants_dict(self, return_dict: bool | None) -> bool:
+        """What the caller says, else the configuration; transformers 4 traces to TorchScript with tuples."""
+        if return_dict is None:
+            return self.config.return_dict and not getattr(self.config, "torchscript", False)
+        return return_dict
+
+    def frame_mask(self, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Valid frames of a right-padded batch: (batch, samples), 1 where valid -> (batch, frames) bool."""
+        lengths = self.config.num_frames(attention_mask.long().sum(dim=-1))
+        return length_mask(lengths, self.config.num_frames(attention_mask.shape[-1]))
+
+    def _get_feature_vector_attention_mask(self, feature_vector_length: int, attention_mask: torch.Tensor):
+        """The first `feature_vector_length` columns of [`frame_mask`]; transformers' name for it."""
+        return self.frame_mask(attention_mask)[:, :feature_vector_length]
+
+    def frame_times(self, num_frames: int) -> torch.Tensor:
+        """Times of the frames' centres in seconds from the start of the clip: (num_frames,) float64."""
+        return torch.tensor(self.config.frame_times(num_frames), dtype=torch.float64)
+
+    def _check_inputs(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> None:
+        if not isinstance(input_values, torch.Tensor) or not input_values.is_floating_point():
+            given = input_values.dtype if isinstance(input_values, torch.Tensor) else type(input_values).__name__
+            raise TypeError(
+                f"input_values must be a floating-point tensor with samples in [-1, 1], given {given}. "
+                "MERTFeatureExtractor makes one of any audio, integer PCM included."
+            )
+        if input_values.ndim != 2:
+            raise ValueError(
+                f"input_values must have shape (batch, samples), given {tuple(input_values.shape)}. Mix channels to "
+                "mono and add a batch axis, or use MERTFeatureExtractor."
+            )
+        if attention_mask is not None and attention_mask.shape != input_values.shape:
+            raise ValueError(
+                f"attention_mask must have the shape of input_values, {tuple(input_values.shape)}, given "
+                f"{tuple(attention_mask.shape)}."
+            )
+        if self.config.num_frames(input_values.shape[1]) < 1:
+            raise ValueError(
+                f"input_values has {input_values.shape[1]} samples, but one frame needs {self.config.receptive_field}. "
+                "Pad the clip with zeros or leave it out."
+            )
+        if not (torch.compiler.is_compiling() or torch.jit.is_tracing() or input_values.is_meta):
+            self._check_values(input_values, attention_mask)
+
+    def _check_values(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> None:
+        """Checks that read the data, which a compiled graph cannot."""
+        if not torch.isfinite(input_values).all():
+            rows = (~torch.isfinite(input_values).all(dim=1)).nonzero().flatten().tolist()
+            raise ValueError(
+                f"input_values holds NaN or infinite samples in rows {rows}. Leave these clips out, or clean them "
+                "with torch.nan_to_num."
+            )
+        if attention_mask is not None:
+            lengths = attention_mask.long().sum(dim=-1)
+            if short := (self.config.num_frames(lengths) < 1).nonzero().flatten().tolist():
+                raise ValueError(
+                    f"Rows {short} have {lengths[short].tolist()} valid samples, but one frame needs "
+                    f"{self.config.receptive_field}. Pad these clips with zeros that count as valid, or leave them out."
+                )
+
+
+def _some(names: set) -> str:
+    """The first of many names, for an error message."""
+    shown = sorted(names)[:8]
+    return f"{len(names)} ({', '.join(shown)}{', ...' if len(names) > len(shown) else ''})" if names else "none"
+
+
+def scale_gradient(tensor: torch.Tensor, factor: float) -> torch.Tensor:
+    """The same values, with the gradient multiplied by `factor`."""
+    if factor == 1.0:
+        return tensor
+    constant = tensor.detach()
+    return constant + factor * (tensor - constant) if factor else constant
+
+
+class MERTModel(MERTPreTrainedModel):
+    """The MERT encoder without a head: waveform in, hidden states out."""
+
+    _auto_class = "AutoModel"
+
+    def __init__(self, config: MERTConfig):
+        super().__init__(config)
+        self.feature_extractor = MERTFeatureEncoder(config)
+        self.feature_projection = MERTFeatureProjection(config)
+        self.feature_extractor_cqt = None
+        if config.feature_extractor_cqt:
+            self.feature_extractor_cqt = MERTConstantQTransform(
+                config.sample_rate,
+                config.hop_length,  # at 16 kHz the authors' sample_rate // 50, and right at every other rate
+                num_bins=config.feature_extractor_cqt_bins,
+                bins_per_octave=config.feature_extractor_cqt_bins // CQT_OCTAVES,
+                f_min=CQT_LOWEST_FREQUENCY,
+            )
+        self.masked_spec_embed = nn.Parameter(torch.empty(config.hidden_size))
+        self.encoder = MERTEncoder(config)
+        self.post_init()
+
+    def freeze_feature_encoder(self) -> None:
+        """Excludes the convolutions from training."""
+        self.feature_extractor.freeze()
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        mask_time_indices: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> tuple | BaseModelOutput:
+        """Encodes audio.
+
+        Args:
+            input_values: (batch, samples) floating point, mono at `config.sample_rate` Hz.
+            attention_mask: (batch, samples) integer or bool, 1 where valid; right padding only.
+            mask_time_indices: (batch, frames) bool, frames to replace by the mask embedding. Drawn in training as
+                SpecAugment does if None.
+            output_attentions: also return attention weights; under fused attention this call falls back to eager.
+            output_hidden_states: also return the input of the first layer and every layer's output.
+            return_dict: return a [`BaseModelOutput`] (default) or a tuple.
+
+        Returns:
+            `last_hidden_state` (batch, frames, hidden_size); `hidden_states`, layers + 1 of that shape; `attentions`
+            (batch, heads, frames, frames) for each layer.
+
+        Raises:
+            TypeError: the input is no floating-point tensor.
+            ValueError: wrong shape, too few samples for a frame, or NaN.
+        """
+        outputs, _ = self.encode(
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
+        )
+        return outputs if self._wants_dict(return_dict) else outputs.to_tuple()
+
+    def encode(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        mask_time_indices: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        feature_grad_mult: float = 1.0,
+    ) -> tuple[BaseModelOutput, torch.Tensor]:
+        """The forward pass with the convolutional features (batch, frames, conv_dim[-1]) beside its output."""
+        self._check_inputs(input_values, attention_mask)
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        lengths = None
+        if attention_mask is not None and self.config.mask_group_norm:
+            lengths = attention_mask.long().sum(dim=-1)
+        features = self.feature_extractor(input_values.to(self.dtype), lengths).transpose(1, 2)
+        features = scale_gradient(features, feature_grad_mult)
+        frame_mask = None if attention_mask is None else self.frame_mask(attention_mask)
+        hidden_states = self.feature_projection(self._with_cqt(features, input_values))
+        hidden_states = self._mask_hidden_states(hidden_states, mask_time_indices, frame_mask)
+        outputs = self.encoder(hidden_states, frame_mask, bool(output_attentions), bool(output_hidden_states))
+        return outputs, features
+
+    def _with_cqt(self, features: torch.Tensor, input_values: torch.Tensor) -> torch.Tensor:
+        if self.feature_extractor_cqt is None:
+            return features
+        cqt = self.feature_extractor_cqt(input_values)[:, : features.shape[1]]
+        if self.config.feature_extractor_cqt_log:
+            cqt = torch.log1p(CQT_LOG_GAIN * cqt)
+        return torch.cat([features, cqt.to(features.dtype)], dim=-1)
+
+    def _mask_hidden_states(
+        self, hidden_states: torch.Tensor, mask: torch.Tensor | None, frame_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Replaces masked frames by the mask embedding; draws SpecAugment (arXiv 1904.08779) masks in training."""
+        config, (batch, frames, size) = self.config, hidden_states.shape
+        augment = self.training and config.apply_spec_augment
+        if mask is not None and mask.shape != (batch, frames):
+            raise ValueError(
+                f"mask_time_indices must have shape {(batch, frames)}, one entry a frame, given {tuple(mask.shape)}. "
+                "config.num_frames(samples) tells the number of frames."
+            )
+        if mask is None and augment and config.mask_time_prob > 0:
+            lengths = torch.full((batch,), frames, device=hidden_states.device)
+            lengths = lengths if frame_mask is None else frame_mask.sum(dim=1)
+            mask = draw_span_mask(
+                lengths, frames, config.mask_time_prob, config.mask_time_length, config.mask_time_min_masks
+            )
+        if mask is not None:
+            hidden_states = torch.where(
+                mask[..., None].bool(), self.masked_spec_embed.to(hidden_states.dtype), hidden_states
+            )
+        if augment and config.mask_feature_prob > 0:
+            lengths = torch.full((batch,), size, device=hidden_states.device)
+            dropped = draw_span_mask(
+                lengths, size, config.mask_feature_prob, config.mask_feature_length, config.mask_feature_min_masks
+            )
+            hidden_states = hidden_states.masked_fill(dropped[:, None, :], 0.0)
+        return hidden_states
+
+
+# --- pre-training ---
+
+
+def cosine_logits(states: torch.Tensor, embeddings: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Cosine similarities over a temperature: (codebooks, n, dim), (codebooks, codes, dim) -> (codebooks, n, codes).
+
+    Both sides are normalised first and meet in one batched matrix product, so that nothing of the size
+    codes x n x dim exists (HuBERT, arXiv 2106.07447, equation 3).
+    """
+    states = nn.functional.normalize(states.float(), dim=-1, eps=1e-8)
+    embeddings = nn.functional.normalize(embeddings.float(), dim=-1, eps=1e-8)
+    return torch.matmul(states, embeddings.transpose(1, 2)).float() / temperature
+
+
+def codebook_sums(
+    states: torch.Tensor, embeddings: torch.Tensor, targets: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sums over frames of cross-entropy and of hits: targets (codebooks, n), -100 ignored -> twice (codebooks,)."""
+    logits = cosine_logits(states, embeddings, temperature)
+    losses = nn.functional.cross_entropy(logits.transpose(1, 2), targets, ignore_index=-100, reduction="none")
+    return losses.sum(dim=1), (logits.argmax(dim=-1) == targets).sum(dim=1)
+
+
+def chunked_codebook_sums(
+    states: torch.Tensor,
+    embeddings: torch.Tensor,
+    targets: torch.Tensor,
+    temperature: float,
+    max_logits: int = MAX_LOGITS_AT_ONCE,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """[`codebook_sums`] in chunks of frames whose logits are recomputed in the backward pass, so that memory does not
+    grow with codebooks x frames x codes."""
+    codebooks, num_frames, _ = states.shape
+    chunk = max(1, max_logits // (codebooks * embeddings.shape[1]))
+    if num_frames <= chunk:
+        return codebook_sums(states, embeddings, targets, temperature)
+    sums = [
+        checkpoint(
+            codebook_sums,
+            states[:, start : start + chunk],
+            embeddings,
+            targets[:, start : start + chunk],
+            temperature,
+            use_reentrant=False,
+        )
+        for start in range(0, num_frames, chunk)
+    ]
+    losses, hits = (torch.stack(parts).sum(dim=0) for parts in zip(*sums, strict=True))
+    return losses, hits
+
+
+class MERTForPreTraining(MERTPreTrainedModel):
+    """MERT with its pre-training objective: codes of an acoustic teacher and the spectrum of a musical one."""
+
+    _auto_class = "AutoModelForPreTraining"
+
+    def __init__(self, config: MERTConfig):
+        super().__init__(config)
+        self.mert = MERTModel(config)
+        self.codebook_projections, self.codebook_embeddings = None, None
+        if config.num_codebooks:
+            projections = config.num_codebooks if config.untie_codebook_projections else 1
+            self.codebook_projections = nn.ModuleList(
+                [nn.Linear(config.hidden_size, config.codebook_dim) for _ in range(projections)]
+            )
+            rows = config.num_special_codes + config.codebook_size
+            self.codebook_embeddings = nn.Parameter(torch.empty(config.num_codebooks, rows, config.codebook_dim))
+        self.cqt_head = nn.Linear(config.hidden_size, config.cqt_bins) if config.cqt_bins else None
+        self.post_init()
+
+    def freeze_feature_encoder(self) -> None:
+        """Excludes the convolutions from training."""
+        self.mert.freeze_feature_encoder()
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        mask_time_indices: torch.Tensor | None = None,
+        codes: torch.Tensor | None = None,
+        cqt: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        num_items_in_batch: int | torch.Tensor | None = None,
+    ) -> tuple | MERTForPreTrainingOutput:
+        """Encodes masked audio and scores the prediction of the teachers' targets.
+
+        loss = sum over codebooks of the mean cross-entropy over masked frames
+               + cqt_loss_weight x mean squared error of the spectrum over masked frames
+               + feature_penalty_weight x mean square of the convolutional features.
+
+        Args:
+            input_values: (batch, samples) floating point, mono at `config.sample_rate` Hz, noise mixture applied.
+            attention_mask: (batch, samples), 1 where valid; right padding only.
+            mask_time_indices: (batch, frames) bool, the frames to mask and to predict. Required with a target.
+            codes: (batch, codebooks, frames) int64 in [0, codebook_size), -100 ignored. Targets may be longer than
+                the student's frames, as teachers' are, and are cut.
+            cqt: (batch, frames, bins) floating point, magnitudes of the clean audio; may be longer too.
+            output_attentions, output_hidden_states, return_dict: as in [`MERTModel`].
+            num_items_in_batch: masked frames in the whole accumulated and distributed batch. The loss is then this
+                batch's share of the loss over all of them.
+
+        Returns:
+            [`MERTForPreTrainingOutput`].
+
+        Raises:
+            ValueError: a target without a mask, or of a shape or range that does not fit the configuration.
+        """
+        outputs, features = self.mert.encode(
+            input_values,
+            attention_mask,
+            mask_time_indices,
+            output_attentions,
+            output_hidden_states,
+            feature_grad_mult=self.config.feature_grad_mult,
+        )
+        frame_mask = None if attention_mask is None else self.frame_mask(attention_mask)
+        penalty = self._feature_penalty(features, frame_mask)
+        losses = {}
+        if codes is not None or cqt is not None:
+            losses = self._losses(outputs[0], frame_mask, mask_time_indices, codes, cqt, penalty, num_items_in_batch)
+        result = MERTForPreTrainingOutput(
+            **losses, feature_penalty=penalty, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+        return result if self._wants_dict(return_dict) else result.to_tuple()
+
+    def _feature_penalty(self, features: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
+        """Mean square of the valid features, in float32."""
+        squares = features.float().square()
+        if frame_mask is None:
+            return squares.mean()
+        weight = frame_mask[..., None].to(squares.dtype)
+        return (squares * weight).sum() / (weight.sum() * squares.shape[-1])
+
+    def _losses(self, hidden_states, frame_mask, mask, codes, cqt, penalty, num_items_in_batch) -> dict:
+        """The objective and its parts, by their names in [`MERTForPreTrainingOutput`]."""
+        if mask is None:
+            raise ValueError(
+                "codes and cqt are predicted at masked frames only: pass mask_time_indices (batch, frames) bool, as "
+                "DataCollatorForMERTPreTraining does, or draw it with SpanMasking."
+            )
+        mask = mask.bool() if frame_mask is None else mask.bool() & frame_mask
+        masked_states = hidden_states[mask]  # (n, hidden_size)
+        num_masked = mask.sum().clamp(min=1)
+        parts = {}
+        loss = self.config.feature_penalty_weight * penalty
+        if codes is not None:
+            targets = self._masked_codes(codes, mask)
+            parts["codebook_losses"], parts["codebook_accuracies"] = self._codebook_losses(masked_states, targets)
+            loss = loss + parts["codebook_losses"].sum()
+        if cqt is not None:
+            parts["cqt_loss"] = self._cqt_loss(masked_states, cqt, mask)
+            loss = loss + self.config.cqt_loss_weight * parts["cqt_loss"]
+        if num_items_in_batch is not None:
+            loss = loss * (num_masked / num_items_in_batch)
+        return {"loss": loss, **parts}
+
+    def _masked_codes(self, codes: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Rows of the embedding tables at masked frames: (codebooks, n) int64, -100 ignored."""
+        config, (batch, frames) = self.config, mask.shape
+        if codes.ndim != 3 or codes.shape[:2] != (batch, config.num_codebooks) or codes.shape[2] < frames:
+            raise ValueError(
+                f"codes must have shape (batch={batch}, codebooks={config.num_codebooks}, at least {frames} frames), "
+                f"given {tuple(codes.shape)}. The teacher's num_codebooks must equal config.num_codebooks."
+            )
+        codes = codes[..., :frames].transpose(0, 1)[:, mask].long()
+        if not torch.compiler.is_compiling():
+            invalid = ((codes < 0) & (codes != -100)) | (codes >= config.codebook_size)
+            if invalid.any():
+                raise ValueError(
+                    f"codes must lie in [0, {config.codebook_size}) or be -100, given values from "
+                    f"{codes.min().item()} to {codes.max().item()}. Give the codes themselves: the rows of special "
+                    "symbols are added by the model."
+                )
+        return torch.where(codes == -100, codes, codes + config.num_special_codes)
+
+    def _codebook_losses(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean cross-entropy and accuracy of each codebook over its targets, (codebooks,) each."""
+        projected = torch.stack([projection(states) for projection in self.codebook_projections])
+        projected = projected.expand(self.config.num_codebooks, -1, -1)
+        losses, hits = chunked_codebook_sums(
+            projected, self.codebook_embeddings, targets, self.config.logit_temperature
+        )
+        counts = (targets != -100).sum(dim=1).clamp(min=1)
+        return losses / counts, hits / counts
+
+    def _cqt_loss(self, states: torch.Tensor, cqt: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        batch, frames = mask.shape
+        if cqt.ndim != 3 or cqt.shape[0] != batch or cqt.shape[1] < frames or cqt.shape[2] != self.config.cqt_bins:
+            raise ValueError(
+                f"cqt must have shape (batch={batch}, at least {frames} frames, bins={self.config.cqt_bins}), given "
+                f"{tuple(cqt.shape)}. The teacher's num_bins must equal config.cqt_bins."
+            )
+        target = cqt[:, :frames][mask].float()
+        errors = (self.cqt_head(states).float() - target).square()
+        return errors.sum() / max(errors.numel(), 1)
+
+
+# --- classification heads ---
+
+
+class MERTClassificationModel(MERTPreTrainedModel):
+    """What both heads share: the encoder, the learned average of its layers, freezing."""
+
+    def __init__(self, config: MERTConfig):
+        super().__init__(config)
+        self.mert = MERTModel(config)
+        self.layer_weights = None
+        if config.use_weighted_layer_sum:
+            self.layer_weights = nn.Parameter(torch.empty(config.num_hidden_layers + 1))
+
+    def freeze_feature_encoder(self) -> None:
+        """Excludes the convolutions from training."""
+        self.mert.freeze_feature_encoder()
+
+    def freeze_base_model(self) -> None:
+        """Excludes the whole encoder from training; only the head learns."""
+        self.mert.requires_grad_(False)
+
+    def _encode(self, input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states):
+        """The encoder's output, with all layers where the learned average needs them, and the states to classify."""
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        outputs = self.mert(
+            input_values,
+            attention_mask=attention_mask,
+            mask_time_indices=mask_time_indices,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states or self.config.use_weighted_layer_sum,
+            return_dict=True,
+        )
+        if not self.config.use_weighted_layer_sum:
+            return outputs, outputs.last_hidden_state
+        weights = self.layer_weights.softmax(dim=0)
+        averaged = sum(weight * states for weight, states in zip(weights, outputs.hidden_states, strict=True))
+        if not output_hidden_states:
+            outputs.hidden_states = None
+        return outputs, averaged
+
+
+class MERTForSequenceClassification(MERTClassificationModel):
+    """MERT with one prediction per clip: mean over valid frames, projection, classifier.
+
+    `config.problem_type` chooses the loss: `"single_label_classification"` (cross-entropy),
+    `"multi_label_classification"` (binary cross-entropy) or `"regression"` (mean squared error). If it is None it
+    follows from the labels: one output is regression, integer labels are single label, others multi label.
+    """
+
+    _auto_class = "AutoModelForAudioClassification"
+
+    def __init__(self, config: MERTConfig):
+        super().__init__(config)
+        self.projector = nn.Linear(config.hidden_size, config.classifier_proj_size)
+        self.dropout = nn.Dropout(config.final_dropout)
+        self.classifier = nn.Linear(config.classifier_proj_size, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        mask_time_indices: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> tuple | SequenceClassifierOutput:
+        """Classifies clips.
+
+        Args:
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states, return_dict: as
+                in [`MERTModel`].
+            labels: (batch,) int64 classes; (batch, labels) in [0, 1] for multi label; (batch,) or (batch, labels)
+                floating point for regression.
+
+        Returns:
+            `loss` if labels are given, `logits` (batch, labels), `hidden_states`, `attentions`.
+        """
+        outputs, states = self._encode(
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
+        )
+        states = self.projector(states)
+        if attention_mask is None:
+            pooled = states.mean(dim=1)
+        else:
+            weight = self.frame_mask(attention_mask)[..., None].to(states.dtype)
+            pooled = (states * weight).sum(dim=1) / weight.sum(dim=1)
+        logits = self.classifier(self.dropout(pooled))
+        loss = None if labels is None else self._loss(logits, labels.to(logits.device))
+        result = SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+        return result if self._wants_dict(return_dict) else result.to_tuple()
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if self.config.problem_type is None:
+            self.config.problem_type = _infer_problem_type(logits.shape[-1], labels)
+        if self.config.problem_type == "regression":
+            return nn.functional.mse_loss(logits.float(), labels.view(logits.shape).float())
+        if self.config.problem_type == "single_label_classification":
+            return nn.functional.cross_entropy(logits.float(), labels.view(-1))
+        return nn.functional.binary_cross_entropy_with_logits(logits.float(), labels.float())
+
+
+def _infer_problem_type(num_labels: int, labels: torch.Tensor) -> str:
+    if num_labels == 1:
+        return "regression"
+    one_each = labels.shape[1:].numel() == 1  # (batch,), or (batch, 1) as some collators stack classes
+    if one_each and not labels.is_floating_point():
+        return "single_label_classification"
+    return "multi_label_classification"
+
+
+class MERTForAudioFrameClassification(MERTClassificationModel):
+    """MERT with one prediction per frame: dropout and a linear classifier on the frames' states.
+
+    Classes exclude each other unless `config.problem_type` is `"multi_label_classification"` (for beats, say).
+    """
+
+    _auto_class = "AutoModelForAudioFrameClassification"
+
+    def __init__(self, config: MERTConfig):
+        super().__init__(config)
+        self.dropout = nn.Dropout(config.final_dropout)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        mask_time_indices: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> tuple | TokenClassifierOutput:
+        """Classifies frames.
+
+        Args:
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states, return_dict: as
+                in [`MERTModel`].
+            labels: (batch, frames) int64 classes, -100 ignored; or (batch, frames, labels), one-hot or in [0, 1] for
+                multi label. Padded frames do not count.
+
+        Returns:
+            `loss` if labels are given, `logits` (batch, frames, labels), `hidden_states`, `attentions`.
+
+        Raises:
+            ValueError: labels of another number of frames.
+        """
+        outputs, states = self._encode(
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
+        )
+        logits = self.classifier(self.dropout(states))
+        valid = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)
+        valid = valid if attention_mask is None else self.frame_mask(attention_mask)
+        loss = None if labels is None else self._loss(logits, labels.to(logits.device), valid)
+        result = TokenClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+        return result if self._wants_dict(return_dict) else result.to_tuple()
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        if labels.shape[:2] != logits.shape[:2]:
+            raise ValueError(
+                f"labels must have {tuple(logits.shape[:2])} (batch, frames), given {tuple(labels.shape)}. "
+                "config.num_frames(samples) and frame_times() tell where the frames lie."
+            )
+        if self.config.problem_type == "multi_label_classification":
+            losses = nn.functional.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="none")
+            known = (valid[..., None] & (labels != -100)).to(losses.dtype)
+            return (losses * known).sum() / known.sum().clamp(min=1)
+        classes = labels.argmax(dim=-1) if labels.ndim == 3 else labels
+        classes = classes.masked_fill(~valid, -100)
+        return nn.functional.cross_entropy(logits.float().flatten(0, 1), classes.flatten(), ignore_index=-100)
+
+
+__all__ = [
+    "MERTForAudioFrameClassification",
+    "MERTForPreTraining",
+    "MERTForSequenceClassification",
+    "MERTModel",
+    "MERTPreTrainedModel",
+]
