@@ -26,6 +26,8 @@ class ChunkData:
         device: where probes are trained.
     """
 
+    batch_rows = BATCH_SIZE
+
     def __init__(self, task: Task, data: TaskData, table: FeatureTable, device: torch.device | str = "cpu") -> None:
         self.data, self.table, self.device = data, table, device
         self.head = HEADS[task.kind](data)

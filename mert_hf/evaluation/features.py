@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..audio import AudioReadError, Window
+from ..audio import AudioReadError, Window, audio_info
 from ..audio.read_ahead import END, read_ahead
 from .encoders import Encoder
 from .store import FeatureStore
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 MIN_CHUNK_SECONDS = 1.0  # a last chunk that is shorter is dropped (MARBLE)
 BATCH_SECONDS = 80.0  # audio that the model takes at a time unless a batch size is given
+SIZE_SAMPLE = 50  # recordings by which the size of the features is judged
 MIN_DEVIATION = 0.01  # least deviation that a value is divided by, as a share of the largest in its layer
 IN_MEMORY_BYTES = 2**30  # features up to this size are held in memory, larger ones are read from disk
 
@@ -76,6 +78,8 @@ def extract(
         return set()
     logger.info("%d of %d recordings have features already", len(recordings) - len(wanted), len(recordings))
     frames = task.kind in FRAME_KINDS
+    rate = encoder.sampling_rate / encoder.hop_length if frames else 1 / task.window
+    _check_space(wanted, rate, store)
     shortest = 0.0 if frames else MIN_CHUNK_SECONDS
     readers = [partial(encoder.windows, recording.path, task.window, None, shortest) for recording in wanted]
     failures: dict[int, AudioReadError] = {}
@@ -96,6 +100,25 @@ def extract(
     for index, error in failures.items():
         logger.warning("%s is left out: %s", wanted[index].path, error)
     return {wanted[index].id for index in failures}
+
+
+def _check_space(wanted: Sequence[Recording], rate: float, store: FeatureStore) -> None:
+    """Raises ValueError where the features, judged by some of the recordings, will not fit on the disk."""
+    sample = wanted[:: max(1, len(wanted) // SIZE_SAMPLE)]
+    seconds = []
+    for recording in sample:
+        try:
+            seconds.append(audio_info(recording.path).duration)
+        except AudioReadError:
+            continue  # extraction will come to it, and tells or counts it
+    rows = len(wanted) * max(1.0, float(np.mean(seconds)) * rate) if seconds else 0
+    needed, free = rows * store.row_bytes, shutil.disk_usage(store.folder).free
+    if needed > free:
+        raise ValueError(
+            f"the features need about {needed / 1e9:.1f} GB in {store.folder}, where {free / 1e9:.1f} GB are free; "
+            "give another --cache-dir, or fewer layers with --layers (frame tasks keep only those)"
+        )
+    logger.info("features take about %.2f GB in %s", needed / 1e9, store.folder)
 
 
 def _sort_out(

@@ -14,7 +14,8 @@ MIN_RADAR_TASKS = 3
 
 
 def layer_map(results: Sequence[dict[str, Any]]) -> str:
-    """A heat map, SVG text: a row for each task, a column for each layer, colour by rank within the row's range.
+    """A heat map, SVG text: a row for each task, a column for each layer, each row coloured from its
+    lowest to its highest score.
 
     Args:
         results: of one model.
@@ -54,6 +55,7 @@ def radar(results: Sequence[dict[str, Any]]) -> str | None:
         axes.plot([*angles, angles[0]], [*points, points[0]], marker="o", markersize=3, label=model)
         axes.fill(angles, points, alpha=0.08)
     axes.set_xticks(angles, titles, fontsize=8)
+    axes.tick_params(axis="x", pad=22)  # titles clear of the rim
     axes.set_ylim(0, 100)
     axes.legend(loc="upper left", bbox_to_anchor=(1.05, 1.1), fontsize=8, frameon=False)
     return _svg(figure)

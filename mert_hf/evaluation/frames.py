@@ -49,6 +49,7 @@ class FrameData(ABC):
         self.data, self.table, self.frame_rate, self.device = data, table, frame_rate, device
         self.num_layers, self.dim = table.num_layers, table.dim
         self.crop_frames, self.crops = round(crop_seconds * frame_rate), crops
+        self.batch_rows = self.crop_frames * CROPS_PER_BATCH
 
     @abstractmethod
     def targets(self, crop: Crop) -> Tensor:

@@ -63,7 +63,7 @@ class MultilabelHead:
     def __init__(self, data: TaskData) -> None:
         self.num_outputs = len(data.labels)
         for split in ("valid", "test"):
-            scored = metrics.scored_labels(self.targets(data.split(split)).numpy())
+            scored = metrics.scored_labels(self.targets(data.split(split)).numpy(), split)
             if not scored.all():
                 logger.warning(
                     "%s: %d of %d tags occur never or always: not scored", split, (~scored).sum(), len(scored)

@@ -67,7 +67,7 @@ def multilabel_metrics(targets: np.ndarray, scores: np.ndarray) -> dict[str, flo
     }
 
 
-def scored_labels(targets: np.ndarray) -> np.ndarray:
+def scored_labels(targets: np.ndarray, where: str = "the recordings") -> np.ndarray:
     """Which labels of (recordings, labels) have positives and negatives, bool (labels,).
 
     Raises:
@@ -76,7 +76,7 @@ def scored_labels(targets: np.ndarray) -> np.ndarray:
     positives = targets.sum(axis=0)
     defined = (positives > 0) & (positives < len(targets))
     if not defined.any():
-        raise ValueError(f"none of {targets.shape[1]} labels has both positive and negative recordings; add recordings")
+        raise ValueError(f"{where}: none of {targets.shape[1]} labels is there and also absent; add recordings")
     return defined
 
 

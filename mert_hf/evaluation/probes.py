@@ -25,8 +25,10 @@ ALL_LAYERS = "all"
 LEARNING_RATES = (5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2)
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPS = 1e-8
-# Weights that are updated together on a CPU: a stack that outgrows the cache is slower than its probes one by one.
-CPU_STACK_WEIGHTS = 2**19
+# Probes are stacked up to this many weights and hidden or output values of a batch. On a CPU a stack that outgrows the
+# cache is slower than its probes one by one; on a GPU a gigabyte for each kind of value is the bound.
+CPU_STACK = {"weights": 2**19, "values": 2**22}
+GPU_STACK = {"weights": 2**28, "values": 2**28}
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class GridData(Protocol):
     num_layers: int
     dim: int
     num_outputs: int
+    batch_rows: int
 
     def batches(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch: features (layers, rows, dim) float32 and their targets, in an order drawn from the generator."""
@@ -180,9 +183,11 @@ class _SeedRun:
 
 
 def _stack_size(data: GridData, hidden_size: int, device: torch.device) -> int:
-    if device.type != "cpu":
-        return 2**31
-    return max(1, CPU_STACK_WEIGHTS // num_weights(data.dim, hidden_size, data.num_outputs))
+    """How many probes are stacked, see `CPU_STACK`."""
+    limits = CPU_STACK if device.type == "cpu" else GPU_STACK
+    weights = num_weights(data.dim, hidden_size, data.num_outputs)
+    values = data.batch_rows * max(hidden_size, data.num_outputs)
+    return max(1, min(limits["weights"] // weights, limits["values"] // values))
 
 
 def _first_weights(data: GridData, hidden_size: int, generator: torch.Generator) -> dict[str, Tensor]:

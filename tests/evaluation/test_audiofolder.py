@@ -99,7 +99,9 @@ def test_beats(text, beats, downbeats):
     np.testing.assert_array_equal(times.downbeats, downbeats)
 
 
-@pytest.mark.parametrize("text", ["0.5 1.0", "5", '"x"', '{"times": []}', "[[1, 2, 3]]", '["a"]', "[-1.0]", "[NaN]"])
+@pytest.mark.parametrize(
+    "text", ["0.5 1.0", "5", '"x"', '{"times": []}', "[[1, 2, 3]]", '["a"]', "[-1.0]", "[NaN]", "[]"]
+)
 def test_bad_beats_are_refused(text):
     with pytest.raises(ValueError, match=r"metadata\.csv: .*a\.wav"):
         parse_beats(text, "a.wav")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -163,6 +164,13 @@ def test_unreadable_recordings_are_told_or_counted(recordings, open_store, caplo
         assert run(CHUNKS, recordings, store, max_failures=1) == {"b"}
         assert recordings[2] in store and recordings[1] not in store
     assert "b.wav is left out" in caplog.text
+
+
+def test_a_full_disk_is_told_before_it_is_full(recordings, open_store, monkeypatch):
+    monkeypatch.setattr("mert_hf.evaluation.features.shutil.disk_usage", lambda path: SimpleNamespace(free=100))
+    with open_store() as store:
+        with pytest.raises(ValueError, match="need about 0.0 GB in .*fewer layers with --layers"):
+            run(CHUNKS, recordings, store)
 
 
 def test_bad_rows_are_refused(recordings, tmp_path):

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mert_hf.evaluation import probes
 from mert_hf.evaluation.probes import ALL_LAYERS, Probe, ProbeSettings, grid, train_grid
 
 LAYERS, DIM, CLASSES = 3, 8, 4
@@ -17,7 +18,7 @@ LAYERS, DIM, CLASSES = 3, 8, 4
 class ToyData:
     """Classes that layer 1 tells, layer 2 in part, layer 0 not at all; a `GridData`."""
 
-    num_layers, dim, num_outputs = LAYERS, DIM, CLASSES
+    num_layers, dim, num_outputs, batch_rows = LAYERS, DIM, CLASSES, 64
 
     def __init__(self, rows: int = 150, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -124,8 +125,9 @@ def test_together_equals_a_probe_of_torch_modules(together, index):
         torch.testing.assert_close(mine.outputs(data.features), net(data.features), rtol=1e-3, atol=1e-3)
 
 
-def test_stacks_of_any_size_give_the_same(together, monkeypatch):
-    monkeypatch.setattr("mert_hf.evaluation.probes.CPU_STACK_WEIGHTS", 1)
+@pytest.mark.parametrize("limit", ["weights", "values"])
+def test_stacks_of_any_size_give_the_same(together, monkeypatch, limit):
+    monkeypatch.setitem(probes.CPU_STACK, limit, 1)
     features = ToyData().features
     for mine, other in zip(train_grid(ToyData(), GRID, SETTINGS), together, strict=True):
         assert mine.epochs == other.epochs
@@ -161,8 +163,8 @@ def test_the_global_random_state_is_left_alone():
 
 
 def test_a_probe_that_diverges_loses_but_does_not_harm_its_neighbours(together):
-    probes = [Probe(1, 1e-3, 0), Probe(1, 1e30, 0)]
-    good, bad = train_grid(ToyData(), probes, SETTINGS)
-    reference = next(trained for trained in together if trained.probe == probes[0])
+    pair = [Probe(1, 1e-3, 0), Probe(1, 1e30, 0)]
+    good, bad = train_grid(ToyData(), pair, SETTINGS)
+    reference = next(trained for trained in together if trained.probe == pair[0])
     assert good.score == reference.score
     assert bad.score < good.score

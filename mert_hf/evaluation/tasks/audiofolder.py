@@ -204,6 +204,8 @@ def parse_beats(text: str, name: str) -> BeatTimes:
         raise ValueError(
             f"metadata.csv: the beats of {name} are {text[:80]!r}; see mert_hf's audiofolder task"
         ) from None
+    if not times.beats.size:
+        raise ValueError(f"metadata.csv: {name} has no beats; leave it out")
     both = np.concatenate([times.beats, times.downbeats])
     if not np.isfinite(both).all() or (both < 0).any():
         raise ValueError(f"metadata.csv: the beats of {name} hold a negative or infinite time")
