@@ -33,7 +33,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import TrainerCallback, TrainerState
 from yaml import YAMLError
 
@@ -92,7 +92,7 @@ def save_checkpoint(
         `output_dir`.
 
     Raises:
-        TypeError: `model` is no MERT model.
+        TypeError: `model` is no MERT model, or has adapters that are not merged; a card of another type.
         ValueError: the feature extractor's sampling rate is not the model's.
     """
     _check_pair(model, feature_extractor)
@@ -263,6 +263,8 @@ def _check_pair(model: PreTrainedModel, feature_extractor: SavesPretrained) -> N
     config = getattr(model, "config", None)
     if not isinstance(config, MERTConfig):
         raise TypeError(f"model is a {type(model).__name__}; save_checkpoint takes MERT models")
+    if hasattr(model, "peft_config"):
+        raise TypeError("model has adapters of peft; pass model.merge_and_unload(), or save the adapters by themselves")
     rate = getattr(feature_extractor, "sampling_rate", None)
     if rate != config.sample_rate:
         raise ValueError(
@@ -291,6 +293,8 @@ def _as_card(
         return card
     if isinstance(card, str):
         return ModelCard(card)
+    if not isinstance(card, CardFacts):
+        raise TypeError(f"card is a {type(card).__name__}; give CardFacts, a ModelCard or the text of README.md")
     if model is not None:
         return create_card(model, card)
     class_name = (config.architectures or ["MERTModel"])[0]
@@ -298,12 +302,18 @@ def _as_card(
 
 
 def _count_parameters(directory: Path) -> int:
-    """Sum of the sizes in the headers of the safetensors files; no tensor is read."""
+    """Sum of the sizes in the headers of the safetensors files; no tensor is read.
+
+    Raises:
+        PushError: a file that is cut off or no safetensors.
+    """
     total = 0
-    for path in directory.glob("model*.safetensors"):
-        with safe_open(path, framework="np") as weights:
-            for name in weights.keys():
-                total += math.prod(weights.get_slice(name).get_shape())
+    for path in sorted(directory.glob("model*.safetensors")):
+        try:
+            with safe_open(path, framework="np") as weights:
+                total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())
+        except SafetensorError as error:
+            raise PushError(f"{path} is damaged, save the checkpoint again: {_one_line(error)}") from error
     return total
 
 
@@ -351,6 +361,11 @@ def _check_complete(directory: Path, files: Mapping[str, Path | bytes]) -> None:
         pickled = (directory / "pytorch_model.bin").exists()
         remedy = f"convert it: mert-hf convert hub {directory} OUT" if pickled else "save it with save_checkpoint"
         raise PushError(f"{directory} holds no model.safetensors; {remedy}")
+    _count_parameters(directory)
+    index = directory / "model.safetensors.index.json"
+    shards = set(_read_json(index).get("weight_map", {}).values()) if index.is_file() else set()
+    if absent := sorted(shards - files.keys()):
+        raise PushError(f"{directory} lacks {_shorten(absent)}, which {index.name} lists; save the checkpoint again")
     if "preprocessor_config.json" not in files:
         raise PushError(
             f"{directory} holds no preprocessor_config.json; save one with MERTFeatureExtractor(...).save_pretrained"
@@ -380,7 +395,7 @@ def _commit(files: Mapping[str, Path | bytes], target: _Target, message: str, to
         raise PushError("no Hugging Face token: log in with `hf auth login`, or set HF_TOKEN to a token that may write")
     operations = [CommitOperationAdd(name, content) for name, content in sorted(files.items())]
     api = HfApi(token=token)
-    with _one_line_errors(target.repo_id):
+    with one_line_errors(target.repo_id):
         repo_id = _claim(api, target)
         revision = target.revision
         if revision and not revision.startswith("refs/pr/"):
@@ -421,8 +436,8 @@ def _check_kind(api: HfApi, repo_id: str) -> None:
 
 
 @contextmanager
-def _one_line_errors(repo_id: str) -> Iterator[None]:
-    """Turns what the Hub client raises into one line: what was refused, and the remedy."""
+def one_line_errors(repo_id: str) -> Iterator[None]:
+    """Turns what the Hub client raises into a PushError of one line: what was refused, and the remedy."""
     try:
         yield
     except OfflineModeIsEnabled as error:

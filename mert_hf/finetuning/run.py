@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..evaluation.tasks.audiofolder import METRICS
-from ..hub import save_checkpoint
+from ..hub import one_line_errors, save_checkpoint
 from .arguments import FineTuningArguments, FineTuningTrainingArguments, LoraArguments
 from .data import read_labelled_audio
 from .job import PROBLEM_TYPES, Job
@@ -36,7 +37,7 @@ def fine_tune(
         Metrics of the kept checkpoint: `eval_*` on the validation split, `test_*` on the test split if there is one.
 
     Raises:
-        ValueError: arguments or data that cannot work, told before training starts.
+        ValueError: arguments or data that cannot work, and a Hub that refuses (PushError), told before training starts.
     """
     _check_run(arguments, training_arguments, kind, lora)
     config = read_config(arguments)
@@ -45,17 +46,20 @@ def fine_tune(
     job = Job.build(arguments, labelled, kind, config)
     model = build_model(arguments, job.config, kind, training_arguments.seed)
     freeze(model, arguments.freeze if lora is None else "none")
-    trainer = FineTuningTrainer(
-        model=model if lora is None else add_adapters(model, lora),
-        args=training_arguments,
-        train_dataset=job.clips("train", random=True),
-        eval_dataset=job.clips("valid"),
-        data_collator=job.collator(),
-        compute_metrics=job.metrics("valid"),
-        processing_class=job.feature_extractor,
-        layer_decay=arguments.layer_decay,
-        facts=job.card_facts,
-    )
+    if training_arguments.device.type == "cpu":
+        torch.set_flush_denormal(True)  # denormal activations slow a CPU down several times as training goes on
+    with one_line_errors(training_arguments.hub_model_id or training_arguments.output_dir):
+        trainer = FineTuningTrainer(
+            model=model if lora is None else add_adapters(model, lora),
+            args=training_arguments,
+            train_dataset=job.clips("train", random=True),
+            eval_dataset=job.clips("valid"),
+            data_collator=job.collator(),
+            compute_metrics=job.metrics("valid"),
+            processing_class=job.feature_extractor,
+            layer_decay=arguments.layer_decay,
+            facts=job.card_facts,
+        )
     trainer.train(resume_from_checkpoint=training_arguments.resume_from_checkpoint)
     return finish(trainer, job, lora)
 

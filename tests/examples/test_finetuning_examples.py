@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from mert_hf.audio import read_audio
 from mert_hf.cli import app
+from mert_hf.hub import save_checkpoint
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.modeling.modeling_mert import MERTForAudioFrameClassification, MERTForSequenceClassification
 
@@ -124,6 +125,8 @@ def test_lora_saves_adapters_and_a_merged_model(run_example, songs, tiny_checkpo
         assert not torch.allclose(merged(sound).logits, untouched(sound).logits, atol=1e-3)
     size = sum(path.stat().st_size for path in output_dir.glob("adapter_model.safetensors"))
     assert 0 < size < (output_dir / "merged" / "model.safetensors").stat().st_size / 2
+    with pytest.raises(TypeError, match=r"model has adapters of peft; pass model\.merge_and_unload\(\)"):
+        save_checkpoint(adapters, MERTFeatureExtractor(), output_dir)
     assert pipeline("audio-classification", model=str(output_dir / "merged"))(
         {"array": tone(200), "sampling_rate": 24000}
     )

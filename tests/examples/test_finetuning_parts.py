@@ -16,6 +16,7 @@ from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments,
 from mert_hf.finetuning.clips import BeatCollator, Clips, beat_classes
 from mert_hf.finetuning.data import read_labelled_audio
 from mert_hf.finetuning.trainer import parameter_depth, scale_learning_rates
+from mert_hf.hub import PushError
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.modeling.modeling_mert import MERTForSequenceClassification
@@ -207,6 +208,14 @@ def test_the_head_follows_from_the_seed_and_the_callers_generator_is_left_alone(
     assert torch.equal(first.classifier.weight, same.classifier.weight)
     assert not torch.equal(first.classifier.weight, other.classifier.weight)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_refusing_hub_is_told_before_training(hub, songs, tiny_checkpoint, tmp_path):
+    arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data_dir=str(songs))
+    pushed = training(tmp_path / "out", push_to_hub=True, hub_model_id="bob/tones")
+    with pytest.raises(PushError, match="may not write to bob/tones") as caught:
+        fine_tune(arguments, pushed, "classification")
+    assert "\n" not in str(caught.value) and not list((tmp_path / "out").glob("checkpoint-*"))
 
 
 def test_the_result_is_pushed_with_code_and_card(hub, songs, tiny_checkpoint, tmp_path):

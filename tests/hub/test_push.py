@@ -101,6 +101,8 @@ def test_model_and_feature_extractor_must_fit(tiny_model, tmp_path):
         save_checkpoint(tiny_model, MERTFeatureExtractor(sampling_rate=16000), tmp_path)
     with pytest.raises(TypeError, match="model is a Linear; save_checkpoint takes MERT models"):
         save_checkpoint(torch.nn.Linear(1, 1), MERTFeatureExtractor(), tmp_path)
+    with pytest.raises(TypeError, match="card is a dict; give CardFacts, a ModelCard or the text"):
+        save_checkpoint(tiny_model, MERTFeatureExtractor(), tmp_path, card={"license": "mit"})
 
 
 # Push and load back
@@ -288,6 +290,15 @@ def test_incomplete_directories_are_refused_before_anything_is_sent(hub, checkpo
     assert "with its feature_extractor" in refusal(tiny_model, repo_id="alice/tiny")
     (checkpoint / "README.md").write_text("---\nlicense: [\n---\n")
     assert "is no valid model card" in refusal(checkpoint, repo_id="alice/tiny")
+    weights = (checkpoint / "model.safetensors").read_bytes()
+    (checkpoint / "model.safetensors").write_bytes(weights[:-8])
+    assert "model.safetensors is damaged" in refusal(checkpoint, repo_id="alice/tiny")
+    (checkpoint / "model.safetensors").write_bytes(weights)
+    (checkpoint / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "model-00001-of-00002.safetensors"}}'
+    )
+    assert "lacks model-00001-of-00002.safetensors" in refusal(checkpoint, repo_id="alice/tiny")
+    (checkpoint / "model.safetensors.index.json").unlink()
     (checkpoint / "preprocessor_config.json").unlink()
     assert "holds no preprocessor_config.json" in refusal(checkpoint, repo_id="alice/tiny")
     (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
