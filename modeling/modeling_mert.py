@@ -512,6 +512,18 @@ def loader_names():
         _LOADER_NAMES.reset(token)
 
 
+class MERTLoaderWeights(nn.Module):
+    """Magnitude and direction of a kernel under the names that transformers' loader looks for."""
+
+    def __init__(self, magnitude: nn.Parameter, direction: nn.Parameter):
+        super().__init__()
+        self.original0, self.original1 = magnitude, direction
+
+    def forward(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """Hands them out. Hooks that fetch offloaded weights fire at a call, not at an attribute."""
+        return self.original0, self.original1
+
+
 class MERTWeightNormConv1d(nn.Module):
     """Grouped convolution whose kernel is g x v / |v|, the norm taken for each position of the kernel (dim 2)."""
 
@@ -522,9 +534,7 @@ class MERTWeightNormConv1d(nn.Module):
         weight_v = nn.Parameter(torch.empty(channels, channels // groups, kernel_size))
         self.bias = nn.Parameter(torch.empty(channels))
         if _LOADER_NAMES.get():
-            holder = nn.Module()
-            holder.original0, holder.original1 = weight_g, weight_v
-            self.parametrizations = nn.ModuleDict({"weight": holder})
+            self.parametrizations = nn.ModuleDict({"weight": MERTLoaderWeights(weight_g, weight_v)})
         else:
             self.weight_g, self.weight_v = weight_g, weight_v
 
@@ -540,8 +550,7 @@ class MERTWeightNormConv1d(nn.Module):
         """g (1, 1, kernel) and v (channels, channels / groups, kernel), under whichever names they live."""
         if hasattr(self, "weight_g"):
             return self.weight_g, self.weight_v
-        holder = self.parametrizations["weight"]
-        return holder.original0, holder.original1
+        return self.parametrizations["weight"]()
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         magnitude, direction = self.magnitude_and_direction()
@@ -718,6 +727,7 @@ class MERTEncoder(nn.Module):
             hidden_states = hidden_states.masked_fill(~frame_mask[..., None], 0.0)
         hidden_states = hidden_states + self.pos_conv_embed(hidden_states)
         hidden_states = self.dropout(hidden_states if pre_norm else self.layer_norm(hidden_states))
+        self._open_gradient(hidden_states)
         mask = self._attention_mask(frame_mask, hidden_states.dtype, output_attentions)
         keep = self._layers_to_keep(hidden_states.device)
         states, attentions = [hidden_states], []
@@ -734,6 +744,12 @@ class MERTEncoder(nn.Module):
             hidden_states=tuple(states) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
         )
+
+    def _open_gradient(self, hidden_states: torch.Tensor) -> None:
+        """Lets adapters in a frozen model learn: reentrant checkpointing gives no gradient if the input needs none."""
+        checkpointing = self.training and torch.is_grad_enabled() and self.layers[0].gradient_checkpointing
+        if checkpointing and not hidden_states.requires_grad:
+            hidden_states.requires_grad_(any(weight.requires_grad for weight in self.layers.parameters()))
 
     def _layers_to_keep(self, device: torch.device) -> torch.Tensor | None:
         """LayerDrop (arXiv 1909.11556) as a switch (layers,) bool behind each layer, None where no layer drops.
@@ -809,8 +825,12 @@ class MERTPreTrainedModel(PreTrainedModel):
             nn.init.kaiming_normal_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+        elif isinstance(module, MERTLoaderWeights):
+            self._init_weight_norm(module.original0, module.original1)
         elif isinstance(module, MERTWeightNormConv1d):
-            self._init_position_embedding(module)
+            nn.init.zeros_(module.bias)
+            if hasattr(module, "weight_g"):
+                self._init_weight_norm(module.weight_g, module.weight_v)
         elif isinstance(module, MERTModel):
             nn.init.uniform_(module.masked_spec_embed)
         elif isinstance(module, MERTForPreTraining) and module.codebook_embeddings is not None:
@@ -820,11 +840,9 @@ class MERTPreTrainedModel(PreTrainedModel):
             nn.init.constant_(module.layer_weights, 1.0 / (self.config.num_hidden_layers + 1))
 
     @torch.no_grad()
-    def _init_position_embedding(self, module: MERTWeightNormConv1d) -> None:
-        magnitude, direction = module.magnitude_and_direction()
+    def _init_weight_norm(self, magnitude: nn.Parameter, direction: nn.Parameter) -> None:
         channels, _, kernel_size = direction.shape
         nn.init.normal_(direction, std=math.sqrt(4.0 / (kernel_size * channels)))
-        nn.init.zeros_(module.bias)
         # While transformers 4.57 loads, weights of the checkpoint are still on the meta device here.
         if not (getattr(magnitude, "_is_hf_initialized", False) or direction.is_meta):
             magnitude.copy_(torch.linalg.vector_norm(direction.float(), dim=(0, 1), keepdim=True))
@@ -865,6 +883,12 @@ class MERTPreTrainedModel(PreTrainedModel):
                 f"{_some(unexpected)}. Check that config.json belongs to these weights; `mert-hf doctor --model` lists "
                 "the differences, and `mert-hf convert` reads fairseq checkpoints and the authors' Hub folders."
             )
+
+    def enable_input_require_grads(self) -> None:
+        """PEFT calls it before checkpointing. The encoder sees to it; transformers 4 would want token embeddings."""
+
+    def disable_input_require_grads(self) -> None:
+        """The counterpart of [`enable_input_require_grads`]."""
 
     def _get_feat_extract_output_lengths(self, input_lengths):
         """Frames for each number of samples; the name by which transformers' audio code asks for it."""
