@@ -94,8 +94,9 @@ class EncodecTeacher(Teacher):
     @torch.no_grad()
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
         """(batch, samples) floating point in [-1, 1] -> (batch, num_codebooks, ceil(samples / hop_length)) int64."""
-        with torch.autocast(waveforms.device.type, enabled=False):
-            codes = self.model.encode(check_waveforms(waveforms)[:, None], bandwidth=self.bandwidth).audio_codes
+        clips = check_waveforms(waveforms)[:, None]
+        with torch.autocast(clips.device.type, enabled=False):
+            codes = self.model.encode(clips, bandwidth=self.bandwidth).audio_codes
         return codes[0, :, : self.num_codebooks]
 
     @torch.no_grad()

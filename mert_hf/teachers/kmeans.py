@@ -119,8 +119,8 @@ class KMeansTeacher(Teacher):
     @torch.no_grad()
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
         """(batch, samples) floating point in [-1, 1] -> (batch, num_codebooks, samples // hop_length + 1) int64."""
+        waveforms = check_waveforms(waveforms)
         with torch.autocast(waveforms.device.type, enabled=False):
-            waveforms = check_waveforms(waveforms)
             codes = [self._codes(k, feature_set, waveforms) for k, feature_set in enumerate(self.feature_sets)]
         return torch.stack(codes, dim=1)
 

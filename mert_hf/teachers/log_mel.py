@@ -33,5 +33,6 @@ class LogMelTeacher(Teacher):
     @torch.no_grad()
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
         """(batch, samples) floating point in [-1, 1] -> (batch, samples // hop_length + 1, num_bins) float32."""
+        waveforms = check_waveforms(waveforms)
         with torch.autocast(waveforms.device.type, enabled=False):
-            return log_mel(check_waveforms(waveforms), self.sampling_rate, self.hop_length, self.num_bins)
+            return log_mel(waveforms, self.sampling_rate, self.hop_length, self.num_bins)
