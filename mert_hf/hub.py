@@ -207,7 +207,7 @@ def checkpoint_files(
         facts = replace(facts, repo_id=facts.repo_id or repo_id) if isinstance(facts, CardFacts) else facts
         files[CARD_FILE] = str(_as_card(facts, None, config, directory)).encode()
     else:
-        _read_card(directory / CARD_FILE)
+        files[CARD_FILE] = _loading_from(str(_read_card(directory / CARD_FILE)), repo_id).encode()
     return files
 
 
@@ -388,6 +388,11 @@ class _Target:
     revision: str | None
     create_pr: bool
     exist_ok: bool
+
+
+def _loading_from(text: str, repo_id: str | None) -> str:
+    """The card with its code example loading from the Hub, where the template knew only the directory's name."""
+    return re.sub(r'^name = "[^"/]+"$', f'name = "{repo_id}"', text, flags=re.M) if "/" in (repo_id or "") else text
 
 
 def _commit(files: Mapping[str, Path | bytes], target: _Target, message: str, token: str | None) -> CommitInfo:

@@ -184,8 +184,10 @@ def test_a_directory_is_pushed_without_its_training_state(hub, checkpoint, caplo
         (checkpoint / name).parent.mkdir(exist_ok=True)
         (checkpoint / name).write_bytes(b"x")
     (checkpoint / "results.json").write_text("{}")
-    push_checkpoint(checkpoint, repo_id="tiny")
+    push_checkpoint(checkpoint, repo_id="alice/tiny")
     assert set(hub.files("alice/tiny")) == EXPECTED_FILES | {".gitattributes", "results.json"}
+    assert 'name = "checkpoint"' in (checkpoint / "README.md").read_text()
+    assert 'name = "alice/tiny"' in hub.files("alice/tiny")["README.md"].decode()
     assert "5 files stay behind" in caplog.text and "training_args.bin" in caplog.text
     assert not hub.repositories["alice/tiny"].private
 
@@ -364,3 +366,9 @@ def test_pretraining_checkpoints_push_alike(hub, tiny_config, feature_extractor)
 def test_checkpoint_files_names_what_is_sent(checkpoint):
     files = checkpoint_files(checkpoint, CardFacts("other"))
     assert set(files) == EXPECTED_FILES and b"# other" in files["README.md"]
+
+
+def test_a_name_without_owner_is_the_tokens_own(hub, checkpoint):
+    for _ in range(2):  # made, then found again
+        push_checkpoint(checkpoint, repo_id="tiny")
+    assert set(hub.repositories) == {"alice/tiny"}
