@@ -216,6 +216,7 @@ def make_trainer(settings: QuickstartSettings, config: MERTConfig, data: Path, t
         eval_data=[str(data)],
         eval_split="valid",
         crop_length=crop,
+        min_duration=min(settings.crop_seconds, 3.0),
         mask_probability=0.6,
         mask_length=4,
     )
@@ -226,8 +227,13 @@ def make_trainer(settings: QuickstartSettings, config: MERTConfig, data: Path, t
 
 def recipe_of(config: MERTConfig) -> dict:
     """The fields in which a configuration differs from the default one."""
-    plain = config.to_diff_dict()
-    return {name: value for name, value in plain.items() if name in MERTConfig().to_dict() and name not in BOOKKEEPING}
+    default = MERTConfig().to_dict()
+    given = config.to_dict()
+    return {
+        name: value
+        for name, value in given.items()
+        if name in default and name not in BOOKKEEPING and value != default[name]
+    }
 
 
 def training_arguments(settings: QuickstartSettings) -> MERTTrainingArguments:

@@ -2,8 +2,7 @@
 
 A clip is described by mean and standard deviation over time of each layer, standardised by the training split, whatever
 the encoder: a trained net, the same net untrained, MFCC, chroma. The probe is MARBLE's (`mert_hf.evaluation.probes`);
-the layer is chosen on validation data; each seed draws its own first weights and order, and its own
-untrained net.
+the layer is chosen on validation data; each seed draws its own first weights and order, and its own untrained net.
 """
 
 from __future__ import annotations

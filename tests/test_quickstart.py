@@ -58,7 +58,7 @@ def miniature(output: Path, **changes) -> QuickstartSettings:
     return QuickstartSettings(output=output, crop_seconds=1.0, seeds=(0,), progress=False, **{**numbers, **changes})
 
 
-@pytest.mark.parametrize("from_scratch", [False, True])
+@pytest.mark.parametrize("from_scratch", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_quickstart_tells_the_whole_story(few_pieces, tmp_path, from_scratch):
     page = run_quickstart(miniature(tmp_path, from_scratch=from_scratch))
     text = page.read_text()
