@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Annotated
 
 import typer
@@ -327,11 +328,11 @@ def quickstart(
     from_scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Start from random weights, not from the shipped mert-nano.")
     ] = False,
-    minutes: Annotated[float, typer.Option(help="Minutes of training.")] = 3.0,
+    minutes: Annotated[float, typer.Option(help="Minutes of training.")] = 2.5,
     steps: Annotated[int, typer.Option(help="Most updates.")] = 100_000,
     num_scores: Annotated[int, typer.Option(help="Scores to read, of 1,467.")] = 400,
-    pretraining_excerpts: Annotated[int, typer.Option(help="Rendered excerpts of 10 s to train on.")] = 480,
-    probe_excerpts: Annotated[int, typer.Option(help="Rendered excerpts of 6 s to probe with.")] = 960,
+    pretraining_excerpts: Annotated[int, typer.Option(help="Rendered excerpts of 10 s to train on.")] = 360,
+    probe_excerpts: Annotated[int, typer.Option(help="Rendered excerpts of 6 s to probe with.")] = 640,
     train_data: Annotated[
         list[str] | None, typer.Option(help="A further folder of recordings to train on; may be given again.")
     ] = None,
@@ -362,7 +363,13 @@ def quickstart(
 
 def main() -> None:
     """Entry point of the console script: user errors are told in a line, without a traceback."""
+    signal.signal(signal.SIGTERM, _end)
     app()
+
+
+def _end(number: int, frame) -> None:
+    """Ends as on Ctrl-C, so that what is half written is removed; pre-training saves a checkpoint instead."""
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -75,11 +75,11 @@ class QuickstartSettings:
 
     output: Path
     from_scratch: bool = False
-    minutes: float = 3.0
+    minutes: float = 2.5
     steps: int = 100_000
     num_scores: int = 400
-    pretraining_excerpts: int = 480
-    probe_excerpts: int = 960
+    pretraining_excerpts: int = 360
+    probe_excerpts: int = 640
     teacher_clips: int = 240
     train_data: tuple[Path, ...] = ()
     crop_seconds: float = 4.0

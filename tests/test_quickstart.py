@@ -160,3 +160,14 @@ def test_pieces_are_read_once(tmp_path, monkeypatch):
     first = load_pieces(2, cache, workers=1, progress=False)
     monkeypatch.setattr("mert_hf.scores.score_paths", list)
     assert load_pieces(2, cache, workers=1, progress=False) == first
+
+
+def test_command_and_settings_have_the_same_defaults():
+    import inspect
+
+    from mert_hf import cli
+
+    settings = QuickstartSettings(output=Path("outputs/quickstart"))
+    for name, parameter in inspect.signature(cli.quickstart).parameters.items():
+        if name not in ("output", "train_data"):
+            assert parameter.default == getattr(settings, name), name
