@@ -101,8 +101,10 @@ class ShardWriter:
         return self
 
     def __exit__(self, *exception) -> None:
-        self._writer.close()
-        self.partial.unlink(missing_ok=True)
+        try:
+            self._writer.close()
+        finally:  # closing writes, which a full disk refuses
+            self.partial.unlink(missing_ok=True)
 
     def add(self, path: str, window: Window, values: np.ndarray, frame_times: np.ndarray | None = None) -> None:
         """Adds a window of the current file.

@@ -377,7 +377,7 @@ def _check_integer(name: str, value, low: int, high: int) -> None:
 def _check_real(name: str, value, low: float, high: float) -> None:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}={value!r} must be a number between {low} and {high}.")
-    if math.isnan(value) or not low <= value <= high:
+    if not math.isfinite(value) or not low <= value <= high:
         raise ValueError(f"{name}={value} must be between {low} and {high}.")
 
 

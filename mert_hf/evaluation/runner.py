@@ -104,8 +104,11 @@ def evaluate(
 
     Raises:
         ValueError: wrong layout, missing files, unknown names; the text says what was looked for.
+        OSError: `output` cannot be written; told before any work.
     """
     settings = settings or EvaluationSettings()
+    if output is not None:
+        check_place(Path(output))
     task = get_task(task, **task_options) if isinstance(task, str) else task
     data = task.load(data_dir, settings.max_missing)
     encoder = open_encoder(model, device, dtype)
@@ -123,12 +126,26 @@ def default_cache_dir() -> Path:
     return Path(HF_HOME) / "mert_hf" / "evaluation"
 
 
+def check_place(path: Path) -> None:
+    """Raises OSError where `write_json` could not write, so that hours of work do not end there."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give a file for the results.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _part(path)
+    part.touch()
+    part.unlink()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON so that the file is the old or the new one, whole, whenever the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    part = _part(path)
     part.write_text(json.dumps(value, indent=1), encoding="utf-8")
     os.replace(part, path)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
 
 
 class _Run:
@@ -204,14 +221,19 @@ class _Run:
         return replace(self.settings.probe, max_epochs=min(self.settings.probe.max_epochs, self.task.max_epochs))
 
     def _train_missing(self) -> None:
-        missing = [layer for layer in self.layers if not self._record(layer).is_file()]
-        for group in self._groups(missing):
+        # Groups are those of a run from the start, and trained whole: probes that are trained together share products
+        # of matrices, whose rounding a smaller group would change.
+        for group in self._groups(self.layers):
+            missing = [layer for layer in group if not self._record(layer).is_file()]
+            if not missing:
+                continue
             logger.info("%s: training probes of layers %s", self.task.name, ", ".join(map(str, group)))
             positions = [layer if layer == ALL_LAYERS else self.stored.index(layer) for layer in group]
             probes = grid(positions, self.settings.learning_rates, self.settings.seeds)
             trained = train_grid(self.grid_data, probes, self._probe_settings(), self.device)
             for layer, position in zip(group, positions, strict=True):
-                self._keep(layer, [probe for probe in trained if probe.probe.layer == position])
+                if layer in missing:
+                    self._keep(layer, [probe for probe in trained if probe.probe.layer == position])
 
     def _groups(self, layers: list[int | str]) -> Iterator[list[int | str]]:
         data, settings = self.grid_data, self.settings

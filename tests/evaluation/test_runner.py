@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -285,26 +281,6 @@ def test_probes_go_on_where_they_stopped(notes, fast, tiny_checkpoint, tmp_path,
     assert trained == [0, 1] and spy.trained[0].layer == 2
     whole = evaluate("audiofolder", notes, str(tiny_checkpoint), **{**options, "cache_dir": tmp_path / "other"})
     assert results == whole
-
-
-@pytest.mark.slow
-def test_a_killed_process_leaves_work_that_is_used(notes, tmp_path):
-    command = [sys.executable, "-m", "mert_hf.cli", "evaluate", "audiofolder", "--data-dir", str(notes)]
-    command += ["--target", "pitch", "--model", "mel", "--cache-dir", str(tmp_path / "cache"), "--no-progress"]
-    command += ["--output", str(tmp_path / "results.json"), "--seeds", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for seconds in (5.0, 6.0, 7.0, 8.0):  # while importing, while extracting, while training: it depends on the machine
-        process = subprocess.Popen(command, env=environment)
-        try:
-            process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-    subprocess.run(command, env=environment, check=True, timeout=300)
-    (index,) = (tmp_path / "cache").glob("*/index.jsonl")
-    ids = [json.loads(line)["id"] for line in index.read_text().splitlines()]
-    assert len(ids) == len(set(ids)) == 96  # nothing twice
-    assert json.loads((tmp_path / "results.json").read_text())["metrics"]["accuracy"]["mean"] > 0.8
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,167 @@
+"""Full disks, places that cannot be written, and signals: told before work starts, or the last good state stays.
+
+Signals in pre-training are tested in tests/pretraining/test_callbacks.py and test_distributed.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from sounds import sweep, write
+from typer.testing import CliRunner
+
+from mert_hf.cli import app
+from mert_hf.conversion.staging import staged_directory, staged_file
+from mert_hf.embedding_dataset import embed_dataset
+from mert_hf.evaluation import runner
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+OPTIONS = {"device": "cpu", "batch_size": 4, "window": 1.0, "show_progress_bar": False}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    samples = sweep(12.0, 16000, channels=1)
+    lines = ["file_name,kind,split"]
+    for index in range(12):
+        write(folder / f"{index:02d}.wav", samples[: 16000 * (1 + index)], 16000)
+        lines.append(f"{index:02d}.wav,{index % 2},{('train', 'valid', 'test')[index // 2 % 3]}")
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def blocked(tmp_path) -> Path:
+    """A place below a file: nobody, root included, can write there."""
+    (tmp_path / "file").touch()
+    return tmp_path / "file" / "output"
+
+
+def under_limit(work, folder: Path, limit: int) -> None:
+    """Runs the work where no file may grow beyond `limit` bytes, as on a full disk; status 3 where OSError tells it."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        work(folder)
+    except OSError:
+        os._exit(3)
+
+
+def status_under_limit(work, folder: Path, limit: int) -> int:
+    process = torch.multiprocessing.get_context("fork").Process(target=under_limit, args=(work, folder, limit))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+# Places that cannot be written
+
+
+def test_embedding_into_a_place_that_cannot_be_written(clips, tiny_checkpoint, blocked):
+    arguments = ["embed", str(clips), "--model", str(tiny_checkpoint), "--output", str(blocked), "--device", "cpu"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("mert-hf: error: ") and str(blocked) in result.stderr
+
+
+def test_evaluation_tells_before_it_works(clips, blocked, monkeypatch, tmp_path):
+    monkeypatch.setattr(runner, "get_task", lambda *arguments, **options: pytest.fail("work had begun"))
+    with pytest.raises(OSError, match="file"):
+        runner.evaluate("audiofolder", clips, "mel", blocked, target="kind")
+    with pytest.raises(IsADirectoryError, match="give a file for the results"):
+        runner.evaluate("audiofolder", clips, "mel", tmp_path, target="kind")
+
+
+def test_labelling_tells_before_it_works(clips, blocked):
+    from mert_hf.pretraining.labels import label_files
+
+    class Teacher:
+        num_codebooks = 1
+
+    with pytest.raises(OSError, match="output"):
+        label_files(sorted(clips.glob("*.wav")), Teacher(), blocked)
+
+
+@pytest.mark.parametrize("stage", [staged_file, staged_directory])
+def test_conversion_tells_before_it_works(blocked, stage):
+    with pytest.raises(OSError, match="output|file"), stage(blocked):
+        pytest.fail("work had begun")
+
+
+# Full disks
+
+
+def test_embedding_on_a_full_disk_leaves_finished_shards(clips, tiny_checkpoint, tmp_path):
+    def work(folder: Path) -> None:
+        embed_dataset([clips], folder, tiny_checkpoint, **OPTIONS)
+
+    work(tmp_path / "straight")
+    shards = sorted((tmp_path / "straight").glob("train-*.parquet"))
+    lengths = [path.stat().st_size for path in shards]
+    assert lengths[0] < max(lengths)
+    assert status_under_limit(work, tmp_path / "full", max(lengths) - 1) == 3
+    left = sorted((tmp_path / "full").glob("train-*.parquet"))
+    assert 0 < len(left) < len(shards)
+    assert not list((tmp_path / "full").glob(".train-*"))  # nothing half written
+    work(tmp_path / "full")  # with room again
+    for path in shards:
+        assert pq.read_table(path).equals(pq.read_table(tmp_path / "full" / path.name))
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    runner.write_json(path, {"old": 1})
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        runner.write_json(path, {"new": 2})
+    monkeypatch.undo()
+    assert path.read_text() == '{\n "old": 1\n}'
+
+
+def test_a_staged_file_on_a_full_disk_leaves_the_old_one(tmp_path):
+    path = tmp_path / "codes.npy"
+    path.write_bytes(b"old")
+    with pytest.raises(OSError, match="No space left"), staged_file(path) as staging:
+        staging.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+# Signals
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_embedding_cleanly(clips, tiny_checkpoint, tmp_path, number):
+    command = [sys.executable, "-m", "mert_hf.cli", "embed", str(clips), "--output", str(tmp_path / "out")]
+    command += ["--model", str(tiny_checkpoint), "--device", "cpu", "--batch-size", "1", "--window", "0.1"]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list((tmp_path / "out").glob("train-*.parquet")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode in ((128 + number,) if number == signal.SIGTERM else (1, 130))
+    assert "Traceback" not in errors
+    assert not list((tmp_path / "out").glob(".train-*"))
+    options = {**OPTIONS, "window": 0.1, "batch_size": 1}
+    embed_dataset([clips], tmp_path / "out", tiny_checkpoint, **options)
+    embed_dataset([clips], tmp_path / "straight", tiny_checkpoint, **options)
+    shards = sorted((tmp_path / "straight").glob("train-*.parquet"))
+    assert len(shards) > 1
+    for path in shards:
+        assert pq.read_table(path).equals(pq.read_table(tmp_path / "out" / path.name))

@@ -1,0 +1,140 @@
+"""Labelling, embedding and evaluation, killed ten times at random moments: the result is that of an undisturbed run.
+
+Pre-training is killed so in tests/pretraining/test_trainer.py.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from sounds import sweep, write
+
+from mert_hf import KMeansTeacher
+from mert_hf.audio import read_audio
+from mert_hf.embedding_dataset import embed_dataset
+from mert_hf.evaluation import EvaluationSettings, evaluate
+from mert_hf.evaluation.probes import ProbeSettings
+from mert_hf.pretraining.labels import label_files
+
+KILLS = 10
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    """Sixty recordings of 1 to 4 s, in two classes, with metadata.csv."""
+    folder = tmp_path_factory.mktemp("clips")
+    samples = sweep(5.0, RATE, channels=1)
+    lengths = np.random.default_rng(0).integers(RATE, 4 * RATE, 60)
+    with (folder / "metadata.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["file_name", "kind", "split"])
+        for index, length in enumerate(lengths):
+            write(folder / f"{index:02d}.flac", samples[:length] * (1 + index % 2) / 2, RATE, "FLAC")
+            table.writerow([f"{index:02d}.flac", index % 2, ("train", "train", "valid", "test")[index // 2 % 4]])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def teacher(clips) -> KMeansTeacher:
+    sounds = [read_audio(path, RATE) for path in sorted(clips.glob("0*.flac"))]
+    feature_sets = [{"name": "log_mel", "num_clusters": 8}]
+    return KMeansTeacher.fit(sounds, feature_sets=feature_sets, sampling_rate=RATE, hop_length=320, seed=0)
+
+
+def label_job(clips: Path, model: Path, teacher: KMeansTeacher) -> Callable[[Path], None]:
+    return lambda out: label_files(sorted(clips.glob("*.flac")), teacher, out, show_progress_bar=False)
+
+
+def embed_job(clips: Path, model: Path, teacher: KMeansTeacher) -> Callable[[Path], None]:
+    options = {"device": "cpu", "batch_size": 4, "window": 1.0, "show_progress_bar": False}
+    return lambda out: embed_dataset([clips], out, model, **options)
+
+
+def evaluate_job(clips: Path, model: Path, teacher: KMeansTeacher) -> Callable[[Path], None]:
+    probe = ProbeSettings(hidden_size=64, max_epochs=10)
+    settings = EvaluationSettings(learning_rates=(1e-3, 5e-3), seeds=(0, 1), progress=False, probe=probe)
+    options = {"settings": settings, "device": "cpu", "target": "kind", "kind": "classification"}
+    return lambda out: evaluate(
+        "audiofolder", clips, str(model), out / "results.json", cache_dir=out / "cache", **options
+    )
+
+
+def labels_of(folder: Path) -> dict:
+    arrays = {path.name: np.load(path).tolist() for path in sorted(folder.rglob("*.npy"))}
+    return {"index": json.loads((folder / "labels.json").read_text()), **arrays}
+
+
+def embeddings_of(folder: Path) -> dict:
+    tables = {path.name: pq.read_table(path).to_pydict() for path in sorted(folder.glob("*.parquet"))}
+    return {"names": sorted(path.name for path in folder.iterdir()), **tables}
+
+
+def results_of(folder: Path) -> dict:
+    (index,) = folder.glob("cache/*/index.jsonl")
+    ids = [json.loads(line)["id"] for line in index.read_text().splitlines()]
+    assert len(ids) == len(set(ids)) == 60  # nothing twice
+    return json.loads((folder / "results.json").read_text())
+
+
+def assert_same(one, two) -> None:
+    """The same content; numbers to the rounding of float32, as recordings meet others in a batch after a kill."""
+    if isinstance(one, dict):
+        assert list(one) == list(two)
+        one, two = list(one.values()), list(two.values())
+    if isinstance(one, list):
+        assert len(one) == len(two)
+        for a, b in zip(one, two, strict=True):
+            assert_same(a, b)
+    elif isinstance(one, float):
+        assert one == pytest.approx(two, rel=1e-5, abs=1e-6)
+    else:
+        assert one == two
+
+
+JOBS = {"labelling": (label_job, labels_of), "embedding": (embed_job, embeddings_of)}
+JOBS["evaluation"] = (evaluate_job, results_of)
+
+
+def run_until_killed(work: Callable[[Path], None], folder: Path, seconds: float) -> int:
+    """Exit status of the work in a process of its own, killed after so many seconds as nothing can catch."""
+    context = torch.multiprocessing.get_context("fork")
+    process = context.Process(target=work, args=(folder,))
+    process.start()
+    process.join(seconds)
+    process.kill()
+    process.join()
+    return process.exitcode
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", JOBS)
+def test_ten_kills_at_random_moments_change_nothing(job, clips, tiny_checkpoint, teacher, tmp_path):
+    make, content_of = JOBS[job]
+    work = make(clips, tiny_checkpoint, teacher)
+    work(tmp_path / "warm")  # what is loaded once is loaded now, and not in the time that is measured
+    started = time.monotonic()
+    work(tmp_path / "straight")
+    whole_run = time.monotonic() - started
+    straight = content_of(tmp_path / "straight")
+    draws, kills, folder = random.Random(0), 0, tmp_path / "killed"
+    while kills < KILLS:
+        status = run_until_killed(work, folder, draws.uniform(0.02, 0.9) * whole_run)
+        assert status in (0, -signal.SIGKILL)
+        kills += status == -signal.SIGKILL
+        if status == 0:  # done before it was killed: once more from the start
+            assert_same(content_of(folder), straight)
+            shutil.rmtree(folder)
+    work(folder)
+    assert_same(content_of(folder), straight)
