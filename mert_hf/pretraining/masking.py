@@ -16,7 +16,7 @@ class SpanMasking:
 
     A row of n frames gets floor(probability * n / length + u) spans, u uniform in [0, 1), at least `min_masks`, whose
     starts are distinct and uniform over the first n - length frames. Spans may overlap, so fewer than probability * n
-    frames end up masked (about 55% at the defaults). Where n - length does not exceed the number of spans s, the starts
+    frames end up masked (about 58% at the defaults). Where n - length does not exceed the number of spans s, the starts
     come from the first s + 1 frames and spans are cut at the end of the row, as in fairseq; a row with any frame at all
     gets at least one masked frame. Padding is never masked.
 

@@ -25,6 +25,7 @@ from mert_hf.pretraining.run import checkpoint_is_complete, last_complete_checkp
 from mert_hf.teachers import CQTTeacher, FeatureSet, KMeansTeacher
 
 CONFIGS = Path(__file__).resolve().parents[2] / "examples" / "configs"
+CHECKPOINT = CONFIGS.parents[1] / "mert_hf" / "checkpoints" / "mert-nano"
 STUDENT = {
     "sample_rate": RATE,
     "hidden_size": 16,
@@ -89,6 +90,14 @@ def test_a_run_leaves_a_model_that_loads(tiny_run, tmp_path):
     settings = json.loads((tmp_path / "out" / "pretraining.json").read_text())
     assert settings["model"]["acoustic_teacher"] == {"type": "loudness"} and settings["data"]["crop_length"] == RATE
     assert json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())["do_normalize"] is False
+
+
+def test_a_run_writes_the_projects_card(tiny_run, tmp_path):
+    """What the Trainer pushes says what the student learned from."""
+    trainer = run.main(tiny_run)
+    trainer.create_model_card()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "loudness" in card and "library_name: mert_hf" in card
 
 
 def test_a_run_goes_on_from_another_checkpoint(tiny_run, tmp_path):
@@ -252,6 +261,15 @@ def nano_run(tmp_path_factory) -> list[str]:
     steps = ["--max_steps", "3", "--per_device_train_batch_size", "2", "--logging_steps", "1", "--report_to", "none"]
     data = ["--train_data", str(folder / "music"), "--dataloader_num_workers", "0", "--use_cpu", "True"]
     return [str(CONFIGS / "mert-nano.yaml"), *options, *steps, *data]
+
+
+def test_the_nano_recipe_builds_the_shipped_student():
+    shipped = MERTConfig.from_pretrained(CHECKPOINT)
+    sizes = {name: getattr(shipped, name) for name in ("num_codebooks", "codebook_size", "cqt_bins")}
+    fields = parse_arguments([str(CONFIGS / "mert-nano.yaml"), "--report_to", "none"])[0].model_config
+    built, expected = MERTConfig(**fields, **sizes).to_dict(), shipped.to_dict()
+    names = [name for name in MERTConfig().to_dict() if name not in ("architectures", "dtype", "transformers_version")]
+    assert {name: built.get(name) for name in names} == {name: expected.get(name) for name in names}
 
 
 def test_mert_nano_runs_with_its_teachers(nano_run, tmp_path):
