@@ -54,7 +54,9 @@ class EncodecTeacher(Teacher):
         self.bandwidth = min(b for b in config.target_bandwidths if self._codebooks_at(b) >= self.num_codebooks)
 
     def _codebooks_at(self, bandwidth: float) -> int:
-        return self.model.quantizer.get_num_quantizers_for_bandwidth(bandwidth)
+        # Older transformers build fewer than that for codebooks below 1024 codes.
+        quantizer = self.model.quantizer
+        return min(quantizer.get_num_quantizers_for_bandwidth(bandwidth), len(quantizer.layers))
 
     def settings(self) -> dict[str, Any]:
         """The number of codebooks; the codec's settings are its own config.json."""

@@ -11,10 +11,10 @@ from mert_hf.teachers import KMeansTeacher
 TINY_CODEC = {
     "num_filters": 4,
     "hidden_size": 8,
-    "codebook_size": 32,
+    "codebook_size": 1024,
     "num_lstm_layers": 1,
     "upsampling_ratios": [5, 4, 4, 4],
-    "target_bandwidths": [0.75, 1.5, 3.0],  # 2, 4 and 8 codebooks of 5 bits at 75 frames a second
+    "target_bandwidths": [1.5, 3.0, 6.0],  # 2, 4 and 8 codebooks of 10 bits at 75 frames a second
 }
 
 

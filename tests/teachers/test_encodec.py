@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from mert_hf.teachers import EncodecTeacher, encodec, load_teacher
 
 
-@pytest.mark.parametrize(("num_codebooks", "bandwidth"), [(1, 0.75), (2, 0.75), (3, 1.5), (4, 1.5), (8, 3.0)])
+@pytest.mark.parametrize(("num_codebooks", "bandwidth"), [(1, 1.5), (2, 1.5), (3, 3.0), (4, 3.0), (8, 6.0)])
 def test_codes_are_those_of_the_codec(codec, sounds, num_codebooks, bandwidth):
     teacher = EncodecTeacher(codec(), num_codebooks)
     with torch.no_grad():
@@ -29,8 +29,15 @@ def test_first_codebooks_do_not_depend_on_how_many_follow(codec, sounds):
 
 def test_eight_codebooks_unless_there_are_fewer(codec):
     teacher = EncodecTeacher(codec())
-    assert (teacher.num_codebooks, teacher.codebook_size, teacher.hop_length, teacher.frame_rate) == (8, 32, 320, 75.0)
-    assert EncodecTeacher(codec(target_bandwidths=[1.5])).num_codebooks == 4
+    assert (teacher.num_codebooks, teacher.codebook_size, teacher.hop_length, teacher.frame_rate) == (
+        8,
+        1024,
+        320,
+        75.0,
+    )
+    assert EncodecTeacher(codec(target_bandwidths=[3.0])).num_codebooks == 4
+    del (few := codec()).quantizer.layers[5:]
+    assert EncodecTeacher(few).num_codebooks == 5
 
 
 def test_frozen_and_in_evaluation_inside_a_trained_model(codec, sounds):
