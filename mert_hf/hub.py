@@ -231,10 +231,15 @@ class HubTrainerMixin:
         self.add_callback(HubFilesCallback())
 
     def card_facts(self) -> CardFacts:
-        """The facts of the card; the default knows the trainer's state and arguments."""
-        name = self.args.hub_model_id or Path(self.args.output_dir).resolve().name
-        training = training_facts(self.state, self.args)
-        return CardFacts(name.split("/")[-1], repo_id=self.args.hub_model_id, training=training)
+        """The facts of the card: the trainer's state and arguments, and the settings that a pre-training run left."""
+        repo_id = self.args.hub_model_id
+        name = (repo_id or Path(self.args.output_dir).resolve().name).split("/")[-1]
+        settings = Path(self.args.output_dir, RUN_SETTINGS_FILE)
+        if settings.is_file():
+            facts = pretraining_facts(name, _read_json(settings), self.state, self.args)
+        else:
+            facts = CardFacts(name, training=training_facts(self.state, self.args))
+        return replace(facts, repo_id=repo_id)
 
     def create_model_card(self, *arguments: Any, **options: Any) -> None:
         """Writes README.md from the template of `mert_hf.cards`; adapters get the card of peft."""

@@ -16,6 +16,7 @@ from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from mert_hf import teachers
+from mert_hf.hub import RUN_SETTINGS_FILE
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.modeling.modeling_mert import MERTForPreTraining
@@ -36,7 +37,6 @@ logger = logging.getLogger(__name__)
 
 ACOUSTIC_TEACHERS = ("encodec", "kmeans")
 MUSICAL_TEACHERS = ("cqt", "log_mel")
-RUN_SETTINGS = "pretraining.json"
 
 
 def main(arguments: Sequence[str]) -> MERTTrainer:
@@ -227,7 +227,7 @@ def save_settings(
     """Writes what the run was told about student, teachers and data beside its checkpoints, for cards and readers."""
     settings = {"model": dataclasses.asdict(model_arguments), "data": dataclasses.asdict(data_arguments)}
     Path(output_dir).mkdir(parents=True, exist_ok=True)
-    Path(output_dir, RUN_SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    Path(output_dir, RUN_SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def last_complete_checkpoint(output_dir: str | Path, world_size: int = 1) -> str | None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import Trainer
 
+from mert_hf.hub import HubTrainerMixin
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.modeling_mert import MERTForPreTrainingOutput
 from mert_hf.pretraining.callbacks import CropEpochCallback, NonFiniteLossCallback
@@ -65,7 +66,7 @@ class LossMeter:
         return metrics
 
 
-class MERTTrainer(Trainer):
+class MERTTrainer(HubTrainerMixin, Trainer):
     """`Trainer` for `MERTForPreTraining` with a `DataCollatorForMERTPreTraining`. What it adds:
 
     - The loss is MERT's over the whole accumulated and distributed batch: cross-entropy and spectrum error are averaged
@@ -76,6 +77,7 @@ class MERTTrainer(Trainer):
     - Targets are made on the device of the model where the collator leaves them to it (`labels_on_device`).
     - Random crops change from epoch to epoch, and a non-finite loss stops the run before it spoils the weights.
     - Weight decay holds for all parameters, norms and biases included, as in fairseq.
+    - What `push_to_hub` sends loads anywhere and carries the project's card.
 
     Raises:
         ValueError: for several GPUs in one process, and for teachers on a GPU with forked data workers.
