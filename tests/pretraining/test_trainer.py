@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -197,6 +198,30 @@ def train_or_go_on(rank: int, folder, output_dir) -> None:
     )
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(output_dir))
     (output_dir / "losses.json").write_text(json.dumps(losses_of(trainer)))
+
+
+def test_a_full_disk_leaves_the_last_complete_checkpoint(recordings, tmp_path, monkeypatch):
+    """The disk fills up while the second checkpoint is written; with room again the run goes on from the first."""
+    arguments = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2}
+    straight = make_trainer(recordings, tmp_path / "straight", **arguments)
+    straight.train()
+    save, optimizers = torch.save, []
+
+    def save_until_full(value, file, *rest, **options):
+        optimizers.append(str(file).endswith("optimizer.pt"))
+        if sum(optimizers) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(value, file, *rest, **options)
+
+    monkeypatch.setattr(torch, "save", save_until_full)
+    with pytest.raises(OSError, match="No space left"):
+        make_trainer(recordings, tmp_path / "full", **arguments).train()
+    monkeypatch.undo()
+    last = last_complete_checkpoint(tmp_path / "full")
+    assert last is not None and last.endswith("checkpoint-2") and (tmp_path / "full" / "checkpoint-4").is_dir()
+    resumed = make_trainer(recordings, tmp_path / "full", **arguments)
+    resumed.train(resume_from_checkpoint=last)
+    assert losses_of(resumed) == losses_of(straight)
 
 
 @pytest.mark.slow
