@@ -246,7 +246,14 @@ def convert_encodec(
 
 @app.command()
 def evaluate(
-    task: Annotated[str, typer.Argument(help="Task, such as gtzan_genre, or audiofolder for recordings of your own.")],
+    task: Annotated[
+        str,
+        typer.Argument(
+            help="One of magnatagatune, giantsteps_key, gtzan_genre, gtzan_rhythm, emomusic, nsynth_instrument, "
+            "nsynth_pitch, vocalset_technique, vocalset_singer, mtg_instrument, mtg_moodtheme, mtg_genre, mtg_top50, "
+            "musdb18; or audiofolder for recordings of your own."
+        ),
+    ],
     data_dir: Annotated[str, typer.Option(help="The data set in its official layout, or a folder with metadata.csv.")],
     model: Annotated[str, typer.Option(help="Hub id, folder, random:FOLDER, mfcc, chroma or mel.")],
     output: Annotated[str, typer.Option(help="JSON file for the results.")] = "results.json",

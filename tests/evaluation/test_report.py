@@ -182,6 +182,11 @@ def test_commands_evaluate_and_report(folder):
     assert done.exit_code == 0 and done.output.strip() == str(folder / "report" / "report.html")
 
 
+def test_help_names_every_task():
+    shown = CliRunner().invoke(app, ["evaluate", "--help"], env={"COLUMNS": "200"}).output
+    assert [name for name in TASK_NAMES if name not in shown] == []
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
