@@ -74,6 +74,7 @@ FLAGS = (
 )
 MAX_CONV_LAYERS = 64
 MAX_CONV_SIZE = 65_536
+MAX_PARAMETERS = 10**11  # each field may be within its bounds where their product is not
 
 
 class MERTConfig(PretrainedConfig):
@@ -333,12 +334,30 @@ class MERTConfig(PretrainedConfig):
             _check_activation(name, getattr(self, name))
         self._check_combinations()
 
+    def _approximate_parameters(self) -> int:
+        """Weights of the matrices and convolutions, without biases and norms."""
+        hidden, channels = self.hidden_size, [1, *self.conv_dim]
+        layers = self.num_hidden_layers * hidden * (4 * hidden + 2 * self.intermediate_size)
+        positions = hidden * hidden // self.num_conv_pos_embedding_groups * self.num_conv_pos_embeddings
+        sizes = zip(channels[:-1], channels[1:], self.conv_kernel, strict=True)
+        convolutions = sum(inputs * outputs * kernel for inputs, outputs, kernel in sizes)
+        codes = self.num_codebooks * (self.codebook_size + hidden) * self.codebook_dim
+        return layers + positions + convolutions + codes
+
     def _check_combinations(self):
         if self.feat_extract_norm not in ("group", "layer"):
             raise ValueError(f"feat_extract_norm={self.feat_extract_norm!r} must be 'group' or 'layer'.")
+        if (parameters := self._approximate_parameters()) > MAX_PARAMETERS:
+            raise ValueError(
+                f"These sizes make a model of about {parameters:.1e} parameters, more than {MAX_PARAMETERS:.0e}. Lower "
+                f"hidden_size={self.hidden_size}, num_hidden_layers={self.num_hidden_layers}, conv_dim, codebook_size or "
+                "num_conv_pos_embeddings."
+            )
         for name in ("num_attention_heads", "num_conv_pos_embedding_groups"):
             if self.hidden_size % getattr(self, name):
                 raise ValueError(f"hidden_size={self.hidden_size} must be a multiple of {name}={getattr(self, name)}.")
+        if not isinstance(self.ctc_loss_reduction, str):
+            raise TypeError(f"ctc_loss_reduction={self.ctc_loss_reduction!r} must be text, such as 'sum'.")
         if self.deepnorm and self.do_stable_layer_norm:
             raise ValueError(
                 "deepnorm=True needs post-LN, but do_stable_layer_norm=True is pre-LN. Set one of them to False."
