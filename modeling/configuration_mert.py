@@ -350,8 +350,8 @@ class MERTConfig(PretrainedConfig):
         if (parameters := self._approximate_parameters()) > MAX_PARAMETERS:
             raise ValueError(
                 f"These sizes make a model of about {parameters:.1e} parameters, more than {MAX_PARAMETERS:.0e}. Lower "
-                f"hidden_size={self.hidden_size}, num_hidden_layers={self.num_hidden_layers}, conv_dim, codebook_size or "
-                "num_conv_pos_embeddings."
+                f"hidden_size={self.hidden_size}, num_hidden_layers={self.num_hidden_layers}, conv_dim, codebook_size "
+                "or num_conv_pos_embeddings."
             )
         for name in ("num_attention_heads", "num_conv_pos_embedding_groups"):
             if self.hidden_size % getattr(self, name):

@@ -890,6 +890,14 @@ class MERTPreTrainedModel(PreTrainedModel):
     def disable_input_require_grads(self) -> None:
         """The counterpart of [`enable_input_require_grads`]."""
 
+    def get_input_embeddings(self):
+        """None: waveforms have no embedding table. FSDP and adapters ask for one."""
+        return None
+
+    def get_output_embeddings(self):
+        """None: no output is tied to an input."""
+        return None
+
     def _get_feat_extract_output_lengths(self, input_lengths):
         """Frames for each number of samples; the name by which transformers' audio code asks for it."""
         return self.config.num_frames(input_lengths)
