@@ -108,6 +108,15 @@ def test_the_collator_takes_cached_labels_as_live_ones(recordings, kmeans, tmp_p
     assert batches[0].keys() == batches[1].keys()
 
 
+def test_labels_at_other_rates_are_refused(recordings, tmp_path):
+    label(files_of(recordings), CountingTeacher(), tmp_path)
+    slow = tiny_config(conv_stride=[5, 4, 4])
+    with pytest.raises(
+        ValueError, match=r"LabelCache works at 2000 Hz and 50\.0 frames a second, the model at 2000 Hz"
+    ):
+        make_collator(slow, acoustic_teacher=None, musical_teacher=None, label_cache=LabelCache(tmp_path))
+
+
 def test_relative_and_absolute_paths_lead_to_the_same_labels(recordings, tmp_path, monkeypatch):
     label(files_of(recordings), CountingTeacher(), tmp_path)
     cache = LabelCache(tmp_path)
