@@ -1,0 +1,265 @@
+"""What transformers, accelerate and PEFT take for granted of every model, held by the four MERT classes."""
+
+import copy
+import inspect
+
+import pytest
+import torch
+import transformers
+from packaging.version import Version
+
+from mert_hf import (
+    MERTConfig,
+    MERTForAudioFrameClassification,
+    MERTForPreTraining,
+    MERTForSequenceClassification,
+    MERTModel,
+)
+
+TRANSFORMERS = Version(transformers.__version__)
+SAMPLES, FRAMES = 4000, 12
+every_class = pytest.mark.parametrize(
+    "model_class",
+    [MERTModel, MERTForPreTraining, MERTForSequenceClassification, MERTForAudioFrameClassification],
+)
+
+
+def waves(batch: int = 3) -> torch.Tensor:
+    return torch.randn(batch, SAMPLES, generator=torch.Generator().manual_seed(0)) * 0.3
+
+
+def targets(model_class, config: MERTConfig, batch: int = 3) -> dict:
+    """What makes the class return a loss."""
+    if model_class is MERTForPreTraining:
+        return {
+            "mask_time_indices": torch.ones(batch, FRAMES, dtype=torch.bool),
+            "codes": torch.zeros(batch, config.num_codebooks, FRAMES, dtype=torch.long),
+            "cqt": torch.zeros(batch, FRAMES, config.cqt_bins),
+        }
+    if model_class is MERTForSequenceClassification:
+        return {"labels": torch.zeros(batch, dtype=torch.long)}
+    if model_class is MERTForAudioFrameClassification:
+        return {"labels": torch.zeros(batch, FRAMES, dtype=torch.long)}
+    return {}
+
+
+@every_class
+def test_arguments_start_alike(model_class):
+    names = list(inspect.signature(model_class.forward).parameters)[1:]
+    assert names[:3] == ["input_values", "attention_mask", "mask_time_indices"]
+    assert {"output_attentions", "output_hidden_states", "return_dict"} < set(names)
+    assert model_class.main_input_name == "input_values"
+
+
+@every_class
+def test_tuple_and_dictionary_agree_and_the_loss_comes_first(tiny_config, model_class):
+    model = model_class(tiny_config()).eval()
+    inputs = {"output_hidden_states": True, "output_attentions": True, **targets(model_class, model.config)}
+    with torch.no_grad():
+        named = model(waves(), **inputs)
+        plain = model(waves(), return_dict=False, **inputs)
+    declared = [name for name in type(named).__dataclass_fields__ if name in named]
+    assert list(named) == declared and len(plain) == len(declared)
+    if model_class is not MERTModel:
+        assert declared[0] == "loss"
+    for ours, theirs in zip(plain, named.values(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@every_class
+def test_configuration_sets_what_the_call_leaves_open(tiny_config, model_class):
+    config = tiny_config(output_hidden_states=True, output_attentions=True, attn_implementation="eager")
+    model = model_class(config).eval()
+    outputs = model(waves())
+    assert len(outputs.hidden_states) == 4 and len(outputs.attentions) == 3
+    assert "hidden_states" not in model(waves(), output_hidden_states=False)
+    model.config.return_dict = False
+    assert isinstance(model(waves()), tuple)
+
+
+@every_class
+def test_gradients_reach_first_states_and_attentions(tiny_config, model_class):
+    model = model_class(tiny_config(attn_implementation="eager", layerdrop=0.0))
+    outputs = model(
+        waves(), output_hidden_states=True, output_attentions=True, **targets(model_class, model.config)
+    )  # fmt: skip
+    outputs.hidden_states[0].retain_grad()
+    outputs.attentions[0].retain_grad()
+    outputs[0].flatten()[0].backward(retain_graph=True)
+    assert outputs.hidden_states[0].grad.any() and outputs.attentions[0].grad.any()
+
+
+@every_class
+def test_a_row_does_not_depend_on_the_batch(tiny_config, model_class):
+    model = model_class(tiny_config()).eval()
+    with torch.no_grad():
+        batch = model(waves(), output_hidden_states=True)
+        alone = model(waves()[:1], output_hidden_states=True)
+    pairs = list(zip(batch.hidden_states, alone.hidden_states, strict=True))
+    pairs += [(batch[name], alone[name]) for name in ("last_hidden_state", "logits") if name in batch]
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours[:1], theirs, atol=1e-5, rtol=1e-4)
+
+
+@every_class
+def test_built_on_meta_and_initialised_later(tiny_config, model_class):
+    """As FSDP and DeepSpeed build it: nothing may stay on meta or as memory was found."""
+    with torch.device("meta"):
+        model = model_class(tiny_config(use_weighted_layer_sum=True))
+    model.to_empty(device="cpu")
+    for parameter in model.parameters():
+        parameter.data.fill_(float("nan"))
+    model.apply(model._init_weights)
+    assert not [name for name, parameter in model.named_parameters() if not torch.isfinite(parameter).all()]
+
+
+def test_weights_given_as_a_dictionary(tiny_config):
+    model = MERTModel(tiny_config())
+    again = MERTModel.from_pretrained(None, config=model.config, state_dict=model.state_dict())
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], weight)
+    incomplete = {name: weight for name, weight in model.state_dict().items() if "encoder.layers.2." not in name}
+    with pytest.raises(ValueError, match="missing 16"):
+        MERTModel.from_pretrained(None, config=model.config, state_dict=incomplete)
+
+
+@every_class
+def test_attention_can_be_changed_at_run_time(tiny_config, model_class):
+    model = model_class(tiny_config(attn_implementation="eager")).eval()
+    if not hasattr(model, "set_attn_implementation"):
+        pytest.skip("transformers 4.48 chooses the attention when the model is built")
+    with torch.no_grad():
+        eager = model(waves(), output_hidden_states=True).hidden_states[-1]
+        model.set_attn_implementation("sdpa")
+        assert model.config._attn_implementation == "sdpa"
+        sdpa = model(waves(), output_hidden_states=True).hidden_states[-1]
+    torch.testing.assert_close(eager, sdpa, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="foo"):
+        model.set_attn_implementation("foo")
+    assert model.config._attn_implementation == "sdpa"
+
+
+@every_class
+def test_checkpointing_switches_every_layer(tiny_config, model_class):
+    model = model_class(tiny_config())
+    layers = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
+    assert len(layers) == model.config.num_hidden_layers + 1  # and the convolutions
+    assert not model.is_gradient_checkpointing
+    model.gradient_checkpointing_enable()
+    assert all(layer.gradient_checkpointing for layer in layers)
+    model.gradient_checkpointing_disable()
+    assert not any(layer.gradient_checkpointing for layer in layers)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_adapters_in_a_frozen_model_learn_under_checkpointing(tiny_config, reentrant):
+    """What LoRA leaves trainable gets the gradients that it gets without checkpointing."""
+    torch.manual_seed(0)
+    quiet = {"hidden_dropout": 0.0, "activation_dropout": 0.0, "attention_dropout": 0.0, "layerdrop": 0.0}
+    config = tiny_config(**quiet, mask_time_prob=0.0)
+    model = MERTModel(config).train().requires_grad_(False)
+    adapters = {name: p for name, p in model.named_parameters() if name.endswith(("q_proj.weight", "v_proj.weight"))}
+    gradients = []
+    for checkpointing in (False, True):
+        for parameter in adapters.values():
+            parameter.requires_grad_(True)
+            parameter.grad = None
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+            model.enable_input_require_grads()
+        model(waves())[0].square().mean().backward()
+        gradients.append({name: p.grad for name, p in adapters.items()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+    model.disable_input_require_grads()
+
+
+@pytest.mark.parametrize("where", ["encoder.layers.1", "encoder"])
+def test_offloaded_weights_come_back_for_the_call(tiny_checkpoint, tmp_path, where):
+    """With part of the model on disk the states stay the same, the position embedding's included."""
+    if TRANSFORMERS < Version("4.50") and where == "encoder":
+        pytest.skip("transformers 4.48 looks weights on disk up by the checkpoint's names, not by the model's")
+    whole = MERTModel.from_pretrained(tiny_checkpoint).eval()
+    places = {"feature_extractor": "cpu", "feature_projection": "cpu", "masked_spec_embed": "cpu", "encoder": "disk"}
+    if where != "encoder":
+        del places["encoder"]
+        places |= {"encoder.pos_conv_embed": "cpu", "encoder.layer_norm": "cpu", where: "disk"}
+        places |= {"encoder.layers.0": "cpu", "encoder.layers.2": "cpu"}
+    model = MERTModel.from_pretrained(tiny_checkpoint, device_map=places, offload_folder=tmp_path).eval()
+    assert any(parameter.is_meta for parameter in model.parameters())
+    with torch.no_grad():
+        torch.testing.assert_close(model(waves())[0], whole(waves())[0])
+
+
+def test_another_number_of_classes_only_where_it_is_allowed(tiny_config, tmp_path):
+    MERTForSequenceClassification(tiny_config(num_labels=3)).save_pretrained(tmp_path)
+    with pytest.raises(RuntimeError, match="mismatch"):
+        MERTForSequenceClassification.from_pretrained(tmp_path, num_labels=7)
+    model = MERTForSequenceClassification.from_pretrained(tmp_path, num_labels=7, ignore_mismatched_sizes=True)
+    assert model.eval()(waves()).logits.shape == (3, 7)
+    assert torch.isfinite(model.classifier.weight).all() and not model.classifier.bias.any()
+
+
+def test_mis_shaped_position_embedding_is_initialised_where_it_is_allowed(tiny_checkpoint):
+    model = MERTModel.from_pretrained(tiny_checkpoint, num_conv_pos_embeddings=8, ignore_mismatched_sizes=True)
+    conv = model.encoder.pos_conv_embed.conv
+    norm = torch.linalg.vector_norm(conv.weight_v, dim=(0, 1), keepdim=True)
+    torch.testing.assert_close(conv.weight_g, norm)
+    assert torch.isfinite(model.eval()(waves())[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("num_labels", "labels", "problem_type"),
+    [
+        (3, torch.tensor([0, 2, 1]), "single_label_classification"),
+        (3, torch.tensor([[0], [2], [1]]), "single_label_classification"),
+        (3, torch.eye(3), "multi_label_classification"),
+        (3, torch.eye(3, dtype=torch.long), "multi_label_classification"),
+        (1, torch.tensor([0.1, 0.2, 0.3]), "regression"),
+        (1, torch.tensor([[0.1], [0.2], [0.3]]), "regression"),
+    ],
+)
+def test_problem_follows_from_the_labels(tiny_config, num_labels, labels, problem_type):
+    model = MERTForSequenceClassification(tiny_config(num_labels=num_labels)).eval()
+    loss = model(waves(), labels=labels).loss
+    assert model.config.problem_type == problem_type and torch.isfinite(loss)
+    stated = MERTForSequenceClassification(tiny_config(num_labels=num_labels, problem_type=problem_type)).eval()
+    stated.load_state_dict(model.state_dict())
+    torch.testing.assert_close(stated(waves(), labels=labels).loss, loss)
+
+
+def test_traces_to_torchscript(tiny_config):
+    fields = {"return_dict": False} if TRANSFORMERS >= Version("5") else {"torchscript": True}
+    model = MERTModel(tiny_config(**fields)).eval()
+    with torch.no_grad():
+        traced = torch.jit.trace(model, waves(), check_trace=False)
+        torch.testing.assert_close(traced(waves(2))[0], model(waves(2))[0], atol=1e-5, rtol=1e-4)
+
+
+def test_copies_are_independent(tiny_config):
+    model = MERTModel(tiny_config()).eval()
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        before = model(waves())[0]
+        twin.masked_spec_embed.add_(1.0)
+        twin.encoder.layers[0].attention.q_proj.weight.zero_()
+        torch.testing.assert_close(model(waves())[0], before)
+        assert (twin(waves())[0] - before).abs().max() > 1e-4
+
+
+def test_common_configuration_fields_survive_a_round_trip(tmp_path):
+    fields = {
+        "return_dict": False,
+        "output_hidden_states": True,
+        "output_attentions": True,
+        "id2label": {0: "rock", 1: "jazz"},
+        "label2id": {"rock": 0, "jazz": 1},
+        "problem_type": "multi_label_classification",
+        "architectures": ["MERTModel"],
+    }
+    config = MERTConfig(**fields)
+    config.save_pretrained(tmp_path / "inner")
+    again = MERTConfig.from_pretrained(tmp_path, subfolder="inner")
+    assert {name: getattr(again, name) for name in fields} == fields
+    again.num_labels = 5
+    assert len(again.id2label) == len(again.label2id) == 5
