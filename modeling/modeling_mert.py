@@ -804,8 +804,12 @@ class MERTPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flash_attn_2 = True
     _supports_attention_backend = True
-    # nnAudio's kernels in the authors' v0 checkpoints: constants of the transform, not parameters.
-    _keys_to_ignore_on_load_unexpected = [r"(^|\.)feature_extractor_cqt\."]
+    # nnAudio's kernels in the authors' v0 checkpoints are constants of the transform, and a checkpoint may bring heads
+    # that the class to load does not have.
+    _keys_to_ignore_on_load_unexpected = [
+        r"(^|\.)feature_extractor_cqt\.",
+        "^(" + "|".join(prefix.replace(".", r"\.") for prefix in HEAD_PREFIXES) + ")",
+    ]
 
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:
@@ -876,7 +880,7 @@ class MERTPreTrainedModel(PreTrainedModel):
         if not (self.config.mask_time_prob or self.config.mask_feature_prob):
             # The authors' code stores the mask embedding only where the configuration masks.
             missing -= {key for key in missing if key.endswith("masked_spec_embed")}
-        unexpected = {key for key in info["unexpected_keys"] if not key.startswith(HEAD_PREFIXES)}
+        unexpected = set(info["unexpected_keys"])
         if missing or unexpected:
             raise ValueError(
                 f"The weights in {source} do not fit {type(self).__name__}: missing {_some(missing)}, unexpected "
