@@ -43,20 +43,20 @@ def music() -> np.ndarray:
     return (chord / 4).astype(np.float32)
 
 
-TINY = dict(
-    hidden_size=32,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    intermediate_size=64,
-    conv_dim=[16] * 7,
-    num_conv_pos_embeddings=16,
-    num_conv_pos_embedding_groups=4,
-    num_codebooks=3,
-    codebook_size=17,
-    codebook_dim=16,
-    cqt_bins=84,
-    classifier_proj_size=16,
-)
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "conv_dim": [16] * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "num_codebooks": 3,
+    "codebook_size": 17,
+    "codebook_dim": 16,
+    "cqt_bins": 84,
+    "classifier_proj_size": 16,
+}
 
 
 @pytest.fixture
