@@ -78,6 +78,6 @@ def test_an_untrained_net_is_above_chance_on_notes(score, nano):
     assert score(f"random:{nano}", "pitch_class") > 1.5 / 12
 
 
-def test_training_helps(score, nano):
-    gains = [score(nano, target) - score(f"random:{nano}", target) for target in ("pitch_class", "family", "key")]
-    assert sum(gain > 0 for gain in gains) >= 2
+def test_the_trained_net_beats_mfcc_on_pitch_class_and_key(score, nano):
+    for target in ("pitch_class", "key"):
+        assert score(nano, target) > score("mfcc", target) + 0.05
