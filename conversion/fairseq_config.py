@@ -132,7 +132,9 @@ def config_from_fairseq(settings: FairseqSettings, tensors: dict[str, LazyTensor
     values["codebook_dim"] = final_dim if final_dim > 0 else values["hidden_size"]
     values |= _codebooks(settings, tensors, values["codebook_dim"], backbone_only) | _losses(settings)
     try:
-        return MERTConfig(**values)
+        config = MERTConfig(**values)
+        config.check_width()
+        return config
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"the checkpoint's configuration is not valid: {error}") from error
 

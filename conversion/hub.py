@@ -161,6 +161,7 @@ def read_configuration(folder: Path) -> tuple[MERTConfig, MERTFeatureExtractor]:
     fields.setdefault("sample_rate", stored.get("sampling_rate", 24000))
     try:
         config = MERTConfig.from_dict(fields)
+        config.check_width()
         known = {
             name: stored[name] for name in ("do_normalize", "padding_value", "return_attention_mask") if name in stored
         }

@@ -57,7 +57,9 @@ def check_model(name: str | os.PathLike) -> tuple[list[Finding], int | None]:
 def _read_config(fields: dict, path: Path) -> MERTConfig:
     if fields.get("model_type") != MERTConfig.model_type:
         raise ValueError(f"model_type is {fields.get('model_type')!r}; mert_hf reads {MERTConfig.model_type!r} only")
-    return MERTConfig.from_dict(fields)
+    config = MERTConfig.from_dict(fields)
+    config.check_width()
+    return config
 
 
 def _downloaded(name: str) -> tuple[Path | None, Finding | None]:

@@ -356,7 +356,9 @@ def _read_config(directory: Path) -> MERTConfig:
     if kind != MERTConfig.model_type:
         raise PushError(f"{path} has model_type {kind!r}; mert-hf pushes models of type {MERTConfig.model_type!r}")
     try:
-        return MERTConfig.from_dict(stored)
+        config = MERTConfig.from_dict(stored)
+        config.check_width()
+        return config
     except (ValueError, TypeError) as error:
         raise PushError(f"{path} is no valid configuration: {_one_line(error)}") from error
 

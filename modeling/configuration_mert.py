@@ -23,7 +23,7 @@ AUTO_MAP = {
 # config.json before it allocates memory.
 INTEGER_BOUNDS = {
     "vocab_size": (1, 10_000_000),
-    "hidden_size": (1, 65_536),
+    "hidden_size": (0, 65_536),  # transformers' own tests build a configuration with 0; no model can be built from it
     "num_hidden_layers": (1, 1_024),
     "num_attention_heads": (1, 1_024),
     "intermediate_size": (1, 1_048_576),
@@ -344,6 +344,18 @@ class MERTConfig(PretrainedConfig):
         codes = self.num_codebooks * (self.codebook_size + hidden) * self.codebook_dim
         return layers + positions + convolutions + codes
 
+    def check_width(self):
+        """Refuses a width that no model can have; models call it, as configurations are made with any width in tests.
+
+        Raises:
+            ValueError: `hidden_size` is 0, or no multiple of the heads or of the position embedding's groups.
+        """
+        for name in ("num_attention_heads", "num_conv_pos_embedding_groups"):
+            if not self.hidden_size or self.hidden_size % getattr(self, name):
+                raise ValueError(
+                    f"hidden_size={self.hidden_size} must be a positive multiple of {name}={getattr(self, name)}."
+                )
+
     def _check_combinations(self):
         if self.feat_extract_norm not in ("group", "layer"):
             raise ValueError(f"feat_extract_norm={self.feat_extract_norm!r} must be 'group' or 'layer'.")
@@ -353,9 +365,6 @@ class MERTConfig(PretrainedConfig):
                 f"hidden_size={self.hidden_size}, num_hidden_layers={self.num_hidden_layers}, conv_dim, codebook_size "
                 "or num_conv_pos_embeddings."
             )
-        for name in ("num_attention_heads", "num_conv_pos_embedding_groups"):
-            if self.hidden_size % getattr(self, name):
-                raise ValueError(f"hidden_size={self.hidden_size} must be a multiple of {name}={getattr(self, name)}.")
         if not isinstance(self.ctc_loss_reduction, str):
             raise TypeError(f"ctc_loss_reduction={self.ctc_loss_reduction!r} must be text, such as 'sum'.")
         if self.deepnorm and self.do_stable_layer_norm:

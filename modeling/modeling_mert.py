@@ -988,6 +988,7 @@ class MERTModel(MERTPreTrainedModel):
 
     def __init__(self, config: MERTConfig):
         super().__init__(config)
+        config.check_width()
         self.feature_extractor = MERTFeatureEncoder(config)
         self.feature_projection = MERTFeatureProjection(config)
         self.feature_extractor_cqt = None

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from mert_hf import MERTConfig
+from mert_hf import MERTConfig, MERTModel
 
 
 def test_documented_fields_are_the_real_ones():
@@ -66,7 +66,6 @@ def test_authors_config_loads(shared_dir):
         ({"deepnorm": "yes"}, TypeError, "must be true or false"),
         ({"hidden_act": "os.system"}, ValueError, "hidden_act='os.system' must be one of"),
         ({"feat_extract_norm": "batch"}, ValueError, "must be 'group' or 'layer'"),
-        ({"num_attention_heads": 7}, ValueError, "must be a multiple of num_attention_heads=7"),
         ({"deepnorm": True, "do_stable_layer_norm": True}, ValueError, "deepnorm=True needs post-LN"),
         ({"num_codebooks": 2, "codebook_size": 0}, ValueError, "needs codebook_size"),
         ({"feature_extractor_cqt": True, "feature_extractor_cqt_bins": 85}, ValueError, "multiple of 7"),
@@ -76,6 +75,14 @@ def test_authors_config_loads(shared_dir):
 def test_impossible_values_are_refused(fields, error, message):
     with pytest.raises(error, match=re.escape(message)):
         MERTConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"num_attention_heads": 7}, {"hidden_size": 0}, {"num_conv_pos_embedding_groups": 5}]
+)
+def test_impossible_widths_are_refused_by_the_model(fields):
+    with pytest.raises(ValueError, match="must be a positive multiple of"):
+        MERTModel(MERTConfig(**fields))
 
 
 def test_hostile_file_is_refused(tmp_path):
