@@ -21,6 +21,13 @@ def single_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def subnormal_numbers():
+    """Training runs flush subnormal numbers to zero for their whole process; the next test has them again."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The project's shared material: reference numbers and recordings. Not part of the repository."""
