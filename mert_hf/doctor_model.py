@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from .checkpoints import resolve_checkpoint
 from .conversion.checkpoint_file import open_checkpoint
 from .conversion.errors import CheckpointError, UnsafeCheckpointError
 from .conversion.fairseq_config import read_settings
@@ -28,7 +29,7 @@ def check_model(name: str | os.PathLike) -> tuple[list[Finding], int | None]:
     Returns:
         The findings, and the model's sampling rate in Hz if it could be told.
     """
-    path = Path(str(name).removeprefix("random:"))
+    path = Path(resolve_checkpoint(str(name).removeprefix("random:")))
     if path.is_file():
         return list(_check_file(path)), None
     if not path.is_dir():

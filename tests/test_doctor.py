@@ -184,6 +184,11 @@ def test_names_that_lead_nowhere():
     assert "neither a folder nor the id" in told(check_model("no/such/thing/here")[0], "problem")
 
 
+def test_checkpoint_of_the_package_goes_by_its_name():
+    findings, rate = check_model("mert-nano")
+    assert rate == 24000 and "mert-nano: MERTForPreTraining" in told(findings, "ok")
+
+
 def test_music2vec_needs_nothing(folder):
     change(folder / "config.json", model_type="data2vec-audio")
     findings, rate = check_model(folder)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -108,11 +109,21 @@ class Teacher(nn.Module, ABC):
 
 
 def local_folder(name_or_path: str | os.PathLike) -> Path:
-    """The folder itself, or the local copy of a Hub repository's small files and safetensors."""
+    """The folder itself, or the local copy of a Hub repository's small files and safetensors.
+
+    Raises:
+        ValueError: there is neither.
+    """
     folder = Path(name_or_path)
     if folder.is_dir():
         return folder
-    return Path(snapshot_download(str(name_or_path), allow_patterns=["*.json", "*.safetensors"]))
+    try:
+        return Path(snapshot_download(str(name_or_path), allow_patterns=["*.json", "*.safetensors"]))
+    except (LocalEntryNotFoundError, RepositoryNotFoundError, HFValidationError) as error:
+        raise ValueError(
+            f"{name_or_path} is no folder, and no teacher of the Hub could be fetched under that name. "
+            f"`mert-hf fit-kmeans DATA --output {name_or_path}` makes a k-means teacher there."
+        ) from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:

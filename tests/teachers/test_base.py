@@ -146,3 +146,11 @@ def test_dead_codebooks():
     assert counts.dead() == [1, 2]
     with pytest.raises(ValueError, match=r"(?s)Dead codebooks: 1, 2\. .* is the audio silent.*codebook  used/codes"):
         counts.check()
+
+
+def test_neither_folder_nor_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name in ("outputs/none", "no/such/teacher/here"):
+        with pytest.raises(ValueError, match=f"{name} is no folder.*fit-kmeans DATA --output {name}"):
+            load_teacher(name)
