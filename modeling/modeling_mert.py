@@ -1461,8 +1461,10 @@ class MERTForAudioFrameClassification(MERTClassificationModel):
             input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
         )
         logits = self.classifier(self.dropout(states))
-        valid = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)
-        valid = valid if attention_mask is None else self.frame_mask(attention_mask)
+        if attention_mask is None:
+            valid = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)
+        else:
+            valid = self.frame_mask(attention_mask)
         loss = None if labels is None else self._loss(logits, labels.to(logits.device), valid)
         result = TokenClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions

@@ -15,6 +15,7 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_sizes import SIZES
 from typer.testing import CliRunner
 
 import mert_hf
@@ -22,18 +23,6 @@ from mert_hf import doctor
 from mert_hf.cli import app
 from mert_hf.doctor import Finding, check_data, check_fragile_packages, check_packages, has_problem
 from mert_hf.doctor_model import check_model
-
-SIZES = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 8,
-    "conv_dim": [8, 8],
-    "conv_kernel": [10, 8],
-    "conv_stride": [80, 4],
-    "num_conv_pos_embeddings": 4,
-    "num_conv_pos_embedding_groups": 2,
-}
 
 
 def told(findings: list[Finding], level: str) -> str:

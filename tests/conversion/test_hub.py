@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_sizes import SIZES
 from transformers import AutoFeatureExtractor, AutoModel
 
 import mert_hf
@@ -36,19 +37,6 @@ def test_converted_folder_equals_the_original(name, shared_dir, tmp_path):
     assert (extractor.sampling_rate, extractor.do_normalize) == (24000, True)
     auto_map = json.loads((tmp_path / "ours" / "config.json").read_text())["auto_map"]
     assert auto_map["AutoModelForPreTraining"] == "modeling_mert.MERTForPreTraining"
-
-
-SIZES = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 8,
-    "conv_dim": [8, 8],
-    "conv_kernel": [10, 8],
-    "conv_stride": [80, 4],
-    "num_conv_pos_embeddings": 4,
-    "num_conv_pos_embedding_groups": 2,
-}
 
 
 @pytest.fixture
