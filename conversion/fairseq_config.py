@@ -169,7 +169,7 @@ def config_to_fairseq(config: MERTConfig, normalize: bool, known: dict | None = 
         "final_dim": config.codebook_dim,
         "audio_cqt_loss_m": config.cqt_bins > 0,
         "audio_cqt_bins": config.cqt_bins or 84,
-        "skip_nomask": True,
+        "skip_nomask": config.unmasked_loss_weight == 0,
     }
     labels = [f"encodec_{index}" for index in range(config.num_codebooks)]
     task = {
@@ -180,7 +180,7 @@ def config_to_fairseq(config: MERTConfig, normalize: bool, known: dict | None = 
         "normalize": normalize,
     }
     weights = [config.feature_penalty_weight] + ([config.cqt_loss_weight] if config.cqt_bins else [])
-    criterion = {"_name": "hubert", "loss_weights": weights}
+    criterion = {"_name": "hubert", "loss_weights": weights, "pred_nomask_weight": config.unmasked_loss_weight}
     known = known or {}
     recorded_labels = known.get("task", {}).get("labels")
     if isinstance(recorded_labels, list) and len(recorded_labels) == len(labels):
@@ -296,7 +296,7 @@ def _codebooks(settings: FairseqSettings, tensors: dict[str, LazyTensor], dim: i
 
 
 def _losses(settings: FairseqSettings) -> dict:
-    """Weights of the extra losses in fairseq's order: penalty, spectrum. One weight stands for both, none for 0."""
+    """Weights of the losses; the extra ones in fairseq's order: penalty, spectrum. One stands for both, none for 0."""
     bins = _value(settings.model, "audio_cqt_bins", 84) if settings.model.get("audio_cqt_loss_m") else 0
     weights = settings.criterion.get("loss_weights")
     if isinstance(weights, str):
@@ -304,7 +304,8 @@ def _losses(settings: FairseqSettings) -> dict:
     numbers = [float(weight) for weight in weights] if isinstance(weights, list) else []
     penalty = numbers[0] if numbers else 0.0
     spectrum = {"cqt_loss_weight": numbers[1] if len(numbers) > 1 else penalty} if bins else {}
-    return {"cqt_bins": bins, "feature_penalty_weight": penalty} | spectrum
+    unmasked = 0.0 if settings.model.get("skip_nomask") else _value(settings.criterion, "pred_nomask_weight", 0.0)
+    return {"cqt_bins": bins, "feature_penalty_weight": penalty, "unmasked_loss_weight": unmasked} | spectrum
 
 
 def _value(section: dict, name: str, default: Any) -> Any:

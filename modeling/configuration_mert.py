@@ -56,6 +56,7 @@ NON_NEGATIVE = (
     "initializer_range",
     "layer_norm_eps",
     "cqt_loss_weight",
+    "unmasked_loss_weight",
     "feature_penalty_weight",
     "feature_grad_mult",
 )
@@ -128,6 +129,8 @@ class MERTConfig(PretrainedConfig):
         untie_codebook_projections (`bool`, defaults to `True`): one projection per codebook, not one for all.
         cqt_bins (`int`, defaults to 336): bins of the musical teacher's spectrum; 0 for none.
         cqt_loss_weight (`float`, defaults to 1.0): weight of its mean squared error.
+        unmasked_loss_weight (`float`, defaults to 0.0): weight of a frame that is not masked in the prediction losses,
+            where a masked one weighs 1. Above 0 small models learn much faster.
         feature_penalty_weight (`float`, defaults to 10.0): weight of the mean square of the convolutional features.
         feature_grad_mult (`float`, defaults to 0.1): factor on the gradient into the convolutions in pre-training.
         mask_group_norm (`bool`, defaults to `True`): keep padding out of the GroupNorm statistics, so that a padded
@@ -195,6 +198,7 @@ class MERTConfig(PretrainedConfig):
         untie_codebook_projections=True,
         cqt_bins=336,
         cqt_loss_weight=1.0,
+        unmasked_loss_weight=0.0,
         feature_penalty_weight=10.0,
         feature_grad_mult=0.1,
         mask_group_norm=True,
@@ -249,6 +253,7 @@ class MERTConfig(PretrainedConfig):
         self.untie_codebook_projections = untie_codebook_projections
         self.cqt_bins = cqt_bins
         self.cqt_loss_weight = cqt_loss_weight
+        self.unmasked_loss_weight = unmasked_loss_weight
         self.feature_penalty_weight = feature_penalty_weight
         self.feature_grad_mult = feature_grad_mult
         self.mask_group_norm = mask_group_norm

@@ -1197,6 +1197,10 @@ class MERTForPreTraining(MERTPreTrainedModel):
                + cqt_loss_weight x mean squared error of the spectrum over masked frames
                + feature_penalty_weight x mean square of the convolutional features.
 
+        With unmasked_loss_weight w > 0 the means run over all valid frames, masked ones weighing 1 and the others w
+        (HuBERT, arXiv 2106.07447, section II B; fairseq's pred_nomask_weight). The reported parts are those of the
+        masked frames.
+
         Args:
             input_values: (batch, samples) floating point, mono at `config.sample_rate` Hz, noise mixture applied.
             attention_mask: (batch, samples), 1 where valid; right padding only.
@@ -1205,8 +1209,8 @@ class MERTForPreTraining(MERTPreTrainedModel):
                 the student's frames, as teachers' are, and are cut.
             cqt: (batch, frames, bins) floating point, magnitudes of the clean audio; may be longer too.
             output_attentions, output_hidden_states, return_dict: as in [`MERTModel`].
-            num_items_in_batch: masked frames in the whole accumulated and distributed batch. The loss is then this
-                batch's share of the loss over all of them.
+            num_items_in_batch: masked frames, plus unmasked_loss_weight times the others, in the whole accumulated and
+                distributed batch. The loss is then this batch's share of the loss over all of them.
 
         Returns:
             [`MERTForPreTrainingOutput`].
@@ -1247,31 +1251,45 @@ class MERTForPreTraining(MERTPreTrainedModel):
                 "codes and cqt are predicted at masked frames only: pass mask_time_indices (batch, frames) bool, as "
                 "DataCollatorForMERTPreTraining does, or draw it with SpanMasking."
             )
-        mask = mask.bool() if frame_mask is None else mask.bool() & frame_mask
-        masked_states = hidden_states[mask]  # (n, hidden_size)
-        num_masked = mask.sum().clamp(min=1)
-        parts = {}
-        loss = self.config.feature_penalty_weight * penalty
-        if codes is not None:
-            targets = self._masked_codes(codes, mask)
-            parts["codebook_losses"], parts["codebook_accuracies"] = self._codebook_losses(masked_states, targets)
-            loss = loss + parts["codebook_losses"].sum()
-        if cqt is not None:
-            parts["cqt_loss"] = self._cqt_loss(masked_states, cqt, mask)
-            loss = loss + self.config.cqt_loss_weight * parts["cqt_loss"]
+        valid = torch.ones_like(mask, dtype=torch.bool) if frame_mask is None else frame_mask
+        mask, others = mask.bool() & valid, ~mask.bool() & valid
+        parts = self._prediction_losses(hidden_states, mask, codes, cqt)
+        loss, items = self._weighted_sum(parts), mask.sum()
+        if self.config.unmasked_loss_weight:
+            weights = torch.stack([items, self.config.unmasked_loss_weight * others.sum()])
+            unmasked_loss = self._weighted_sum(self._prediction_losses(hidden_states, others, codes, cqt))
+            items = weights.sum()
+            loss = (weights * torch.stack([loss, unmasked_loss])).sum() / items.clamp(min=1)
+        loss = loss + self.config.feature_penalty_weight * penalty
         if num_items_in_batch is not None:
-            loss = loss * (num_masked / num_items_in_batch)
+            loss = loss * (items.clamp(min=1) / num_items_in_batch)
         return {"loss": loss, **parts}
 
-    def _masked_codes(self, codes: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Rows of the embedding tables at masked frames: (codebooks, n) int64, -100 ignored."""
-        config, (batch, frames) = self.config, mask.shape
+    def _prediction_losses(self, hidden_states, frames, codes, cqt) -> dict[str, torch.Tensor]:
+        """Losses and accuracies at the chosen frames, (batch, frames) bool; no other frame reaches the heads."""
+        states = hidden_states[frames]  # (n, hidden_size)
+        parts = {}
+        if codes is not None:
+            targets = self._chosen_codes(codes, frames)
+            parts["codebook_losses"], parts["codebook_accuracies"] = self._codebook_losses(states, targets)
+        if cqt is not None:
+            parts["cqt_loss"] = self._cqt_loss(states, cqt, frames)
+        return parts
+
+    def _weighted_sum(self, parts: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Codebook losses plus the weighted error of the spectrum."""
+        codebooks = parts["codebook_losses"].sum() if "codebook_losses" in parts else 0.0
+        return codebooks + self.config.cqt_loss_weight * parts.get("cqt_loss", 0.0)
+
+    def _chosen_codes(self, codes: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        """Rows of the embedding tables at the chosen frames: (codebooks, n) int64, -100 ignored."""
+        config, (batch, frames) = self.config, chosen.shape
         if codes.ndim != 3 or codes.shape[:2] != (batch, config.num_codebooks) or codes.shape[2] < frames:
             raise ValueError(
                 f"codes must have shape (batch={batch}, codebooks={config.num_codebooks}, at least {frames} frames), "
                 f"given {tuple(codes.shape)}. The teacher's num_codebooks must equal config.num_codebooks."
             )
-        codes = codes[..., :frames].transpose(0, 1)[:, mask].long()
+        codes = codes[..., :frames].transpose(0, 1)[:, chosen].long()
         if not torch.compiler.is_compiling():
             invalid = ((codes < 0) & (codes != -100)) | (codes >= config.codebook_size)
             if invalid.any():
@@ -1292,14 +1310,14 @@ class MERTForPreTraining(MERTPreTrainedModel):
         counts = (targets != -100).sum(dim=1).clamp(min=1)
         return losses / counts, hits / counts
 
-    def _cqt_loss(self, states: torch.Tensor, cqt: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        batch, frames = mask.shape
+    def _cqt_loss(self, states: torch.Tensor, cqt: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        batch, frames = chosen.shape
         if cqt.ndim != 3 or cqt.shape[0] != batch or cqt.shape[1] < frames or cqt.shape[2] != self.config.cqt_bins:
             raise ValueError(
                 f"cqt must have shape (batch={batch}, at least {frames} frames, bins={self.config.cqt_bins}), given "
                 f"{tuple(cqt.shape)}. The teacher's num_bins must equal config.cqt_bins."
             )
-        target = cqt[:, :frames][mask].float()
+        target = cqt[:, :frames][chosen].float()
         errors = (self.cqt_head(states).float() - target).square()
         return errors.sum() / max(errors.numel(), 1)
 

@@ -157,6 +157,8 @@ def _loss(config: PreTrainedConfig, class_name: str) -> str:
         )
     if config.cqt_bins > 0:
         terms.append(f"{config.cqt_loss_weight:g} x squared error on {config.cqt_bins} CQT bins of the masked frames")
+    if terms and config.unmasked_loss_weight:
+        terms.append(f"the same at unmasked frames, weighing {config.unmasked_loss_weight:g}")
     if terms:
         terms.append(f"{config.feature_penalty_weight:g} x mean square of the convolutional features")
     return " + ".join(terms) or NOT_STATED

@@ -70,8 +70,8 @@ class MERTTrainer(HubTrainerMixin, Trainer):
     """`Trainer` for `MERTForPreTraining` with a `DataCollatorForMERTPreTraining`. What it adds:
 
     - The loss is MERT's over the whole accumulated and distributed batch: cross-entropy and spectrum error are averaged
-      over all its masked frames, the feature penalty over all its frames. (The stock Trainer works too, and averages
-      the means of micro-batches instead.)
+      over all its masked frames (and the others by `unmasked_loss_weight`), the feature penalty over all its frames.
+      (The stock Trainer works too, and averages the means of micro-batches instead.)
     - Each log holds the loss and accuracy of each codebook, the spectrum loss, the feature penalty, and the speeds of
       training and teachers.
     - Targets are made on the device of the model where the collator leaves them to it (`labels_on_device`).
@@ -137,11 +137,13 @@ class MERTTrainer(HubTrainerMixin, Trainer):
         """This batch's share of the loss over the whole update (times the processes that will average it)."""
         outputs = model(**inputs)
         loss = outputs.loss
-        masked_frames, frames = count_frames(inputs, self.model.config)
+        masked_frames, frames = counts = count_frames(inputs, self.model.config)
         if num_items_in_batch is not None:
-            all_masked, all_frames = num_items_in_batch
+            predicted, all_predicted = (
+                predicted_frames(item, self.model.config) for item in (counts, num_items_in_batch)
+            )
             penalty = self.model.config.feature_penalty_weight * outputs.feature_penalty
-            loss = (loss - penalty) * (masked_frames / all_masked) + penalty * (frames / all_frames)
+            loss = (loss - penalty) * (predicted / all_predicted) + penalty * (frames / num_items_in_batch[1])
             if self._averages_across_devices():
                 loss = loss * self.accelerator.num_processes
         if model.training:
@@ -191,3 +193,9 @@ def count_frames(batch: Mapping[str, torch.Tensor], config: MERTConfig) -> torch
     else:
         frames = torch.tensor(mask.numel(), device=mask.device)
     return torch.stack([mask.sum(), frames]).float()
+
+
+def predicted_frames(counts: torch.Tensor, config: MERTConfig) -> torch.Tensor:
+    """Frames that the prediction losses are averaged over, from `count_frames`: unmasked ones count by their weight."""
+    masked, frames = counts
+    return masked + config.unmasked_loss_weight * (frames - masked)

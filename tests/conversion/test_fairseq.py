@@ -153,7 +153,7 @@ def test_configuration_is_read(tmp_path):
         "activation_fn": "relu",
     }
     content = fairseq_content(model, task={"sample_rate": 16000, "normalize": True})
-    content["cfg"]["criterion"]["loss_weights"] = [5, 2]
+    content["cfg"]["criterion"] |= {"loss_weights": [5, 2], "pred_nomask_weight": 0.5}
     convert_fairseq_checkpoint(write_content(content, tmp_path / "a.pt"), tmp_path / "ours")
     config = mert_hf.MERTConfig.from_pretrained(tmp_path / "ours")
     expected = {
@@ -171,6 +171,7 @@ def test_configuration_is_read(tmp_path):
         "cqt_bins": 84,
         "feature_penalty_weight": 5.0,
         "cqt_loss_weight": 2.0,
+        "unmasked_loss_weight": 0.5,
         "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
         "intermediate_size": 48,
     }

@@ -27,11 +27,13 @@ def model(tiny_config):
     return MERTForPreTraining(tiny_config(num_special_codes=4)).eval()
 
 
-def expanded_loss(model, batch):
-    """The objective written out frame by frame, every code's vector beside every frame's, as fairseq computes it."""
+def expanded_loss(model, batch, frames=None):
+    """The objective written out frame by frame, every code's vector beside every frame's, as fairseq computes it.
+
+    It is averaged over the masked frames, or those given, (batch, frames) bool."""
     hidden = model.mert(batch["input_values"], mask_time_indices=batch["mask_time_indices"])[0]
     features = model.mert.feature_extractor(batch["input_values"])
-    mask, config = batch["mask_time_indices"], model.config
+    mask, config = batch["mask_time_indices"] if frames is None else frames, model.config
     losses = []
     for k, projection in enumerate(model.codebook_projections):
         states = projection(hidden[mask])
@@ -50,6 +52,30 @@ def test_objective(model, batch):
     torch.testing.assert_close(outputs.codebook_losses, torch.stack(losses))
     torch.testing.assert_close(outputs.cqt_loss, cqt)
     assert outputs.codebook_accuracies.shape == (3,)
+
+
+def test_unmasked_frames_enter_with_their_weight(model, batch):
+    """One mean over all frames, masked ones weighing 1, the others 0.25; the reported parts are the masked ones'."""
+    mask = batch["mask_time_indices"]
+    reference = model(**batch)
+    penalty = model.config.feature_penalty_weight * reference.feature_penalty
+    model.config.unmasked_loss_weight = 0.25
+    outputs = model(**batch)
+    masked, others = (expanded_loss(model, batch, frames)[0] - penalty for frames in (mask, ~mask))
+    weights = torch.tensor([mask.sum(), 0.25 * (~mask).sum()])
+    expected = (weights[0] * masked + weights[1] * others) / weights.sum() + penalty
+    torch.testing.assert_close(outputs.loss, expected)
+    torch.testing.assert_close(outputs.codebook_losses, reference.codebook_losses)
+    torch.testing.assert_close(outputs.cqt_loss, reference.cqt_loss)
+
+
+def test_padding_is_no_unmasked_frame(model, batch):
+    model.config.unmasked_loss_weight = 1.0
+    attention_mask = torch.ones(3, 8000, dtype=torch.long)
+    attention_mask[2, 4000:] = 0
+    reference = model(**batch, attention_mask=attention_mask).loss
+    batch["cqt"][2, 12:] = 99.0
+    torch.testing.assert_close(model(**batch, attention_mask=attention_mask).loss, reference)
 
 
 def test_without_targets_there_is_no_loss(model, batch):
@@ -100,13 +126,16 @@ def test_ignored_codes_and_padding_do_not_count(model, batch):
     assert not torch.isclose(model(**batch, attention_mask=mask).codebook_losses[1], reference.codebook_losses[1])
 
 
-def test_accumulated_batches_give_the_gradient_of_one(model, batch):
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_accumulated_batches_give_the_gradient_of_one(model, batch, weight):
     """num_items_in_batch: parts of a batch add up to the whole, however the masked frames are spread."""
     model.config.feature_penalty_weight = 0.0  # a mean over all frames of each part, weighted by masked frames
+    model.config.unmasked_loss_weight = weight
     whole = model(**batch).loss
-    masked = batch["mask_time_indices"].sum()
+    mask = batch["mask_time_indices"]
+    frames = mask.sum() + weight * (~mask).sum()
     parts = [
-        model(**{name: value[rows] for name, value in batch.items()}, num_items_in_batch=masked).loss
+        model(**{name: value[rows] for name, value in batch.items()}, num_items_in_batch=frames).loss
         for rows in (slice(0, 1), slice(1, 3))
     ]
     torch.testing.assert_close(sum(parts), whole)

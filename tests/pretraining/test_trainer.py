@@ -37,14 +37,14 @@ def test_losses_fall_and_every_part_is_logged(recordings, tmp_path):
     assert 0 <= entry["codebook_1_accuracy"] <= 1 and entry["x_real_time"] > 0
 
 
-@pytest.mark.parametrize("crop_seconds", [1, 5], ids=["even", "padded"])
-def test_accumulated_batches_equal_one_large_batch(recordings, tmp_path, crop_seconds):
+@pytest.mark.parametrize("crop_seconds, unmasked", [(1, 0.0), (5, 0.0), (5, 0.5)], ids=["even", "padded", "unmasked"])
+def test_accumulated_batches_equal_one_large_batch(recordings, tmp_path, crop_seconds, unmasked):
     results = []
     for accumulation, size in ((1, 4), (4, 1)):
         trainer = make_trainer(
             recordings,
             tmp_path,
-            model_fields={"layerdrop": 0.0},
+            model_fields={"layerdrop": 0.0, "unmasked_loss_weight": unmasked},
             crop_length=crop_seconds * RATE,
             per_device_train_batch_size=size,
             gradient_accumulation_steps=accumulation,
