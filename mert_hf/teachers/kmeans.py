@@ -41,9 +41,8 @@ class FeatureSet:
         if not 0 <= self.context <= 60:
             raise ValueError(f"context={self.context!r} must be between 0 and 60 seconds.")
 
-    def extract(self, waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
-        """(batch, samples) float32 -> (batch, samples // hop_length + 1, dimensions) float32."""
-        features = FEATURES[self.name](waveforms, sampling_rate, hop_length)
+    def describe(self, features: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
+        """What is clustered, of the feature itself: (batch, frames, size) -> (batch, frames, dimensions)."""
         width = self.width(sampling_rate, hop_length)
         return moving_statistics(features, width) if width > 1 else features
 
@@ -55,6 +54,18 @@ class FeatureSet:
         """Frames to either side on which a frame's values depend, at most."""
         samples = feature_reach(self.name, sampling_rate, hop_length)
         return math.ceil(samples / hop_length) + self.width(sampling_rate, hop_length) // 2
+
+
+def extract(
+    feature_sets: Sequence[FeatureSet], waveforms: torch.Tensor, sampling_rate: int, hop_length: int
+) -> list[torch.Tensor]:
+    """For each feature set (batch, samples) float32 -> (batch, samples // hop_length + 1, dimensions) float32.
+
+    Sets of one feature that differ in context share it.
+    """
+    names = dict.fromkeys(feature_set.name for feature_set in feature_sets)
+    features = {name: FEATURES[name](waveforms, sampling_rate, hop_length) for name in names}
+    return [item.describe(features[item.name], sampling_rate, hop_length) for item in feature_sets]
 
 
 class KMeansTeacher(Teacher):
@@ -95,11 +106,11 @@ class KMeansTeacher(Teacher):
             raise ValueError(f"The teacher needs the weights {sorted(expected)}, given {sorted(weights)}.")
         for name, tensor in weights.items():
             self.register_buffer(name, tensor.float())
+        silence = extract(self.feature_sets, torch.zeros(1, 1), sampling_rate, hop_length)
         for k, feature_set in enumerate(self.feature_sets):
-            self._check_weights(k, feature_set)
+            self._check_weights(k, feature_set, silence[k].shape[-1])
 
-    def _check_weights(self, k: int, feature_set: FeatureSet) -> None:
-        size = feature_set.extract(torch.zeros(1, 1), self.sampling_rate, self.hop_length).shape[-1]
+    def _check_weights(self, k: int, feature_set: FeatureSet, size: int) -> None:
         expected = {"centres": (feature_set.num_clusters, size), "mean": (size,), "scale": (size,)}
         for part, shape in expected.items():
             tensor = self.get_buffer(f"{part}_{k}")
@@ -121,11 +132,11 @@ class KMeansTeacher(Teacher):
         """(batch, samples) floating point in [-1, 1] -> (batch, num_codebooks, samples // hop_length + 1) int64."""
         waveforms = check_waveforms(waveforms)
         with torch.autocast(waveforms.device.type, enabled=False):
-            codes = [self._codes(k, feature_set, waveforms) for k, feature_set in enumerate(self.feature_sets)]
+            features = extract(self.feature_sets, waveforms, self.sampling_rate, self.hop_length)
+            codes = [self._nearest(k, values) for k, values in enumerate(features)]
         return torch.stack(codes, dim=1)
 
-    def _codes(self, k: int, feature_set: FeatureSet, waveforms: torch.Tensor) -> torch.Tensor:
-        features = feature_set.extract(waveforms, self.sampling_rate, self.hop_length)
+    def _nearest(self, k: int, features: torch.Tensor) -> torch.Tensor:
         features = (features - self.get_buffer(f"mean_{k}")) / self.get_buffer(f"scale_{k}")
         centres = self.get_buffer(f"centres_{k}")
         # |x - c|^2 = |x|^2 - 2 x.c + |c|^2, and |x|^2 is the same for all centres
@@ -174,8 +185,8 @@ class KMeansTeacher(Teacher):
         frames: list[list[np.ndarray]] = [[] for _ in sets]
         for clip in tqdm(waveforms, desc="features", disable=not show_progress_bar):
             batch = check_waveforms(torch.as_tensor(clip)[None])
-            for kept, feature_set in zip(frames, sets, strict=True):
-                kept.append(feature_set.extract(batch, sampling_rate, hop_length)[0].numpy())
+            for kept, features in zip(frames, extract(sets, batch, sampling_rate, hop_length), strict=True):
+                kept.append(features[0].numpy())
         weights = {}
         for k, (feature_set, kept) in enumerate(zip(sets, frames, strict=True)):
             points = np.concatenate(kept) if kept else np.zeros((0, 1), np.float32)

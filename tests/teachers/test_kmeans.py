@@ -50,7 +50,7 @@ def test_each_feature_set_gives_a_codebook(kmeans, sounds):
 
 def test_codes_are_the_nearest_centres(kmeans, sounds):
     for k, feature_set in enumerate(kmeans.feature_sets):
-        values = feature_set.extract(sounds, 24000, 320).double()
+        values = kmeans_module.extract([feature_set], sounds, 24000, 320)[0].double()
         values = (values - kmeans.get_buffer(f"mean_{k}")) / kmeans.get_buffer(f"scale_{k}")
         distances = torch.cdist(values, kmeans.get_buffer(f"centres_{k}").double()[None])
         chosen = distances.gather(-1, kmeans(sounds)[:, k, :, None])[..., 0]
