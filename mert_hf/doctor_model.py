@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .checkpoints import resolve_checkpoint
+from .checkpoints import is_hub_id, local_checkpoint
 from .conversion.checkpoint_file import open_checkpoint
 from .conversion.errors import CheckpointError, UnsafeCheckpointError
 from .conversion.fairseq_config import read_settings
@@ -29,13 +29,12 @@ def check_model(name: str | os.PathLike) -> tuple[list[Finding], int | None]:
     Returns:
         The findings, and the model's sampling rate in Hz if it could be told.
     """
-    path = Path(resolve_checkpoint(str(name).removeprefix("random:")))
+    name = str(name).removeprefix("random:")
+    path = local_checkpoint(name)
+    if path is None:
+        return [_missing(name)], None
     if path.is_file():
         return list(_check_file(path)), None
-    if not path.is_dir():
-        path, missing = _downloaded(str(name))
-        if path is None:
-            return [missing], None
     try:
         fields = read_json(path / "config.json")
     except CheckpointError as error:
@@ -63,17 +62,11 @@ def _read_config(fields: dict, path: Path) -> MERTConfig:
     return config
 
 
-def _downloaded(name: str) -> tuple[Path | None, Finding | None]:
-    """The folder of a Hub model in the local cache; doctor downloads nothing."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, local_files_only=True)), None
-    except LocalEntryNotFoundError:
-        return None, Finding(PROBLEM, f"{name} is neither a folder nor a downloaded Hub model", f"hf download {name}")
-    except HFValidationError:
-        return None, Finding(PROBLEM, f"{name} is neither a folder nor the id of a Hub model", "check the spelling")
+def _missing(name: str) -> Finding:
+    """That there is no such model here; doctor downloads nothing."""
+    if is_hub_id(name):
+        return Finding(PROBLEM, f"{name} is neither a folder nor a downloaded Hub model", f"hf download {name}")
+    return Finding(PROBLEM, f"{name} is neither a folder nor the id of a Hub model", "check the spelling")
 
 
 def _check_file(path: Path) -> Iterator[Finding]:

@@ -123,7 +123,8 @@ class MERTEmbedder:
             ValueError: weights are missing, or the dtype is none of the three.
             OSError: there is no such checkpoint, or it has no preprocessor_config.json.
         """
-        folder = resolve_checkpoint(name_or_path)
+        places = {key: kwargs[key] for key in ("revision", "cache_dir", "local_files_only") if key in kwargs}
+        folder = resolve_checkpoint(name_or_path, **places)
         torch_dtype = resolve_dtype(dtype)
         model, info = AutoModel.from_pretrained(folder, output_loading_info=True, **kwargs)
         # What masks frames in training has no part in embeddings.

@@ -17,7 +17,6 @@ import math
 import os
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -39,6 +38,7 @@ from yaml import YAMLError
 
 from . import modeling
 from .cards import CardFacts, create_card, create_card_from_config, pretraining_facts, training_facts
+from .connection import one_line, transport_errors
 from .modeling.configuration_mert import AUTO_MAP, MERTConfig
 
 if TYPE_CHECKING:
@@ -318,7 +318,7 @@ def _count_parameters(directory: Path) -> int:
             with safe_open(path, framework="np") as weights:
                 total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())
         except SafetensorError as error:
-            raise PushError(f"{path} is damaged, save the checkpoint again: {_one_line(error)}") from error
+            raise PushError(f"{path} is damaged, save the checkpoint again: {one_line(error)}") from error
     return total
 
 
@@ -326,7 +326,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise PushError(f"{path} is no valid JSON: {_one_line(error)}") from error
+        raise PushError(f"{path} is no valid JSON: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise PushError(f"{path} must hold a JSON object, it holds a {type(content).__name__}")
     return content
@@ -360,7 +360,7 @@ def _read_config(directory: Path) -> MERTConfig:
         config.check_width()
         return config
     except (ValueError, TypeError) as error:
-        raise PushError(f"{path} is no valid configuration: {_one_line(error)}") from error
+        raise PushError(f"{path} is no valid configuration: {one_line(error)}") from error
 
 
 def _check_complete(directory: Path, files: Mapping[str, Path | bytes]) -> None:
@@ -383,7 +383,7 @@ def _read_card(path: Path) -> ModelCard:
     try:
         return ModelCard.load(path)
     except (YAMLError, ValueError, TypeError, KeyError) as error:
-        raise PushError(f"{path} is no valid model card: {_one_line(error)}") from error
+        raise PushError(f"{path} is no valid model card: {one_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -455,17 +455,17 @@ def one_line_errors(repo_id: str) -> Iterator[None]:
     except OfflineModeIsEnabled as error:
         raise PushError("the Hub is switched off by HF_HUB_OFFLINE; unset it to push") from error
     except HFValidationError as error:
-        raise PushError(f"repo_id {repo_id!r} is malformed, give 'owner/name': {_one_line(error)}") from error
+        raise PushError(f"repo_id {repo_id!r} is malformed, give 'owner/name': {one_line(error)}") from error
     except RevisionNotFoundError as error:
-        raise PushError(f"{repo_id} has no such revision: {_one_line(error)}") from error
+        raise PushError(f"{repo_id} has no such revision: {one_line(error)}") from error
     except HfHubHTTPError as error:
         raise PushError(_refusal(error, repo_id)) from error
-    except _transport_errors() as error:
-        raise PushError(f"no connection to {constants.ENDPOINT}: {_one_line(error)}; try again later") from error
+    except transport_errors() as error:
+        raise PushError(f"no connection to {constants.ENDPOINT}: {one_line(error)}; try again later") from error
 
 
 def _refusal(error: HfHubHTTPError, repo_id: str) -> str:
-    status, said = _status(error), error.server_message or _one_line(error)
+    status, said = _status(error), error.server_message or one_line(error)
     if status == 401 and not isinstance(error, RepositoryNotFoundError):
         return f"the Hugging Face token is not valid ({said}); log in again with `hf auth login`, or renew HF_TOKEN"
     if status in (401, 403):
@@ -475,19 +475,8 @@ def _refusal(error: HfHubHTTPError, repo_id: str) -> str:
     return f"the Hub refused the push to {repo_id}: {status} {said}"
 
 
-def _transport_errors() -> tuple[type[Exception], ...]:
-    """Connection errors of whichever HTTP library this version of huggingface_hub uses."""
-    names = (("requests", "RequestException"), ("httpx", "TransportError"), ("httpx2", "TransportError"))
-    loaded = [getattr(sys.modules[module], name) for module, name in names if module in sys.modules]
-    return (ConnectionError, TimeoutError, *loaded)
-
-
 def _status(error: HfHubHTTPError) -> int | None:
     return error.response.status_code if error.response is not None else None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _shorten(names: list[str], limit: int = 8) -> str:

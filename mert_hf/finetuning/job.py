@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 from transformers import EvalPrediction, Trainer
 
 from ..cards import CardFacts, trainer_measurements, training_facts
-from ..checkpoints import resolve_checkpoint
+from ..checkpoints import local_checkpoint, resolve_checkpoint
 from ..evaluation.beats import decode_beats
 from ..evaluation.heads import HEADS
 from ..evaluation.metrics import beat_metrics, scored_labels
@@ -69,7 +69,7 @@ class Job:
         head = HEADS[kind](labelled.data) if kind != "beats" else None
         if kind == "multilabel":  # the metrics at the end of an epoch would be undefined
             scored_labels(head.targets(labelled.data.split("valid")).numpy())
-        source = resolve_checkpoint(arguments.model_name_or_path)
+        source = resolve_checkpoint(arguments.model_name_or_path, arguments.model_revision)
         feature_extractor = MERTFeatureExtractor.from_pretrained(source, revision=arguments.model_revision)
         return cls(arguments, labelled, kind, config, feature_extractor, head)
 
@@ -149,7 +149,7 @@ def _beats_between(beats: BeatTimes, offset: float, seconds: float) -> BeatTimes
 
 def _base_licence(base: str) -> tuple[str | None, str]:
     """The licence that the base model's card states, and where that is from; weights carry it on."""
-    card = Path(resolve_checkpoint(base)) / CARD_FILE
+    card = (local_checkpoint(base) or Path(base)) / CARD_FILE
     if card.is_file():
         licence = ModelCard.load(card, ignore_metadata_errors=True).data.get("license")
         return licence, "as stated by the card of the base model" if licence else ""

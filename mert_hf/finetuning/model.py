@@ -17,7 +17,7 @@ Model = MERTForSequenceClassification | MERTForAudioFrameClassification
 
 def read_config(arguments: FineTuningArguments) -> MERTConfig:
     """The configuration of the pre-trained checkpoint."""
-    source = resolve_checkpoint(arguments.model_name_or_path)
+    source = resolve_checkpoint(arguments.model_name_or_path, arguments.model_revision)
     return MERTConfig.from_pretrained(source, revision=arguments.model_revision)
 
 
@@ -27,7 +27,7 @@ def build_model(arguments: FineTuningArguments, config: MERTConfig, kind: str, s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return model_class.from_pretrained(
-            resolve_checkpoint(arguments.model_name_or_path),
+            resolve_checkpoint(arguments.model_name_or_path, arguments.model_revision),
             config=config,
             revision=arguments.model_revision,
             ignore_mismatched_sizes=True,  # a head for other labels is replaced; the encoder must fit all the same

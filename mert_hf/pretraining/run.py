@@ -16,6 +16,7 @@ from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from mert_hf import teachers
+from mert_hf.checkpoints import resolve_checkpoint
 from mert_hf.hub import RUN_SETTINGS_FILE
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
@@ -159,8 +160,9 @@ def build_model(model_arguments: PretrainingModelArguments, acoustic: Any, music
     fields = {**sizes, **model_arguments.model_config}
     if model_arguments.model_name_or_path is None:
         return MERTForPreTraining(MERTConfig(**fields))
-    config = MERTConfig.from_pretrained(model_arguments.model_name_or_path, **fields)
-    return MERTForPreTraining.from_pretrained(model_arguments.model_name_or_path, config=config)
+    source = resolve_checkpoint(model_arguments.model_name_or_path)
+    config = MERTConfig.from_pretrained(source, **fields)
+    return MERTForPreTraining.from_pretrained(source, config=config)
 
 
 def build_collator(

@@ -17,7 +17,7 @@ from transformers import (
     Wav2Vec2Model,
 )
 
-from mert_hf import MERTEmbedder, MERTFeatureExtractor, MERTModel, checkpoints
+from mert_hf import MERTEmbedder, MERTFeatureExtractor, MERTModel
 from mert_hf.audio import AudioReadError, find_audio_files, read_audio
 from mert_hf.embedding import SpeedBar, resolve_dtype
 
@@ -223,16 +223,6 @@ def test_dtypes():
     assert resolve_dtype("float16") is torch.float16
     with pytest.raises(ValueError, match="dtype='int8' must be one of float32, float16, bfloat16"):
         resolve_dtype("int8")
-
-
-def test_shipped_names_resolve(monkeypatch, tmp_path):
-    monkeypatch.setattr(checkpoints, "__file__", str(tmp_path / "__init__.py"))
-    assert checkpoints.resolve_checkpoint("m-a-p/MERT-v1-95M") == "m-a-p/MERT-v1-95M"
-    with pytest.raises(ValueError, match="'mert-nano' is not part of this installation"):
-        checkpoints.resolve_checkpoint("mert-nano")
-    (tmp_path / "mert-nano").mkdir()
-    (tmp_path / "mert-nano" / "config.json").touch()
-    assert checkpoints.resolve_checkpoint("mert-nano") == str(tmp_path / "mert-nano")
 
 
 def test_progress_counts_overlapping_windows_once(embedder, recordings, capsys):

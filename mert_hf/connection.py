@@ -1,0 +1,31 @@
+"""Whether the Hub can be asked, told by one request: its client repeats those of a loader for minutes."""
+
+from __future__ import annotations
+
+import sys
+
+from huggingface_hub import constants
+from huggingface_hub.utils import get_session
+
+
+def why_unreachable() -> str | None:
+    """Why the Hub does not answer, in a few words; None where it answers, whatever it says."""
+    if constants.HF_HUB_OFFLINE:
+        return "the Hub is switched off by HF_HUB_OFFLINE"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except transport_errors() as error:
+        return f"there is no connection to {constants.ENDPOINT} ({one_line(error)})"
+    return None
+
+
+def transport_errors() -> tuple[type[Exception], ...]:
+    """Connection errors of whichever HTTP library this version of huggingface_hub uses."""
+    names = (("requests", "RequestException"), ("httpx", "TransportError"), ("httpx2", "TransportError"))
+    loaded = [getattr(sys.modules[module], name) for module, name in names if module in sys.modules]
+    return (ConnectionError, TimeoutError, *loaded)
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, in at most 300 characters."""
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,97 @@
+"""Names of checkpoints: folders, Hub ids, and what is told where the Hub cannot be asked."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants, snapshot_download
+from typer.testing import CliRunner
+
+from mert_hf import MERTEmbedder, checkpoints
+from mert_hf.checkpoints import local_checkpoint, resolve_checkpoint
+from mert_hf.cli import app
+from mert_hf.finetuning.arguments import FineTuningArguments
+from mert_hf.finetuning.model import read_config
+from mert_hf.hub import push_checkpoint
+from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
+from mert_hf.pretraining.arguments import PretrainingModelArguments
+from mert_hf.pretraining.run import build_model
+
+NO_FOLDERS = ["./nodir", "../nodir", "~/nodir", "/no/dir", "nodir/", "no/such/dir", "no dir", "no\\dir"]
+ABSENT = "'nobody/nothing' is neither a folder nor a downloaded Hub model, and {}.*hf download nobody/nothing$"
+
+
+@pytest.mark.parametrize("name", NO_FOLDERS)
+def test_what_is_no_hub_id_is_a_folder_that_is_not_there(name):
+    with pytest.raises(FileNotFoundError, match="There is no such folder: .* neither a folder nor the id of a Hub"):
+        resolve_checkpoint(name)
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        MERTEmbedder.from_pretrained,
+        lambda name: read_config(FineTuningArguments(model_name_or_path=name, data_dir="data")),
+        lambda name: build_model(PretrainingModelArguments(model_name_or_path=name), None, None),
+    ],
+    ids=["embedder", "finetune", "pretrain"],
+)
+def test_every_loader_tells_it(load):
+    with pytest.raises(FileNotFoundError, match="There is no such folder: './nodir'"):
+        load("./nodir")
+
+
+def test_commands_tell_it_in_one_line(tmp_path):
+    (tmp_path / "a.wav").touch()
+    arguments = ["embed", str(tmp_path / "a.wav"), "--output", str(tmp_path / "out"), "--model", "./nodir"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1 and not (tmp_path / "out").exists()
+    assert result.stderr.startswith("mert-hf: error: There is no such folder: './nodir'")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_names_of_the_package(monkeypatch, tmp_path):
+    monkeypatch.setattr(checkpoints, "__file__", str(tmp_path / "__init__.py"))
+    with pytest.raises(ValueError, match="'mert-nano' is not part of this installation"):
+        resolve_checkpoint("mert-nano")
+    (tmp_path / "mert-nano").mkdir()
+    (tmp_path / "mert-nano" / "config.json").touch()
+    assert resolve_checkpoint("mert-nano") == str(tmp_path / "mert-nano")
+    assert local_checkpoint("mert-nano") == tmp_path / "mert-nano"
+
+
+def test_folders_stay_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "me" / "model").mkdir(parents=True)
+    assert resolve_checkpoint("me/model") == "me/model"
+    assert local_checkpoint("me/model") == Path("me/model")
+
+
+def test_a_hub_that_answers_gets_the_name(hub):
+    assert resolve_checkpoint("nobody/nothing") == "nobody/nothing"  # the loader tells what is wrong with it
+    assert [request for request in hub.requests if request.startswith("HEAD")] == ["HEAD /"]
+
+
+def test_a_hub_that_is_switched_off(hub, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match=ABSENT.format("the Hub is switched off by HF_HUB_OFFLINE")):
+        resolve_checkpoint("nobody/nothing")
+    with pytest.raises(FileNotFoundError, match=ABSENT.format("only local files may be used")):
+        resolve_checkpoint("nobody/nothing", local_files_only=True)
+    assert hub.requests == []
+
+
+def test_no_connection(hub, tiny_model, monkeypatch):
+    """Told at once, not after the retries of the client; a downloaded model needs none."""
+    push_checkpoint(tiny_model, MERTFeatureExtractor(), "alice/tiny")
+    folder = Path(snapshot_download("alice/tiny"))
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("a request was repeated"))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # the discard port: nobody listens
+    with pytest.raises(FileNotFoundError, match=ABSENT.format("there is no connection to http://127.0.0.1:9 \\(")):
+        resolve_checkpoint("nobody/nothing")
+    assert resolve_checkpoint("alice/tiny") == str(folder)
+    with pytest.raises(FileNotFoundError, match="'alice/tiny' is neither a folder nor a downloaded"):
+        resolve_checkpoint("alice/tiny", revision="v2")
+    assert MERTEmbedder.from_pretrained("alice/tiny", device="cpu").hidden_size == 16
