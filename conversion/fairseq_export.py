@@ -13,6 +13,7 @@ import torch
 
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
+from ..outputs import check_output_file
 from .checkpoint_file import open_checkpoint
 from .fairseq_config import EXPORT_KEY, FAIRSEQ_SPECIAL_SYMBOLS, config_to_fairseq
 from .fairseq_keys import identity_projection, key_table, model_class
@@ -42,8 +43,10 @@ def export_fairseq_checkpoint(model_dir: str | os.PathLike, path: str | os.PathL
 
     Raises:
         ValueError: another model, or a configuration that fairseq's MERT has no option for.
+        OSError: `path` cannot be written; told before the model is loaded.
     """
     started = time.perf_counter()
+    check_output_file(path)
     model, feature_extractor = _load(Path(model_dir))
     config, backbone_only = model.config, type(model).__name__ == "MERTModel"
     recorded = read_record(Path(model_dir))

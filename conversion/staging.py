@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..outputs import check_output_folder
+
 
 @contextmanager
 def staged_directory(output_dir: str | os.PathLike) -> Iterator[Path]:
@@ -16,10 +18,12 @@ def staged_directory(output_dir: str | os.PathLike) -> Iterator[Path]:
 
     Raises:
         FileExistsError: `output_dir` exists and is not an empty directory.
+        OSError: nothing can be written there.
     """
     output_dir = Path(output_dir)
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise FileExistsError(f"{output_dir} exists and is not an empty folder; choose another one or remove it.")
+    check_output_folder(output_dir.absolute().parent)
     staging = _sibling(output_dir)
     staging.mkdir(parents=True)
     try:

@@ -30,6 +30,7 @@ from .embedding_shards import (
     read_summary,
     shard_path,
 )
+from .outputs import check_output_folder
 
 logger = logging.getLogger(__name__)
 
@@ -155,6 +156,7 @@ def embed_dataset(
     Raises:
         ValueError: an argument out of its range; no recording; a folder that holds another data set or one made with
             other settings.
+        OSError: none of the recordings exists, or nothing can be written to `output`; told before the model is loaded.
     """
     if store_dtype not in STORE_DTYPES:
         raise ValueError(f"store_dtype={store_dtype!r} must be one of {', '.join(STORE_DTYPES)}.")
@@ -162,12 +164,15 @@ def embed_dataset(
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1.")
     check_pooling(pooling)
+    folder = Path(output)
+    check_output_folder(folder)
     files = [str(path) for path in find_audio_files(paths)]
+    if not (folder / RUN_FILE).is_file():
+        _check_any_exists(files)
     state = _process_state(device)
     embedder = MERTEmbedder.from_pretrained(model, device=device or state.device, dtype=dtype)
     check_window(embedder.sampling_rate, window, hop)
     settings = run_settings(embedder, model, embedder.resolve_layers(layers), pooling, window, hop, store_dtype)
-    folder = Path(output)
     if state.is_main_process:
         plan_run(folder, files, settings, batch_size, state.num_processes, workers)
     state.wait_for_everyone()
@@ -288,14 +293,26 @@ class _Run:
                 failed[number] = FailedFile.of(files[number - first], item)
                 self.num_failed += 1
                 # Whatever a file does to its reader, the others go on; what is no known damage shows its traceback.
-                known = isinstance(item, (AudioReadError, OSError))
                 text = printable(f"{files[number - first]}: {failed[number].error}")
-                logger.warning("%s", text, exc_info=None if known else item)
+                if isinstance(item, (AudioReadError, OSError)):
+                    logger.info("%s", text)  # the summary tells it
+                else:
+                    logger.warning("%s", text, exc_info=item)
             elif item is not END:
                 yield number, item
                 continue
             if number == first + len(files) - 1:
                 return
+
+
+def _check_any_exists(files: Sequence[str]) -> None:
+    """Refuses to start a data set that would hold nothing but errors."""
+    if not any(map(os.path.exists, files)):
+        more = f" and {len(files) - SHOWN_FAILURES} more" if len(files) > SHOWN_FAILURES else ""
+        raise FileNotFoundError(
+            f"There is no such file or folder: {printable(', '.join(files[:SHOWN_FAILURES]))}{more}. Check the "
+            f"spelling; relative paths begin at {os.getcwd()}."
+        )
 
 
 def _end_file(writer: ShardWriter, failed: bool) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from huggingface_hub import EvalResult
 
 from ..cards import Measurement
+from ..outputs import check_output_folder
 from .figures import layer_map, radar
 from .metrics import display_scale
 from .published import MODELS, PUBLISHED, SOURCE, SOURCE_URL
@@ -67,8 +68,9 @@ def write_report(results: Sequence[Results], output: str | Path) -> Path:
     Returns:
         The path of the HTML page, which holds its figures.
     """
-    results = _latest(results)
     folder = Path(output)
+    check_output_folder(folder)
+    results = _latest(results)
     folder.mkdir(parents=True, exist_ok=True)
     figures: list[tuple[str, str]] = []
     for model in _models(results):

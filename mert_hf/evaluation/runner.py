@@ -20,6 +20,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
+from ..outputs import check_output_file, check_output_folder
 from .encoders import Encoder, open_encoder
 from .features import FeatureTable, extract, store_settings
 from .frames import BeatData, FrameData
@@ -104,15 +105,17 @@ def evaluate(
 
     Raises:
         ValueError: wrong layout, missing files, unknown names; the text says what was looked for.
-        OSError: `output` cannot be written; told before any work.
+        OSError: `output` or `cache_dir` cannot be written; told before any work.
     """
     settings = settings or EvaluationSettings()
     if output is not None:
-        check_place(Path(output))
+        check_output_file(output)
+    cache_dir = Path(cache_dir or default_cache_dir())
+    check_output_folder(cache_dir)
     task = get_task(task, **task_options) if isinstance(task, str) else task
     data = task.load(data_dir, settings.max_missing)
     encoder = open_encoder(model, device, dtype)
-    run = _Run(task, data, encoder, settings, Path(cache_dir or default_cache_dir()), data_dir)
+    run = _Run(task, data, encoder, settings, cache_dir, data_dir)
     results = {**run.results(), "model": _shown(model), "model_fingerprint": encoder.fingerprint}
     if output is not None:
         write_json(Path(output), results)
@@ -126,26 +129,12 @@ def default_cache_dir() -> Path:
     return Path(HF_HOME) / "mert_hf" / "evaluation"
 
 
-def check_place(path: Path) -> None:
-    """Raises OSError where `write_json` could not write, so that hours of work do not end there."""
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; give a file for the results.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = _part(path)
-    part.touch()
-    part.unlink()
-
-
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON so that the file is the old or the new one, whole, whenever the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = _part(path)
+    part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(value, indent=1), encoding="utf-8")
     os.replace(part, path)
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
 
 
 class _Run:

@@ -10,6 +10,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from ..evaluation.tasks.audiofolder import METRICS
 from ..hub import one_line_errors, save_checkpoint
+from ..outputs import check_output_folder
 from .arguments import FineTuningArguments, FineTuningTrainingArguments, LoraArguments
 from .data import read_labelled_audio
 from .job import PROBLEM_TYPES, Job
@@ -38,7 +39,9 @@ def fine_tune(
 
     Raises:
         ValueError: arguments or data that cannot work, and a Hub that refuses (PushError), told before training starts.
+        OSError: nothing can be written to `output_dir`; told before anything is loaded.
     """
+    check_output_folder(training_arguments.output_dir)
     _check_run(arguments, training_arguments, kind, lora)
     config = read_config(arguments)
     min_seconds = config.receptive_field / config.sample_rate

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mert_hf.audio import AudioReadError, audio_info, read_audio
+from mert_hf.outputs import check_output_folder
 from mert_hf.pretraining.dataset import TooManyBadFilesError, open_recordings
 from mert_hf.teachers import FeatureSet, KMeansTeacher
 from mert_hf.teachers.features import FEATURES
@@ -54,8 +55,10 @@ def fit_kmeans(
 
     Raises:
         ValueError: nothing to read, too many unreadable recordings, fewer frames than clusters, or a dead codebook.
+        OSError: nothing can be written to `output_dir`; told before any work.
         ImportError: scikit-learn is not installed.
     """
+    check_output_folder(output_dir)
     clips = RandomClips(open_recordings(data, split).names, sampling_rate, 60 * max_minutes, max_bad_fraction, seed)
     teacher = KMeansTeacher.fit(
         clips, tuple(feature_sets), sampling_rate, hop_length, seed, show_progress_bar=show_progress_bar

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from mert_hf.audio import AudioReadError, read_audio
 from mert_hf.conversion.staging import staged_file
+from mert_hf.outputs import check_output_folder
 from mert_hf.pretraining.collator import teacher_device
 from mert_hf.pretraining.dataset import open_recordings
 from mert_hf.teachers import Teacher, load_teacher
@@ -96,6 +97,7 @@ def label_files(
             f"{type(teacher).__name__} gives spectra. Only codes are made ahead: give an acoustic teacher."
         )
     folder = Path(output_dir)
+    check_output_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):
@@ -114,6 +116,7 @@ def label_by_name(
     show_progress_bar: bool = True,
 ) -> LabelSummary:
     """`label_files` for the recordings of files and folders and a teacher by its name; on a GPU if there is one."""
+    check_output_folder(output_dir)  # before the teacher is loaded
     settings = {} if num_codebooks is None else {"num_codebooks": num_codebooks}
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     files = open_recordings(data, split).names

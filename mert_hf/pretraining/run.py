@@ -21,6 +21,7 @@ from mert_hf.hub import RUN_SETTINGS_FILE
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.modeling.modeling_mert import MERTForPreTraining
+from mert_hf.outputs import check_output_folder
 from mert_hf.pretraining.arguments import (
     MERTTrainingArguments,
     PretrainingDataArguments,
@@ -67,8 +68,10 @@ def run_pretraining(
 
     Raises:
         ValueError: where arguments, teachers, data or a checkpoint do not fit each other.
+        OSError: nothing can be written to `output_dir`; told before anything is loaded.
         NonFiniteLossError: when the loss leaves the numbers.
     """
+    check_output_folder(training_arguments.output_dir)
     set_seed(training_arguments.seed)
     trainer = build_trainer(model_arguments, data_arguments, training_arguments)
     signals = SignalCallback()

@@ -14,7 +14,7 @@ import pytest
 from sounds import sweep, write
 from typer.testing import CliRunner
 
-from mert_hf import MERTModel, embedding_dataset, embedding_shards
+from mert_hf import MERTEmbedder, MERTModel, embedding_dataset, embedding_shards
 from mert_hf.audio import find_audio_files
 from mert_hf.cli import app
 from mert_hf.embedding_dataset import embed_dataset, parse_layers
@@ -96,11 +96,12 @@ def test_frames_in_float16(run, embedder, recordings, tmp_path):
 @pytest.mark.parametrize("group_bytes", [1, 2**25])
 def test_damaged_files_leave_the_good_ones(run, recordings, damaged, tmp_path, group_bytes, monkeypatch, caplog):
     monkeypatch.setattr(embedding_shards, "GROUP_BYTES", group_bytes)  # 1: every window leaves memory at once
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         summary = run([*recordings, *damaged], batch_size=3)
     assert [file.path for file in summary.failed] == [str(path) for path in damaged]
     assert failures(tmp_path / "out") == [str(path) for path in damaged]
-    assert "letter.mp3: not audio" in caplog.text
+    assert "letter.mp3: not audio" in caplog.text  # in the log, which a terminal does not show: it has the summary
+    assert all(record.levelno < logging.WARNING for record in caplog.records if "letter.mp3" in record.message)
     run(recordings, "good", batch_size=3)
     one, two = rows(tmp_path / "out"), rows(tmp_path / "good")
     assert one["path"].tolist() == sorted(two["path"].tolist())
@@ -270,6 +271,23 @@ def test_shards_grow_with_the_collection():
     assert len(few) >= 2 * embedding_dataset.SHARDS_PER_PROCESS - 2
 
 
+def test_mistyped_paths_alone_are_refused_before_anything_is_made(run, recordings, tmp_path, monkeypatch):
+    monkeypatch.setattr(MERTEmbedder, "from_pretrained", lambda *arguments, **options: pytest.fail("work had begun"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"no such file or folder: a.wav, b. Check .* begin at {tmp_path}"):
+        run(["b", "a.wav"])
+    many = [f"{index:02d}.wav" for index in range(25)]
+    with pytest.raises(FileNotFoundError, match="18.wav, 19.wav and 5 more. Check"):
+        run(many)
+    assert not (tmp_path / "out").exists()
+
+
+def test_mistyped_paths_among_good_ones_are_listed(run, recordings, tmp_path):
+    summary = run([recordings[1], tmp_path / "mistyped.wav"])
+    assert failures(tmp_path / "out") == [file.path for file in summary.failed] == [str(tmp_path / "mistyped.wav")]
+    assert summary.windows == 1
+
+
 def test_layers_of_the_command_line():
     assert parse_layers("all") == "all"
     assert parse_layers("5,7,-1") == [5, 7, -1]
@@ -311,6 +329,7 @@ def test_command(recordings, damaged, tiny_checkpoint, tmp_path):
         (["--workers", "0"], "workers=0 must be at least 1"),
         (["--dtype", "int8"], "dtype='int8' must be one of"),
         (["nowhere/*.wav"], "matches no file"),
+        (["--output", __file__], f"{__file__} is a file. Choose another folder"),
     ],
 )
 def test_command_tells_errors_in_a_line(recordings, tiny_checkpoint, tmp_path, arguments, message):
