@@ -2,8 +2,8 @@
 
     mert-hf quickstart --output outputs/quickstart
 
-Each step is a function that calls the library as a user would: render scores (`mert_hf.scores`), fit the k-means
-teacher, pre-train with `mert_hf.pretraining`, probe with `mert_hf.score_probes`, save with `mert_hf.hub`, reload with
+Each step is a function that calls the library as a user would: render scores (`mert_hf.score_sets`), fit the k-means
+teacher, label, pre-train (`mert_hf.pretraining`), probe (`mert_hf.score_probes`), save (`mert_hf.hub`), reload with
 `AutoModel`.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 from transformers import AutoModel, TrainerCallback
 
 from mert_hf.cards import CardFacts, Measurement, training_facts
@@ -26,18 +27,20 @@ from mert_hf.embedding import MERTEmbedder
 from mert_hf.hub import save_checkpoint
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.pretraining.arguments import MERTTrainingArguments, PretrainingDataArguments, PretrainingModelArguments
-from mert_hf.pretraining.dataset import AudioCropDataset
+from mert_hf.pretraining.dataset import AudioCropDataset, open_recordings
+from mert_hf.pretraining.labels import label_files
 from mert_hf.pretraining.run import build_trainer
 from mert_hf.pretraining.trainer import MERTTrainer
 from mert_hf.quickstart_report import Neighbour, ObjectiveRow, QuickstartReport, write_report
 from mert_hf.score_probes import ProbeResult, ProbeTask, encoders_of_seed, probe_encoders
-from mert_hf.scores import Piece, load_pieces, plan_excerpts, split_of, write_excerpts
+from mert_hf.score_sets import PRETRAINING_SECONDS, ScoreSets, render_sets
 from mert_hf.teachers import CQTTeacher, FeatureSet, KMeansTeacher
 
 logger = logging.getLogger(__name__)
 
 TEACHERS_OF_CHECKPOINT = "teachers"
 BOOKKEEPING = ("architectures", "auto_map", "dtype", "torch_dtype", "model_type", "transformers_version")
+SIZES_OF_TEACHERS = ("num_codebooks", "codebook_size", "cqt_bins")
 # Few clusters are learned in minutes; contexts of seconds make codes of key and timbre.
 FEATURE_SETS = (
     FeatureSet("chroma", 48),
@@ -45,9 +48,9 @@ FEATURE_SETS = (
     FeatureSet("log_cqt", 48),
     FeatureSet("chroma", 48, context=3.0),
     FeatureSet("mfcc", 48, context=2.0),
+    FeatureSet("chroma", 48, context=10.0),
+    FeatureSet("mfcc", 48, context=10.0),
 )
-PRETRAINING_SECONDS = 10.0
-PROBE_SECONDS = 6.0
 LOG_EVERY = 10
 
 
@@ -99,12 +102,14 @@ class TimedScheduleCallback(TrainerCallback):
     too early.
     """
 
-    def __init__(self, minutes: float, learning_rate: float):
+    def __init__(self, minutes: float, learning_rate: float, progress: bool = True):
         self.seconds, self.learning_rate = 60 * minutes, learning_rate
         self.started = 0.0
+        self.bar = tqdm(desc="training", total=round(self.seconds), unit="s", disable=not progress)
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.started = time.monotonic()
+        self.bar.unpause()
 
     def on_pre_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
         elapsed = min((time.monotonic() - self.started) / self.seconds, 1.0)
@@ -113,9 +118,13 @@ class TimedScheduleCallback(TrainerCallback):
             group["lr"] = self.learning_rate * warm_up * 0.5 * (1 + float(np.cos(np.pi * elapsed)))
 
     def on_step_end(self, args, state, control, **kwargs):
-        if time.monotonic() - self.started >= self.seconds:
-            control.should_training_stop = True
+        elapsed = time.monotonic() - self.started
+        self.bar.update(min(round(elapsed), self.bar.total) - self.bar.n)
+        control.should_training_stop |= elapsed >= self.seconds
         return control
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.bar.close()
 
 
 def run_quickstart(settings: QuickstartSettings) -> Path:
@@ -129,7 +138,8 @@ def run_quickstart(settings: QuickstartSettings) -> Path:
     folders = render_scores(settings)
     config = MERTConfig.from_pretrained(resolve_checkpoint(DEFAULT_CHECKPOINT))
     teachers = prepare_teachers(settings, config, folders["pretraining"])
-    trainer = make_trainer(settings, config, folders["pretraining"], teachers)
+    labels = label_recordings(settings, folders["pretraining"], teachers)
+    trainer = make_trainer(settings, config, folders["pretraining"], teachers, labels)
     constant = constant_predictions(trainer)
     before = trainer.evaluate()
     trainer.train()
@@ -145,37 +155,11 @@ def run_quickstart(settings: QuickstartSettings) -> Path:
 
 
 def render_scores(settings: QuickstartSettings) -> dict[str, Path]:
-    """Step 1: scores to audio. Pieces of the test split are in no training data.
-
-    Returns:
-        The folders "pretraining" (train, valid) and "probes" (train, valid, test).
-    """
-    folder = settings.output / "scores"
-    cache = folder / f"pieces-{settings.num_scores}.json"
-    pieces = load_pieces(settings.num_scores, cache, settings.workers, settings.progress)
-    split = {name: [piece for piece in pieces if split_of(piece.name) == name] for name in ("train", "valid", "test")}
-    count = settings.pretraining_excerpts
-    plans = {
-        "pretraining": [
-            *_plan(split["train"], count // 2, PRETRAINING_SECONDS, settings.seed, "ensemble-", ensemble=True),
-            *_plan(split["train"], count - count // 2, PRETRAINING_SECONDS, settings.seed + 1, "solo-"),
-            *_plan(split["valid"], max(count // 10, 4), PRETRAINING_SECONDS, settings.seed + 2, "valid-"),
-        ],
-        "probes": [
-            excerpt
-            for index, (name, parts) in enumerate({"train": 5, "valid": 1, "test": 2}.items())
-            for excerpt in _plan(
-                split[name], settings.probe_excerpts * parts // 8, PROBE_SECONDS, settings.seed + 3 + index, f"{name}-"
-            )
-        ],
-    }
-    for name, excerpts in plans.items():
-        write_excerpts(excerpts, folder / name, workers=settings.workers, progress=settings.progress)
-    return {name: folder / name for name in plans}
-
-
-def _plan(pieces: Sequence[Piece], count: int, seconds: float, seed: int, prefix: str, ensemble: bool = False):
-    return plan_excerpts(pieces, count, seconds, seed, prefix, ensemble)
+    """Step 1: scores to audio, the folders "pretraining" (train, valid) and "probes" (train, valid, test)."""
+    sets = ScoreSets(
+        settings.num_scores, settings.pretraining_excerpts, settings.probe_excerpts, notes=0, seed=settings.seed
+    )
+    return render_sets(sets, settings.output / "scores", settings.workers, settings.progress)
 
 
 def prepare_teachers(settings: QuickstartSettings, config: MERTConfig, data: Path) -> Path:
@@ -201,13 +185,25 @@ def prepare_teachers(settings: QuickstartSettings, config: MERTConfig, data: Pat
     return folder
 
 
-def make_trainer(settings: QuickstartSettings, config: MERTConfig, data: Path, teachers: Path) -> MERTTrainer:
-    """Step 3: student, teachers, collator and data behind the Trainer, as `mert-hf pretrain` builds them."""
+def label_recordings(settings: QuickstartSettings, data: Path, teachers: Path) -> Path:
+    """Step 3: the acoustic teacher's codes of all recordings, made once; crops are read many times."""
+    folders = [str(folder) for folder in settings.train_data]
+    files = [*open_recordings([str(data)]).names, *(open_recordings(folders, "train").names if folders else ())]
+    teacher = KMeansTeacher.from_pretrained(teachers / "acoustic")
+    label_files(files, teacher, settings.output / "labels", show_progress_bar=settings.progress)
+    return settings.output / "labels"
+
+
+def make_trainer(
+    settings: QuickstartSettings, config: MERTConfig, data: Path, teachers: Path, labels: Path
+) -> MERTTrainer:
+    """Step 4: student, teachers, collator and data behind the Trainer, as `mert-hf pretrain` builds them."""
     model = PretrainingModelArguments(
         model_name_or_path=None if settings.from_scratch else resolve_checkpoint(DEFAULT_CHECKPOINT),
         model_config=recipe_of(config) if settings.from_scratch else {},
         acoustic_teacher={"type": "kmeans", "path": str(teachers / "acoustic")},
         musical_teacher={"type": "cqt", "path": str(teachers / "musical")},
+        label_cache=str(labels),
     )
     crop = round(settings.crop_seconds * config.sample_rate)
     recordings = PretrainingDataArguments(
@@ -221,18 +217,18 @@ def make_trainer(settings: QuickstartSettings, config: MERTConfig, data: Path, t
         mask_length=4,
     )
     trainer = build_trainer(model, recordings, training_arguments(settings))
-    trainer.add_callback(TimedScheduleCallback(settings.minutes, settings.learning_rate))
+    trainer.add_callback(TimedScheduleCallback(settings.minutes, settings.learning_rate, settings.progress))
     return trainer
 
 
 def recipe_of(config: MERTConfig) -> dict:
-    """The fields in which a configuration differs from the default one."""
+    """The fields in which a configuration differs from the default one; the teachers of a run say what they give."""
     default = MERTConfig().to_dict()
     given = config.to_dict()
     return {
         name: value
         for name, value in given.items()
-        if name in default and name not in BOOKKEEPING and value != default[name]
+        if name in default and name not in BOOKKEEPING + SIZES_OF_TEACHERS and value != default[name]
     }
 
 
@@ -256,7 +252,8 @@ def training_arguments(settings: QuickstartSettings) -> MERTTrainingArguments:
         logging_steps=LOG_EVERY,
         save_strategy="no",
         report_to="none",
-        disable_tqdm=not settings.progress,
+        disable_tqdm=True,  # its bar counts updates, and time ends the training: see TimedScheduleCallback
+        dataloader_num_workers=min(settings.workers - 1, 1),
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModel
 from typer.testing import CliRunner
 
-from mert_hf import quickstart
+from mert_hf import quickstart, score_sets
 from mert_hf.checkpoints import DEFAULT_CHECKPOINT, resolve_checkpoint
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.quickstart import QuickstartSettings, TimedScheduleCallback, recipe_of, run_quickstart
@@ -50,7 +50,7 @@ def few_pieces(monkeypatch):
         if count[key] < 2:
             count[key] += 1
             pieces.append(scale(f"scale {index}", key[1]))
-    monkeypatch.setattr(quickstart, "load_pieces", lambda *args: pieces)
+    monkeypatch.setattr(score_sets, "load_pieces", lambda *args: pieces)
 
 
 def miniature(output: Path, **changes) -> QuickstartSettings:
@@ -102,7 +102,7 @@ def test_learning_rate_falls_with_time(monkeypatch):
 
     clock = [0.0]
     monkeypatch.setattr(quickstart.time, "monotonic", lambda: clock[0])
-    callback = TimedScheduleCallback(minutes=1.0, learning_rate=1e-3)
+    callback = TimedScheduleCallback(minutes=1.0, learning_rate=1e-3, progress=False)
     callback.on_train_begin(Arguments, State, Control)
     rates = []
     for clock[0] in (0.0, 30.0, 60.0):

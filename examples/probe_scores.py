@@ -1,0 +1,55 @@
+"""What encoders know of rendered scores: key, instrument family and pitch, three seeds, one probe for all.
+
+    python examples/render_scores.py --output outputs/scores
+    python examples/probe_scores.py --scores outputs/scores --models mert-nano mfcc chroma --untrained mert-nano
+
+Prints a Markdown table of test accuracies, mean and sample deviation over the seeds of probe and untrained net.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional
+
+from transformers import HfArgumentParser
+
+from mert_hf import MERTConfig
+from mert_hf.checkpoints import resolve_checkpoint
+from mert_hf.quickstart_report import probe_table, verdict
+from mert_hf.score_probes import ProbeTask, encoders_of_seed, probe_encoders
+from mert_hf.score_sets import NOTES, PROBES
+
+
+@dataclass
+class ProbeArguments:
+    """Which encoders are probed on which sets."""
+
+    scores: str = field(metadata={"help": "Folder of render_scores.py."})
+    models: list[str] = field(
+        default_factory=lambda: ["mert-nano", "mfcc", "chroma"], metadata={"help": "Checkpoints, Hub ids, baselines."}
+    )
+    untrained: Optional[str] = field(  # noqa: UP045
+        default="mert-nano", metadata={"help": "Also the net of this checkpoint, untrained; a net for each seed."}
+    )
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "Of probes and untrained nets."})
+
+
+def main() -> None:
+    (arguments,) = HfArgumentParser(ProbeArguments).parse_args_into_dataclasses()
+    scores = Path(arguments.scores)
+    tasks = [
+        ProbeTask("key", scores / PROBES, "key"),
+        ProbeTask("instrument family", scores / PROBES, "family"),
+        ProbeTask("pitch", scores / NOTES, "pitch"),
+    ]
+    models = {model: encoders_of_seed(model) for model in arguments.models}
+    if arguments.untrained:
+        config = MERTConfig.from_pretrained(resolve_checkpoint(arguments.untrained))
+        models[f"{arguments.untrained} untrained"] = encoders_of_seed("untrained", config)
+    results = probe_encoders(models, tasks, arguments.seeds)
+    print(probe_table(results))
+    first, *others = results
+    print("\n".join(verdict(results, first, others)))
+
+
+if __name__ == "__main__":
+    main()
