@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 
 ALL_LAYERS = "all"
 LEARNING_RATES = (5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2)
@@ -27,8 +29,13 @@ ADAM_BETAS = (0.9, 0.999)
 ADAM_EPS = 1e-8
 # Probes are stacked up to this many weights and hidden or output values of a batch. On a CPU a stack that outgrows the
 # cache is slower than its probes one by one; on a GPU a gigabyte for each kind of value is the bound.
-CPU_STACK = {"weights": 2**19, "values": 2**22}
+CPU_STACK = {"weights": 2**20, "values": 2**22}
 GPU_STACK = {"weights": 2**28, "values": 2**28}
+BLOCK_VALUES = (
+    2**24
+)  # features (64 MB) that one stack after another is trained on, so that its weights stay in the cache
+# oneDNN uses AVX-512 on every processor that has it, MKL, which torch takes for plain products, on Intel's only.
+ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,10 @@ class TrainedProbe:
         return torch.baddbmm(weights["bias2"], hidden, weights["weight2"])[0]
 
 
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Features (layers, rows, dim), their targets, and a dropout mask (hidden, rows) of 0 and 1 / (1 - dropout)."""
+
+
 class GridData(Protocol):
     """What a grid is trained on; tensors lie on the device of the training."""
 
@@ -116,24 +127,51 @@ def train_grid(
 
     Best is the highest monitored validation score; equal scores are told apart by the lower validation loss.
     """
+    device = torch.device(device)
     runs = [
-        _SeedRun(data, [probe for probe in probes if probe.seed == seed], settings, torch.device(device))
+        _SeedRun(data, [probe for probe in probes if probe.seed == seed], settings, device)
         for seed in dict.fromkeys(probe.seed for probe in probes)
     ]
-    for _ in range(settings.max_epochs):
-        active = [run for run in runs if run.stacks]
-        for run in active:
-            run.train_epoch()
-        if not active:
-            break
-        _validate(data, active, settings)
+    with _workers(device) as workers:
+        for _ in range(settings.max_epochs):
+            active = [run for run in runs if run.stacks]
+            if not active:
+                break
+            _train_epoch(data, active, workers)
+            _validate(data, active, settings, workers)
     finished = {trained.probe: trained for run in runs for trained in run.finish()}
     return [finished[probe] for probe in probes]
 
 
-def _validate(data: GridData, runs: list[_SeedRun], settings: ProbeSettings) -> None:
+@contextmanager
+def _workers(device: torch.device) -> Iterator[Executor]:
+    """Threads that take a stack each; as many as torch has, of which each computes alone meanwhile.
+
+    The products of a stack are too small to be shared out to threads; and each computed by one thread, the results do
+    not depend on how many there are.
+    """
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(count if device.type == "cpu" else 1, "probes", torch.set_num_threads, (1,)) as workers:
+            yield workers
+    finally:
+        torch.set_num_threads(count)
+
+
+def _train_epoch(data: GridData, runs: list[_SeedRun], workers: Executor) -> None:
+    """One pass over the training data for every stack."""
+    for blocks in zip(*(run.blocks() for run in runs), strict=True):
+        work = [(stack, block) for run, block in zip(runs, blocks, strict=True) for stack in run.stacks]
+        for _ in workers.map(lambda item: item[0].train(item[1], data.loss), work):
+            pass  # an error of a worker is raised here
+
+
+def _validate(data: GridData, runs: list[_SeedRun], settings: ProbeSettings, workers: Executor) -> None:
     stacks = [stack for run in runs for stack in run.stacks]
-    scores, losses = data.validate(lambda features: torch.cat([stack.outputs(features) for stack in stacks]))
+    scores, losses = data.validate(
+        lambda features: torch.cat(list(workers.map(lambda stack: stack.outputs(features), stacks)))
+    )
     scores = torch.nan_to_num(scores.double().cpu(), nan=-math.inf)
     losses = torch.nan_to_num(losses.double().cpu(), nan=math.inf)
     position = 0
@@ -152,21 +190,22 @@ class _SeedRun:
         self.data, self.settings, self.device = data, settings, device
         self.generator = torch.Generator().manual_seed(probes[0].seed)
         first = _first_weights(data, settings.hidden_size, self.generator)
-        size = _stack_size(data, settings.hidden_size, device)
-        single = [probe for probe in probes if probe.layer != ALL_LAYERS]
-        mixed = [probe for probe in probes if probe.layer == ALL_LAYERS]
-        chunks = [group[i : i + size] for group in (single, mixed) for i in range(0, len(group), size)]
-        self.stacks = [_Stack(chunk, first, device) for chunk in chunks]
+        self.stacks = [_Stack(part, first, device) for part in _parts(probes, data, settings.hidden_size, device)]
         self.finished: list[TrainedProbe] = []
 
-    def train_epoch(self) -> None:
-        """One pass over the training data for every stack."""
+    def blocks(self) -> Iterator[list[Batch]]:
+        """One epoch, some batches at a time."""
+        size = max(1, BLOCK_VALUES // (self.data.num_layers * self.data.batch_rows * self.data.dim))
+        batches = self._batches()
+        while block := list(islice(batches, size)):
+            yield block
+
+    def _batches(self) -> Iterator[Batch]:
         keep = 1.0 - self.settings.dropout
         for features, targets in self.data.batches(self.generator):
             mask = torch.empty(features.shape[1], self.settings.hidden_size)
             mask = mask.bernoulli_(keep, generator=self.generator).div_(keep).to(self.device)
-            for stack in self.stacks:
-                stack.step(features, targets, mask, self.data.loss)
+            yield features, targets, mask.T.contiguous()
 
     def drop_stopped(self, settings: ProbeSettings) -> None:
         """Takes the probes out that have stopped."""
@@ -182,12 +221,23 @@ class _SeedRun:
         return self.finished
 
 
-def _stack_size(data: GridData, hidden_size: int, device: torch.device) -> int:
-    """How many probes are stacked, see `CPU_STACK`."""
+def _parts(probes: list[Probe], data: GridData, hidden_size: int, device: torch.device) -> Iterator[list[Probe]]:
+    """Probes that are stacked, see `CPU_STACK`.
+
+    On a CPU those of one layer, so that their products with the features are one product; on a GPU, where many small
+    products take no longer than one, of all single layers.
+    """
     limits = CPU_STACK if device.type == "cpu" else GPU_STACK
-    weights = num_weights(data.dim, hidden_size, data.num_outputs)
     values = data.batch_rows * max(hidden_size, data.num_outputs)
-    return max(1, min(limits["weights"] // weights, limits["values"] // values))
+    size = max(
+        1, min(limits["weights"] // num_weights(data.dim, hidden_size, data.num_outputs), limits["values"] // values)
+    )
+    groups: dict[object, list[Probe]] = {}
+    for probe in probes:
+        mixed = probe.layer == ALL_LAYERS
+        key = (probe if mixed else probe.layer) if device.type == "cpu" else mixed
+        groups.setdefault(key, []).append(probe)
+    return (group[i : i + size] for group in groups.values() for i in range(0, len(group), size))
 
 
 def _first_weights(data: GridData, hidden_size: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -207,73 +257,128 @@ def _first_weights(data: GridData, hidden_size: int, generator: torch.Generator)
 
 def _mix(features: Tensor, mixture: Tensor) -> Tensor:
     """Softmax-weighted sum of layers: (layers, rows, dim) and (probes, layers) give (probes, rows, dim)."""
-    return torch.einsum("pl,lrd->prd", mixture.softmax(dim=1), features)
+    return (mixture.softmax(dim=1) @ features.flatten(1)).unflatten(1, features.shape[1:])
+
+
+def _turned(weight: Tensor) -> Tensor:
+    """A matrix of weights transposed: a stack has outputs first, as its products read them, a `TrainedProbe` last."""
+    return weight.mT if weight.dim() > 1 else weight
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """The products (probes, m, p) of left (probes, m, n) with right (probes or 1, p, n) transposed."""
+    if len(right) > 1:
+        return torch.bmm(left, right.mT)
+    rows = left.flatten(0, 1)
+    if ONEDNN_LINEAR is None or rows.device.type != "cpu":
+        product = rows @ right[0].mT
+    else:
+        product = ONEDNN_LINEAR(rows, right[0], None, "none", [], "")
+    return product.unflatten(0, (len(left), -1))
+
+
+def _loss_gradient(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: Tensor) -> Tensor:
+    """Gradient of each probe's loss with respect to its outputs (probes, outputs, rows)."""
+    with torch.enable_grad():
+        outputs = outputs.requires_grad_()
+        return torch.autograd.grad(loss(outputs.mT, targets).sum(), outputs)[0]
+
+
+def _by_probe(tensors: dict[str, Tensor]) -> list[tuple[Tensor, ...]]:
+    return list(zip(*(value.unbind(0) for value in tensors.values()), strict=True))
 
 
 class _Stack:
-    """Probes of one kind (single layers, or all layers) whose weights are stacked along the first dimension."""
+    """Probes of one kind (single layers, or all layers) whose weights are stacked along the first dimension.
+
+    Hidden values and outputs have rows last, (probes, hidden or outputs, rows), so that they are laid out probe by
+    probe where one product makes those of all probes.
+    """
 
     def __init__(self, probes: list[Probe], first: dict[str, Tensor], device: torch.device) -> None:
         count = len(probes)
         self.probes = probes
         self.mixed = probes[0].layer == ALL_LAYERS
-        names = [name for name in first if self.mixed or name != "mixture"]
-        self.weights = {name: first[name].to(device).expand(count, *first[name].shape).clone() for name in names}
+        first = {name: _turned(value).to(device) for name, value in first.items() if self.mixed or name != "mixture"}
+        self.weights = {name: value.repeat(count, *[1] * value.dim()) for name, value in first.items()}
         self.means = {name: torch.zeros_like(value) for name, value in self.weights.items()}
         self.squares = {name: torch.zeros_like(value) for name, value in self.weights.items()}
         self.best = {name: value.clone() for name, value in self.weights.items()}
         self.rates = torch.tensor([probe.learning_rate for probe in probes], dtype=torch.float64)
-        self.steps = {name: torch.zeros(count, device=device) for name in names}
+        self.step = torch.zeros((), device=device)
         self.epoch = 0
         self.score = torch.full((count,), -math.inf, dtype=torch.float64)
         self.loss = torch.full((count,), math.inf, dtype=torch.float64)
         self.best_epoch, self.stalled, self.stalled_rate = (torch.zeros(count, dtype=torch.long) for _ in range(3))
 
-    def _forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+    def _inputs(self, features: Tensor) -> Tensor:
+        """What the probes see, (probes, rows, dim), or (1, rows, dim) where all see the same."""
         if self.mixed:
-            inputs = _mix(features, self.weights["mixture"])
-        else:
-            inputs = features[torch.tensor([probe.layer for probe in self.probes], device=features.device)]
-        hidden = torch.baddbmm(self.weights["bias1"], inputs, self.weights["weight1"]).relu()
-        hidden = hidden if mask is None else hidden * mask
-        return torch.baddbmm(self.weights["bias2"], hidden, self.weights["weight2"])
+            return _mix(features, self.weights["mixture"])
+        layers = [probe.layer for probe in self.probes]
+        return features[layers[:1] if len(set(layers)) == 1 else layers]
+
+    def _hidden(self, inputs: Tensor) -> Tensor:
+        return _products(self.weights["weight1"], inputs).add_(self.weights["bias1"]).relu_()
+
+    def _outputs(self, hidden: Tensor) -> Tensor:
+        return _products(self.weights["weight2"], hidden.mT).add_(self.weights["bias2"])
 
     @torch.no_grad()
     def outputs(self, features: Tensor) -> Tensor:
         """Outputs (probes, rows, outputs) for features (layers, rows, dim)."""
-        return self._forward(features)
+        return self._outputs(self._hidden(self._inputs(features))).mT
 
-    def step(self, features: Tensor, targets: Tensor, mask: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
-        """One step of Adam with a learning rate for each probe."""
-        for weight in self.weights.values():
-            weight.requires_grad_(True)
-        total = loss(self._forward(features, mask), targets).sum()
-        gradients = torch.autograd.grad(total, list(self.weights.values()))
-        for weight in self.weights.values():
-            weight.requires_grad_(False)
-        gradients = [gradient.unbind(0) for gradient in gradients]
-        for rate in set(self.rates.tolist()):
-            chosen = (self.rates == rate).nonzero().flatten().tolist()
-            self._update([gradient[i] for i in chosen for gradient in gradients], chosen, rate)
+    @torch.no_grad()
+    def train(self, batches: Sequence[Batch], loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+        """One step of Adam for each batch, with a learning rate for each probe."""
+        rates = {rate: (self.rates == rate).nonzero().flatten().tolist() for rate in set(self.rates.tolist())}
+        states = _by_probe(self.weights), _by_probe(self.means), _by_probe(self.squares)
+        for features, targets, mask in batches:
+            gradients = _by_probe(self._gradients(features, targets, mask, loss))
+            self.step += 1
+            for rate, chosen in rates.items():
+                self._update(rate, *([tensor for i in chosen for tensor in s[i]] for s in (gradients, *states)))
 
-    def _update(self, gradients: list[Tensor], chosen: list[int], rate: float) -> None:
-        """Adam for the chosen probes: torch's fused kernel, which passes over the weights once."""
-        stores = (self.weights, self.means, self.squares, self.steps)
-        weights, means, squares, steps = ([store[name][i] for i in chosen for name in store] for store in stores)
-        adam(
+    def _gradients(
+        self, features: Tensor, targets: Tensor, mask: Tensor, loss: Callable[[Tensor, Tensor], Tensor]
+    ) -> dict[str, Tensor]:
+        """Gradients of all weights; written out, since autograd would make copies of what the probes share."""
+        inputs = self._inputs(features)
+        hidden = self._hidden(inputs).mul_(mask)
+        at_outputs = _loss_gradient(loss, self._outputs(hidden), targets)
+        at_hidden = _products(self.weights["weight2"].mT, at_outputs.mT).mul_(mask)
+        at_hidden = torch.ops.aten.threshold_backward(at_hidden, hidden, 0)
+        gradients = {
+            "weight1": _products(at_hidden, inputs.mT),
+            "bias1": at_hidden.sum(dim=2, keepdim=True),
+            "weight2": _products(at_outputs, hidden),
+            "bias2": at_outputs.sum(dim=2, keepdim=True),
+        }
+        if self.mixed:
+            at_inputs = _products(at_hidden.mT, self.weights["weight1"].mT)
+            share = self.weights["mixture"].softmax(dim=1)
+            gradient = share * (at_inputs.flatten(1) @ features.flatten(1).mT)
+            gradients["mixture"] = gradient - share * gradient.sum(dim=1, keepdim=True)
+        return gradients
+
+    def _update(
+        self, rate: float, gradients: list[Tensor], weights: list[Tensor], means: list[Tensor], squares: list[Tensor]
+    ) -> None:
+        """Adam by torch's fused kernel, which passes over the weights once."""
+        torch._fused_adam_(
             weights,
             gradients,
             means,
             squares,
             [],
-            steps,
-            fused=True,
-            amsgrad=False,
+            [self.step] * len(weights),
+            lr=rate,
             beta1=ADAM_BETAS[0],
             beta2=ADAM_BETAS[1],
-            lr=rate,
             weight_decay=0.0,
             eps=ADAM_EPS,
+            amsgrad=False,
             maximize=False,
         )
 
@@ -304,13 +409,13 @@ class _Stack:
                 float(self.loss[i]),
                 int(self.best_epoch[i]),
                 self.epoch,
-                {name: value[i].cpu() for name, value in self.best.items()},
+                {name: _turned(value[i].cpu()).contiguous() for name, value in self.best.items()},
             )
             for i in chosen.nonzero().flatten().tolist()
         ]
         kept = (~chosen).nonzero().flatten()
         self.probes = [self.probes[i] for i in kept.tolist()]
-        for store in (self.weights, self.means, self.squares, self.steps, self.best):
+        for store in (self.weights, self.means, self.squares, self.best):
             store.update({name: value[kept.to(value.device)] for name, value in store.items()})
         for name in ("rates", "score", "loss", "best_epoch", "stalled", "stalled_rate"):
             setattr(self, name, getattr(self, name)[kept])

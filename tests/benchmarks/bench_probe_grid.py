@@ -1,16 +1,18 @@
-"""A grid of 14 x 6 probes trained together, against the same probes trained one after another.
+"""A whole grid of probes trained together, against the same probes trained one after another.
 
-    python tests/benchmarks/bench_probe_grid.py [--dims 64 768] [--epochs 3]
+    python tests/benchmarks/bench_probe_grid.py [--nets mert-nano MERT-v1-95M] [--epochs 8] [--rounds 3]
 
-Three ways to train the 84 probes of 13 layers and "all", six learning rates, a fixed number of epochs on features of
-1,000 training and 250 validation recordings of one chunk:
+Three ways to train the probes of all layers and "all", six learning rates and three seeds, a fixed number of epochs on
+features of 1,000 training and 250 validation recordings of one chunk:
 
-together    `train_grid` on the feature store, as `mert-hf evaluate` does it
+together    `train_grid` on the feature table, as many layers at a time as `mert-hf evaluate` takes
 memory      one after another: nn.Sequential, Adam, DataLoader over tensors of one layer held in memory
 files       one after another as in MARBLE's code: DataLoader over one .npy file a recording with all layers
 
-A sample of probes stands for the two slow ways. Times are processor time on one thread, so that other work on the
-machine does not count; ratios are of the whole grid, all in this run.
+All three are timed in turn, round by round, in two ways: time on the clock with the threads that torch takes by itself,
+and processor time on one thread. Each figure is the least of the rounds, so that other work on the machine counts as
+little as it can. A sample of probes stands for all in the two slow ways. The epochs are few for a grid, whose probes
+run 21 or more: what a grid takes once (copies of weights) weighs more here than in use.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +30,26 @@ from torch.utils.data import DataLoader, Dataset
 
 from mert_hf.evaluation.chunks import ChunkData
 from mert_hf.evaluation.features import FeatureTable
-from mert_hf.evaluation.probes import ALL_LAYERS, LEARNING_RATES, Probe, ProbeSettings, grid, train_grid
+from mert_hf.evaluation.probes import (
+    ALL_LAYERS,
+    LEARNING_RATES,
+    Probe,
+    ProbeSettings,
+    grid,
+    num_weights,
+    train_grid,
+)
+from mert_hf.evaluation.runner import GROUP_WEIGHTS
 from mert_hf.evaluation.tasks.base import Recording, Task, TaskData
 
-LAYERS, CLASSES, HIDDEN = 13, 10, 512
+NETS = {"mert-nano": (5, 128), "MERT-v1-95M": (13, 768)}  # layers and values of a layer
+CLASSES, HIDDEN = 10, 512
 SIZES = {"train": 1000, "valid": 250}
-SAMPLE = 4  # probes that are timed for the slow ways
+SEEDS = (0, 1, 2)
+CLOCKS = {"clock": time.perf_counter, "processor": time.process_time}
 
 
-def make_task(dim: int) -> tuple[Task, TaskData, FeatureTable]:
+def make_task(layers: int, dim: int) -> tuple[Task, TaskData, FeatureTable]:
     """Random features of the size of a MERT model's."""
     rng = np.random.default_rng(0)
     recordings = tuple(
@@ -43,7 +57,7 @@ def make_task(dim: int) -> tuple[Task, TaskData, FeatureTable]:
         for split, size in SIZES.items()
         for index in range(size)
     )
-    rows = rng.standard_normal((len(recordings), LAYERS, dim), dtype=np.float32)
+    rows = rng.standard_normal((len(recordings), layers, dim), dtype=np.float32)
     spans = {recording.id: (index, 1) for index, recording in enumerate(recordings)}
     task = Task("bench", "bench", "classification", "accuracy", 30.0, lambda root: None)
     return task, TaskData(tuple(map(str, range(CLASSES))), recordings), FeatureTable(rows, spans)
@@ -84,9 +98,9 @@ class OnDisk(InMemory):
 class PlainProbe(nn.Module):
     """The probe as one would write it for one layer or for all."""
 
-    def __init__(self, dim: int, layer: int | str) -> None:
+    def __init__(self, layers: int, dim: int, layer: int | str) -> None:
         super().__init__()
-        self.mixture = nn.Parameter(torch.zeros(LAYERS)) if layer == ALL_LAYERS else None
+        self.mixture = nn.Parameter(torch.zeros(layers)) if layer == ALL_LAYERS else None
         self.net = nn.Sequential(nn.Linear(dim, HIDDEN), nn.ReLU(), nn.Dropout(0.2), nn.Linear(HIDDEN, CLASSES))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -95,9 +109,9 @@ class PlainProbe(nn.Module):
         return self.net(features)
 
 
-def train_plain(training: Dataset, validation: Dataset, probe: Probe, dim: int, epochs: int) -> None:
+def train_plain(training: Dataset, validation: Dataset, probe: Probe, shape: tuple[int, int], epochs: int) -> None:
     """One probe, one after another."""
-    net = PlainProbe(dim, probe.layer)
+    net = PlainProbe(*shape, probe.layer)
     optimizer = torch.optim.Adam(net.parameters(), lr=probe.learning_rate)
     for _ in range(epochs):
         net.train()
@@ -111,46 +125,60 @@ def train_plain(training: Dataset, validation: Dataset, probe: Probe, dim: int, 
         (outputs.argmax(1) == validation.labels).float().mean().item()
 
 
-def timed(work) -> float:
-    began = time.process_time()
-    work()
-    return time.process_time() - began
+def make_ways(shape: tuple[int, int], epochs: int, folder: Path) -> tuple[int, dict[str, tuple[int, Callable]]]:
+    """Number of probes of the grid; for each way, how many of them it trains and the function that does it."""
+    task, data, table = make_task(*shape)
+    layers = [*range(shape[0]), ALL_LAYERS]
+    count = len(layers) * len(LEARNING_RATES) * len(SEEDS)
+    # In the share that they have in the grid: every layer takes the same time, "all" more.
+    sample = [Probe(layer, 1e-3, 0) for layer in layers]
+
+    def together() -> None:
+        chunks = ChunkData(task, data, table)
+        size = max(1, GROUP_WEIGHTS // (num_weights(shape[1], HIDDEN, CLASSES) * len(LEARNING_RATES) * len(SEEDS)))
+        for start in range(0, len(layers), size):
+            part = grid(layers[start : start + size], LEARNING_RATES, SEEDS)
+            train_grid(chunks, part, ProbeSettings(max_epochs=epochs))
+
+    def one_by_one(dataset: type[InMemory], *place: Path) -> None:
+        for probe in sample:
+            splits = [dataset(data, table, split, probe.layer, *place) for split in SIZES]
+            train_plain(*splits, probe, shape, epochs)
+
+    return count, {
+        "together": (count, together),
+        "memory": (len(sample), lambda: one_by_one(InMemory)),
+        "files": (len(sample), lambda: one_by_one(OnDisk, folder)),
+    }
 
 
-def bench(dim: int, epochs: int, folder: Path) -> None:
-    task, data, table = make_task(dim)
-    probes = grid([*range(LAYERS), ALL_LAYERS], LEARNING_RATES, [0])
-    settings = ProbeSettings(max_epochs=epochs)
-    together = timed(lambda: train_grid(ChunkData(task, data, table), probes, settings))
-    sample = [probes[i] for i in np.linspace(0, len(probes) - 1, SAMPLE).astype(int)]
-
-    def memory(probe: Probe) -> None:
-        splits = [InMemory(data, table, split, probe.layer) for split in SIZES]
-        train_plain(*splits, probe, dim, epochs)
-
-    def files(probe: Probe) -> None:
-        splits = [OnDisk(data, table, split, probe.layer, folder) for split in SIZES]
-        train_plain(*splits, probe, dim, epochs)
-
-    memory(sample[0])
-    files(sample[0])  # writes the files
-    slow = {way.__name__: np.mean([timed(lambda p=p, w=way: w(p)) for p in sample]) for way in (memory, files)}
-    line = f"dim {dim:4d}  together {together:7.2f} s"
-    for name, seconds in slow.items():
-        line += f"   {name} {seconds * len(probes):8.2f} s ({seconds * len(probes) / together:5.1f} x)"
-    print(line, flush=True)
+def bench(net: str, epochs: int, rounds: int, threads: dict[str, int]) -> None:
+    """Prints the time of the whole grid in each way on each clock, and how often the first way's goes into it."""
+    with tempfile.TemporaryDirectory() as folder:
+        count, ways = make_ways(NETS[net], epochs, Path(folder))
+        times: dict[tuple[str, str], list[float]] = {(clock, way): [] for clock in CLOCKS for way in ways}
+        for _ in range(rounds):
+            for clock, way in times:
+                torch.set_num_threads(threads[clock])
+                trained, work = ways[way]
+                began = CLOCKS[clock]()
+                work()
+                times[clock, way].append((CLOCKS[clock]() - began) * count / trained)
+    for clock in CLOCKS:
+        best = {way: min(times[clock, way]) for way in ways}
+        line = "   ".join(f"{way} {best[way]:7.1f} s ({best[way] / best['together']:4.1f} x)" for way in ways)
+        print(f"{net:12s} {count} probes  {clock:9s} {threads[clock]} threads   {line}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dims", type=int, nargs="+", default=[64, 256, 768])
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--nets", nargs="+", choices=list(NETS), default=list(NETS))
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    print(f"84 probes, {arguments.epochs} epochs")
-    for dim in arguments.dims:
-        with tempfile.TemporaryDirectory() as folder:
-            bench(dim, arguments.epochs, Path(folder))
+    threads = {"clock": torch.get_num_threads(), "processor": 1}
+    for net in arguments.nets:
+        bench(net, arguments.epochs, arguments.rounds, threads)
 
 
 if __name__ == "__main__":
