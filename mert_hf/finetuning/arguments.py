@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import HfArgumentParser, TrainingArguments
 
-from ..pretraining.arguments import as_options, read_settings
+from ..pretraining.arguments import as_options, bf16_refusal_told, read_settings
 
 FREEZE_CHOICES = ("none", "feature_encoder", "backbone")
 
@@ -78,6 +78,10 @@ class FineTuningTrainingArguments(TrainingArguments):
     label_names: list[str] | None = field(
         default_factory=lambda: ["labels"], metadata={"help": "Keys of the batch that are labels."}
     )
+
+    def __post_init__(self) -> None:
+        with bf16_refusal_told(self):
+            super().__post_init__()
 
 
 @dataclass

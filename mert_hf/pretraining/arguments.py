@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional, Union
 
+import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.utils import is_torch_bf16_gpu_available
 
 # `Optional` and `Union` as objects below: HfArgumentParser reads the annotations at run time, on Python 3.10 too.
 Settings = Optional[Union[dict, str]]  # noqa: UP007, UP045
@@ -97,6 +100,27 @@ class MERTTrainingArguments(TrainingArguments):
     ddp_find_unused_parameters: Optional[bool] = field(  # noqa: UP045
         default=False, metadata={"help": "Layerdrop keeps all parameters in the graph."}
     )
+
+    def __post_init__(self):
+        with bf16_refusal_told(self):
+            super().__post_init__()
+
+
+@contextmanager
+def bf16_refusal_told(arguments: TrainingArguments) -> Iterator[None]:
+    """Says what to do where transformers refuses bf16 arguments for want of a GPU that computes in it."""
+    try:
+        yield
+    except ValueError as error:
+        asked = arguments.bf16 or arguments.bf16_full_eval
+        if not asked or arguments.use_cpu or is_torch_bf16_gpu_available():
+            raise
+        found = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+        other = "--bf16 false --fp16 true" if torch.cuda.is_available() else "--bf16 false (float32 on the CPU)"
+        raise ValueError(
+            f"bf16 is asked for, here or in the settings file, and needs a GPU that computes in bfloat16; torch finds "
+            f"{found}. Give {other}, or --use_cpu true for bfloat16 on the CPU, which is slow where the CPU has none."
+        ) from error
 
 
 def parse_settings(name: str, value: dict | str | None) -> dict[str, Any] | None:

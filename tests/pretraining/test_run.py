@@ -13,11 +13,14 @@ import soundfile
 import torch
 import yaml
 from tiny_pretraining import RATE, BandTeacher, LoudnessTeacher, losses_of, make_trainer, write_recordings
+from transformers import TrainingArguments
 from typer.testing import CliRunner
 
 from mert_hf.cli import app
+from mert_hf.finetuning.arguments import FineTuningTrainingArguments
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.modeling_mert import MERTForPreTraining
+from mert_hf.pretraining import arguments as arguments_module
 from mert_hf.pretraining import run
 from mert_hf.pretraining.arguments import parse_arguments
 from mert_hf.pretraining.labels import label_by_name
@@ -240,6 +243,52 @@ def test_every_configuration_parses(path):
     assert student.num_frames(data.crop_length) > 0 and training.max_steps > 0
     assert model.acoustic_teacher["type"] in run.ACOUSTIC_TEACHERS
     assert model.musical_teacher["type"] in run.MUSICAL_TEACHERS
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Whose GPU computes in bfloat16, or not, or that has none."""
+
+    def pretend(gpu: str | None, bf16: bool) -> None:
+        monkeypatch.setattr(arguments_module, "is_torch_bf16_gpu_available", lambda: bf16)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda: gpu)
+
+    def refuse(self):
+        raise ValueError("Your setup doesn't support bf16/gpu.")
+
+    monkeypatch.setattr(TrainingArguments, "__post_init__", refuse)
+    return pretend
+
+
+BF16 = ["--bf16", "true", "--report_to", "none"]
+
+
+@pytest.mark.parametrize("arguments", [[str(CONFIGS / "mert-small.yaml")], BF16, ["--bf16_full_eval", "true"]])
+def test_bf16_without_a_gpu_is_told_with_its_remedy(machine, arguments):
+    machine(None, False)
+    with pytest.raises(ValueError, match="bfloat16; torch finds no GPU. Give --bf16 false .* or --use_cpu true"):
+        parse_arguments(arguments)
+    with pytest.raises(ValueError, match="torch finds no GPU. Give --bf16 false"):
+        FineTuningTrainingArguments(bf16=True)
+
+
+def test_bf16_on_a_gpu_without_it_is_told_with_its_remedy(machine):
+    machine("Tesla T4", False)
+    with pytest.raises(ValueError, match="torch finds Tesla T4. Give --bf16 false --fp16 true, or"):
+        parse_arguments(BF16)
+
+
+@pytest.mark.parametrize("arguments", [["--bf16", "false"], [*BF16, "--use_cpu", "true"]])
+def test_other_refusals_stay_as_they_are(machine, arguments):
+    machine(None, False)
+    with pytest.raises(ValueError, match="^Your setup"):
+        parse_arguments(arguments)
+
+
+@pytest.mark.parametrize("remedy", ["--bf16 true --use_cpu true", "--bf16 false --use_cpu false"])
+def test_the_remedies_for_bf16_train(tiny_run, remedy):
+    assert run.main([*tiny_run, *remedy.split(), "--max_steps", "1"]).state.global_step == 1
 
 
 @pytest.fixture(scope="module")
