@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 from transformers import AutoModel, TrainerCallback
+from transformers.trainer_callback import ExportableState
 
 from mert_hf.cards import CardFacts, Measurement, training_facts
 from mert_hf.checkpoints import DEFAULT_CHECKPOINT, resolve_checkpoint
@@ -29,7 +30,7 @@ from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.pretraining.arguments import MERTTrainingArguments, PretrainingDataArguments, PretrainingModelArguments
 from mert_hf.pretraining.dataset import AudioCropDataset, open_recordings
 from mert_hf.pretraining.labels import label_files
-from mert_hf.pretraining.run import build_trainer
+from mert_hf.pretraining.run import build_trainer, last_complete_checkpoint
 from mert_hf.pretraining.trainer import MERTTrainer
 from mert_hf.quickstart_report import Neighbour, ObjectiveRow, QuickstartReport, write_report
 from mert_hf.score_probes import ProbeResult, ProbeTask, encoders_of_seed, probe_encoders
@@ -52,6 +53,7 @@ FEATURE_SETS = (
     FeatureSet("mfcc", 48, context=10.0),
 )
 LOG_EVERY = 10
+SAVE_EVERY = 500
 
 
 @dataclass(frozen=True)
@@ -95,32 +97,37 @@ class QuickstartSettings:
     progress: bool = True
 
 
-class TimedScheduleCallback(TrainerCallback):
+class TimedScheduleCallback(TrainerCallback, ExportableState):
     """Ends training after some minutes, with a learning rate that falls to zero over that time instead of over updates.
 
     How many updates a machine makes in the time is not known beforehand; a schedule over updates would end too high or
-    too early.
+    too early. Checkpoints hold the seconds that have passed, so that a run that was killed has the rest of its time.
     """
 
     def __init__(self, minutes: float, learning_rate: float, progress: bool = True):
-        self.seconds, self.learning_rate = 60 * minutes, learning_rate
+        self.minutes, self.learning_rate, self.progress = minutes, learning_rate, progress
+        self.elapsed = 0.0
         self.started = 0.0
-        self.bar = tqdm(desc="training", total=round(self.seconds), unit="s", disable=not progress)
+        self.bar = tqdm(disable=True)
+
+    def state(self) -> dict:
+        settings = {"minutes": self.minutes, "learning_rate": self.learning_rate, "progress": self.progress}
+        return {"args": settings, "attributes": {"elapsed": self.elapsed}}
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.started = time.monotonic()
-        self.bar.unpause()
+        self.started = time.monotonic() - self.elapsed
+        self.bar = tqdm(desc="training", total=round(60 * self.minutes), unit="s", disable=not self.progress)
 
     def on_pre_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
-        elapsed = min((time.monotonic() - self.started) / self.seconds, 1.0)
+        passed = min((time.monotonic() - self.started) / (60 * self.minutes), 1.0)
         warm_up = min((state.global_step + 1) / max(args.warmup_steps, 1), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate * warm_up * 0.5 * (1 + float(np.cos(np.pi * elapsed)))
+            group["lr"] = self.learning_rate * warm_up * 0.5 * (1 + float(np.cos(np.pi * passed)))
 
     def on_step_end(self, args, state, control, **kwargs):
-        elapsed = time.monotonic() - self.started
-        self.bar.update(min(round(elapsed), self.bar.total) - self.bar.n)
-        control.should_training_stop |= elapsed >= self.seconds
+        self.elapsed = time.monotonic() - self.started
+        self.bar.update(min(round(self.elapsed), round(60 * self.minutes)) - self.bar.n)
+        control.should_training_stop |= self.elapsed >= 60 * self.minutes
         return control
 
     def on_train_end(self, args, state, control, **kwargs):
@@ -142,7 +149,7 @@ def run_quickstart(settings: QuickstartSettings) -> Path:
     trainer = make_trainer(settings, config, folders["pretraining"], teachers, labels)
     constant = constant_predictions(trainer)
     before = trainer.evaluate()
-    trainer.train()
+    trainer.train(resume_from_checkpoint=last_complete_checkpoint(trainer.args.output_dir))
     objective = objective_rows(before, trainer.evaluate(), constant)
     checkpoint = save_checkpoint(trainer.model, trainer.processing_class, settings.output / "model")
     tasks = [ProbeTask("key", folders["probes"], "key"), ProbeTask("instrument", folders["probes"], "family")]
@@ -171,6 +178,8 @@ def prepare_teachers(settings: QuickstartSettings, config: MERTConfig, data: Pat
     if not settings.from_scratch:
         return Path(resolve_checkpoint(DEFAULT_CHECKPOINT)) / TEACHERS_OF_CHECKPOINT
     folder = settings.output / TEACHERS_OF_CHECKPOINT
+    if (folder / "musical").is_dir():  # saved last, by a run that was killed later
+        return folder
     rates = {"sampling_rate": config.sample_rate, "hop_length": config.hop_length}
     length = round(PRETRAINING_SECONDS * config.sample_rate)
     crops = AudioCropDataset(
@@ -250,7 +259,10 @@ def training_arguments(settings: QuickstartSettings) -> MERTTrainingArguments:
         bf16=settings.bf16,
         use_cpu=True,
         logging_steps=LOG_EVERY,
-        save_strategy="no",
+        save_steps=SAVE_EVERY,
+        save_total_limit=1,
+        ignore_data_skip=True,  # crops are random: a run that goes on need not read those of the time before
+        restore_callback_states_from_checkpoint=True,
         report_to="none",
         disable_tqdm=True,  # its bar counts updates, and time ends the training: see TimedScheduleCallback
         dataloader_num_workers=min(settings.workers - 1, 1),

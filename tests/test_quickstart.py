@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from mert_hf import quickstart, score_sets
 from mert_hf.checkpoints import DEFAULT_CHECKPOINT, resolve_checkpoint
 from mert_hf.modeling.configuration_mert import MERTConfig
+from mert_hf.pretraining.run import last_complete_checkpoint
 from mert_hf.quickstart import QuickstartSettings, TimedScheduleCallback, recipe_of, run_quickstart
 from mert_hf.quickstart_report import (
     Neighbour,
@@ -111,6 +113,29 @@ def test_learning_rate_falls_with_time(monkeypatch):
         callback.on_step_end(Arguments, State, Control)
     assert rates == pytest.approx([1e-3, 5e-4, 0.0], abs=1e-9)
     assert Control.should_training_stop
+
+
+def test_a_killed_run_has_the_rest_of_its_time(few_pieces, tmp_path, monkeypatch):
+    """The second run goes on from the last checkpoint and counts the seconds that it holds."""
+    monkeypatch.setattr(quickstart, "SAVE_EVERY", 2)
+    settings = miniature(tmp_path, minutes=60)
+    data = quickstart.render_scores(settings)["pretraining"]
+    config = MERTConfig.from_pretrained(resolve_checkpoint(DEFAULT_CHECKPOINT))
+    teachers = quickstart.prepare_teachers(settings, config, data)
+    labels = quickstart.label_recordings(settings, data, teachers)
+
+    def train(steps):
+        trainer = quickstart.make_trainer(replace(settings, steps=steps), config, data, teachers, labels)
+        trainer.train(resume_from_checkpoint=last_complete_checkpoint(trainer.args.output_dir))
+        return trainer
+
+    checkpoint = Path(last_complete_checkpoint(train(2).args.output_dir))
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    state["stateful_callbacks"]["TimedScheduleCallback"]["attributes"]["elapsed"] = 1000.0
+    (checkpoint / "trainer_state.json").write_text(json.dumps(state))
+    trainer = train(3)
+    timer = next(item for item in trainer.callback_handler.callbacks if isinstance(item, TimedScheduleCallback))
+    assert trainer.state.global_step == 3 and 1000 < timer.elapsed < 1600
 
 
 def test_best_of_a_task_is_bold():
