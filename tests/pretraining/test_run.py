@@ -270,7 +270,7 @@ def test_bf16_without_a_gpu_is_told_with_its_remedy(machine, arguments):
     with pytest.raises(ValueError, match="bfloat16; torch finds no GPU. Give --bf16 false .* or --use_cpu true"):
         parse_arguments(arguments)
     with pytest.raises(ValueError, match="torch finds no GPU. Give --bf16 false"):
-        FineTuningTrainingArguments(bf16=True)
+        FineTuningTrainingArguments(output_dir="out", bf16=True)
 
 
 def test_bf16_on_a_gpu_without_it_is_told_with_its_remedy(machine):
