@@ -43,6 +43,10 @@ class PretrainingModelArguments:
     label_cache: Optional[str] = field(  # noqa: UP045
         default=None, metadata={"help": "Directory of `mert-hf label`: codes of whole files instead of live ones."}
     )
+    label_root: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={"help": "Where the recordings lie now, if they have moved since: for their common folder of then."},
+    )
     labels_on_device: Optional[bool] = field(  # noqa: UP045
         default=None, metadata={"help": "Run teachers on the training device; by default where that is a GPU."}
     )

@@ -216,6 +216,12 @@ class AudioCropDataset(Dataset):
         self._epoch.fill_(epoch)
 
     @property
+    def used_recordings(self) -> list[str]:
+        """Names of the recordings that give crops."""
+        used = np.diff(self._last_crop, prepend=0) > 0
+        return [name for name, give in zip(self.recordings.names, used, strict=True) if give]
+
+    @property
     def bad_recordings(self) -> list[str]:
         """Names of the recordings found unreadable so far."""
         return [self.recordings.names[index] for index in self._bad.nonzero()[:, 0].tolist()]

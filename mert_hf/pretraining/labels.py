@@ -351,9 +351,8 @@ class LabelCache:
         self.codebook_sizes = tuple(index["codebook_sizes"])
         self.sampling_rate, self.hop_length = index["sampling_rate"], index["hop_length"]
         self._frames, self._failed = index["files"], index["failed"]
-        self._moved = None
-        if root is not None:
-            self._moved = (absolute(root), os.path.commonpath([os.path.dirname(file) for file in self._frames]))
+        self._root = None if root is None else absolute(root)
+        self._root_before = os.path.commonpath([os.path.dirname(file) for file in self._frames])
 
     @property
     def frame_rate(self) -> float:
@@ -382,10 +381,7 @@ class LabelCache:
         file = self._labelled_as(source)
         if file not in self._frames:
             reason = self._failed.get(file, f"it is none of the {len(self._frames)} that were labelled")
-            raise ValueError(
-                f"There are no codes of {source} in {self.directory}: {reason}. Label it with mert-hf label, or take "
-                "it out of the data; if the recordings have moved, give LabelCache their folder as root."
-            )
+            raise ValueError(f"There are no codes of {source} in {self.directory}: {reason}. {self._remedy}")
         codes = load_codes(self.directory, file)
         last = first_frame + num_frames
         if codes.shape != (self.num_codebooks, self._frames[file]) or not 0 <= first_frame <= last <= codes.shape[1]:
@@ -395,13 +391,32 @@ class LabelCache:
             )
         return codes[:, first_frame:last].astype(np.int64)
 
+    def check(self, sources: Sequence[str]) -> None:
+        """Looks for recordings that nobody tried to label, so that training does not find them in its middle.
+
+        Raises:
+            ValueError: there are some.
+        """
+        known = self._frames.keys() | self._failed.keys()
+        if missing := [source for source in sources if self._labelled_as(source) not in known]:
+            raise ValueError(
+                f"{len(missing)} of {len(sources)} recordings have no codes in {self.directory}, such as {missing[0]}. "
+                f"{self._remedy}"
+            )
+
+    @property
+    def _remedy(self) -> str:
+        return (
+            "Label what is missing with mert-hf label, or take it out of the data; if the recordings have moved, give "
+            f"LabelCache their folder as root (--label_root in pre-training), which was {self._root_before}."
+        )
+
     def _labelled_as(self, source: str) -> str:
         """The path under which a recording was labelled."""
         file = absolute(source)
-        if self._moved is None:
+        if self._root is None:
             return file
-        root, before = self._moved
-        return os.path.normpath(os.path.join(before, os.path.relpath(file, root)))
+        return os.path.normpath(os.path.join(self._root_before, os.path.relpath(file, self._root)))
 
 
 def code_statistics(directory: str | os.PathLike) -> CodeCounts:

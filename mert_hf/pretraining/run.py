@@ -107,7 +107,7 @@ def build_trainer(
         training_arguments.dataloader_pin_memory = False  # there is no device to pin for
     acoustic = open_teacher(model_arguments.acoustic_teacher, ACOUSTIC_TEACHERS, "acoustic_teacher")
     musical = open_teacher(model_arguments.musical_teacher, MUSICAL_TEACHERS, "musical_teacher")
-    cache = load_label_cache(model_arguments.label_cache, acoustic)
+    cache = load_label_cache(model_arguments.label_cache, acoustic, model_arguments.label_root)
     model = build_model(model_arguments, acoustic if cache is None else cache, musical)
     feature_extractor = MERTFeatureExtractor(
         sampling_rate=model.config.sample_rate, do_normalize=model_arguments.do_normalize
@@ -116,6 +116,10 @@ def build_trainer(
         model.config, feature_extractor, model_arguments, data_arguments, training_arguments, (acoustic, cache, musical)
     )
     train, evaluation = build_datasets(model.config, data_arguments, training_arguments.seed)
+    if cache is not None:
+        cache.check(
+            [name for dataset in (train, evaluation) if dataset is not None for name in dataset.used_recordings]
+        )
     return MERTTrainer(
         model=model,
         args=training_arguments,
@@ -143,13 +147,13 @@ def open_teacher(settings: Mapping[str, Any] | None, kinds: Sequence[str], name:
     return teachers.TEACHERS[kind].from_pretrained(path, **settings)
 
 
-def load_label_cache(directory: str | None, teacher: Any) -> Any:
-    """Cached labels, checked against the teacher where one is given too."""
+def load_label_cache(directory: str | None, teacher: Any, root: str | None) -> Any:
+    """Cached labels, checked against the teacher where one is given too; `root` is where their recordings lie now."""
     if directory is None:
         return None
     from mert_hf.pretraining.labels import LabelCache
 
-    return LabelCache(directory, teacher=teacher)
+    return LabelCache(directory, teacher=teacher, root=root)
 
 
 def build_model(model_arguments: PretrainingModelArguments, acoustic: Any, musical: Any) -> MERTForPreTraining:

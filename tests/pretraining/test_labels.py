@@ -131,8 +131,19 @@ def test_recordings_that_moved(tmp_path):
     moved = tmp_path / "new" / "b" / "clip_00.wav"
     cache = LabelCache(tmp_path / "labels", root=tmp_path / "new")
     assert cache(str(moved), 0, 101).shape == (2, 101)
-    with pytest.raises(ValueError, match="no codes of .*give LabelCache their folder as root"):
+    cache.check([str(moved)])
+    place = rf"give LabelCache their folder as root \(--label_root in pre-training\), which was {tmp_path / 'old'}"
+    with pytest.raises(ValueError, match=f"no codes of .*{place}"):
         LabelCache(tmp_path / "labels")(str(moved), 0, 1)
+    with pytest.raises(ValueError, match=f"1 of 2 recordings have no codes in .*labels, such as {moved}.*{place}"):
+        LabelCache(tmp_path / "labels").check([files[0], str(moved)])
+
+
+def test_recordings_that_failed_are_not_missing(recordings, tmp_path):
+    (tmp_path / "bad.wav").write_text("no music")
+    files = [*files_of(recordings), str(tmp_path / "bad.wav")]
+    label(files, CountingTeacher(), tmp_path / "labels")
+    LabelCache(tmp_path / "labels").check(files)  # whether they are borne is the data set's question
 
 
 def test_a_second_run_keeps_what_is_there(recordings, tmp_path):

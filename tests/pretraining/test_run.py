@@ -351,6 +351,21 @@ def test_labels_made_ahead_take_the_teachers_place(nano_run, tmp_path):
         run.main([*nano_run, *extra, "--acoustic_teacher", settings])
 
 
+def test_labels_of_recordings_that_moved(nano_run, tmp_path):
+    """As where labels are made on one machine and used on another, which finds the recordings elsewhere."""
+    options = parse_arguments(nano_run)
+    kmeans, music = options[0].acoustic_teacher["path"], Path(options[1].train_data[0])
+    shutil.copytree(music, tmp_path / "there")
+    label_by_name([str(tmp_path / "there")], kmeans, str(tmp_path / "labels"), device="cpu", show_progress_bar=False)
+    shutil.move(tmp_path / "there", tmp_path / "here")
+    extra = ["--train_data", str(tmp_path / "here"), "--label_cache", str(tmp_path / "labels"), "--max_steps", "1"]
+    arguments = [*nano_run, *extra, "--output_dir", str(tmp_path / "out"), "--disable_tqdm", "True"]
+    with pytest.raises(ValueError, match=f"3 of 3 recordings .*--label_root .*which was {tmp_path / 'there'}"):
+        run.main(arguments)
+    trainer = run.main([*arguments, "--label_root", str(tmp_path / "here")])
+    assert trainer.state.global_step == 1
+
+
 @pytest.mark.slow
 def test_the_example_runs_under_accelerate_launch(nano_run, tmp_path):
     launch = [
