@@ -222,7 +222,7 @@ def make_trainer(
         eval_split="valid",
         crop_length=crop,
         min_duration=min(settings.crop_seconds, 3.0),
-        mask_probability=0.6,
+        mask_probability=0.4,
         mask_length=4,
     )
     trainer = build_trainer(model, recordings, training_arguments(settings))
