@@ -317,7 +317,9 @@ def test_the_nano_recipe_builds_the_shipped_student():
     sizes = {name: getattr(shipped, name) for name in ("num_codebooks", "codebook_size", "cqt_bins")}
     fields = parse_arguments([str(CONFIGS / "mert-nano.yaml"), "--report_to", "none"])[0].model_config
     built, expected = MERTConfig(**fields, **sizes).to_dict(), shipped.to_dict()
-    names = [name for name in MERTConfig().to_dict() if name not in ("architectures", "dtype", "transformers_version")]
+    # The shipped net's musical teacher is standardised, the recipe's gives about twice the variance.
+    assert built.pop("cqt_loss_weight") == expected.pop("cqt_loss_weight") / 2
+    names = [name for name in built if name not in ("architectures", "dtype", "transformers_version")]
     assert {name: built.get(name) for name in names} == {name: expected.get(name) for name in names}
 
 
