@@ -1,10 +1,10 @@
 """The MARBLE probe, Linear(512) - ReLU - dropout 0.2 - Linear, and a whole grid of them trained in one computation.
 
 A grid is layers x learning rates x seeds. Its probes are stacked and trained side by side: features are read, drawn and
-converted once for all of them, products of small matrices become batched ones, and one validation pass serves the grid.
-Every probe still follows the path it takes alone. What is random (first weights, order of chunks, dropout) comes from a
-generator of the probe's seed that draws the same numbers whatever else is in the grid; learning rate, plateau and early
-stopping are the probe's own.
+converted once for all of them, what the probes of a layer compute from its features is one product, every core takes a
+stack of its own, and one validation pass serves the grid. Every probe still follows the path it takes alone. What is
+random (first weights, order of chunks, dropout) comes from a generator of the probe's seed that draws the same numbers
+whatever else is in the grid; learning rate, plateau and early stopping are the probe's own.
 
 Protocol: MARBLE v1 (arXiv 2306.10548; benchmark/models/probers.py and the tasks' base configs): Adam without weight
 decay, batch 64, learning rate halved after 5 epochs without progress, stop after 20.
@@ -27,14 +27,15 @@ ALL_LAYERS = "all"
 LEARNING_RATES = (5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2)
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPS = 1e-8
-# Probes are stacked up to this many weights and hidden or output values of a batch. On a CPU a stack that outgrows the
-# cache is slower than its probes one by one; on a GPU a gigabyte for each kind of value is the bound.
-CPU_STACK = {"weights": 2**20, "values": 2**22}
+# Probes are stacked up to this many weights and hidden or output values of a batch: on a CPU about what its last cache
+# holds, on a GPU a gigabyte for each kind of value.
+CPU_STACK = {"weights": 2**22, "values": 2**22}
 GPU_STACK = {"weights": 2**28, "values": 2**28}
-BLOCK_VALUES = (
-    2**24
-)  # features (64 MB) that one stack after another is trained on, so that its weights stay in the cache
-# oneDNN uses AVX-512 on every processor that has it, MKL, which torch takes for plain products, on Intel's only.
+# Features (32 MB) that one stack after another is trained on, so that its weights stay in the cache for some batches.
+BLOCK_VALUES = 2**23
+# torch takes plain products from MKL, which uses AVX-512 on Intel's processors only. oneDNN uses it wherever there is
+# some: twice as fast on AMD's. Its products gain more than they take to prepare from this many multiplications.
+ONEDNN_PRODUCT = 2**20
 ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
@@ -234,9 +235,8 @@ def _parts(probes: list[Probe], data: GridData, hidden_size: int, device: torch.
     )
     groups: dict[object, list[Probe]] = {}
     for probe in probes:
-        mixed = probe.layer == ALL_LAYERS
-        key = (probe if mixed else probe.layer) if device.type == "cpu" else mixed
-        groups.setdefault(key, []).append(probe)
+        kind = probe.layer if device.type == "cpu" else probe.layer == ALL_LAYERS
+        groups.setdefault(kind, []).append(probe)
     return (group[i : i + size] for group in groups.values() for i in range(0, len(group), size))
 
 
@@ -267,14 +267,12 @@ def _turned(weight: Tensor) -> Tensor:
 
 def _products(left: Tensor, right: Tensor) -> Tensor:
     """The products (probes, m, p) of left (probes, m, n) with right (probes or 1, p, n) transposed."""
-    if len(right) > 1:
-        return torch.bmm(left, right.mT)
-    rows = left.flatten(0, 1)
-    if ONEDNN_LINEAR is None or rows.device.type != "cpu":
-        product = rows @ right[0].mT
-    else:
-        product = ONEDNN_LINEAR(rows, right[0], None, "none", [], "")
-    return product.unflatten(0, (len(left), -1))
+    small = left[0].numel() * right.shape[1] < ONEDNN_PRODUCT
+    if small or left.device.type != "cpu" or ONEDNN_LINEAR is None:
+        return torch.matmul(left, right.mT)
+    if len(right) == 1:
+        return ONEDNN_LINEAR(left.flatten(0, 1), right[0], None, "none", [], "").unflatten(0, (len(left), -1))
+    return torch.stack([ONEDNN_LINEAR(*pair, None, "none", [], "") for pair in zip(left, right, strict=True)])
 
 
 def _loss_gradient(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: Tensor) -> Tensor:

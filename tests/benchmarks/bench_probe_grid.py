@@ -9,10 +9,11 @@ together    `train_grid` on the feature table, as many layers at a time as `mert
 memory      one after another: nn.Sequential, Adam, DataLoader over tensors of one layer held in memory
 files       one after another as in MARBLE's code: DataLoader over one .npy file a recording with all layers
 
-All three are timed in turn, round by round, in two ways: time on the clock with the threads that torch takes by itself,
-and processor time on one thread. Each figure is the least of the rounds, so that other work on the machine counts as
-little as it can. A sample of probes stands for all in the two slow ways. The epochs are few for a grid, whose probes
-run 21 or more: what a grid takes once (copies of weights) weighs more here than in use.
+All three are timed in turn, round by round, in two ways: time on the clock with all threads that torch takes by itself
+(the slow ways also with one thread, where they may be faster), and processor time on one thread. Each figure is the
+least of all rounds, so that other work on the machine counts as little as it can. A sample of probes stands for all in
+the two slow ways. The epochs are few for a grid, whose probes run 21 or more: what a grid takes once (copies of
+weights) weighs more here than in use.
 """
 
 from __future__ import annotations
@@ -159,11 +160,12 @@ def bench(net: str, epochs: int, rounds: int, threads: dict[str, int]) -> None:
         times: dict[tuple[str, str], list[float]] = {(clock, way): [] for clock in CLOCKS for way in ways}
         for _ in range(rounds):
             for clock, way in times:
-                torch.set_num_threads(threads[clock])
                 trained, work = ways[way]
-                began = CLOCKS[clock]()
-                work()
-                times[clock, way].append((CLOCKS[clock]() - began) * count / trained)
+                for number in {threads[clock], threads[clock] if way == "together" else 1}:
+                    torch.set_num_threads(number)
+                    began = CLOCKS[clock]()
+                    work()
+                    times[clock, way].append((CLOCKS[clock]() - began) * count / trained)
     for clock in CLOCKS:
         best = {way: min(times[clock, way]) for way in ways}
         line = "   ".join(f"{way} {best[way]:7.1f} s ({best[way] / best['together']:4.1f} x)" for way in ways)

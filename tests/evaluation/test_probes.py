@@ -134,6 +134,69 @@ def test_stacks_of_any_size_give_the_same(together, monkeypatch, limit):
         torch.testing.assert_close(mine.outputs(features), other.outputs(features), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("BLOCK_VALUES", 1), ("ONEDNN_PRODUCT", 1), ("ONEDNN_PRODUCT", 10**12), ("ONEDNN_LINEAR", None)]
+)
+def test_blocks_and_kernels_do_not_matter(together, monkeypatch, name, value):
+    monkeypatch.setattr(probes, name, value)
+    features = ToyData().features
+    for mine, other in zip(train_grid(ToyData(), GRID, SETTINGS), together, strict=True):
+        assert (mine.epochs, mine.best_epoch) == (other.epochs, other.best_epoch)
+        torch.testing.assert_close(mine.outputs(features), other.outputs(features), rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def set_threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_the_number_of_threads_changes_no_bit_and_is_left_alone(set_threads):
+    results = []
+    for count in (1, 2, 5):
+        set_threads(count)
+        results.append(train_grid(ToyData(), GRID, SETTINGS))
+        assert torch.get_num_threads() == count
+    for one, *others in zip(*results, strict=True):
+        for other in others:
+            assert (other.score, other.loss, other.epochs) == (one.score, one.loss, one.epochs)
+            assert all(torch.equal(other.weights[name], value) for name, value in one.weights.items())
+
+
+def test_an_error_of_the_data_comes_through_and_threads_are_set_back(set_threads):
+    class Broken(ToyData):
+        def loss(self, outputs, targets):
+            raise ValueError("no loss today")
+
+    set_threads(2)
+    with pytest.raises(ValueError, match="no loss today"):
+        train_grid(Broken(), GRID, SETTINGS)
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("layer", [1, ALL_LAYERS])
+def test_gradients_equal_autograd(layer, count):
+    data, generator = ToyData(), torch.Generator().manual_seed(3)
+    first = probes._first_weights(data, 16, generator)
+    stack = probes._Stack([Probe(layer, 1e-3, 0)] * count, first, torch.device("cpu"))
+    weights = {name: v.add_(torch.randn(v.shape, generator=generator) / 10) for name, v in stack.weights.items()}
+    features, targets = next(data.batches(generator))
+    mask = torch.empty(16, len(targets)).bernoulli_(0.8, generator=generator) / 0.8
+    gradients = torch.no_grad()(stack._gradients)(features, targets, mask, data.loss)
+    for weight in weights.values():
+        weight.requires_grad_(True)
+    if layer == ALL_LAYERS:
+        inputs = torch.einsum("pl,lrd->prd", weights["mixture"].softmax(1), features)
+    else:
+        inputs = features[[layer] * count]
+    hidden = (weights["weight1"] @ inputs.mT + weights["bias1"]).relu() * mask
+    loss = data.loss((weights["weight2"] @ hidden + weights["bias2"]).mT, targets).sum()
+    for name, expected in zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True):
+        torch.testing.assert_close(gradients[name], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_the_telling_layer_wins_and_gets_the_weight(together):
     best = max(together, key=lambda trained: trained.score)
     assert best.probe.layer in (1, ALL_LAYERS) and best.score > 0.6
