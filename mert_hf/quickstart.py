@@ -27,6 +27,7 @@ from mert_hf.checkpoints import DEFAULT_CHECKPOINT, resolve_checkpoint
 from mert_hf.embedding import MERTEmbedder
 from mert_hf.hub import save_checkpoint
 from mert_hf.modeling.configuration_mert import MERTConfig
+from mert_hf.outputs import check_output_folder
 from mert_hf.pretraining.arguments import MERTTrainingArguments, PretrainingDataArguments, PretrainingModelArguments
 from mert_hf.pretraining.dataset import AudioCropDataset, open_recordings
 from mert_hf.pretraining.labels import label_files
@@ -141,6 +142,7 @@ def run_quickstart(settings: QuickstartSettings) -> Path:
         ImportError: the extra `quickstart` is not installed.
         ValueError: settings that leave nothing to train on or to probe.
     """
+    check_output_folder(settings.output)
     torch.set_flush_denormal(True)
     folders = render_scores(settings)
     config = MERTConfig.from_pretrained(resolve_checkpoint(DEFAULT_CHECKPOINT))

@@ -171,6 +171,12 @@ def test_too_few_scores_are_refused(tmp_path):
         run_quickstart(miniature(tmp_path, num_scores=2))
 
 
+def test_an_output_that_is_a_file_is_told_first(tmp_path):
+    (tmp_path / "page").write_text("mine")
+    with pytest.raises(ValueError, match="page"):
+        run_quickstart(miniature(tmp_path / "page"))
+
+
 def test_command_has_its_options():
     from mert_hf.cli import app
 
