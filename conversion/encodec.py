@@ -71,15 +71,7 @@ def convert_encodec_checkpoint(
             _embeddings_and_codes,
             folder,
         )
-    return ConversionReport(
-        source=str(checkpoint_path),
-        output=str(output_dir),
-        mapped=len(tensors),
-        largest_difference=result.largest_difference,
-        output_scale=result.output_scale,
-        num_parameters=result.num_parameters,
-        seconds=time.perf_counter() - started,
-    )
+    return ConversionReport.of(checkpoint_path, output_dir, started, len(tensors), result)
 
 
 def transformers_name(name: str, expected: Mapping[str, torch.Tensor]) -> str:

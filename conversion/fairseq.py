@@ -64,17 +64,7 @@ def convert_fairseq_checkpoint(
             folder,
         )
         dropped |= _dropped_state(content)
-    return ConversionReport(
-        source=str(checkpoint_path),
-        output=str(output_dir),
-        mapped=len(entries),
-        dropped=dropped,
-        added=added,
-        largest_difference=result.largest_difference,
-        output_scale=result.output_scale,
-        num_parameters=result.num_parameters,
-        seconds=time.perf_counter() - started,
-    )
+    return ConversionReport.of(checkpoint_path, output_dir, started, len(entries), result, dropped=dropped, added=added)
 
 
 def _model_tensors(state: Mapping) -> dict[str, LazyTensor]:

@@ -62,13 +62,7 @@ def export_fairseq_checkpoint(model_dir: str | os.PathLike, path: str | os.PathL
         with open_checkpoint(staging) as written:
             reloaded = written["model"]
             require_equal((name, tensor, reloaded[name].load()) for name, tensor in tensors.items())
-    return ConversionReport(
-        source=str(model_dir),
-        output=str(path),
-        mapped=len(entries),
-        num_parameters=model.num_parameters(),
-        seconds=time.perf_counter() - started,
-    )
+    return ConversionReport.of(model_dir, path, started, len(entries), num_parameters=model.num_parameters())
 
 
 def _load(model_dir: Path) -> tuple[PreTrainedModel, MERTFeatureExtractor]:

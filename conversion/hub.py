@@ -89,17 +89,7 @@ def convert_hub_checkpoint(
             run_backbone,
             folder,
         )
-    return ConversionReport(
-        source=str(name_or_path),
-        output=str(output_dir),
-        mapped=len(named),
-        dropped=dropped,
-        added=added,
-        largest_difference=result.largest_difference,
-        output_scale=result.output_scale,
-        num_parameters=result.num_parameters,
-        seconds=time.perf_counter() - started,
-    )
+    return ConversionReport.of(name_or_path, output_dir, started, len(named), result, dropped=dropped, added=added)
 
 
 @contextmanager

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
@@ -45,6 +47,20 @@ class ConversionReport:
     output_scale: float | None = None
     num_parameters: int = 0
     seconds: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        source: str | os.PathLike,
+        output: str | os.PathLike,
+        started: float,
+        mapped: int,
+        result: CheckResult | None = None,
+        **others: Any,
+    ) -> ConversionReport:
+        """The report of a conversion that began at `started` by `time.perf_counter`, with the outcome of its check."""
+        checked = {} if result is None else asdict(result)
+        return cls(str(source), str(output), mapped, seconds=time.perf_counter() - started, **checked, **others)
 
     def __str__(self) -> str:
         """The report as a table for a terminal."""

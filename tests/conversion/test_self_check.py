@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import mert_hf
 from mert_hf.conversion import CheckpointError
-from mert_hf.conversion.self_check import ConversionReport, fixed_signal, require_equal, run_backbone, save_and_check
+from mert_hf.conversion.self_check import (
+    CheckResult,
+    ConversionReport,
+    fixed_signal,
+    require_equal,
+    run_backbone,
+    save_and_check,
+)
 from mert_hf.conversion.staging import staged_directory, staged_file
 
 from .test_hub import SIZES
@@ -101,3 +112,11 @@ def test_staged_output_appears_whole_or_not_at_all(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError, match="not an empty folder"), staged_directory(tmp_path / "file"):
         pass
+
+
+def test_a_report_takes_over_what_was_checked():
+    started = time.perf_counter() - 2
+    checked = ConversionReport.of(Path("a"), "b", started, 3, CheckResult(0.5, 1.5, 7), added={"x": "new"})
+    assert checked.seconds >= 2
+    assert replace(checked, seconds=0.0) == ConversionReport("a", "b", 3, {}, {"x": "new"}, 0.5, 1.5, 7)
+    assert ConversionReport.of("a", Path("b"), started, 3, num_parameters=7).output_scale is None
