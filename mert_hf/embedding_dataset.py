@@ -20,6 +20,7 @@ import torch
 from .audio import AudioReadError, Window, audio_info, find_audio_files
 from .audio.read_ahead import END, read_ahead
 from .audio.windows import check_window
+from .conversion.staging import staged_file
 from .embedding import MERTEmbedder, SpeedBar, check_pooling
 from .embedding_shards import (
     STORE_DTYPES,
@@ -411,12 +412,10 @@ def _write_errors(folder: Path, failed: Sequence[FailedFile]) -> None:
     if not failed:
         path.unlink(missing_ok=True)
         return
-    partial_file = folder / f".{ERRORS_FILE}.partial"
-    with open(partial_file, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    with staged_file(path) as part, open(part, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "error"])
         writer.writerows([entry.path, entry.error] for entry in failed)
-    os.replace(partial_file, path)
 
 
 def _card(settings: dict) -> str:
@@ -432,9 +431,8 @@ def _card(settings: dict) -> str:
 
 
 def _replace_text(path: Path, text: str) -> None:
-    partial_file = path.with_name(f".{path.name}.partial")
-    partial_file.write_text(text, encoding="utf-8")
-    os.replace(partial_file, path)
+    with staged_file(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def parse_layers(text: str) -> str | list[int]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,6 +19,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
+from ..conversion.staging import staged_file
 from ..outputs import check_output_file, check_output_folder
 from .encoders import Encoder, open_encoder
 from .features import FeatureTable, extract, store_settings
@@ -131,10 +131,8 @@ def default_cache_dir() -> Path:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON so that the file is the old or the new one, whole, whenever the process ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    os.replace(part, path)
+    with staged_file(path) as part:
+        part.write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 
 class _Run:
@@ -247,10 +245,8 @@ class _Run:
         }
         if layer == ALL_LAYERS:
             record["layer_weights"] = [probe.weights["mixture"].softmax(0).tolist() for probe in winners]
-        self.probe_dir.mkdir(parents=True, exist_ok=True)
-        part = self.probe_dir / f".{layer}.safetensors"
-        safetensors.torch.save_file({name: value.contiguous() for name, value in weights.items()}, part)
-        os.replace(part, self._weights(layer))
+        with staged_file(self._weights(layer)) as part:
+            safetensors.torch.save_file({name: value.contiguous() for name, value in weights.items()}, part)
         write_json(self._record(layer), record)
 
     def _record(self, layer: int | str) -> Path:

@@ -6,12 +6,14 @@ Signals in pre-training are tested in tests/pretraining/test_callbacks.py and te
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,6 +22,7 @@ import torch
 from sounds import sweep, write
 from typer.testing import CliRunner
 
+from mert_hf import KMeansTeacher
 from mert_hf.cli import app
 from mert_hf.conversion.staging import staged_directory, staged_file
 from mert_hf.embedding_dataset import embed_dataset
@@ -144,20 +147,70 @@ def test_a_staged_file_on_a_full_disk_leaves_the_old_one(tmp_path):
 # Signals
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_embedding_cleanly(clips, tiny_checkpoint, tmp_path, number):
-    command = [sys.executable, "-m", "mert_hf.cli", "embed", str(clips), "--output", str(tmp_path / "out")]
-    command += ["--model", str(tiny_checkpoint), "--device", "cpu", "--batch-size", "1", "--window", "0.1"]
+def end_by_signal(command: list[str], number: signal.Signals, folder: Path, works: Callable[[], object]) -> None:
+    """Runs a command that writes to `folder` until it works, ends it, and looks at how it ends."""
+    command = [sys.executable, "-m", "mert_hf.cli", *command]
     process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not list((tmp_path / "out").glob("train-*.parquet")):
+    while not works():
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
     process.send_signal(number)
     _, errors = process.communicate()
     assert process.returncode in ((128 + number,) if number == signal.SIGTERM else (1, 130))
     assert "Traceback" not in errors
-    assert not list((tmp_path / "out").glob(".train-*"))
+    assert [path.name for path in folder.rglob(".*") if path.name != ".lock"] == []  # nothing half written
+
+
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+
+
+@pytest.mark.slow
+@SIGNALS
+def test_a_signal_ends_labelling_cleanly(clips, tmp_path, number):
+    teacher, music = tmp_path / "teacher", tmp_path / "music"
+    music.mkdir()
+    for index in range(200):
+        os.link(clips / "11.wav", music / f"{index:03d}.wav")
+    sets = [{"name": "log_mel", "num_clusters": 8}]
+    KMeansTeacher.fit([sweep(3.0, 16000, channels=1)[:, 0]], sets, 16000, show_progress_bar=False).save_pretrained(
+        teacher
+    )
+    command = ["label", str(music), "--teacher", str(teacher), "--output", str(tmp_path / "out"), "--device", "cpu"]
+    end_by_signal(command, number, tmp_path / "out", lambda: [*tmp_path.glob("out/codes/*/*.npy")])
+    assert json.loads((tmp_path / "out" / "labels.json").read_text())["complete"] is False
+    done = len(list((tmp_path / "out").rglob("*.npy")))
+    assert 0 < done < 200
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert f"{200 - done} recordings labelled, {done} were there already, 0 failed" in result.stdout
+
+
+@pytest.mark.slow
+@SIGNALS
+@pytest.mark.parametrize("recordings", [1, 12], ids=["features", "probes"])
+def test_a_signal_ends_evaluation_cleanly(clips, tiny_checkpoint, tmp_path, number, recordings):
+    command = ["evaluate", "audiofolder", "--data-dir", str(clips), "--target", "kind", "--model", str(tiny_checkpoint)]
+    command += ["--output", str(tmp_path / "results.json"), "--cache-dir", str(tmp_path / "cache"), "--device", "cpu"]
+    command += ["--window", "1", "--batch-size", "1", "--learning-rates", "1e-5,1e-4"]
+
+    def index() -> str:
+        return "".join(path.read_text() for path in (tmp_path / "cache").glob("*/index.jsonl"))
+
+    end_by_signal(command, number, tmp_path / "cache", lambda: index().count("\n") >= recordings)
+    assert not (tmp_path / "results.json").exists()
+    done = index()
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert index().startswith(done) and index().count("\n") == 12
+    assert json.loads((tmp_path / "results.json").read_text())["kind"] == "classification"
+
+
+@pytest.mark.slow
+@SIGNALS
+def test_a_signal_ends_embedding_cleanly(clips, tiny_checkpoint, tmp_path, number):
+    command = ["embed", str(clips), "--output", str(tmp_path / "out"), "--model", str(tiny_checkpoint)]
+    command += ["--device", "cpu", "--batch-size", "1", "--window", "0.1"]
+    end_by_signal(command, number, tmp_path / "out", lambda: [*tmp_path.glob("out/train-*.parquet")])
     options = {**OPTIONS, "window": 0.1, "batch_size": 1}
     embed_dataset([clips], tmp_path / "out", tiny_checkpoint, **options)
     embed_dataset([clips], tmp_path / "straight", tiny_checkpoint, **options)

@@ -1,4 +1,4 @@
-"""Labelling, embedding and evaluation, killed ten times at random moments: the result is that of an undisturbed run.
+"""Labelling, embedding and evaluation, ended ten times at random moments: the result is that of an undisturbed run.
 
 Pre-training is killed so in tests/pretraining/test_trainer.py.
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import shutil
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,14 +22,14 @@ import pytest
 import torch
 from sounds import sweep, write
 
-from mert_hf import KMeansTeacher
+from mert_hf import KMeansTeacher, cli
 from mert_hf.audio import read_audio
 from mert_hf.embedding_dataset import embed_dataset
 from mert_hf.evaluation import EvaluationSettings, evaluate
 from mert_hf.evaluation.probes import ProbeSettings
 from mert_hf.pretraining.labels import label_files
 
-KILLS = 10
+TIMES = 10
 RATE = 16000
 
 
@@ -107,20 +109,40 @@ JOBS = {"labelling": (label_job, labels_of), "embedding": (embed_job, embeddings
 JOBS["evaluation"] = (evaluate_job, results_of)
 
 
-def run_until_killed(work: Callable[[Path], None], folder: Path, seconds: float) -> int:
-    """Exit status of the work in a process of its own, killed after so many seconds as nothing can catch."""
+def as_command(work: Callable[[Path], None], folder: Path, started: Any) -> None:
+    """Runs the work with what the command line does about signals."""
+    signal.signal(signal.SIGTERM, cli._end)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    started.set()
+    work(folder)
+
+
+def run_until(work: Callable[[Path], None], folder: Path, seconds: float, number: signal.Signals) -> int:
+    """Exit status of the work in a process of its own, which gets a signal after so many seconds."""
     context = torch.multiprocessing.get_context("fork")
-    process = context.Process(target=work, args=(folder,))
+    started = context.Event()
+    process = context.Process(target=as_command, args=(work, folder, started))
     process.start()
+    started.wait()
     process.join(seconds)
-    process.kill()
+    if process.is_alive():
+        os.kill(process.pid, number)
     process.join()
     return process.exitcode
 
 
+def half_written(folder: Path) -> list[str]:
+    """Files that wait for their name."""
+    return [path.name for path in folder.rglob(".*") if path.name != ".lock"]
+
+
+ENDS = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 128 + signal.SIGTERM, signal.SIGINT: 1}
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("number", ENDS)
 @pytest.mark.parametrize("job", JOBS)
-def test_ten_kills_at_random_moments_change_nothing(job, clips, tiny_checkpoint, teacher, tmp_path):
+def test_ten_ends_at_random_moments_change_nothing(job, number, clips, tiny_checkpoint, teacher, tmp_path):
     make, content_of = JOBS[job]
     work = make(clips, tiny_checkpoint, teacher)
     work(tmp_path / "warm")  # what is loaded once is loaded now, and not in the time that is measured
@@ -128,12 +150,13 @@ def test_ten_kills_at_random_moments_change_nothing(job, clips, tiny_checkpoint,
     work(tmp_path / "straight")
     whole_run = time.monotonic() - started
     straight = content_of(tmp_path / "straight")
-    draws, kills, folder = random.Random(0), 0, tmp_path / "killed"
-    while kills < KILLS:
-        status = run_until_killed(work, folder, draws.uniform(0.02, 0.9) * whole_run)
-        assert status in (0, -signal.SIGKILL)
-        kills += status == -signal.SIGKILL
-        if status == 0:  # done before it was killed: once more from the start
+    draws, ends, folder = random.Random(0), 0, tmp_path / "ended"
+    while ends < TIMES:
+        status = run_until(work, folder, draws.uniform(0.02, 0.9) * whole_run, number)
+        assert status in (0, ENDS[number])
+        assert number == signal.SIGKILL or half_written(folder) == []
+        ends += status != 0
+        if status == 0:  # done before its end: once more from the start
             assert_same(content_of(folder), straight)
             shutil.rmtree(folder)
     work(folder)
