@@ -173,7 +173,7 @@ def test_too_few_scores_are_refused(tmp_path):
 
 def test_an_output_that_is_a_file_is_told_first(tmp_path):
     (tmp_path / "page").write_text("mine")
-    with pytest.raises(ValueError, match="page"):
+    with pytest.raises(NotADirectoryError, match="Choose another folder"):
         run_quickstart(miniature(tmp_path / "page"))
 
 
