@@ -1,19 +1,16 @@
 """What encoders know of rendered scores: key, instrument family and pitch, three seeds, one probe for all.
 
     python examples/render_scores.py --output outputs/scores
-    python examples/probe_scores.py --scores outputs/scores --models mert-nano mfcc chroma --untrained mert-nano
+    python examples/probe_scores.py --scores outputs/scores --models mert-nano random:mert-nano mfcc chroma
 
 Prints a Markdown table of test accuracies, mean and sample deviation over the seeds of probe and untrained net.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
 
 from transformers import HfArgumentParser
 
-from mert_hf import MERTConfig
-from mert_hf.checkpoints import resolve_checkpoint
 from mert_hf.quickstart_report import probe_table, verdict
 from mert_hf.score_probes import ProbeTask, encoders_of_seed, probe_encoders
 from mert_hf.score_sets import NOTES, PROBES
@@ -25,10 +22,10 @@ class ProbeArguments:
 
     scores: str = field(metadata={"help": "Folder of render_scores.py."})
     models: list[str] = field(
-        default_factory=lambda: ["mert-nano", "mfcc", "chroma"], metadata={"help": "Checkpoints, Hub ids, baselines."}
-    )
-    untrained: Optional[str] = field(  # noqa: UP045
-        default="mert-nano", metadata={"help": "Also the net of this checkpoint, untrained; a net for each seed."}
+        default_factory=lambda: ["mert-nano", "random:mert-nano", "mfcc", "chroma"],
+        metadata={
+            "help": "Checkpoints, Hub ids, baselines; with random: before it a net untrained, drawn from each seed."
+        },
     )
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "Of probes and untrained nets."})
 
@@ -41,11 +38,7 @@ def main() -> None:
         ProbeTask("instrument family", scores / PROBES, "family"),
         ProbeTask("pitch", scores / NOTES, "pitch"),
     ]
-    models = {model: encoders_of_seed(model) for model in arguments.models}
-    if arguments.untrained:
-        config = MERTConfig.from_pretrained(resolve_checkpoint(arguments.untrained))
-        models[f"{arguments.untrained} untrained"] = encoders_of_seed("untrained", config)
-    results = probe_encoders(models, tasks, arguments.seeds)
+    results = probe_encoders({model: encoders_of_seed(model) for model in arguments.models}, tasks, arguments.seeds)
     print(probe_table(results))
     first, *others = results
     print("\n".join(verdict(results, first, others)))

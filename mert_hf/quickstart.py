@@ -25,6 +25,7 @@ from transformers.trainer_callback import ExportableState
 from mert_hf.cards import CardFacts, Measurement, training_facts
 from mert_hf.checkpoints import DEFAULT_CHECKPOINT, resolve_checkpoint
 from mert_hf.embedding import MERTEmbedder
+from mert_hf.evaluation.encoders import RANDOM_PREFIX
 from mert_hf.hub import save_checkpoint
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.outputs import check_output_folder
@@ -155,7 +156,7 @@ def run_quickstart(settings: QuickstartSettings) -> Path:
     objective = objective_rows(before, trainer.evaluate(), constant)
     checkpoint = save_checkpoint(trainer.model, trainer.processing_class, settings.output / "model")
     tasks = [ProbeTask("key", folders["probes"], "key"), ProbeTask("instrument", folders["probes"], "family")]
-    probes = probe_everything(settings, checkpoint, trainer.model.config, tasks)
+    probes = probe_everything(settings, checkpoint, tasks)
     write_card(settings, trainer, probes)
     neighbours = nearest_windows(checkpoint, folders["probes"])
     facts = describe_run(settings, trainer, checkpoint)
@@ -301,13 +302,13 @@ def objective_rows(before: dict, after: dict, constant: dict[str, float]) -> lis
 
 
 def probe_everything(
-    settings: QuickstartSettings, checkpoint: Path, config: MERTConfig, tasks: Sequence[ProbeTask]
+    settings: QuickstartSettings, checkpoint: Path, tasks: Sequence[ProbeTask]
 ) -> dict[str, dict[str, ProbeResult]]:
     """Step 5: this run's net, the shipped one, the same net untrained, MFCC and chroma behind the same probe."""
     models = {"this run": encoders_of_seed(str(checkpoint))}
     if not settings.from_scratch:
         models[f"{DEFAULT_CHECKPOINT} as shipped"] = encoders_of_seed(DEFAULT_CHECKPOINT)
-    models["untrained"] = encoders_of_seed("untrained", config)
+    models["untrained"] = encoders_of_seed(f"{RANDOM_PREFIX}{checkpoint}")
     models |= {name: encoders_of_seed(name) for name in ("mfcc", "chroma")}
     return probe_encoders(models, tasks, settings.seeds, settings.progress)
 

@@ -17,13 +17,10 @@ import torch
 from tqdm.auto import tqdm
 
 from mert_hf.evaluation.chunks import ChunkData
-from mert_hf.evaluation.encoders import Encoder, ModelEncoder, open_encoder
+from mert_hf.evaluation.encoders import RANDOM_PREFIX, Encoder, open_encoder
 from mert_hf.evaluation.features import FeatureTable
 from mert_hf.evaluation.probes import ProbeSettings, grid, train_grid
 from mert_hf.evaluation.tasks import TaskData, get_task
-from mert_hf.modeling.configuration_mert import MERTConfig
-from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
-from mert_hf.modeling.modeling_mert import MERTModel
 
 LEARNING_RATES = (1e-3,)
 PROBE = ProbeSettings(max_epochs=40, patience=8)
@@ -62,25 +59,14 @@ class ProbeResult:
         return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
 
 
-def untrained_encoder(config: MERTConfig, seed: int) -> ModelEncoder:
-    """The net of a configuration with first weights drawn from a seed; the caller's random state stays as it is."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = MERTModel(config)
-    return ModelEncoder(model, MERTFeatureExtractor(sampling_rate=config.sample_rate, do_normalize=False))
-
-
-def encoders_of_seed(model: str, config: MERTConfig | None = None) -> Callable[[int], Encoder]:
-    """A function from seed to encoder: the same encoder for all seeds, or a net drawn from each seed.
+def encoders_of_seed(model: str) -> Callable[[int], Encoder]:
+    """A function from seed to encoder: the same encoder for all seeds, or with "random:" a net drawn from each seed.
 
     Args:
-        model: what `open_encoder` takes, or "untrained" for the net of `config` without training.
-        config: of the untrained net.
+        model: what `open_encoder` takes.
     """
-    if model == "untrained":
-        if config is None:
-            raise ValueError("an untrained net needs its configuration: give config")
-        return lambda seed: untrained_encoder(config, seed)
+    if model.startswith(RANDOM_PREFIX):
+        return lambda seed: open_encoder(model, device="cpu", seed=seed)
     encoder = open_encoder(model, device="cpu")
     return lambda seed: encoder
 

@@ -9,14 +9,13 @@ import pytest
 import soundfile
 import torch
 
-from mert_hf.modeling.configuration_mert import MERTConfig
+from mert_hf import MERTConfig, MERTFeatureExtractor
 from mert_hf.score_probes import (
     ProbeResult,
     ProbeTask,
     encoders_of_seed,
     pooled_features,
     probe_encoders,
-    untrained_encoder,
 )
 
 RATE = 24000
@@ -42,8 +41,10 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def config():
-    return MERTConfig(
+def untrained(tmp_path_factory):
+    """The name of a small net whose weights follow from the seed."""
+    folder = tmp_path_factory.mktemp("net")
+    MERTConfig(
         hidden_size=16,
         num_hidden_layers=1,
         num_attention_heads=2,
@@ -53,11 +54,13 @@ def config():
         conv_stride=[20, 16],
         num_conv_pos_embeddings=4,
         num_conv_pos_embedding_groups=4,
-    )
+    ).save_pretrained(folder)
+    MERTFeatureExtractor(do_normalize=False).save_pretrained(folder)
+    return f"random:{folder}"
 
 
-def test_features_are_mean_and_deviation_of_each_layer(folder, config):
-    encoder, data = untrained_encoder(config, 0), ProbeTask("register", folder, "register").load()
+def test_features_are_mean_and_deviation_of_each_layer(folder, untrained):
+    encoder, data = encoders_of_seed(untrained)(0), ProbeTask("register", folder, "register").load()
     table = pooled_features(encoder, data, progress=False)
     assert table.rows.shape == (32, 2, 32)
     position = 5
@@ -70,16 +73,16 @@ def test_features_are_mean_and_deviation_of_each_layer(folder, config):
     torch.testing.assert_close(standardised.mean(dim=1), torch.zeros(2, 32), atol=1e-4, rtol=0)
 
 
-def test_untrained_nets_follow_from_the_seed_and_leave_the_random_state(config):
+def test_untrained_nets_follow_from_the_seed_and_leave_the_random_state(untrained):
     state = torch.get_rng_state()
-    nets = [untrained_encoder(config, seed).fingerprint for seed in (0, 0, 1)]
+    nets = [encoders_of_seed(untrained)(seed).fingerprint for seed in (0, 0, 1)]
     assert nets[0] == nets[1] != nets[2]
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_probes_tell_low_from_high(folder, config):
+def test_probes_tell_low_from_high(folder, untrained):
     task = ProbeTask("register", folder, "register")
-    results = probe_encoders({"net": encoders_of_seed("untrained", config)}, [task], seeds=(0, 1), progress=False)
+    results = probe_encoders({"net": encoders_of_seed(untrained)}, [task], seeds=(0, 1), progress=False)
     result = results["net"]["register"]
     assert result.chance == 0.5
     assert len(result.accuracies) == 2
@@ -89,8 +92,3 @@ def test_probes_tell_low_from_high(folder, config):
 def test_spread_is_the_sample_deviation():
     assert ProbeResult((0.1, 0.3), (0, 0), 0.1).spread == pytest.approx(0.1414, abs=1e-3)
     assert ProbeResult((0.1,), (0,), 0.1).spread == 0.0
-
-
-def test_untrained_needs_a_configuration():
-    with pytest.raises(ValueError, match="give config"):
-        encoders_of_seed("untrained")

@@ -15,7 +15,6 @@ from ..checkpoints import resolve_checkpoint
 from ..embedding import MERTEmbedder, resolve_device, resolve_dtype
 
 RANDOM_PREFIX = "random:"
-RANDOM_SEED = 0
 
 
 class Encoder(Protocol):
@@ -57,7 +56,7 @@ class ModelEncoder(MERTEmbedder):
 
 
 def open_encoder(
-    model: str, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+    model: str, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None, seed: int = 0
 ) -> Encoder:
     """Opens what `--model` names.
 
@@ -66,6 +65,7 @@ def open_encoder(
             "chroma", "mel".
         device: where a model runs; a GPU if there is one.
         dtype: "float32" (default), "bfloat16" or "float16".
+        seed: of fresh weights.
 
     Raises:
         ValueError: no such baseline or checkpoint.
@@ -75,7 +75,7 @@ def open_encoder(
     if model in BASELINES:
         return FeatureBaseline(model)
     if model.startswith(RANDOM_PREFIX):
-        return _untrained(model.removeprefix(RANDOM_PREFIX), device, dtype)
+        return _untrained(model.removeprefix(RANDOM_PREFIX), device, dtype, seed)
     try:
         return ModelEncoder.from_pretrained(model, device=device, dtype=dtype)
     except OSError as error:
@@ -85,14 +85,16 @@ def open_encoder(
         ) from error
 
 
-def _untrained(name: str, device: str | torch.device | None, dtype: str | torch.dtype | None) -> ModelEncoder:
-    """The net of a checkpoint with weights drawn anew from a fixed seed."""
+def _untrained(
+    name: str, device: str | torch.device | None, dtype: str | torch.dtype | None, seed: int
+) -> ModelEncoder:
+    """The net of a checkpoint with weights drawn anew."""
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
     folder = resolve_checkpoint(name)
     config = AutoConfig.from_pretrained(folder)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(RANDOM_SEED)  # inside fork_rng: the caller's random state is restored after it
+        torch.manual_seed(seed)  # inside fork_rng: the caller's random state is restored after it
         model = AutoModel.from_config(config)
     model = model.to(device=resolve_device(device), dtype=resolve_dtype(dtype))
     return ModelEncoder(model, AutoFeatureExtractor.from_pretrained(folder))
