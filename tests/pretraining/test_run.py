@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -366,6 +367,24 @@ def test_labels_of_recordings_that_moved(nano_run, tmp_path):
         run.main(arguments)
     trainer = run.main([*arguments, "--label_root", str(tmp_path / "here")])
     assert trainer.state.global_step == 1
+
+
+@pytest.mark.slow
+def test_trackio_keeps_the_curves_on_this_machine(nano_run, tmp_path):
+    pytest.importorskip("trackio", reason="the optional tracker is not installed: mert_hf[trackio]")
+    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio"), "OMP_NUM_THREADS": "1"}
+
+    def work(*command: str) -> str:
+        done = subprocess.run([sys.executable, "-m", *command], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    tracked = ["--report_to", "trackio", "--project", "mert", "--run_name", "first"]
+    work("mert_hf.cli", "pretrain", *nano_run, "--output_dir", str(tmp_path / "out"), *tracked)
+    query = ["--project", "mert", "--run", "first", "--metric", "train/loss", "--json"]
+    kept = json.loads(work("trackio.cli", "get", "metric", *query))
+    logged = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
+    assert [entry["value"] for entry in kept["values"]] == [entry["loss"] for entry in logged if "loss" in entry]
 
 
 @pytest.mark.slow
