@@ -27,8 +27,8 @@ ALL_LAYERS = "all"
 LEARNING_RATES = (5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2)
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPS = 1e-8
-# Probes are stacked up to this many weights and hidden or output values of a batch: on a CPU about what its last cache
-# holds, on a GPU a gigabyte for each kind of value.
+# Probes are stacked up to this many weights and hidden or output values of a batch: on a CPU 64 MB of weights with
+# their gradients and moments, on a GPU a gigabyte for each kind of value.
 CPU_STACK = {"weights": 2**22, "values": 2**22}
 GPU_STACK = {"weights": 2**28, "values": 2**28}
 # Features (32 MB) that one stack after another is trained on, so that its weights stay in the cache for some batches.
