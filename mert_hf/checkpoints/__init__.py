@@ -32,12 +32,17 @@ def resolve_checkpoint(
 
     Raises:
         ValueError: the name is one of the package's, but this installation does not hold it.
+        NotADirectoryError: the name is that of a file.
         FileNotFoundError: there is no such folder, or the Hub does not answer and the model was not downloaded.
     """
     name = os.fspath(name_or_path)
     if name in SHIPPED_CHECKPOINTS:
         return str(_shipped(name))
-    if os.path.exists(name):
+    if os.path.isfile(name):
+        raise NotADirectoryError(
+            f"{name} is a file; give the folder of a checkpoint. `mert-hf doctor --model {name}` tells what it is."
+        )
+    if os.path.isdir(name):
         return name
     if not is_hub_id(name):
         raise FileNotFoundError(

@@ -69,6 +69,13 @@ def test_folders_stay_as_they_are(tmp_path, monkeypatch):
     assert local_checkpoint("me/model") == Path("me/model")
 
 
+def test_files_are_no_checkpoints(tmp_path):
+    (tmp_path / "model.pt").touch()
+    with pytest.raises(NotADirectoryError, match="model.pt is a file; give the folder .*mert-hf doctor --model"):
+        resolve_checkpoint(tmp_path / "model.pt")
+    assert local_checkpoint(tmp_path / "model.pt") == tmp_path / "model.pt"  # what it is, doctor tells
+
+
 def test_a_hub_that_answers_gets_the_name(hub):
     assert resolve_checkpoint("nobody/nothing") == "nobody/nothing"  # the loader tells what is wrong with it
     assert [request for request in hub.requests if request.startswith("HEAD")] == ["HEAD /"]
