@@ -110,6 +110,7 @@ class TimedScheduleCallback(TrainerCallback, ExportableState):
         self.minutes, self.learning_rate, self.progress = minutes, learning_rate, progress
         self.elapsed = 0.0
         self.started = 0.0
+        self.rate = 0.0
         self.bar = tqdm(disable=True)
 
     def state(self) -> dict:
@@ -123,14 +124,19 @@ class TimedScheduleCallback(TrainerCallback, ExportableState):
     def on_pre_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
         passed = min((time.monotonic() - self.started) / (60 * self.minutes), 1.0)
         warm_up = min((state.global_step + 1) / max(args.warmup_steps, 1), 1.0)
+        self.rate = self.learning_rate * warm_up * 0.5 * (1 + float(np.cos(np.pi * passed)))
         for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate * warm_up * 0.5 * (1 + float(np.cos(np.pi * passed)))
+            group["lr"] = self.rate
 
     def on_step_end(self, args, state, control, **kwargs):
         self.elapsed = time.monotonic() - self.started
         self.bar.update(min(round(self.elapsed), round(60 * self.minutes)) - self.bar.n)
         control.should_training_stop |= self.elapsed >= 60 * self.minutes
         return control
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "learning_rate" in logs:  # Trainer asks its scheduler, which knows of the peak only
+            logs["learning_rate"] = state.log_history[-1]["learning_rate"] = self.rate
 
     def on_train_end(self, args, state, control, **kwargs):
         self.bar.close()

@@ -138,6 +138,13 @@ def test_a_killed_run_has_the_rest_of_its_time(few_pieces, tmp_path, monkeypatch
     assert trainer.state.global_step == 3 and 1000 < timer.elapsed < 1600
 
 
+def test_the_log_holds_the_true_learning_rate(few_pieces, tmp_path):
+    run_quickstart(miniature(tmp_path, minutes=60, steps=10, learning_rate=1e-3))
+    history = json.loads((tmp_path / "model" / "training_log.json").read_text())
+    rates = [entry["learning_rate"] for entry in history if "learning_rate" in entry]
+    assert rates == [pytest.approx(1e-3 * 10 / 50, rel=1e-2)]  # the tenth of 50 updates of warm-up
+
+
 def test_best_of_a_task_is_bold():
     lines = probe_table(PROBES).splitlines()
     assert lines[2] == "| this run | **0.600 ± 0.100** |"

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import EncodecModel
 
+from ..checkpoints import resolve_checkpoint
 from .base import CONFIG_NAME, Teacher, check_sizes, check_waveforms, local_folder, read_config
 
 BLOCK_FRAMES = 2250  # of a recording labelled at a time; 30 s at 75 a second
@@ -82,7 +83,9 @@ class EncodecTeacher(Teacher):
             ValueError: weights that are missing, as in another kind of model, or what the constructor refuses.
             OSError: there is no model of that name.
         """
-        model, loaded = EncodecModel.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
+        lookup = {name: kwargs[name] for name in ("revision", "cache_dir", "local_files_only") if name in kwargs}
+        source = resolve_checkpoint(name_or_path, **lookup)
+        model, loaded = EncodecModel.from_pretrained(source, output_loading_info=True, **kwargs)
         # transformers would go on with random numbers, and the student would learn noise.
         if missing := sorted(key for key in loaded["missing_keys"] if not key.startswith("decoder.")):
             raise ValueError(

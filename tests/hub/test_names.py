@@ -18,6 +18,7 @@ from mert_hf.hub import push_checkpoint
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.pretraining.arguments import PretrainingModelArguments
 from mert_hf.pretraining.run import build_model
+from mert_hf.teachers import EncodecTeacher
 
 NO_FOLDERS = ["./nodir", "../nodir", "~/nodir", "/no/dir", "nodir/", "no/such/dir", "no dir", "no\\dir"]
 ABSENT = "'nobody/nothing' is neither a folder nor a downloaded Hub model, and {}.*hf download nobody/nothing$"
@@ -35,8 +36,9 @@ def test_what_is_no_hub_id_is_a_folder_that_is_not_there(name):
         MERTEmbedder.from_pretrained,
         lambda name: read_config(FineTuningArguments(model_name_or_path=name, data_dir="data")),
         lambda name: build_model(PretrainingModelArguments(model_name_or_path=name), None, None),
+        EncodecTeacher.from_pretrained,
     ],
-    ids=["embedder", "finetune", "pretrain"],
+    ids=["embedder", "finetune", "pretrain", "encodec"],
 )
 def test_every_loader_tells_it(load):
     with pytest.raises(FileNotFoundError, match="There is no such folder: './nodir'"):
