@@ -21,7 +21,7 @@ def call(monkeypatch, script: str, *arguments: str) -> None:
 
 @pytest.mark.slow
 def test_scores_are_rendered_and_probed(monkeypatch, tmp_path, capsys):
-    sizes = ["--num_scores", "240", "--pretraining", "4", "--probes", "192", "--notes", "192", "--workers", "1"]
+    sizes = ["--num_scores", "240", "--pretraining", "4", "--probes", "192", "--notes", "480", "--workers", "1"]
     call(monkeypatch, "render_scores.py", "--output", str(tmp_path), *sizes)
     assert {line.split(":")[0] for line in capsys.readouterr().out.splitlines()} == {"pretraining", "probes", "notes"}
     call(monkeypatch, "probe_scores.py", "--scores", str(tmp_path), "--models", "chroma", "mfcc", "--seeds", "0")
