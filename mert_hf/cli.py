@@ -44,7 +44,9 @@ def fit_kmeans(
     output: Annotated[str, typer.Option(help="Folder of the teacher.")],
     features: Annotated[
         list[str] | None,
-        typer.Option(help="name:clusters[:seconds of context], a codebook each; mfcc, log_mel, chroma or log_cqt."),
+        typer.Option(
+            help="name:clusters[:seconds of context], a codebook each; mfcc, log_mel, chroma, chroma_cqt, log_cqt."
+        ),
     ] = None,
     sampling_rate: Annotated[int, typer.Option(help="Of the student, in Hz.")] = 24000,
     hop_length: Annotated[int, typer.Option(help="Samples between frames of the student.")] = 320,
