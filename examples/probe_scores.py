@@ -3,11 +3,14 @@
     python examples/render_scores.py --output outputs/scores
     python examples/probe_scores.py --scores outputs/scores --models mert-nano random:mert-nano mfcc chroma
 
-Prints a Markdown table of test accuracies, mean and sample deviation over the seeds of probe and untrained net.
+Prints a Markdown table of test accuracies, mean and sample deviation over the seeds of probe and untrained net; writes
+the accuracies as JSON with --output.
 """
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Optional
 
 from transformers import HfArgumentParser
 
@@ -28,6 +31,7 @@ class ProbeArguments:
         },
     )
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "Of probes and untrained nets."})
+    output: Optional[str] = field(default=None, metadata={"help": "JSON file of all accuracies."})  # noqa: UP045
 
 
 def main() -> None:
@@ -39,6 +43,9 @@ def main() -> None:
         ProbeTask("pitch", scores / NOTES, "pitch"),
     ]
     results = probe_encoders({model: encoders_of_seed(model) for model in arguments.models}, tasks, arguments.seeds)
+    if arguments.output:
+        rows = {name: {task: asdict(result) for task, result in row.items()} for name, row in results.items()}
+        Path(arguments.output).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     print(probe_table(results))
     first, *others = results
     print("\n".join(verdict(results, first, others)))
