@@ -64,7 +64,7 @@ def chroma(waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> torc
     size = window_size(sampling_rate, hop_length)
     filters = chroma_filters(size // 2 + 1, sampling_rate).to(waveforms.device)
     energy = power_spectrum(waveforms, size, hop_length) @ filters
-    return energy / energy.sum(dim=-1, keepdim=True).clamp(min=POWER_FLOOR)
+    return shares(energy)
 
 
 def chroma_cqt(waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
@@ -74,7 +74,12 @@ def chroma_cqt(waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> 
     """
     transform = cqt_transform(sampling_rate, hop_length, CQT_BINS, CQT_BINS // CQT_OCTAVES)
     folded = transform(waveforms).unflatten(-1, (CQT_OCTAVES, -1)).sum(dim=-2)
-    return folded / folded.sum(dim=-1, keepdim=True).clamp(min=POWER_FLOOR)
+    return shares(folded)
+
+
+def shares(values: torch.Tensor) -> torch.Tensor:
+    """What each of the last dimension's values has of their sum; 0 in silence."""
+    return values / values.sum(dim=-1, keepdim=True).clamp(min=POWER_FLOOR)
 
 
 def log_cqt(waveforms: torch.Tensor, sampling_rate: int, hop_length: int, num_bins: int = CQT_BINS) -> torch.Tensor:
