@@ -17,11 +17,11 @@ import torch
 from huggingface_hub import ModelCard
 from transformers import EncodecConfig, EncodecFeatureExtractor, EncodecModel
 
+from ..utils.staging import staged_directory
 from .checkpoint_file import open_checkpoint, state_dict_of
 from .errors import CheckpointError
 from .lazy_tensor import LazyTensor
 from .self_check import ConversionReport, fixed_signal, save_and_check
-from .staging import staged_directory
 
 # Meta: transformers, applied in this order to a name
 KEY_TABLE = (

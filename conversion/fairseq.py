@@ -12,6 +12,7 @@ from accelerate import init_empty_weights
 
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
+from ..utils.staging import staged_directory
 from .checkpoint_file import open_checkpoint
 from .errors import CheckpointError
 from .fairseq_config import FairseqSettings, config_from_fairseq, read_settings
@@ -19,7 +20,6 @@ from .fairseq_keys import HEADS, Entry, drop_reason, identity_projection, key_ta
 from .fairseq_origin import write_record
 from .lazy_tensor import LazyTensor
 from .self_check import ConversionReport, run_backbone, save_and_check
-from .staging import staged_directory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -119,8 +119,8 @@ def _build(
 
 
 def _save(model: PreTrainedModel, settings: FairseqSettings, folder: Path, source: Path, output_dir: Path) -> None:
-    from ..cards import CardFacts
-    from ..hub import save_checkpoint
+    from ..hub.cards import CardFacts
+    from ..hub.checkpoint import save_checkpoint
 
     card = CardFacts(
         output_dir.name,

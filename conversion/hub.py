@@ -20,11 +20,11 @@ from transformers import PreTrainedModel
 from ..modeling import modeling_mert
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
+from ..utils.staging import staged_directory
 from .checkpoint_file import open_checkpoint, state_dict_of
 from .errors import CheckpointError
 from .json_file import read_json
 from .self_check import ConversionReport, run_backbone, save_and_check
-from .staging import staged_directory
 
 logger = logging.getLogger(__name__)
 
@@ -247,13 +247,13 @@ def _build(tensors: dict, config: MERTConfig) -> PreTrainedModel:
 
 
 def _save(model: PreTrainedModel, extractor: MERTFeatureExtractor, folder: Path, facts: Any) -> None:
-    from ..hub import save_checkpoint
+    from ..hub.checkpoint import save_checkpoint
 
     save_checkpoint(model, extractor, folder, card=facts)
 
 
 def _card_facts(name_or_path: str | os.PathLike, source: Path, model_name: str) -> Any:
-    from ..cards import CardFacts
+    from ..hub.cards import CardFacts
 
     is_folder = Path(name_or_path).is_dir()
     origin = f"the folder `{source.name}`" if is_folder else f"[{name_or_path}](https://huggingface.co/{name_or_path})"

@@ -14,9 +14,9 @@ from typing import Optional
 
 from transformers import HfArgumentParser
 
-from mert_hf.quickstart_report import probe_table, verdict
-from mert_hf.score_probes import ProbeTask, encoders_of_seed, probe_encoders
-from mert_hf.score_sets import NOTES, PROBES
+from mert_hf.quickstart.report import probe_table, verdict
+from mert_hf.quickstart.score_probes import ProbeTask, encoders_of_seed, probe_encoders
+from mert_hf.quickstart.score_sets import NOTES, PROBES
 
 
 @dataclass

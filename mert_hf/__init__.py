@@ -6,7 +6,8 @@ Importing the package registers MERT with transformers' Auto classes. Public nam
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .broken_packages import hide_broken_torchaudio
+from .utils.broken_packages import hide_broken_torchaudio
+from .utils.moved import keep_old_names
 
 hide_broken_torchaudio()  # before transformers' audio modules are imported
 
@@ -15,7 +16,7 @@ from .registration import MODEL_CLASSES, register_auto_classes, register_models 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .embedding import MERTEmbedder
+    from .embedding.embedder import MERTEmbedder
     from .modeling.configuration_mert import MERTConfig
     from .modeling.feature_extraction_mert import MERTFeatureExtractor
     from .modeling.modeling_mert import (
@@ -58,3 +59,4 @@ def __dir__() -> list[str]:
 
 
 register_auto_classes()
+keep_old_names()

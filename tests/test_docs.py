@@ -12,7 +12,7 @@ import pytest
 import typer
 from transformers import HfArgumentParser
 
-from mert_hf.cli import app
+from mert_hf.cli.app import app
 from mert_hf.pretraining.arguments import MERTTrainingArguments, PretrainingDataArguments, PretrainingModelArguments
 
 REPOSITORY = Path(__file__).resolve().parents[1]

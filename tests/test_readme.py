@@ -104,13 +104,3 @@ def test_make_targets_exist():
 def test_links_lead_somewhere():
     for link in re.findall(r"\]\((?!https?://)([^)#]+)", README):
         assert (REPOSITORY / link).exists(), link
-
-
-def test_tree_has_a_line_for_each_file():
-    listing = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    if listing.returncode:
-        pytest.skip("not a git checkout, so there is no list of tracked files")
-    tree = README.split("## The tree")[1]
-    for name in listing.stdout.split():
-        if name.endswith(".py") and not name.startswith("tests/") and not name.endswith("__init__.py"):
-            assert f"`{Path(name).name}`" in tree, name

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .tasks.base import BeatTimes
+from ..data.recordings import BeatTimes
 
 TEMPO_LAMBDA = 100.0
 OBSERVATION_LAMBDA = 16

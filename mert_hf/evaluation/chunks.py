@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.recordings import Recording, TaskData
 from .features import FeatureTable, Predict, row_blocks
 from .heads import HEADS
 from .probes import TrainedProbe
-from .tasks.base import Recording, Task, TaskData
+from .tasks.base import Task
 
 BATCH_SIZE = 64
 VALIDATION_ROWS = 1024

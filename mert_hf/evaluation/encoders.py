@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from ..audio import Window
-from ..checkpoints import resolve_checkpoint
-from ..embedding import MERTEmbedder, resolve_device, resolve_dtype
+from ..embedding.embedder import MERTEmbedder, resolve_device, resolve_dtype
+from ..hub.names import resolve_checkpoint
 
 RANDOM_PREFIX = "random:"
 

@@ -17,9 +17,10 @@ from tqdm import tqdm
 
 from ..audio import AudioReadError, Window, audio_info
 from ..audio.read_ahead import END, read_ahead
+from ..data.recordings import Recording
 from .encoders import Encoder
 from .store import FeatureStore
-from .tasks.base import FRAME_KINDS, Recording, Task
+from .tasks.base import FRAME_KINDS, Task
 
 logger = logging.getLogger(__name__)
 

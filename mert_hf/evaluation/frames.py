@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data.recordings import BeatTimes, Recording, TaskData
 from . import metrics
 from .beats import decode_beats
 from .features import FeatureTable, Predict
 from .probes import TrainedProbe
-from .tasks.base import BeatTimes, Recording, TaskData
 
 CROPS_PER_BATCH = 8
 TEST_ROWS = 4096

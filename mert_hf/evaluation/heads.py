@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data.recordings import Recording, TaskData
 from . import metrics
-from .tasks.base import Recording, TaskData
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from functools import lru_cache
 import numpy as np
 from scipy.stats import rankdata
 
-from .tasks.base import BeatTimes
-from .tasks.keys import KEYS
+from ..data.keys import KEYS
+from ..data.recordings import BeatTimes
 
 BEAT_TOLERANCES = {"70ms": 0.07, "20ms": 0.02}
 SDR_FLOOR = 1e-7  # keeps the plain SDR finite, as in MARBLE's code (benchmark/tasks/MUSDB18/MUSDB18_metrics.py)

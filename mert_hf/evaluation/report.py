@@ -11,8 +11,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from ..cards import Measurement
-from ..outputs import check_output_folder
+from ..hub.cards import Measurement
+from ..utils.outputs import check_output_folder
 from .figures import layer_map, radar
 from .metrics import display_scale
 from .published import MODELS, PUBLISHED, SOURCE, SOURCE_URL

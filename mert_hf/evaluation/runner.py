@@ -19,8 +19,9 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from ..conversion.staging import staged_file
-from ..outputs import check_output_file, check_output_folder
+from ..data.recordings import SPLITS, TaskData
+from ..utils.outputs import check_output_file, check_output_folder
+from ..utils.staging import staged_file
 from .encoders import Encoder, open_encoder
 from .features import FeatureTable, extract, store_settings
 from .frames import BeatData, FrameData
@@ -34,7 +35,7 @@ from .probes import (
     train_grid,
 )
 from .store import FeatureStore, fingerprint
-from .tasks import FRAME_KINDS, SPLITS, Task, TaskData, get_task
+from .tasks import FRAME_KINDS, Task, get_task
 
 logger = logging.getLogger(__name__)
 

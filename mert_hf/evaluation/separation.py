@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from ..audio import read_audio
+from ..data.recordings import Recording, TaskData
 from . import metrics
 from .features import FeatureTable
 from .frames import Crop, FrameData
 from .probes import TrainedProbe
-from .tasks.base import Recording, TaskData
 
 CROP_SECONDS = 6.0
 CROPS_PER_SONG = 4

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from .tasks.base import Recording
+from ..data.recordings import Recording
 
 FORMAT = 1
 

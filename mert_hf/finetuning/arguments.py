@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
 
-from ..pretraining.arguments import as_options, bf16_refusal_told, read_settings
+from ..data.labelled import LabelledSource
+from ..utils.settings import explained_bf16_refusal, parse_dataclasses
 
 FREEZE_CHOICES = ("none", "feature_encoder", "backbone")
 
@@ -62,6 +63,11 @@ class FineTuningArguments:
         """The target columns."""
         return [name.strip() for name in self.target.split(",") if name.strip()]
 
+    @property
+    def source(self) -> LabelledSource:
+        """Where the recordings come from."""
+        return LabelledSource(self.data_dir, self.dataset_name, self.dataset_config, self.audio_column, self.targets)
+
 
 @dataclass
 class FineTuningTrainingArguments(TrainingArguments):
@@ -80,7 +86,7 @@ class FineTuningTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
-        with bf16_refusal_told(self):
+        with explained_bf16_refusal(self):
             super().__post_init__()
 
 
@@ -104,16 +110,5 @@ class LoraArguments:
 
 
 def parse_arguments(*kinds: type, arguments: Sequence[str] | None = None) -> tuple[Any, ...]:
-    """Parses a command line into the given dataclasses: a YAML file first if you like, then options that go before it.
-
-    Args:
-        kinds: dataclasses of arguments.
-        arguments: the command line; `sys.argv[1:]` if None.
-
-    Raises:
-        ValueError: the file does not hold a mapping, or an argument is unknown.
-    """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments and not arguments[0].startswith("-"):
-        arguments = as_options(read_settings(arguments[0])) + arguments[1:]
-    return HfArgumentParser(kinds).parse_args_into_dataclasses(args=arguments, look_for_args_file=False)
+    """A command line (`sys.argv[1:]` if None) into dataclasses, see `mert_hf.utils.settings.parse_dataclasses`."""
+    return parse_dataclasses(kinds, sys.argv[1:] if arguments is None else arguments)

@@ -13,18 +13,18 @@ import torch
 from huggingface_hub import ModelCard
 from transformers import EvalPrediction, Trainer
 
-from ..cards import CardFacts, trainer_measurements, training_facts
-from ..checkpoints import local_checkpoint, resolve_checkpoint
+from ..data.labelled import LabelledAudio
+from ..data.recordings import BeatTimes
 from ..evaluation.beats import decode_beats
 from ..evaluation.heads import HEADS
 from ..evaluation.metrics import beat_metrics, scored_labels
-from ..evaluation.tasks.base import BeatTimes
-from ..hub import CARD_FILE
+from ..hub.cards import CardFacts, trainer_measurements, training_facts
+from ..hub.checkpoint import CARD_FILE
+from ..hub.names import local_checkpoint, resolve_checkpoint
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from .arguments import FineTuningArguments
 from .clips import BeatCollator, ClipCollator, Clips
-from .data import LabelledAudio
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from ..checkpoints import resolve_checkpoint
 from ..evaluation.heads import RegressionHead
+from ..hub.names import resolve_checkpoint
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.modeling_mert import MERTForAudioFrameClassification, MERTForSequenceClassification
 from .arguments import FineTuningArguments, LoraArguments

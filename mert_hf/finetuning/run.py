@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from transformers.trainer_utils import get_last_checkpoint
 
+from ..data.labelled import read_labelled_audio
 from ..evaluation.tasks.audiofolder import METRICS
-from ..hub import one_line_errors, save_checkpoint
-from ..outputs import check_output_folder
+from ..hub.checkpoint import one_line_errors, save_checkpoint
+from ..utils.outputs import check_output_folder
 from .arguments import FineTuningArguments, FineTuningTrainingArguments, LoraArguments
-from .data import read_labelled_audio
 from .job import PROBLEM_TYPES, Job
 from .model import add_adapters, build_model, fold_scale, freeze, read_config
 from .trainer import FineTuningTrainer
@@ -45,7 +45,7 @@ def fine_tune(
     _check_run(arguments, training_arguments, kind, lora)
     config = read_config(arguments)
     min_seconds = config.receptive_field / config.sample_rate
-    labelled = read_labelled_audio(arguments, kind, min_seconds)
+    labelled = read_labelled_audio(arguments.source, kind, min_seconds)
     job = Job.build(arguments, labelled, kind, config)
     model = build_model(arguments, job.config, kind, training_arguments.seed)
     freeze(model, arguments.freeze if lora is None else "none")

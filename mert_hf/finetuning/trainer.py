@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from transformers import Trainer
 
-from ..cards import CardFacts
-from ..hub import HubTrainerMixin
+from ..hub.cards import CardFacts
+from ..hub.checkpoint import HubTrainerMixin
 from ..modeling.configuration_mert import MERTConfig
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Optional, Union
 
-import torch
-import yaml
-from transformers import HfArgumentParser, TrainingArguments
-from transformers.utils import is_torch_bf16_gpu_available
+from transformers import TrainingArguments
+
+from ..utils.settings import explained_bf16_refusal, parse_dataclasses, parse_settings
 
 # `Optional` and `Union` as objects below: HfArgumentParser reads the annotations at run time, on Python 3.10 too.
 Settings = Optional[Union[dict, str]]  # noqa: UP007, UP045
@@ -106,81 +102,12 @@ class MERTTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
-        with bf16_refusal_told(self):
+        with explained_bf16_refusal(self):
             super().__post_init__()
-
-
-@contextmanager
-def bf16_refusal_told(arguments: TrainingArguments) -> Iterator[None]:
-    """Says what to do where transformers refuses bf16 arguments for want of a GPU that computes in it."""
-    try:
-        yield
-    except ValueError as error:
-        asked = arguments.bf16 or arguments.bf16_full_eval
-        if not asked or arguments.use_cpu or is_torch_bf16_gpu_available():
-            raise
-        found = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-        other = "--bf16 false --fp16 true" if torch.cuda.is_available() else "--bf16 false (float32 on the CPU)"
-        raise ValueError(
-            f"bf16 is asked for, here or in the settings file, and needs a GPU that computes in bfloat16; torch finds "
-            f"{found}. Give {other}, or --use_cpu true for bfloat16 on the CPU, which is slow where the CPU has none."
-        ) from error
-
-
-def parse_settings(name: str, value: dict | str | None) -> dict[str, Any] | None:
-    """A mapping as it is, or JSON text of one, or None.
-
-    Raises:
-        ValueError: for anything else.
-    """
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{name} must be a mapping (YAML) or JSON text of one, got {value!r}: {error}.") from error
-    if value is not None and not isinstance(value, dict):
-        raise ValueError(f"{name} must be a mapping, got {value!r}.")
-    return value
 
 
 def parse_arguments(
     arguments: Sequence[str],
 ) -> tuple[PretrainingModelArguments, PretrainingDataArguments, MERTTrainingArguments]:
-    """Arguments of a command line: a YAML file first if you like, then `--name value` that go before the file's.
-
-    Args:
-        arguments: as sys.argv[1:], for example ["configs/mert-nano.yaml", "--train_data", "music", "--max_steps", "9"].
-
-    Raises:
-        ValueError: if the file does not hold a mapping, or an argument is unknown.
-    """
-    parser = HfArgumentParser((PretrainingModelArguments, PretrainingDataArguments, MERTTrainingArguments))
-    arguments = list(arguments)
-    if arguments and not arguments[0].startswith("-"):
-        arguments = as_options(read_settings(arguments[0])) + arguments[1:]
-    return parser.parse_args_into_dataclasses(args=arguments, look_for_args_file=False)
-
-
-def read_settings(path: str | Path) -> dict[str, Any]:
-    """The mapping of a YAML file, read safely.
-
-    Raises:
-        ValueError: if the file is missing or holds anything but a mapping.
-    """
-    if not Path(path).is_file():
-        raise ValueError(f"There is no settings file {path}; the first argument is a YAML file or an option (--name).")
-    settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path} must hold `name: value` lines, got {type(settings).__name__}.")
-    return settings
-
-
-def as_options(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as command-line options, so that one parser checks both (and `5e-4`, text to YAML, is a number)."""
-    options: list[str] = []
-    for name, value in settings.items():
-        if value is None or value == []:
-            continue
-        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
-        options += [f"--{name}", *(str(entry) for entry in values)]
-    return options
+    """The arguments of a pre-training run from a command line, see `mert_hf.utils.settings.parse_dataclasses`."""
+    return parse_dataclasses((PretrainingModelArguments, PretrainingDataArguments, MERTTrainingArguments), arguments)

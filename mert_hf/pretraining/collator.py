@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from mert_hf.modeling.configuration_mert import MERTConfig
-from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
-from mert_hf.pretraining.dataset import AudioCrop, derive_seed
-from mert_hf.pretraining.masking import SpanMasking
-from mert_hf.pretraining.mixture import NoiseMixture, draw_integer
+from ..modeling.configuration_mert import MERTConfig
+from ..modeling.feature_extraction_mert import MERTFeatureExtractor
+from .dataset import AudioCrop, derive_seed
+from .masking import SpanMasking
+from .mixture import NoiseMixture, draw_integer
 
 logger = logging.getLogger(__name__)
 

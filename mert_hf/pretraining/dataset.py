@@ -17,9 +17,9 @@ import torch
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from mert_hf.audio import AudioReadError, audio_info, find_audio_files, read_audio
-from mert_hf.audio.metadata import METADATA_FILE, read_metadata
-from mert_hf.pretraining.mixture import draw_integer
+from ..audio import AudioReadError, audio_info, find_audio_files, read_audio
+from ..data.metadata import METADATA_FILE, read_metadata
+from .mixture import draw_integer
 
 if TYPE_CHECKING:
     import datasets

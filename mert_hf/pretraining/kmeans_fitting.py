@@ -10,12 +10,12 @@ from itertools import islice
 import numpy as np
 import torch
 
-from mert_hf.audio import AudioReadError, audio_info, read_audio
-from mert_hf.outputs import check_output_folder
-from mert_hf.pretraining.dataset import TooManyBadFilesError, open_recordings
-from mert_hf.teachers import FeatureSet, KMeansTeacher
-from mert_hf.teachers.features import FEATURES
-from mert_hf.teachers.statistics import CodeCounts
+from ..audio import AudioReadError, audio_info, read_audio
+from ..teachers import FeatureSet, KMeansTeacher
+from ..teachers.features import FEATURES
+from ..teachers.statistics import CodeCounts
+from ..utils.outputs import check_output_folder
+from .dataset import TooManyBadFilesError, open_recordings
 
 logger = logging.getLogger(__name__)
 

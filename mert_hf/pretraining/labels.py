@@ -25,13 +25,13 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from mert_hf.audio import AudioReadError, read_audio
-from mert_hf.conversion.staging import staged_file
-from mert_hf.outputs import check_output_folder
-from mert_hf.pretraining.collator import teacher_device
-from mert_hf.pretraining.dataset import open_recordings
-from mert_hf.teachers import Teacher, load_teacher
-from mert_hf.teachers.statistics import CodeCounts
+from ..audio import AudioReadError, read_audio
+from ..teachers import Teacher, load_teacher
+from ..teachers.statistics import CodeCounts
+from ..utils.outputs import check_output_folder
+from ..utils.staging import staged_file
+from .collator import teacher_device
+from .dataset import open_recordings
 
 logger = logging.getLogger(__name__)
 

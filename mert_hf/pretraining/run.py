@@ -15,25 +15,25 @@ from transformers import set_seed
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from mert_hf import teachers
-from mert_hf.checkpoints import resolve_checkpoint
-from mert_hf.hub import RUN_SETTINGS_FILE
-from mert_hf.modeling.configuration_mert import MERTConfig
-from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
-from mert_hf.modeling.modeling_mert import MERTForPreTraining
-from mert_hf.outputs import check_output_folder
-from mert_hf.pretraining.arguments import (
+from .. import teachers
+from ..hub.checkpoint import RUN_SETTINGS_FILE
+from ..hub.names import resolve_checkpoint
+from ..modeling.configuration_mert import MERTConfig
+from ..modeling.feature_extraction_mert import MERTFeatureExtractor
+from ..modeling.modeling_mert import MERTForPreTraining
+from ..utils.outputs import check_output_folder
+from .arguments import (
     MERTTrainingArguments,
     PretrainingDataArguments,
     PretrainingModelArguments,
     parse_arguments,
 )
-from mert_hf.pretraining.callbacks import SignalCallback
-from mert_hf.pretraining.collator import DataCollatorForMERTPreTraining
-from mert_hf.pretraining.dataset import AudioCropDataset
-from mert_hf.pretraining.masking import SpanMasking
-from mert_hf.pretraining.mixture import NoiseMixture
-from mert_hf.pretraining.trainer import MERTTrainer
+from .callbacks import SignalCallback
+from .collator import DataCollatorForMERTPreTraining
+from .dataset import AudioCropDataset
+from .masking import SpanMasking
+from .mixture import NoiseMixture
+from .trainer import MERTTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def load_label_cache(directory: str | None, teacher: Any, root: str | None) -> A
     """Cached labels, checked against the teacher where one is given too; `root` is where their recordings lie now."""
     if directory is None:
         return None
-    from mert_hf.pretraining.labels import LabelCache
+    from .labels import LabelCache
 
     return LabelCache(directory, teacher=teacher, root=root)
 

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from transformers import Trainer
 
-from mert_hf.hub import HubTrainerMixin
-from mert_hf.modeling.configuration_mert import MERTConfig
-from mert_hf.modeling.modeling_mert import MERTForPreTrainingOutput
-from mert_hf.pretraining.callbacks import CropEpochCallback, NonFiniteLossCallback
-from mert_hf.pretraining.collator import CLEAN_WAVEFORMS, DataCollatorForMERTPreTraining, MERTBatch
+from ..hub.checkpoint import HubTrainerMixin
+from ..modeling.configuration_mert import MERTConfig
+from ..modeling.modeling_mert import MERTForPreTrainingOutput
+from .callbacks import CropEpochCallback, NonFiniteLossCallback
+from .collator import CLEAN_WAVEFORMS, DataCollatorForMERTPreTraining, MERTBatch
 
 
 class LossMeter:

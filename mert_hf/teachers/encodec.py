@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import EncodecModel
 
-from ..checkpoints import resolve_checkpoint
+from ..hub.names import resolve_checkpoint
 from .base import CONFIG_NAME, Teacher, check_sizes, check_waveforms, local_folder, read_config
 
 BLOCK_FRAMES = 2250  # of a recording labelled at a time; 30 s at 75 a second

@@ -29,6 +29,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from mert_hf.data.recordings import Recording, TaskData
 from mert_hf.evaluation.chunks import ChunkData
 from mert_hf.evaluation.features import FeatureTable
 from mert_hf.evaluation.probes import (
@@ -41,7 +42,7 @@ from mert_hf.evaluation.probes import (
     train_grid,
 )
 from mert_hf.evaluation.runner import GROUP_WEIGHTS
-from mert_hf.evaluation.tasks.base import Recording, Task, TaskData
+from mert_hf.evaluation.tasks.base import Task
 
 NETS = {"mert-nano": (5, 128), "MERT-v1-95M": (13, 768)}  # layers and values of a layer
 CLASSES, HIDDEN = 10, 512

@@ -6,7 +6,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from mert_hf.cli import app
+from mert_hf.cli.app import app
 
 from .conftest import fairseq_content, write_content
 from .test_encodec import metas_state, random_model

@@ -19,7 +19,7 @@ from transformers import (
 
 from mert_hf import MERTEmbedder, MERTFeatureExtractor, MERTModel
 from mert_hf.audio import AudioReadError, find_audio_files, read_audio
-from mert_hf.embedding import SpeedBar, resolve_dtype
+from mert_hf.embedding.embedder import SpeedBar, resolve_dtype
 
 QUIET = {"show_progress_bar": False}
 TINY_ENCODER = {

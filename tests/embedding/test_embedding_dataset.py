@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from mert_hf import MERTEmbedder, MERTModel, embedding_dataset, embedding_shards
 from mert_hf.audio import find_audio_files
-from mert_hf.cli import app
-from mert_hf.embedding_dataset import embed_dataset, parse_layers
+from mert_hf.cli.app import app
+from mert_hf.embedding.dataset import embed_dataset, parse_layers
 
 
 @pytest.fixture(autouse=True)

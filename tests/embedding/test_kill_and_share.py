@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from sounds import sweep, write
 
-from mert_hf.embedding_dataset import embed_dataset
+from mert_hf.embedding.dataset import embed_dataset
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mert_hf.evaluation.tasks import SPLITS, get_task
-from mert_hf.evaluation.tasks.audiofolder import parse_beats
+from mert_hf.data.audiofolder import parse_beats
+from mert_hf.data.recordings import SPLITS
+from mert_hf.evaluation.tasks import get_task
 
 
 @pytest.fixture

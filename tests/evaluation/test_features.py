@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from mert_hf.audio import AudioReadError
-from mert_hf.embedding import MERTEmbedder
+from mert_hf.data.recordings import Recording
+from mert_hf.embedding.embedder import MERTEmbedder
 from mert_hf.evaluation.baselines import FeatureBaseline
 from mert_hf.evaluation.encoders import open_encoder
 from mert_hf.evaluation.features import FeatureTable, extract, row_blocks
 from mert_hf.evaluation.store import FeatureStore, fingerprint
-from mert_hf.evaluation.tasks.base import Recording, Task
+from mert_hf.evaluation.tasks.base import Task
 
 from .synthesis import note, write
 

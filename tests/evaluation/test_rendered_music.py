@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mert_hf.checkpoints import resolve_checkpoint
 from mert_hf.evaluation import EvaluationSettings, evaluate
-from mert_hf.scores import load_pieces, plan_excerpts, plan_notes, write_excerpts
+from mert_hf.hub.names import resolve_checkpoint
+from mert_hf.quickstart.scores import load_pieces, plan_excerpts, plan_notes, write_excerpts
 
 pytestmark = pytest.mark.slow
 

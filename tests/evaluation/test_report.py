@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import ModelCardData
 from typer.testing import CliRunner
 
-from mert_hf.cli import app
+from mert_hf.cli.app import app
 from mert_hf.evaluation import TASK_NAMES, get_task, load_results, measurements, model_index, write_report
 from mert_hf.evaluation.published import PUBLISHED
 from mert_hf.evaluation.report import choice_table, layer_table, summary_table

@@ -8,9 +8,10 @@ import shutil
 import numpy as np
 import pytest
 
-from mert_hf.evaluation.tasks import SPLITS, TASK_NAMES, get_task
-from mert_hf.evaluation.tasks.base import hash_split
-from mert_hf.evaluation.tasks.keys import KEYS, key_index
+from mert_hf.data.keys import KEYS, key_index
+from mert_hf.data.recordings import SPLITS
+from mert_hf.data.splits import hash_split
+from mert_hf.evaluation.tasks import TASK_NAMES, get_task
 from mert_hf.evaluation.tasks.vocalset_technique import TEST_SINGERS
 
 # task -> number of labels, recordings of train, valid and test

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from mert_hf.hub import save_checkpoint
+from mert_hf.hub.checkpoint import save_checkpoint
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.modeling.modeling_mert import MERTModel

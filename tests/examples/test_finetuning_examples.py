@@ -15,8 +15,8 @@ from transformers import pipeline
 from typer.testing import CliRunner
 
 from mert_hf.audio import read_audio
-from mert_hf.cli import app
-from mert_hf.hub import save_checkpoint
+from mert_hf.cli.app import app
+from mert_hf.hub.checkpoint import save_checkpoint
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.modeling.modeling_mert import MERTForAudioFrameClassification, MERTForSequenceClassification
 

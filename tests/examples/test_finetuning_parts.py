@@ -11,12 +11,13 @@ import torch
 from huggingface_hub import ModelCard
 from transformers import TrainerState
 
-from mert_hf.evaluation.tasks.base import BeatTimes
+from mert_hf.data.beats import beat_classes
+from mert_hf.data.labelled import read_labelled_audio
+from mert_hf.data.recordings import BeatTimes
 from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, LoraArguments, fine_tune
-from mert_hf.finetuning.clips import BeatCollator, Clips, beat_classes
-from mert_hf.finetuning.data import read_labelled_audio
+from mert_hf.finetuning.clips import BeatCollator, Clips
 from mert_hf.finetuning.trainer import parameter_depth, scale_learning_rates
-from mert_hf.hub import PushError
+from mert_hf.hub.checkpoint import PushError
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.modeling.modeling_mert import MERTForSequenceClassification
@@ -34,7 +35,7 @@ def training(output_dir: Path, **options) -> FineTuningTrainingArguments:
 
 
 def test_a_folder_becomes_clips_at_the_models_rate(songs):
-    labelled = read_labelled_audio(FineTuningArguments(data_dir=str(songs)), "classification", SHORTEST)
+    labelled = read_labelled_audio(FineTuningArguments(data_dir=str(songs)).source, "classification", SHORTEST)
     assert labelled.data.labels == ("high", "low")
     assert [len(labelled.data.split(split)) for split in ("train", "valid", "test")] == [16, 4, 4]
     assert labelled.hours("train") * 3600 == pytest.approx(16, abs=2)
@@ -46,7 +47,7 @@ def test_a_folder_becomes_clips_at_the_models_rate(songs):
 
 
 def test_random_clips_differ_and_lie_inside(songs):
-    labelled = read_labelled_audio(FineTuningArguments(data_dir=str(songs)), "classification", SHORTEST)
+    labelled = read_labelled_audio(FineTuningArguments(data_dir=str(songs)).source, "classification", SHORTEST)
     clips = Clips(labelled, "train", 24000, 0.5, random=True)
     offsets = [clips[0].offset for _ in range(8)]
     assert len(set(offsets)) == 8
@@ -78,18 +79,20 @@ def dataset_dir(songs: Path, tmp_path: Path) -> Path:
 
 def test_a_data_set_of_the_datasets_library(dataset_dir):
     arguments = FineTuningArguments(dataset_name=str(dataset_dir))
-    labelled = read_labelled_audio(arguments, "classification", SHORTEST)
+    labelled = read_labelled_audio(arguments.source, "classification", SHORTEST)
     assert set(labelled.data.labels) == {"low", "high"}
     counts = {split: len(labelled.data.split(split)) for split in ("train", "valid", "test")}
     assert counts["test"] == 4 and counts["train"] + counts["valid"] == 20 and counts["valid"] >= 2
     clip = Clips(labelled, "test", 24000, 0.5, random=False)[1]
     assert clip.audio.shape == (12000,) and np.abs(clip.audio).max() > 0.1
     tags = read_labelled_audio(
-        FineTuningArguments(dataset_name=str(dataset_dir), target="tags"), "multilabel", SHORTEST
+        FineTuningArguments(dataset_name=str(dataset_dir), target="tags").source, "multilabel", SHORTEST
     )
     assert tags.data.labels == ("high", "low", "pulsing", "steady")
     with pytest.raises(ValueError, match="has no column mood; its columns are audio, label, tags"):
-        read_labelled_audio(FineTuningArguments(dataset_name=str(dataset_dir), target="mood"), "classification", 0.1)
+        read_labelled_audio(
+            FineTuningArguments(dataset_name=str(dataset_dir), target="mood").source, "classification", 0.1
+        )
 
 
 def test_unusable_recordings_are_all_named_before_training(songs, tmp_path, tiny_checkpoint):
@@ -103,7 +106,7 @@ def test_unusable_recordings_are_all_named_before_training(songs, tmp_path, tiny
     with pytest.raises(ValueError, match=r"2 of 24 recordings of songs cannot be used.*03\.flac: .*07\.flac: "):
         fine_tune(arguments, training(tmp_path / "out"), "classification")
     with pytest.raises(ValueError, match=r"at least 0\.900 s are needed"):
-        read_labelled_audio(FineTuningArguments(data_dir=str(songs)), "classification", 0.9)
+        read_labelled_audio(FineTuningArguments(data_dir=str(songs)).source, "classification", 0.9)
 
 
 # Frames
@@ -118,7 +121,7 @@ def test_beat_classes_by_hand():
 
 def test_beat_labels_follow_the_clip_and_ignore_padding(clicks):
     arguments = FineTuningArguments(data_dir=str(clicks), target="beats")
-    labelled = read_labelled_audio(arguments, "beats", SHORTEST)
+    labelled = read_labelled_audio(arguments.source, "beats", SHORTEST)
     config = MERTConfig(num_hidden_layers=1)
     long, short = Clips(labelled, "train", 24000, 3.0, True)[0], Clips(labelled, "train", 24000, 1.0, True)[1]
     batch = BeatCollator(MERTFeatureExtractor(), config)([long, short])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mert_hf.checkpoints import resolve_checkpoint
+from mert_hf.hub.names import resolve_checkpoint
 from mert_hf.teachers import load_teacher
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -52,7 +52,7 @@ def test_a_run_becomes_the_checkpoint_of_the_package(monkeypatch, tmp_path):
     places = ["--output", str(tmp_path / "new"), "--curve", str(tmp_path / "loss.png")]
     call(
         monkeypatch,
-        "ship_nano.py",
+        "../scripts/ship_nano.py",
         f"--model={shipped}",
         *logs,
         *teachers,

@@ -19,7 +19,7 @@ from huggingface_hub import RepoCard
 from transformers import pipeline
 
 from mert_hf import MERTEmbedder
-from mert_hf.hub import save_checkpoint
+from mert_hf.hub.checkpoint import save_checkpoint
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 
 pytest.importorskip("gradio", reason="the app needs the extra 'serve'")

@@ -6,7 +6,14 @@ import pytest
 from huggingface_hub import ModelCard
 from transformers import TrainerState, TrainingArguments
 
-from mert_hf.cards import CardFacts, Measurement, create_card, pretraining_facts, trainer_measurements, training_facts
+from mert_hf.hub.cards import (
+    CardFacts,
+    Measurement,
+    create_card,
+    pretraining_facts,
+    trainer_measurements,
+    training_facts,
+)
 from mert_hf.modeling.modeling_mert import MERTForPreTraining, MERTModel
 
 GENRE = Measurement(

@@ -9,12 +9,13 @@ import pytest
 from huggingface_hub import constants, snapshot_download
 from typer.testing import CliRunner
 
-from mert_hf import MERTEmbedder, checkpoints
-from mert_hf.checkpoints import local_checkpoint, resolve_checkpoint
-from mert_hf.cli import app
+from mert_hf import MERTEmbedder
+from mert_hf.cli.app import app
 from mert_hf.finetuning.arguments import FineTuningArguments
 from mert_hf.finetuning.model import read_config
-from mert_hf.hub import push_checkpoint
+from mert_hf.hub import names
+from mert_hf.hub.checkpoint import push_checkpoint
+from mert_hf.hub.names import local_checkpoint, resolve_checkpoint
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.pretraining.arguments import PretrainingModelArguments
 from mert_hf.pretraining.run import build_model
@@ -55,13 +56,13 @@ def test_commands_tell_it_in_one_line(tmp_path):
 
 
 def test_names_of_the_package(monkeypatch, tmp_path):
-    monkeypatch.setattr(checkpoints, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(names, "__file__", str(tmp_path / "names.py"))
     with pytest.raises(ValueError, match="'mert-nano' is not part of this installation"):
         resolve_checkpoint("mert-nano")
-    (tmp_path / "mert-nano").mkdir()
-    (tmp_path / "mert-nano" / "config.json").touch()
-    assert resolve_checkpoint("mert-nano") == str(tmp_path / "mert-nano")
-    assert local_checkpoint("mert-nano") == tmp_path / "mert-nano"
+    (tmp_path / "checkpoints" / "mert-nano").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "mert-nano" / "config.json").touch()
+    assert resolve_checkpoint("mert-nano") == str(tmp_path / "checkpoints" / "mert-nano")
+    assert local_checkpoint("mert-nano") == tmp_path / "checkpoints" / "mert-nano"
 
 
 def test_folders_stay_as_they_are(tmp_path, monkeypatch):

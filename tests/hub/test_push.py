@@ -18,9 +18,9 @@ from transformers.dynamic_module_utils import get_imports
 from typer.testing import CliRunner
 
 from mert_hf import CQTTeacher
-from mert_hf.cards import CardFacts
-from mert_hf.cli import app
-from mert_hf.hub import (
+from mert_hf.cli.app import app
+from mert_hf.hub.cards import CardFacts
+from mert_hf.hub.checkpoint import (
     CODE_FILES,
     HubFilesCallback,
     HubTrainerMixin,

@@ -17,7 +17,7 @@ from tiny_pretraining import RATE, make_collator, make_dataset, tiny_config, wri
 from typer.testing import CliRunner
 
 from mert_hf.audio import read_audio
-from mert_hf.cli import app
+from mert_hf.cli.app import app
 from mert_hf.pretraining import labels
 from mert_hf.pretraining.kmeans_fitting import RandomClips, fit_kmeans, parse_feature_sets, split_arguments
 from mert_hf.pretraining.labels import LabelCache, code_statistics, codes_path, label_files, read_index

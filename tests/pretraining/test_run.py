@@ -17,11 +17,11 @@ from tiny_pretraining import RATE, BandTeacher, LoudnessTeacher, losses_of, make
 from transformers import TrainingArguments
 from typer.testing import CliRunner
 
-from mert_hf.cli import app
+import mert_hf.utils.settings as settings_module
+from mert_hf.cli.app import app
 from mert_hf.finetuning.arguments import FineTuningTrainingArguments
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.modeling_mert import MERTForPreTraining
-from mert_hf.pretraining import arguments as arguments_module
 from mert_hf.pretraining import run
 from mert_hf.pretraining.arguments import parse_arguments
 from mert_hf.pretraining.labels import label_by_name
@@ -29,7 +29,7 @@ from mert_hf.pretraining.run import checkpoint_is_complete, last_complete_checkp
 from mert_hf.teachers import CQTTeacher, FeatureSet, KMeansTeacher
 
 CONFIGS = Path(__file__).resolve().parents[2] / "examples" / "configs"
-CHECKPOINT = CONFIGS.parents[1] / "mert_hf" / "checkpoints" / "mert-nano"
+CHECKPOINT = CONFIGS.parents[1] / "mert_hf" / "hub" / "checkpoints" / "mert-nano"
 STUDENT = {
     "sample_rate": RATE,
     "hidden_size": 16,
@@ -251,7 +251,7 @@ def machine(monkeypatch):
     """Whose GPU computes in bfloat16, or not, or that has none."""
 
     def pretend(gpu: str | None, bf16: bool) -> None:
-        monkeypatch.setattr(arguments_module, "is_torch_bf16_gpu_available", lambda: bf16)
+        monkeypatch.setattr(settings_module, "is_torch_bf16_gpu_available", lambda: bf16)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda: gpu)
 

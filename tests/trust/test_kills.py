@@ -24,7 +24,7 @@ from sounds import sweep, write
 
 from mert_hf import KMeansTeacher, cli
 from mert_hf.audio import read_audio
-from mert_hf.embedding_dataset import embed_dataset
+from mert_hf.embedding.dataset import embed_dataset
 from mert_hf.evaluation import EvaluationSettings, evaluate
 from mert_hf.evaluation.probes import ProbeSettings
 from mert_hf.pretraining.labels import label_files

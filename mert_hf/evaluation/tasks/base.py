@@ -3,56 +3,17 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import logging
-import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from ...data.recordings import SPLITS, Recording, TaskData
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("train", "valid", "test")
 KINDS = ("classification", "multilabel", "regression", "key", "beats", "separation")
 FRAME_KINDS = ("beats", "separation")
-
-
-@dataclass(frozen=True)
-class Recording:
-    """One recording: `target` is what its task's kind asks for.
-
-    classification, key: class index; multilabel: float32 (labels,) of 0 and 1; regression: float32 (labels,);
-    beats: `BeatTimes`; separation: a mapping from stem name to file.
-    """
-
-    id: str
-    path: Path
-    split: str
-    target: Any
-
-
-@dataclass(frozen=True)
-class BeatTimes:
-    """Times of all beats and of the downbeats among them, float64 seconds, ascending."""
-
-    beats: np.ndarray
-    downbeats: np.ndarray
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """A data set as read from disk: label names (classes, tags, targets or stems) and recordings."""
-
-    labels: tuple[str, ...]
-    recordings: tuple[Recording, ...]
-
-    def split(self, name: str) -> list[Recording]:
-        """The recordings of one split, in order of their ids."""
-        return [recording for recording in self.recordings if recording.split == name]
 
 
 @dataclass(frozen=True)
@@ -155,52 +116,3 @@ def read_table(path: Path, delimiter: str, columns: Sequence[str]) -> list[dict[
             raise ValueError(f"{path} has no column {', '.join(absent)}; its columns are {', '.join(header) or 'none'}")
         reader.fieldnames = header
         return [{key: value.strip() for key, value in row.items() if key} for row in reader]
-
-
-def label_index(label: str, labels: Sequence[str], where: object) -> int:
-    """Index of `label`.
-
-    Raises:
-        ValueError: it is none of `labels`; the text lists them.
-    """
-    try:
-        return labels.index(label)
-    except ValueError:
-        raise ValueError(f"{where}: unknown label {label!r}; the labels are {', '.join(labels)}") from None
-
-
-def multi_hot(indices: Iterable[int], size: int) -> np.ndarray:
-    """float32 (size,) with 1 at `indices`."""
-    target = np.zeros(size, dtype=np.float32)
-    target[list(indices)] = 1.0
-    return target
-
-
-def hash_split(
-    names: Iterable[str], fractions: Mapping[str, float], strata: Mapping[str, Any] | None = None
-) -> dict[str, str]:
-    """Splits names by the order of their SHA-1, so that the split is the same on every machine.
-
-    Args:
-        names: what is split: recordings, singers, artists.
-        fractions: share of each split but the first, which takes the rest: `{"train": 0.7, "valid": 0.15, ...}`.
-        strata: a class for each name; each class is split by itself. Default: one class.
-
-    Returns:
-        The split of each name. Each split gets at least one name of a class that has as many names as splits.
-    """
-    groups: dict[Any, list[str]] = defaultdict(list)
-    for name in set(names):
-        groups[strata[name] if strata else None].append(name)
-    assignment: dict[str, str] = {}
-    rest, *others = fractions
-    for members in groups.values():
-        members.sort(key=lambda name: hashlib.sha1(name.encode()).hexdigest())
-        position = 0
-        for split in others:
-            count = math.floor(fractions[split] * len(members) + 0.5) or int(len(members) >= len(fractions))
-            for name in members[position : position + count]:
-                assignment[name] = split
-            position += count
-        assignment.update(dict.fromkeys(members[position:], rest))
-    return assignment

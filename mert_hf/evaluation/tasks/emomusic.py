@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .base import Recording, Task, TaskData, first_existing, read_table
+from ...data.recordings import Recording, TaskData
+from .base import Task, first_existing, read_table
 
 LABELS = ("valence", "arousal")
 SET = "Mediaeval 2013 set"

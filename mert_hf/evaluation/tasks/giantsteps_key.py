@@ -19,8 +19,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from .base import Recording, Task, TaskData, first_existing, read_table
-from .keys import KEYS, key_index
+from ...data.keys import KEYS, key_index
+from ...data.recordings import Recording, TaskData
+from .base import Task, first_existing, read_table
 
 TRAIN_RESIDUES, ALL_RESIDUES = 100, 116
 CONFIDENT = "2"

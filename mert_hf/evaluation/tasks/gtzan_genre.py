@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .base import SPLITS, Recording, Task, TaskData, first_existing, label_index
+from ...data.recordings import SPLITS, Recording, TaskData, label_index
+from .base import Task, first_existing
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 

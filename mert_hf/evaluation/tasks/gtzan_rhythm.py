@@ -15,17 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from .base import BeatTimes, Recording, Task, TaskData, first_existing
+from ...data.beats import BEAT_LABELS
+from ...data.recordings import BeatTimes, Recording, TaskData
+from .base import Task, first_existing
 from .gtzan_genre import listed_clips
-
-LABELS = ("none", "beat", "downbeat")
 
 
 def read(root: Path) -> TaskData:
     """Reads clips and beat times."""
     folder = first_existing(root, ["jams", "**/jams", "beats", "**/beats"], "GTZAN-Rhythm annotations")
     recordings = [Recording(name, path, split, _beats(folder, name)) for name, path, split in listed_clips(root)]
-    return TaskData(LABELS, tuple(recordings))
+    return TaskData(BEAT_LABELS, tuple(recordings))
 
 
 def _beats(folder: Path, name: str) -> BeatTimes:

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .base import Recording, Task, TaskData, first_existing, multi_hot, read_table
+from ...data.recordings import Recording, TaskData, multi_hot
+from .base import Task, first_existing, read_table
 
 NUM_TAGS = 50
 # Zero bytes long in the published archive.

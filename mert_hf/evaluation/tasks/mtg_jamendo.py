@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .base import Recording, Task, TaskData, first_existing, multi_hot
+from ...data.recordings import Recording, TaskData, multi_hot
+from .base import Task, first_existing
 
 SPLIT_FILES = {"train": "train", "valid": "validation", "test": "test"}
 AUDIO_FOLDERS = ("audio", "", "raw_30s/audio", "raw_30s", "audio-low", "raw_30s/audio-low")

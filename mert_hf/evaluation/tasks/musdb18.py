@@ -14,7 +14,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from .base import Recording, Task, TaskData, first_existing, hash_split
+from ...data.recordings import Recording, TaskData
+from ...data.splits import hash_split
+from .base import Task, first_existing
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .base import SPLITS, Recording, Task, TaskData, first_existing, label_index
+from ...data.recordings import SPLITS, Recording, TaskData, label_index
+from .base import Task, first_existing
 
 FAMILIES = (
     "bass",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .base import Task, TaskData
+from ...data.recordings import TaskData
+from .base import Task
 from .nsynth_instrument import read_notes
 
 PITCHES = tuple(str(pitch) for pitch in range(128))

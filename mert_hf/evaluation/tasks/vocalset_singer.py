@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .base import Recording, Task, TaskData, hash_split
+from ...data.recordings import Recording, TaskData
+from ...data.splits import hash_split
+from .base import Task
 from .vocalset_technique import SINGERS, vocalset_takes
 
 FRACTIONS = {"train": 0.48, "valid": 0.32, "test": 0.2}

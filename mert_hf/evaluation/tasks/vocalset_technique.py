@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .base import Recording, Task, TaskData, first_existing, hash_split, label_index
+from ...data.recordings import Recording, TaskData, label_index
+from ...data.splits import hash_split
+from .base import Task, first_existing
 
 TECHNIQUES = (
     "belt",

@@ -1,0 +1,103 @@
+"""Checks of a folder of recordings and of its metadata.csv."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ..audio import AudioReadError, audio_info, find_audio_files, stream_audio
+from ..data.metadata import METADATA_FILE, read_metadata
+from .findings import LISTED, OK, PROBLEM, WARNING, Finding
+
+WHOLE_SECONDS = 60.0  # recordings up to this length are decoded whole, longer ones at both ends
+END_SECONDS = 5.0
+
+
+def check_data(folder: str | os.PathLike, model_rate: int | None = None) -> list[Finding]:
+    """Checks the recordings of a folder and, if there is one, its `metadata.csv`.
+
+    Args:
+        folder: searched with its subfolders.
+        model_rate: the model's sampling rate in Hz; None leaves the comparison out.
+    """
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        return [Finding(PROBLEM, f"{folder} is no folder", "give the folder that holds the recordings")]
+    try:
+        files = find_audio_files(folder)
+    except ValueError as error:
+        return [Finding(PROBLEM, str(error), "give the folder that holds the recordings")]
+    findings = [*_check_recordings(files, model_rate)]
+    return findings + (_check_metadata(folder, files) if (folder / METADATA_FILE).is_file() else [])
+
+
+def _check_recordings(files: list[Path], model_rate: int | None) -> Iterator[Finding]:
+
+    rates: Counter[int] = Counter()
+    silent, short, seconds = [], [], 0.0
+    for path in files:
+        try:
+            info, peak = _listen(path)
+        except AudioReadError as error:
+            yield Finding(PROBLEM, f"{error.path}: {error.problem}", error.remedy)
+            continue
+        rates[info.sampling_rate] += 1
+        seconds += info.duration
+        silent += [path] if peak == 0 else []
+        short += [path] if info.duration < 1 else []
+    told = ", ".join(f"{count} at {rate} Hz" for rate, count in sorted(rates.items()))
+    read = f"{sum(rates.values())} of {len(files)} recordings can be read, {seconds / 3600:.2f} hours: {told or 'none'}"
+    yield Finding(OK, f"{read} (recordings over {WHOLE_SECONDS:g} s were decoded at both ends only)")
+    yield from _tell(silent, "silent", "leave them out: they teach nothing, and normalisation blows up their noise")
+    yield from _tell(short, "shorter than 1 s", "leave them out, or pad them: the evaluation drops them")
+    low = sum(count for rate, count in rates.items() if model_rate and rate < model_rate)
+    if low:
+        remedy = "nothing mends it; look for better copies, or expect worse results on them"
+        yield Finding(
+            WARNING, f"{low} recordings are below the model's {model_rate} Hz: they lack its high range", remedy
+        )
+
+
+def _listen(path: Path):
+    """(header, peak of the parts that were decoded). Raises AudioReadError where the recording cannot be decoded."""
+
+    info = audio_info(path)
+    whole = info.duration <= WHOLE_SECONDS
+    parts = [(0.0, None)] if whole else [(0.0, END_SECONDS), (info.duration - END_SECONDS, None)]
+    peak = 0.0
+    for offset, duration in parts:
+        for block in stream_audio(path, info.sampling_rate, offset, duration):
+            peak = max(peak, float(np.abs(block).max(initial=0.0)))
+    return info, peak
+
+
+def _check_metadata(folder: Path, files: list[Path]) -> list[Finding]:
+
+    try:
+        entries = read_metadata(folder)
+    except (ValueError, OSError) as error:
+        return [Finding(PROBLEM, str(error), f"correct {folder / METADATA_FILE}")]
+    columns = list(entries[0][1])
+    findings = [Finding(OK, f"{METADATA_FILE} lists {len(entries)} recordings with the columns {', '.join(columns)}")]
+    listed = {path.resolve() for path, _ in entries}
+    unlisted = [path for path in files if path.resolve() not in listed]
+    remedy = f"add them to {METADATA_FILE}, or leave them: tasks with labels do not see them"
+    findings += _tell(unlisted, f"not in {METADATA_FILE}", remedy)
+    for column in columns:
+        empty = [path for path, row in entries if not row[column]]
+        findings += _tell(empty, f"without a value in the column {column!r}", "fill the column, or remove the rows")
+    if "split" in columns:
+        counts = Counter(row["split"] for _, row in entries)
+        findings.append(Finding(OK, f"splits: {', '.join(f'{name} {count}' for name, count in counts.items())}"))
+    return findings
+
+
+def _tell(paths: list[Path], fault: str, remedy: str) -> Iterator[Finding]:
+    if paths:
+        names = ", ".join(str(path) for path in paths[:LISTED]) + (", ..." if len(paths) > LISTED else "")
+        yield Finding(WARNING, f"{len(paths)} recordings are {fault}: {names}", remedy)

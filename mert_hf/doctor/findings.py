@@ -1,0 +1,33 @@
+"""What a check finds, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+OK, WARNING, PROBLEM = "ok", "warning", "problem"
+LISTED = 5  # names that are shown for each kind of fault
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One result of a check.
+
+    Attributes:
+        level: "ok", "warning" (works, but not as one might expect) or "problem" (would fail).
+        what: what was found, in a sentence.
+        remedy: what to do about it; empty where nothing is to be done.
+    """
+
+    level: str
+    what: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        text = f"[{self.level}] {self.what}"
+        return f"{text}\n    -> {self.remedy}" if self.remedy else text
+
+
+def has_problem(findings: Iterable[Finding]) -> bool:
+    """Whether anything would fail: the exit status of `mert-hf doctor`."""
+    return any(finding.level == PROBLEM for finding in findings)

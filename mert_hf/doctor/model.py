@@ -1,0 +1,174 @@
+"""The part of `mert-hf doctor` that looks at a model: configuration, weights, feature extractor."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..conversion.checkpoint_file import open_checkpoint
+from ..conversion.errors import CheckpointError, UnsafeCheckpointError
+from ..conversion.fairseq_config import read_settings
+from ..conversion.fairseq_origin import recorded_normalize
+from ..conversion.hub import CQT_CONSTANTS, compare_weights, open_weights, our_name, weight_files
+from ..conversion.json_file import read_json
+from ..hub.names import is_hub_id, local_checkpoint
+from ..modeling.configuration_mert import AUTO_MAP, MERTConfig
+from .findings import LISTED, OK, PROBLEM, WARNING, Finding
+
+FETCH_AGAIN = "download or copy the checkpoint again"
+EXTRACTOR_FILE = "preprocessor_config.json"
+
+
+def check_model(name: str | os.PathLike) -> tuple[list[Finding], int | None]:
+    """Checks a checkpoint folder, a downloaded Hub model or a checkpoint file; nothing in it is run.
+
+    Returns:
+        The findings, and the model's sampling rate in Hz if it could be told.
+    """
+    name = str(name).removeprefix("random:")
+    path = local_checkpoint(name)
+    if path is None:
+        return [_missing(name)], None
+    if path.is_file():
+        return list(_check_file(path)), None
+    try:
+        fields = read_json(path / "config.json")
+    except CheckpointError as error:
+        return [Finding(PROBLEM, str(error), "give the folder that save_pretrained or mert-hf wrote")], None
+    if fields.get("model_type") == "data2vec-audio":
+        return [Finding(OK, f"{name} is a Data2VecAudioModel (music2vec) and is used as it is")], 16000
+    try:
+        config = _read_config(fields, path)
+    except (ValueError, TypeError) as error:
+        return [Finding(PROBLEM, f"{path / 'config.json'}: {error}", "correct config.json, or fetch it again")], None
+    findings = [
+        Finding(OK, f"{name}: {(config.architectures or ['MERTModel'])[0]}, {config.num_hidden_layers} layers"),
+        *_check_auto_map(fields, path),
+        *_check_weights(path, config),
+        *_check_extractor(path, config),
+    ]
+    return findings, config.sample_rate
+
+
+def _read_config(fields: dict, path: Path) -> MERTConfig:
+    if fields.get("model_type") != MERTConfig.model_type:
+        raise ValueError(f"model_type is {fields.get('model_type')!r}; mert_hf reads {MERTConfig.model_type!r} only")
+    config = MERTConfig.from_dict(fields)
+    config.check_width()
+    return config
+
+
+def _missing(name: str) -> Finding:
+    """That there is no such model here; doctor downloads nothing."""
+    if is_hub_id(name):
+        return Finding(PROBLEM, f"{name} is neither a folder nor a downloaded Hub model", f"hf download {name}")
+    return Finding(PROBLEM, f"{name} is neither a folder nor the id of a Hub model", "check the spelling")
+
+
+def _check_file(path: Path) -> Iterator[Finding]:
+    """A single file: most likely a fairseq checkpoint."""
+    try:
+        with open_checkpoint(path) as content:
+            read_settings(content)
+    except UnsafeCheckpointError as error:
+        yield Finding(PROBLEM, str(error), "delete the file, and get the checkpoint from a source you trust")
+    except CheckpointError as error:
+        yield Finding(PROBLEM, str(error), "give a checkpoint folder, or a fairseq checkpoint of MERT")
+    else:
+        yield Finding(PROBLEM, f"{path} is a fairseq checkpoint", f"mert-hf convert fairseq {path} OUT")
+
+
+def _check_auto_map(fields: dict, path: Path) -> Iterator[Finding]:
+    stored = fields.get("auto_map")
+    if stored == AUTO_MAP:
+        return
+    kind = (
+        "no auto_map" if not stored else "an auto_map of other code" if "modeling_MERT" in str(stored) else "part of it"
+    )
+    yield Finding(
+        WARNING,
+        f"config.json has {kind}: the folder loads with mert_hf, but not elsewhere on current transformers",
+        f"mert-hf convert hub {path} OUT",
+    )
+
+
+def _check_weights(path: Path, config: MERTConfig) -> Iterator[Finding]:
+    try:
+        files = weight_files(path)
+        with open_weights(path) as tensors:
+            if files[0].suffix == ".bin":
+                what = f"{files[0].name} is a pickle: slow to load, and refused by newer tools"
+                yield Finding(WARNING, what, f"mert-hf convert hub {path} OUT")
+            yield from _check_names(tensors, config)
+            yield from _check_values(tensors)
+    except UnsafeCheckpointError as error:
+        yield Finding(PROBLEM, str(error), "delete the file, and get the checkpoint from a source you trust")
+    except CheckpointError as error:
+        yield Finding(PROBLEM, str(error), FETCH_AGAIN)
+
+
+def _check_names(tensors: Mapping[str, Any], config: MERTConfig) -> Iterator[Finding]:
+    """Missing, unknown and mis-shaped weights, and how the position embedding's are named."""
+    named = {our_name(name): tensor for name, tensor in tensors.items() if CQT_CONSTANTS not in name}
+    faults, _ = compare_weights(named, config)
+    remedies = {
+        "missing": "fetch the complete checkpoint; mert_hf refuses to fill them with random numbers",
+        "unknown": "check that config.json belongs to these weights",
+        "of another shape": "check that config.json belongs to these weights",
+    }
+    for kind, names in faults.items():
+        if names:
+            shown = "; ".join(names[:LISTED]) + ("; ..." if len(names) > LISTED else "")
+            yield Finding(PROBLEM, f"{len(names)} weights are {kind}: {shown}", remedies[kind])
+    if any(".parametrizations." in name for name in tensors):
+        naming = "torch's new names (parametrizations.weight.original0), which the authors' code leaves random"
+        yield Finding(WARNING, f"the position embedding is stored under {naming}", "mert-hf convert hub DIR OUT")
+    elif not any(faults.values()):
+        yield Finding(OK, f"{len(named)} weights, all of config.json's names and shapes")
+
+
+def _check_values(tensors: Mapping[str, Any]) -> Iterator[Finding]:
+    damaged = [name for name, tensor in tensors.items() if not torch.isfinite(tensor.load()).all()]
+    if damaged:
+        shown = ", ".join(damaged[:LISTED])
+        yield Finding(PROBLEM, f"{len(damaged)} weights hold NaN or infinity: {shown}", "use an earlier checkpoint")
+
+
+def _check_extractor(path: Path, config: MERTConfig) -> Iterator[Finding]:
+    """Rate and normalisation of the feature extractor against the checkpoint."""
+    file = path / EXTRACTOR_FILE
+    write = "python -c \"from mert_hf import MERTFeatureExtractor as F; F(sampling_rate={}).save_pretrained('{}')\""
+    if not file.is_file():
+        yield Finding(PROBLEM, f"{EXTRACTOR_FILE} is missing", write.format(config.sample_rate, path))
+        return
+    try:
+        fields = read_json(file)
+    except CheckpointError as error:
+        yield Finding(PROBLEM, str(error), write.format(config.sample_rate, path))
+        return
+    rate, normalize = fields.get("sampling_rate"), fields.get("do_normalize")
+    if rate != config.sample_rate:
+        what = f"the feature extractor works at {rate} Hz, the model at {config.sample_rate} Hz"
+        yield Finding(PROBLEM, what, f'set "sampling_rate": {config.sample_rate} in {file}')
+    if fields.get("padding_value", 0.0) != 0:
+        what = f"the feature extractor pads with {fields['padding_value']}, which a model hears as a jump"
+        yield Finding(WARNING, what, f'set "padding_value": 0.0 in {file}')
+    yield from _check_normalisation(path, config, normalize)
+
+
+def _check_normalisation(path: Path, config: MERTConfig, normalize: Any) -> Iterator[Finding]:
+    """The training's own setting where a conversion recorded it; else wav2vec 2.0's rule for layer-norm extractors."""
+    recorded = recorded_normalize(path)
+    remedy = f'set "do_normalize": {{}} in {path / EXTRACTOR_FILE}'
+    if recorded is not None and recorded != normalize:
+        what = f"do_normalize is {normalize}, but the model was trained with {recorded}"
+        yield Finding(PROBLEM, what, remedy.format(str(recorded).lower()))
+    elif recorded is None and config.feat_extract_norm == "layer" and not normalize:
+        what = "do_normalize is false, but models with feat_extract_norm='layer' are trained on normalised audio"
+        yield Finding(WARNING, what, remedy.format("true"))
+    else:
+        yield Finding(OK, f"feature extractor: {config.sample_rate} Hz, do_normalize {str(bool(normalize)).lower()}")

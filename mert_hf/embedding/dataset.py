@@ -1,0 +1,445 @@
+"""Many recordings -> one Parquet data set of embeddings, shard by shard, that a later run continues."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from ..audio import AudioReadError, Window, audio_info, find_audio_files
+from ..audio.read_ahead import END, read_ahead
+from ..audio.windows import check_window
+from ..utils.outputs import check_output_folder
+from ..utils.staging import staged_file
+from .embedder import MERTEmbedder, SpeedBar, check_pooling
+from .shards import (
+    STORE_DTYPES,
+    FailedFile,
+    ShardWriter,
+    embedding_schema,
+    printable,
+    read_summary,
+    shard_path,
+)
+
+logger = logging.getLogger(__name__)
+
+RUN_FILE = "embedding_run.json"
+ERRORS_FILE = "errors.csv"
+BATCHES_IN_SHARD = 16  # what a killed run does again, at most, where files are not longer than that
+SHARDS_PER_PROCESS = 8  # at least, so that short runs too keep what they did and processes get equal shares
+LARGEST_NUMBER_OF_SHARDS = 1024  # large collections get larger shards instead
+SHOWN_FAILURES = 20
+PATIENCE = timedelta(days=30)  # of a process that is done for one that is not
+
+CARD = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: "train-*.parquet"
+tags:
+- music
+- embeddings
+---
+# Embeddings of recordings
+
+Made with `mert-hf embed`, by the model `{model}`.
+
+| column | content |
+|---|---|
+| `path` | file of the recording, as it was given |
+| `start`, `end` | the window [start, end) in seconds |
+| `layer` | layer of the model; 0 is the encoder's input |
+{frame_times}| `embedding` | {embedding}, {store_dtype}, {hidden} values |
+
+| setting | value |
+|---|---|
+{settings}
+"""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What is in the data set after a run.
+
+    Attributes:
+        files: recordings asked for.
+        windows: windows in the data set.
+        rows: rows, one for each window and layer.
+        failed: recordings that could not be embedded.
+        seconds: of audio that this process embedded in this run.
+        speed: in multiples of real time.
+        is_main: whether this process is the one that reports for all.
+    """
+
+    files: int
+    windows: int
+    rows: int
+    failed: tuple[FailedFile, ...]
+    seconds: float
+    speed: float
+    is_main: bool
+
+    def text(self, output: str | os.PathLike) -> str:
+        """The summary in a few lines, the failed recordings among them."""
+        good = self.files - len(self.failed)
+        lines = [
+            f"{good} of {self.files} files, {self.windows} windows, {self.rows} rows in {output}",
+            f"this time {self.seconds:.0f} s of audio, {self.speed:.1f} x real time",
+        ]
+        if self.failed:
+            lines.append(f"{len(self.failed)} files failed, see {Path(output) / ERRORS_FILE}:")
+            lines += [f"  {file.path}: {file.error}" for file in self.failed[:SHOWN_FAILURES]]
+        if len(self.failed) > SHOWN_FAILURES:
+            lines.append(f"  ... and {len(self.failed) - SHOWN_FAILURES} more")
+        return printable("\n".join(lines))
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """A recording with its length by its header, 0 where that cannot be read."""
+
+    path: str
+    seconds: float
+
+
+Plan = list[list[PlannedFile]]
+
+
+def embed_dataset(
+    paths: Sequence[str | os.PathLike],
+    output: str | os.PathLike,
+    model: str | os.PathLike,
+    layers: str | int | Sequence[int] = "all",
+    pooling: str = "mean",
+    window: float = 5.0,
+    hop: float | None = None,
+    batch_size: int = 16,
+    dtype: str | None = None,
+    device: str | None = None,
+    workers: int = 2,
+    store_dtype: str = "float32",
+    show_progress_bar: bool = True,
+) -> RunSummary:
+    """Embeds recordings into a folder of Parquet shards that `datasets.load_dataset(folder)` opens.
+
+    A run that was stopped is continued by calling this again with the same arguments: finished shards stay as they are,
+    and the data set becomes the one of an undisturbed run. New recordings may be added. Recordings that fail are listed
+    in `errors.csv` and tried again once their file has changed. Under `accelerate launch` each process does its share.
+
+    Args:
+        paths: files, folders and globs, see `find_audio_files`.
+        output: folder of the data set.
+        model: Hub id, folder, or name of a checkpoint that comes with the package.
+        layers: "all", a layer or several.
+        pooling: "mean" or "frames".
+        window: seconds the model sees at a time.
+        hop: seconds from one window's start to the next; `window` if None.
+        batch_size: windows the model takes at a time, across recordings.
+        dtype: of the model: "float32", "bfloat16" or "float16".
+        device: of the model; a GPU if there is one.
+        workers: recordings decoded at a time, while the model computes.
+        store_dtype: of the embeddings in the files: "float32" or "float16".
+        show_progress_bar: show one, with the speed in multiples of real time.
+
+    Raises:
+        ValueError: an argument out of its range; no recording; a folder that holds another data set or one made with
+            other settings.
+        OSError: none of the recordings exists, or nothing can be written to `output`; told before the model is loaded.
+    """
+    if store_dtype not in STORE_DTYPES:
+        raise ValueError(f"store_dtype={store_dtype!r} must be one of {', '.join(STORE_DTYPES)}.")
+    for name, value in (("batch_size", batch_size), ("workers", workers)):
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1.")
+    check_pooling(pooling)
+    folder = Path(output)
+    check_output_folder(folder)
+    files = [str(path) for path in find_audio_files(paths)]
+    if not (folder / RUN_FILE).is_file():
+        _check_any_exists(files)
+    state = _process_state(device)
+    embedder = MERTEmbedder.from_pretrained(model, device=device or state.device, dtype=dtype)
+    check_window(embedder.sampling_rate, window, hop)
+    settings = run_settings(embedder, model, embedder.resolve_layers(layers), pooling, window, hop, store_dtype)
+    if state.is_main_process:
+        plan_run(folder, files, settings, batch_size, state.num_processes, workers)
+    state.wait_for_everyone()
+    plan = _read_plan(folder)
+    todo = [index for index in range(len(plan)) if not _is_done(shard_path(folder, index))]
+    state.wait_for_everyone()  # no shard appears before every process has the same list
+    mine = todo[state.process_index :: state.num_processes]
+    run = _Run(embedder, settings, folder, plan, batch_size, workers)
+    with SpeedBar(
+        sum(file.seconds for index in mine for file in plan[index]),
+        disable=not (show_progress_bar and state.is_main_process),
+    ) as bar:
+        run.embed_shards(mine, bar)
+    state.wait_for_everyone()
+    summary = _summarise(folder, len(plan), files, bar, state.is_main_process)
+    if summary.is_main:
+        _write_errors(folder, summary.failed)
+    state.wait_for_everyone()  # a launcher ends the others as soon as one exits with an error
+    return summary
+
+
+def run_settings(embedder, model, layers, pooling, window, hop, store_dtype) -> dict:
+    """What the content of the data set depends on; a run continues another only where they agree."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(embedder.model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return {
+        "model": os.fspath(model),
+        "weights_sha256": digest.hexdigest(),
+        "mask_group_norm": getattr(embedder.model.config, "mask_group_norm", None),
+        "sampling_rate": embedder.sampling_rate,
+        "normalize": bool(getattr(embedder.feature_extractor, "do_normalize", False)),
+        "layers": list(layers),
+        "pooling": pooling,
+        "window": float(window),
+        "hop": float(window if hop is None else hop),
+        "dtype": str(embedder.model.dtype).removeprefix("torch."),
+        "store_dtype": store_dtype,
+        "hidden_size": embedder.hidden_size,
+    }
+
+
+def plan_run(
+    folder: Path, files: list[str], settings: dict, batch_size: int, processes: int = 1, workers: int = 2
+) -> None:
+    """Writes down which shard holds which recordings, so that a later run makes the same shards.
+
+    Raises:
+        ValueError: the folder holds another data set, or one made with other settings or of recordings that are not
+            among `files`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for partial_shard in folder.glob(".train-*.partial*"):  # of a run that was killed
+        partial_shard.unlink()
+    plan: Plan = []
+    if (folder / RUN_FILE).is_file():
+        _check_settings(folder, settings)
+        plan = _without_gone(folder, _read_plan(folder), set(files))
+    elif any(folder.glob("*.parquet")):
+        raise ValueError(f"{folder} holds Parquet files of something else. Choose an empty folder for the output.")
+    known = {file.path for shard in plan for file in shard}
+    new = _measure([file for file in files if file not in known], workers)
+    plan += _divide(new, settings["hop"], batch_size, processes)
+    content = {"settings": settings, "shards": [[asdict(file) for file in shard] for shard in plan]}
+    _replace_text(folder / RUN_FILE, json.dumps(content))
+    _replace_text(folder / "README.md", _card(settings))
+
+
+class _Run:
+    """The shards of one process."""
+
+    def __init__(self, embedder: MERTEmbedder, settings: dict, folder: Path, plan: Plan, batch_size: int, workers: int):
+        self.embedder, self.settings, self.folder, self.plan = embedder, settings, folder, plan
+        self.batch_size, self.workers, self.num_failed = batch_size, workers, 0
+        self.schema = embedding_schema(settings["hidden_size"], settings["pooling"], settings["store_dtype"])
+
+    def embed_shards(self, shards: Sequence[int], bar: SpeedBar) -> None:
+        """Embeds shards one after the other, while the recordings of the next ones are already being decoded."""
+        window, hop = self.settings["window"], self.settings["hop"]
+        paths = [file.path for index in shards for file in self.plan[index]]
+        items = read_ahead([partial(self.embedder.windows, path, window, hop) for path in paths], self.workers)
+        try:
+            first = 0
+            for index in shards:
+                count = len(self.plan[index])
+                self._embed_shard(shard_path(self.folder, index), paths[first : first + count], first, items, bar)
+                first += count
+        finally:
+            items.close()
+
+    def _embed_shard(self, path: Path, files: list[str], first: int, items: Iterator, bar: SpeedBar) -> None:
+        """One shard: `files`, whose windows come next from `items` under the numbers `first`, `first` + 1, ..."""
+        failed: dict[int, FailedFile] = {}
+        layers, pooling = tuple(self.settings["layers"]), self.settings["pooling"]
+        with ShardWriter(path, self.schema, layers) as writer:
+            current = first
+            feed = self._feed(files, first, items, failed)
+            for number, window, values in self.embedder.embed_windows(feed, layers, pooling, self.batch_size):
+                if number != current:
+                    _end_file(writer, current in failed)
+                    current = number
+                times = window.start + self.embedder.frame_times(len(values)) if pooling == "frames" else None
+                writer.add(files[number - first], window, values, times)
+                bar.note = f", {self.num_failed} failed" if self.num_failed else ""
+                bar.advance(number, window)
+            _end_file(writer, current in failed)
+            writer.commit(self.settings, list(failed.values()))
+
+    def _feed(
+        self, files: list[str], first: int, items: Iterator, failed: dict[int, FailedFile]
+    ) -> Iterator[tuple[int, Window]]:
+        """The windows of the shard's files, until the last of them has ended; failures go to `failed`."""
+        if not files:
+            return
+        for number, item in items:
+            if isinstance(item, Exception):
+                failed[number] = FailedFile.of(files[number - first], item)
+                self.num_failed += 1
+                # Whatever a file does to its reader, the others go on; what is no known damage shows its traceback.
+                text = printable(f"{files[number - first]}: {failed[number].error}")
+                if isinstance(item, (AudioReadError, OSError)):
+                    logger.info("%s", text)  # the summary tells it
+                else:
+                    logger.warning("%s", text, exc_info=item)
+            elif item is not END:
+                yield number, item
+                continue
+            if number == first + len(files) - 1:
+                return
+
+
+def _check_any_exists(files: Sequence[str]) -> None:
+    """Refuses to start a data set that would hold nothing but errors."""
+    if not any(map(os.path.exists, files)):
+        more = f" and {len(files) - SHOWN_FAILURES} more" if len(files) > SHOWN_FAILURES else ""
+        raise FileNotFoundError(
+            f"There is no such file or folder: {printable(', '.join(files[:SHOWN_FAILURES]))}{more}. Check the "
+            f"spelling; relative paths begin at {os.getcwd()}."
+        )
+
+
+def _end_file(writer: ShardWriter, failed: bool) -> None:
+    if failed:
+        writer.drop_file()
+    else:
+        writer.finish_file()
+
+
+def _process_state(device: str | None):
+    """accelerate's view of the processes; alone, nothing is set up."""
+    from accelerate import PartialState
+
+    return PartialState(cpu=device == "cpu", timeout=PATIENCE)
+
+
+def _read_plan(folder: Path) -> Plan:
+    content = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    return [[PlannedFile(**file) for file in shard] for shard in content["shards"]]
+
+
+def _check_settings(folder: Path, settings: dict) -> None:
+    before = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["settings"]
+    different = [name for name in settings if name != "model" and before.get(name) != settings[name]]
+    if "dtype" in different:
+        different.remove("weights_sha256")  # follows from the dtype
+    if different:
+        changes = "; ".join(f"{name}: {before.get(name)!r} there, {settings[name]!r} now" for name in different)
+        raise ValueError(
+            f"{folder} holds a data set made with other settings ({changes}). Continue it with its own settings, or "
+            "choose another folder."
+        )
+
+
+def _is_done(path: Path) -> bool:
+    """Whether a shard is there, and no recording that failed in it has been replaced since."""
+    return path.is_file() and all(file.is_unchanged() for file in read_summary(path).failed)
+
+
+def _without_gone(folder: Path, plan: Plan, files: set[str]) -> Plan:
+    """The plan less recordings that are not asked for any more and have left no rows."""
+    kept, gone = [], []
+    for index, shard in enumerate(plan):
+        path = shard_path(folder, index)
+        missing = [file for file in shard if file.path not in files]
+        if missing and path.is_file():
+            failed = {file.path for file in read_summary(path).failed}
+            gone += [file.path for file in missing if file.path not in failed]
+        kept.append([file for file in shard if file.path in files])
+    if gone:
+        raise ValueError(
+            f"{folder} holds embeddings of {len(gone)} recordings that are not among the paths now, such as {gone[0]}. "
+            "Give them again, or choose another folder."
+        )
+    return kept
+
+
+def _measure(files: list[str], workers: int) -> list[PlannedFile]:
+    def seconds(path: str) -> float:
+        try:
+            return audio_info(path).duration
+        except (AudioReadError, OSError):
+            return 0.0  # reported when its turn comes
+
+    with ThreadPoolExecutor(workers) as executor:
+        return [PlannedFile(path, length) for path, length in zip(files, executor.map(seconds, files), strict=True)]
+
+
+def _divide(files: list[PlannedFile], hop: float, batch_size: int, processes: int) -> Plan:
+    """Consecutive recordings of about the same number of windows to a shard."""
+    counts = [max(1, math.ceil(file.seconds / hop)) for file in files]
+    total = sum(counts)
+    size = min(BATCHES_IN_SHARD * batch_size, math.ceil(total / (SHARDS_PER_PROCESS * processes)))
+    size = max(size, batch_size, math.ceil(total / LARGEST_NUMBER_OF_SHARDS))
+    shards: Plan = []
+    room = 0
+    for file, count in zip(files, counts, strict=True):
+        if room <= 0:
+            shards.append([])
+            room = size
+        shards[-1].append(file)
+        room -= count
+    return shards
+
+
+def _summarise(folder: Path, num_shards: int, files: list[str], bar: SpeedBar, is_main: bool) -> RunSummary:
+    shards = [read_summary(shard_path(folder, index)) for index in range(num_shards)]
+    wanted = set(files)
+    failed = tuple(file for shard in shards for file in shard.failed if file.path in wanted)
+    rows, windows = sum(shard.rows for shard in shards), sum(shard.windows for shard in shards)
+    return RunSummary(len(files), windows, rows, failed, bar.seconds, bar.speed, is_main)
+
+
+def _write_errors(folder: Path, failed: Sequence[FailedFile]) -> None:
+    path = folder / ERRORS_FILE
+    if not failed:
+        path.unlink(missing_ok=True)
+        return
+    with staged_file(path) as part, open(part, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "error"])
+        writer.writerows([entry.path, entry.error] for entry in failed)
+
+
+def _card(settings: dict) -> str:
+    frames = settings["pooling"] == "frames"
+    return CARD.format(
+        model=settings["model"],
+        frame_times="| `frame_times` | centre of each frame, seconds from the start of the recording |\n" * frames,
+        embedding="a vector for each frame" if frames else "mean over the window's frames",
+        store_dtype=settings["store_dtype"],
+        hidden=settings["hidden_size"],
+        settings="\n".join(f"| {name} | {value} |" for name, value in settings.items()),
+    )
+
+
+def _replace_text(path: Path, text: str) -> None:
+    with staged_file(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def parse_layers(text: str) -> str | list[int]:
+    """ "all", "7" or "5,7,9" of a command line -> what `MERTEmbedder` takes."""
+    if text == "all":
+        return text
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ValueError(f'layers {text!r}: give "all", a layer such as 7, or several such as 5,7,9.') from error

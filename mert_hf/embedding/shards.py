@@ -1,0 +1,202 @@
+"""Parquet shards of an embedding data set: a shard is there with all its rows, or it is not there."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..audio import AudioReadError, Window
+
+METADATA_KEY = b"mert_hf"
+GROUP_BYTES = 32 * 2**20  # of embeddings, after which rows leave memory
+STORE_DTYPES = {"float32": np.float32, "float16": np.float16}
+
+
+@dataclass(frozen=True)
+class FailedFile:
+    """A recording that could not be embedded; size and time of change tell whether it was replaced since."""
+
+    path: str
+    error: str
+    size: int = -1
+    changed_ns: int = -1
+
+    @classmethod
+    def of(cls, path: str, error: Exception) -> FailedFile:
+        """What went wrong with the file that is at `path` now."""
+        known = isinstance(error, (AudioReadError, OSError))
+        text = str(error).removeprefix(f"{path}: ") if known else f"{type(error).__name__}: {error}"
+        return cls(path, text, *_stamp(path))
+
+    def is_unchanged(self) -> bool:
+        """Whether the file is the one that failed, so that it would fail again."""
+        return (self.size, self.changed_ns) == _stamp(self.path)
+
+
+@dataclass(frozen=True)
+class ShardSummary:
+    """What a finished shard says of itself in the metadata of its file."""
+
+    rows: int
+    windows: int
+    failed: tuple[FailedFile, ...]
+
+
+def shard_path(folder: Path, index: int) -> Path:
+    """File of a shard. `datasets` takes files named so for the split "train" and leaves the others in the folder."""
+    return folder / f"train-{index:05d}.parquet"
+
+
+def read_summary(path: Path) -> ShardSummary:
+    """Summary of a finished shard.
+
+    Raises:
+        ValueError: the file was not written here.
+    """
+    metadata = pq.read_metadata(path)
+    text = (metadata.metadata or {}).get(METADATA_KEY)
+    if text is None:
+        raise ValueError(f"{path} is no shard of an embedding data set. Choose an empty folder for the output.")
+    content = json.loads(text)
+    failed = tuple(FailedFile(**entry) for entry in content["failed"])
+    return ShardSummary(metadata.num_rows, content["windows"], failed)
+
+
+def embedding_schema(hidden_size: int, pooling: str, store_dtype: str) -> pa.Schema:
+    """Columns of the data set: a row for each window and layer."""
+    vector = pa.list_(pa.from_numpy_dtype(STORE_DTYPES[store_dtype]), hidden_size)
+    columns = [("path", pa.string()), ("start", pa.float64()), ("end", pa.float64()), ("layer", pa.int32())]
+    if pooling == "frames":
+        return pa.schema([*columns, ("frame_times", pa.list_(pa.float64())), ("embedding", pa.list_(vector))])
+    return pa.schema([*columns, ("embedding", vector)])
+
+
+class ShardWriter:
+    """Writes a shard beside its place and moves it there when it is whole.
+
+    Rows of a file that fails after its first windows are left out, also where they had left memory by then.
+
+    Args:
+        path: place of the shard.
+        schema: of `embedding_schema`.
+        layers: the layers of each window's values.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, layers: tuple[int, ...]):
+        self.path, self.schema, self.layers = path, schema, layers
+        self.partial = path.with_name(f".{path.name}.partial")
+        self._writer = pq.ParquetWriter(self.partial, schema)
+        self._owners: list[str | None] = []  # of each row group: the one file it was written for ahead of its end
+        self._done: list[pa.Table] = []
+        self._current: list[pa.Table] = []
+        self._bytes = self._windows = self._current_windows = 0
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        try:
+            self._writer.close()
+        finally:  # closing writes, which a full disk refuses
+            self.partial.unlink(missing_ok=True)
+
+    def add(self, path: str, window: Window, values: np.ndarray, frame_times: np.ndarray | None = None) -> None:
+        """Adds a window of the current file.
+
+        Args:
+            path: of the file.
+            window: where the values come from.
+            values: (layers, hidden), or (frames, layers, hidden) with `frame_times`.
+            frame_times: (frames,) seconds from the start of the recording, or None.
+        """
+        rows = len(self.layers)
+        columns = [[printable(path)] * rows, [window.start] * rows, [window.end] * rows, self.layers]
+        if frame_times is None:
+            columns.append(self._vectors(values))
+        else:
+            columns.append([frame_times] * rows)
+            vectors = self._vectors(values.swapaxes(0, 1))  # the frames of a layer side by side
+            columns.append(pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * len(values), vectors))
+        arrays = [
+            pa.array(column, field.type) if isinstance(column, (list, tuple)) else column
+            for column, field in zip(columns, self.schema, strict=True)
+        ]
+        self._current.append(pa.table(arrays, schema=self.schema))
+        self._current_windows += 1
+        self._bytes += values.nbytes
+        if self._bytes >= GROUP_BYTES:
+            self._write(self._done, None)
+            self._write(self._current, path)
+            self._done, self._current, self._bytes = [], [], 0
+
+    def finish_file(self) -> None:
+        """The current file is whole: its rows stay."""
+        self._done += self._current
+        self._windows += self._current_windows
+        self._current, self._current_windows = [], 0
+
+    def drop_file(self) -> None:
+        """The current file has failed: its rows go."""
+        self._current, self._current_windows = [], 0
+
+    def commit(self, settings: dict, failed: list[FailedFile]) -> None:
+        """Moves the shard to its place, with its summary."""
+        self._write(self._done, None)
+        dropped = {file.path for file in failed}
+        if dropped.intersection(owner for owner in self._owners if owner):
+            self._rewrite_without(dropped)
+        content = {"settings": settings, "windows": self._windows, "failed": [asdict(file) for file in failed]}
+        self._writer.add_key_value_metadata({METADATA_KEY.decode(): json.dumps(content)})
+        self._writer.close()
+        with open(self.partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(self.partial, self.path)
+
+    def _vectors(self, values: np.ndarray) -> pa.FixedSizeListArray:
+        dtype = self.schema.field("embedding").type
+        while not pa.types.is_fixed_size_list(dtype):
+            dtype = dtype.value_type
+        with np.errstate(over="ignore"):
+            flat = np.ascontiguousarray(values, dtype=dtype.value_type.to_pandas_dtype()).reshape(-1)
+        if not np.isfinite(flat).all():
+            raise ValueError(
+                f"Embeddings reach {np.abs(values).max():.0f}, more than {flat.dtype} holds. Store them as float32."
+            )
+        return pa.FixedSizeListArray.from_arrays(pa.array(flat), type=dtype)
+
+    def _write(self, tables: list[pa.Table], owner: str | None) -> None:
+        if tables:
+            table = pa.concat_tables(tables)
+            self._writer.write_table(table, row_group_size=len(table))
+            self._owners.append(owner)
+
+    def _rewrite_without(self, dropped: set[str]) -> None:
+        """Copies the row groups that stay, one at a time."""
+        self._writer.close()
+        old = self.partial.with_name(self.partial.name + ".old")
+        os.replace(self.partial, old)
+        self._writer = pq.ParquetWriter(self.partial, self.schema)
+        with pq.ParquetFile(old) as file:
+            for group, owner in enumerate(self._owners):
+                if owner not in dropped:
+                    self._writer.write_table(file.read_row_group(group))
+        old.unlink()
+
+
+def printable(text: str) -> str:
+    """The text with bytes of file names that are no UTF-8 written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns

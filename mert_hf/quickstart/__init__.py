@@ -1,0 +1,1 @@
+"""The full pipeline on real scores, offline, in minutes."""

@@ -1,0 +1,385 @@
+"""The whole story in minutes, offline, on 2 CPU cores: scores, teachers, pre-training, probes, a checkpoint, a page.
+
+    mert-hf quickstart --output outputs/quickstart
+
+Each step is a function that calls the library as a user would: render scores (`mert_hf.score_sets`), fit the k-means
+teacher, label, pre-train (`mert_hf.pretraining`), probe (`mert_hf.score_probes`), save (`mert_hf.hub`), reload with
+`AutoModel`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import AutoModel, TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+from ..embedding.embedder import MERTEmbedder
+from ..evaluation.encoders import RANDOM_PREFIX
+from ..hub.cards import CardFacts, Measurement, training_facts
+from ..hub.checkpoint import save_checkpoint
+from ..hub.names import DEFAULT_CHECKPOINT, resolve_checkpoint
+from ..modeling.configuration_mert import MERTConfig
+from ..pretraining.arguments import MERTTrainingArguments, PretrainingDataArguments, PretrainingModelArguments
+from ..pretraining.dataset import AudioCropDataset, open_recordings
+from ..pretraining.labels import label_files
+from ..pretraining.run import build_trainer, last_complete_checkpoint
+from ..pretraining.trainer import MERTTrainer
+from ..teachers import CQTTeacher, FeatureSet, KMeansTeacher
+from ..utils.outputs import check_output_folder
+from .report import Neighbour, ObjectiveRow, QuickstartReport, write_report
+from .score_probes import ProbeResult, ProbeTask, encoders_of_seed, probe_encoders
+from .score_sets import PRETRAINING_SECONDS, ScoreSets, render_sets
+
+logger = logging.getLogger(__name__)
+
+TEACHERS_OF_CHECKPOINT = "teachers"
+BOOKKEEPING = ("architectures", "auto_map", "dtype", "torch_dtype", "model_type", "transformers_version")
+SIZES_OF_TEACHERS = ("num_codebooks", "codebook_size", "cqt_bins")
+# Few clusters are learned in minutes; contexts of seconds make codes of key and timbre.
+FEATURE_SETS = (
+    FeatureSet("chroma", 48),
+    FeatureSet("mfcc", 48),
+    FeatureSet("log_cqt", 48),
+    FeatureSet("chroma", 48, context=3.0),
+    FeatureSet("mfcc", 48, context=2.0),
+    FeatureSet("chroma", 48, context=10.0),
+    FeatureSet("mfcc", 48, context=10.0),
+)
+LOG_EVERY = 10
+SAVE_EVERY = 500
+
+
+@dataclass(frozen=True)
+class QuickstartSettings:
+    """How much of everything; the defaults stay within ten minutes on 2 CPU cores.
+
+    Attributes:
+        output: folder for scores, teachers, checkpoint and page.
+        from_scratch: start from random weights and a newly fitted k-means teacher, not from the shipped checkpoint.
+        minutes: longest time of training; the learning rate falls to zero over it.
+        steps: most updates.
+        num_scores: scores that are read.
+        pretraining_excerpts: rendered excerpts of 10 s to train on; a tenth as many measure the objective.
+        probe_excerpts: rendered excerpts of 6 s to probe with, in a proportion of 5 : 1 : 2.
+        teacher_clips: crops of 10 s that the teachers are fitted to.
+        train_data: further folders with recordings to train on.
+        crop_seconds, batch_size, learning_rate: of an update.
+        seeds: of the probes and the untrained nets.
+        seed: of everything else.
+        workers: processes that read and render.
+        bf16: compute in bfloat16, twice as fast on CPUs that have it.
+        progress: show progress bars.
+    """
+
+    output: Path
+    from_scratch: bool = False
+    minutes: float = 2.5
+    steps: int = 100_000
+    num_scores: int = 400
+    pretraining_excerpts: int = 360
+    probe_excerpts: int = 640
+    teacher_clips: int = 240
+    train_data: tuple[Path, ...] = ()
+    crop_seconds: float = 4.0
+    batch_size: int = 12
+    learning_rate: float = 1e-3
+    seeds: tuple[int, ...] = (0, 1, 2)
+    seed: int = 0
+    workers: int = 2
+    bf16: bool = False
+    progress: bool = True
+
+
+class TimedScheduleCallback(TrainerCallback, ExportableState):
+    """Ends training after some minutes, with a learning rate that falls to zero over that time instead of over updates.
+
+    How many updates a machine makes in the time is not known beforehand; a schedule over updates would end too high or
+    too early. Checkpoints hold the seconds that have passed, so that a run that was killed has the rest of its time.
+    """
+
+    def __init__(self, minutes: float, learning_rate: float, progress: bool = True):
+        self.minutes, self.learning_rate, self.progress = minutes, learning_rate, progress
+        self.elapsed = 0.0
+        self.started = 0.0
+        self.rate = 0.0
+        self.bar = tqdm(disable=True)
+
+    def state(self) -> dict:
+        settings = {"minutes": self.minutes, "learning_rate": self.learning_rate, "progress": self.progress}
+        return {"args": settings, "attributes": {"elapsed": self.elapsed}}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.started = time.monotonic() - self.elapsed
+        self.bar = tqdm(desc="training", total=round(60 * self.minutes), unit="s", disable=not self.progress)
+
+    def on_pre_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
+        passed = min((time.monotonic() - self.started) / (60 * self.minutes), 1.0)
+        warm_up = min((state.global_step + 1) / max(args.warmup_steps, 1), 1.0)
+        self.rate = self.learning_rate * warm_up * 0.5 * (1 + float(np.cos(np.pi * passed)))
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.elapsed = time.monotonic() - self.started
+        self.bar.update(min(round(self.elapsed), round(60 * self.minutes)) - self.bar.n)
+        control.should_training_stop |= self.elapsed >= 60 * self.minutes
+        return control
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "learning_rate" in logs:  # Trainer asks its scheduler, which knows of the peak only
+            logs["learning_rate"] = state.log_history[-1]["learning_rate"] = self.rate
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.bar.close()
+
+
+def run_quickstart(settings: QuickstartSettings) -> Path:
+    """Runs all steps and returns the path of the results page.
+
+    Raises:
+        ImportError: the extra `quickstart` is not installed.
+        ValueError: settings that leave nothing to train on or to probe.
+    """
+    check_output_folder(settings.output)
+    torch.set_flush_denormal(True)
+    folders = render_scores(settings)
+    config = MERTConfig.from_pretrained(resolve_checkpoint(DEFAULT_CHECKPOINT))
+    teachers = prepare_teachers(settings, config, folders["pretraining"])
+    labels = label_recordings(settings, folders["pretraining"], teachers)
+    trainer = make_trainer(settings, config, folders["pretraining"], teachers, labels)
+    constant = constant_predictions(trainer)
+    before = trainer.evaluate()
+    trainer.train(resume_from_checkpoint=last_complete_checkpoint(trainer.args.output_dir))
+    objective = objective_rows(before, trainer.evaluate(), constant)
+    checkpoint = save_checkpoint(trainer.model, trainer.processing_class, settings.output / "model")
+    tasks = [ProbeTask("key", folders["probes"], "key"), ProbeTask("instrument", folders["probes"], "family")]
+    probes = probe_everything(settings, checkpoint, tasks)
+    write_card(settings, trainer, probes)
+    neighbours = nearest_windows(checkpoint, folders["probes"])
+    facts = describe_run(settings, trainer, checkpoint)
+    report = QuickstartReport("MERT in minutes", facts, objective, probes, trainer.state.log_history, neighbours)
+    return write_report(report, settings.output)
+
+
+def render_scores(settings: QuickstartSettings) -> dict[str, Path]:
+    """Step 1: scores to audio, the folders "pretraining" (train, valid) and "probes" (train, valid, test)."""
+    sets = ScoreSets(
+        settings.num_scores, settings.pretraining_excerpts, settings.probe_excerpts, notes=0, seed=settings.seed
+    )
+    return render_sets(sets, settings.output / "scores", settings.workers, settings.progress)
+
+
+def prepare_teachers(settings: QuickstartSettings, config: MERTConfig, data: Path) -> Path:
+    """Step 2: the folder of the k-means teacher `acoustic` and the standardised constant-Q teacher `musical`.
+
+    A run that continues from the shipped checkpoint takes the teachers that it was trained with: clusters fitted anew
+    have other numbers, and its heads would have to learn them from the start.
+    """
+    if not settings.from_scratch:
+        return Path(resolve_checkpoint(DEFAULT_CHECKPOINT)) / TEACHERS_OF_CHECKPOINT
+    folder = settings.output / TEACHERS_OF_CHECKPOINT
+    if (folder / "musical").is_dir():  # saved last, by a run that was killed later
+        return folder
+    rates = {"sampling_rate": config.sample_rate, "hop_length": config.hop_length}
+    length = round(PRETRAINING_SECONDS * config.sample_rate)
+    crops = AudioCropDataset(
+        [str(path) for path in (data, *settings.train_data)], length, seed=settings.seed, split="train", **rates
+    )
+    chosen = np.random.default_rng(settings.seed).permutation(len(crops))[: settings.teacher_clips]
+    clips = [crops[int(index)].waveform for index in chosen]
+    acoustic = KMeansTeacher.fit(clips, FEATURE_SETS, seed=settings.seed, show_progress_bar=settings.progress, **rates)
+    acoustic.save_pretrained(folder / "acoustic")
+    musical = CQTTeacher(num_bins=config.cqt_bins, bins_per_octave=config.cqt_bins // 7, log=True, **rates)
+    musical.standardized(clips).save_pretrained(folder / "musical")
+    return folder
+
+
+def label_recordings(settings: QuickstartSettings, data: Path, teachers: Path) -> Path:
+    """Step 3: the acoustic teacher's codes of all recordings, made once; crops are read many times."""
+    folders = [str(folder) for folder in settings.train_data]
+    files = [*open_recordings([str(data)]).names, *(open_recordings(folders, "train").names if folders else ())]
+    teacher = KMeansTeacher.from_pretrained(teachers / "acoustic")
+    label_files(files, teacher, settings.output / "labels", show_progress_bar=settings.progress)
+    return settings.output / "labels"
+
+
+def make_trainer(
+    settings: QuickstartSettings, config: MERTConfig, data: Path, teachers: Path, labels: Path
+) -> MERTTrainer:
+    """Step 4: student, teachers, collator and data behind the Trainer, as `mert-hf pretrain` builds them."""
+    model = PretrainingModelArguments(
+        model_name_or_path=None if settings.from_scratch else resolve_checkpoint(DEFAULT_CHECKPOINT),
+        model_config=recipe_of(config) if settings.from_scratch else {},
+        acoustic_teacher={"type": "kmeans", "path": str(teachers / "acoustic")},
+        musical_teacher={"type": "cqt", "path": str(teachers / "musical")},
+        label_cache=str(labels),
+    )
+    crop = round(settings.crop_seconds * config.sample_rate)
+    recordings = PretrainingDataArguments(
+        train_data=[str(folder) for folder in (data, *settings.train_data)],
+        train_split="train",
+        eval_data=[str(data)],
+        eval_split="valid",
+        crop_length=crop,
+        min_duration=min(settings.crop_seconds, 3.0),
+        mask_probability=0.4,
+        mask_length=4,
+    )
+    trainer = build_trainer(model, recordings, training_arguments(settings))
+    trainer.add_callback(TimedScheduleCallback(settings.minutes, settings.learning_rate, settings.progress))
+    return trainer
+
+
+def recipe_of(config: MERTConfig) -> dict:
+    """The fields in which a configuration differs from the default one; the teachers of a run say what they give."""
+    default = MERTConfig().to_dict()
+    given = config.to_dict()
+    return {
+        name: value
+        for name, value in given.items()
+        if name in default and name not in BOOKKEEPING + SIZES_OF_TEACHERS and value != default[name]
+    }
+
+
+def training_arguments(settings: QuickstartSettings) -> MERTTrainingArguments:
+    """Trainer's arguments: AdamW as in the paper's recipe, everything on the CPU."""
+    return MERTTrainingArguments(
+        output_dir=str(settings.output / "training"),
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        max_steps=settings.steps,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="constant",
+        warmup_steps=50,
+        adam_beta2=0.98,
+        adam_epsilon=1e-6,
+        weight_decay=0.01,
+        max_grad_norm=5.0,
+        seed=settings.seed,
+        bf16=settings.bf16,
+        use_cpu=True,
+        logging_steps=LOG_EVERY,
+        save_steps=SAVE_EVERY,
+        save_total_limit=1,
+        ignore_data_skip=True,  # crops are random: a run that goes on need not read those of the time before
+        restore_callback_states_from_checkpoint=True,
+        report_to="none",
+        disable_tqdm=True,  # its bar counts updates, and time ends the training: see TimedScheduleCallback
+        dataloader_num_workers=min(settings.workers - 1, 1),
+    )
+
+
+def constant_predictions(trainer: MERTTrainer) -> dict[str, float]:
+    """What the best constant reaches on the masked frames of the held-out excerpts.
+
+    Returns:
+        For codebook k `codebook_k_loss`, the entropy of its codes in nats, and `codebook_k_accuracy`, the share of the
+        commonest code; `cqt_loss`, the mean squared error of the mean spectrum.
+    """
+    codes, spectra = [], []
+    for batch in trainer.get_eval_dataloader():
+        mask = batch["mask_time_indices"]
+        frames = mask.shape[1]
+        codes.append(batch["codes"][..., :frames].transpose(0, 1)[:, mask])
+        spectra.append(batch["cqt"][:, :frames][mask])
+    result = {"cqt_loss": float(torch.cat(spectra).var(dim=0, correction=0).mean())}
+    for index, book in enumerate(torch.cat(codes, dim=1)):
+        share = torch.bincount(book).float() / len(book)
+        result[f"codebook_{index}_loss"] = float(-(share * share.clamp(min=1e-12).log()).sum())
+        result[f"codebook_{index}_accuracy"] = float(share.max())
+    return result
+
+
+def objective_rows(before: dict, after: dict, constant: dict[str, float]) -> list[ObjectiveRow]:
+    """Losses and accuracies of `trainer.evaluate()` before and after training beside the constant predictions."""
+    return [
+        ObjectiveRow(name.replace("_", " "), before[f"eval_{name}"], after[f"eval_{name}"], value)
+        for name, value in sorted(constant.items())
+    ]
+
+
+def probe_everything(
+    settings: QuickstartSettings, checkpoint: Path, tasks: Sequence[ProbeTask]
+) -> dict[str, dict[str, ProbeResult]]:
+    """Step 5: this run's net, the shipped one, the same net untrained, MFCC and chroma behind the same probe."""
+    models = {"this run": encoders_of_seed(str(checkpoint))}
+    if not settings.from_scratch:
+        models[f"{DEFAULT_CHECKPOINT} as shipped"] = encoders_of_seed(DEFAULT_CHECKPOINT)
+    models["untrained"] = encoders_of_seed(f"{RANDOM_PREFIX}{checkpoint}")
+    models |= {name: encoders_of_seed(name) for name in ("mfcc", "chroma")}
+    return probe_encoders(models, tasks, settings.seeds, settings.progress)
+
+
+def write_card(
+    settings: QuickstartSettings,
+    trainer: MERTTrainer,
+    probes: dict[str, dict[str, ProbeResult]],
+) -> Path:
+    """Step 6: the checkpoint again, now with its card and the training log."""
+    measurements = tuple(
+        Measurement(
+            task=f"rendered scores, {task}",
+            metric="accuracy",
+            value=result.mean,
+            spread=result.spread,
+            runs=len(result.accuracies),
+            dataset="rendered-scores",
+            dataset_name="music21 scores, rendered with General MIDI instruments",
+            protocol="MARBLE's probe on mean and deviation over time, layer by validation",
+        )
+        for task, result in probes["this run"].items()
+    )
+    facts = CardFacts(
+        model_name="mert-nano-quickstart",
+        base_model=None if settings.from_scratch else DEFAULT_CHECKPOINT,
+        data="Bach chorales and fiddle tunes of the music21 corpus, rendered with General MIDI instruments",
+        teachers=("k-means codes", "log constant-Q spectrum"),
+        training=training_facts(trainer.state, trainer.args),
+        measurements=measurements,
+    )
+    directory = save_checkpoint(trainer.model, trainer.processing_class, settings.output / "model", facts)
+    log = json.dumps(trainer.state.log_history, indent=1)
+    (directory / "training_log.json").write_text(log + "\n", encoding="utf-8")
+    return directory
+
+
+def nearest_windows(checkpoint: Path, folder: Path, count: int = 40, shown: int = 6) -> list[Neighbour]:
+    """Step 7: embeds held-out excerpts and finds each one's nearest neighbour by the cosine of the middle layer."""
+    from ..data.metadata import read_metadata
+
+    entries = [(path, row) for path, row in read_metadata(folder) if row["split"] == "test"][:count]
+    embedder = MERTEmbedder.from_pretrained(checkpoint, device="cpu")
+    layer = embedder.num_layers // 2
+    found = embedder.encode([path for path, _ in entries], layers=layer, window=None, show_progress_bar=False)
+    vectors = np.concatenate([item.embeddings for item in found])
+    vectors = vectors - vectors.mean(axis=0)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = vectors @ vectors.T - 2 * np.eye(len(vectors))
+    names = [f"{row['key']}, {row['family']} ({row['piece']})" for _, row in entries]
+    return [Neighbour(names[i], names[j], float(cosines[i, j])) for i, j in enumerate(cosines.argmax(axis=1)[:shown])]
+
+
+def describe_run(settings: QuickstartSettings, trainer: MERTTrainer, checkpoint: Path) -> list[str]:
+    """Facts for the top of the page; reloads the checkpoint with `AutoModel` and says whether it is the same net."""
+    reloaded = AutoModel.from_pretrained(checkpoint).float().eval()
+    waveform = torch.randn(1, trainer.model.config.sample_rate, generator=torch.Generator().manual_seed(settings.seed))
+    with torch.no_grad():
+        trained = trainer.model.mert.eval().float()
+        same = torch.equal(trained(waveform).last_hidden_state, reloaded(waveform).last_hidden_state)
+    start = "random weights" if settings.from_scratch else f"the shipped {DEFAULT_CHECKPOINT}"
+    return [
+        f"{trainer.model.mert.num_parameters():,} parameters, started from {start}",
+        f"{trainer.state.global_step} updates of {settings.batch_size} x {settings.crop_seconds:g} s in at most "
+        f"{settings.minutes:g} minutes",
+        f"saved to `{checkpoint.name}`, reloaded with `AutoModel`: "
+        + ("identical output" if same else "the output differs"),
+    ]

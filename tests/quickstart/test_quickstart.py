@@ -1,0 +1,213 @@
+"""The quickstart in miniature: from scores to the page, with and without the shipped checkpoint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModel
+from typer.testing import CliRunner
+
+import mert_hf.quickstart.run as quickstart
+import mert_hf.quickstart.score_sets as score_sets
+from mert_hf.hub.names import DEFAULT_CHECKPOINT, resolve_checkpoint
+from mert_hf.modeling.configuration_mert import MERTConfig
+from mert_hf.pretraining.run import last_complete_checkpoint
+from mert_hf.quickstart.report import (
+    Neighbour,
+    ObjectiveRow,
+    QuickstartReport,
+    markdown,
+    probe_table,
+    verdict,
+    write_report,
+)
+from mert_hf.quickstart.run import QuickstartSettings, TimedScheduleCallback, recipe_of, run_quickstart
+from mert_hf.quickstart.score_probes import ProbeResult
+from mert_hf.quickstart.scores import Note, Piece, load_pieces, split_of
+
+for package in ("midirenderer", "pretty_midi", "sklearn", "matplotlib"):
+    pytest.importorskip(package, reason="the extra `quickstart` is not installed")
+
+PROBES = {
+    "this run": {"key": ProbeResult((0.5, 0.6, 0.7), (1, 1, 2), 1 / 24)},
+    "untrained": {"key": ProbeResult((0.3, 0.3, 0.3), (0, 0, 0), 1 / 24)},
+    "mfcc": {"key": ProbeResult((0.59, 0.6, 0.61), (0, 0, 0), 1 / 24)},
+}
+
+
+def scale(name: str, minor: bool) -> Piece:
+    steps = [0, 2, 3, 5, 7, 8, 10, 12] if minor else [0, 2, 4, 5, 7, 9, 11, 12]
+    return Piece(name, 0, minor, tuple(Note(float(i), 1.0, 60 + step, 0) for i, step in enumerate(steps * 2)))
+
+
+@pytest.fixture
+def few_pieces(monkeypatch):
+    """Two scales of each mode in each split, in place of the scores."""
+    pieces, count = [], {(split, minor): 0 for split in ("train", "valid", "test") for minor in (False, True)}
+    for index in range(400):
+        key = (split_of(f"scale {index}"), index % 2 == 1)
+        if count[key] < 2:
+            count[key] += 1
+            pieces.append(scale(f"scale {index}", key[1]))
+    monkeypatch.setattr(score_sets, "load_pieces", lambda *args: pieces)
+
+
+def miniature(output: Path, **changes) -> QuickstartSettings:
+    numbers = {"minutes": 0.02, "pretraining_excerpts": 12, "probe_excerpts": 96, "teacher_clips": 8, "workers": 1}
+    return QuickstartSettings(output=output, crop_seconds=1.0, seeds=(0,), progress=False, **{**numbers, **changes})
+
+
+@pytest.mark.parametrize("from_scratch", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_quickstart_tells_the_whole_story(few_pieces, tmp_path, from_scratch):
+    page = run_quickstart(miniature(tmp_path, from_scratch=from_scratch))
+    text = page.read_text()
+    for heading in ("## The objective", "## What the features know", "## Nearest neighbours"):
+        assert heading in text
+    assert "identical output" in text
+    assert (f"{DEFAULT_CHECKPOINT} as shipped" in text) is not from_scratch
+    for name in ("loss.png", "probes.png", "model/README.md", "model/model.safetensors", "model/config.json"):
+        assert (tmp_path / name).stat().st_size > 500
+    assert json.loads((tmp_path / "model" / "training_log.json").read_text())
+    hidden = AutoModel.from_pretrained(tmp_path / "model")(torch.zeros(1, 24000)).last_hidden_state
+    assert hidden.shape[-1] == MERTConfig.from_pretrained(resolve_checkpoint(DEFAULT_CHECKPOINT)).hidden_size
+
+
+def test_no_piece_of_the_test_split_is_trained_on(few_pieces, tmp_path):
+    folders = quickstart.render_scores(miniature(tmp_path))
+    pieces = {name: (folder / "metadata.csv").read_text() for name, folder in folders.items()}
+    assert ",test" not in pieces["pretraining"]
+    assert all(f",{split}" in pieces["probes"] for split in ("train", "valid", "test"))
+
+
+def test_recipe_holds_what_differs_from_the_defaults():
+    config = MERTConfig(hidden_size=96, num_attention_heads=4, feature_extractor_cqt=True)
+    recipe = recipe_of(config)
+    assert recipe == {"hidden_size": 96, "num_attention_heads": 4, "feature_extractor_cqt": True}
+    assert MERTConfig(**recipe).to_dict() == config.to_dict()
+
+
+def test_learning_rate_falls_with_time(monkeypatch):
+    class State:
+        global_step = 1000
+
+    class Arguments:
+        warmup_steps = 10
+
+    class Optimizer:
+        param_groups = [{"lr": 0.0}]
+
+    class Control:
+        should_training_stop = False
+
+    clock = [0.0]
+    monkeypatch.setattr(quickstart.time, "monotonic", lambda: clock[0])
+    callback = TimedScheduleCallback(minutes=1.0, learning_rate=1e-3, progress=False)
+    callback.on_train_begin(Arguments, State, Control)
+    rates = []
+    for clock[0] in (0.0, 30.0, 60.0):
+        callback.on_pre_optimizer_step(Arguments, State, Control, optimizer=Optimizer)
+        rates.append(Optimizer.param_groups[0]["lr"])
+        callback.on_step_end(Arguments, State, Control)
+    assert rates == pytest.approx([1e-3, 5e-4, 0.0], abs=1e-9)
+    assert Control.should_training_stop
+
+
+def test_a_killed_run_has_the_rest_of_its_time(few_pieces, tmp_path, monkeypatch):
+    """The second run goes on from the last checkpoint and counts the seconds that it holds."""
+    monkeypatch.setattr(quickstart, "SAVE_EVERY", 2)
+    settings = miniature(tmp_path, minutes=60)
+    data = quickstart.render_scores(settings)["pretraining"]
+    config = MERTConfig.from_pretrained(resolve_checkpoint(DEFAULT_CHECKPOINT))
+    teachers = quickstart.prepare_teachers(settings, config, data)
+    labels = quickstart.label_recordings(settings, data, teachers)
+
+    def train(steps):
+        trainer = quickstart.make_trainer(replace(settings, steps=steps), config, data, teachers, labels)
+        trainer.train(resume_from_checkpoint=last_complete_checkpoint(trainer.args.output_dir))
+        return trainer
+
+    checkpoint = Path(last_complete_checkpoint(train(2).args.output_dir))
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    state["stateful_callbacks"]["TimedScheduleCallback"]["attributes"]["elapsed"] = 1000.0
+    (checkpoint / "trainer_state.json").write_text(json.dumps(state))
+    trainer = train(3)
+    timer = next(item for item in trainer.callback_handler.callbacks if isinstance(item, TimedScheduleCallback))
+    assert trainer.state.global_step == 3 and 1000 < timer.elapsed < 1600
+
+
+def test_the_log_holds_the_true_learning_rate(few_pieces, tmp_path):
+    run_quickstart(miniature(tmp_path, minutes=60, steps=10, learning_rate=1e-3))
+    history = json.loads((tmp_path / "model" / "training_log.json").read_text())
+    rates = [entry["learning_rate"] for entry in history if "learning_rate" in entry]
+    assert rates == [pytest.approx(1e-3 * 10 / 50, rel=1e-2)]  # the tenth of 50 updates of warm-up
+
+
+def test_best_of_a_task_is_bold():
+    lines = probe_table(PROBES).splitlines()
+    assert lines[2] == "| this run | **0.600 ± 0.100** |"
+    assert lines[3] == "| untrained | 0.300 ± 0.000 |"
+
+
+def test_verdict_counts_the_spread():
+    assert verdict(PROBES, "this run", ["untrained", "mfcc"]) == [
+        "key: this run beats untrained (+0.300) beyond the spread of the seeds, and does not beat mfcc (+0.000)."
+    ]
+
+
+def test_page_has_every_part(tmp_path):
+    report = QuickstartReport(
+        title="Title",
+        facts=["a fact"],
+        objective=[ObjectiveRow("cqt loss", 1.0, 0.5, 0.9)],
+        probes=PROBES,
+        history=[{"step": 1, "loss": 2.0, "cqt_loss": 1.0, "codebook_0_loss": 3.0}, {"step": 1, "eval_loss": 2.0}],
+        neighbours=[Neighbour("C major, organ", "A minor, organ", 0.875)],
+    )
+    page = write_report(report, tmp_path)
+    assert page.read_text() == markdown(report)
+    assert "| cqt loss | 1.000 | 0.500 | 0.900 |" in markdown(report)
+    assert "| C major, organ | A minor, organ | 0.875 |" in markdown(report)
+    assert {path.name for path in tmp_path.iterdir()} == {"README.md", "loss.png", "probes.png"}
+
+
+def test_too_few_scores_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="read more"):
+        run_quickstart(miniature(tmp_path, num_scores=2))
+
+
+def test_an_output_that_is_a_file_is_told_first(tmp_path):
+    (tmp_path / "page").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="Choose another folder"):
+        run_quickstart(miniature(tmp_path / "page"))
+
+
+def test_command_has_its_options():
+    from mert_hf.cli.app import app
+
+    text = CliRunner().invoke(app, ["quickstart", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
+    for option in ("--output", "--from-scratch", "--minutes", "--train-data"):
+        assert option in text
+
+
+def test_pieces_are_read_once(tmp_path, monkeypatch):
+    pytest.importorskip("music21", reason="the extra `quickstart` is not installed")
+    cache = tmp_path / "pieces.json"
+    first = load_pieces(2, cache, workers=1, progress=False)
+    monkeypatch.setattr("mert_hf.quickstart.scores.score_paths", list)
+    assert load_pieces(2, cache, workers=1, progress=False) == first
+
+
+def test_command_and_settings_have_the_same_defaults():
+    import inspect
+    from importlib import import_module
+
+    cli = import_module("mert_hf.cli.app")
+
+    settings = QuickstartSettings(output=Path("outputs/quickstart"))
+    for name, parameter in inspect.signature(cli.quickstart).parameters.items():
+        if name not in ("output", "train_data"):
+            assert parameter.default == getattr(settings, name), name

@@ -1,0 +1,91 @@
+"""Places for results are tried before any work, the same way by every command that writes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mert_hf.cli.app import app
+from mert_hf.utils.outputs import check_output_file, check_output_folder
+
+
+def test_places_that_can_be_written_stay_as_they_are(tmp_path):
+    check_output_folder(tmp_path)
+    check_output_folder(tmp_path / "new" / "deep")
+    check_output_file(tmp_path / "new" / "file.json")
+    check_output_file(Path("file.json"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_way_is_named(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    for place in (file, file / "sub" / "folder"):
+        with pytest.raises(NotADirectoryError, match=f"^{place} cannot be .* {file} is a file. Choose another folder"):
+            check_output_folder(place)
+    with pytest.raises(NotADirectoryError, match=f"{file} is a file"):
+        check_output_file(file / "results.json")
+    with pytest.raises(IsADirectoryError, match="is a folder; give a file"):
+        check_output_file(tmp_path)
+
+
+def test_a_link_that_leads_nowhere_is_no_folder(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(NotADirectoryError, match="link"):
+        check_output_folder(tmp_path / "link")
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(30, "Read-only file system")])
+def test_what_the_system_refuses_is_told_with_a_remedy(tmp_path, monkeypatch, error):
+    def refuse(dir):
+        raise error
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(type(error), match=rf"{tmp_path} cannot be written \({error.strerror}\). Choose another folder"):
+        check_output_folder(tmp_path / "new")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError, match="Permission denied"):
+        check_output_folder(tmp_path / "new")
+
+
+COMMANDS = {
+    "embed": "embed {data} --model {model} --output {out}",
+    "label": "label {data} --teacher nobody/nothing --output {out}",
+    "fit-kmeans": "fit-kmeans {data} --output {out}",
+    "pretrain": "pretrain --train_data {data} --output_dir {out} --use_cpu true",
+    "finetune": "finetune {data} --target kind --model {model} --output {out}",
+    "evaluate": "evaluate audiofolder --data-dir {data} --target kind --model {model} --output {out}/results.json",
+    "evaluate, cache": "evaluate audiofolder --data-dir {data} --target kind --model {model} --cache-dir {out}",
+    "convert hub": "convert hub {model} {out}/new",
+    "convert fairseq --export": "convert fairseq {model} {out}/model.pt --export",
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_tell_it_before_they_work(name, tiny_checkpoint, tmp_path, monkeypatch):
+    """`data` holds nothing, which would be told first if work had begun."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    out = tmp_path / "file"
+    out.touch()
+    places = {"data": tmp_path / "data", "model": tiny_checkpoint, "out": out}
+    result = CliRunner().invoke(app, [word.format(**places) for word in COMMANDS[name].split()])
+    shown = result.stderr.splitlines()
+    assert result.exit_code == 1, result.output
+    assert shown[-1].startswith(f"mert-hf: error: {out}") and f"{out} is a file. Choose another folder" in shown[-1]
+
+
+def test_report(tmp_path):
+    from mert_hf.evaluation.report import write_report
+
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="is a file. Choose another folder"):
+        write_report([], tmp_path / "file")
