@@ -221,9 +221,9 @@ class MERTConfig(PretrainedConfig):
         self.layer_norm_eps = layer_norm_eps
         self.feat_extract_norm = feat_extract_norm
         self.feat_extract_activation = feat_extract_activation
-        self.conv_dim = _integer_list("conv_dim", conv_dim)
-        self.conv_stride = _integer_list("conv_stride", conv_stride)
-        self.conv_kernel = _integer_list("conv_kernel", conv_kernel)
+        self.conv_dim = integer_list("conv_dim", conv_dim)
+        self.conv_stride = integer_list("conv_stride", conv_stride)
+        self.conv_kernel = integer_list("conv_kernel", conv_kernel)
         self.conv_bias = conv_bias
         self.num_conv_pos_embeddings = num_conv_pos_embeddings
         self.num_conv_pos_embedding_groups = num_conv_pos_embedding_groups
@@ -259,7 +259,7 @@ class MERTConfig(PretrainedConfig):
         self.mask_group_norm = mask_group_norm
         self._check_number_of_convolutions(kwargs.pop("num_feat_extract_layers", None))
         self._check_fields()
-        _report_unknown(kwargs, list(vars(self)))
+        report_unknown(type(self).__name__, kwargs, list(vars(self)))
         super().__init__(pad_token_id=pad_token_id, bos_token_id=bos_token_id, eos_token_id=eos_token_id, **kwargs)
         self.auto_map = dict(AUTO_MAP)
 
@@ -272,6 +272,27 @@ class MERTConfig(PretrainedConfig):
     def hop_length(self) -> int:
         """Samples from one frame to the next: the product of the strides."""
         return math.prod(self.conv_stride)
+
+    @property
+    def samples_per_frame(self) -> int:
+        """`hop_length` under the name that both generations have."""
+        return self.hop_length
+
+    @property
+    def sampling_rate(self) -> int:
+        """`sample_rate` under the name that both generations have."""
+        return self.sample_rate
+
+    @property
+    def codebook_sizes(self) -> list[int]:
+        """Codes in each codebook, as both generations have it."""
+        return [self.codebook_size] * self.num_codebooks
+
+    @staticmethod
+    def target_fields(codebook_sizes, num_bins: int) -> dict:
+        """The fields that say what pre-training predicts: codes in each codebook, bins of a spectrum."""
+        sizes = {"num_codebooks": len(codebook_sizes), "cqt_bins": num_bins}
+        return {**sizes, "codebook_size": max(codebook_sizes)} if codebook_sizes else sizes
 
     @property
     def receptive_field(self) -> int:
@@ -322,21 +343,20 @@ class MERTConfig(PretrainedConfig):
     def _check_fields(self):
         """Refuses values that no model can have, before anything is allocated."""
         for name, (low, high) in INTEGER_BOUNDS.items():
-            _check_integer(name, getattr(self, name), low, high)
+            check_integer(name, getattr(self, name), low, high)
         for name in ("conv_dim", "conv_stride", "conv_kernel"):
             for value in getattr(self, name):
-                _check_integer(name, value, 1, MAX_CONV_SIZE)
+                check_integer(name, value, 1, MAX_CONV_SIZE)
         for name in PROBABILITIES:
-            _check_real(name, getattr(self, name), 0.0, 1.0)
+            check_real(name, getattr(self, name), 0.0, 1.0)
         for name in NON_NEGATIVE:
-            _check_real(name, getattr(self, name), 0.0, math.inf)
-        _check_real("attention_relax", self.attention_relax, -math.inf, math.inf)
-        _check_real("logit_temperature", self.logit_temperature, 1e-6, math.inf)
+            check_real(name, getattr(self, name), 0.0, math.inf)
+        check_real("attention_relax", self.attention_relax, -math.inf, math.inf)
+        check_real("logit_temperature", self.logit_temperature, 1e-6, math.inf)
         for name in FLAGS:
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name}={getattr(self, name)!r} must be true or false.")
+            check_flag(name, getattr(self, name))
         for name in ("hidden_act", "feat_extract_activation"):
-            _check_activation(name, getattr(self, name))
+            check_activation(name, getattr(self, name))
         self._check_combinations()
 
     def _approximate_parameters(self) -> int:
@@ -387,34 +407,39 @@ class MERTConfig(PretrainedConfig):
             )
 
 
-def _report_unknown(names, fields) -> None:
+def report_unknown(owner: str, names, fields) -> None:
     """Warns of keys that look like a misspelt field. transformers adds keys of its own, so others are no mistake."""
     for name in names:
         if close := difflib.get_close_matches(name, fields, n=1, cutoff=0.85):
-            logger.warning(f"MERTConfig has no field {name!r}: it has no effect. Did you mean {close[0]!r}?")
+            logger.warning(f"{owner} has no field {name!r}: it has no effect. Did you mean {close[0]!r}?")
 
 
-def _integer_list(name: str, value) -> list:
+def integer_list(name: str, value) -> list:
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
         raise TypeError(f"{name}={value!r} must be a list of integers, one for each convolution.")
     return list(value)
 
 
-def _check_integer(name: str, value, low: int, high: int) -> None:
+def check_integer(name: str, value, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name}={value!r} must be an integer between {low} and {high}.")
     if not low <= value <= high:
         raise ValueError(f"{name}={value} must be between {low} and {high}.")
 
 
-def _check_real(name: str, value, low: float, high: float) -> None:
+def check_real(name: str, value, low: float, high: float) -> None:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}={value!r} must be a number between {low} and {high}.")
     if not math.isfinite(value) or not low <= value <= high:
         raise ValueError(f"{name}={value} must be between {low} and {high}.")
 
 
-def _check_activation(name: str, value) -> None:
+def check_flag(name: str, value) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}={value!r} must be true or false.")
+
+
+def check_activation(name: str, value) -> None:
     from transformers.activations import ACT2FN
 
     if not isinstance(value, str) or value not in ACT2FN:

@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration of MERT-v2 (report arXiv 2609.33757): typed fields, one validator, derived numbers as properties."""
+
+import math
+
+from transformers import PretrainedConfig
+
+from .configuration_mert import check_flag, check_integer, check_real, integer_list, report_unknown
+
+# Written into every config.json, whatever class was saved, so that each Auto class finds its code next to the weights.
+AUTO_MAP = {
+    "AutoConfig": "configuration_mert2.MERT2Config",
+    "AutoModel": "modeling_mert2.MERT2Model",
+    "AutoModelForPreTraining": "modeling_mert2.MERT2ForPreTraining",
+    "AutoModelForAudioClassification": "modeling_mert2.MERT2ForSequenceClassification",
+    "AutoModelForAudioFrameClassification": "modeling_mert2.MERT2ForAudioFrameClassification",
+    "AutoFeatureExtractor": "feature_extraction_mert.MERTFeatureExtractor",
+}
+
+# Inclusive bounds of the integer fields; the upper ones refuse a hostile config.json before it allocates memory.
+INTEGER_BOUNDS = {
+    "hidden_size": (0, 65_536),  # transformers' own tests build a configuration with 0; no model can be built from it
+    "intermediate_size": (1, 1_048_576),
+    "num_hidden_layers": (1, 1_024),
+    "num_attention_heads": (1, 1_024),
+    "num_mel_bins": (1, 65_536),
+    "sampling_rate": (1, 10_000_000),
+    "n_fft": (2, 1_048_576),
+    "win_length": (2, 1_048_576),
+    "hop_length": (1, 1_048_576),
+    "conv_depthwise_kernel_size": (1, 65_535),
+    "codebook_dim": (1, 65_536),
+    "cqt_bins": (0, 65_536),
+    "cqt_input_bins": (0, 65_536),
+    "classifier_proj_size": (1, 1_048_576),
+}
+PROBABILITIES = ("hidden_dropout", "activation_dropout", "attention_dropout", "final_dropout")
+NON_NEGATIVE = (
+    "layer_norm_eps",
+    "subsampling_layer_norm_eps",
+    "initializer_range",
+    "mask_noise_std",
+    "cqt_loss_weight",
+    "unmasked_loss_weight",
+)
+MAX_STAGES = 16
+MAX_STAGE_SIZE = 65_536
+MAX_CODES = 10_000_000
+MAX_PARAMETERS = 10**11  # each field may be within its bounds where their product is not
+CODEBOOK_PREDICTIONS = ("linear", "cosine")
+CQT_OCTAVES = 7  # of the second input spectrum
+RESAMPLING_KERNEL = 2
+
+
+class MERT2Config(PretrainedConfig):
+    r"""Configuration of the MERT-v2 models. The defaults are those of MERT-v2-30s.
+
+    Fields of the authors' Hub configuration keep their names and meaning; those that it does not have are marked with
+    "ours" and leave the encoder as published.
+
+    Args:
+        hidden_size (`int`, defaults to 1024): width of the Conformer blocks; the width of the last subsampling stage.
+        intermediate_size (`int`, defaults to 4096): width of the feed-forward layers.
+        num_hidden_layers (`int`, defaults to 24): number of Conformer blocks.
+        num_attention_heads (`int`, defaults to 16): attention heads a block; divides `hidden_size` into even parts.
+        num_mel_bins (`int`, defaults to 128): mel bands of the input spectrum.
+        sampling_rate (`int`, defaults to 24000): sampling rate of the input in Hz.
+        n_fft (`int`, defaults to 2048): samples of a Fourier transform.
+        win_length (`int`, defaults to 2048): samples of its window, at most `n_fft`.
+        hop_length (`int`, defaults to 240): samples from one mel frame to the next. `samples_per_frame` is the distance
+            between the encoder's frames.
+        subsampling_channels (`list[int]`): width of each subsampling stage; the published model has 128, 512 and 1024.
+        subsampling_depths (`list[int]`): ConvNeXt layers of each stage; the published model has 3, 4 and 5.
+        subsampling_strides (`list[int]`): ours. Stride of each stage; 1 for the first and 2 for the others if None, as
+            in the published model.
+        conv_depthwise_kernel_size (`int`, defaults to 31): kernel of the blocks' depthwise convolution, odd, in frames.
+        rotary_embedding_base (`float`, defaults to 10000): base of the rotary position embedding.
+        layer_norm_eps (`float`, defaults to 1e-05): epsilon of the blocks' LayerNorms.
+        subsampling_layer_norm_eps (`float`, defaults to 1e-06): epsilon of the LayerNorms of the subsampling.
+        initializer_range (`float`, defaults to 0.02): standard deviation of the initial weights.
+        variant (`str`, defaults to `"30s"`): the published checkpoint, `"30s"` or `"fs"` (full song), or another name.
+        context_seconds (`float`, defaults to 30.0): longest audio in training, in seconds; 360 for `"fs"`.
+        hidden_dropout, activation_dropout, attention_dropout (`float`, defaults to 0.0): ours. Dropout after each
+            sub-layer, inside the feed-forward layers, on attention weights.
+        final_dropout (`float`, defaults to 0.1): ours. Dropout before the classifier of the heads.
+        use_weighted_layer_sum (`bool`, defaults to `False`): ours. The heads read a learned average of all layers.
+        classifier_proj_size (`int`, defaults to 256): ours. Width of the projection before the classifier.
+        cqt_input_bins (`int`, defaults to 0): ours. Bins of a constant-Q spectrum over seven octaves from 32.7 Hz that
+            is added to the encoder's input; 168 are 24 bins an octave, 0 leaves it out.
+        codebook_sizes (`list[int]`): ours. Codes in each codebook that pre-training predicts. Four codebooks, as
+            published, of 1024 codes, which is not published.
+        codebook_prediction (`str`, defaults to `"linear"`): ours. `"linear"` heads, as published, or the `"cosine"`
+            similarity with learned code embeddings of the first generation.
+        codebook_dim (`int`, defaults to 64): ours. Dimension in which `"cosine"` compares states and codes.
+        logit_temperature (`float`, defaults to 0.1): ours. Divisor of the cosine similarities.
+        cqt_bins (`int`, defaults to 0): ours. Bins of the spectrum that pre-training predicts; 0 for none.
+        cqt_loss_weight (`float`, defaults to 1.0): ours. Weight of its mean squared error.
+        unmasked_loss_weight (`float`, defaults to 0.0): ours. Weight of a frame that is not masked in the prediction
+            losses, where a masked one weighs 1.
+        mask_noise_std (`float`, defaults to 0.1): ours. Standard deviation of the noise that replaces masked frames of
+            the normalized mel spectrum. MusicFM (arXiv 2311.03318) and MuQ (arXiv 2501.01108) mask with noise of 0.1.
+
+    Raises:
+        ValueError: a field is out of range or contradicts another one.
+        TypeError: a field has the wrong type.
+    """
+
+    model_type = "mert2"
+    _auto_class = "AutoConfig"
+
+    def __init__(
+        self,
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        num_mel_bins=128,
+        sampling_rate=24000,
+        n_fft=2048,
+        win_length=2048,
+        hop_length=240,
+        subsampling_channels=(128, 512, 1024),
+        subsampling_depths=(3, 4, 5),
+        subsampling_strides=None,
+        conv_depthwise_kernel_size=31,
+        rotary_embedding_base=10000,
+        layer_norm_eps=1e-5,
+        subsampling_layer_norm_eps=1e-6,
+        initializer_range=0.02,
+        variant="30s",
+        context_seconds=30.0,
+        hidden_dropout=0.0,
+        activation_dropout=0.0,
+        attention_dropout=0.0,
+        final_dropout=0.1,
+        use_weighted_layer_sum=False,
+        classifier_proj_size=256,
+        cqt_input_bins=0,
+        codebook_sizes=(1024, 1024, 1024, 1024),
+        codebook_prediction="linear",
+        codebook_dim=64,
+        logit_temperature=0.1,
+        cqt_bins=0,
+        cqt_loss_weight=1.0,
+        unmasked_loss_weight=0.0,
+        mask_noise_std=0.1,
+        **kwargs,
+    ):
+        self.hidden_size = hidden_size
+        self.intermediate_size = intermediate_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.num_mel_bins = num_mel_bins
+        self.sampling_rate = sampling_rate
+        self.n_fft = n_fft
+        self.win_length = win_length
+        self.hop_length = hop_length
+        self.subsampling_channels = integer_list("subsampling_channels", subsampling_channels)
+        self.subsampling_depths = integer_list("subsampling_depths", subsampling_depths)
+        if subsampling_strides is None:
+            subsampling_strides = [1 if stage == 0 else 2 for stage in range(len(self.subsampling_channels))]
+        self.subsampling_strides = integer_list("subsampling_strides", subsampling_strides)
+        self.conv_depthwise_kernel_size = conv_depthwise_kernel_size
+        self.rotary_embedding_base = rotary_embedding_base
+        self.layer_norm_eps = layer_norm_eps
+        self.subsampling_layer_norm_eps = subsampling_layer_norm_eps
+        self.initializer_range = initializer_range
+        self.variant = variant
+        self.context_seconds = context_seconds
+        self.hidden_dropout = hidden_dropout
+        self.activation_dropout = activation_dropout
+        self.attention_dropout = attention_dropout
+        self.final_dropout = final_dropout
+        self.use_weighted_layer_sum = use_weighted_layer_sum
+        self.classifier_proj_size = classifier_proj_size
+        self.cqt_input_bins = cqt_input_bins
+        self.codebook_sizes = integer_list("codebook_sizes", codebook_sizes)
+        self.codebook_prediction = codebook_prediction
+        self.codebook_dim = codebook_dim
+        self.logit_temperature = logit_temperature
+        self.cqt_bins = cqt_bins
+        self.cqt_loss_weight = cqt_loss_weight
+        self.unmasked_loss_weight = unmasked_loss_weight
+        self.mask_noise_std = mask_noise_std
+        self._check_fields()
+        report_unknown(type(self).__name__, kwargs, list(vars(self)))
+        super().__init__(**kwargs)
+        self.auto_map = dict(AUTO_MAP)
+
+    @property
+    def stages(self) -> list[tuple[int, int, int, int]]:
+        """(input width, width, stride, layers) of each subsampling stage."""
+        widths = [self.num_mel_bins, *self.subsampling_channels]
+        return list(
+            zip(widths[:-1], self.subsampling_channels, self.subsampling_strides, self.subsampling_depths, strict=True)
+        )
+
+    @property
+    def resampling_strides(self) -> list[int]:
+        """Strides of the stages that begin with a convolution: those that change the width or the rate."""
+        return [stride for inputs, outputs, stride, _ in self.stages if inputs != outputs or stride > 1]
+
+    @property
+    def samples_per_frame(self) -> int:
+        """Samples from one frame of the encoder to the next."""
+        return self.hop_length * math.prod(self.subsampling_strides)
+
+    @property
+    def inputs_to_logits_ratio(self) -> int:
+        """The name under which transformers looks for `samples_per_frame`."""
+        return self.samples_per_frame
+
+    @property
+    def sample_rate(self) -> int:
+        """The first generation's name of `sampling_rate`."""
+        return self.sampling_rate
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames of the encoder in a second of audio, in Hz."""
+        return self.sampling_rate / self.samples_per_frame
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples that a clip needs for its first frame: as many as the reflection at its ends asks for, at least."""
+        mel_frames = 1
+        for stride in reversed(self.resampling_strides):
+            mel_frames = (mel_frames - 1) * stride + RESAMPLING_KERNEL
+        return max(mel_frames * self.hop_length, self.n_fft // 2 + 1)
+
+    @property
+    def num_codebooks(self) -> int:
+        """Codebooks that pre-training predicts."""
+        return len(self.codebook_sizes)
+
+    @property
+    def codebook_size(self) -> int:
+        """Codes in the largest codebook, 0 where there is none."""
+        return max(self.codebook_sizes, default=0)
+
+    @staticmethod
+    def target_fields(codebook_sizes, num_bins: int) -> dict:
+        """The fields that say what pre-training predicts: codes in each codebook, bins of a spectrum."""
+        return {"codebook_sizes": list(codebook_sizes), "cqt_bins": num_bins}
+
+    def num_mel_frames(self, num_samples):
+        """Frames of the mel spectrum of a clip, `num_samples // hop_length`; the type of `num_samples` is kept."""
+        return num_samples // self.hop_length
+
+    def num_frames(self, num_samples):
+        """Frames that the encoder makes of a clip.
+
+        Args:
+            num_samples (`int`, integer tensor or array): length of the clip in samples.
+
+        Returns:
+            The number of frames, of the type given: `num_samples // samples_per_frame` where each stage that changes
+            the width also changes the rate, as in the published models; 0 for a clip shorter than `receptive_field`.
+        """
+        frames = self.num_mel_frames(num_samples)
+        for stride in self.resampling_strides:
+            frames = (frames - RESAMPLING_KERNEL) // stride + 1
+        return frames * (num_samples >= self.receptive_field)
+
+    def frame_times(self, num_frames: int) -> list[float]:
+        """Times in seconds of the centers of the first `num_frames` frames, counted from the start of the clip.
+
+        Mel frame k is centered on sample k x hop_length, and a frame of the encoder lies amid those that it covers.
+        """
+        step, offset = self.hop_length, 0.0
+        for stride in self.resampling_strides:
+            offset += (RESAMPLING_KERNEL - 1) / 2 * step
+            step *= stride
+        return [(index * step + offset) / self.sampling_rate for index in range(num_frames)]
+
+    def check_width(self):
+        """Refuses a width that no model can have; models call it, as configurations are made with any width in tests.
+
+        Raises:
+            ValueError: `hidden_size` is 0, has no even part for each head, or is not the last stage's width.
+        """
+        if not self.hidden_size or self.hidden_size % (2 * self.num_attention_heads):
+            raise ValueError(
+                f"hidden_size={self.hidden_size} must be a positive multiple of twice "
+                f"num_attention_heads={self.num_attention_heads}: rotary positions turn pairs of channels."
+            )
+        if self.hidden_size != self.subsampling_channels[-1]:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} must equal the width of the last subsampling stage, given "
+                f"subsampling_channels={self.subsampling_channels}."
+            )
+
+    def _check_fields(self):
+        """Refuses values that no model can have, before anything is allocated."""
+        for name, (low, high) in INTEGER_BOUNDS.items():
+            check_integer(name, getattr(self, name), low, high)
+        for name in ("subsampling_channels", "subsampling_strides"):
+            for value in getattr(self, name):
+                check_integer(name, value, 1, MAX_STAGE_SIZE)
+        for value in self.subsampling_depths:
+            check_integer("subsampling_depths", value, 0, 1_024)
+        for value in self.codebook_sizes:
+            check_integer("codebook_sizes", value, 1, MAX_CODES)
+        for name in PROBABILITIES:
+            check_real(name, getattr(self, name), 0.0, 1.0)
+        for name in NON_NEGATIVE:
+            check_real(name, getattr(self, name), 0.0, math.inf)
+        check_real("rotary_embedding_base", self.rotary_embedding_base, 1.0, math.inf)
+        check_real("context_seconds", self.context_seconds, 0.0, math.inf)
+        check_real("logit_temperature", self.logit_temperature, 1e-6, math.inf)
+        check_flag("use_weighted_layer_sum", self.use_weighted_layer_sum)
+        self._check_combinations()
+
+    def _check_combinations(self):
+        lengths = {
+            name: len(getattr(self, name))
+            for name in ("subsampling_channels", "subsampling_depths", "subsampling_strides")
+        }
+        if len(set(lengths.values())) != 1 or not 1 <= len(self.subsampling_channels) <= MAX_STAGES:
+            raise ValueError(
+                f"The subsampling stages disagree: {lengths}. Give subsampling_channels, subsampling_depths and "
+                f"subsampling_strides the same length, between 1 and {MAX_STAGES}."
+            )
+        if not isinstance(self.variant, str):
+            raise TypeError(f"variant={self.variant!r} must be text, such as '30s' or 'fs'.")
+        if self.codebook_prediction not in CODEBOOK_PREDICTIONS:
+            raise ValueError(f"codebook_prediction={self.codebook_prediction!r} must be 'linear' or 'cosine'.")
+        if self.win_length > self.n_fft:
+            raise ValueError(f"win_length={self.win_length} must be at most n_fft={self.n_fft}.")
+        if self.conv_depthwise_kernel_size % 2 == 0:
+            raise ValueError(f"conv_depthwise_kernel_size={self.conv_depthwise_kernel_size} must be odd.")
+        if self.cqt_input_bins % CQT_OCTAVES:
+            raise ValueError(
+                f"cqt_input_bins={self.cqt_input_bins} must be a multiple of {CQT_OCTAVES}: the spectrum spans "
+                "seven octaves."
+            )
+        if (parameters := self._approximate_parameters()) > MAX_PARAMETERS:
+            raise ValueError(
+                f"These sizes make a model of about {parameters:.1e} parameters, more than {MAX_PARAMETERS:.0e}. Lower "
+                f"hidden_size={self.hidden_size}, num_hidden_layers={self.num_hidden_layers}, subsampling_channels, "
+                "codebook_sizes or n_fft."
+            )
+
+    def _approximate_parameters(self) -> int:
+        """Weights of the matrices and convolutions and the mel filters, without biases and norms."""
+        hidden = self.hidden_size
+        blocks = self.num_hidden_layers * hidden * (7 * hidden + 4 * self.intermediate_size)
+        stages = sum(
+            outputs * (RESAMPLING_KERNEL * inputs + 8 * layers * outputs) for inputs, outputs, _, layers in self.stages
+        )
+        codes = sum(self.codebook_sizes) * max(hidden, self.codebook_dim)
+        return blocks + stages + codes + self.n_fft // 2 * self.num_mel_bins
+
+
+__all__ = ["MERT2Config"]
