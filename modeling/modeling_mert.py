@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from transformers import PretrainedConfig
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import (
     BaseModelOutput,
@@ -608,6 +609,66 @@ def eager_attention_forward(
     return torch.matmul(dropped, value).transpose(1, 2).contiguous(), weights
 
 
+def attend(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    output_attentions: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Attention by the configured implementation: heads of (batch, heads, frames, head_dim) to merged states.
+
+    Args:
+        module: has `config`, `scaling`, `dropout` and `attention_relax`.
+        query, key, value: (batch, heads, frames, head_dim).
+        attention_mask: as [`attention_mask_for`] makes it.
+        output_attentions: also return the weights, which only eager attention has.
+
+    Returns:
+        (batch, frames, heads x head_dim) and, if asked for, weights (batch, heads, frames, frames).
+    """
+    attention = eager_attention_forward
+    if module.config._attn_implementation not in (None, "eager") and not output_attentions:
+        attention = ALL_ATTENTION_FUNCTIONS[module.config._attn_implementation]
+    states, weights = attention(
+        module,
+        query,
+        key,
+        value,
+        attention_mask,
+        dropout=module.dropout if module.training else 0.0,
+        scaling=module.scaling,
+        is_causal=False,
+    )
+    return states.flatten(2), weights if output_attentions else None
+
+
+def attention_mask_for(
+    config: PretrainedConfig, frame_mask: torch.Tensor | None, dtype: torch.dtype, output_attentions: bool
+) -> torch.Tensor | None:
+    """What the attention function wants: (batch, frames) for flash, else a bias (batch, 1, frames, frames)."""
+    implementation = config._attn_implementation or "eager"
+    if output_attentions and implementation != "eager":
+        logger.warning_once(
+            f"{implementation!r} attention keeps no weights: output_attentions=True computes this call with eager "
+            "attention. Load the model with attn_implementation='eager' to choose that yourself."
+        )
+        implementation = "eager"
+    if frame_mask is None or "flash" in implementation:
+        return frame_mask
+    bias = torch.zeros(frame_mask.shape, dtype=dtype, device=frame_mask.device)
+    bias = bias.masked_fill(~frame_mask, torch.finfo(dtype).min)[:, None, None, :]
+    return bias.expand(-1, 1, frame_mask.shape[1], -1)
+
+
+def open_gradient(hidden_states: torch.Tensor, layers: nn.ModuleList) -> None:
+    """Lets adapters in a frozen model learn: reentrant checkpointing gives no gradient if the input needs none."""
+    checkpointing = layers[0].training and torch.is_grad_enabled() and layers[0].gradient_checkpointing
+    if checkpointing and not hidden_states.requires_grad:
+        hidden_states.requires_grad_(any(weight.requires_grad for weight in layers.parameters()))
+
+
 class MERTAttention(nn.Module):
     """Multi-head self-attention through transformers' attention interface."""
 
@@ -634,21 +695,8 @@ class MERTAttention(nn.Module):
             projection(hidden_states).view(shape).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        attention = eager_attention_forward
-        if self.config._attn_implementation not in (None, "eager") and not output_attentions:
-            attention = ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]
-        states, weights = attention(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=self.dropout if self.training else 0.0,
-            scaling=self.scaling,
-            is_causal=False,
-        )
-        states = states.reshape(*hidden_states.shape[:-1], -1)
-        return self.out_proj(states), weights if output_attentions else None
+        states, weights = attend(self, query, key, value, attention_mask, output_attentions)
+        return self.out_proj(states), weights
 
 
 class MERTFeedForward(nn.Module):
@@ -727,8 +775,8 @@ class MERTEncoder(nn.Module):
             hidden_states = hidden_states.masked_fill(~frame_mask[..., None], 0.0)
         hidden_states = hidden_states + self.pos_conv_embed(hidden_states)
         hidden_states = self.dropout(hidden_states if pre_norm else self.layer_norm(hidden_states))
-        self._open_gradient(hidden_states)
-        mask = self._attention_mask(frame_mask, hidden_states.dtype, output_attentions)
+        open_gradient(hidden_states, self.layers)
+        mask = attention_mask_for(self.config, frame_mask, hidden_states.dtype, output_attentions)
         keep = self._layers_to_keep(hidden_states.device)
         states, attentions = [hidden_states], []
         for index, layer in enumerate(self.layers):
@@ -745,12 +793,6 @@ class MERTEncoder(nn.Module):
             attentions=tuple(attentions) if output_attentions else None,
         )
 
-    def _open_gradient(self, hidden_states: torch.Tensor) -> None:
-        """Lets adapters in a frozen model learn: reentrant checkpointing gives no gradient if the input needs none."""
-        checkpointing = self.training and torch.is_grad_enabled() and self.layers[0].gradient_checkpointing
-        if checkpointing and not hidden_states.requires_grad:
-            hidden_states.requires_grad_(any(weight.requires_grad for weight in self.layers.parameters()))
-
     def _layers_to_keep(self, device: torch.device) -> torch.Tensor | None:
         """LayerDrop (arXiv 1909.11556) as a switch (layers,) bool behind each layer, None where no layer drops.
 
@@ -760,23 +802,6 @@ class MERTEncoder(nn.Module):
         if not self.training or self.config.layerdrop == 0.0:
             return None
         return torch.rand(len(self.layers), device=device) >= self.config.layerdrop
-
-    def _attention_mask(
-        self, frame_mask: torch.Tensor | None, dtype: torch.dtype, output_attentions: bool
-    ) -> torch.Tensor | None:
-        """What the attention function wants: (batch, frames) for flash, else a bias (batch, 1, frames, frames)."""
-        implementation = self.config._attn_implementation or "eager"
-        if output_attentions and implementation != "eager":
-            logger.warning_once(
-                f"{implementation!r} attention keeps no weights: output_attentions=True computes this call with eager "
-                "attention. Load the model with attn_implementation='eager' to choose that yourself."
-            )
-            implementation = "eager"
-        if frame_mask is None or "flash" in implementation:
-            return frame_mask
-        bias = torch.zeros(frame_mask.shape, dtype=dtype, device=frame_mask.device)
-        bias = bias.masked_fill(~frame_mask, torch.finfo(dtype).min)[:, None, None, :]
-        return bias.expand(-1, 1, frame_mask.shape[1], -1)
 
 
 # --- models ---
@@ -877,9 +902,7 @@ class MERTPreTrainedModel(PreTrainedModel):
         missing = set(info["missing_keys"]) - mismatched
         if type(self).__name__ not in (self.config.architectures or []):
             missing = {key for key in missing if not key.startswith(HEAD_PREFIXES)}
-        if not (self.config.mask_time_prob or self.config.mask_feature_prob):
-            # The authors' code stores the mask embedding only where the configuration masks.
-            missing -= {key for key in missing if key.endswith("masked_spec_embed")}
+        missing = {key for key in missing if not self._may_be_missing(key)}
         unexpected = set(info["unexpected_keys"])
         if missing or unexpected:
             raise ValueError(
@@ -887,6 +910,11 @@ class MERTPreTrainedModel(PreTrainedModel):
                 f"{_some(unexpected)}. Check that config.json belongs to these weights; `mert-hf doctor --model` lists "
                 "the differences, and `mert-hf convert` reads fairseq checkpoints and the authors' Hub folders."
             )
+
+    def _may_be_missing(self, key: str) -> bool:
+        """The authors' code stores the mask embedding only where the configuration masks."""
+        masks = self.config.mask_time_prob or self.config.mask_feature_prob
+        return key.endswith("masked_spec_embed") and not masks
 
     def enable_input_require_grads(self) -> None:
         """PEFT calls it before checkpointing. The encoder sees to it; transformers 4 would want token embeddings."""
@@ -911,6 +939,11 @@ class MERTPreTrainedModel(PreTrainedModel):
         if return_dict is None:
             return self.config.return_dict and not getattr(self.config, "torchscript", False)
         return return_dict
+
+    @staticmethod
+    def layer_states(outputs: ModelOutput) -> tuple[torch.Tensor, ...]:
+        """The encoder's input and the output of each of its layers, of an output with all hidden states."""
+        return outputs.hidden_states
 
     def frame_mask(self, attention_mask: torch.Tensor) -> torch.Tensor:
         """Valid frames of a right-padded batch: (batch, samples), 1 where valid -> (batch, frames) bool."""
@@ -1156,7 +1189,84 @@ def chunked_codebook_sums(
     return losses, hits
 
 
-class MERTForPreTraining(MERTPreTrainedModel):
+class MERTPreTrainingModel(MERTPreTrainedModel):
+    """What the pre-training models of both generations share: losses at the masked frames and how they add up."""
+
+    def _losses(self, hidden_states, frame_mask, mask, codes, cqt, penalty, num_items_in_batch) -> dict:
+        """The objective and its parts, by their names in [`MERTForPreTrainingOutput`]."""
+        if mask is None:
+            raise ValueError(
+                "codes and cqt are predicted at masked frames only: pass mask_time_indices (batch, frames) bool, as "
+                "DataCollatorForMERTPreTraining does, or draw it with SpanMasking."
+            )
+        valid = torch.ones_like(mask, dtype=torch.bool) if frame_mask is None else frame_mask
+        mask, others = mask.bool() & valid, ~mask.bool() & valid
+        parts = self._prediction_losses(hidden_states, mask, codes, cqt)
+        loss, items = self._weighted_sum(parts), mask.sum()
+        if self.config.unmasked_loss_weight:
+            weights = torch.stack([items, self.config.unmasked_loss_weight * others.sum()])
+            unmasked_loss = self._weighted_sum(self._prediction_losses(hidden_states, others, codes, cqt))
+            items = weights.sum()
+            loss = (weights * torch.stack([loss, unmasked_loss])).sum() / items.clamp(min=1)
+        if penalty is not None:
+            loss = loss + self.config.feature_penalty_weight * penalty
+        if num_items_in_batch is not None:
+            loss = loss * (items.clamp(min=1) / num_items_in_batch)
+        return {"loss": loss, **parts}
+
+    def _prediction_losses(self, hidden_states, frames, codes, cqt) -> dict[str, torch.Tensor]:
+        """Losses and accuracies at the chosen frames, (batch, frames) bool; no other frame reaches the heads."""
+        states = hidden_states[frames]  # (n, hidden_size)
+        parts = {}
+        if codes is not None:
+            targets = self._chosen_codes(codes, frames)
+            parts["codebook_losses"], parts["codebook_accuracies"] = self._codebook_losses(states, targets)
+        if cqt is not None:
+            parts["cqt_loss"] = self._cqt_loss(states, cqt, frames)
+        return parts
+
+    def _weighted_sum(self, parts: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Codebook losses plus the weighted error of the spectrum."""
+        codebooks = parts["codebook_losses"].sum() if "codebook_losses" in parts else 0.0
+        return codebooks + self.config.cqt_loss_weight * parts.get("cqt_loss", 0.0)
+
+    def _chosen_codes(self, codes: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        """Codes at the chosen frames: (codebooks, n) int64, -100 ignored."""
+        config, (batch, frames) = self.config, chosen.shape
+        if codes.ndim != 3 or codes.shape[:2] != (batch, config.num_codebooks) or codes.shape[2] < frames:
+            raise ValueError(
+                f"codes must have shape (batch={batch}, codebooks={config.num_codebooks}, at least {frames} frames), "
+                f"given {tuple(codes.shape)}. The teacher's num_codebooks must equal config.num_codebooks."
+            )
+        codes = codes[..., :frames].transpose(0, 1)[:, chosen].long()
+        if not torch.compiler.is_compiling():
+            sizes = torch.tensor(config.codebook_sizes, device=codes.device)[:, None]
+            invalid = ((codes < 0) & (codes != -100)) | (codes >= sizes)
+            if invalid.any():
+                raise ValueError(
+                    f"codes must lie in [0, {config.codebook_size}) or be -100, given values from "
+                    f"{codes.min().item()} to {codes.max().item()} for codebooks of {config.codebook_sizes} codes. "
+                    "Give the codes themselves: the rows of special symbols are added by the model."
+                )
+        return codes
+
+    def _codebook_losses(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean cross-entropy and accuracy of each codebook: states (n, hidden_size), codes (codebooks, n)."""
+        raise NotImplementedError
+
+    def _cqt_loss(self, states: torch.Tensor, cqt: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        batch, frames = chosen.shape
+        if cqt.ndim != 3 or cqt.shape[0] != batch or cqt.shape[1] < frames or cqt.shape[2] != self.config.cqt_bins:
+            raise ValueError(
+                f"cqt must have shape (batch={batch}, at least {frames} frames, bins={self.config.cqt_bins}), given "
+                f"{tuple(cqt.shape)}. The teacher's num_bins must equal config.cqt_bins."
+            )
+        target = cqt[:, :frames][chosen].float()
+        errors = (self.cqt_head(states).float() - target).square()
+        return errors.sum() / max(errors.numel(), 1)
+
+
+class MERTForPreTraining(MERTPreTrainingModel):
     """MERT with its pre-training objective: codes of an acoustic teacher and the spectrum of a musical one."""
 
     _auto_class = "AutoModelForPreTraining"
@@ -1244,64 +1354,9 @@ class MERTForPreTraining(MERTPreTrainedModel):
         weight = frame_mask[..., None].to(squares.dtype)
         return (squares * weight).sum() / (weight.sum() * squares.shape[-1])
 
-    def _losses(self, hidden_states, frame_mask, mask, codes, cqt, penalty, num_items_in_batch) -> dict:
-        """The objective and its parts, by their names in [`MERTForPreTrainingOutput`]."""
-        if mask is None:
-            raise ValueError(
-                "codes and cqt are predicted at masked frames only: pass mask_time_indices (batch, frames) bool, as "
-                "DataCollatorForMERTPreTraining does, or draw it with SpanMasking."
-            )
-        valid = torch.ones_like(mask, dtype=torch.bool) if frame_mask is None else frame_mask
-        mask, others = mask.bool() & valid, ~mask.bool() & valid
-        parts = self._prediction_losses(hidden_states, mask, codes, cqt)
-        loss, items = self._weighted_sum(parts), mask.sum()
-        if self.config.unmasked_loss_weight:
-            weights = torch.stack([items, self.config.unmasked_loss_weight * others.sum()])
-            unmasked_loss = self._weighted_sum(self._prediction_losses(hidden_states, others, codes, cqt))
-            items = weights.sum()
-            loss = (weights * torch.stack([loss, unmasked_loss])).sum() / items.clamp(min=1)
-        loss = loss + self.config.feature_penalty_weight * penalty
-        if num_items_in_batch is not None:
-            loss = loss * (items.clamp(min=1) / num_items_in_batch)
-        return {"loss": loss, **parts}
-
-    def _prediction_losses(self, hidden_states, frames, codes, cqt) -> dict[str, torch.Tensor]:
-        """Losses and accuracies at the chosen frames, (batch, frames) bool; no other frame reaches the heads."""
-        states = hidden_states[frames]  # (n, hidden_size)
-        parts = {}
-        if codes is not None:
-            targets = self._chosen_codes(codes, frames)
-            parts["codebook_losses"], parts["codebook_accuracies"] = self._codebook_losses(states, targets)
-        if cqt is not None:
-            parts["cqt_loss"] = self._cqt_loss(states, cqt, frames)
-        return parts
-
-    def _weighted_sum(self, parts: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Codebook losses plus the weighted error of the spectrum."""
-        codebooks = parts["codebook_losses"].sum() if "codebook_losses" in parts else 0.0
-        return codebooks + self.config.cqt_loss_weight * parts.get("cqt_loss", 0.0)
-
-    def _chosen_codes(self, codes: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        """Rows of the embedding tables at the chosen frames: (codebooks, n) int64, -100 ignored."""
-        config, (batch, frames) = self.config, chosen.shape
-        if codes.ndim != 3 or codes.shape[:2] != (batch, config.num_codebooks) or codes.shape[2] < frames:
-            raise ValueError(
-                f"codes must have shape (batch={batch}, codebooks={config.num_codebooks}, at least {frames} frames), "
-                f"given {tuple(codes.shape)}. The teacher's num_codebooks must equal config.num_codebooks."
-            )
-        codes = codes[..., :frames].transpose(0, 1)[:, chosen].long()
-        if not torch.compiler.is_compiling():
-            invalid = ((codes < 0) & (codes != -100)) | (codes >= config.codebook_size)
-            if invalid.any():
-                raise ValueError(
-                    f"codes must lie in [0, {config.codebook_size}) or be -100, given values from "
-                    f"{codes.min().item()} to {codes.max().item()}. Give the codes themselves: the rows of special "
-                    "symbols are added by the model."
-                )
-        return torch.where(codes == -100, codes, codes + config.num_special_codes)
-
     def _codebook_losses(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean cross-entropy and accuracy of each codebook over its targets, (codebooks,) each."""
+        targets = torch.where(targets == -100, targets, targets + self.config.num_special_codes)
         projected = torch.stack([projection(states) for projection in self.codebook_projections])
         projected = projected.expand(self.config.num_codebooks, -1, -1)
         losses, hits = chunked_codebook_sums(
@@ -1310,17 +1365,6 @@ class MERTForPreTraining(MERTPreTrainedModel):
         counts = (targets != -100).sum(dim=1).clamp(min=1)
         return losses / counts, hits / counts
 
-    def _cqt_loss(self, states: torch.Tensor, cqt: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        batch, frames = chosen.shape
-        if cqt.ndim != 3 or cqt.shape[0] != batch or cqt.shape[1] < frames or cqt.shape[2] != self.config.cqt_bins:
-            raise ValueError(
-                f"cqt must have shape (batch={batch}, at least {frames} frames, bins={self.config.cqt_bins}), given "
-                f"{tuple(cqt.shape)}. The teacher's num_bins must equal config.cqt_bins."
-            )
-        target = cqt[:, :frames][chosen].float()
-        errors = (self.cqt_head(states).float() - target).square()
-        return errors.sum() / max(errors.numel(), 1)
-
 
 # --- classification heads ---
 
@@ -1328,9 +1372,11 @@ class MERTForPreTraining(MERTPreTrainedModel):
 class MERTClassificationModel(MERTPreTrainedModel):
     """What both heads share: the encoder, the learned average of its layers, freezing."""
 
+    encoder_class = MERTModel
+
     def __init__(self, config: MERTConfig):
         super().__init__(config)
-        self.mert = MERTModel(config)
+        self.mert = self.encoder_class(config)
         self.layer_weights = None
         if config.use_weighted_layer_sum:
             self.layer_weights = nn.Parameter(torch.empty(config.num_hidden_layers + 1))
@@ -1358,7 +1404,8 @@ class MERTClassificationModel(MERTPreTrainedModel):
         if not self.config.use_weighted_layer_sum:
             return outputs, outputs.last_hidden_state
         weights = self.layer_weights.softmax(dim=0)
-        averaged = sum(weight * states for weight, states in zip(weights, outputs.hidden_states, strict=True))
+        layers = self.mert.layer_states(outputs)
+        averaged = sum(weight * states for weight, states in zip(weights, layers, strict=True))
         if not output_hidden_states:
             outputs.hidden_states = None
         return outputs, averaged
