@@ -525,6 +525,36 @@ class MERTLoaderWeights(nn.Module):
         return self.original0, self.original1
 
 
+def grouped_conv1d(
+    hidden_states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, padding: int, groups: int
+) -> torch.Tensor:
+    """`torch.nn.functional.conv1d` that never reaches the CPU's half-precision kernels for grouped convolutions.
+
+    On CPUs with AMX, oneDNN computes some grouped bfloat16 convolutions wrongly without an error (pytorch issues 163347
+    and 169688). On CPU both half-precision formats are therefore computed in float32, forward and backward, also under
+    autocast. This is slower than a correct bfloat16 kernel by a factor of up to 2, and faster than the float16 kernel.
+
+    Args:
+        hidden_states: (batch, channels, time).
+        weight: (channels, channels / groups, kernel).
+        bias: (channels,).
+        padding: zeros on either side of the time axis.
+        groups: groups of channels.
+
+    Returns:
+        (batch, channels, time + 2 * padding - kernel + 1), of the dtype of `hidden_states` on CPU.
+    """
+    half = hidden_states.dtype in (torch.bfloat16, torch.float16)
+    autocast = hidden_states.dtype == torch.float32 and torch.is_autocast_enabled("cpu")
+    if hidden_states.device.type != "cpu" or not (half or autocast):
+        return nn.functional.conv1d(hidden_states, weight, bias, padding=padding, groups=groups)
+    with torch.autocast("cpu", enabled=False):
+        states = nn.functional.conv1d(
+            hidden_states.float(), weight.float(), bias.float(), padding=padding, groups=groups
+        )
+    return states.to(hidden_states.dtype)
+
+
 class MERTWeightNormConv1d(nn.Module):
     """Grouped convolution whose kernel is g x v / |v|, the norm taken for each position of the kernel (dim 2)."""
 
@@ -557,7 +587,7 @@ class MERTWeightNormConv1d(nn.Module):
         magnitude, direction = self.magnitude_and_direction()
         norm = torch.linalg.vector_norm(direction.float(), dim=(0, 1), keepdim=True)
         weight = direction * (magnitude / norm).to(direction.dtype)
-        return nn.functional.conv1d(hidden_states, weight, self.bias, padding=self.padding, groups=self.groups)
+        return grouped_conv1d(hidden_states, weight, self.bias, self.padding, self.groups)
 
 
 class MERTPositionalConvEmbedding(nn.Module):
