@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """The files that travel to the Hub with each checkpoint: configuration, model, feature extractor."""

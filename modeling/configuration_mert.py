@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Configuration of MERT (arXiv 2306.00107): typed fields, one validator, derived numbers as properties."""
 
 import difflib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Feature extractor of MERT: any audio in memory -> mono float32 at the model's rate, normalised and padded."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MERT (arXiv 2306.00107): the encoder, its pre-training objective and two classification heads.
 
 Shapes are written as (batch, samples) for waveforms, (batch, frames, hidden_size) for states. Parameter names equal
@@ -9,9 +10,7 @@ import math
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -26,6 +25,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.utils import ModelOutput, logging
 
 from .configuration_mert import MERTConfig
+from .cqt_mert import CQT_LOG_GAIN, CQT_LOWEST_FREQUENCY, CQT_OCTAVES, MERTConstantQTransform
 
 try:
     from transformers.modeling_layers import GradientCheckpointingLayer
@@ -44,9 +44,6 @@ except ImportError:  # transformers 4.48
 
 logger = logging.get_logger(__name__)
 
-CQT_LOWEST_FREQUENCY = 32.7  # Hz, the C1 of the authors' CQT input and target
-CQT_OCTAVES = 7
-CQT_LOG_GAIN = 100.0  # log(1 + gain x magnitude): brings soft partials into reach of a linear layer
 MAX_LOGITS_AT_ONCE = 2**24  # elements; 64 MB in float32. Larger logits are computed in chunks of frames
 
 
@@ -76,277 +73,6 @@ class MERTForPreTrainingOutput(ModelOutput):
     codebook_accuracies: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
-
-
-# --- constant-Q transform ---
-
-CQT_SIDELOBES = 40  # multiples of 1 / length kept on either side of a kernel's centre frequency: errors near 1e-5
-CQT_WINDOW_FRAMES = 1024  # longer clips go through the transform in windows of this many frames
-# Even numbers with no prime factor above 5 transform fast.
-CQT_WINDOW_SIZES = sorted(2**a * 3**b * 5**c for a in range(1, 21) for b in range(13) for c in range(9))
-CQT_CACHED_WINDOWS = 4  # window lengths whose kernels are kept
-
-
-class CQTKernels(NamedTuple):
-    """What `MERTConstantQTransform` multiplies a window of `frames` hops with.
-
-    Attributes:
-        left, right: frequencies by which the one-sided spectrum is extended beyond 0 and the Nyquist frequency.
-        half_sample: (spectrum,) complex64, a delay of half a sample.
-        bands: for each group of long kernels the positions of their first frequencies, and their spectra
-            (bins, folds, frames) float32.
-        taps: for each group of short kernels its (2 * half width, 2 * bins) cosines and sines.
-    """
-
-    left: int
-    right: int
-    half_sample: torch.Tensor
-    bands: tuple[tuple[list[int], torch.Tensor], ...]
-    taps: tuple[torch.Tensor, ...]
-
-
-class MERTConstantQTransform(nn.Module):
-    """Constant-Q magnitudes, equal to nnAudio's `CQT(norm=1, pad_mode="constant")` to about 1e-5 of the maximum.
-
-    Kernels are Hann-windowed exponentials of `ceil(Q * sampling_rate / frequency)` samples with unit L1 norm; the
-    output is scaled by the square root of that length, frames are centred on multiples of the hop and silence lies
-    outside the clip. Long kernels are narrow in frequency: they multiply a band of the clip's spectrum, which
-    is folded to the hop rate and transformed back. Short kernels are wide in frequency: they are a matrix product with
-    the clip's frames.
-    Computed in float32 whatever the autocast state. There are no parameters and no buffers: kernels are made for each
-    window length and device at its first use, so that the module can be built on the meta device.
-
-    Source: Brown & Puckette 1992; nnAudio, `features/cqt.py` (CQT1992v2) and `utils.py` (create_cqt_kernels).
-
-    Args:
-        sampling_rate: of the input, in Hz.
-        hop_length: samples between frames.
-        num_bins: number of frequencies.
-        bins_per_octave: frequencies per octave, which sets Q = 1 / (2^(1 / bins_per_octave) - 1).
-        f_min: lowest frequency in Hz.
-
-    Raises:
-        ValueError: a size is not positive, or the highest frequency exceeds half the sampling rate.
-    """
-
-    def __init__(
-        self,
-        sampling_rate: int = 24000,
-        hop_length: int = 320,
-        num_bins: int = 336,
-        bins_per_octave: int = 48,
-        f_min: float = 32.7,
-    ):
-        super().__init__()
-        sizes = {"sampling_rate": sampling_rate, "hop_length": hop_length, "num_bins": num_bins}
-        for name, value in {**sizes, "bins_per_octave": bins_per_octave, "f_min": f_min}.items():
-            if not value > 0:
-                raise ValueError(f"the constant-Q transform needs {name} > 0, got {value}.")
-        frequencies = f_min * 2.0 ** (np.arange(num_bins) / bins_per_octave)
-        if frequencies[-1] > sampling_rate / 2:
-            raise ValueError(
-                f"{num_bins} bins of {bins_per_octave} per octave from {f_min} Hz reach {frequencies[-1]:.0f} Hz, "
-                f"above half the sampling rate of {sampling_rate} Hz: ask for fewer bins, or more of them per octave."
-            )
-        self.sampling_rate, self.hop_length, self.f_min = sampling_rate, hop_length, f_min
-        self.num_bins, self.bins_per_octave = num_bins, bins_per_octave
-        quality = 1.0 / (2.0 ** (1.0 / bins_per_octave) - 1.0)
-        self._frequencies = frequencies / sampling_rate  # cycles per sample
-        self._lengths = np.ceil(quality * sampling_rate / frequencies).astype(np.int64)
-        self._longest = int(self._lengths[0])
-        # Cost grows with length in a product with taps and with hop / length in a band: this is where they meet on CPU.
-        self._num_long = int((self._lengths > 40 * math.sqrt(hop_length)).sum())
-        self._kernels: dict[tuple[int, torch.device], CQTKernels] = {}
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_kernels": {}}  # copies and data workers make their own
-
-    def extra_repr(self) -> str:
-        return (
-            f"{self.sampling_rate}, hop_length={self.hop_length}, num_bins={self.num_bins}, "
-            f"bins_per_octave={self.bins_per_octave}, f_min={self.f_min}"
-        )
-
-    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """Transforms clips.
-
-        Args:
-            waveforms: (batch, samples) floating point, mono at `sampling_rate`.
-
-        Returns:
-            Magnitudes (batch, samples // hop_length + 1, num_bins) float32.
-
-        Raises:
-            TypeError: the input is no floating-point tensor.
-            ValueError: the input is not (batch, samples), or has no samples.
-        """
-        if not torch.is_floating_point(waveforms):
-            raise TypeError(f"waveforms must be floating point, got {waveforms.dtype}: convert PCM to [-1, 1] first.")
-        if waveforms.ndim != 2 or waveforms.shape[1] == 0:
-            raise ValueError(
-                f"waveforms must be (batch, samples) with samples > 0, got shape {tuple(waveforms.shape)}."
-            )
-        device_type = waveforms.device.type if waveforms.device.type in ("cuda", "xpu") else "cpu"
-        with torch.autocast(device_type=device_type, enabled=False):
-            return self._transform(waveforms.float())
-
-    def _transform(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """(batch, samples) -> (batch, frames, bins): one window for a short clip, else windows that overlap."""
-        hop, count = self.hop_length, waveforms.shape[1] // self.hop_length + 1
-        margin = self._longest // (2 * hop) + 2  # frames whose kernels would reach beyond the window
-        if count + margin <= CQT_WINDOW_FRAMES:
-            return self._magnitudes(waveforms, window_size(count + margin), 0, count)
-        size = window_size(max(CQT_WINDOW_FRAMES, 6 * margin))
-        step = size - 2 * margin
-        padded = nn.functional.pad(waveforms, (margin * hop, size * hop))
-        return torch.cat(
-            [
-                self._magnitudes(padded[:, first * hop : (first + size) * hop], size, margin, min(step, count - first))
-                for first in range(0, count, step)
-            ],
-            dim=1,
-        )
-
-    def _magnitudes(self, waveforms: torch.Tensor, size: int, first: int, count: int) -> torch.Tensor:
-        """`count` frames from the `first` of a window of `size` hops: (batch, samples) -> (batch, count, bins).
-
-        The window is circular, so that silence of half a kernel at its end serves both ends of the clip.
-        """
-        kernels = self._window_kernels(size, waveforms.device)
-        parts = []
-        if kernels.bands:
-            folded = self._folded_bands(torch.fft.rfft(waveforms, n=size * self.hop_length), kernels)
-            bands = torch.view_as_real(torch.fft.ifft(folded)[..., first : first + count])  # (batch, bins, count, 2)
-            parts.append(magnitudes(bands[..., 0], bands[..., 1]).transpose(1, 2))
-        if kernels.taps:
-            parts.append(self._tapped(waveforms, kernels.taps, first, count))
-        return torch.cat(parts, dim=-1)
-
-    def _folded_bands(self, spectrum: torch.Tensor, kernels: CQTKernels) -> torch.Tensor:
-        """Each long kernel's band at the hop rate: (batch, frequencies) complex -> (batch, bins, frames) complex.
-
-        Decimation in time by the hop is aliasing in frequency: the band is cut into pieces of `frames` frequencies,
-        which are added. Beginning at the band's first frequency instead of 0 turns the phase only, not the magnitude.
-        """
-        if kernels.left or kernels.right:  # a real signal's spectrum is conjugate symmetric about 0 and Nyquist
-            left = spectrum[:, 1 : kernels.left + 1].flip(1).conj()
-            right = spectrum[:, spectrum.shape[1] - 1 - kernels.right : -1].flip(1).conj()
-            spectrum = torch.cat([left, spectrum, right], dim=1)
-        both = torch.cat([spectrum, spectrum * kernels.half_sample], dim=1)
-        folded = []
-        for starts, spectra in kernels.bands:
-            _, folds, frames = spectra.shape
-            band = torch.stack([both[:, start : start + folds * frames] for start in starts], dim=1)
-            folded.append(band.unflatten(-1, (folds, frames)).mul_(spectra).sum(2))
-        return torch.cat(folded, dim=1)
-
-    def _tapped(self, waveforms: torch.Tensor, taps: tuple[torch.Tensor, ...], first: int, count: int) -> torch.Tensor:
-        """The short kernels: (batch, samples) -> (batch, count, bins)."""
-        widest = taps[0].shape[0] // 2
-        padded = nn.functional.pad(waveforms, (widest, widest + self.hop_length))
-        frames = padded.unfold(1, 2 * widest, self.hop_length)[:, first : first + count]
-        frames = frames.to(taps[0].dtype).contiguous()
-        parts = []
-        for matrix in taps:
-            half = matrix.shape[0] // 2
-            parts.append(magnitudes(*(frames[..., widest - half : widest + half] @ matrix).chunk(2, dim=-1)))
-        return torch.cat(parts, dim=-1).float()
-
-    @torch.compiler.assume_constant_result
-    def _window_kernels(self, size: int, device: torch.device) -> CQTKernels:
-        """The kernels for windows of `size` hops on `device`; those used last are kept."""
-        kernels = self._kernels.pop((size, device), None)
-        if kernels is None:
-            with torch.inference_mode(False):  # tensors made in inference mode could never be used in training
-                kernels = self._make_kernels(size, device)
-        if not torch.compiler.is_compiling():  # an export's stand-ins must not outlive it
-            self._kernels[size, device] = kernels
-            if len(self._kernels) > CQT_CACHED_WINDOWS:
-                del self._kernels[next(iter(self._kernels))]
-        return kernels
-
-    def _make_kernels(self, size: int, device: torch.device) -> CQTKernels:
-        """Kernels for windows of `size` hops."""
-        samples, lengths = size * self.hop_length, self._lengths
-        folds = np.ceil(2 * CQT_SIDELOBES * self.hop_length / lengths[: self._num_long]).astype(np.int64)
-        folds = np.minimum(folds, self.hop_length)  # all of the spectrum
-        groups = [(slice(begin, end), int(folds[end - 1])) for begin, end in similar_runs(folds)]
-        centres = np.rint(self._frequencies * samples).astype(np.int64)
-        starts = [centres[bins] - count * size // 2 for bins, count in groups]
-        ends = [start + count * size for start, (_, count) in zip(starts, groups, strict=True)]
-        left = max([0, *(-int(start.min()) for start in starts)])
-        right = max([0, *(int(end.max()) - 1 - samples // 2 for end in ends)])
-        frequencies = np.arange(-left, samples // 2 + right + 1) / samples
-        bands = tuple(
-            (
-                (start + left + lengths[bins] % 2 * len(frequencies)).tolist(),
-                torch.from_numpy(self._spectra(bins, start, count * size, samples))
-                .to(device)
-                .unflatten(1, (count, size)),
-            )
-            for start, (bins, count) in zip(starts, groups, strict=True)
-        )
-        half_sample = torch.from_numpy(np.exp(-1j * np.pi * frequencies).astype(np.complex64)).to(device)
-        exact = torch.float64 if device.type in ("cuda", "xpu") else torch.float32  # TF32 would round products to 1e-3
-        runs = similar_runs(1.0 / lengths[self._num_long :])
-        taps = [self._taps(np.arange(begin, end) + self._num_long) for begin, end in runs]
-        return CQTKernels(left, right, half_sample, bands, tuple(torch.from_numpy(t).to(device, exact) for t in taps))
-
-    def _spectra(self, bins: slice, starts: np.ndarray, width: int, samples: int) -> np.ndarray:
-        """Spectra of long kernels, at `width` of `samples` frequencies from `starts` on: (bins, width) float32.
-
-        A Hann window of n samples whose middle lies at time 0 has the real spectrum
-        E(x) / 2 + E(x + pi / n) / 4 + E(x - pi / n) / 4 at 2 x radians per sample, with E(a) = sin(n a) / tan(a). The
-        middle of a kernel of odd length lies half a sample before the frame's time: `half_sample` is the rest of its
-        spectrum.
-        """
-        lengths = self._lengths[bins, None].astype(np.float64)
-        x = np.pi * ((starts[:, None] + np.arange(width)) / samples - self._frequencies[bins, None])
-        spectra = np.zeros_like(x)
-        for shift, weight in ((0.0, 0.5), (np.pi / lengths, 0.25), (-np.pi / lengths, 0.25)):
-            angle = x + shift
-            centre = np.abs(angle) < 1e-9
-            angle[centre] = 1.0
-            spectra += weight * np.where(centre, lengths, np.sin(lengths * angle) / np.tan(angle))
-        spectra *= 2.0 / np.sqrt(lengths) / self.hop_length
-        return spectra.astype(np.float32)
-
-    def _taps(self, bins: np.ndarray) -> np.ndarray:
-        """Short kernels centred in columns of the longest one's length: (2 * half width, 2 * bins) float32."""
-        lengths = self._lengths[bins]
-        half = int(lengths[0] + 1) // 2
-        time = np.arange(-half, half)[:, None]
-        age = time + (lengths + 1) // 2  # samples since the kernel's first
-        window = np.where((age >= 0) & (age < lengths), 0.5 - 0.5 * np.cos(2 * np.pi * age / lengths), 0.0)
-        window *= 2.0 / np.sqrt(lengths)
-        phase = 2 * np.pi * self._frequencies[bins] * time
-        return np.concatenate([window * np.cos(phase), window * np.sin(phase)], axis=1).astype(np.float32)
-
-
-def magnitudes(real: torch.Tensor, imaginary: torch.Tensor) -> torch.Tensor:
-    """Absolute values of complex numbers, with a finite gradient at 0."""
-    power = real.square() + imaginary.square()
-    return (power.clamp_min(1e-30) if power.requires_grad else power).sqrt()
-
-
-def window_size(minimum: int) -> int:
-    """The smallest size from `minimum` on that transforms fast; a constant for torch.compile where `minimum` is not."""
-    for size in CQT_WINDOW_SIZES:
-        if size >= minimum:
-            return size
-    raise ValueError(
-        f"a constant-Q kernel needs a window of {minimum} hops: at most {CQT_WINDOW_SIZES[-1]} are supported."
-    )
-
-
-def similar_runs(values: np.ndarray) -> list[tuple[int, int]]:
-    """Cuts rising positive values into runs that grow by at most a fifth, as pairs (begin, end)."""
-    runs, begin = [], 0
-    for position in range(1, len(values) + 1):
-        if position == len(values) or values[position] > 1.2 * values[begin]:
-            runs.append((begin, position))
-            begin = position
-    return runs
 
 
 # --- masks ---

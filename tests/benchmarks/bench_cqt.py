@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from nnAudio.features.cqt import CQT
 
-from mert_hf.modeling.modeling_mert import MERTConstantQTransform
+from mert_hf.modeling.cqt_mert import MERTConstantQTransform
 
 CASES = [  # clips, seconds, sampling rate, bins, bins per octave
     (4, 5.0, 24000, 336, 48),

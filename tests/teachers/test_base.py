@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 import mert_hf
-from mert_hf.modeling.modeling_mert import MERTConstantQTransform
+from mert_hf.modeling.cqt_mert import MERTConstantQTransform
 from mert_hf.teachers import TEACHERS, CQTTeacher, EncodecTeacher, KMeansTeacher, LogMelTeacher, load_teacher
 from mert_hf.teachers.statistics import CodeCounts
 
