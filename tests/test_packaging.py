@@ -36,7 +36,7 @@ def wheel(tmp_path_factory) -> list[str]:
 def test_wheel_holds_each_module_once(wheel):
     names = [name for name in wheel if not name.split("/")[0].endswith(".dist-info")]
     assert all(name.startswith("mert_hf/") for name in names)
-    for file in ("configuration_mert.py", "modeling_mert.py", "feature_extraction_mert.py"):
+    for file in ("configuration_mert.py", "modeling_mert.py", "cqt_mert.py", "feature_extraction_mert.py"):
         assert [name for name in names if name.endswith(file)] == [f"mert_hf/modeling/{file}"]
     listing = subprocess.run(
         ["git", "ls-files", "modeling/*.py", "conversion/*.py"],

@@ -11,6 +11,7 @@ from .data import check_data
 from .findings import Finding, has_problem
 from .installation import check_devices, check_fragile_packages, check_packages
 from .model import check_model
+from .precision import check_half_precision
 
 __all__ = ["Finding", "diagnose", "has_problem"]
 
@@ -25,7 +26,7 @@ def diagnose(model: str | os.PathLike | None = None, data: str | os.PathLike | N
     Returns:
         The findings, in the order of the checks.
     """
-    findings = [*check_packages(), *check_fragile_packages(), *check_devices()]
+    findings = [*check_packages(), *check_fragile_packages(), *check_devices(), *check_half_precision()]
     rate = None
     if model is not None:
         model_findings, rate = check_model(model)

@@ -3,10 +3,11 @@
 A checkpoint directory holds
 
     config.json, model.safetensors, preprocessor_config.json
-    configuration_mert.py, modeling_mert.py, feature_extraction_mert.py    for `trust_remote_code=True` elsewhere
-    teachers/NAME/                                                        the teachers' settings, if given
-    pretraining.json                                                      settings of the run and its teachers
-    README.md                                                             the model card
+    configuration_mert.py, modeling_mert.py, cqt_mert.py, feature_extraction_mert.py, LICENSE    the code, for
+                        `trust_remote_code=True` where mert_hf is not installed, and its license
+    teachers/NAME/      the teachers' settings, if given
+    pretraining.json    settings of the run and its teachers
+    README.md           the model card
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -46,7 +48,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CODE_FILES = ("configuration_mert.py", "modeling_mert.py", "feature_extraction_mert.py")
+CODE_FILES = ("configuration_mert.py", "modeling_mert.py", "cqt_mert.py", "feature_extraction_mert.py")
+LICENSE_FILE = "LICENSE"  # of the code files
 CARD_FILE = "README.md"
 RUN_SETTINGS_FILE = "pretraining.json"
 STATE_FILE = "trainer_state.json"
@@ -105,6 +108,8 @@ def save_checkpoint(
         for teacher_name, teacher in (teachers or {}).items():
             teacher.save_pretrained(folder / TEACHERS_FOLDER / teacher_name)
         save_code(folder)
+        if (output_dir / LICENSE_FILE).exists():
+            (folder / LICENSE_FILE).unlink()
         if card is not None or not (output_dir / CARD_FILE).exists():
             text = str(_as_card(card if card is not None else CardFacts(output_dir.resolve().name), model))
             (folder / CARD_FILE).write_text(text, encoding="utf-8")
@@ -113,10 +118,29 @@ def save_checkpoint(
 
 
 def save_code(folder: str | Path) -> None:
-    """Copies the files that the `auto_map` of each configuration names into `folder`."""
+    """Copies the files that the `auto_map` of each configuration names into `folder`, and their license."""
     source = Path(modeling.__file__).parent
     for name in CODE_FILES:
         shutil.copyfile(source / name, Path(folder) / name)
+    if not (Path(folder) / LICENSE_FILE).exists():  # it may be the license of the weights
+        (Path(folder) / LICENSE_FILE).write_bytes(license_text())
+
+
+def license_text() -> bytes:
+    """The license of the code files, from the checkout or from the metadata of the installed package.
+
+    Raises:
+        FileNotFoundError: the installation has no license file.
+    """
+    checkout = Path(modeling.__file__).resolve().parent.parent / LICENSE_FILE
+    if checkout.is_file():
+        return checkout.read_bytes()
+    text = metadata.distribution("mert_hf").read_text(f"licenses/{LICENSE_FILE}")
+    if text is None:
+        raise FileNotFoundError(
+            "The installation of mert_hf has no LICENSE file. Install it again: pip install mert_hf."
+        )
+    return text.encode()
 
 
 def push_checkpoint(
@@ -195,6 +219,7 @@ def checkpoint_files(
     source = Path(modeling.__file__).parent
     for name in CODE_FILES:
         files.setdefault(name, source / name)
+    files.setdefault(LICENSE_FILE, license_text())
     stored = _read_json(directory / "config.json")
     if stored.get("auto_map") != AUTO_MAP:
         files["config.json"] = (json.dumps({**stored, "auto_map": AUTO_MAP}, indent=2) + "\n").encode()

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..modeling.modeling_mert import CQT_LOG_GAIN
+from ..modeling.cqt_mert import CQT_LOG_GAIN
 from .base import Teacher, check_sizes, check_waveforms
 from .features import cqt_transform
 

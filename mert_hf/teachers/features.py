@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers.audio_utils import chroma_filter_bank, mel_filter_bank
 
-from ..modeling.modeling_mert import CQT_LOG_GAIN, CQT_LOWEST_FREQUENCY, CQT_OCTAVES, MERTConstantQTransform
+from ..modeling.cqt_mert import CQT_LOG_GAIN, CQT_LOWEST_FREQUENCY, CQT_OCTAVES, MERTConstantQTransform
 
 WINDOW_SECONDS = 0.085  # about 2048 samples at 24 kHz: resolves semitones from 130 Hz on
 MEL_BANDS = 80

@@ -32,7 +32,7 @@ from mert_hf.hub.checkpoint import (
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.modeling.modeling_mert import MERTForPreTraining, MERTForSequenceClassification
 
-EXPECTED_FILES = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", *CODE_FILES}
+EXPECTED_FILES = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "LICENSE", *CODE_FILES}
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +83,17 @@ def test_saving_again_replaces_weights_and_keeps_the_card(tiny_model, feature_ex
     save_checkpoint(tiny_model, feature_extractor, tmp_path)
     assert "my records" in (tmp_path / "README.md").read_text()
     assert {path.name for path in tmp_path.iterdir()} == EXPECTED_FILES
+
+
+def test_the_license_of_the_code_is_saved_and_another_one_is_kept(tiny_model, feature_extractor, tmp_path):
+    save_checkpoint(tiny_model, feature_extractor, tmp_path / "ours")
+    assert "Apache License" in (tmp_path / "ours" / "LICENSE").read_text()
+    for file in CODE_FILES:
+        assert (tmp_path / "ours" / file).read_text().startswith("# SPDX-License-Identifier: Apache-2.0\n")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "LICENSE").write_text("of the weights")
+    save_checkpoint(tiny_model, feature_extractor, tmp_path / "theirs")
+    assert (tmp_path / "theirs" / "LICENSE").read_text() == "of the weights"
 
 
 def test_a_failed_save_leaves_the_last_good_state(tiny_model, feature_extractor, checkpoint):

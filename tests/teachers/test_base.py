@@ -51,7 +51,7 @@ def test_kmeans_has_to_be_fitted():
         (b'{"teacher": "os.system"}', "names the teacher 'os.system'"),
         (b'{"teacher": "log_mel", "device": "x"}', "do not fit LogMelTeacher"),
         (b'{"teacher": "cqt", "mean": 5}', "do not fit CQTTeacher|come together"),
-        (b'{"teacher": "cqt", "num_bins": 2000}', "above half the sampling rate"),
+        (b'{"teacher": "cqt", "num_bins": 2000}', "more than half the sampling rate"),
         (b'{"teacher": "kmeans"}', "do not fit KMeansTeacher"),
     ],
 )
