@@ -13,9 +13,10 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
+from ..utils.json_files import read_json
+from .errors import CheckpointError
 from .fairseq_config import FairseqSettings, recorded_sections
 from .fairseq_keys import HEADS
-from .json_file import read_json
 from .lazy_tensor import LazyTensor
 
 SETTINGS_FILE = "fairseq_config.json"
@@ -47,7 +48,7 @@ def read_record(model_dir: Path) -> dict:
         CheckpointError: the file was damaged since.
     """
     path = model_dir / SETTINGS_FILE
-    return read_json(path) if path.is_file() else {}
+    return read_json(path, CheckpointError) if path.is_file() else {}
 
 
 def recorded_normalize(model_dir: Path) -> bool | None:

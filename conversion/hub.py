@@ -20,10 +20,10 @@ from transformers import PreTrainedModel
 from ..modeling import modeling_mert
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
+from ..utils.json_files import read_json
 from ..utils.staging import staged_directory
 from .checkpoint_file import open_checkpoint, state_dict_of
 from .errors import CheckpointError
-from .json_file import read_json
 from .self_check import ConversionReport, run_backbone, save_and_check
 
 logger = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ def weight_files(folder: Path) -> list[Path]:
         raise CheckpointError(f"{folder} holds no weights; expected one of {', '.join(WEIGHT_FILES)}.")
     if found.suffix != ".json":
         return [found]
-    index = read_json(found).get("weight_map")
+    index = read_json(found, CheckpointError).get("weight_map")
     names = sorted({str(name) for name in index.values()}) if isinstance(index, dict) else []
     missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
     if missing or not names:
@@ -138,7 +138,7 @@ def read_configuration(folder: Path) -> tuple[MERTConfig, MERTFeatureExtractor]:
     Raises:
         CheckpointError: another kind of model, invalid values, or two sampling rates.
     """
-    fields = read_json(folder / "config.json")
+    fields = read_json(folder / "config.json", CheckpointError)
     kind = fields.get("model_type")
     if kind == "data2vec-audio":
         raise CheckpointError(f"{folder} is a Data2VecAudioModel (music2vec): it needs no conversion, use it as it is.")
@@ -147,7 +147,7 @@ def read_configuration(folder: Path) -> tuple[MERTConfig, MERTFeatureExtractor]:
             f"{folder} holds a model of type {kind!r}; only {MERTConfig.model_type!r} is converted here."
         )
     path = folder / "preprocessor_config.json"
-    stored = read_json(path) if path.is_file() else {}
+    stored = read_json(path, CheckpointError) if path.is_file() else {}
     fields.setdefault("sample_rate", stored.get("sampling_rate", 24000))
     try:
         config = MERTConfig.from_dict(fields)

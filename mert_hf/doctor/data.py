@@ -11,6 +11,7 @@ import numpy as np
 
 from ..audio import AudioReadError, audio_info, find_audio_files, stream_audio
 from ..data.metadata import METADATA_FILE, read_metadata
+from ..utils.text import shorten
 from .findings import LISTED, OK, PROBLEM, WARNING, Finding
 
 WHOLE_SECONDS = 60.0  # recordings up to this length are decoded whole, longer ones at both ends
@@ -99,5 +100,4 @@ def _check_metadata(folder: Path, files: list[Path]) -> list[Finding]:
 
 def _tell(paths: list[Path], fault: str, remedy: str) -> Iterator[Finding]:
     if paths:
-        names = ", ".join(str(path) for path in paths[:LISTED]) + (", ..." if len(paths) > LISTED else "")
-        yield Finding(WARNING, f"{len(paths)} recordings are {fault}: {names}", remedy)
+        yield Finding(WARNING, f"{len(paths)} recordings are {fault}: {shorten(paths, LISTED)}", remedy)

@@ -14,9 +14,10 @@ from ..conversion.errors import CheckpointError, UnsafeCheckpointError
 from ..conversion.fairseq_config import read_settings
 from ..conversion.fairseq_origin import recorded_normalize
 from ..conversion.hub import CQT_CONSTANTS, compare_weights, open_weights, our_name, weight_files
-from ..conversion.json_file import read_json
 from ..hub.names import is_hub_id, local_checkpoint
 from ..modeling.configuration_mert import AUTO_MAP, MERTConfig
+from ..utils.json_files import read_json
+from ..utils.text import shorten
 from .findings import LISTED, OK, PROBLEM, WARNING, Finding
 
 FETCH_AGAIN = "download or copy the checkpoint again"
@@ -36,7 +37,7 @@ def check_model(name: str | os.PathLike) -> tuple[list[Finding], int | None]:
     if path.is_file():
         return list(_check_file(path)), None
     try:
-        fields = read_json(path / "config.json")
+        fields = read_json(path / "config.json", CheckpointError)
     except CheckpointError as error:
         return [Finding(PROBLEM, str(error), "give the folder that save_pretrained or mert-hf wrote")], None
     if fields.get("model_type") == "data2vec-audio":
@@ -122,8 +123,7 @@ def _check_names(tensors: Mapping[str, Any], config: MERTConfig) -> Iterator[Fin
     }
     for kind, names in faults.items():
         if names:
-            shown = "; ".join(names[:LISTED]) + ("; ..." if len(names) > LISTED else "")
-            yield Finding(PROBLEM, f"{len(names)} weights are {kind}: {shown}", remedies[kind])
+            yield Finding(PROBLEM, f"{len(names)} weights are {kind}: {shorten(names, LISTED, '; ')}", remedies[kind])
     if any(".parametrizations." in name for name in tensors):
         naming = "torch's new names (parametrizations.weight.original0), which the authors' code leaves random"
         yield Finding(WARNING, f"the position embedding is stored under {naming}", "mert-hf convert hub DIR OUT")
@@ -134,7 +134,7 @@ def _check_names(tensors: Mapping[str, Any], config: MERTConfig) -> Iterator[Fin
 def _check_values(tensors: Mapping[str, Any]) -> Iterator[Finding]:
     damaged = [name for name, tensor in tensors.items() if not torch.isfinite(tensor.load()).all()]
     if damaged:
-        shown = ", ".join(damaged[:LISTED])
+        shown = shorten(damaged, LISTED)
         yield Finding(PROBLEM, f"{len(damaged)} weights hold NaN or infinity: {shown}", "use an earlier checkpoint")
 
 
@@ -146,7 +146,7 @@ def _check_extractor(path: Path, config: MERTConfig) -> Iterator[Finding]:
         yield Finding(PROBLEM, f"{EXTRACTOR_FILE} is missing", write.format(config.sample_rate, path))
         return
     try:
-        fields = read_json(file)
+        fields = read_json(file, CheckpointError)
     except CheckpointError as error:
         yield Finding(PROBLEM, str(error), write.format(config.sample_rate, path))
         return

@@ -15,20 +15,19 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from ..audio import AudioReadError, Window, audio_info, find_audio_files
 from ..audio.read_ahead import END, read_ahead
 from ..audio.windows import check_window
+from ..utils.hashing import hash_tensors
 from ..utils.outputs import check_output_folder
 from ..utils.staging import staged_file
+from ..utils.text import printable, shorten
 from .embedder import MERTEmbedder, SpeedBar, check_pooling
 from .shards import (
     STORE_DTYPES,
     FailedFile,
     ShardWriter,
     embedding_schema,
-    printable,
     read_summary,
     shard_path,
 )
@@ -198,9 +197,7 @@ def embed_dataset(
 def run_settings(embedder, model, layers, pooling, window, hop, store_dtype) -> dict:
     """What the content of the data set depends on; a run continues another only where they agree."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(embedder.model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    hash_tensors(digest, embedder.model.state_dict(), heading="{name}")
     return {
         "model": os.fspath(model),
         "weights_sha256": digest.hexdigest(),
@@ -309,10 +306,9 @@ class _Run:
 def _check_any_exists(files: Sequence[str]) -> None:
     """Refuses to start a data set that would hold nothing but errors."""
     if not any(map(os.path.exists, files)):
-        more = f" and {len(files) - SHOWN_FAILURES} more" if len(files) > SHOWN_FAILURES else ""
         raise FileNotFoundError(
-            f"There is no such file or folder: {printable(', '.join(files[:SHOWN_FAILURES]))}{more}. Check the "
-            f"spelling; relative paths begin at {os.getcwd()}."
+            f"There is no such file or folder: {shorten(files, SHOWN_FAILURES)}. Check the spelling; relative paths "
+            f"begin at {os.getcwd()}."
         )
 
 

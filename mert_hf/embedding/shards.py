@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..audio import AudioReadError, Window
+from ..utils.text import printable
 
 METADATA_KEY = b"mert_hf"
 GROUP_BYTES = 32 * 2**20  # of embeddings, after which rows leave memory
@@ -187,11 +188,6 @@ class ShardWriter:
                 if owner not in dropped:
                     self._writer.write_table(file.read_row_group(group))
         old.unlink()
-
-
-def printable(text: str) -> str:
-    """The text with bytes of file names that are no UTF-8 written as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _stamp(path: str) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import torch
 from ..audio import Window
 from ..embedding.embedder import MERTEmbedder, resolve_device, resolve_dtype
 from ..hub.names import resolve_checkpoint
+from ..utils.hashing import hash_tensors
 
 RANDOM_PREFIX = "random:"
 
@@ -106,9 +107,7 @@ def model_fingerprint(model: torch.nn.Module, feature_extractor) -> str:
     for settings in (model.config.to_dict(), feature_extractor.to_dict()):
         plain = {key: value for key, value in settings.items() if key not in VOLATILE and not key.startswith("_")}
         digest.update(json.dumps(plain, sort_keys=True, default=str).encode())
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    hash_tensors(digest, model.state_dict(), heading="{name} {shape} {dtype}")
     return digest.hexdigest()
 
 

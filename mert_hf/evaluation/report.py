@@ -13,6 +13,7 @@ from huggingface_hub import EvalResult
 
 from ..hub.cards import Measurement
 from ..utils.outputs import check_output_folder
+from ..utils.text import markdown_table
 from .figures import layer_map, radar
 from .metrics import display_scale
 from .published import MODELS, PUBLISHED, SOURCE, SOURCE_URL
@@ -205,14 +206,12 @@ def _markdown(tables: Sequence[Table], figures: Sequence[tuple[str, str]], names
 
 def _markdown_table(table: Table) -> str:
     def cell(row: int, column: int, text: str) -> str:
-        text = " ".join(text.replace("|", "\\|").split())
-        if not text:
-            return text
-        return f"**{text}**" if (row, column) in table.strong else f"*{text}*" if column in table.quiet else text
+        mark = "" if not text else "**" if (row, column) in table.strong else "*" if column in table.quiet else ""
+        return f"{mark}{text}{mark}"
 
-    lines = [[cell(-1, i, text) for i, text in enumerate(table.header)], ["---"] * len(table.header)]
-    lines += [[cell(r, i, text) for i, text in enumerate(row)] for r, row in enumerate(table.rows)]
-    return f"## {table.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    lines = enumerate((table.header, *table.rows), -1)
+    header, *rows = [[cell(number, i, text) for i, text in enumerate(line)] for number, line in lines]
+    return f"## {table.title}\n\n{markdown_table(header, rows)}"
 
 
 STYLE = """

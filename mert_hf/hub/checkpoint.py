@@ -40,8 +40,10 @@ from yaml import YAMLError
 
 from .. import modeling
 from ..modeling.configuration_mert import AUTO_MAP, MERTConfig
+from ..utils.json_files import read_json
+from ..utils.text import one_line, shorten
 from .cards import CardFacts, create_card, create_card_from_config, pretraining_facts, training_facts
-from .connection import one_line, transport_errors
+from .connection import transport_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -214,17 +216,17 @@ def checkpoint_files(
     files: dict[str, Path | bytes] = {n: path for n, path in present.items() if not _TRAINING_ONLY.fullmatch(n)}
     left_out = sorted(present.keys() - files.keys())
     if left_out:
-        logger.warning("%d files stay behind (training state, pickles): %s", len(left_out), _shorten(left_out))
+        logger.warning("%d files stay behind (training state, pickles): %s", len(left_out), shorten(left_out))
     _check_complete(directory, files)
     source = Path(modeling.__file__).parent
     for name in CODE_FILES:
         files.setdefault(name, source / name)
     files.setdefault(LICENSE_FILE, license_text())
-    stored = _read_json(directory / "config.json")
+    stored = read_json(directory / "config.json", PushError)
     if stored.get("auto_map") != AUTO_MAP:
         files["config.json"] = (json.dumps({**stored, "auto_map": AUTO_MAP}, indent=2) + "\n").encode()
     if RUN_SETTINGS_FILE in files:
-        settings = _read_json(directory / RUN_SETTINGS_FILE)
+        settings = read_json(directory / RUN_SETTINGS_FILE, PushError)
         files[RUN_SETTINGS_FILE] = (json.dumps(_without_folders(settings), indent=2) + "\n").encode()
     if card is not None or CARD_FILE not in files:
         name = (repo_id or directory.resolve().name).split("/")[-1]
@@ -239,9 +241,9 @@ def checkpoint_files(
 def directory_facts(directory: Path, model_name: str) -> CardFacts:
     """What a directory tells for its card: the settings of its pre-training and the state of its trainer, if any."""
     state_path, settings_path = directory / STATE_FILE, directory / RUN_SETTINGS_FILE
-    state = TrainerState(**_known_fields(_read_json(state_path))) if state_path.is_file() else None
+    state = TrainerState(**_known_fields(read_json(state_path, PushError))) if state_path.is_file() else None
     if settings_path.is_file():
-        return pretraining_facts(model_name, _read_json(settings_path), state)
+        return pretraining_facts(model_name, read_json(settings_path, PushError), state)
     return CardFacts(model_name, training=training_facts(state) if state is not None else {})
 
 
@@ -261,7 +263,7 @@ class HubTrainerMixin:
         name = (repo_id or Path(self.args.output_dir).resolve().name).split("/")[-1]
         settings = Path(self.args.output_dir, RUN_SETTINGS_FILE)
         if settings.is_file():
-            facts = pretraining_facts(name, _read_json(settings), self.state, self.args)
+            facts = pretraining_facts(name, read_json(settings, PushError), self.state, self.args)
         else:
             facts = CardFacts(name, training=training_facts(self.state, self.args))
         return replace(facts, repo_id=repo_id)
@@ -347,16 +349,6 @@ def _count_parameters(directory: Path) -> int:
     return total
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise PushError(f"{path} is no valid JSON: {one_line(error)}") from error
-    if not isinstance(content, dict):
-        raise PushError(f"{path} must hold a JSON object, it holds a {type(content).__name__}")
-    return content
-
-
 def _known_fields(state: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a trainer state that this version of transformers knows."""
     names = {field.name for field in fields(TrainerState)}
@@ -376,7 +368,7 @@ def _read_config(directory: Path) -> MERTConfig:
     path = directory / "config.json"
     if not path.is_file():
         raise PushError(f"{directory} holds no config.json; give a directory written by save_checkpoint or a Trainer")
-    stored = _read_json(path)
+    stored = read_json(path, PushError)
     kind = stored.get("model_type")
     if kind != MERTConfig.model_type:
         raise PushError(f"{path} has model_type {kind!r}; mert-hf pushes models of type {MERTConfig.model_type!r}")
@@ -395,9 +387,9 @@ def _check_complete(directory: Path, files: Mapping[str, Path | bytes]) -> None:
         raise PushError(f"{directory} holds no model.safetensors; {remedy}")
     _count_parameters(directory)
     index = directory / "model.safetensors.index.json"
-    shards = set(_read_json(index).get("weight_map", {}).values()) if index.is_file() else set()
+    shards = set(read_json(index, PushError).get("weight_map", {}).values()) if index.is_file() else set()
     if absent := sorted(shards - files.keys()):
-        raise PushError(f"{directory} lacks {_shorten(absent)}, which {index.name} lists; save the checkpoint again")
+        raise PushError(f"{directory} lacks {shorten(absent)}, which {index.name} lists; save the checkpoint again")
     if "preprocessor_config.json" not in files:
         raise PushError(
             f"{directory} holds no preprocessor_config.json; save one with MERTFeatureExtractor(...).save_pretrained"
@@ -502,7 +494,3 @@ def _refusal(error: HfHubHTTPError, repo_id: str) -> str:
 
 def _status(error: HfHubHTTPError) -> int | None:
     return error.response.status_code if error.response is not None else None
-
-
-def _shorten(names: list[str], limit: int = 8) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

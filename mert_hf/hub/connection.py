@@ -7,6 +7,8 @@ import sys
 from huggingface_hub import constants
 from huggingface_hub.utils import get_session
 
+from ..utils.text import one_line
+
 
 def why_unreachable() -> str | None:
     """Why the Hub does not answer, in a few words; None where it answers, whatever it says."""
@@ -24,8 +26,3 @@ def transport_errors() -> tuple[type[Exception], ...]:
     names = (("requests", "RequestException"), ("httpx", "TransportError"), ("httpx2", "TransportError"))
     loaded = [getattr(sys.modules[module], name) for module, name in names if module in sys.modules]
     return (ConnectionError, TimeoutError, *loaded)
-
-
-def one_line(error: Exception) -> str:
-    """What an error says, in at most 300 characters."""
-    return " ".join(str(error).split())[:300]

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-logger = logging.getLogger(__name__)
+from ..utils.text import shorten
 
-MOST_NAMES = 8  # clips, or parameters, that an error message lists
+logger = logging.getLogger(__name__)
 
 
 class NonFiniteLossError(RuntimeError):
@@ -81,11 +81,12 @@ class NonFiniteLossCallback(TrainerCallback):
         path = Path(args.output_dir) / f"non_finite_step_{state.global_step}_rank_{args.process_index}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(report, indent=2), encoding="utf-8")
+        clips, names = (shorten(report[key]) or "none known" for key in ("clips", "not_finite"))
         raise NonFiniteLossError(
             f"Step {state.global_step}: loss {[batch['loss'] for batch in report['batches']]} or a gradient is not "
-            f"finite; the weights are those before this step. Clips: {_shorten(report['clips'])}. Not finite: "
-            f"{_shorten(report['not_finite'])}. The whole report is in {path}. Usual remedies: bf16 in place of fp16, "
-            "a smaller learning rate or longer warm-up, attention_relax, or leaving the files out."
+            f"finite; the weights are those before this step. Clips: {clips}. Not finite: {names}. The whole report is "
+            f"in {path}. Usual remedies: bf16 in place of fp16, a smaller learning rate or longer warm-up, "
+            "attention_relax, or leaving the files out."
         )
 
 
@@ -191,8 +192,3 @@ def _not_finite(model: nn.Module) -> list[str]:
 def _local(tensor: torch.Tensor) -> torch.Tensor:
     """This process's part of a tensor that FSDP2 spreads over several."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
-
-
-def _shorten(names: list[str]) -> str:
-    rest = len(names) - MOST_NAMES
-    return (", ".join(names[:MOST_NAMES]) or "none known") + (f" and {rest} more" if rest > 0 else "")

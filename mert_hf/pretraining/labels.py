@@ -30,6 +30,7 @@ from ..teachers import Teacher, load_teacher
 from ..teachers.statistics import CodeCounts
 from ..utils.outputs import check_output_folder
 from ..utils.staging import staged_file
+from ..utils.text import printable
 from .collator import teacher_device
 from .dataset import open_recordings
 
@@ -60,11 +61,6 @@ class LabelSummary:
         lines = [f"{self.labelled} recordings labelled, {self.kept} were there already, {len(self.failed)} failed."]
         lines += [f"failed: {printable(error)}" for error in self.failed.values()]
         return "\n".join([*lines, self.counts.table()])
-
-
-def printable(text: str) -> str:
-    """Text whose undecodable bytes (of file names) are written as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def label_files(
@@ -242,7 +238,7 @@ def is_labelled(folder: Path, file: str, index: dict[str, Any]) -> bool:
     try:
         codes = load_codes(folder, file)
     except ValueError as error:
-        logger.warning("Labelling anew: %s", printable(str(error)))
+        logger.warning("Labelling anew: %s", printable(error))
         return False
     return codes.dtype == index["dtype"] and len(codes) == index["num_codebooks"]
 

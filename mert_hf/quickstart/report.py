@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..utils.text import markdown_table
 from .score_probes import ProbeResult
 
 LOSS_CURVE = "loss.png"
@@ -49,12 +50,6 @@ class QuickstartReport:
     neighbours: Sequence[Neighbour]
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def probe_table(probes: Probes) -> str:
     """Accuracy of each encoder and task, mean and deviation over seeds; the best of a task is bold."""
     tasks = list(next(iter(probes.values())))
@@ -66,7 +61,7 @@ def probe_table(probes: Probes) -> str:
         rows.append([name, *bold])
     first = next(iter(probes.values()))
     rows.append(["guessing", *(f"{first[task].chance:.3f}" for task in tasks)])
-    return table(["features", *tasks], rows)
+    return markdown_table(["features", *tasks], rows)
 
 
 def verdict(probes: Probes, model: str, others: Sequence[str]) -> list[str]:
@@ -86,12 +81,12 @@ def verdict(probes: Probes, model: str, others: Sequence[str]) -> list[str]:
 def objective_table(rows: Sequence[ObjectiveRow]) -> str:
     """The parts of the objective on held-out excerpts."""
     cells = [[row.name, f"{row.before:.3f}", f"{row.after:.3f}", f"{row.without:.3f}"] for row in rows]
-    return table(["held-out excerpts, masked frames", "before", "after", "best constant"], cells)
+    return markdown_table(["held-out excerpts, masked frames", "before", "after", "best constant"], cells)
 
 
 def neighbour_table(neighbours: Sequence[Neighbour]) -> str:
     """Windows and their nearest neighbours."""
-    return table(
+    return markdown_table(
         ["window", "nearest window of another recording", "cosine"],
         [[item.query, item.nearest, f"{item.cosine:.3f}"] for item in neighbours],
     )

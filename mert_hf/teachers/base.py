@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ..utils.hashing import hash_tensors
+
 CONFIG_NAME = "teacher_config.json"
 WEIGHTS_NAME = "teacher.safetensors"
 
@@ -98,9 +100,7 @@ class Teacher(nn.Module, ABC):
         """SHA-256 of kind, settings and weights: equal for teachers that give equal targets."""
         settings, weights = self._decisive_parts()
         digest = hashlib.sha256(json.dumps({"teacher": self.kind, **settings}, sort_keys=True).encode())
-        for name, tensor in sorted(weights.items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        hash_tensors(digest, weights)
         return digest.hexdigest()
 
     def _decisive_parts(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -18,6 +18,7 @@ MOVED_MODULES = {
     "mert_hf.cards.training": "mert_hf.hub.cards.training",
     "mert_hf.checkpoints": "mert_hf.hub.names",
     "mert_hf.connection": "mert_hf.hub.connection",
+    "mert_hf.conversion.json_file": "mert_hf.utils.json_files",
     "mert_hf.conversion.staging": "mert_hf.utils.staging",
     "mert_hf.doctor_model": "mert_hf.doctor.model",
     "mert_hf.embedding_dataset": "mert_hf.embedding.dataset",

@@ -157,7 +157,7 @@ def test_folder_without_weights_or_configuration(folder, tmp_path):
     with pytest.raises(CheckpointError, match="holds no weights; expected one of model.safetensors"):
         convert_hub_checkpoint(folder, tmp_path / "ours")
     (folder / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"config\.json is no valid JSON"):
+    with pytest.raises(CheckpointError, match=r"config\.json is not valid JSON"):
         convert_hub_checkpoint(folder, tmp_path / "ours")
     (folder / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"config\.json is missing"):

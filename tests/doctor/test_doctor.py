@@ -154,13 +154,13 @@ BROKEN = [
     (lambda f: cut(f / "model.safetensors"), "model.safetensors is truncated or damaged"),
     (lambda f: (f / "model.safetensors").unlink(), "holds no weights"),
     (lambda f: (f / "config.json").unlink(), "config.json is missing"),
-    (lambda f: (f / "config.json").write_text("[]"), "config.json holds no JSON object"),
+    (lambda f: (f / "config.json").write_text("[]"), "config.json must hold a JSON object"),
     (
         lambda f: change(f / "config.json", num_attention_heads=3),
         "must be a positive multiple of num_attention_heads=3",
     ),
     (lambda f: change(f / "config.json", model_type="bert"), "model_type is 'bert'"),
-    (lambda f: (f / "preprocessor_config.json").write_text("{"), "preprocessor_config.json is no valid JSON"),
+    (lambda f: (f / "preprocessor_config.json").write_text("{"), "preprocessor_config.json is not valid JSON"),
 ]
 
 

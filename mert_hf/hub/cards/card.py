@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from ...utils.text import markdown_cell
 from .facts import NOT_STATED, CardFacts
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def create_card_from_config(
         limits=LIMITS,
         citation=CITATION,
         not_stated=NOT_STATED,
-        cell=_cell,
+        cell=markdown_cell,
     )
 
 
@@ -93,11 +94,6 @@ def card_metadata(class_name: str, facts: CardFacts) -> ModelCardData:
         metrics=sorted({result.metric_type for result in results}) or None,
         widget=list(facts.widget) or None,
     )
-
-
-def _cell(value: object) -> str:
-    """The value as a cell of a Markdown table: one line, no column separator."""
-    return " ".join(str(value).split()).replace("|", "\\|")
 
 
 def _hub_id(name: str | None) -> str | None:

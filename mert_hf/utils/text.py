@@ -1,0 +1,35 @@
+"""Text for people: file names that are not UTF-8, long lists, errors in one line, Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+ERROR_CHARACTERS = 300  # of an error that becomes a part of another message
+
+
+def printable(text: object) -> str:
+    """The text, in which bytes of a file name that are not UTF-8 are written as escapes (`\\udce9`)."""
+    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def shorten(names: Sequence[object], limit: int = 8, separator: str = ", ") -> str:
+    """The first `limit` names, and the number of the others: "a, b and 3 more"."""
+    rest = len(names) - limit
+    return separator.join(printable(name) for name in names[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def one_line(error: object) -> str:
+    """The message of an error in one line of at most 300 characters."""
+    return " ".join(str(error).split())[:ERROR_CHARACTERS]
+
+
+def markdown_table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table of a header and rows of the same length, without a final line break."""
+    lines = [[markdown_cell(value) for value in line] for line in (header, *rows)]
+    lines.insert(1, ["---"] * len(header))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def markdown_cell(value: object) -> str:
+    """The value as a cell of a Markdown table: one line, with column separators escaped."""
+    return " ".join(printable(value).split()).replace("|", "\\|")
