@@ -18,12 +18,19 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .embedding.embedder import MERTEmbedder
     from .modeling.configuration_mert import MERTConfig
+    from .modeling.configuration_mert2 import MERT2Config
     from .modeling.feature_extraction_mert import MERTFeatureExtractor
     from .modeling.modeling_mert import (
         MERTForAudioFrameClassification,
         MERTForPreTraining,
         MERTForSequenceClassification,
         MERTModel,
+    )
+    from .modeling.modeling_mert2 import (
+        MERT2ForAudioFrameClassification,
+        MERT2ForPreTraining,
+        MERT2ForSequenceClassification,
+        MERT2Model,
     )
     from .pretraining.collator import DataCollatorForMERTPreTraining
     from .pretraining.masking import SpanMasking
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "MERTConfig": ".modeling.configuration_mert",
+    "MERT2Config": ".modeling.configuration_mert2",
     "MERTFeatureExtractor": ".modeling.feature_extraction_mert",
     "MERTEmbedder": ".embedding",
     "DataCollatorForMERTPreTraining": ".pretraining.collator",

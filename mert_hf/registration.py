@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from .modeling.configuration_mert import MERTConfig
+from .modeling.configuration_mert2 import MERT2Config
 from .modeling.feature_extraction_mert import MERTFeatureExtractor
 
 MODEL_CLASSES = {
@@ -21,7 +22,13 @@ MODEL_CLASSES = {
     "MERTForPreTraining": AutoModelForPreTraining,
     "MERTForSequenceClassification": AutoModelForAudioClassification,
     "MERTForAudioFrameClassification": AutoModelForAudioFrameClassification,
+    "MERT2Model": AutoModel,
+    "MERT2ForPreTraining": AutoModelForPreTraining,
+    "MERT2ForSequenceClassification": AutoModelForAudioClassification,
+    "MERT2ForAudioFrameClassification": AutoModelForAudioFrameClassification,
 }
+CONFIG_CLASSES = (MERTConfig, MERT2Config)
+MODEL_FILES = (".modeling.modeling_mert", ".modeling.modeling_mert2")
 
 
 class DeferredModel(type):
@@ -37,17 +44,26 @@ class DeferredModel(type):
 
 
 def register_auto_classes() -> None:
-    """Registers configuration, feature extractor and stand-ins for the models; calling it again changes nothing."""
-    AutoConfig.register(MERTConfig.model_type, MERTConfig, exist_ok=True)
-    AutoFeatureExtractor.register(MERTConfig, MERTFeatureExtractor, exist_ok=True)
+    """Registers configurations, feature extractor and stand-ins for the models; calling it again changes nothing."""
+    for config_class in CONFIG_CLASSES:
+        AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
+        AutoFeatureExtractor.register(config_class, MERTFeatureExtractor, exist_ok=True)
     for name, auto_class in MODEL_CLASSES.items():
-        auto_class.register(MERTConfig, DeferredModel(name, (), {"config_class": MERTConfig}), exist_ok=True)
+        stand_in = DeferredModel(name, (), {"config_class": config_class_of(name)})
+        auto_class.register(stand_in.config_class, stand_in, exist_ok=True)
 
 
 def register_models() -> dict[str, type]:
     """Imports the models and registers them in place of their stand-ins; returns them by name."""
-    modeling = import_module(".modeling.modeling_mert", __package__)
-    classes = {name: getattr(modeling, name) for name in MODEL_CLASSES}
+    found = {}
+    for module in (import_module(file, __package__) for file in MODEL_FILES):
+        found |= {name: getattr(module, name) for name in module.__all__}
+    classes = {name: found[name] for name in MODEL_CLASSES}
     for name, auto_class in MODEL_CLASSES.items():
-        auto_class.register(MERTConfig, classes[name], exist_ok=True)
+        auto_class.register(config_class_of(name), classes[name], exist_ok=True)
     return classes
+
+
+def config_class_of(name: str) -> type:
+    """The configuration of a model class, by the generation in its name."""
+    return next(kind for kind in reversed(CONFIG_CLASSES) if name.startswith(kind.__name__.removesuffix("Config")))

@@ -7,6 +7,7 @@ it builds on.
 """
 
 import math
+from collections.abc import Iterable
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -563,6 +564,7 @@ class MERTEncoder(nn.Module):
 # --- models ---
 
 HEAD_PREFIXES = (
+    "codebook_heads.",
     "codebook_projections.",
     "codebook_embeddings",
     "cqt_head.",
@@ -700,6 +702,13 @@ class MERTPreTrainedModel(PreTrainedModel):
     def layer_states(outputs: ModelOutput) -> tuple[torch.Tensor, ...]:
         """The encoder's input and the output of each of its layers, of an output with all hidden states."""
         return outputs.hidden_states
+
+    def fit_input_statistics(self, clips: Iterable[torch.Tensor]) -> None:
+        """Measures what a new model's front end needs to know of the audio; the first generation's needs nothing.
+
+        Args:
+            clips: (samples,) floating point each, mono at the model's rate.
+        """
 
     def frame_mask(self, attention_mask: torch.Tensor) -> torch.Tensor:
         """Valid frames of a right-padded batch: (batch, samples), 1 where valid -> (batch, frames) bool."""

@@ -1,0 +1,780 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MERT-v2 (report arXiv 2609.33757): a Conformer on log-mel frames, its pre-training objective and two heads.
+
+Shapes are written as (batch, samples) for waveforms, (batch, frames, hidden_size) for states. Parameter names equal
+those of the authors' Hub checkpoints. What both generations share is imported from the first one's file.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.audio_utils import mel_filter_bank
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from .configuration_mert2 import RESAMPLING_KERNEL, MERT2Config
+from .cqt_mert import CQT_LOG_GAIN, CQT_LOWEST_FREQUENCY, CQT_OCTAVES, MERTConstantQTransform
+from .modeling_mert import (
+    GradientCheckpointingLayer,
+    MERTClassificationModel,
+    MERTForAudioFrameClassification,
+    MERTForPreTrainingOutput,
+    MERTForSequenceClassification,
+    MERTPreTrainedModel,
+    MERTPreTrainingModel,
+    attend,
+    attention_mask_for,
+    chunked_codebook_sums,
+    length_mask,
+    open_gradient,
+)
+
+LOWEST_POWER = 1e-10  # of the spectrum in dB, as in the authors' front end
+SMALLEST_DEVIATION = 1e-5  # of a mel bin
+RESPONSE_EPSILON = 1e-6  # of the global response normalization (ConvNeXt V2, arXiv 2301.00808)
+DEPTHWISE_KERNEL = 7  # of the ConvNeXt layers
+EXPANSION = 4  # of the ConvNeXt layers
+
+
+@dataclass
+class MERT2ModelOutput(ModelOutput):
+    """Output of [`MERT2Model`]. Frames behind the end of a shorter row are zero.
+
+    Args:
+        last_hidden_state (`torch.FloatTensor` of shape `(batch, frames, hidden_size)`): output of the last block.
+        hidden_states (`tuple` of `(batch, frames, hidden_size)`): output of every block, as in the authors' code; the
+            input of the first block is not among them.
+        feature_attention_mask (`torch.BoolTensor` of shape `(batch, frames)`): true frames.
+        input_hidden_state (`torch.FloatTensor` of shape `(batch, frames, hidden_size)`): input of the first block,
+            returned with `hidden_states`.
+        attentions (`tuple` of `(batch, heads, frames, frames)`): attention weights of every block.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    feature_attention_mask: torch.BoolTensor | None = None
+    input_hidden_state: torch.FloatTensor | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+# --- rows of different lengths ---
+
+
+class MERT2Rows:
+    """The true lengths of the rows of a batch at one frame rate.
+
+    Args:
+        lengths: (batch,) integer, true frames of each row; None where all rows fill the batch.
+        size: frames of the batch.
+    """
+
+    def __init__(self, lengths: torch.Tensor | None, size: int):
+        self.lengths = lengths
+        self.valid = None if lengths is None else length_mask(lengths, size)[..., None]  # (batch, frames, 1)
+
+    def clear(self, states: torch.Tensor) -> torch.Tensor:
+        """(batch, frames, channels) with zeros behind each row's end, as a convolution finds them there."""
+        return states if self.valid is None else states.masked_fill(~self.valid, 0.0)
+
+    def norms(self, states: torch.Tensor) -> torch.Tensor:
+        """L2 norm of each channel over each row's true frames: (batch, frames, c) -> (batch, 1, c) float32."""
+        return torch.linalg.vector_norm(self.clear(states), dim=1, keepdim=True, dtype=torch.float32)
+
+    def resampled(self, size: int, stride: int) -> "MERT2Rows":
+        """The rows behind a resampling convolution of this stride, whose output has `size` frames."""
+        if self.lengths is None:
+            return self
+        return MERT2Rows((self.lengths - RESAMPLING_KERNEL) // stride + 1, size)
+
+
+# --- mel spectrum ---
+
+
+def reflect_ends(waveforms: torch.Tensor, lengths: torch.Tensor | None, margin: int) -> torch.Tensor:
+    """Each row continued by its mirror image: (batch, samples) -> (batch, samples + 2 x margin).
+
+    Args:
+        waveforms: (batch, samples).
+        lengths: (batch,) true samples of each row, more than `margin`; None where all rows fill the batch.
+        margin: samples to add on either side of a row. What stands behind the added ones is not defined.
+    """
+    if lengths is None:
+        return nn.functional.pad(waveforms[:, None], (margin, margin), mode="reflect")[:, 0]
+    ahead = torch.arange(1, margin + 1, device=waveforms.device)
+    ends = (lengths[:, None] - 1).to(torch.long)
+    start = waveforms[:, 1 : margin + 1].flip(1)
+    padded = torch.cat([start, waveforms, torch.zeros_like(start)], dim=1)
+    return padded.scatter(1, margin + ends + ahead, waveforms.gather(1, ends - ahead))
+
+
+class MERT2MelFrontEnd(nn.Module):
+    """Waveform to normalized log-mel frames, always in float32: (batch, samples) -> (batch, frames, num_mel_bins).
+
+    Power spectrum (periodic Hann window, centered, reflection at both ends), HTK mel filters without area
+    normalization, decibels, without the last frame; then each bin's mean and deviation over the training data. All
+    constants are part of the checkpoint, under the authors' names.
+    """
+
+    def __init__(self, config: MERT2Config):
+        super().__init__()
+        self.config = config
+        bins, frequencies = config.num_mel_bins, config.n_fft // 2 + 1
+        self.register_buffer("mel_mean", torch.empty(bins, dtype=torch.float32))
+        self.register_buffer("mel_std", torch.empty(bins, dtype=torch.float32))
+        self.spectrogram = nn.Module()
+        self.spectrogram.register_buffer("window", torch.empty(config.win_length, dtype=torch.float32))
+        self.mel_scale = nn.Module()
+        self.mel_scale.register_buffer("fb", torch.empty(frequencies, bins, dtype=torch.float32))
+
+    def reset(self) -> None:
+        """Fills the constants that no checkpoint has filled; mean 0 and deviation 1 leave decibels as they are."""
+        config = self.config
+        filters = mel_filter_bank(
+            config.n_fft // 2 + 1, config.num_mel_bins, 0.0, config.sampling_rate / 2, config.sampling_rate, None, "htk"
+        )
+        values = {
+            self.mel_mean: torch.zeros(config.num_mel_bins, device="cpu"),
+            self.mel_std: torch.ones(config.num_mel_bins, device="cpu"),
+            self.spectrogram.window: torch.hann_window(config.win_length, dtype=torch.float64, device="cpu"),
+            self.mel_scale.fb: torch.from_numpy(filters),
+        }
+        with torch.no_grad():
+            for buffer, value in values.items():
+                if not getattr(buffer, "_is_hf_initialized", False):
+                    buffer.copy_(value)
+
+    def _apply(self, fn, recurse=True):
+        """Follows the model to other devices, and keeps every bit of its float32 values in other dtypes."""
+        before = [
+            (module, name, buffer) for module in self.modules() for name, buffer in module.named_buffers(recurse=False)
+        ]
+        super()._apply(fn, recurse)
+        for module, name, buffer in before:
+            after = getattr(module, name)
+            if after.dtype != torch.float32:
+                setattr(module, name, buffer.to(device=after.device, dtype=torch.float32))
+        return self
+
+    def forward(self, input_values: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        """(batch, samples) and the true samples (batch,) of each row -> (batch, frames, num_mel_bins) float32."""
+        device_type = input_values.device.type if input_values.device.type in ("cuda", "xpu") else "cpu"
+        with torch.autocast(device_type=device_type, enabled=False):
+            decibels = self.decibels(input_values.float(), lengths)
+            return (decibels - self.mel_mean) / self.mel_std.clamp_min(SMALLEST_DEVIATION)
+
+    def decibels(self, waveforms: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        """The mel spectrum in decibels before it is normalized; arguments as with `forward`."""
+        config = self.config
+        frames = config.num_mel_frames(waveforms.shape[1])
+        spectrum = torch.stft(
+            reflect_ends(waveforms, lengths, config.n_fft // 2),
+            config.n_fft,
+            config.hop_length,
+            config.win_length,
+            self.spectrogram.window,
+            center=False,
+            return_complex=True,
+        )
+        power = torch.view_as_real(spectrum.transpose(1, 2)[:, :frames]).square().sum(dim=-1)
+        return 10.0 * (power @ self.mel_scale.fb).clamp_min(LOWEST_POWER).log10()
+
+
+# --- subsampling ---
+
+
+class MERT2DepthwiseConv(nn.Conv1d):
+    """Depthwise convolution over time of (batch, frames, channels), which keeps the number of frames."""
+
+    def __init__(self, channels: int, kernel_size: int, bias: bool = True):
+        super().__init__(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels, bias=bias)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return super().forward(states.transpose(1, 2)).transpose(1, 2)
+
+
+class MERT2ResamplingConv(nn.Conv1d):
+    """Convolution of two neighboring frames: (batch, frames, channels) -> (batch, frames', channels')."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int):
+        super().__init__(in_channels, out_channels, RESAMPLING_KERNEL, stride=stride)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return super().forward(states.transpose(1, 2)).transpose(1, 2)
+
+
+class MERT2PointwiseConv(nn.Conv1d):
+    """Convolution of kernel 1 without bias: the same linear map of every frame of (batch, frames, channels)."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 1, bias=False)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(states, self.weight[..., 0])
+
+
+class MERT2GlobalResponseNorm(nn.Module):
+    """Global response normalization over each row's true frames (ConvNeXt V2, arXiv 2301.00808, section 3)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(1, 1, channels))
+        self.bias = nn.Parameter(torch.empty(1, 1, channels))
+
+    def forward(self, states: torch.Tensor, rows: MERT2Rows) -> torch.Tensor:
+        norms = rows.norms(states)
+        responses = norms / (norms.mean(dim=-1, keepdim=True) + RESPONSE_EPSILON)
+        gain = (1.0 + self.weight * responses).to(states.dtype)
+        return torch.addcmul(self.bias.to(states.dtype), states, gain)
+
+
+class MERT2ConvNextLayer(GradientCheckpointingLayer):
+    """Depthwise convolution and a wide pointwise layer with response normalization, around a residual."""
+
+    def __init__(self, channels: int, eps: float):
+        super().__init__()
+        wide = EXPANSION * channels
+        # The indices are those of the authors' nn.Sequential, whose other members have no weights.
+        self.depthwise_block = nn.ModuleDict({"1": MERT2DepthwiseConv(channels, DEPTHWISE_KERNEL)})
+        self.pointwise_block = nn.ModuleDict(
+            {
+                "0": nn.LayerNorm(channels, eps=eps),
+                "1": nn.Linear(channels, wide),
+                "3": MERT2GlobalResponseNorm(wide),
+                "4": nn.Linear(wide, channels),
+            }
+        )
+
+    def forward(self, hidden_states: torch.Tensor, rows: MERT2Rows) -> torch.Tensor:
+        """(batch, frames, channels) -> the same shape."""
+        pointwise = self.pointwise_block
+        states = self.depthwise_block["1"](rows.clear(hidden_states))
+        states = nn.functional.gelu(pointwise["1"](pointwise["0"](states)))
+        return hidden_states + pointwise["4"](pointwise["3"](states, rows))
+
+
+class MERT2ConvNextStage(nn.Module):
+    """One subsampling stage: resampling where width or rate change, then ConvNeXt layers."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int, depth: int, eps: float):
+        super().__init__()
+        self.stride = stride
+        self.resampling_layer = None
+        if in_channels != channels or stride > 1:
+            self.resampling_layer = nn.ModuleDict(
+                {
+                    "0": nn.LayerNorm(in_channels, eps=eps),
+                    "2": MERT2ResamplingConv(in_channels, channels, stride),
+                }
+            )
+        self.convnext_layers = nn.ModuleList([MERT2ConvNextLayer(channels, eps) for _ in range(depth)])
+
+    def forward(self, hidden_states: torch.Tensor, rows: MERT2Rows) -> tuple[torch.Tensor, MERT2Rows]:
+        """(batch, frames, in_channels) -> (batch, frames', channels), and the rows at that rate."""
+        if self.resampling_layer is not None:
+            # A true frame sees true frames only: the last one of an odd number has no partner and is left out.
+            hidden_states = self.resampling_layer["2"](self.resampling_layer["0"](hidden_states))
+            rows = rows.resampled(hidden_states.shape[1], self.stride)
+        for layer in self.convnext_layers:
+            hidden_states = layer(hidden_states, rows)
+        return hidden_states, rows
+
+
+class MERT2CQTInput(nn.Module):
+    """A second input spectrum (ours): log constant-Q magnitudes at the encoder's frame rate, in its width.
+
+    A mel bin spans two semitones in the bass; 24 bins an octave tell the notes apart.
+    """
+
+    def __init__(self, config: MERT2Config):
+        super().__init__()
+        self.transform = MERTConstantQTransform(
+            config.sampling_rate,
+            config.samples_per_frame,
+            num_bins=config.cqt_input_bins,
+            bins_per_octave=config.cqt_input_bins // CQT_OCTAVES,
+            f_min=CQT_LOWEST_FREQUENCY,
+        )
+        self.layer_norm = nn.LayerNorm(config.cqt_input_bins, eps=config.layer_norm_eps)
+        self.projection = nn.Linear(config.cqt_input_bins, config.hidden_size)
+
+    def forward(
+        self, input_values: torch.Tensor, lengths: torch.Tensor | None, mask: torch.Tensor | None, frames: int
+    ) -> torch.Tensor:
+        """(batch, samples), true samples (batch,), masked frames (batch, frames) bool -> (batch, frames, hidden)."""
+        if lengths is not None:  # the transform takes silence to lie outside the clip
+            input_values = input_values.masked_fill(~length_mask(lengths, input_values.shape[1]), 0.0)
+        spectrum = torch.log1p(CQT_LOG_GAIN * self.transform(input_values)[:, :frames])
+        if mask is not None:
+            spectrum = spectrum.masked_fill(mask[..., None], 0.0)
+        return self.projection(self.layer_norm(spectrum.to(self.layer_norm.weight.dtype)))
+
+
+# --- Conformer ---
+
+
+def rotary_tables(config: MERT2Config, frames: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines (frames, head_dim) float32 of the rotary position embedding (RoFormer, arXiv 2104.09864).
+
+    They are computed at each call: as buffers they would stay uninitialized where transformers 5 loads a model.
+    """
+    size = config.hidden_size // config.num_attention_heads
+    exponents = torch.arange(0, size, 2, dtype=torch.float32, device=device) / size
+    frequencies = 1.0 / config.rotary_embedding_base**exponents
+    angles = torch.arange(frames, dtype=torch.float32, device=device)[:, None] * frequencies
+    return angles.cos().repeat(1, 2), angles.sin().repeat(1, 2)
+
+
+def rotate(states: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
+    """Turns each pair (channel k, channel k + head_dim / 2) by its frame's angle: (..., frames, head_dim)."""
+    first, second = states.chunk(2, dim=-1)
+    return states * cosines + torch.cat([-second, first], dim=-1) * sines
+
+
+class MERT2SelfAttention(nn.Module):
+    """Multi-head self-attention with rotary positions through transformers' attention interface."""
+
+    def __init__(self, config: MERT2Config):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.dropout = config.attention_dropout
+        self.attention_relax = 1.0
+        self.is_causal = False
+        self.query_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        positions: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: torch.Tensor | None,
+        output_attentions: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(batch, frames, hidden_size) -> the same shape and, if asked for, weights (batch, heads, frames, frames)."""
+        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        query, key, value = (
+            projection(hidden_states).view(shape).transpose(1, 2)
+            for projection in (self.query_proj, self.key_proj, self.value_proj)
+        )
+        cosines, sines = (table.to(query.dtype) for table in positions)
+        query, key = rotate(query, cosines, sines), rotate(key, cosines, sines)
+        states, weights = attend(self, query, key, value, attention_mask, output_attentions)
+        return self.out_proj(states), weights
+
+
+class MERT2FeedForward(nn.Module):
+    """Two linear layers with GELU between."""
+
+    def __init__(self, config: MERT2Config):
+        super().__init__()
+        self.w_1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.dropout = nn.Dropout(config.activation_dropout)
+        self.w_2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.w_2(self.dropout(nn.functional.gelu(self.w_1(hidden_states))))
+
+
+class MERT2ConvolutionModule(nn.Module):
+    """The Conformer's convolution module (arXiv 2005.08100, section 2.2) with LayerNorm and GELU, without biases."""
+
+    def __init__(self, config: MERT2Config):
+        super().__init__()
+        width = config.hidden_size
+        self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        # The indices are those of the authors' nn.Sequential, whose other members have no weights.
+        self.conv_block = nn.ModuleDict(
+            {
+                "1": MERT2PointwiseConv(width, 2 * width),
+                "3": MERT2DepthwiseConv(width, config.conv_depthwise_kernel_size, bias=False),
+                "4": nn.ModuleDict({"1": nn.LayerNorm(width, eps=config.layer_norm_eps)}),
+                "6": MERT2PointwiseConv(width, width),
+            }
+        )
+
+    def forward(self, hidden_states: torch.Tensor, rows: MERT2Rows) -> torch.Tensor:
+        """(batch, frames, hidden_size) -> the same shape."""
+        block = self.conv_block
+        states = nn.functional.glu(block["1"](self.layer_norm(hidden_states)), dim=-1)
+        states = block["4"]["1"](block["3"](rows.clear(states)))
+        return block["6"](nn.functional.gelu(states))
+
+
+class MERT2ConformerBlock(GradientCheckpointingLayer):
+    """Half a feed-forward layer, attention, convolution, the other half (Conformer, arXiv 2005.08100, equation 1)."""
+
+    def __init__(self, config: MERT2Config):
+        super().__init__()
+        width, eps = config.hidden_size, config.layer_norm_eps
+        self.ffn1_layer_norm = nn.LayerNorm(width, eps=eps)
+        self.ffn1 = MERT2FeedForward(config)
+        self.attn_layer_norm = nn.LayerNorm(width, eps=eps)
+        self.attn = MERT2SelfAttention(config)
+        self.conv_module = MERT2ConvolutionModule(config)
+        self.ffn2_layer_norm = nn.LayerNorm(width, eps=eps)
+        self.ffn2 = MERT2FeedForward(config)
+        self.final_layer_norm = nn.LayerNorm(width, eps=eps)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        rows: MERT2Rows,
+        positions: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: torch.Tensor | None,
+        output_attentions: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(batch, frames, hidden_size) -> the same shape and attention weights or None."""
+        states = hidden_states + 0.5 * self.dropout(self.ffn1(self.ffn1_layer_norm(hidden_states)))
+        attended, weights = self.attn(self.attn_layer_norm(states), positions, attention_mask, output_attentions)
+        states = states + self.dropout(attended)
+        states = states + self.dropout(self.conv_module(states, rows))
+        states = states + 0.5 * self.dropout(self.ffn2(self.ffn2_layer_norm(states)))
+        return self.final_layer_norm(states), weights
+
+
+# --- models ---
+
+
+class MERT2PreTrainedModel(MERTPreTrainedModel):
+    """Initialization shared by all MERT-v2 models; the rest is as in the first generation."""
+
+    config_class = MERT2Config
+    _no_split_modules = ["MERT2ConvNextLayer", "MERT2ConformerBlock"]
+    # The front end keeps float32 values; transformers 4.48 would take its dtype for that of the whole checkpoint.
+    _keep_in_fp32_modules_strict = ["feature_extractor"]
+    _supports_param_buffer_assignment = False
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+        """Loads a checkpoint, in whichever dtype, with the front end's constants as they are stored.
+
+        Raises:
+            ValueError: a weight is missing, unexpected or of another shape.
+        """
+        dtype = kwargs.get("torch_dtype")
+        dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+        rounds = dtype in (torch.float16, torch.bfloat16) and not hasattr(
+            PreTrainedModel, "_keep_in_fp32_modules_strict"
+        )
+        if rounds:  # transformers 4.48 rounds every tensor as it reads it, so the model is cast when it is complete
+            kwargs["torch_dtype"] = torch.float32
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        if rounds:
+            (loaded[0] if isinstance(loaded, tuple) else loaded).to(dtype)
+        return loaded
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initial weights: the authors' where they are published, and normal code embeddings."""
+        if isinstance(module, (nn.Linear, nn.Conv1d)):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, MERT2GlobalResponseNorm):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, MERT2MelFrontEnd):
+            module.reset()
+        elif isinstance(module, nn.ParameterList):  # of code embeddings
+            for embeddings in module:
+                nn.init.normal_(embeddings, std=self.config.initializer_range)
+        elif getattr(module, "layer_weights", None) is not None:
+            nn.init.constant_(module.layer_weights, 1.0 / (self.config.num_hidden_layers + 1))
+
+    def _may_be_missing(self, key: str) -> bool:
+        """Every weight of the encoder must be in the checkpoint."""
+        return False
+
+    @torch.no_grad()
+    def fit_input_statistics(self, clips: Iterable[torch.Tensor]) -> None:
+        """Sets mean and deviation of each mel bin, in decibels, to those of recordings that represent the data.
+
+        Args:
+            clips: (samples,) floating point each, mono at the model's rate, at least `config.receptive_field` long.
+
+        Raises:
+            ValueError: there is no clip.
+        """
+        front_end, total, squares, count = self.base_model.feature_extractor, 0.0, 0.0, 0
+        for clip in clips:
+            decibels = front_end.decibels(clip[None].to(front_end.mel_mean.device, torch.float32))[0].double()
+            total, squares = total + decibels.sum(dim=0), squares + decibels.square().sum(dim=0)
+            count += len(decibels)
+        if not count:
+            raise ValueError("There is no clip to measure the mel spectrum of. Give at least one recording.")
+        mean = total / count
+        front_end.mel_mean.copy_(mean)
+        front_end.mel_std.copy_((squares / count - mean.square()).clamp_min(0.0).sqrt())
+
+    @staticmethod
+    def layer_states(outputs: ModelOutput) -> tuple[torch.Tensor, ...]:
+        """The first block's input and the output of each block, of an output with all hidden states."""
+        return (outputs.input_hidden_state, *outputs.hidden_states)
+
+
+class MERT2Model(MERT2PreTrainedModel):
+    """The MERT-v2 encoder without a head: waveform in, hidden states out."""
+
+    _auto_class = "AutoModel"
+
+    def __init__(self, config: MERT2Config):
+        super().__init__(config)
+        config.check_width()
+        self.feature_extractor = MERT2MelFrontEnd(config)
+        self.subsampling_module = nn.ModuleList(
+            [MERT2ConvNextStage(*stage, config.subsampling_layer_norm_eps) for stage in config.stages]
+        )
+        self.cqt_input = MERT2CQTInput(config) if config.cqt_input_bins else None
+        self.layers = nn.ModuleList([MERT2ConformerBlock(config) for _ in range(config.num_hidden_layers)])
+        self.post_init()
+
+    def freeze_feature_encoder(self) -> None:
+        """Excludes everything before the Conformer blocks from training."""
+        self.subsampling_module.requires_grad_(False)
+        if self.cqt_input is not None:
+            self.cqt_input.requires_grad_(False)
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        mask_time_indices: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+    ) -> tuple | MERT2ModelOutput:
+        """Encodes audio.
+
+        Rows of any mix of lengths give what each gives alone, whatever stands in the padding.
+
+        Args:
+            input_values: (batch, samples) floating point, mono at `config.sampling_rate` Hz, amplitudes as recorded.
+            attention_mask: (batch, samples) integer or bool, 1 where valid; right padding only.
+            output_hidden_states: also return the input of the first block and every block's output.
+            return_dict: return a [`MERT2ModelOutput`] (default) or a tuple.
+            mask_time_indices: (batch, frames) bool, frames whose input is replaced by noise.
+            output_attentions: also return attention weights; under fused attention this call falls back to eager.
+
+        Returns:
+            `last_hidden_state` (batch, frames, hidden_size); `hidden_states`, one of that shape for each block;
+            `feature_attention_mask` (batch, frames) bool; `input_hidden_state`; `attentions` (batch, heads, frames,
+            frames) for each block.
+
+        Raises:
+            TypeError: the input is not a floating-point tensor.
+            ValueError: wrong shape, too few samples for a frame, or NaN.
+        """
+        self._check_inputs(input_values, attention_mask)
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        lengths = None if attention_mask is None else attention_mask.long().sum(dim=-1)
+        hidden_states, rows = self._subsample(input_values, lengths, mask_time_indices)
+        outputs = self._run_blocks(hidden_states, rows, bool(output_attentions), bool(output_hidden_states))
+        return outputs if self._wants_dict(return_dict) else outputs.to_tuple()
+
+    def _subsample(
+        self, input_values: torch.Tensor, lengths: torch.Tensor | None, mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, MERT2Rows]:
+        """(batch, samples) -> the first block's input (batch, frames, hidden_size) and the rows at its rate."""
+        mel = self.feature_extractor(input_values, lengths)
+        frames = self.config.num_frames(input_values.shape[1])
+        if mask is not None:
+            self._check_mask(mask, (mel.shape[0], frames))
+            mask = mask.bool()
+            mel = self._mask_mel(mel, mask)
+        hidden_states = mel.to(self.dtype)
+        if self.training and torch.is_grad_enabled() and self._subsampling_learns_by_checkpoints():
+            hidden_states = hidden_states.requires_grad_(True)
+        rows = MERT2Rows(None if lengths is None else self.config.num_mel_frames(lengths), mel.shape[1])
+        for stage in self.subsampling_module:
+            hidden_states, rows = stage(hidden_states, rows)
+        if self.cqt_input is not None:
+            hidden_states = hidden_states + self.cqt_input(input_values, lengths, mask, frames)
+        return hidden_states, rows
+
+    def _subsampling_learns_by_checkpoints(self) -> bool:
+        """Whether layers are recomputed; the reentrant kind of checkpointing saves nothing if its input needs none."""
+        layers = [layer for stage in self.subsampling_module for layer in stage.convnext_layers]
+        return any(layer.gradient_checkpointing for layer in layers) and any(
+            weight.requires_grad for weight in self.subsampling_module.parameters()
+        )
+
+    def _check_mask(self, mask: torch.Tensor, shape: tuple[int, int]) -> None:
+        if mask.shape != shape:
+            raise ValueError(
+                f"mask_time_indices must have shape {shape}, one entry a frame, given {tuple(mask.shape)}. "
+                "config.num_frames(samples) is the number of frames."
+            )
+
+    def _mask_mel(self, mel: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Noise in place of the mel frames that masked frames cover: (batch, mel frames, bins), (batch, frames)."""
+        ratio = self.config.samples_per_frame // self.config.hop_length
+        covered = mask.repeat_interleave(ratio, dim=1)[:, : mel.shape[1]]
+        covered = nn.functional.pad(covered, (0, mel.shape[1] - covered.shape[1]))[..., None]
+        noise = torch.zeros_like(mel)
+        if self.config.mask_noise_std:
+            noise = self.config.mask_noise_std * torch.randn_like(mel)
+        return torch.where(covered, noise, mel)
+
+    def _run_blocks(
+        self, hidden_states: torch.Tensor, rows: MERT2Rows, output_attentions: bool, output_hidden_states: bool
+    ) -> MERT2ModelOutput:
+        """The Conformer blocks: (batch, frames, hidden_size) -> the model's output."""
+        frame_mask = None if rows.valid is None else rows.valid[..., 0]
+        open_gradient(hidden_states, self.layers)
+        mask = attention_mask_for(self.config, frame_mask, hidden_states.dtype, output_attentions)
+        positions = rotary_tables(self.config, hidden_states.shape[1], hidden_states.device)
+        first, states, attentions = hidden_states, [], []
+        for layer in self.layers:
+            hidden_states, weights = layer(hidden_states, rows, positions, mask, output_attentions)
+            if output_hidden_states:
+                states.append(rows.clear(hidden_states))
+            attentions.append(weights)
+        if frame_mask is None:
+            frame_mask = torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device)
+        return MERT2ModelOutput(
+            last_hidden_state=states[-1] if output_hidden_states else rows.clear(hidden_states),
+            hidden_states=tuple(states) if output_hidden_states else None,
+            feature_attention_mask=frame_mask,
+            input_hidden_state=rows.clear(first) if output_hidden_states else None,
+            attentions=tuple(attentions) if output_attentions else None,
+        )
+
+
+# --- pre-training ---
+
+
+class MERT2ForPreTraining(MERT2PreTrainedModel, MERTPreTrainingModel):
+    """MERT-v2 with its pre-training objective: the codes of a teacher at masked frames, and a spectrum if wanted."""
+
+    _auto_class = "AutoModelForPreTraining"
+
+    def __init__(self, config: MERT2Config):
+        super().__init__(config)
+        self.mert = MERT2Model(config)
+        self.codebook_heads, self.codebook_projections, self.codebook_embeddings = None, None, None
+        sizes, hidden, dim = config.codebook_sizes, config.hidden_size, config.codebook_dim
+        if config.codebook_prediction == "linear":
+            self.codebook_heads = nn.ModuleList([nn.Linear(hidden, size) for size in sizes])
+        else:
+            self.codebook_projections = nn.ModuleList([nn.Linear(hidden, dim) for _ in sizes])
+            self.codebook_embeddings = nn.ParameterList([nn.Parameter(torch.empty(size, dim)) for size in sizes])
+        self.cqt_head = nn.Linear(hidden, config.cqt_bins) if config.cqt_bins else None
+        self.post_init()
+
+    def freeze_feature_encoder(self) -> None:
+        """Excludes everything before the Conformer blocks from training."""
+        self.mert.freeze_feature_encoder()
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        mask_time_indices: torch.Tensor | None = None,
+        codes: torch.Tensor | None = None,
+        cqt: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        num_items_in_batch: int | torch.Tensor | None = None,
+    ) -> tuple | MERTForPreTrainingOutput:
+        """Encodes masked audio and scores the prediction of the teachers' targets.
+
+        loss = sum over codebooks of the mean cross-entropy over masked frames
+               + cqt_loss_weight x mean squared error of the spectrum over masked frames.
+
+        With unmasked_loss_weight w > 0 the means run over all valid frames, masked ones weighing 1 and the others w.
+        The reported parts are those of the masked frames.
+
+        Args:
+            input_values: (batch, samples) floating point, mono at `config.sampling_rate` Hz, amplitudes as recorded.
+            attention_mask: (batch, samples), 1 where valid; right padding only.
+            mask_time_indices: (batch, frames) bool, the frames to mask on the mel input and to predict. Required with
+                a target.
+            codes: (batch, codebooks, frames) int64, codebook k in [0, codebook_sizes[k]), -100 ignored. Targets may be
+                longer than the student's frames and are cut.
+            cqt: (batch, frames, bins) floating point, a spectrum of the clean audio; may be longer too.
+            output_attentions, output_hidden_states, return_dict: as in [`MERT2Model`].
+            num_items_in_batch: masked frames, plus unmasked_loss_weight times the others, in the whole accumulated and
+                distributed batch. The loss is then this batch's share of the loss over all of them.
+
+        Returns:
+            [`MERTForPreTrainingOutput`] without a feature penalty.
+
+        Raises:
+            ValueError: a target without a mask, or of a shape or range that does not fit the configuration.
+        """
+        outputs = self.mert(
+            input_values,
+            attention_mask,
+            output_hidden_states,
+            return_dict=True,
+            mask_time_indices=mask_time_indices,
+            output_attentions=output_attentions,
+        )
+        losses = {}
+        if codes is not None or cqt is not None:
+            valid = outputs.feature_attention_mask
+            losses = self._losses(
+                outputs.last_hidden_state, valid, mask_time_indices, codes, cqt, None, num_items_in_batch
+            )
+        result = MERTForPreTrainingOutput(**losses, hidden_states=outputs.hidden_states, attentions=outputs.attentions)
+        return result if self._wants_dict(return_dict) else result.to_tuple()
+
+    def _codebook_losses(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean cross-entropy and accuracy of each codebook over its targets, (codebooks,) each."""
+        sums = [self._codebook_sums(k, states, target) for k, target in enumerate(targets)]
+        losses, hits = (torch.stack(parts) for parts in zip(*sums, strict=True))
+        counts = (targets != -100).sum(dim=1).clamp(min=1)
+        return losses / counts, hits / counts
+
+    def _codebook_sums(self, k: int, states: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sums over frames of cross-entropy and hits of codebook k: states (n, hidden_size), codes (n,)."""
+        if self.codebook_heads is None:
+            projected, embeddings = self.codebook_projections[k](states)[None], self.codebook_embeddings[k][None]
+            losses, hits = chunked_codebook_sums(projected, embeddings, target[None], self.config.logit_temperature)
+            return losses[0], hits[0]
+        logits = self.codebook_heads[k](states).float()
+        loss = nn.functional.cross_entropy(logits, target, ignore_index=-100, reduction="sum")
+        return loss, (logits.argmax(dim=-1) == target).sum()
+
+
+# --- classification heads ---
+
+
+class MERT2ClassificationModel(MERT2PreTrainedModel, MERTClassificationModel):
+    """The first generation's heads on the second one's encoder."""
+
+    encoder_class = MERT2Model
+
+
+class MERT2ForSequenceClassification(MERT2ClassificationModel, MERTForSequenceClassification):
+    """MERT-v2 with one prediction per clip; see [`MERTForSequenceClassification`]."""
+
+    _auto_class = "AutoModelForAudioClassification"
+
+
+class MERT2ForAudioFrameClassification(MERT2ClassificationModel, MERTForAudioFrameClassification):
+    """MERT-v2 with one prediction per frame; see [`MERTForAudioFrameClassification`]."""
+
+    _auto_class = "AutoModelForAudioFrameClassification"
+
+
+__all__ = [
+    "MERT2ForAudioFrameClassification",
+    "MERT2ForPreTraining",
+    "MERT2ForSequenceClassification",
+    "MERT2Model",
+    "MERT2ModelOutput",
+    "MERT2PreTrainedModel",
+]
