@@ -229,6 +229,11 @@ class MERT2Config(PretrainedConfig):
         return max(mel_frames * self.hop_length, self.n_fft // 2 + 1)
 
     @property
+    def resolved_codebook_sizes(self) -> list[int]:
+        """`codebook_sizes`, by the name that both generations have."""
+        return list(self.codebook_sizes)
+
+    @property
     def num_codebooks(self) -> int:
         """Codebooks that pre-training predicts."""
         return len(self.codebook_sizes)

@@ -1005,13 +1005,14 @@ class MERTPreTrainingModel(MERTPreTrainedModel):
             )
         codes = codes[..., :frames].transpose(0, 1)[:, chosen].long()
         if not torch.compiler.is_compiling():
-            sizes = torch.tensor(config.codebook_sizes, device=codes.device)[:, None]
+            sizes = torch.tensor(config.resolved_codebook_sizes, device=codes.device)[:, None]
             invalid = ((codes < 0) & (codes != -100)) | (codes >= sizes)
             if invalid.any():
                 raise ValueError(
                     f"codes must lie in [0, {config.codebook_size}) or be -100, given values from "
-                    f"{codes.min().item()} to {codes.max().item()} for codebooks of {config.codebook_sizes} codes. "
-                    "Give the codes themselves: the rows of special symbols are added by the model."
+                    f"{codes.min().item()} to {codes.max().item()} for codebooks of "
+                    f"{config.resolved_codebook_sizes} codes. Give the codes themselves: the rows of special symbols "
+                    "are added by the model."
                 )
         return codes
 

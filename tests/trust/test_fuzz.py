@@ -242,7 +242,7 @@ def check_config(path: Path, fields: dict) -> None:
 
 @sizes(150)
 def test_config_files(tmp_path, examples):
-    own = [name for name in FIELDS if name in MERTConfig.__init__.__code__.co_varnames]
+    own = [name for name in FIELDS if name in MERTConfig.__annotations__]
     fields = strategies.dictionaries(strategies.sampled_from(own), HOSTILE, min_size=1, max_size=3)
     run(lambda drawn: check_config(tmp_path / "config.json", drawn), fields, examples=examples)
 
