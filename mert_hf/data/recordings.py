@@ -36,10 +36,17 @@ class BeatTimes:
 
 @dataclass(frozen=True)
 class TaskData:
-    """A data set as read from disk: label names (classes, tags, targets or stems) and recordings."""
+    """A data set as read from its source.
+
+    Attributes:
+        labels: names of classes, tags, targets or stems.
+        recordings: all recordings of the three splits.
+        skipped: what the reader left out on purpose, one entry each: unknown folders, files known to be broken.
+    """
 
     labels: tuple[str, ...]
     recordings: tuple[Recording, ...]
+    skipped: tuple[str, ...] = ()
 
     def split(self, name: str) -> list[Recording]:
         """The recordings of one split, in order of their ids."""

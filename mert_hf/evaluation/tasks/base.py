@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...data.recordings import SPLITS, Recording, TaskData
+from ...utils.tolerance import Tolerance
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +39,13 @@ class Task:
     read: Callable[[Path], TaskData]
     max_epochs: int = 100
 
-    def load(self, data_dir: str | Path, max_missing: int = 0) -> TaskData:
+    def load(self, data_dir: str | Path, max_bad_files: int | str | Tolerance = 0) -> TaskData:
         """Reads and checks the data set: sorted ids, no recording in two splits, no empty split, no missing file.
 
         Args:
             data_dir: folder in the official layout.
-            max_missing: how many listed recordings may have no file; they are left out, counted and logged.
+            max_bad_files: how many listed recordings may have no file, a number or a percentage such as "1%"; they are
+                left out, counted and logged. What the reader knows to be broken does not count.
 
         Raises:
             ValueError: wrong layout, missing files, unknown labels; the text lists what was looked for.
@@ -52,22 +54,34 @@ class Task:
         if not root.is_dir():
             raise ValueError(f"{self.name}: the data folder {root} does not exist; see the task's download notes")
         data = self.read(root)
+        if data.skipped:
+            logger.warning(
+                "%s: %d entries that are known not to belong are left out: %s.",
+                self.name,
+                len(data.skipped),
+                _listed(data.skipped),
+            )
         recordings = sorted(data.recordings, key=lambda recording: recording.id)
-        recordings = _present(recordings, self.name, max_missing)
+        recordings = _present(recordings, self.name, Tolerance.parse(max_bad_files).allowed(len(recordings)))
         _check_splits(recordings, self.name, root)
         return replace(data, recordings=tuple(recordings))
 
 
+def _listed(names: Sequence[str], limit: int = 20) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
 def _present(recordings: list[Recording], name: str, max_missing: int) -> list[Recording]:
-    missing = [recording for recording in recordings if not recording.path.is_file()]
+    missing = [str(recording.path) for recording in recordings if not recording.path.is_file()]
+    if not missing:
+        return recordings
+    counted = f"{name}: {len(missing)} of {len(recordings)} listed recordings are missing"
     if len(missing) > max_missing:
-        shown = ", ".join(str(recording.path) for recording in missing[:5])
         raise ValueError(
-            f"{name}: {len(missing)} of {len(recordings)} listed recordings are missing, {max_missing} may be; "
-            f"looked for {shown}{', ...' if len(missing) > 5 else ''}"
+            f"{counted}, {max_missing} may be (--max-bad-files); looked for {_listed(missing, 5)}. Complete the data, "
+            "or allow for more."
         )
-    if missing:
-        logger.warning("%s: %d of %d listed recordings are missing and left out", name, len(missing), len(recordings))
+    logger.warning("%s and left out: %s.", counted, _listed(missing, 5))
     return [recording for recording in recordings if recording.path.is_file()]
 
 

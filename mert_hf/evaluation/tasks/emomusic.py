@@ -1,11 +1,11 @@
 """EmoMusic: valence and arousal of 45 s clips, heard in windows of 5 s; R2 of each.
 
 Data: Soleymani et al. 2013, "1000 songs for emotional analysis of music", the 744 clips of the second release; free for
-research. Unpack `annotations.tar.gz` and `clips_45seconds.tar.gz`:
+research. Unpack `annotations.tar.gz` and `clips_45sec.tar.gz`:
 
     DATA_DIR/annotations/songs_info.csv             song_id, Artist, Mediaeval 2013 set
     DATA_DIR/annotations/static_annotations.csv     song_id, mean_arousal, mean_valence
-    DATA_DIR/clips_45seconds/SONG_ID.mp3
+    DATA_DIR/clips_45seconds/SONG_ID.mp3            or in clips_45sec/, or in clips_45sec/clips_45seconds/
 
 The tables may also lie in DATA_DIR itself. Split as in jukemir and MARBLE: the "evaluation" set is the test; the
 rest goes by the artist's SHA-1, 8 of 10 residues for training. Metric: scikit-learn; `r2` is the mean of the two.
@@ -23,13 +23,14 @@ from .base import Task, first_existing, read_table
 
 LABELS = ("valence", "arousal")
 SET = "Mediaeval 2013 set"
+CLIP_FOLDERS = ("clips_45seconds", "*/clips_45seconds", "clips_45sec", "*/clips_45sec")
 
 
 def read(root: Path) -> TaskData:
     """Reads clips, artists and mean ratings."""
     songs = first_existing(root, ["annotations/songs_info.csv", "songs_info.csv"], "EmoMusic songs")
     ratings = first_existing(root, ["annotations/static_annotations.csv", "static_annotations.csv"], "ratings")
-    clips = first_existing(root, ["clips_45seconds", "*/clips_45seconds"], "EmoMusic clips")
+    clips = first_existing(root, CLIP_FOLDERS, "EmoMusic clips")
     columns = [f"mean_{label}" for label in LABELS]
     targets = {
         row["song_id"]: np.array([float(row[column]) for column in columns], dtype=np.float32)

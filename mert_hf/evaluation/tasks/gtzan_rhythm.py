@@ -5,6 +5,8 @@ file a clip; research use. A `.beats` file a clip ("seconds position", position 
 
     DATA_DIR/**/jams/blues.00000.wav.jams     or    DATA_DIR/**/beats/gtzan_blues_00000.beats
 
+`jazz.00003`, `00009`, `00010`, `00014`, `00018` and `00020` have beats without positions: they do not count for
+downbeats.
 Metric: mir_eval's F-measure, mean over clips; times from probabilities by `mert_hf.evaluation.beats`.
 """
 
@@ -24,8 +26,9 @@ from .gtzan_genre import listed_clips
 def read(root: Path) -> TaskData:
     """Reads clips and beat times."""
     folder = first_existing(root, ["jams", "**/jams", "beats", "**/beats"], "GTZAN-Rhythm annotations")
-    recordings = [Recording(name, path, split, _beats(folder, name)) for name, path, split in listed_clips(root)]
-    return TaskData(BEAT_LABELS, tuple(recordings))
+    clips, skipped = listed_clips(root)
+    recordings = [Recording(name, path, split, _beats(folder, name)) for name, path, split in clips]
+    return TaskData(BEAT_LABELS, tuple(recordings), skipped)
 
 
 def _beats(folder: Path, name: str) -> BeatTimes:
@@ -48,12 +51,15 @@ def _read_jams(path: Path) -> BeatTimes:
 
 
 def _read_beats(path: Path) -> BeatTimes:
+    """Beats of a text file; a file without positions (six of jazz have none) has beats but no downbeats."""
     rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not rows or any(len(row) < 2 for row in rows):
-        raise ValueError(f"{path}: each line must be 'seconds position', as in '0.35 1'")
-    beats = np.unique([float(row[0]) for row in rows])
-    downbeats = np.unique([float(row[0]) for row in rows if float(row[1]) == 1])
-    return BeatTimes(beats, downbeats)
+    if len({len(row) for row in rows}) != 1 or len(rows[0]) > 2:
+        raise ValueError(
+            f"{path}: the lines must all be 'seconds position', as in '0.35 1', or all be 'seconds', as in '0.35'."
+        )
+    times = np.array(rows, dtype=float)
+    downbeats = times[times[:, 1] == 1, 0] if times.shape[1] == 2 else []
+    return BeatTimes(np.unique(times[:, 0]), np.unique(downbeats))
 
 
 TASK = Task("gtzan_rhythm", "GTZAN beats", "beats", "beat_f1_70ms", 30.0, read)

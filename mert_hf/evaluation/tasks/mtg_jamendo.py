@@ -12,6 +12,7 @@ DATA_DIR may also hold the clone itself. Split: split-0, official. Metrics: scik
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ...data.recordings import Recording, TaskData, multi_hot
@@ -36,7 +37,7 @@ def read_subset(root: Path, subset: str) -> TaskData:
     rows = [(*row, split) for split in SPLIT_FILES for row in _read_split(root, subset, split)]
     labels = tuple(sorted({tag for _, tags, _ in rows for tag in tags}))
     positions = {tag: index for index, tag in enumerate(labels)}
-    locate = _locator(root, rows[0][0])
+    locate = _locator(root, [name for name, _, _ in rows])
     return TaskData(
         labels,
         tuple(
@@ -62,12 +63,15 @@ def _read_split(root: Path, subset: str, split: str) -> list[tuple[str, list[str
     return rows
 
 
-def _locator(root: Path, example: str):
-    """How a listed path is found on disk, judged by one example."""
-    low = example.removesuffix(".mp3") + ".low.mp3"
-    for base in AUDIO_FOLDERS:
-        if (root / base / example).is_file():
-            return lambda name: root / base / name
-        if (root / base / low).is_file():
-            return lambda name: root / base / f"{name.removesuffix('.mp3')}.low.mp3"
+def _locator(root: Path, names: Sequence[str]) -> Callable[[str], Path]:
+    """How a listed path is found on disk, judged by the first track that is there."""
+    for example in names:
+        for base in AUDIO_FOLDERS:
+            for suffix in (".mp3", ".low.mp3"):
+                if (root / base / _with_suffix(example, suffix)).is_file():
+                    return lambda name, base=base, suffix=suffix: root / base / _with_suffix(name, suffix)
     return lambda name: root / AUDIO_FOLDERS[0] / name
+
+
+def _with_suffix(name: str, suffix: str) -> str:
+    return name.removesuffix(".mp3") + suffix

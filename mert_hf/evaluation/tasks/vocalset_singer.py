@@ -18,13 +18,14 @@ FRACTIONS = {"train": 0.48, "valid": 0.32, "test": 0.2}
 
 def read(root: Path) -> TaskData:
     """Reads all recordings with their singers."""
+    found, skipped = vocalset_takes(root)
     takes = {
         f"{singer}/{path.parent.parent.name}/{technique}/{path.stem}": (path, singer)
-        for path, singer, technique in vocalset_takes(root)
+        for path, singer, technique in found
     }
     split = hash_split(takes, FRACTIONS, strata={name: singer for name, (_, singer) in takes.items()})
     recordings = [Recording(name, path, split[name], SINGERS.index(singer)) for name, (path, singer) in takes.items()]
-    return TaskData(SINGERS, tuple(recordings))
+    return TaskData(SINGERS, tuple(recordings), skipped)
 
 
 TASK = Task("vocalset_singer", "VocalSet singer", "classification", "accuracy", 3.0, read)

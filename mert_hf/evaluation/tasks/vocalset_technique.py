@@ -7,14 +7,15 @@ its MD5:
 
 `data_by_singer/` of a later release has the same levels. Split: the five official test singers; of the other 15, a
 fifth for validation, by SHA-1 of the singer's name, so no singer is in two splits. MARBLE validates on recordings of
-the training singers instead. Five stray duplicates are left out, as in MARBLE. Metric: scikit-learn.
+the training singers instead. Five stray duplicates are left out, as in MARBLE, and so are folders that the data set's
+paper does not list, such as `female2/arpeggios/vibrado`; a warning names them. Metric: scikit-learn.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ...data.recordings import Recording, TaskData, label_index
+from ...data.recordings import Recording, TaskData
 from ...data.splits import hash_split
 from .base import Task, first_existing
 
@@ -45,7 +46,8 @@ STRAY_FILES = (
 
 def read(root: Path) -> TaskData:
     """Reads recordings of the ten techniques."""
-    takes = [take for take in vocalset_takes(root) if take[2] in TECHNIQUES]
+    takes, skipped = vocalset_takes(root)
+    takes = [take for take in takes if take[2] in TECHNIQUES]
     fractions = {"train": 0.8, "valid": 0.2}
     split = hash_split((singer for _, singer, _ in takes if singer not in TEST_SINGERS), fractions)
     split.update(dict.fromkeys(TEST_SINGERS, "test"))
@@ -54,22 +56,22 @@ def read(root: Path) -> TaskData:
         for path, singer, technique in takes
         for index in [TECHNIQUES.index(technique)]
     ]
-    return TaskData(TECHNIQUES, tuple(recordings))
+    return TaskData(TECHNIQUES, tuple(recordings), skipped)
 
 
-def vocalset_takes(root: Path) -> list[tuple[Path, str, str]]:
-    """(file, singer, technique folder) of every recording."""
+def vocalset_takes(root: Path) -> tuple[list[tuple[Path, str, str]], tuple[str, ...]]:
+    """(file, singer, technique folder) of every recording, and the unknown folders that were left out."""
     base = first_existing(root, ["FULL", "*/FULL", "data_by_singer", "*/data_by_singer"], "VocalSet recordings")
-    takes = []
+    takes, unknown = [], set()
     for path in sorted(base.glob("*/*/*/*.wav")):
         singer, _, technique, name = path.relative_to(base).parts
-        label_index(singer, SINGERS, base)
-        label_index(technique, TECHNIQUES + OTHER_FOLDERS, path.parent)
-        if name not in STRAY_FILES and not name.startswith("."):
+        if singer not in SINGERS or technique not in TECHNIQUES + OTHER_FOLDERS:
+            unknown.add(f"{path.relative_to(base).parent.as_posix()}/")
+        elif name not in STRAY_FILES and not name.startswith("."):
             takes.append((path, singer, technique))
     if not takes:
         raise ValueError(f"no VocalSet recordings in {base}; looked for {base}/SINGER/CONTEXT/TECHNIQUE/*.wav")
-    return takes
+    return takes, tuple(sorted(unknown))
 
 
 TASK = Task("vocalset_technique", "VocalSet technique", "classification", "accuracy", 3.0, read)

@@ -1,0 +1,49 @@
+"""How many recordings of a set may be unreadable before a run fails: the option `--max-bad-files N|P%`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """A number of bad files, or a share of all files.
+
+    Attributes:
+        count: files, where the tolerance is a number.
+        share: from 0 to 1, where it is a percentage; None otherwise.
+    """
+
+    count: int = 0
+    share: float | None = None
+
+    @classmethod
+    def parse(cls, value: int | str | Tolerance) -> Tolerance:
+        """A tolerance from `3`, `"3"` or `"0.5%"`; a tolerance is returned as it is.
+
+        Raises:
+            ValueError: anything else, a negative number, or more than 100 %.
+        """
+        if isinstance(value, Tolerance):
+            return value
+        text = str(value).strip()
+        try:
+            if text.endswith("%"):
+                share = float(text[:-1]) / 100
+                if 0 <= share <= 1:
+                    return cls(share=share)
+            elif int(text) >= 0:
+                return cls(count=int(text))
+        except ValueError:
+            pass
+        raise ValueError(
+            f"max_bad_files is {value!r}; give a number of files such as 3, or a percentage from 0% to 100% such as 1%."
+        )
+
+    def allowed(self, total: int) -> int:
+        """How many of `total` files may be bad; a percentage is rounded down."""
+        return self.count if self.share is None else math.floor(self.share * total + 1e-9)
+
+    def __str__(self) -> str:
+        return str(self.count) if self.share is None else f"{100 * self.share:g}%"
