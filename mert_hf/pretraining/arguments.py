@@ -23,7 +23,8 @@ class PretrainingModelArguments:
         metadata={"help": "Continue from this checkpoint (directory or Hub id); else start from scratch."},
     )
     model_config: Settings = field(
-        default_factory=dict, metadata={"help": "Fields of MERTConfig; on top of the checkpoint's where there is one."}
+        default_factory=dict,
+        metadata={"help": "Fields of MERTConfig (or MERT2Config with model_type mert2), on top of a checkpoint's."},
     )
     do_normalize: bool = field(
         default=False, metadata={"help": "Zero mean and unit variance for each clip (the v1 recipes do without)."}
@@ -79,6 +80,12 @@ class PretrainingDataArguments:
     mixture_volume: float = field(default=1.0, metadata={"help": "Factor on the snippets."})
     mask_probability: float = field(default=0.8, metadata={"help": "Share of frames in spans, overlaps counted twice."})
     mask_length: int = field(default=5, metadata={"help": "Frames of a span."})
+    mask_seconds: Optional[float] = field(  # noqa: UP045
+        default=None, metadata={"help": "Seconds of a span, in place of mask_length."}
+    )
+    mask_aligned: bool = field(
+        default=False, metadata={"help": "Spans lie on a grid and do not overlap, as in MusicFM and MuQ."}
+    )
     mask_min_masks: int = field(default=2, metadata={"help": "Least number of spans in a clip."})
 
 

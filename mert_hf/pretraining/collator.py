@@ -14,7 +14,9 @@ import torch
 from torch.utils.data import get_worker_info
 
 from ..modeling.configuration_mert import MERTConfig
+from ..modeling.configuration_mert2 import MERT2Config
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
+from ..teachers import codebook_sizes_of
 from .dataset import AudioCrop, derive_seed
 from .masking import SpanMasking
 from .mixture import NoiseMixture, draw_integer
@@ -74,7 +76,7 @@ class DataCollatorForMERTPreTraining:
 
     Args:
         feature_extractor: pads, and normalises the mixed clips where its `do_normalize` says so.
-        config: of the student; gives frame counts and the sizes of the targets.
+        config: of the student, of either generation; gives frame counts and the sizes of the targets.
         acoustic_teacher: clips (batch, samples) -> codes (batch, codebooks, frames); None with config.num_codebooks 0.
         musical_teacher: clips (batch, samples) -> spectrum (batch, frames, bins); None with config.cqt_bins 0.
         mixture: noise mixture of the student's input; None for none.
@@ -91,7 +93,7 @@ class DataCollatorForMERTPreTraining:
     """
 
     feature_extractor: MERTFeatureExtractor
-    config: MERTConfig
+    config: MERTConfig | MERT2Config
     acoustic_teacher: Callable[[torch.Tensor], torch.Tensor] | None = None
     musical_teacher: Callable[[torch.Tensor], torch.Tensor] | None = None
     mixture: NoiseMixture | None = field(default_factory=NoiseMixture)
@@ -104,7 +106,7 @@ class DataCollatorForMERTPreTraining:
     def __post_init__(self):
         self._process = os.getpid()
         self._generator: tuple[int, torch.Generator] | None = None
-        self._reader = MERTFeatureExtractor(sampling_rate=self.config.sample_rate, do_normalize=False)
+        self._reader = MERTFeatureExtractor(sampling_rate=self.config.sampling_rate, do_normalize=False)
         if self.crop_length is not None and self.config.num_frames(self.crop_length) < 1:
             raise ValueError(
                 f"crop_length={self.crop_length} samples is too short: a frame takes {self.config.receptive_field}."
@@ -146,7 +148,7 @@ class DataCollatorForMERTPreTraining:
         batch = MERTBatch(self._student_input(clean, lengths, crops))
         batch["mask_time_indices"] = self._draw_mask(frame_lengths, crops)
         batch.crops = [(crop.source, crop.offset) for crop in crops]
-        batch.audio_seconds = int(lengths.sum()) / self.config.sample_rate
+        batch.audio_seconds = int(lengths.sum()) / self.config.sampling_rate
         if self.label_cache is not None:
             batch["codes"] = self._cached_codes(crops, frame_lengths)
         batch[CLEAN_WAVEFORMS] = clean
@@ -161,7 +163,7 @@ class DataCollatorForMERTPreTraining:
         if self.acoustic_teacher is not None and self.label_cache is None:
             codes = self._run_teacher("acoustic_teacher", waveforms, batch)[..., :frames]
             check_frames("acoustic", codes.shape[-1], frames)
-            check_codes(codes, self.config.num_codebooks, self.config.codebook_size)
+            check_codes(codes, self.config.resolved_codebook_sizes)
             batch["codes"] = self._ignore_padding(codes.long(), batch)
         if self.musical_teacher is not None:
             spectrum = self._run_teacher("musical_teacher", waveforms, batch)[:, :frames]
@@ -193,7 +195,7 @@ class DataCollatorForMERTPreTraining:
                     f"{feature.offset} has shape {tuple(feature.waveform.shape)}."
                 )
             return feature
-        clip = self._reader([find_clip(feature)], sampling_rate=self.config.sample_rate)["input_values"][0]
+        clip = self._reader([find_clip(feature)], sampling_rate=self.config.sampling_rate)["input_values"][0]
         seed = int(torch.randint(2**62, (), generator=self._own_generator()))
         return AudioCrop(torch.from_numpy(np.asarray(clip)), source="", offset=0, seed=seed)
 
@@ -203,7 +205,7 @@ class DataCollatorForMERTPreTraining:
         if room <= 0:
             return crop
         generator = torch.Generator().manual_seed(derive_seed(crop.seed, 3))
-        start = draw_integer(0, room // self.config.hop_length, generator) * self.config.hop_length
+        start = draw_integer(0, room // self.config.samples_per_frame, generator) * self.config.samples_per_frame
         waveform = crop.waveform[start : start + self.crop_length]
         return replace(crop, waveform=waveform, offset=crop.offset + start)
 
@@ -235,7 +237,7 @@ class DataCollatorForMERTPreTraining:
             mixed = self.mixture(clean, generator, lengths=lengths)
         rows = [row[:length].numpy() for row, length in zip(mixed, lengths.tolist(), strict=True)]
         features = self.feature_extractor(
-            rows, sampling_rate=self.config.sample_rate, padding=True, return_tensors="pt", return_attention_mask=True
+            rows, sampling_rate=self.config.sampling_rate, padding=True, return_tensors="pt", return_attention_mask=True
         )
         padded = len(set(lengths.tolist())) > 1
         kept = ("input_values", "attention_mask") if padded else ("input_values",)
@@ -268,11 +270,11 @@ class DataCollatorForMERTPreTraining:
 
     def _cached_codes(self, crops: Sequence[AudioCrop], frame_lengths: torch.Tensor) -> torch.Tensor:
         """Cached codes of each crop, (batch, codebooks, frames), -100 past a clip's end."""
-        hop = self.config.hop_length
+        hop = self.config.samples_per_frame
         codes = torch.full((len(crops), self.config.num_codebooks, int(frame_lengths.max())), IGNORED_CODE)
         for row, (crop, frames) in enumerate(zip(crops, frame_lengths.tolist(), strict=True)):
             found = torch.as_tensor(np.asarray(self.label_cache(crop.source, crop.offset // hop, frames)))
-            check_codes(found[None], self.config.num_codebooks, self.config.codebook_size)
+            check_codes(found[None], self.config.resolved_codebook_sizes)
             codes[row, :, :frames] = found
         return codes
 
@@ -294,32 +296,36 @@ def find_clip(feature: Any) -> Any:
     )
 
 
-def check_rates(config: MERTConfig, feature_extractor: MERTFeatureExtractor, teachers: Sequence[Any]) -> None:
+def check_rates(
+    config: MERTConfig | MERT2Config, feature_extractor: MERTFeatureExtractor, teachers: Sequence[Any]
+) -> None:
     """ValueError where student, feature extractor, teachers or cached labels disagree on Hz or frames a second."""
-    if feature_extractor.sampling_rate != config.sample_rate:
+    if feature_extractor.sampling_rate != config.sampling_rate:
         raise ValueError(
-            f"The feature extractor works at {feature_extractor.sampling_rate} Hz, the model at {config.sample_rate}."
+            f"The feature extractor works at {feature_extractor.sampling_rate} Hz, the model at {config.sampling_rate}."
         )
     for teacher in teachers:
         if teacher is None:
             continue
         rates = (teacher.sampling_rate, float(teacher.frame_rate))
-        if rates != (config.sample_rate, float(config.frame_rate)):
+        if rates != (config.sampling_rate, float(config.frame_rate)):
             raise ValueError(
                 f"{type(teacher).__name__} works at {rates[0]} Hz and {rates[1]} frames a second, the model at "
-                f"{config.sample_rate} Hz and {config.frame_rate}. Use a teacher made for the model's rates."
+                f"{config.sampling_rate} Hz and {config.frame_rate}. Use a teacher made for the model's rates."
             )
 
 
-def check_targets(config: MERTConfig, acoustic_teacher: Any, label_cache: Any, musical_teacher: Any) -> None:
+def check_targets(
+    config: MERTConfig | MERT2Config, acoustic_teacher: Any, label_cache: Any, musical_teacher: Any
+) -> None:
     """ValueError where the teachers' targets do not have the sizes of the model's heads."""
-    acoustic = acoustic_teacher if label_cache is None else label_cache
-    codebooks = acoustic.num_codebooks if acoustic is not None else 0
-    codes = acoustic.codebook_size if codebooks else 0
-    if codebooks != config.num_codebooks or codes > config.codebook_size:
+    sizes = codebook_sizes_of(acoustic_teacher if label_cache is None else label_cache)
+    expected = config.resolved_codebook_sizes
+    if len(sizes) != len(expected) or any(size > known for size, known in zip(sizes, expected, strict=True)):
+        fields = config.target_fields(sizes, config.cqt_bins)
         raise ValueError(
-            f"The model predicts {config.num_codebooks} codebooks of {config.codebook_size} codes, the acoustic "
-            f"teacher gives {codebooks} of {codes}. Set num_codebooks and codebook_size of the config to the teacher's."
+            f"The model predicts {len(expected)} codebooks of {printed_sizes(expected)} codes, the acoustic teacher "
+            f"gives {len(sizes)} of {printed_sizes(sizes)}. Set these fields of the config: {fields}."
         )
     bins = musical_teacher.num_bins if musical_teacher is not None else 0
     if bins != config.cqt_bins:
@@ -335,12 +341,18 @@ def check_frames(name: str, frames: int, expected: int) -> None:
         raise ValueError(f"The {name} teacher gave {frames} frames for clips of which the student makes {expected}.")
 
 
-def check_codes(codes: torch.Tensor, num_codebooks: int, codebook_size: int) -> None:
-    """ValueError where codes (batch, codebooks, frames) are not what the config says."""
-    if codes.dim() != 3 or codes.shape[1] != num_codebooks:
-        raise ValueError(f"Expected codes of shape (batch, {num_codebooks}, frames), got {tuple(codes.shape)}.")
-    if codes.numel() and (codes.min() < 0 or codes.max() >= codebook_size):
+def printed_sizes(sizes: Sequence[int]) -> str:
+    """One number where all codebooks have it, else each; 0 where there is no codebook."""
+    return ", ".join(map(str, dict.fromkeys(sizes) if len(set(sizes)) == 1 else sizes)) or "0"
+
+
+def check_codes(codes: torch.Tensor, codebook_sizes: Sequence[int]) -> None:
+    """ValueError where codes (batch, codebooks, frames) do not fit the codes in each codebook of the config."""
+    if codes.dim() != 3 or codes.shape[1] != len(codebook_sizes):
+        raise ValueError(f"Expected codes of shape (batch, {len(codebook_sizes)}, frames), got {tuple(codes.shape)}.")
+    sizes = torch.tensor(codebook_sizes, device=codes.device)[:, None]
+    if codes.numel() and ((codes < 0) | (codes >= sizes)).any():
         raise ValueError(
             f"The acoustic teacher gave codes from {int(codes.min())} to {int(codes.max())}; "
-            f"the model knows 0 to {codebook_size - 1}."
+            f"the model knows 0 to {printed_sizes([size - 1 for size in codebook_sizes])}."
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..modeling.modeling_mert import draw_span_mask
+from ..modeling.modeling_mert import draw_span_mask, length_mask
 
 
 @dataclass
@@ -27,12 +27,16 @@ class SpanMasking:
         equal_counts: drop masked frames at random until all rows have as many as the row with the fewest. fairseq does
             so by default for its own reshaping; MERT's losses do not need it, and beside a short row it takes most of
             the mask from the long ones.
+        aligned: spans lie on a grid of `length` frames, and each is masked with `probability`, so that they do not
+            overlap and the share of masked frames is the probability (MusicFM, arXiv 2311.03318; MuQ, arXiv
+            2501.01108: 60 % in spans of 400 ms).
     """
 
     probability: float = 0.8
     length: int = 5
     min_masks: int = 2
     equal_counts: bool = False
+    aligned: bool = False
 
     def __post_init__(self):
         if not 0.0 <= self.probability <= 1.0:
@@ -62,7 +66,8 @@ class SpanMasking:
         if lengths.dim() != 1 or len(lengths) == 0 or lengths.is_floating_point() or (lengths < 0).any():
             raise ValueError(f"frame_lengths must be one non-negative integer for each row, got {frame_lengths!r}.")
         size = int(lengths.max())
-        mask = draw_span_mask(lengths.long(), size, self.probability, self.length, self.min_masks, generator)
+        draw = draw_aligned_mask if self.aligned else draw_span_mask
+        mask = draw(lengths.long(), size, self.probability, self.length, self.min_masks, generator)
         return trim_to_equal_counts(mask, generator) if self.equal_counts else mask
 
 
@@ -71,3 +76,24 @@ def trim_to_equal_counts(mask: torch.Tensor, generator: torch.Generator | None =
     scores = torch.rand(mask.shape, generator=generator, device=mask.device, dtype=torch.float64)
     rank = scores.masked_fill(~mask, torch.inf).argsort(dim=1).argsort(dim=1)
     return mask & (rank < mask.sum(dim=1).min())
+
+
+def draw_aligned_mask(
+    lengths: torch.Tensor,
+    size: int,
+    probability: float,
+    span_length: int,
+    min_spans: int = 0,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Draws masks of spans on a grid; arguments and result as with `draw_span_mask`.
+
+    Each span that a row reaches into is masked with `probability`, and the `min_spans` lowest draws are in any case (at
+    least one, so that every row has a frame to predict).
+    """
+    spans = -(-size // span_length)
+    draws = torch.rand((len(lengths), spans), device=lengths.device, generator=generator)
+    draws = draws.masked_fill(~length_mask(-(-lengths // span_length), spans), 2.0)
+    rank = draws.argsort(dim=1).argsort(dim=1)
+    masked = (draws < probability) | ((rank < max(min_spans, 1)) & (draws < 1.0))
+    return masked.repeat_interleave(span_length, dim=1)[:, :size] & length_mask(lengths, size)

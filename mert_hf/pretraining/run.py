@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import set_seed
+from transformers import AutoConfig, AutoModelForPreTraining, set_seed
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -19,8 +19,10 @@ from .. import teachers
 from ..hub.checkpoint import RUN_SETTINGS_FILE
 from ..hub.names import resolve_checkpoint
 from ..modeling.configuration_mert import MERTConfig
+from ..modeling.configuration_mert2 import MERT2Config
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
-from ..modeling.modeling_mert import MERTForPreTraining
+from ..modeling.modeling_mert import MERTPreTrainingModel
+from ..registration import CONFIG_CLASSES
 from ..utils.outputs import check_output_folder
 from .arguments import (
     MERTTrainingArguments,
@@ -39,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 ACOUSTIC_TEACHERS = ("encodec", "kmeans")
 MUSICAL_TEACHERS = ("cqt", "log_mel")
+CONFIG_CLASSES_BY_TYPE = {config_class.model_type: config_class for config_class in CONFIG_CLASSES}
+STATISTICS_CROPS = 256
 
 
 def main(arguments: Sequence[str]) -> MERTTrainer:
@@ -110,12 +114,14 @@ def build_trainer(
     cache = load_label_cache(model_arguments.label_cache, acoustic, model_arguments.label_root)
     model = build_model(model_arguments, acoustic if cache is None else cache, musical)
     feature_extractor = MERTFeatureExtractor(
-        sampling_rate=model.config.sample_rate, do_normalize=model_arguments.do_normalize
+        sampling_rate=model.config.sampling_rate, do_normalize=model_arguments.do_normalize
     )
     collator = build_collator(
         model.config, feature_extractor, model_arguments, data_arguments, training_arguments, (acoustic, cache, musical)
     )
     train, evaluation = build_datasets(model.config, data_arguments, training_arguments.seed)
+    if model_arguments.model_name_or_path is None:
+        measure_input(model, train)
     if cache is not None:
         cache.check(
             [name for dataset in (train, evaluation) if dataset is not None for name in dataset.used_recordings]
@@ -156,24 +162,40 @@ def load_label_cache(directory: str | None, teacher: Any, root: str | None) -> A
     return LabelCache(directory, teacher=teacher, root=root)
 
 
-def build_model(model_arguments: PretrainingModelArguments, acoustic: Any, musical: Any) -> MERTForPreTraining:
-    """The student, from a checkpoint or from scratch, with heads of the teachers' sizes where nothing else is said."""
-    sizes = {
-        "num_codebooks": acoustic.num_codebooks if acoustic is not None else 0,
-        "cqt_bins": musical.num_bins if musical is not None else 0,
-    }
-    if acoustic is not None:
-        sizes["codebook_size"] = acoustic.codebook_size
-    fields = {**sizes, **model_arguments.model_config}
-    if model_arguments.model_name_or_path is None:
-        return MERTForPreTraining(MERTConfig(**fields))
-    source = resolve_checkpoint(model_arguments.model_name_or_path)
-    config = MERTConfig.from_pretrained(source, **fields)
-    return MERTForPreTraining.from_pretrained(source, config=config)
+def build_model(model_arguments: PretrainingModelArguments, acoustic: Any, musical: Any) -> MERTPreTrainingModel:
+    """The student, from a checkpoint or from scratch, with heads of the teachers' sizes where nothing else is said.
+
+    Raises:
+        ValueError: `model_config` names a model type that does not exist, or contradicts the checkpoint's.
+    """
+    fields = dict(model_arguments.model_config)
+    kind = fields.pop("model_type", None)
+    source = model_arguments.model_name_or_path
+    if source is None:
+        config_class = CONFIG_CLASSES_BY_TYPE.get(kind or MERTConfig.model_type)
+    else:
+        source = resolve_checkpoint(source)
+        config_class = type(AutoConfig.from_pretrained(source))
+    if config_class is None or kind not in (None, config_class.model_type):
+        raise ValueError(
+            f"model_type={kind!r} in model_config must be one of {', '.join(CONFIG_CLASSES_BY_TYPE)}, and that of the "
+            "checkpoint where the run starts from one."
+        )
+    bins = musical.num_bins if musical is not None else 0
+    fields = {**config_class.target_fields(teachers.codebook_sizes_of(acoustic), bins), **fields}
+    if source is None:
+        return AutoModelForPreTraining.from_config(config_class(**fields))
+    return AutoModelForPreTraining.from_pretrained(source, config=config_class.from_pretrained(source, **fields))
+
+
+def measure_input(model: MERTPreTrainingModel, crops: AudioCropDataset) -> None:
+    """Gives a new model's front end the statistics of up to `STATISTICS_CROPS` crops, if it needs any."""
+    count = min(len(crops), STATISTICS_CROPS)
+    model.fit_input_statistics(crops[index * len(crops) // count].waveform for index in range(count))
 
 
 def build_collator(
-    config: MERTConfig,
+    config: MERTConfig | MERT2Config,
     feature_extractor: MERTFeatureExtractor,
     model_arguments: PretrainingModelArguments,
     data_arguments: PretrainingDataArguments,
@@ -200,15 +222,25 @@ def build_collator(
             length=tuple(data_arguments.mixture_length),
             volume=data_arguments.mixture_volume,
         ),
-        masking=SpanMasking(data_arguments.mask_probability, data_arguments.mask_length, data_arguments.mask_min_masks),
+        masking=build_masking(config, data_arguments),
         label_cache=cache,
         labels_on_device=on_device,
         seed=training_arguments.seed,
     )
 
 
+def build_masking(config: MERTConfig | MERT2Config, data_arguments: PretrainingDataArguments) -> SpanMasking:
+    """Span masks, with spans in seconds of the student's frames where they are given so."""
+    length = data_arguments.mask_length
+    if data_arguments.mask_seconds is not None:
+        length = max(round(data_arguments.mask_seconds * config.frame_rate), 1)
+    return SpanMasking(
+        data_arguments.mask_probability, length, data_arguments.mask_min_masks, aligned=data_arguments.mask_aligned
+    )
+
+
 def build_datasets(
-    config: MERTConfig, data_arguments: PretrainingDataArguments, seed: int
+    config: MERTConfig | MERT2Config, data_arguments: PretrainingDataArguments, seed: int
 ) -> tuple[AudioCropDataset, AudioCropDataset | None]:
     """Training crops and, where validation recordings are given, validation crops."""
 
@@ -216,8 +248,8 @@ def build_datasets(
         return AudioCropDataset(
             data,
             crop_length=data_arguments.crop_length,
-            sampling_rate=config.sample_rate,
-            hop_length=config.hop_length,
+            sampling_rate=config.sampling_rate,
+            hop_length=config.samples_per_frame,
             seed=seed,
             split=split,
             weighting=data_arguments.weighting,

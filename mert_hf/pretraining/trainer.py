@@ -13,6 +13,7 @@ from transformers import Trainer
 
 from ..hub.checkpoint import HubTrainerMixin
 from ..modeling.configuration_mert import MERTConfig
+from ..modeling.configuration_mert2 import MERT2Config
 from ..modeling.modeling_mert import MERTForPreTrainingOutput
 from .callbacks import CropEpochCallback, NonFiniteLossCallback
 from .collator import CLEAN_WAVEFORMS, DataCollatorForMERTPreTraining, MERTBatch
@@ -32,7 +33,9 @@ class LossMeter:
 
     def add(self, outputs: MERTForPreTrainingOutput, weight: torch.Tensor, batch: MERTBatch) -> None:
         """Adds a micro-batch: the model's output, its number of masked frames, and where it comes from."""
-        parts: dict[str, torch.Tensor] = {"feature_penalty": outputs.feature_penalty}
+        parts: dict[str, torch.Tensor] = {}
+        if outputs.feature_penalty is not None:
+            parts["feature_penalty"] = outputs.feature_penalty
         if outputs.codebook_losses is not None:
             for index, (loss, accuracy) in enumerate(
                 zip(outputs.codebook_losses, outputs.codebook_accuracies, strict=True)
@@ -142,7 +145,9 @@ class MERTTrainer(HubTrainerMixin, Trainer):
             predicted, all_predicted = (
                 predicted_frames(item, self.model.config) for item in (counts, num_items_in_batch)
             )
-            penalty = self.model.config.feature_penalty_weight * outputs.feature_penalty
+            penalty = 0.0
+            if outputs.feature_penalty is not None:
+                penalty = self.model.config.feature_penalty_weight * outputs.feature_penalty
             loss = (loss - penalty) * (predicted / all_predicted) + penalty * (frames / num_items_in_batch[1])
             if self._averages_across_devices():
                 loss = loss * self.accelerator.num_processes
@@ -185,7 +190,7 @@ def original_class(model: nn.Module) -> type[nn.Module]:
     return next(kind for kind in type(model).__mro__ if not kind.__module__.startswith("torch."))
 
 
-def count_frames(batch: Mapping[str, torch.Tensor], config: MERTConfig) -> torch.Tensor:
+def count_frames(batch: Mapping[str, torch.Tensor], config: MERTConfig | MERT2Config) -> torch.Tensor:
     """Masked frames and valid frames of a batch, float32 (2,)."""
     mask = batch["mask_time_indices"]
     if "attention_mask" in batch:
@@ -195,7 +200,7 @@ def count_frames(batch: Mapping[str, torch.Tensor], config: MERTConfig) -> torch
     return torch.stack([mask.sum(), frames]).float()
 
 
-def predicted_frames(counts: torch.Tensor, config: MERTConfig) -> torch.Tensor:
+def predicted_frames(counts: torch.Tensor, config: MERTConfig | MERT2Config) -> torch.Tensor:
     """Frames that the prediction losses are averaged over, from `count_frames`: unmasked ones count by their weight."""
     masked, frames = counts
     return masked + config.unmasked_loss_weight * (frames - masked)

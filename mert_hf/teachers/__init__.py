@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .base import CONFIG_NAME, Teacher, local_folder, read_config
+from .base import CONFIG_NAME, Teacher, codebook_sizes_of, local_folder, read_config
 from .cqt import CQTTeacher
 from .encodec import DEFAULT_CODEC, EncodecTeacher
 from .kmeans import FeatureSet, KMeansTeacher
@@ -50,5 +50,6 @@ __all__ = [
     "KMeansTeacher",
     "LogMelTeacher",
     "Teacher",
+    "codebook_sizes_of",
     "load_teacher",
 ]

@@ -108,6 +108,18 @@ class Teacher(nn.Module, ABC):
         return self.settings(), self.state_dict()
 
 
+def codebook_sizes_of(teacher: Any) -> tuple[int, ...]:
+    """Number of codes in each codebook of an acoustic teacher, a label cache or any callable that gives codes.
+
+    Callables that are not an `AcousticTeacher` may have `num_codebooks` and `codebook_size` only; None has no codebook.
+    """
+    if teacher is None:
+        return ()
+    if (sizes := getattr(teacher, "codebook_sizes", None)) is not None:
+        return tuple(sizes)
+    return (teacher.codebook_size,) * teacher.num_codebooks
+
+
 def local_folder(name_or_path: str | os.PathLike) -> Path:
     """The folder itself, or the local copy of a Hub repository's small files and safetensors.
 
