@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
-from transformers import Trainer
+from transformers import AutoModelForPreTraining, Trainer
 
 from mert_hf.modeling.configuration_mert import MERTConfig
+from mert_hf.modeling.configuration_mert2 import MERT2Config
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
-from mert_hf.modeling.modeling_mert import MERTForPreTraining
 from mert_hf.pretraining.arguments import MERTTrainingArguments
 from mert_hf.pretraining.collator import DataCollatorForMERTPreTraining
 from mert_hf.pretraining.dataset import AudioCropDataset
@@ -72,7 +73,29 @@ def tiny_config(**fields) -> MERTConfig:
     return MERTConfig(**{**settings, **fields})
 
 
-def make_collator(config: MERTConfig | None = None, **arguments) -> DataCollatorForMERTPreTraining:
+def tiny_config2(**fields) -> MERT2Config:
+    """A student of the second generation for the same teachers: 50 frames a second of 2000 Hz, no noise in masks."""
+    settings = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "num_mel_bins": 8,
+        "sampling_rate": RATE,
+        "n_fft": 64,
+        "win_length": 64,
+        "hop_length": 10,
+        "subsampling_channels": [8, 12, 16],
+        "subsampling_depths": [1, 1, 1],
+        "conv_depthwise_kernel_size": 5,
+        "codebook_sizes": [8, 8],
+        "cqt_bins": 4,
+        "mask_noise_std": 0.0,
+    }
+    return MERT2Config(**{**settings, **fields})
+
+
+def make_collator(config: MERTConfig | MERT2Config | None = None, **arguments) -> DataCollatorForMERTPreTraining:
     """A collator with the teachers above and snippets that fit the tiny clips."""
     config = config or tiny_config()
     settings = {
@@ -109,6 +132,7 @@ def make_trainer(
     collator: DataCollatorForMERTPreTraining | None = None,
     trainer: type[Trainer] = MERTTrainer,
     model_fields: dict | None = None,
+    make_config: Callable[..., MERTConfig | MERT2Config] = tiny_config,
     crop_length: int = RATE,
     **arguments,
 ) -> Trainer:
@@ -127,11 +151,12 @@ def make_trainer(
     }
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = MERTForPreTraining(tiny_config(**(model_fields or {})))
+        config = make_config(**(model_fields or {}))
+        model = AutoModelForPreTraining.from_config(config)
     return trainer(
         model=model,
         args=MERTTrainingArguments(**{**settings, **arguments}),
-        data_collator=collator or make_collator(mixture=None),
+        data_collator=collator or make_collator(config, mixture=None),
         train_dataset=make_dataset(folder, crop_length=crop_length),
     )
 
