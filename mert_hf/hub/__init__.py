@@ -1,14 +1,21 @@
 """Checkpoints and the Hub: names, saving, pushing, cards."""
 
 from .cards import CardFacts, Measurement
-from .checkpoint import PushError, push_checkpoint, save_checkpoint
+from .checkpoint import save_checkpoint
+from .errors import PushError
 from .names import DEFAULT_CHECKPOINT, resolve_checkpoint
+from .push import push_checkpoint
+from .push_files import checkpoint_files
+from .trainer import HubFilesCallback, HubTrainerMixin
 
 __all__ = [
     "DEFAULT_CHECKPOINT",
     "CardFacts",
+    "HubFilesCallback",
+    "HubTrainerMixin",
     "Measurement",
     "PushError",
+    "checkpoint_files",
     "push_checkpoint",
     "resolve_checkpoint",
     "save_checkpoint",

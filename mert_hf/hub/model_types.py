@@ -1,0 +1,97 @@
+"""Both generations of models: their configurations, their classes, and the code files that travel with a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers.dynamic_module_utils import get_relative_import_files
+
+from .. import modeling
+from ..modeling.configuration_mert import MERTConfig
+from ..modeling.configuration_mert2 import MERT2Config
+from ..utils.text import one_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+CONFIG_CLASSES = {config_class.model_type: config_class for config_class in (MERTConfig, MERT2Config)}
+LICENSE_FILE = "LICENSE"  # of the code files
+
+
+def is_known(config: Any) -> bool:
+    """Whether a configuration is one of this package's models."""
+    return isinstance(config, tuple(CONFIG_CLASSES.values()))
+
+
+def config_from_fields(fields: Mapping[str, Any], origin: str | Path) -> MERTConfig | MERT2Config:
+    """The configuration of either generation, from the fields of a config.json.
+
+    Args:
+        fields: content of the file.
+        origin: name of the file, for errors.
+
+    Raises:
+        ValueError: another kind of model, or fields that no model can have.
+    """
+    kind = fields.get("model_type")
+    if kind not in CONFIG_CLASSES:
+        known = " and ".join(map(repr, CONFIG_CLASSES))
+        raise ValueError(f"{origin} has model_type {kind!r}; mert_hf knows the types {known}.")
+    try:
+        config = CONFIG_CLASSES[kind].from_dict(dict(fields))
+        config.check_width()
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{origin} is not a valid configuration: {one_line(error)}") from error
+    return config
+
+
+def class_name(config: MERTConfig | MERT2Config) -> str:
+    """The model class that a configuration names, the encoder's where it names none."""
+    return (config.architectures or [config.auto_map["AutoModel"].rpartition(".")[2]])[0]
+
+
+def auto_class_name(config: MERTConfig | MERT2Config, model_class: str) -> str:
+    """The Auto class of transformers that opens a model class, `AutoModel` for an unknown one."""
+    names = {entry.rpartition(".")[2]: auto_class for auto_class, entry in config.auto_map.items()}
+    return names.get(model_class, "AutoModel")
+
+
+def model_class(config: MERTConfig | MERT2Config) -> type[PreTrainedModel]:
+    """The model class that a configuration names.
+
+    Raises:
+        ValueError: this package has no such model class.
+    """
+    name = class_name(config)
+    homes = {entry.rpartition(".")[2]: entry.rpartition(".")[0] for entry in config.auto_map.values()}
+    if not homes.get(name, "").startswith("modeling_"):
+        raise ValueError(f"config.json names the class {name!r}, which mert_hf does not have for {config.model_type!r}.")
+    return getattr(import_module(f"{modeling.__name__}.{homes[name]}"), name)
+
+
+def code_files(config: MERTConfig | MERT2Config) -> dict[str, Path]:
+    """Name and source of the files that the configuration's `auto_map` needs, with everything that they import."""
+    folder = Path(modeling.__file__).parent
+    named = [folder / f"{entry.rpartition('.')[0]}.py" for entry in config.auto_map.values()]
+    needed = {*map(str, named), *(file for path in named for file in get_relative_import_files(path))}
+    return {Path(file).name: Path(file) for file in sorted(needed)}
+
+
+def license_text() -> bytes:
+    """The license of the code files, from the checkout or from the metadata of the installed package.
+
+    Raises:
+        FileNotFoundError: the installation has no license file.
+    """
+    checkout = Path(modeling.__file__).resolve().parent.parent / LICENSE_FILE
+    if checkout.is_file():
+        return checkout.read_bytes()
+    text = metadata.distribution("mert_hf").read_text(f"licenses/{LICENSE_FILE}")
+    if text is None:
+        raise FileNotFoundError(
+            "The installation of mert_hf has no LICENSE file. Install it again: pip install mert_hf."
+        )
+    return text.encode()
