@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from accelerate import init_empty_weights
 
+from ..hub.cards import CardFacts
+from ..hub.checkpoint import save_checkpoint
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..utils.staging import staged_directory
@@ -119,9 +121,6 @@ def _build(
 
 
 def _save(model: PreTrainedModel, settings: FairseqSettings, folder: Path, source: Path, output_dir: Path) -> None:
-    from ..hub.cards import CardFacts
-    from ..hub.checkpoint import save_checkpoint
-
     card = CardFacts(
         output_dir.name,
         summary=f"MERT weights converted from the fairseq checkpoint `{source.name}` by mert_hf.",

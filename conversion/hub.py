@@ -9,15 +9,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import init_empty_weights
-from huggingface_hub import ModelCard, snapshot_download
+from huggingface_hub import ModelCard
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
-from ..modeling import modeling_mert
+from ..hub.cards import CardFacts
+from ..hub.checkpoint import CARD_FILE, CONFIG_FILE, EXTRACTOR_FILE, save_checkpoint
+from ..hub.model_types import config_from_fields, model_class
+from ..hub.names import checkpoint_folder
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..utils.json_files import read_json
@@ -25,6 +28,9 @@ from ..utils.staging import staged_directory
 from .checkpoint_file import open_checkpoint, state_dict_of
 from .errors import CheckpointError
 from .self_check import ConversionReport, run_backbone, save_and_check
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 logger = logging.getLogger(__name__)
 
@@ -76,16 +82,17 @@ def convert_hub_checkpoint(
         CheckpointError: another kind of model, damaged weights, or weights that do not fit config.json.
     """
     started = time.perf_counter()
-    source = _find(name_or_path, revision)
+    source = checkpoint_folder(name_or_path, revision, DOWNLOADED)
     config, extractor = read_configuration(source)
-    added = {} if (source / "preprocessor_config.json").is_file() else {"preprocessor_config.json": "defaults"}
+    added = {} if (source / EXTRACTOR_FILE).is_file() else {EXTRACTOR_FILE: "defaults"}
+    facts = _card_facts(name_or_path, source, Path(output_dir).name)
     with open_weights(source) as tensors, staged_directory(output_dir) as folder:
         dropped = {name: "constant CQT kernels, no parameters" for name in tensors if CQT_CONSTANTS in name}
         named = {our_name(name): tensor for name, tensor in tensors.items() if name not in dropped}
         added |= _account_for(named, config)
         result = save_and_check(
             lambda: _build(named, config),
-            lambda model: _save(model, extractor, folder, _card_facts(name_or_path, source, Path(output_dir).name)),
+            lambda model: save_checkpoint(model, extractor, folder, facts),
             run_backbone,
             folder,
         )
@@ -132,58 +139,35 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def read_configuration(folder: Path) -> tuple[MERTConfig, MERTFeatureExtractor]:
+def read_configuration(folder: Path) -> tuple[PreTrainedConfig, MERTFeatureExtractor]:
     """Model and feature extractor settings of a folder; the extractor has its defaults where none are stored.
 
     Raises:
-        CheckpointError: another kind of model, invalid values, or two sampling rates.
+        CheckpointError: another type of model, invalid values, or two sampling rates.
     """
-    fields = read_json(folder / "config.json", CheckpointError)
-    kind = fields.get("model_type")
-    if kind == "data2vec-audio":
-        raise CheckpointError(f"{folder} is a Data2VecAudioModel (music2vec): it needs no conversion, use it as it is.")
-    if kind != MERTConfig.model_type:
+    fields = read_json(folder / CONFIG_FILE, CheckpointError)
+    if fields.get("model_type") == "data2vec-audio":
         raise CheckpointError(
-            f"{folder} holds a model of type {kind!r}; only {MERTConfig.model_type!r} is converted here."
+            f"{folder} holds a Data2VecAudioModel (music2vec), which needs no conversion. Use it as it is."
         )
-    path = folder / "preprocessor_config.json"
+    path = folder / EXTRACTOR_FILE
     stored = read_json(path, CheckpointError) if path.is_file() else {}
-    fields.setdefault("sample_rate", stored.get("sampling_rate", 24000))
+    if fields.get("model_type") == MERTConfig.model_type:  # the first checkpoints state their rate here only
+        fields.setdefault("sample_rate", stored.get("sampling_rate", 24000))
     try:
-        config = MERTConfig.from_dict(fields)
-        config.check_width()
+        config = config_from_fields(fields, folder / CONFIG_FILE)
         known = {
             name: stored[name] for name in ("do_normalize", "padding_value", "return_attention_mask") if name in stored
         }
-        extractor = MERTFeatureExtractor(sampling_rate=stored.get("sampling_rate", config.sample_rate), **known)
+        extractor = MERTFeatureExtractor(sampling_rate=stored.get("sampling_rate", config.sampling_rate), **known)
     except (ValueError, TypeError) as error:
-        raise CheckpointError(f"the settings in {folder} are not valid: {error}") from error
-    if extractor.sampling_rate != config.sample_rate:
+        raise CheckpointError(f"The settings in {folder} are not valid: {error}") from error
+    if extractor.sampling_rate != config.sampling_rate:
         raise CheckpointError(
-            f"{folder}: config.json says {config.sample_rate} Hz, preprocessor_config.json {extractor.sampling_rate} "
-            "Hz; correct the wrong one."
+            f"{folder}: {CONFIG_FILE} states {config.sampling_rate} Hz, but {EXTRACTOR_FILE} "
+            f"{extractor.sampling_rate} Hz. Correct the wrong one."
         )
     return config, extractor
-
-
-def _find(name_or_path: str | os.PathLike, revision: str | None) -> Path:
-    if Path(name_or_path).is_dir():
-        return Path(name_or_path)
-    try:
-        return Path(snapshot_download(str(name_or_path), revision=revision, allow_patterns=DOWNLOADED))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise FileNotFoundError(
-            f"{name_or_path} is neither a folder nor a Hub repository that can be downloaded ({reason})."
-        ) from error
-
-
-def _model_class(config: MERTConfig) -> type[PreTrainedModel]:
-    name = (config.architectures or ["MERTModel"])[0]
-    model_class = getattr(modeling_mert, name, None) if name in modeling_mert.__all__ else None
-    if not isinstance(model_class, type) or not issubclass(model_class, PreTrainedModel):
-        raise CheckpointError(f"config.json names the class {name!r}, which mert_hf does not have.")
-    return model_class
 
 
 def our_name(name: str) -> str:
@@ -193,13 +177,17 @@ def our_name(name: str) -> str:
     return name
 
 
-def _empty_model(config: MERTConfig) -> PreTrainedModel:
+def _empty_model(config: PreTrainedConfig) -> PreTrainedModel:
     """The model that the configuration names, without memory for its parameters."""
+    try:
+        named_class = model_class(config)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
     with init_empty_weights(include_buffers=False):
-        return _model_class(config)(config)
+        return named_class(config)
 
 
-def compare_weights(tensors: dict, config: MERTConfig) -> tuple[dict[str, list[str]], list[str]]:
+def compare_weights(tensors: dict, config: PreTrainedConfig) -> tuple[dict[str, list[str]], list[str]]:
     """Differences between tensors, under our names, and the weights of a configuration.
 
     Args:
@@ -214,7 +202,7 @@ def compare_weights(tensors: dict, config: MERTConfig) -> tuple[dict[str, list[s
         CheckpointError: the configuration names a class that mert_hf does not have.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in _empty_model(config).state_dict().items()}
-    masks = config.mask_time_prob or config.mask_feature_prob
+    masks = any(getattr(config, name, 0) for name in ("mask_time_prob", "mask_feature_prob"))
     missing = [name for name in expected if name not in tensors]
     absent = [] if masks else [name for name in missing if name.endswith(MASK_EMBEDDING)]
     faults = {
@@ -229,7 +217,7 @@ def compare_weights(tensors: dict, config: MERTConfig) -> tuple[dict[str, list[s
     return faults, absent
 
 
-def _account_for(tensors: dict, config: MERTConfig) -> dict[str, str]:
+def _account_for(tensors: dict, config: PreTrainedConfig) -> dict[str, str]:
     """Weights that are filled in, with the reason; any other difference is an error."""
     faults, absent = compare_weights(tensors, config)
     told = [f"{len(names)} {kind}: {'; '.join(names[:5])}" for kind, names in faults.items() if names]
@@ -238,7 +226,7 @@ def _account_for(tensors: dict, config: MERTConfig) -> dict[str, str]:
     return dict.fromkeys(absent, "zeros: not stored by the authors' code where nothing is masked")
 
 
-def _build(tensors: dict, config: MERTConfig) -> PreTrainedModel:
+def _build(tensors: dict, config: PreTrainedConfig) -> PreTrainedModel:
     model = _empty_model(config)
     weights = {name: tensor.load().float() for name, tensor in tensors.items()}
     absent = {name: torch.zeros(t.shape) for name, t in model.state_dict().items() if name not in weights}
@@ -246,15 +234,7 @@ def _build(tensors: dict, config: MERTConfig) -> PreTrainedModel:
     return model
 
 
-def _save(model: PreTrainedModel, extractor: MERTFeatureExtractor, folder: Path, facts: Any) -> None:
-    from ..hub.checkpoint import save_checkpoint
-
-    save_checkpoint(model, extractor, folder, card=facts)
-
-
-def _card_facts(name_or_path: str | os.PathLike, source: Path, model_name: str) -> Any:
-    from ..hub.cards import CardFacts
-
+def _card_facts(name_or_path: str | os.PathLike, source: Path, model_name: str) -> CardFacts:
     is_folder = Path(name_or_path).is_dir()
     origin = f"the folder `{source.name}`" if is_folder else f"[{name_or_path}](https://huggingface.co/{name_or_path})"
     licence = _stated_licence(source)
@@ -271,7 +251,7 @@ def _card_facts(name_or_path: str | os.PathLike, source: Path, model_name: str) 
 
 def _stated_licence(source: Path) -> str | None:
     """The licence in the metadata of the origin's card."""
-    if not (source / "README.md").is_file():
+    if not (source / CARD_FILE).is_file():
         return None
     try:
         stated = ModelCard.load(source / "README.md", ignore_metadata_errors=True).data.license

@@ -126,7 +126,7 @@ def save_and_check(
 def run_backbone(model: PreTrainedModel) -> torch.Tensor:
     """Last hidden state of a MERT model on the fixed signal of about a second."""
     config = model.config
-    samples = max(config.sample_rate, config.receptive_field + 8 * config.hop_length)
+    samples = max(config.sampling_rate, config.receptive_field + 8 * config.samples_per_frame)
     return model.base_model(fixed_signal(samples))[0]
 
 

@@ -139,7 +139,7 @@ def push(
     message: Annotated[str, typer.Option(help="First line of the commit.")] = "Upload MERT checkpoint",
 ) -> None:
     """Send a checkpoint to the Hub in one commit: weights, code, feature extractor, card."""
-    from ..hub.checkpoint import push_checkpoint
+    from ..hub.push import push_checkpoint
 
     commit = push_checkpoint(
         directory,

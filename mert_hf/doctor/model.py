@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,11 +14,14 @@ from ..conversion.errors import CheckpointError, UnsafeCheckpointError
 from ..conversion.fairseq_config import read_settings
 from ..conversion.fairseq_origin import recorded_normalize
 from ..conversion.hub import CQT_CONSTANTS, compare_weights, open_weights, our_name, weight_files
+from ..hub.model_types import class_name, config_from_fields
 from ..hub.names import is_hub_id, local_checkpoint
-from ..modeling.configuration_mert import AUTO_MAP, MERTConfig
 from ..utils.json_files import read_json
 from ..utils.text import shorten
 from .findings import LISTED, OK, PROBLEM, WARNING, Finding
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 FETCH_AGAIN = "download or copy the checkpoint again"
 EXTRACTOR_FILE = "preprocessor_config.json"
@@ -43,24 +46,16 @@ def check_model(name: str | os.PathLike) -> tuple[list[Finding], int | None]:
     if fields.get("model_type") == "data2vec-audio":
         return [Finding(OK, f"{name} is a Data2VecAudioModel (music2vec) and is used as it is")], 16000
     try:
-        config = _read_config(fields, path)
-    except (ValueError, TypeError) as error:
-        return [Finding(PROBLEM, f"{path / 'config.json'}: {error}", "correct config.json, or fetch it again")], None
+        config = config_from_fields(fields, path / "config.json")
+    except ValueError as error:
+        return [Finding(PROBLEM, str(error), "correct config.json, or download it again")], None
     findings = [
-        Finding(OK, f"{name}: {(config.architectures or ['MERTModel'])[0]}, {config.num_hidden_layers} layers"),
-        *_check_auto_map(fields, path),
+        Finding(OK, f"{name}: {class_name(config)}, {config.num_hidden_layers} layers"),
+        *_check_auto_map(fields.get("auto_map"), config, path),
         *_check_weights(path, config),
         *_check_extractor(path, config),
     ]
-    return findings, config.sample_rate
-
-
-def _read_config(fields: dict, path: Path) -> MERTConfig:
-    if fields.get("model_type") != MERTConfig.model_type:
-        raise ValueError(f"model_type is {fields.get('model_type')!r}; mert_hf reads {MERTConfig.model_type!r} only")
-    config = MERTConfig.from_dict(fields)
-    config.check_width()
-    return config
+    return findings, config.sampling_rate
 
 
 def _missing(name: str) -> Finding:
@@ -83,9 +78,8 @@ def _check_file(path: Path) -> Iterator[Finding]:
         yield Finding(PROBLEM, f"{path} is a fairseq checkpoint", f"mert-hf convert fairseq {path} OUT")
 
 
-def _check_auto_map(fields: dict, path: Path) -> Iterator[Finding]:
-    stored = fields.get("auto_map")
-    if stored == AUTO_MAP:
+def _check_auto_map(stored: dict | None, config: PreTrainedConfig, path: Path) -> Iterator[Finding]:
+    if stored == config.auto_map:
         return
     kind = (
         "no auto_map" if not stored else "an auto_map of other code" if "modeling_MERT" in str(stored) else "part of it"
@@ -97,7 +91,7 @@ def _check_auto_map(fields: dict, path: Path) -> Iterator[Finding]:
     )
 
 
-def _check_weights(path: Path, config: MERTConfig) -> Iterator[Finding]:
+def _check_weights(path: Path, config: PreTrainedConfig) -> Iterator[Finding]:
     try:
         files = weight_files(path)
         with open_weights(path) as tensors:
@@ -112,7 +106,7 @@ def _check_weights(path: Path, config: MERTConfig) -> Iterator[Finding]:
         yield Finding(PROBLEM, str(error), FETCH_AGAIN)
 
 
-def _check_names(tensors: Mapping[str, Any], config: MERTConfig) -> Iterator[Finding]:
+def _check_names(tensors: Mapping[str, Any], config: PreTrainedConfig) -> Iterator[Finding]:
     """Missing, unknown and mis-shaped weights, and how the position embedding's are named."""
     named = {our_name(name): tensor for name, tensor in tensors.items() if CQT_CONSTANTS not in name}
     faults, _ = compare_weights(named, config)
@@ -138,37 +132,37 @@ def _check_values(tensors: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(PROBLEM, f"{len(damaged)} weights hold NaN or infinity: {shown}", "use an earlier checkpoint")
 
 
-def _check_extractor(path: Path, config: MERTConfig) -> Iterator[Finding]:
+def _check_extractor(path: Path, config: PreTrainedConfig) -> Iterator[Finding]:
     """Rate and normalisation of the feature extractor against the checkpoint."""
     file = path / EXTRACTOR_FILE
     write = "python -c \"from mert_hf import MERTFeatureExtractor as F; F(sampling_rate={}).save_pretrained('{}')\""
     if not file.is_file():
-        yield Finding(PROBLEM, f"{EXTRACTOR_FILE} is missing", write.format(config.sample_rate, path))
+        yield Finding(PROBLEM, f"{EXTRACTOR_FILE} is missing", write.format(config.sampling_rate, path))
         return
     try:
         fields = read_json(file, CheckpointError)
     except CheckpointError as error:
-        yield Finding(PROBLEM, str(error), write.format(config.sample_rate, path))
+        yield Finding(PROBLEM, str(error), write.format(config.sampling_rate, path))
         return
     rate, normalize = fields.get("sampling_rate"), fields.get("do_normalize")
-    if rate != config.sample_rate:
-        what = f"the feature extractor works at {rate} Hz, the model at {config.sample_rate} Hz"
-        yield Finding(PROBLEM, what, f'set "sampling_rate": {config.sample_rate} in {file}')
+    if rate != config.sampling_rate:
+        what = f"the feature extractor works at {rate} Hz, the model at {config.sampling_rate} Hz"
+        yield Finding(PROBLEM, what, f'set "sampling_rate": {config.sampling_rate} in {file}')
     if fields.get("padding_value", 0.0) != 0:
         what = f"the feature extractor pads with {fields['padding_value']}, which a model hears as a jump"
         yield Finding(WARNING, what, f'set "padding_value": 0.0 in {file}')
     yield from _check_normalisation(path, config, normalize)
 
 
-def _check_normalisation(path: Path, config: MERTConfig, normalize: Any) -> Iterator[Finding]:
+def _check_normalisation(path: Path, config: PreTrainedConfig, normalize: Any) -> Iterator[Finding]:
     """The training's own setting where a conversion recorded it; else wav2vec 2.0's rule for layer-norm extractors."""
     recorded = recorded_normalize(path)
     remedy = f'set "do_normalize": {{}} in {path / EXTRACTOR_FILE}'
     if recorded is not None and recorded != normalize:
         what = f"do_normalize is {normalize}, but the model was trained with {recorded}"
         yield Finding(PROBLEM, what, remedy.format(str(recorded).lower()))
-    elif recorded is None and config.feat_extract_norm == "layer" and not normalize:
+    elif recorded is None and getattr(config, "feat_extract_norm", None) == "layer" and not normalize:
         what = "do_normalize is false, but models with feat_extract_norm='layer' are trained on normalised audio"
         yield Finding(WARNING, what, remedy.format("true"))
     else:
-        yield Finding(OK, f"feature extractor: {config.sample_rate} Hz, do_normalize {str(bool(normalize)).lower()}")
+        yield Finding(OK, f"feature extractor: {config.sampling_rate} Hz, do_normalize {str(bool(normalize)).lower()}")

@@ -10,7 +10,8 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from ..data.labelled import read_labelled_audio
 from ..evaluation.tasks.audiofolder import METRICS
-from ..hub.checkpoint import one_line_errors, save_checkpoint
+from ..hub.checkpoint import save_checkpoint
+from ..hub.errors import one_line_errors
 from ..utils.outputs import check_output_folder
 from .arguments import FineTuningArguments, FineTuningTrainingArguments, LoraArguments
 from .job import PROBLEM_TYPES, Job

@@ -10,7 +10,7 @@ import torch
 from transformers import Trainer
 
 from ..hub.cards import CardFacts
-from ..hub.checkpoint import HubTrainerMixin
+from ..hub.trainer import HubTrainerMixin
 from ..modeling.configuration_mert import MERTConfig
 
 

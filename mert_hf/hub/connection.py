@@ -1,4 +1,4 @@
-"""Whether the Hub can be asked, told by one request: its client repeats those of a loader for minutes."""
+"""Whether the Hub can be reached, by one request: the client of the Hub repeats those of a loader for minutes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..utils.text import one_line
 
 
 def why_unreachable() -> str | None:
-    """Why the Hub does not answer, in a few words; None where it answers, whatever it says."""
+    """Why the Hub does not answer, in a few words; None where it answers with any status."""
     if constants.HF_HUB_OFFLINE:
         return "the Hub is switched off by HF_HUB_OFFLINE"
     try:

@@ -30,13 +30,15 @@ def one_line_errors(repo_id: str) -> Iterator[None]:
     except OfflineModeIsEnabled as error:
         raise PushError("The Hub is switched off by HF_HUB_OFFLINE. Unset it to push.") from error
     except HFValidationError as error:
-        raise PushError(f"repo_id {repo_id!r} is malformed; give 'owner/name': {one_line(error)}") from error
+        raise PushError(f"repo_id {repo_id!r} is malformed, give 'owner/name': {one_line(error)}") from error
     except RevisionNotFoundError as error:
         raise PushError(f"{repo_id} has no such revision: {one_line(error)}") from error
     except HfHubHTTPError as error:
         raise PushError(_refusal(error, repo_id)) from error
     except transport_errors() as error:
-        raise PushError(f"There is no connection to {constants.ENDPOINT} ({one_line(error)}). Try again later.") from error
+        raise PushError(
+            f"There is no connection to {constants.ENDPOINT} ({one_line(error)}). Try again later."
+        ) from error
 
 
 def http_status(error: HfHubHTTPError) -> int | None:

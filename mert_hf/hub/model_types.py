@@ -68,7 +68,7 @@ def model_class(config: MERTConfig | MERT2Config) -> type[PreTrainedModel]:
     name = class_name(config)
     homes = {entry.rpartition(".")[2]: entry.rpartition(".")[0] for entry in config.auto_map.values()}
     if not homes.get(name, "").startswith("modeling_"):
-        raise ValueError(f"config.json names the class {name!r}, which mert_hf does not have for {config.model_type!r}.")
+        raise ValueError(f"config.json names the class {name!r}, which mert_hf does not have.")
     return getattr(import_module(f"{modeling.__name__}.{homes[name]}"), name)
 
 

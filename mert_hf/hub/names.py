@@ -1,18 +1,20 @@
-"""Names of checkpoints: the small ones that come with the package, folders, and models of the Hub."""
+"""Names of checkpoints: bundled ones, folders, and models of the Hub. The one place that turns a name into a folder."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
-from .connection import why_unreachable
+from ..utils.text import one_line
+from .connection import transport_errors, why_unreachable
 
 DEFAULT_CHECKPOINT = "mert-nano"
-SHIPPED_CHECKPOINTS = (DEFAULT_CHECKPOINT,)
+BUNDLED_CHECKPOINTS = (DEFAULT_CHECKPOINT,)
 
 
 def resolve_checkpoint(
@@ -21,26 +23,27 @@ def resolve_checkpoint(
     cache_dir: str | os.PathLike | None = None,
     local_files_only: bool = False,
 ) -> str:
-    """What `from_pretrained` takes for a name: a folder, or the id of a Hub model where the Hub answers.
+    """Turns any name of a checkpoint into what `from_pretrained` takes: a folder, or the id of a Hub model.
 
-    Where it does not, a downloaded model is told by its local folder: for an id the loaders would ask the Hub for each
-    file, some of them again and again for half a minute, before they take what is there or give up.
+    Where the Hub does not answer, a downloaded model becomes its local folder: with an id the loaders would ask the Hub
+    for each file, some of them again and again for half a minute, before they use the local files or give up.
 
     Args:
-        name_or_path: name of a checkpoint that comes with the package, folder, or Hub id.
+        name_or_path: name of a bundled checkpoint, folder, or Hub id.
         revision, cache_dir, local_files_only: as of `from_pretrained`.
 
     Raises:
-        ValueError: the name is one of the package's, but this installation does not hold it.
+        ValueError: the checkpoint is a bundled one, but this installation does not hold it.
         NotADirectoryError: the name is that of a file.
         FileNotFoundError: there is no such folder, or the Hub does not answer and the model was not downloaded.
     """
     name = os.fspath(name_or_path)
-    if name in SHIPPED_CHECKPOINTS:
-        return str(_shipped(name))
+    if name in BUNDLED_CHECKPOINTS:
+        return str(_bundled(name))
     if os.path.isfile(name):
         raise NotADirectoryError(
-            f"{name} is a file; give the folder of a checkpoint. `mert-hf doctor --model {name}` tells what it is."
+            f"{name} is a file; give the folder of a checkpoint. `mert-hf doctor --model {name}` shows what the file "
+            "holds."
         )
     if os.path.isdir(name):
         return name
@@ -55,28 +58,54 @@ def resolve_checkpoint(
     folder = downloaded_checkpoint(name, revision, cache_dir)
     if folder is None:
         raise FileNotFoundError(
-            f"{name!r} is neither a folder nor a downloaded Hub model, and {reason}. Check the spelling, or fetch the "
-            f"model where there is a connection: hf download {name}"
+            f"{name!r} is neither a folder nor a downloaded Hub model, and {reason}. Check the spelling, or download "
+            f"the model where there is a connection: hf download {name}"
         )
     return str(folder)
+
+
+def checkpoint_folder(
+    name_or_path: str | os.PathLike, revision: str | None = None, files: Sequence[str] | None = None
+) -> Path:
+    """The local folder of any checkpoint or saved teacher; a model of the Hub is downloaded.
+
+    Args:
+        name_or_path: as of `resolve_checkpoint`.
+        revision: branch, tag or commit of a Hub repository.
+        files: patterns of the files to download; all if None.
+
+    Raises:
+        ValueError, OSError: as of `resolve_checkpoint`; FileNotFoundError also where the Hub has no such repository or
+            revision, or does not give it to this account.
+    """
+    name = resolve_checkpoint(name_or_path, revision)
+    if os.path.isdir(name):
+        return Path(name)
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=files))
+    except (HfHubHTTPError, LocalEntryNotFoundError, *transport_errors()) as error:
+        raise FileNotFoundError(
+            f"{name!r} is not a folder, and could not be downloaded from the Hub. Check the spelling, and log in with "
+            f"`hf auth login` if the repository is private: {one_line(error)}"
+        ) from error
 
 
 def local_checkpoint(name_or_path: str | os.PathLike) -> Path | None:
     """The folder or file of a checkpoint that is on this machine; None where it is not. The Hub is not asked.
 
     Raises:
-        ValueError: the name is one of the package's, but this installation does not hold it.
+        ValueError: the checkpoint is a bundled one, but this installation does not hold it.
     """
     name = os.fspath(name_or_path)
-    if name in SHIPPED_CHECKPOINTS:
-        return _shipped(name)
+    if name in BUNDLED_CHECKPOINTS:
+        return _bundled(name)
     return Path(name) if os.path.exists(name) else downloaded_checkpoint(name)
 
 
 def downloaded_checkpoint(
     repo_id: str, revision: str | None = None, cache_dir: str | os.PathLike | None = None
 ) -> Path | None:
-    """The folder of a Hub model in the local cache; None where it is not there or the name is no Hub id."""
+    """The folder of a Hub model in the local cache; None where it is not there or the name is not a Hub id."""
     try:
         return Path(snapshot_download(repo_id, revision=revision, cache_dir=cache_dir, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError):
@@ -92,11 +121,11 @@ def is_hub_id(name: str) -> bool:
     return True
 
 
-def _shipped(name: str) -> Path:
+def _bundled(name: str) -> Path:
     folder = Path(__file__).parent / "checkpoints" / name
     if not (folder / "config.json").is_file():
         raise ValueError(
-            f"The checkpoint {name!r} is not part of this installation of mert_hf. Install the package again, or name "
+            f"The checkpoint {name!r} is not part of this installation of mert_hf. Install the package again, or give "
             'another model: a folder or a Hub id such as "m-a-p/MERT-v1-95M".'
         )
     return folder

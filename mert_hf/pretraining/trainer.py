@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import Trainer
 
-from ..hub.checkpoint import HubTrainerMixin
+from ..hub.trainer import HubTrainerMixin
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.configuration_mert2 import MERT2Config
 from ..modeling.modeling_mert import MERTForPreTrainingOutput

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
-from .base import CONFIG_NAME, Teacher, codebook_sizes_of, local_folder, read_config
+from ..hub.names import checkpoint_folder
+from .base import CONFIG_NAME, TEACHER_FILES, Teacher, codebook_sizes_of, read_config
 from .cqt import CQTTeacher
 from .encodec import DEFAULT_CODEC, EncodecTeacher
 from .kmeans import FeatureSet, KMeansTeacher
@@ -34,10 +34,10 @@ def load_teacher(name_or_path: str | os.PathLike, **settings: Any) -> Teacher:
         return EncodecTeacher.from_pretrained(DEFAULT_CODEC, **settings)
     if name_or_path == "kmeans":
         raise ValueError("A k-means teacher is fitted first, by `mert-hf fit-kmeans`: give its folder.")
-    folder = local_folder(name_or_path)
+    folder = checkpoint_folder(name_or_path, files=TEACHER_FILES)
     if not (folder / CONFIG_NAME).is_file():
         return EncodecTeacher.from_pretrained(folder, **settings)
-    kind = read_config(Path(folder)).get("teacher")
+    kind = read_config(folder).get("teacher")
     if kind not in TEACHERS:
         raise ValueError(f"{folder / CONFIG_NAME} names the teacher {kind!r}. Known are {', '.join(TEACHERS)}.")
     return TEACHERS[kind].from_pretrained(folder, **settings)

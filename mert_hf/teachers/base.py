@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ..hub.names import checkpoint_folder
 from ..utils.hashing import hash_tensors
+from ..utils.json_files import read_json
 
 CONFIG_NAME = "teacher_config.json"
 WEIGHTS_NAME = "teacher.safetensors"
+TEACHER_FILES = ("*.json", "*.safetensors")  # of a Hub repository
 
 
 class Teacher(nn.Module, ABC):
@@ -81,7 +82,7 @@ class Teacher(nn.Module, ABC):
         Raises:
             ValueError: the folder holds another teacher, or its weights do not fit.
         """
-        folder = local_folder(name_or_path)
+        folder = checkpoint_folder(name_or_path, files=TEACHER_FILES)
         config = read_config(folder)
         if config.pop("teacher", None) != cls.kind:
             raise ValueError(
@@ -120,39 +121,15 @@ def codebook_sizes_of(teacher: Any) -> tuple[int, ...]:
     return (teacher.codebook_size,) * teacher.num_codebooks
 
 
-def local_folder(name_or_path: str | os.PathLike) -> Path:
-    """The folder itself, or the local copy of a Hub repository's small files and safetensors.
-
-    Raises:
-        ValueError: there is neither.
-    """
-    folder = Path(name_or_path)
-    if folder.is_dir():
-        return folder
-    try:
-        return Path(snapshot_download(str(name_or_path), allow_patterns=["*.json", "*.safetensors"]))
-    except (LocalEntryNotFoundError, RepositoryNotFoundError, HFValidationError) as error:
-        raise ValueError(
-            f"{name_or_path} is no folder, and no teacher of the Hub could be fetched under that name. "
-            f"`mert-hf fit-kmeans DATA --output {name_or_path}` makes a k-means teacher there."
-        ) from error
-
-
 def read_config(folder: Path) -> dict[str, Any]:
     """`teacher_config.json` of a folder.
 
     Raises:
-        ValueError: there is none, or it is no JSON object.
+        ValueError: the file is missing or does not hold a JSON object.
     """
-    try:
-        config = json.loads((folder / CONFIG_NAME).read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{folder} has no {CONFIG_NAME}: it is no saved teacher.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{folder / CONFIG_NAME} is damaged: {error}. Save the teacher again.") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{folder / CONFIG_NAME} must hold a JSON object, given {type(config).__name__}.")
-    return config
+    if not (folder / CONFIG_NAME).is_file():
+        raise ValueError(f"{folder} has no {CONFIG_NAME}, so it is not a saved teacher.")
+    return read_json(folder / CONFIG_NAME)
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from transformers import EncodecModel
 
 from ..hub.names import resolve_checkpoint
-from .base import CONFIG_NAME, Teacher, check_sizes, check_waveforms, local_folder, read_config
+from .base import CONFIG_NAME, Teacher, check_sizes, check_waveforms, read_config
 
 BLOCK_FRAMES = 2250  # of a recording labelled at a time; 30 s at 75 a second
 DEFAULT_CODEC = "facebook/encodec_24khz"
@@ -93,7 +94,7 @@ class EncodecTeacher(Teacher):
             )
         saved = os.path.join(name_or_path, CONFIG_NAME)
         if num_codebooks is None and os.path.isfile(saved):
-            num_codebooks = read_config(local_folder(name_or_path)).get("num_codebooks")
+            num_codebooks = read_config(Path(name_or_path)).get("num_codebooks")
         return cls(model, num_codebooks)
 
     @torch.no_grad()

@@ -39,6 +39,16 @@ def test_converted_folder_equals_the_original(name, shared_dir, tmp_path):
     assert auto_map["AutoModelForPreTraining"] == "modeling_mert.MERTForPreTraining"
 
 
+def test_a_folder_of_the_second_generation_gets_code_that_runs(shared_dir, tmp_path):
+    source = shared_dir / "reference" / "mert2"
+    report = convert_hub_checkpoint(source, tmp_path / "ours")
+    original, converted = load_file(source / "model.safetensors"), load_file(tmp_path / "ours" / "model.safetensors")
+    assert original.keys() == converted.keys() and report.mapped == len(original) and not report.dropped
+    assert all(torch.equal(converted[key], value) for key, value in original.items())
+    assert {path.name for path in (tmp_path / "ours").glob("*.py")} >= {"modeling_mert2.py", "configuration_mert2.py"}
+    assert isinstance(AutoModel.from_pretrained(tmp_path / "ours"), mert_hf.MERT2Model)
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A folder as the authors' code leaves it."""
@@ -138,10 +148,10 @@ def test_wrong_tensors_are_named(change, message, folder, tmp_path):
 
 CONFIGURATIONS = [
     ({"model_type": "data2vec-audio"}, "music2vec.*needs no conversion"),
-    ({"model_type": "hubert"}, "model of type 'hubert'; only 'mert_model'"),
+    ({"model_type": "hubert"}, "has model_type 'hubert'; mert_hf knows the types 'mert_model'"),
     ({"architectures": ["Strange"]}, "names the class 'Strange'"),
     ({"num_attention_heads": 3}, "settings in .* are not valid.*multiple"),
-    ({"sample_rate": 16000}, "config.json says 16000 Hz, preprocessor_config.json 24000 Hz"),
+    ({"sample_rate": 16000}, "config.json states 16000 Hz, but preprocessor_config.json 24000 Hz"),
 ]
 
 
@@ -166,7 +176,7 @@ def test_folder_without_weights_or_configuration(folder, tmp_path):
 
 @pytest.mark.parametrize("name", ["no-such-owner/no-such-model", "no such name"])
 def test_names_that_lead_nowhere(name, tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"{name} is neither a folder nor a Hub repository"):
+    with pytest.raises(FileNotFoundError, match=f"'{name}' is neither a folder nor"):
         convert_hub_checkpoint(name, tmp_path / "ours")
 
 

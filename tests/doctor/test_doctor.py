@@ -159,7 +159,7 @@ BROKEN = [
         lambda f: change(f / "config.json", num_attention_heads=3),
         "must be a positive multiple of num_attention_heads=3",
     ),
-    (lambda f: change(f / "config.json", model_type="bert"), "model_type is 'bert'"),
+    (lambda f: change(f / "config.json", model_type="bert"), "has model_type 'bert'"),
     (lambda f: (f / "preprocessor_config.json").write_text("{"), "preprocessor_config.json is not valid JSON"),
 ]
 

@@ -17,7 +17,7 @@ from mert_hf.data.recordings import BeatTimes
 from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, LoraArguments, fine_tune
 from mert_hf.finetuning.clips import BeatCollator, Clips
 from mert_hf.finetuning.trainer import parameter_depth, scale_learning_rates
-from mert_hf.hub.checkpoint import PushError
+from mert_hf.hub import PushError
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.modeling.modeling_mert import MERTForSequenceClassification

@@ -14,8 +14,8 @@ from mert_hf.cli.app import app
 from mert_hf.finetuning.arguments import FineTuningArguments
 from mert_hf.finetuning.model import read_config
 from mert_hf.hub import names
-from mert_hf.hub.checkpoint import push_checkpoint
 from mert_hf.hub.names import local_checkpoint, resolve_checkpoint
+from mert_hf.hub.push import push_checkpoint
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.pretraining.arguments import PretrainingModelArguments
 from mert_hf.pretraining.run import build_model

@@ -19,9 +19,8 @@ from typer.testing import CliRunner
 
 from mert_hf import CQTTeacher
 from mert_hf.cli.app import app
-from mert_hf.hub.cards import CardFacts
-from mert_hf.hub.checkpoint import (
-    CODE_FILES,
+from mert_hf.hub import (
+    CardFacts,
     HubFilesCallback,
     HubTrainerMixin,
     PushError,
@@ -29,9 +28,14 @@ from mert_hf.hub.checkpoint import (
     push_checkpoint,
     save_checkpoint,
 )
+from mert_hf.hub.model_types import code_files
+from mert_hf.modeling.configuration_mert import MERTConfig
+from mert_hf.modeling.configuration_mert2 import MERT2Config
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.modeling.modeling_mert import MERTForPreTraining, MERTForSequenceClassification
+from mert_hf.modeling.modeling_mert2 import MERT2ForPreTraining
 
+CODE_FILES = {"configuration_mert.py", "modeling_mert.py", "cqt_mert.py", "feature_extraction_mert.py"}
 EXPECTED_FILES = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "LICENSE", *CODE_FILES}
 
 
@@ -73,7 +77,9 @@ def test_a_saved_checkpoint_is_complete(tiny_model, feature_extractor, tmp_path)
 def test_the_code_asks_for_no_further_package():
     """A package in this list would be demanded of every user who loads a checkpoint with trust_remote_code."""
     folder = Path(sys.modules["mert_hf.modeling"].__file__).parent
-    packages = {name.split(".")[0] for file in CODE_FILES for name in get_imports(folder / file)}
+    files = {*code_files(MERTConfig()), *code_files(MERT2Config())}
+    assert CODE_FILES < files
+    packages = {name.split(".")[0] for file in files for name in get_imports(folder / file)}
     assert packages <= {"torch", "transformers", "numpy", *sys.stdlib_module_names}
 
 
@@ -108,12 +114,29 @@ def test_a_failed_save_leaves_the_last_good_state(tiny_model, feature_extractor,
 
 
 def test_model_and_feature_extractor_must_fit(tiny_model, tmp_path):
-    with pytest.raises(ValueError, match="works at 16000 Hz, the model at 24000 Hz; pass MERTFeatureExtractor"):
+    with pytest.raises(ValueError, match="works at 16000 Hz, but the model at 24000 Hz. Pass MERTFeatureExtractor"):
         save_checkpoint(tiny_model, MERTFeatureExtractor(sampling_rate=16000), tmp_path)
     with pytest.raises(TypeError, match="model is a Linear; save_checkpoint takes MERT models"):
         save_checkpoint(torch.nn.Linear(1, 1), MERTFeatureExtractor(), tmp_path)
     with pytest.raises(TypeError, match="card is a dict; give CardFacts, a ModelCard or the text"):
         save_checkpoint(tiny_model, MERTFeatureExtractor(), tmp_path, card={"license": "mit"})
+
+
+def test_the_second_generation_is_saved_with_its_own_files(feature_extractor, tmp_path):
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = MERT2Config(
+        **sizes, num_mel_bins=8, subsampling_channels=[8, 8, 16], subsampling_depths=[1, 1, 1], codebook_sizes=[4, 6]
+    )
+    save_checkpoint(MERT2ForPreTraining(config), feature_extractor, tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names >= EXPECTED_FILES | {"configuration_mert2.py", "modeling_mert2.py"}
+    assert json.loads((tmp_path / "config.json").read_text())["auto_map"]["AutoModel"] == "modeling_mert2.MERT2Model"
+    card = (tmp_path / "README.md").read_text()
+    assert "1 Conformer blocks" in card and "sum over 2 codebooks of 4 and 6 codes" in card
+    assert "AutoModelForPreTraining.from_pretrained(name, trust_remote_code=True)" in card
+    assert set(checkpoint_files(tmp_path)) == names
+    (tmp_path / "modeling_mert2.py").unlink()
+    assert set(checkpoint_files(tmp_path)) == names
 
 
 # Push and load back
@@ -199,7 +222,7 @@ def test_a_directory_is_pushed_without_its_training_state(hub, checkpoint, caplo
     assert set(hub.files("alice/tiny")) == EXPECTED_FILES | {".gitattributes", "results.json"}
     assert 'name = "checkpoint"' in (checkpoint / "README.md").read_text()
     assert 'name = "alice/tiny"' in hub.files("alice/tiny")["README.md"].decode()
-    assert "5 files stay behind" in caplog.text and "training_args.bin" in caplog.text
+    assert "5 files are not pushed" in caplog.text and "training_args.bin" in caplog.text
     assert not hub.repositories["alice/tiny"].private
 
 
@@ -275,7 +298,9 @@ def test_token_problems_are_told_in_one_line(hub, checkpoint, monkeypatch):
     assert "may not write to alice/tiny" in refusal(checkpoint, repo_id="alice/tiny", token="hf_alice_read")
     assert "may not write to bob/tiny" in refusal(checkpoint, repo_id="bob/tiny")
     monkeypatch.delenv("HF_TOKEN")
-    assert refusal(checkpoint, repo_id="alice/tiny").startswith("no Hugging Face token: log in with `hf auth login`")
+    assert refusal(checkpoint, repo_id="alice/tiny").startswith(
+        "There is no Hugging Face token. Log in with `hf auth login`"
+    )
     assert hub.repositories == {}
 
 
@@ -292,7 +317,7 @@ def test_bad_names_and_no_connection_are_told_in_one_line(hub, checkpoint, monke
     assert "malformed, give 'owner/name'" in refusal(checkpoint, repo_id="alice/tiny/model")
     assert "repo_id is missing" in refusal(checkpoint)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    assert "no connection to http://127.0.0.1:9" in refusal(checkpoint, repo_id="alice/tiny")
+    assert "There is no connection to http://127.0.0.1:9" in refusal(checkpoint, repo_id="alice/tiny")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     getattr(_http, "reset_sessions", lambda: None)()  # before version 1 an open session stays online
     assert "switched off by HF_HUB_OFFLINE" in refusal(checkpoint, repo_id="alice/tiny")
@@ -302,7 +327,7 @@ def test_incomplete_directories_are_refused_before_anything_is_sent(hub, checkpo
     assert "holds no config.json" in refusal(tmp_path / "nowhere", repo_id="alice/tiny")
     assert "with its feature_extractor" in refusal(tiny_model, repo_id="alice/tiny")
     (checkpoint / "README.md").write_text("---\nlicense: [\n---\n")
-    assert "is no valid model card" in refusal(checkpoint, repo_id="alice/tiny")
+    assert "is not a valid model card" in refusal(checkpoint, repo_id="alice/tiny")
     weights = (checkpoint / "model.safetensors").read_bytes()
     (checkpoint / "model.safetensors").write_bytes(weights[:-8])
     assert "model.safetensors is damaged" in refusal(checkpoint, repo_id="alice/tiny")
@@ -315,10 +340,10 @@ def test_incomplete_directories_are_refused_before_anything_is_sent(hub, checkpo
     (checkpoint / "preprocessor_config.json").unlink()
     assert "holds no preprocessor_config.json" in refusal(checkpoint, repo_id="alice/tiny")
     (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
-    assert "convert it: mert-hf convert hub" in refusal(checkpoint, repo_id="alice/tiny")
+    assert "Convert it: mert-hf convert hub" in refusal(checkpoint, repo_id="alice/tiny")
     stored = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps({**stored, "hidden_size": -1}))
-    assert "is no valid configuration: hidden_size=-1" in refusal(checkpoint, repo_id="alice/tiny")
+    assert "is not a valid configuration: hidden_size=-1" in refusal(checkpoint, repo_id="alice/tiny")
     (checkpoint / "config.json").write_text('{"model_type": "hubert"}')
     assert "has model_type 'hubert'" in refusal(checkpoint, repo_id="alice/tiny")
     assert hub.requests == []

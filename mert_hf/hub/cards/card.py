@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from huggingface_hub import ModelCard, ModelCardData
 
 from ...utils.text import markdown_cell
+from ..model_types import auto_class_name
+from .architecture import architecture, labels, loss, summary
 from .facts import NOT_STATED, CardFacts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-PAPER = "https://arxiv.org/abs/2306.00107"
 CITATION = """@inproceedings{li2024mert,
   title = {{MERT}: Acoustic Music Understanding Model with Large-Scale Self-supervised Training},
   author = {Li, Yizhi and Yuan, Ruibin and Zhang, Ge and Ma, Yinghao and Chen, Xingran and Yin, Hanzhi and others},
@@ -23,24 +24,15 @@ CITATION = """@inproceedings{li2024mert,
 }"""
 
 LIMITS = (
-    "Made for music. Nothing has been checked for speech, singing-voice identification or surveillance, and it should "
-    "not be used for these.",
-    "The attention is quadratic in time: long recordings are to be cut into windows of a few seconds "
+    "The model is made for music. It has not been tested for speech, identification of singers or surveillance, and "
+    "should not be used for these.",
+    "The cost of attention grows with the square of the duration. Cut long recordings into windows "
     "(`mert_hf.MERTEmbedder` does so).",
-    "Results on other genres, instruments or recording conditions than those of the training data may differ.",
+    "Results may differ on genres, instruments or recording conditions that the training data does not contain.",
 )
 
-AUTO_CLASSES = {
-    "MERTModel": "AutoModel",
-    "MERTForPreTraining": "AutoModelForPreTraining",
-    "MERTForSequenceClassification": "AutoModelForAudioClassification",
-    "MERTForAudioFrameClassification": "AutoModelForAudioFrameClassification",
-}
-PIPELINE_TAGS = {
-    "MERTModel": "feature-extraction",
-    "MERTForPreTraining": "feature-extraction",
-    "MERTForSequenceClassification": "audio-classification",
-}
+# No tag for encoders: the Hub would offer transformers' feature-extraction pipeline, which takes text only.
+PIPELINE_TAGS = {"AutoModelForAudioClassification": "audio-classification"}
 
 
 def create_card(model: PreTrainedModel, facts: CardFacts) -> ModelCard:
@@ -59,18 +51,20 @@ def create_card(model: PreTrainedModel, facts: CardFacts) -> ModelCard:
 def create_card_from_config(
     config: PreTrainedConfig, class_name: str, num_parameters: int | None, facts: CardFacts
 ) -> ModelCard:
-    """As `create_card`, where only the configuration is at hand. `num_parameters` None is shown as not stated."""
+    """As `create_card`, from a configuration without its model. `num_parameters` None is shown as not stated."""
     template = files(__package__).joinpath("checkpoint_card.md").read_text(encoding="utf-8")
+    auto_class = auto_class_name(config, class_name)
     return ModelCard.from_template(
-        card_metadata(class_name, facts),
+        card_metadata(auto_class, facts),
         template_str=template,
         facts=facts,
-        summary=_summary(class_name, config),
-        architecture=_architecture(config, class_name, num_parameters),
-        auto_class=AUTO_CLASSES.get(class_name, "AutoModel"),
-        sampling_rate=config.sample_rate,
-        labels=_labels(config, class_name),
-        loss=_loss(config, class_name),
+        summary=summary(config, auto_class),
+        architecture=architecture(config, class_name, num_parameters),
+        auto_class=auto_class,
+        is_encoder=auto_class == "AutoModel",
+        sampling_rate=config.sampling_rate,
+        labels=labels(config, auto_class),
+        loss=loss(config, auto_class),
         limits=LIMITS,
         citation=CITATION,
         not_stated=NOT_STATED,
@@ -78,7 +72,7 @@ def create_card_from_config(
     )
 
 
-def card_metadata(class_name: str, facts: CardFacts) -> ModelCardData:
+def card_metadata(auto_class: str, facts: CardFacts) -> ModelCardData:
     """The card's metadata block, through huggingface_hub's own class."""
     results = [m.eval_result() for m in facts.measurements if m.value is not None]
     return ModelCardData(
@@ -86,7 +80,7 @@ def card_metadata(class_name: str, facts: CardFacts) -> ModelCardData:
         eval_results=results or None,
         license=facts.licence,
         library_name="transformers",
-        pipeline_tag=PIPELINE_TAGS.get(class_name),
+        pipeline_tag=PIPELINE_TAGS.get(auto_class),
         base_model=_hub_id(facts.base_model),
         base_model_relation=facts.base_model_relation if _hub_id(facts.base_model) else None,
         datasets=list(facts.datasets) or None,
@@ -97,64 +91,6 @@ def card_metadata(class_name: str, facts: CardFacts) -> ModelCardData:
 
 
 def _hub_id(name: str | None) -> str | None:
-    """The name if it can be a Hub id ("owner/model"); a local directory is no base model that the Hub could link."""
+    """The name if it can be a Hub id ("owner/model"); the Hub cannot link a local folder."""
     parts = (name or "").split("/")
     return name if len(parts) == 2 and all(parts) and not name.startswith((".", "~")) else None
-
-
-def _summary(class_name: str, config: PreTrainedConfig) -> str:
-    kinds = {
-        "MERTForPreTraining": "with its pre-training heads",
-        "MERTForSequenceClassification": "fine-tuned to label whole recordings",
-        "MERTForAudioFrameClassification": "fine-tuned to label each frame",
-    }
-    kind = kinds.get(class_name, "giving representations of music at every layer")
-    return (
-        f"A MERT music model ([paper]({PAPER})), {kind}: {config.num_hidden_layers} layers of {config.hidden_size} "
-        f"dimensions, {config.frame_rate:g} frames per second from {config.sample_rate / 1000:g} kHz audio."
-    )
-
-
-def _architecture(config: PreTrainedConfig, class_name: str, num_parameters: int | None) -> dict[str, str]:
-    norm = "before" if config.do_stable_layer_norm else "after"
-    return {
-        "Class": f"`{class_name}`",
-        "Parameters": f"{num_parameters:,}" if num_parameters is not None else NOT_STATED,
-        "Input": f"mono audio, {config.sample_rate} Hz",
-        "Frames": f"{config.frame_rate:g} per second, receptive field {config.receptive_field} samples",
-        "Encoder": f"{config.num_hidden_layers} layers, {config.hidden_size} dimensions, "
-        f"{config.num_attention_heads} heads, layer norm {norm} each block",
-        "Hidden states": f"{config.num_hidden_layers + 1}; index 0 is the encoder's input",
-    }
-
-
-def _labels(config: PreTrainedConfig, class_name: str) -> list[str]:
-    """The labels of a classifier; empty for models without one."""
-    if class_name not in ("MERTForSequenceClassification", "MERTForAudioFrameClassification"):
-        return []
-    return [str(config.id2label[index]) for index in sorted(config.id2label)]
-
-
-def _loss(config: PreTrainedConfig, class_name: str) -> str:
-    if class_name in ("MERTForSequenceClassification", "MERTForAudioFrameClassification"):
-        names = {
-            "regression": "mean squared error",
-            "multi_label_classification": "binary cross-entropy for each label",
-            "single_label_classification": "cross-entropy",
-        }
-        return names.get(config.problem_type, NOT_STATED)
-    if class_name != "MERTForPreTraining":
-        return NOT_STATED
-    terms = []
-    if config.num_codebooks > 0:
-        terms.append(
-            f"sum over {config.num_codebooks} codebooks of {config.codebook_size} codes of the masked frames' mean "
-            f"cross-entropy (cosine logits / {config.logit_temperature:g})"
-        )
-    if config.cqt_bins > 0:
-        terms.append(f"{config.cqt_loss_weight:g} x squared error on {config.cqt_bins} CQT bins of the masked frames")
-    if terms and config.unmasked_loss_weight:
-        terms.append(f"the same at unmasked frames, weighing {config.unmasked_loss_weight:g}")
-    if terms:
-        terms.append(f"{config.feature_penalty_weight:g} x mean square of the convolutional features")
-    return " + ".join(terms) or NOT_STATED
