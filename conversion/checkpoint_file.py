@@ -68,7 +68,7 @@ def open_checkpoint(path: str | os.PathLike) -> Iterator[Any]:
 
 @contextmanager
 def _damage_named(path: Path) -> Iterator[None]:
-    """Within it, whatever zipfile makes of a damaged archive is one error that names the file."""
+    """Within it, every error of zipfile about a damaged archive becomes one error that names the file."""
     try:
         yield
     except CheckpointError as error:
@@ -101,18 +101,18 @@ def state_dict_of(
             return tensors
         if tensors:
             other = next(name for name, value in nested.items() if not isinstance(value, LazyTensor))
-            raise CheckpointError(f"entry {other!r} of the state dict is no plain tensor")
-    raise CheckpointError(f"the file holds no state dict, neither bare nor under one of {', '.join(keys)}")
+            raise CheckpointError(f"Entry {other!r} of the state dict is not a plain tensor.")
+    raise CheckpointError(f"The file holds no state dict, neither bare nor under one of {', '.join(keys)}")
 
 
 def _storage_info(pid: Any) -> tuple[str, torch.dtype, int]:
     """(key, dtype, bytes) of `("storage", type, key, location, elements, ...)`."""
     if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or not isinstance(pid[1], Global):
-        raise CheckpointError("the checkpoint describes a tensor storage in an unknown way: the file is damaged")
+        raise CheckpointError("The checkpoint describes a tensor storage in an unknown way: the file is damaged.")
     _, kind, key, _, count = pid[:5]
     dtype = STORAGE_DTYPES.get(kind.name)
     if dtype is None or not isinstance(key, str) or type(count) is not int or not 0 <= count < 2**48:
-        raise CheckpointError(f"the checkpoint holds a storage of the unknown kind {kind}, key or size")
+        raise CheckpointError(f"The checkpoint holds a storage of the unknown kind {kind}, key or size.")
     return key, dtype, count * dtype.itemsize
 
 
@@ -120,20 +120,20 @@ def _read_archive(archive: zipfile.ZipFile, path: Path) -> Any:
     members = {info.filename: info for info in archive.infolist()}
     programs = [name for name in members if name.endswith("/data.pkl")]
     if len(programs) != 1:
-        raise CheckpointError("this zip archive was not written by torch.save: it has no data.pkl")
+        raise CheckpointError("This zip archive was not written by torch.save: it has no data.pkl.")
     root = programs[0].removesuffix("data.pkl")
     if any(info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 for info in members.values()):
-        raise CheckpointError("the archive is compressed or encrypted, which torch.save never does: it is refused")
+        raise CheckpointError("The archive is compressed or encrypted, which torch.save never does: it is refused.")
     if f"{root}byteorder" in members and archive.read(f"{root}byteorder").strip() != b"little":
         raise CheckpointError(
-            "the checkpoint was written on a big-endian machine; save it again on a little-endian one"
+            "The checkpoint was written on a big-endian machine; save it again on a little-endian one."
         )
 
     def storage_of(pid: Any) -> Storage:
         key, dtype, num_bytes = _storage_info(pid)
         info = members.get(f"{root}data/{key}")
         if info is None or info.file_size < num_bytes:
-            raise CheckpointError(f"tensor storage {key!r} is missing or too short: the file is damaged")
+            raise CheckpointError(f"Tensor storage {key!r} is missing or too short: the file is damaged.")
 
         def read(start: int, length: int) -> bytes:
             with _damage_named(path):
@@ -158,7 +158,7 @@ class _LegacyStorage:
 
     def read(self, start: int, length: int) -> bytes:
         if self.start is None:
-            raise CheckpointError("a tensor of the checkpoint has no data: the file is damaged")
+            raise CheckpointError("A tensor of the checkpoint has no data: the file is damaged.")
         self.file.seek(self.start + start)
         return self.file.read(length)
 
@@ -167,13 +167,13 @@ def _read_legacy(file: BinaryIO) -> Any:
     """Five programs: magic number, protocol, machine, object, list of storage keys; then the storages, one by one."""
     reader = BoundedReader(file)
     if file.peek(2)[:1] != b"\x80":  # type: ignore[attr-defined]
-        raise CheckpointError("this is no file of torch.save; .pt, .bin or .th files are expected")
+        raise CheckpointError("This is not a file of torch.save; .pt, .bin or .th files are expected.")
     magic, protocol, machine = (restricted_load(reader) for _ in range(3))
     if magic != LEGACY_MAGIC or protocol != LEGACY_PROTOCOL or not isinstance(machine, dict):
-        raise CheckpointError("this is a pickle, but not one of torch.save; .pt, .bin or .th files are expected")
+        raise CheckpointError("This is a pickle, but not one of torch.save; .pt, .bin or .th files are expected.")
     if machine.get("little_endian") is not True:
         raise CheckpointError(
-            "the checkpoint was written on a big-endian machine; save it again on a little-endian one"
+            "The checkpoint was written on a big-endian machine; save it again on a little-endian one."
         )
     places: dict[str, _LegacyStorage] = {}
     sizes: dict[str, tuple[torch.dtype, int]] = {}
@@ -181,7 +181,7 @@ def _read_legacy(file: BinaryIO) -> Any:
     def storage_of(pid: Any) -> Storage:
         key, dtype, num_bytes = _storage_info(pid)
         if len(pid) > 5 and pid[5] is not None:
-            raise CheckpointError("the checkpoint uses storage views of torch < 0.4; save it again with a newer torch")
+            raise CheckpointError("The checkpoint uses storage views of torch < 0.4; save it again with a newer torch.")
         place = places.setdefault(key, _LegacyStorage(file))
         sizes[key] = (dtype, num_bytes)
         return Storage(key, dtype, num_bytes, place.read)
@@ -194,7 +194,7 @@ def _read_legacy(file: BinaryIO) -> Any:
 def _locate_storages(file: BinaryIO, keys: Any, places: dict, sizes: dict) -> None:
     """Each storage is its number of elements (int64) and its data."""
     if not isinstance(keys, list) or set(keys) != set(places):
-        raise CheckpointError("the list of storages does not fit the tensors: the file is truncated or damaged")
+        raise CheckpointError("The list of storages does not fit the tensors: the file is truncated or damaged.")
     position = file.tell()
     end = file.seek(0, os.SEEK_END)
     for key in keys:
@@ -206,6 +206,6 @@ def _locate_storages(file: BinaryIO, keys: Any, places: dict, sizes: dict) -> No
             or struct.unpack("<q", header)[0] * dtype.itemsize != num_bytes
             or position + 8 + num_bytes > end
         ):
-            raise CheckpointError(f"tensor storage {key!r} is missing or too short: the file is truncated or damaged")
+            raise CheckpointError(f"Tensor storage {key!r} is missing or too short: the file is truncated or damaged.")
         places[key].start = position + 8
         position += 8 + num_bytes

@@ -19,7 +19,7 @@ from transformers import EncodecConfig, EncodecFeatureExtractor, EncodecModel
 
 from ..utils.staging import staged_directory
 from .checkpoint_file import open_checkpoint, state_dict_of
-from .errors import CheckpointError
+from .errors import CheckpointError, describe_faults
 from .lazy_tensor import LazyTensor
 from .self_check import ConversionReport, fixed_signal, save_and_check
 
@@ -30,7 +30,7 @@ KEY_TABLE = (
     (r"\.(conv|convtr)\.norm\.", r".norm."),
     (r"^quantizer\.vq\.layers\.(\d+)\._codebook\.", r"quantizer.layers.\1.codebook."),
 )
-# torch's two namings of a weight-normalised tensor; which one EncodecModel has depends on the version of transformers
+# torch's two namings of a weight-normalized tensor; which one EncodecModel has depends on the version of transformers
 WEIGHT_NORM_NAMES = (
     (r"\.weight_g$", ".parametrizations.weight.original0"),
     (r"\.weight_v$", ".parametrizations.weight.original1"),
@@ -51,7 +51,7 @@ def convert_encodec_checkpoint(
         output_dir: a folder that does not exist or is empty. It appears whole or not at all.
         sampling_rate: in Hz; by default 24000 for one channel and 48000 for two, as in Meta's released models.
         causal: whether convolutions see only the past; by default as in Meta's released models, those with weight
-            normalisation and convolutional shortcuts (24 kHz) are.
+            normalization and convolutional shortcuts (24 kHz) are.
 
     Returns:
         The report of the conversion and its self-check.
@@ -101,7 +101,7 @@ def infer_config(
         fields = _encoder_fields(shapes) | _quantizer_fields(shapes)
     except (LookupError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(
-            f"the tensors are not those of an EnCodec model ({error} is missing or wrong)."
+            f"The tensors are not those of an EnCodec model ({error} is missing or wrong)."
         ) from error
     two_channels = fields["audio_channels"] == 2
     group_norm = any(".norm." in name for name in tensors)
@@ -176,7 +176,7 @@ def _with_bandwidths(fields: dict, num_quantizers: int) -> EncodecConfig:
 
 def _build(tensors: Mapping[str, LazyTensor], config: EncodecConfig) -> EncodecModel:
     if len(config.upsampling_ratios) * config.num_residual_layers > MAX_LAYERS or config.num_lstm_layers > MAX_LAYERS:
-        raise CheckpointError("the tensors describe more layers than any EnCodec model has: the file is damaged.")
+        raise CheckpointError("The tensors describe more layers than any EnCodec model has: the file is damaged.")
     model = EncodecModel(config)
     expected = model.state_dict()
     named = {transformers_name(name, expected): tensor for name, tensor in tensors.items()}
@@ -185,9 +185,8 @@ def _build(tensors: Mapping[str, LazyTensor], config: EncodecConfig) -> EncodecM
         "unknown": [name for name in named if name not in expected],
         "of another shape": [n for n in expected if n in named and tuple(expected[n].shape) != tuple(named[n].shape)],
     }
-    told = [f"{len(names)} {kind}: {'; '.join(names[:5])}" for kind, names in faults.items() if names]
-    if told:
-        raise CheckpointError(f"the tensors are not those of an EnCodec model. {'. '.join(told)}.")
+    if differences := describe_faults(faults):
+        raise CheckpointError(f"The tensors are not those of an EnCodec model. {differences}")
     model.load_state_dict({name: tensor.load() for name, tensor in named.items()}, strict=True)
     return model
 
@@ -214,5 +213,5 @@ def _save(model: EncodecModel, folder: Path, source: str) -> None:
         "---\nlibrary_name: transformers\npipeline_tag: feature-extraction\ntags:\n- audio\n---\n\n# EnCodec\n\n"
         f"Weights of Meta's `encodec` package, converted from `{source}` by mert_hf for `transformers.EncodecModel`: "
         f"{config.num_quantizers} codebooks of {config.codebook_size} codes, {config.frame_rate} frames a second at "
-        f"{config.sampling_rate} Hz. The licence of the original weights applies; the file does not state it.\n"
+        f"{config.sampling_rate} Hz. The license of the original weights applies; the file does not state it.\n"
     ).save(folder / "README.md")

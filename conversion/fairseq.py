@@ -16,7 +16,7 @@ from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..utils.staging import staged_directory
 from .checkpoint_file import open_checkpoint
-from .errors import CheckpointError
+from .errors import CheckpointError, describe_faults
 from .fairseq_config import FairseqSettings, config_from_fairseq, read_settings
 from .fairseq_keys import HEADS, Entry, drop_reason, identity_projection, key_table, model_class
 from .fairseq_origin import write_record
@@ -72,7 +72,7 @@ def convert_fairseq_checkpoint(
 def _model_tensors(state: Mapping) -> dict[str, LazyTensor]:
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, LazyTensor):
-            raise CheckpointError(f"entry {str(name)[:100]!r} of 'model' is no tensor: the file is damaged")
+            raise CheckpointError(f"Entry {str(name)[:100]!r} of 'model' is not a tensor: the file is damaged.")
     return dict(state)
 
 
@@ -99,11 +99,10 @@ def _account_for(
         ],
         "not of floating point": [n for n in expected if n in tensors and not tensors[n].dtype.is_floating_point],
     }
-    told = [f"{len(names)} {kind}: {'; '.join(names[:5])}" for kind, names in faults.items() if names]
-    if told:
+    if differences := describe_faults(faults):
         only_heads = all(name.startswith(HEADS) for kind in ("missing", "unknown") for name in faults[kind])
         hint = " Only heads are concerned: --backbone-only leaves them out." if only_heads and not backbone_only else ""
-        raise CheckpointError(f"the checkpoint's tensors do not fit its configuration. {'. '.join(told)}.{hint}")
+        raise CheckpointError(f"The checkpoint's tensors do not fit its configuration. {differences}{hint}")
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
@@ -124,7 +123,7 @@ def _save(model: PreTrainedModel, settings: FairseqSettings, folder: Path, sourc
     card = CardFacts(
         output_dir.name,
         summary=f"MERT weights converted from the fairseq checkpoint `{source.name}` by mert_hf.",
-        licence_note="that of the converted checkpoint applies; the file itself does not state it.",
+        licence_note="the license of the converted checkpoint applies; the file itself does not state it.",
         tags=("converted-from-fairseq",),
     )
     extractor = MERTFeatureExtractor(sampling_rate=model.config.sample_rate, do_normalize=settings.normalize)
@@ -132,7 +131,7 @@ def _save(model: PreTrainedModel, settings: FairseqSettings, folder: Path, sourc
 
 
 def _dropped_state(content: dict) -> dict[str, str]:
-    """What a training checkpoint holds beside the model."""
+    """What a training checkpoint holds in addition to the model."""
     reasons = {
         "task_state": "label dictionaries: their sizes are num_special_codes and codebook_size of the configuration",
         "last_optimizer_state": "optimizer state: continued pre-training starts a new optimizer",

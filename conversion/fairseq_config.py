@@ -87,7 +87,9 @@ def read_settings(content: Any) -> FairseqSettings:
         CheckpointError: there are none, or they are of another architecture.
     """
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise CheckpointError("no fairseq checkpoint: it has no 'model'. For .bin files use `mert-hf convert hub`.")
+        raise CheckpointError(
+            "This is not a fairseq checkpoint: it has no 'model'. For .bin files use `mert-hf convert hub`."
+        )
     sections, flat = to_plain(content.get("cfg")), to_plain(content.get("args"))
     if isinstance(sections, dict) and isinstance(sections.get("model"), dict):
         parts = [sections[name] if isinstance(sections.get(name), dict) else {} for name in ("task", "criterion")]
@@ -95,11 +97,13 @@ def read_settings(content: Any) -> FairseqSettings:
     elif isinstance(flat, dict) and flat:
         settings = FairseqSettings(flat, flat, flat, *_read_dictionaries(content))
     else:
-        raise CheckpointError("no fairseq checkpoint: it has neither a 'cfg' dictionary nor an 'args' namespace.")
+        raise CheckpointError(
+            "This is not a fairseq checkpoint: it has neither a 'cfg' dictionary nor an 'args' namespace."
+        )
     name = settings.model.get("_name") or settings.model.get("arch") or "mert"
     if not str(name).startswith("mert"):
         raise CheckpointError(
-            f"the checkpoint is of the architecture {name!r}; only fairseq's 'mert' can be converted."
+            f"The checkpoint is of the architecture {name!r}; only fairseq's 'mert' can be converted."
         )
     return settings
 
@@ -109,7 +113,7 @@ def config_from_fairseq(settings: FairseqSettings, tensors: dict[str, LazyTensor
 
     Args:
         settings: from `read_settings`.
-        tensors: the checkpoint's tensors; their shapes tell the number of codes where the settings do not.
+        tensors: the checkpoint's tensors; their shapes give the number of codes where the settings do not.
         backbone_only: whether the heads, and what is said of them, are left out.
 
     Raises:
@@ -119,7 +123,7 @@ def config_from_fairseq(settings: FairseqSettings, tensors: dict[str, LazyTensor
     for name, expected in options.items():
         if settings.model.get(name, expected) not in (expected, None):
             raise CheckpointError(
-                f"the checkpoint uses {name}={settings.model[name]!r}; MERTModel has only {expected!r}."
+                f"The checkpoint uses {name}={settings.model[name]!r}; MERTModel has only {expected!r}."
             )
     values = {ours: _value(settings.model, theirs, default) for ours, (theirs, default) in MODEL_FIELDS.items()}
     values["feature_grad_mult"] = max(values["feature_grad_mult"], 0.0)  # fairseq takes any negative number as 0
@@ -136,7 +140,7 @@ def config_from_fairseq(settings: FairseqSettings, tensors: dict[str, LazyTensor
         config.check_width()
         return config
     except (ValueError, TypeError) as error:
-        raise CheckpointError(f"the checkpoint's configuration is not valid: {error}") from error
+        raise CheckpointError(f"The checkpoint's configuration is not valid: {error}") from error
 
 
 def config_to_fairseq(config: MERTConfig, normalize: bool, known: dict | None = None) -> dict:
@@ -237,7 +241,7 @@ def to_plain(value: Any, depth: int = 32, budget: list[int] | None = None) -> An
     budget = budget or [100_000]
     budget[0] -= 1
     if depth < 0 or budget[0] <= 0:
-        raise CheckpointError("the checkpoint's configuration is nested too deep or too large: the file is damaged")
+        raise CheckpointError("The checkpoint's configuration is nested too deep or too large: the file is damaged.")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, dict):
@@ -264,7 +268,7 @@ def _read_dictionaries(content: dict) -> tuple[tuple[tuple[int, int], ...], int]
         fields = entry.state if isinstance(entry, Placeholder) and isinstance(entry.state, dict) else {}
         symbols, special = fields.get("symbols"), fields.get("nspecial", FAIRSEQ_SPECIAL_SYMBOLS)
         if not isinstance(symbols, list) or type(special) is not int or not 0 <= special <= len(symbols):
-            raise CheckpointError("a label dictionary of the checkpoint cannot be read: the file is damaged")
+            raise CheckpointError("A label dictionary of the checkpoint cannot be read: the file is damaged.")
         sizes.append((len(symbols), special))
     ours = content.get(EXPORT_KEY)
     special = ours.get("num_special_codes") if isinstance(ours, dict) else None
@@ -290,7 +294,7 @@ def _codebooks(settings: FairseqSettings, tensors: dict[str, LazyTensor], dim: i
     if backbone_only or not (sizes or table is not None):
         return {"num_codebooks": 0, "codebook_size": 0, "num_special_codes": 0}
     raise CheckpointError(
-        f"the checkpoint's codebooks have (symbols, special symbols) {list(sizes) or 'that cannot be told'}; "
+        f"The checkpoint's codebooks have (symbols, special symbols) {list(sizes) or 'that cannot be determined'}; "
         "MERTForPreTraining needs equal ones. Convert the encoder alone: backbone_only=True, or --backbone-only."
     )
 
@@ -315,12 +319,12 @@ def _value(section: dict, name: str, default: Any) -> Any:
         return default
     wrong = not isinstance(value, (int, float) if isinstance(default, float) else type(default))
     if name != "conv_feature_layers" and (wrong or isinstance(value, bool) != isinstance(default, bool)):
-        raise CheckpointError(f"the checkpoint's {name} is {value!r}; expected a value such as {default!r}.")
+        raise CheckpointError(f"The checkpoint's {name} is {value!r}; expected a value such as {default!r}.")
     return value
 
 
 def _choice(names: dict[str, str], section: dict, field: str, default: str) -> str:
     value = _value(section, field, default)
     if value not in names:
-        raise CheckpointError(f"the checkpoint's {field} is {value!r}; only {', '.join(names)} can be converted.")
+        raise CheckpointError(f"The checkpoint's {field} is {value!r}; only {', '.join(names)} can be converted.")
     return names[value]

@@ -43,7 +43,7 @@ def export_fairseq_checkpoint(model_dir: str | os.PathLike, path: str | os.PathL
 
     Raises:
         ValueError: another model, or a configuration that fairseq's MERT has no option for.
-        OSError: `path` cannot be written; told before the model is loaded.
+        OSError: `path` cannot be written; checked before the model is loaded.
     """
     started = time.perf_counter()
     check_output_file(path)

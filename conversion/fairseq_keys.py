@@ -58,9 +58,9 @@ CQT_HEAD = {
 
 # Beginnings of names that have no place in our model, with the reason.
 CONSTANTS = {
-    "encoder_cqt_model.spec_layer.": "constant kernels of the CQT target, no parameters",
-    "feature_extractor_cqt.": "constant kernels of the CQT input, no parameters",
-    "encoder_mel_model.spec_layer.": "constant filters of the mel target, no parameters",
+    "encoder_cqt_model.spec_layer.": "constant kernels of the CQT target, not parameters",
+    "feature_extractor_cqt.": "constant kernels of the CQT input, not parameters",
+    "encoder_mel_model.spec_layer.": "constant filters of the mel target, not parameters",
 }
 MEL_HEAD = {"encoder_mel_model.fc.": "head of the log-mel loss, which MERTForPreTraining does not have"}
 HEADS = ("final_proj.", "final_projs.", "label_embs_concat", "encoder_cqt_model.fc.", "target_glu.", "logit_temp_list")
@@ -131,7 +131,7 @@ def drop_reason(name: str, backbone_only: bool) -> str | None:
     """Why a tensor of fairseq's that is not in the key table is left out; None where there is no good reason."""
     reasons = CONSTANTS | MEL_HEAD
     if backbone_only:
-        reasons = reasons | dict.fromkeys(HEADS, "pre-training head, left out on demand")
+        reasons = reasons | dict.fromkeys(HEADS, "pre-training head, left out on request")
     return next((reason for start, reason in reasons.items() if name.startswith(start)), None)
 
 

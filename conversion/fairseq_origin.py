@@ -1,7 +1,7 @@
 """What a converted folder keeps of its fairseq origin, so that an export gives every tensor back.
 
-`fairseq_config.json` holds settings and number formats; `fairseq_constants.safetensors.gz` the tensors that are no part
-of our model, such as CQT kernels, which are nearly all zero. fairseq's strict loading asks for them.
+`fairseq_config.json` holds settings and number formats; `fairseq_constants.safetensors.gz` the tensors that are not
+part of our model, such as CQT kernels, which are nearly all zero. fairseq's strict loading asks for them.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def read_record(model_dir: Path) -> dict:
 
 
 def recorded_normalize(model_dir: Path) -> bool | None:
-    """Whether the original was trained on normalised waveforms; None where nothing was recorded.
+    """Whether the original was trained on normalized waveforms; None where nothing was recorded.
 
     Raises:
         CheckpointError: the record was damaged since.
@@ -64,7 +64,7 @@ def recorded_normalize(model_dir: Path) -> bool | None:
 
 
 def read_constants(model_dir: Path) -> dict[str, torch.Tensor]:
-    """The recorded tensors that are no part of our model; empty where none were recorded."""
+    """The recorded tensors that are not part of our model; empty where none were recorded."""
     path = model_dir / CONSTANTS_FILE
     if not path.is_file():
         return {}

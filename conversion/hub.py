@@ -26,7 +26,7 @@ from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..utils.json_files import read_json
 from ..utils.staging import staged_directory
 from .checkpoint_file import open_checkpoint, state_dict_of
-from .errors import CheckpointError
+from .errors import CheckpointError, describe_faults
 from .self_check import ConversionReport, run_backbone, save_and_check
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def convert_hub_checkpoint(
     added = {} if (source / EXTRACTOR_FILE).is_file() else {EXTRACTOR_FILE: "defaults"}
     facts = _card_facts(name_or_path, source, Path(output_dir).name)
     with open_weights(source) as tensors, staged_directory(output_dir) as folder:
-        dropped = {name: "constant CQT kernels, no parameters" for name in tensors if CQT_CONSTANTS in name}
+        dropped = {name: "constant CQT kernels, not parameters" for name in tensors if CQT_CONSTANTS in name}
         named = {our_name(name): tensor for name, tensor in tensors.items() if name not in dropped}
         added |= _account_for(named, config)
         result = save_and_check(
@@ -171,7 +171,7 @@ def read_configuration(folder: Path) -> tuple[PreTrainedConfig, MERTFeatureExtra
 
 
 def our_name(name: str) -> str:
-    """The name of a weight with weight normalisation spelled as the authors do."""
+    """The name of a weight with weight normalization spelled as the authors do."""
     for theirs, ours in WEIGHT_NORM_NAMES.items():
         name = name.removesuffix(theirs) + ours if name.endswith(theirs) else name
     return name
@@ -220,9 +220,8 @@ def compare_weights(tensors: dict, config: PreTrainedConfig) -> tuple[dict[str, 
 def _account_for(tensors: dict, config: PreTrainedConfig) -> dict[str, str]:
     """Weights that are filled in, with the reason; any other difference is an error."""
     faults, absent = compare_weights(tensors, config)
-    told = [f"{len(names)} {kind}: {'; '.join(names[:5])}" for kind, names in faults.items() if names]
-    if told:
-        raise CheckpointError(f"the weights do not fit config.json. {'. '.join(told)}.")
+    if differences := describe_faults(faults):
+        raise CheckpointError(f"The weights do not fit config.json. {differences}")
     return dict.fromkeys(absent, "zeros: not stored by the authors' code where nothing is masked")
 
 
@@ -244,18 +243,18 @@ def _card_facts(name_or_path: str | os.PathLike, source: Path, model_name: str) 
         summary=f"MERT weights converted from {origin} by mert_hf; every tensor is the original's.",
         base_model=None if is_folder else str(name_or_path),
         licence=licence,
-        licence_note="the licence of the origin, kept." if licence else unstated,
+        licence_note="the license of the origin, kept." if licence else unstated,
         tags=("converted",),
     )
 
 
 def _stated_licence(source: Path) -> str | None:
-    """The licence in the metadata of the origin's card."""
+    """The license in the metadata of the origin's card."""
     if not (source / CARD_FILE).is_file():
         return None
     try:
         stated = ModelCard.load(source / "README.md", ignore_metadata_errors=True).data.license
     except (ValueError, TypeError, KeyError) as error:
-        logger.warning("the card of %s cannot be read (%s): its licence is not carried over", source, error)
+        logger.warning("the card of %s cannot be read (%s): its license is not carried over", source, error)
         return None
     return str(stated) if stated else None

@@ -52,7 +52,7 @@ class LazyTensor:
         raw = self.storage.read(start, length)
         if len(raw) != length:
             raise CheckpointError(
-                f"the file ends inside tensor storage {self.storage.key!r}: it is truncated or damaged"
+                f"The file ends inside tensor storage {self.storage.key!r}: it is truncated or damaged."
             )
         # Pages of their own go back to the system with the tensor; the heap would keep the memory of a whole model.
         memory = mmap.mmap(-1, length)
@@ -69,16 +69,18 @@ def describe_tensor(storage: Any, offset: Any, shape: Any, stride: Any, dtype: t
     """
     shape, stride = (tuple(v) if isinstance(v, (list, tuple)) else v for v in (shape, stride))
     if not isinstance(storage, Storage) or not all(map(_is_index_tuple, ((offset,), shape, stride))):
-        raise CheckpointError("a tensor of the checkpoint is described wrongly: the file is damaged")
+        raise CheckpointError("A tensor of the checkpoint is described wrongly: the file is damaged.")
     if len(shape) != len(stride):
-        raise CheckpointError(f"a tensor of the checkpoint has shape {shape} but strides {stride}: the file is damaged")
+        raise CheckpointError(
+            f"A tensor of the checkpoint has shape {shape} but strides {stride}: the file is damaged."
+        )
     dtype = dtype or storage.dtype
     available = storage.num_bytes // dtype.itemsize
     count = math.prod(shape)
     # Repeated elements (stride 0) could claim any size: a stored weight never has more elements than its storage.
     if count and (offset + _span(shape, stride) > available or count > available):
         raise CheckpointError(
-            f"a tensor of shape {shape} does not fit in its storage of {available} elements: the file is damaged"
+            f"A tensor of shape {shape} does not fit in its storage of {available} elements: the file is damaged."
         )
     return LazyTensor(storage, dtype, offset, shape, stride)
 

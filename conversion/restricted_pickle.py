@@ -43,7 +43,7 @@ FORBIDDEN_MODULES = frozenset(
 SAFE_BUILTINS = frozenset(
     "set frozenset list dict tuple object int float bool str bytes bytearray complex slice range".split()
 )
-# What genuine checkpoints call, beside classes in capitals, for values that are of no use here: noted, not called.
+# What genuine checkpoints call in addition to classes in capitals: their values are not needed, so nothing is called.
 INERT_FUNCTIONS = frozenset(
     "numpy.dtype numpy.ndarray numpy.core.multiarray.scalar numpy.core.multiarray._reconstruct "
     "numpy._core.multiarray.scalar numpy._core.multiarray._reconstruct numpy.core.numeric._frombuffer "
@@ -96,7 +96,9 @@ class BoundedReader:
     def _spend(self, amount: int) -> None:
         self._left -= amount
         if self._left < 0:
-            raise CheckpointError(f"the checkpoint's pickle takes more than {PROGRAM_LIMIT} bytes: the file is damaged")
+            raise CheckpointError(
+                f"The checkpoint's pickle takes more than {PROGRAM_LIMIT} bytes: the file is damaged."
+            )
 
 
 def restricted_load(file: BoundedReader, persistent_load: Callable[[Any], Any] | None = None) -> Any:
@@ -123,7 +125,7 @@ def restricted_load(file: BoundedReader, persistent_load: Callable[[Any], Any] |
         raise
     except damage as error:
         name = type(error).__name__
-        raise CheckpointError(f"the checkpoint's pickle cannot be read ({name}): the file is damaged") from error
+        raise CheckpointError(f"The checkpoint's pickle cannot be read ({name}): the file is damaged.") from error
 
 
 def _refuse_forbidden(kind: Global) -> None:
@@ -132,7 +134,7 @@ def _refuse_forbidden(kind: Global) -> None:
     if prefixes & FORBIDDEN_MODULES or (kind.module == "builtins" and kind.name not in SAFE_BUILTINS):
         known_as = f" (os.{kind.name})" if kind.module in ("posix", "nt") else ""
         raise UnsafeCheckpointError(
-            f"the checkpoint's pickle refers to {kind}{known_as}, which could run code on this machine. Nothing was "
+            f"The checkpoint's pickle refers to {kind}{known_as}, which could run code on this machine. Nothing was "
             "run and the file is refused; get the checkpoint from a source you trust."
         )
 
@@ -140,9 +142,9 @@ def _refuse_forbidden(kind: Global) -> None:
 def _call(kind: Any, args: Any) -> Any:
     """The result of a recorded call: a value of this module, a placeholder for a class, or a refusal for a function."""
     if not isinstance(kind, Global):
-        raise UnsafeCheckpointError("the checkpoint's pickle calls something that is no class; the file is refused.")
+        raise UnsafeCheckpointError("The checkpoint's pickle calls something that is not a class; the file is refused.")
     if not isinstance(args, tuple):
-        raise CheckpointError(f"the checkpoint calls {kind} without an argument tuple: the file is damaged")
+        raise CheckpointError(f"The checkpoint calls {kind} without an argument tuple: the file is damaged.")
     if str(kind) in CALLS:
         return CALLS[str(kind)](*args)
     is_class = kind.name.rpartition(".")[2].lstrip("_")[:1].isupper()
@@ -150,7 +152,7 @@ def _call(kind: Any, args: Any) -> Any:
     if is_class or is_rebuild or kind.module == "builtins" or str(kind) in INERT_FUNCTIONS:
         return Placeholder(kind, args)
     raise UnsafeCheckpointError(
-        f"the checkpoint's pickle calls the function {kind}. It was not run and the file is refused; get the "
+        f"The checkpoint's pickle calls the function {kind}. It was not run and the file is refused; get the "
         "checkpoint from a source you trust."
     )
 
@@ -159,7 +161,7 @@ def _checked_key(key: Any) -> Hashable:
     """Keys are scalars, classes or flat tuples: hashing a tuple nested a million deep would crash the interpreter."""
     for value in key if isinstance(key, tuple) else (key,):
         if not isinstance(value, (str, bytes, int, float, complex, type(None), Global, Placeholder)):
-            raise CheckpointError(f"the checkpoint uses a {type(value).__name__} as a key: the file is damaged")
+            raise CheckpointError(f"The checkpoint uses a {type(value).__name__} as a key: the file is damaged.")
     return key
 
 
@@ -174,7 +176,7 @@ def _container(make: Callable) -> Callable:
 
     def build(*args: Any) -> Any:
         if len(args) > 1 or not all(isinstance(v, (list, tuple, set, frozenset)) for v in args):
-            raise CheckpointError(f"the checkpoint builds a {make.__name__} from something that is no container")
+            raise CheckpointError(f"The checkpoint builds a {make.__name__} from something that is not a container.")
         return make(_checked_key(value) for value in args[0]) if args else make()
 
     return build
@@ -183,14 +185,14 @@ def _container(make: Callable) -> Callable:
 def _latin1(text: Any, encoding: Any) -> bytes:
     """Protocol 2 writes bytes as text in latin-1."""
     if not isinstance(text, str) or encoding != "latin1":
-        raise CheckpointError("the checkpoint encodes bytes in an unknown way")
+        raise CheckpointError("The checkpoint encodes bytes in an unknown way.")
     return text.encode("latin1")
 
 
 def _tensor_v3(storage: Any, offset: Any, shape: Any, stride: Any, _grad: Any, _hooks: Any, dtype: Any, *_: Any) -> Any:
     known = getattr(torch, dtype.name, None) if isinstance(dtype, Global) and dtype.module == "torch" else None
     if not isinstance(known, torch.dtype):
-        raise CheckpointError("a tensor of the checkpoint has an unknown dtype")
+        raise CheckpointError("A tensor of the checkpoint has an unknown dtype.")
     return describe_tensor(storage, offset, shape, stride, known)
 
 
@@ -226,7 +228,7 @@ class _RestrictedUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
 
     def persistent_load(self, pid: Any) -> Any:
         if self._storage_of is None:
-            raise CheckpointError("the checkpoint refers to tensor data where none is allowed: the file is damaged")
+            raise CheckpointError("The checkpoint refers to tensor data where none is allowed: the file is damaged.")
         return self._storage_of(pid)
 
     def find_class(self, module: str, name: str) -> Global:
@@ -238,7 +240,7 @@ class _RestrictedUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
         return kind
 
     def get_extension(self, code: int) -> None:
-        raise CheckpointError(f"the checkpoint uses pickle extension {code}, which no checkpoint needs")
+        raise CheckpointError(f"The checkpoint uses pickle extension {code}, which no checkpoint needs.")
 
     def load_reduce(self) -> None:
         args = self.stack.pop()
@@ -263,7 +265,7 @@ class _RestrictedUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
         if isinstance(target, Placeholder):
             target.state = state
         elif not isinstance(target, (OrderedDict, LazyTensor)):  # attributes of a state dict or tensor are not needed
-            raise CheckpointError(f"the checkpoint sets the state of a {type(target).__name__}: the file is damaged")
+            raise CheckpointError(f"The checkpoint sets the state of a {type(target).__name__}: the file is damaged.")
 
     def load_setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
@@ -280,7 +282,7 @@ class _RestrictedUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
         elif isinstance(target, dict):
             target.update(pairs)
         else:
-            raise CheckpointError(f"the checkpoint sets an item of a {type(target).__name__}: the file is damaged")
+            raise CheckpointError(f"The checkpoint sets an item of a {type(target).__name__}: the file is damaged.")
 
     def load_dict(self) -> None:
         flat = self.pop_mark()
@@ -297,14 +299,14 @@ class _RestrictedUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
     def _extend(self, values: list) -> None:
         target = self.stack[-1]
         if not isinstance(target, (list, Placeholder)):
-            raise CheckpointError(f"the checkpoint appends to a {type(target).__name__}: the file is damaged")
+            raise CheckpointError(f"The checkpoint appends to a {type(target).__name__}: the file is damaged.")
         (target.items if isinstance(target, Placeholder) else target).extend(values)
 
     def load_additems(self) -> None:
         values = self.pop_mark()
         target = self.stack[-1]
         if not isinstance(target, set):
-            raise CheckpointError(f"the checkpoint adds to a {type(target).__name__}: the file is damaged")
+            raise CheckpointError(f"The checkpoint adds to a {type(target).__name__}: the file is damaged.")
         target.update(_checked_key(value) for value in values)
 
     def load_frozenset(self) -> None:

@@ -119,7 +119,7 @@ def save_and_check(
     with torch.inference_mode():
         difference = (run(reloaded).double() - expected.double()).abs().max().item()
     if difference > OUTPUT_TOLERANCE * max(scale, 1.0):
-        raise CheckpointError(f"the reloaded model's outputs differ by {difference:.3g}: the conversion is wrong.")
+        raise CheckpointError(f"The reloaded model's outputs differ by {difference:.3g}: the conversion is wrong.")
     return CheckResult(difference, scale, num_parameters)
 
 
@@ -138,10 +138,10 @@ def require_equal(pairs: Iterable[tuple[str, torch.Tensor, torch.Tensor]]) -> No
     """
     for name, converted, reloaded in pairs:
         if converted.shape != reloaded.shape or converted.dtype != reloaded.dtype:
-            raise CheckpointError(f"the saved tensor {name} has another shape or type than the converted one.")
+            raise CheckpointError(f"The saved tensor {name} has another shape or type than the converted one.")
         if not torch.equal(converted, reloaded):
             difference = (converted.double() - reloaded.double()).abs().max().item()
-            raise CheckpointError(f"the saved tensor {name} differs from the converted one by {difference:.3g}.")
+            raise CheckpointError(f"The saved tensor {name} differs from the converted one by {difference:.3g}.")
 
 
 def saved_pairs(tensors: dict[str, torch.Tensor], folder: Path) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
@@ -159,7 +159,9 @@ def saved_pairs(tensors: dict[str, torch.Tensor], folder: Path) -> Iterator[tupl
             with safe_open(path, framework="pt") as file:  # opened anew, or every page that was read stays in memory
                 yield name, tensors[name], file.get_tensor(name)
     if seen != set(tensors):
-        raise CheckpointError(f"the saved file holds other tensors than were converted: {sorted(seen ^ set(tensors))}")
+        raise CheckpointError(
+            f"The saved file holds other tensors than the converted model: {sorted(seen ^ set(tensors))}."
+        )
 
 
 def fixed_signal(num_samples: int) -> torch.Tensor:
@@ -171,11 +173,11 @@ def fixed_signal(num_samples: int) -> torch.Tensor:
 
 def _checked_scale(outputs: torch.Tensor) -> float:
     if not torch.isfinite(outputs).all():
-        raise CheckpointError("the converted model's outputs are not finite: the checkpoint's weights are damaged.")
+        raise CheckpointError("The converted model's outputs are not finite: the checkpoint's weights are damaged.")
     scale = outputs.double().std().item()
     if not SCALE_BOUNDS[0] <= scale <= SCALE_BOUNDS[1]:
         raise CheckpointError(
-            f"the converted model's outputs have a standard deviation of {scale:.3g}, outside {SCALE_BOUNDS}: the "
+            f"The converted model's outputs have a standard deviation of {scale:.3g}, outside {SCALE_BOUNDS}: the "
             "checkpoint's weights are damaged or untrained."
         )
     return scale

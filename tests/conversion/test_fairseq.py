@@ -231,7 +231,7 @@ def test_output_is_a_complete_checkpoint(checkpoint, tmp_path):
     names = {path.name for path in (tmp_path / "ours").iterdir()}
     assert {"model.safetensors", "config.json", "preprocessor_config.json", "README.md", "modeling_mert.py"} <= names
     card = (tmp_path / "ours" / "README.md").read_text()
-    assert "fairseq checkpoint `checkpoint.pt`" in card and "Licence" in card
+    assert "fairseq checkpoint `checkpoint.pt`" in card and "License" in card
     assert "/private/path" not in (tmp_path / "ours" / "fairseq_config.json").read_text()
     table = str(report)
     for row in (
@@ -289,7 +289,7 @@ FAULTS = [
     (misshaped, r"1 of another shape: encoder.layers.0.fc1.bias \(7,\), by the configuration \(48,\)"),
     (integer, "1 not of floating point: mask_emb"),
     (not_finite, "outputs are not finite"),
-    (no_tensor, "entry 'note' of 'model' is no tensor"),
+    (no_tensor, "Entry 'note' of 'model' is not a tensor"),
 ]
 
 
@@ -334,7 +334,7 @@ def test_other_architectures_are_refused(model, message, tmp_path):
 
 def test_plain_state_dict_is_no_fairseq_checkpoint(tmp_path):
     torch.save({"weight": torch.zeros(2)}, tmp_path / "a.bin")
-    with pytest.raises(CheckpointError, match="no fairseq checkpoint.*mert-hf convert hub"):
+    with pytest.raises(CheckpointError, match="not a fairseq checkpoint.*mert-hf convert hub"):
         convert_fairseq_checkpoint(tmp_path / "a.bin", tmp_path / "ours")
 
 

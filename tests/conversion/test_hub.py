@@ -134,7 +134,7 @@ FAULTS = [
     (lambda state: state.pop("encoder.layer_norm.bias"), "1 missing: encoder.layer_norm.bias"),
     (lambda state: state.update(surplus=torch.zeros(1)), "1 unknown: surplus"),
     (lambda state: state.update(masked_spec_embed=torch.zeros(3)), r"masked_spec_embed \(3,\), by config.json \(16,\)"),
-    (lambda state: state.update(note="text"), "entry 'note' of the state dict is no plain tensor"),
+    (lambda state: state.update(note="text"), "Entry 'note' of the state dict is not a plain tensor"),
 ]
 
 

@@ -200,7 +200,7 @@ def test_functions_of_unknown_modules_are_refused_and_their_modules_not_imported
 
 
 def test_results_of_placeholders_are_not_called():
-    with pytest.raises(UnsafeCheckpointError, match="calls something that is no class"):
+    with pytest.raises(UnsafeCheckpointError, match="calls something that is not a class"):
         load(b"\x80\x02ca.b\nThing\n)R)R.")
 
 
@@ -233,7 +233,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_damaged_programs_are_one_clear_error(name):
-    with pytest.raises(CheckpointError, match=r"damaged|extension|no container|key|calls"):
+    with pytest.raises(CheckpointError, match=r"damaged|extension|not a container|key|calls"):
         load(DAMAGED[name])
 
 

@@ -37,8 +37,8 @@ def spoil(folder, edit):
 
 FAULTS = [
     (lambda state: state["encoder.layer_norm.bias"].add_(1e-6), "encoder.layer_norm.bias differs .* by 1e-06"),
-    (lambda state: state.pop("encoder.layer_norm.bias"), "holds other tensors than were converted"),
-    (lambda state: state.update(surplus=torch.zeros(1)), "holds other tensors than were converted.*surplus"),
+    (lambda state: state.pop("encoder.layer_norm.bias"), "holds other tensors than the converted model"),
+    (lambda state: state.update(surplus=torch.zeros(1)), "holds other tensors than the converted model.*surplus"),
     (lambda state: state.update(masked_spec_embed=torch.zeros(3)), "masked_spec_embed has another shape"),
 ]
 

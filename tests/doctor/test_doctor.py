@@ -192,7 +192,7 @@ def test_other_files_are_told(tmp_path):
     findings, _ = check_model(tmp_path / "fairseq.pt")
     assert f"mert-hf convert fairseq {tmp_path / 'fairseq.pt'} OUT" in told(findings, "problem")
     (tmp_path / "text.pt").write_text("text")
-    assert "no file of torch.save" in told(check_model(tmp_path / "text.pt")[0], "problem")
+    assert "not a file of torch.save" in told(check_model(tmp_path / "text.pt")[0], "problem")
 
 
 @pytest.fixture
