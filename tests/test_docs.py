@@ -64,7 +64,7 @@ def test_options_of_pretraining_exist():
     text = (REPOSITORY / "docs" / "pretrain.md").read_text(encoding="utf-8")
     (section,) = re.findall(r"## While it runs\n(.*)", text, re.S)
     named = set(re.findall(r"`(--[a-z_]+)`", section))
-    assert "--max_bad_fraction" in named
+    assert "--max_bad_files" in named
     assert named <= set(PRETRAINING._option_string_actions)
 
 

@@ -6,11 +6,13 @@ import io
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..audio import AudioReadError, audio_info
+from ..utils.bad_files import TooManyBadFilesError
+from ..utils.tolerance import Tolerance
 from .audiofolder import READERS, read_folder
 from .recordings import Recording, TaskData
 from .splits import FRACTIONS, SPLIT_NAMES, hash_split
@@ -80,13 +82,16 @@ class LabelledAudio:
         return sum(self.seconds[recording.id] for recording in self.data.split(split)) / 3600
 
 
-def read_labelled_audio(source: LabelledSource, kind: str, min_seconds: float) -> LabelledAudio:
+def read_labelled_audio(
+    source: LabelledSource, kind: str, min_seconds: float, max_bad_files: int | str = 0
+) -> LabelledAudio:
     """Reads and checks the data of a source.
 
     Args:
         source: a folder or a data set, and the target columns.
         kind: classification, multilabel, regression, key or beats.
         min_seconds: shortest recording that the model can take.
+        max_bad_files: recordings that may be unreadable or too short: a number, or a share such as "1%".
 
     Raises:
         ValueError: wrong layout, missing columns, a split without recordings, unreadable or too short recordings.
@@ -100,31 +105,45 @@ def read_labelled_audio(source: LabelledSource, kind: str, min_seconds: float) -
     for split in ("train", "valid"):
         if not labelled.data.split(split):
             raise ValueError(f"{labelled.name} has no recordings in the split {split!r}; add some, or a split column")
-    return check_audio(labelled, min_seconds)
+    return check_audio(labelled, min_seconds, max_bad_files)
 
 
-def check_audio(labelled: LabelledAudio, min_seconds: float) -> LabelledAudio:
-    """Reads the header of every recording before training starts. Returns the data with all lengths.
+def check_audio(labelled: LabelledAudio, min_seconds: float, max_bad_files: int | str = 0) -> LabelledAudio:
+    """Reads the header of every recording before training starts.
+
+    Returns:
+        The data with all lengths, without the recordings that cannot be used.
 
     Raises:
-        ValueError: recordings that cannot be read or are shorter than `min_seconds`; up to 5 are listed.
+        ValueError: more than `max_bad_files` recordings cannot be read or are shorter than `min_seconds`; up to 5 are
+            listed.
     """
-    seconds, problems = {}, []
+    seconds, problems = {}, {}
     for recording in labelled.data.recordings:
         try:
             duration = audio_info(labelled.open(recording)).duration
-            if duration < min_seconds:
-                problems.append(f"{recording.id}: {duration:.3f} s, at least {min_seconds:.3f} s are needed")
-            seconds[recording.id] = duration
         except AudioReadError as error:
-            problems.append(f"{recording.id}: {error.problem}")
-    if problems:
-        shown = "; ".join(problems[:5])
-        raise ValueError(
-            f"{len(problems)} of {len(labelled.data.recordings)} recordings of {labelled.name} cannot be used; mend "
-            f"them or leave them out: {shown}"
-        )
-    return LabelledAudio(labelled.name, labelled.data, labelled.audio, seconds)
+            problems[recording.id] = error.problem
+            continue
+        if duration < min_seconds:
+            problems[recording.id] = f"{duration:.3f} s, at least {min_seconds:.3f} s are needed"
+        else:
+            seconds[recording.id] = duration
+    _report_unusable(labelled, problems, max_bad_files)
+    recordings = tuple(recording for recording in labelled.data.recordings if recording.id in seconds)
+    return replace(labelled, data=replace(labelled.data, recordings=recordings), seconds=seconds)
+
+
+def _report_unusable(labelled: LabelledAudio, problems: Mapping[str, str], max_bad_files: int | str) -> None:
+    """Logs recordings that cannot be used, or raises ValueError where there are too many."""
+    if not problems:
+        return
+    total = len(labelled.data.recordings)
+    shown = "; ".join(f"{name}: {problem}" for name, problem in list(problems.items())[:5])
+    what = f"{len(problems)} of {total} recordings of {labelled.name} cannot be used: {shown}."
+    if len(problems) > Tolerance.parse(max_bad_files).allowed(total):
+        raise TooManyBadFilesError(f"{what} Fix or remove them, or raise --max-bad-files ({max_bad_files}).")
+    logger.warning("%s They are left out.", what)
 
 
 def read_dataset(source: LabelledSource, kind: str) -> LabelledAudio:

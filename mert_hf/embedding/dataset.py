@@ -19,7 +19,9 @@ from ..audio import AudioReadError, Window, audio_info, find_audio_files
 from ..audio.read_ahead import END, read_ahead
 from ..audio.windows import check_window
 from ..utils.hashing import hash_tensors
+from ..utils.layers import ALL, WEIGHTED, parse_layers
 from ..utils.outputs import check_output_folder
+from ..utils.precision import AUTO
 from ..utils.staging import staged_file
 from ..utils.text import printable, shorten
 from .embedder import MERTEmbedder, SpeedBar, check_pooling
@@ -147,7 +149,8 @@ def embed_dataset(
         window: seconds the model sees at a time.
         hop: seconds from one window's start to the next; `window` if None.
         batch_size: windows the model takes at a time, across recordings.
-        dtype: of the model: "float32", "bfloat16" or "float16".
+        dtype: of the model: "float32", "bfloat16", "float16" or "auto"; None is that of the data set where there is one
+            already, else "float32".
         device: of the model; a GPU if there is one.
         workers: recordings decoded at a time, while the model computes.
         store_dtype: of the embeddings in the files: "float32" or "float16".
@@ -169,6 +172,8 @@ def embed_dataset(
     files = [str(path) for path in find_audio_files(paths)]
     if not (folder / RUN_FILE).is_file():
         _check_any_exists(files)
+    if dtype in (None, AUTO) and (folder / RUN_FILE).is_file():
+        dtype = _read_settings(folder)["dtype"]
     state = _process_state(device)
     embedder = MERTEmbedder.from_pretrained(model, device=device or state.device, dtype=dtype)
     check_window(embedder.sampling_rate, window, hop)
@@ -331,8 +336,12 @@ def _read_plan(folder: Path) -> Plan:
     return [[PlannedFile(**file) for file in shard] for shard in content["shards"]]
 
 
+def _read_settings(folder: Path) -> dict:
+    return json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["settings"]
+
+
 def _check_settings(folder: Path, settings: dict) -> None:
-    before = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["settings"]
+    before = _read_settings(folder)
     different = [name for name in settings if name != "model" and before.get(name) != settings[name]]
     if "dtype" in different:
         different.remove("weights_sha256")  # follows from the dtype
@@ -431,11 +440,15 @@ def _replace_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def parse_layers(text: str) -> str | list[int]:
-    """ "all", "7" or "5,7,9" of a command line -> what `MERTEmbedder` takes."""
-    if text == "all":
-        return text
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ValueError(f'layers {text!r}: give "all", a layer such as 7, or several such as 5,7,9.') from error
+def embedding_layers(text: str) -> str | list[int]:
+    """ "all", "7" or "5,7,9" of a command line -> what `MERTEmbedder` takes.
+
+    Raises:
+        ValueError: anything else; a learned average ("weighted") exists in fine-tuning and evaluation only.
+    """
+    layers = parse_layers(text)
+    if layers == [ALL]:
+        return ALL
+    if ALL in layers or WEIGHTED in layers:
+        raise ValueError(f"layers={text!r} must be all, or numbers such as 7 or 5,7,9.")
+    return layers

@@ -22,9 +22,9 @@ from ..audio.read_ahead import END, read_ahead
 from ..audio.windows import check_window
 from ..hub.names import resolve_checkpoint
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
+from ..utils.precision import resolve_dtype
 
 POOLINGS = ("mean", "frames")
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +116,8 @@ class MERTEmbedder:
         Args:
             name_or_path: Hub id, folder, or the name of a checkpoint that comes with the package ("mert-nano").
             device: where the model runs; a GPU if there is one.
-            dtype: "float32" (default), "bfloat16" or "float16", or the torch.dtype; the embeddings are float32.
+            dtype: "float32" (default), "bfloat16", "float16" or "auto" (see `mert_hf.utils.precision`), or the
+                torch.dtype; the embeddings are float32.
             kwargs: `revision`, `cache_dir`, `token`, `subfolder`, `attn_implementation`, ... of `from_pretrained`.
 
         Raises:
@@ -125,7 +126,8 @@ class MERTEmbedder:
         """
         places = {key: kwargs[key] for key in ("revision", "cache_dir", "local_files_only") if key in kwargs}
         folder = resolve_checkpoint(name_or_path, **places)
-        torch_dtype = resolve_dtype(dtype)
+        device = resolve_device(device)
+        torch_dtype = resolve_dtype(dtype, device)
         model, info = AutoModel.from_pretrained(folder, output_loading_info=True, **kwargs)
         # What masks frames in training has no part in embeddings.
         missing = [key for key in info["missing_keys"] if not key.endswith("masked_spec_embed")]
@@ -137,7 +139,7 @@ class MERTEmbedder:
             )
         kwargs.pop("attn_implementation", None)
         feature_extractor = AutoFeatureExtractor.from_pretrained(folder, **kwargs)
-        return cls(model.to(device=resolve_device(device), dtype=torch_dtype), feature_extractor)
+        return cls(model.to(device=device, dtype=torch_dtype), feature_extractor)
 
     def encode(
         self,
@@ -360,17 +362,6 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
-    """The dtype named, float32 for None; ValueError where a model cannot compute in it."""
-    if dtype is None:
-        return torch.float32
-    if dtype in DTYPES.values():
-        return dtype
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r} must be one of {', '.join(DTYPES)}.")
-    return DTYPES[dtype]
 
 
 def check_pooling(pooling: str) -> None:

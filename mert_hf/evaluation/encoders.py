@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from ..audio import Window
-from ..embedding.embedder import MERTEmbedder, resolve_device, resolve_dtype
+from ..embedding.embedder import MERTEmbedder, resolve_device
 from ..hub.names import resolve_checkpoint
 from ..utils.hashing import hash_tensors
+from ..utils.precision import resolve_dtype
 
 RANDOM_PREFIX = "random:"
 

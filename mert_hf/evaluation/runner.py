@@ -22,6 +22,7 @@ import torch
 from ..data.recordings import SPLITS, TaskData
 from ..utils.outputs import check_output_file, check_output_folder
 from ..utils.staging import staged_file
+from ..utils.tolerance import Tolerance
 from .encoders import Encoder, open_encoder
 from .features import FeatureTable, extract, store_settings
 from .frames import BeatData, FrameData
@@ -53,7 +54,7 @@ class EvaluationSettings:
         learning_rates, seeds: the rest of the grid.
         probe: training of the probes.
         batch_size: windows that the model takes at a time; None for about 80 s of audio.
-        max_missing: recordings that may be missing or unreadable.
+        max_bad_files: recordings that may be missing or unreadable: a number, or a share such as "1%".
         fft_size: samples of a frame of the spectrogram (separation).
         progress: show progress bars.
     """
@@ -63,7 +64,7 @@ class EvaluationSettings:
     seeds: Sequence[int] = (0, 1, 2)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     batch_size: int | None = None
-    max_missing: int = 0
+    max_bad_files: int | str = 0
     fft_size: int = 2048
     progress: bool = True
 
@@ -114,7 +115,7 @@ def evaluate(
     cache_dir = Path(cache_dir or default_cache_dir())
     check_output_folder(cache_dir)
     task = get_task(task, **task_options) if isinstance(task, str) else task
-    data = task.load(data_dir, settings.max_missing)
+    data = task.load(data_dir, settings.max_bad_files)
     encoder = open_encoder(model, device, dtype)
     run = _Run(task, data, encoder, settings, cache_dir, data_dir)
     results = {**run.results(), "model": _shown(model), "model_fingerprint": encoder.fingerprint}
@@ -160,7 +161,7 @@ class _Run:
                 self.stored,
                 store,
                 settings.batch_size,
-                settings.max_missing,
+                Tolerance.parse(settings.max_bad_files).allowed(len(data.recordings)),
                 settings.progress,
             )
             self.data = replace(data, recordings=tuple(r for r in data.recordings if r.id not in failed))

@@ -10,7 +10,9 @@ from typing import Any
 from transformers import TrainingArguments
 
 from ..data.labelled import LabelledSource
+from ..utils.layers import WEIGHTED, parse_layers
 from ..utils.settings import explained_bf16_refusal, parse_dataclasses
+from ..utils.tolerance import Tolerance
 
 FREEZE_CHOICES = ("none", "feature_encoder", "backbone")
 
@@ -47,6 +49,9 @@ class FineTuningArguments:
         default=False, metadata={"help": "Classify a learned average of all layers instead of the last one."}
     )
     layerdrop: float = field(default=0.0, metadata={"help": "Probability of bypassing a layer in training."})
+    max_bad_files: str = field(
+        default="0", metadata={"help": "Number or percentage of unusable recordings that are tolerated."}
+    )
 
     def __post_init__(self) -> None:
         if (self.data_dir is None) == (self.dataset_name is None):
@@ -55,6 +60,7 @@ class FineTuningArguments:
             raise ValueError(f"freeze={self.freeze!r} must be one of {', '.join(FREEZE_CHOICES)}")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay={self.layer_decay} must be above 0 and at most 1 (1 is off)")
+        Tolerance.parse(self.max_bad_files)
         if not 0.1 <= self.max_seconds <= 600:
             raise ValueError(f"max_seconds={self.max_seconds} must be between 0.1 and 600 seconds")
 
@@ -112,3 +118,15 @@ class LoraArguments:
 def parse_arguments(*kinds: type, arguments: Sequence[str] | None = None) -> tuple[Any, ...]:
     """A command line (`sys.argv[1:]` if None) into dataclasses, see `mert_hf.utils.settings.parse_dataclasses`."""
     return parse_dataclasses(kinds, sys.argv[1:] if arguments is None else arguments)
+
+
+def uses_weighted_layers(layers: str) -> bool:
+    """Whether the head sees the learned average of all layers ("weighted") or the last layer ("-1").
+
+    Raises:
+        ValueError: other layers.
+    """
+    parsed = parse_layers(layers)
+    if parsed not in ([WEIGHTED], [-1]):
+        raise ValueError(f"layers={layers!r} must be -1 (the last layer) or weighted (the learned average) in fine-tuning.")
+    return parsed == [WEIGHTED]

@@ -46,7 +46,7 @@ def fine_tune(
     _check_run(arguments, training_arguments, kind, lora)
     config = read_config(arguments)
     min_seconds = config.receptive_field / config.sample_rate
-    labelled = read_labelled_audio(arguments.source, kind, min_seconds)
+    labelled = read_labelled_audio(arguments.source, kind, min_seconds, arguments.max_bad_files)
     job = Job.build(arguments, labelled, kind, config)
     model = build_model(arguments, job.config, kind, training_arguments.seed)
     freeze(model, arguments.freeze if lora is None else "none")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Optional, Union
 
 from transformers import TrainingArguments
 
-from ..utils.settings import explained_bf16_refusal, parse_dataclasses, parse_settings
+from ..utils.precision import training_precision
+from ..utils.settings import SettingsParser, as_options, explained_bf16_refusal, parse_dataclasses, parse_settings
+from ..utils.tolerance import Tolerance
 
 # `Optional` and `Union` as objects below: HfArgumentParser reads the annotations at run time, on Python 3.10 too.
 Settings = Optional[Union[dict, str]]  # noqa: UP007, UP045
@@ -71,7 +74,12 @@ class PretrainingDataArguments:
     weighting: str = field(
         default="duration", metadata={"help": "Crops of a recording: by its 'duration', or one a 'file'."}
     )
-    max_bad_fraction: float = field(default=0.01, metadata={"help": "Share of unreadable recordings that is borne."})
+    max_bad_files: str = field(
+        default="1%", metadata={"help": "Number or percentage of unreadable recordings that are tolerated."}
+    )
+    max_bad_fraction: Optional[float] = field(  # noqa: UP045
+        default=None, metadata={"help": "Former spelling of max_bad_files; will be removed."}
+    )
     mixture_probability: float = field(default=0.5, metadata={"help": "Chance of a clip to be mixed with others."})
     mixture_count: list[int] = field(default_factory=lambda: [1, 3], metadata={"help": "Least and most snippets."})
     mixture_length: list[int] = field(
@@ -87,6 +95,14 @@ class PretrainingDataArguments:
         default=False, metadata={"help": "Spans lie on a grid and do not overlap, as in MusicFM and MuQ."}
     )
     mask_min_masks: int = field(default=2, metadata={"help": "Least number of spans in a clip."})
+
+    def __post_init__(self):
+        if self.max_bad_fraction is not None:
+            warnings.warn(
+                "max_bad_fraction is now max_bad_files, such as 1%; it will be removed.", FutureWarning, stacklevel=3
+            )
+            self.max_bad_files, self.max_bad_fraction = f"{100 * self.max_bad_fraction:g}%", None
+        Tolerance.parse(self.max_bad_files)
 
 
 @dataclass
@@ -113,8 +129,50 @@ class MERTTrainingArguments(TrainingArguments):
             super().__post_init__()
 
 
+ARGUMENTS = (PretrainingModelArguments, PretrainingDataArguments, MERTTrainingArguments)
+
+
 def parse_arguments(
     arguments: Sequence[str],
 ) -> tuple[PretrainingModelArguments, PretrainingDataArguments, MERTTrainingArguments]:
     """The arguments of a pre-training run from a command line, see `mert_hf.utils.settings.parse_dataclasses`."""
-    return parse_dataclasses((PretrainingModelArguments, PretrainingDataArguments, MERTTrainingArguments), arguments)
+    return parse_dataclasses(ARGUMENTS, arguments)
+
+
+def fields_help() -> str:
+    """The help of all fields, those of transformers' TrainingArguments included."""
+    return SettingsParser(ARGUMENTS, prog="mert-hf pretrain [CONFIG.yaml]", add_help=False).format_help()
+
+
+def recipe_words(
+    data: Sequence[str] | None = None,
+    output: str | None = None,
+    model: str | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    seed: int | None = None,
+    max_bad_files: str | None = None,
+    quiet: bool = False,
+) -> list[str]:
+    """The command line's shared options as words for `parse_arguments`; what is None is left to the recipe.
+
+    Raises:
+        ValueError: a dtype or device that training does not know.
+    """
+    precision = training_precision(dtype or "auto", device)
+    fields = {
+        "train_data": list(data or ()),
+        "output_dir": output,
+        "model_name_or_path": model,
+        "per_device_train_batch_size": batch_size,
+        "dataloader_num_workers": workers,
+        "use_cpu": precision["use_cpu"] if device is not None else None,
+        "bf16": precision["bf16"] if dtype is not None else None,
+        "fp16": precision["fp16"] if dtype is not None else None,
+        "seed": seed,
+        "max_bad_files": max_bad_files,
+        "disable_tqdm": True if quiet else None,
+    }
+    return as_options(fields)

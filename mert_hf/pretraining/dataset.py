@@ -19,16 +19,14 @@ from tqdm.auto import tqdm
 
 from ..audio import AudioReadError, audio_info, find_audio_files, read_audio
 from ..data.metadata import METADATA_FILE, read_metadata
+from ..utils.bad_files import check_bad_files
+from ..utils.tolerance import Tolerance
 from .mixture import draw_integer
 
 if TYPE_CHECKING:
     import datasets
 
 logger = logging.getLogger(__name__)
-
-
-class TooManyBadFilesError(ValueError):
-    """More recordings are unreadable than the data set allows."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,7 @@ class AudioCropDataset(Dataset):
     `hop_length`, so that labels made for whole files can be cut to a crop.
 
     A recording that cannot be read, or has values that are not finite, is counted, logged once and replaced by another
-    draw; past `max_bad_fraction` of the recordings the run stops. Recordings below `min_duration` are left out, with a
+    draw; past `max_bad_files` the run stops. Recordings below `min_duration` are left out, with a
     warning that tells how many.
 
     Args:
@@ -158,7 +156,7 @@ class AudioCropDataset(Dataset):
         split: rows of metadata.csv to use; None uses all.
         column: the Audio column of a `datasets.Dataset`; found by itself where there is one.
         weighting: "duration" or "file".
-        max_bad_fraction: share of unreadable recordings that is borne.
+        max_bad_files: unreadable recordings that are tolerated: a number, or a share such as "1%".
         min_duration: seconds.
 
     Raises:
@@ -176,22 +174,19 @@ class AudioCropDataset(Dataset):
         split: str | None = None,
         column: str | None = None,
         weighting: str = "duration",
-        max_bad_fraction: float = 0.01,
+        max_bad_files: int | str = "1%",
         min_duration: float = 1.0,
     ):
         if weighting not in ("duration", "file"):
             raise ValueError(f"weighting must be 'duration' or 'file', got {weighting!r}.")
-        if crop_length < 1 or not 0.0 <= max_bad_fraction <= 1.0:
-            raise ValueError(
-                "crop_length must be positive and max_bad_fraction between 0 and 1, "
-                f"got {crop_length} and {max_bad_fraction}."
-            )
+        if crop_length < 1:
+            raise ValueError(f"crop_length must be positive, got {crop_length}.")
         self.recordings = open_recordings(data, split, column)
         self.crop_length = crop_length
         self.sampling_rate = sampling_rate
         self.hop_length = hop_length
         self.seed = seed
-        self.max_bad_fraction = max_bad_fraction
+        self.tolerance = Tolerance.parse(max_bad_files)
         self.min_duration = min_duration
         # In shared memory: data workers count bad recordings together, and those that live on learn of a new epoch.
         self._bad = torch.zeros(len(self.recordings.names), dtype=torch.bool).share_memory_()
@@ -303,10 +298,5 @@ class AudioCropDataset(Dataset):
         if not self._bad[recording]:
             self._bad[recording] = True
             logger.warning("Cannot use %s: %s", self.recordings.names[recording], reason)
-        bad, total = int(self._bad.sum()), len(self._bad)
-        if bad > self.max_bad_fraction * total:
-            raise TooManyBadFilesError(
-                f"{bad} of {total} recordings cannot be used, more than max_bad_fraction={self.max_bad_fraction} "
-                f"allows; the last is {self.recordings.names[recording]}: {reason}. Remove or mend the files that the "
-                "log names, or raise max_bad_fraction."
-            )
+        last = f"{self.recordings.names[recording]}: {reason}"
+        check_bad_files(int(self._bad.sum()), len(self._bad), self.tolerance, last)

@@ -14,8 +14,10 @@ from ..audio import AudioReadError, audio_info, read_audio
 from ..teachers import FeatureSet, KMeansTeacher
 from ..teachers.features import FEATURES
 from ..teachers.statistics import CodeCounts
+from ..utils.bad_files import check_bad_files
 from ..utils.outputs import check_output_folder
-from .dataset import TooManyBadFilesError, open_recordings
+from ..utils.tolerance import Tolerance
+from .dataset import open_recordings
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ def fit_kmeans(
     seed: int = 0,
     max_minutes: float = 120.0,
     split: str | None = None,
-    max_bad_fraction: float = 0.01,
+    max_bad_files: int | str = "1%",
     show_progress_bar: bool = True,
 ) -> CodeCounts:
     """Fits a k-means teacher to a random choice of recordings and saves it.
@@ -47,7 +49,7 @@ def fit_kmeans(
         max_minutes: minutes of audio to use, spread evenly over the recordings. Memory holds all their features: per
             minute at 75 frames a second 1.4 MB for log-mel, 0.7 for MFCC, 0.2 for chroma, 1.5 for log-CQT.
         split: rows of metadata.csv to use; None uses all.
-        max_bad_fraction: share of unreadable recordings that is borne.
+        max_bad_files: unreadable recordings that are tolerated: a number, or a share such as "1%".
         show_progress_bar: over the clips.
 
     Returns:
@@ -59,7 +61,7 @@ def fit_kmeans(
         ImportError: scikit-learn is not installed.
     """
     check_output_folder(output_dir)
-    clips = RandomClips(open_recordings(data, split).names, sampling_rate, 60 * max_minutes, max_bad_fraction, seed)
+    clips = RandomClips(open_recordings(data, split).names, sampling_rate, 60 * max_minutes, max_bad_files, seed)
     teacher = KMeansTeacher.fit(
         clips, tuple(feature_sets), sampling_rate, hop_length, seed, show_progress_bar=show_progress_bar
     )
@@ -78,15 +80,15 @@ class RandomClips:
         files: recordings.
         sampling_rate: in Hz.
         seconds: of all clips together, of as many recordings as possible.
-        max_bad_fraction: share of unreadable recordings that is borne.
+        max_bad_files: unreadable recordings that are tolerated: a number, or a share such as "1%".
         seed: of order and places.
     """
 
-    def __init__(self, files: Sequence[str], sampling_rate: int, seconds: float, max_bad_fraction: float, seed: int):
+    def __init__(self, files: Sequence[str], sampling_rate: int, seconds: float, max_bad_files: int | str, seed: int):
         if not seconds > 0:
             raise ValueError(f"The clips must last more than 0 seconds in all, got {seconds}.")
         self.files, self.sampling_rate, self.seconds, self.seed = files, sampling_rate, seconds, seed
-        self.max_bad_fraction = max_bad_fraction
+        self.tolerance = Tolerance.parse(max_bad_files)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         generator = torch.Generator().manual_seed(self.seed)
@@ -100,11 +102,7 @@ class RandomClips:
             except (AudioReadError, OSError) as error:
                 bad += 1
                 logger.warning("Cannot use %s: %s", self.files[index], error)
-                if bad > self.max_bad_fraction * len(self.files):
-                    raise TooManyBadFilesError(
-                        f"{bad} of {len(self.files)} recordings cannot be read, more than max_bad_fraction="
-                        f"{self.max_bad_fraction} allows; the last: {error}"
-                    ) from error
+                check_bad_files(bad, len(self.files), self.tolerance, str(error))
                 continue
             remaining -= len(part) / self.sampling_rate
             size = round(CLIP_SECONDS * self.sampling_rate)

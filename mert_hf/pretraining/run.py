@@ -47,7 +47,6 @@ STATISTICS_CROPS = 256
 
 def main(arguments: Sequence[str]) -> MERTTrainer:
     """Runs pre-training as told by command-line arguments, see `parse_arguments`."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     return run_pretraining(*parse_arguments(arguments))
 
 
@@ -253,7 +252,7 @@ def build_datasets(
             seed=seed,
             split=split,
             weighting=data_arguments.weighting,
-            max_bad_fraction=data_arguments.max_bad_fraction,
+            max_bad_files=data_arguments.max_bad_files,
             min_duration=data_arguments.min_duration,
         )
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import yaml
@@ -47,6 +47,14 @@ def parse_settings(name: str, value: dict | str | None) -> dict[str, Any] | None
     return value
 
 
+class SettingsParser(HfArgumentParser):
+    """HfArgumentParser whose errors are ValueErrors instead of an exit with a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what the parser refuses as ValueError."""
+        raise ValueError(f"{message[:1].upper()}{message[1:]}.")
+
+
 def parse_dataclasses(kinds: Iterable[type], arguments: Sequence[str]) -> tuple[Any, ...]:
     """Parses a command line into dataclasses: optionally a YAML file first, then `--name value`, which override it.
 
@@ -60,7 +68,7 @@ def parse_dataclasses(kinds: Iterable[type], arguments: Sequence[str]) -> tuple[
     arguments = list(arguments)
     if arguments and not arguments[0].startswith("-"):
         arguments = as_options(read_settings(arguments[0])) + arguments[1:]
-    return HfArgumentParser(tuple(kinds)).parse_args_into_dataclasses(args=arguments, look_for_args_file=False)
+    return SettingsParser(tuple(kinds)).parse_args_into_dataclasses(args=arguments, look_for_args_file=False)
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:

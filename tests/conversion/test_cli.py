@@ -41,7 +41,7 @@ def test_encodec(tmp_path):
     ("arguments", "message"),
     [
         (("fairseq", "nowhere.pt", "out"), "nowhere.pt"),
-        (("fairseq", "a", "b", "--export", "--backbone-only"), "--backbone-only converts from fairseq"),
+        (("fairseq", "a", "b", "--export", "--backbone-only"), "--backbone-only applies to conversion from fairseq"),
     ],
 )
 def test_faults_are_told_in_a_line(arguments, message):

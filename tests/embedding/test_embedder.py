@@ -221,7 +221,7 @@ def test_missing_weights_of_other_encoders_are_an_error(tmp_path):
 
 def test_dtypes():
     assert resolve_dtype("float16") is torch.float16
-    with pytest.raises(ValueError, match="dtype='int8' must be one of float32, float16, bfloat16"):
+    with pytest.raises(ValueError, match="dtype='int8' must be one of auto, float32, float16, bfloat16"):
         resolve_dtype("int8")
 
 

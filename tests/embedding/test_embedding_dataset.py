@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from mert_hf import MERTEmbedder, MERTModel, embedding_dataset, embedding_shards
 from mert_hf.audio import find_audio_files
 from mert_hf.cli.app import app
-from mert_hf.embedding.dataset import embed_dataset, parse_layers
+from mert_hf.embedding.dataset import embed_dataset, embedding_layers
 
 
 @pytest.fixture(autouse=True)
@@ -289,10 +289,12 @@ def test_mistyped_paths_among_good_ones_are_listed(run, recordings, tmp_path):
 
 
 def test_layers_of_the_command_line():
-    assert parse_layers("all") == "all"
-    assert parse_layers("5,7,-1") == [5, 7, -1]
-    with pytest.raises(ValueError, match=r"layers '5;7': give"):
-        parse_layers("5;7")
+    assert embedding_layers("all") == "all"
+    assert embedding_layers("5,7,-1") == [5, 7, -1]
+    with pytest.raises(ValueError, match="layers='5;7' must be"):
+        embedding_layers("5;7")
+    with pytest.raises(ValueError, match="layers='weighted' must be all, or numbers"):
+        embedding_layers("weighted")
 
 
 def test_command(recordings, damaged, tiny_checkpoint, tmp_path):
@@ -313,7 +315,8 @@ def test_command(recordings, damaged, tiny_checkpoint, tmp_path):
     assert "5 of 6 files" in result.stdout
     assert "1 files failed, see" in result.stdout
     assert "x real time" in result.output
-    assert CliRunner().invoke(app, [*arguments, "--skip-errors"]).exit_code == 0
+    assert "1 of 6 recordings cannot be used, and max_bad_files=0 tolerates 0." in result.stderr
+    assert CliRunner().invoke(app, [*arguments, "--max-bad-files", "1"]).exit_code == 0
     assert failures(out) == [str(damaged[0])]
     assert set(rows(out)["layer"]) == {1, 3}
     assert pq.read_schema(out / "train-00000.parquet").names == ["path", "start", "end", "layer", "embedding"]
@@ -322,7 +325,7 @@ def test_command(recordings, damaged, tiny_checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--layers", "x"], "layers 'x': give"),
+        (["--layers", "x"], "layers='x' must be all"),
         (["--pooling", "max"], "pooling='max' must be one of"),
         (["--window", "0"], "window=0.0 must be"),
         (["--batch-size", "0"], "batch_size=0 must be at least 1"),

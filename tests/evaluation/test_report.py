@@ -171,9 +171,9 @@ def folder(tmp_path):
 
 def test_commands_evaluate_and_report(folder):
     output, runner = folder / "results" / "chroma.json", CliRunner()
-    arguments = ["evaluate", "audiofolder", "--data-dir", str(folder / "data"), "--target", "pitch"]
+    arguments = ["evaluate", "audiofolder", "--data", str(folder / "data"), "--target", "pitch"]
     arguments += ["--model", "chroma", "--output", str(output), "--cache-dir", str(folder / "cache")]
-    arguments += ["--learning-rates", "5e-3", "--seeds", "2", "--max-epochs", "20", "--layers", "0", "--no-progress"]
+    arguments += ["--learning-rates", "5e-3", "--seeds", "2", "--max-epochs", "20", "--layers", "0", "--quiet"]
     done = runner.invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert "accuracy 100.0 +- 0.0" in done.output and str(output) in done.output
@@ -192,12 +192,12 @@ def test_help_names_every_task():
     [
         (["tempo", "--model", "mel"], "unknown task 'tempo'"),
         (["audiofolder", "--model", "mel"], "needs a target"),
-        (["audiofolder", "--target", "pitch", "--model", "mel", "--layers", "x"], "layer 'x'"),
+        (["audiofolder", "--target", "pitch", "--model", "mel", "--layers", "x"], "layers='x' must be all, weighted"),
         (["audiofolder", "--target", "pitch", "--model", "mel", "--learning-rates", "a"], "learning rate 'a'"),
         (["audiofolder", "--target", "pitch", "--model", "no/model"], "cannot open the model 'no/model'"),
     ],
 )
 def test_wrong_words_are_told_in_a_line(folder, words, message):
-    arguments = ["evaluate", *words, "--data-dir", str(folder / "data"), "--cache-dir", str(folder / "cache")]
+    arguments = ["evaluate", *words, "--data", str(folder / "data"), "--cache-dir", str(folder / "cache")]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 1 and message in done.output and "Traceback" not in done.output

@@ -133,7 +133,7 @@ def test_lora_saves_adapters_and_a_merged_model(run_example, songs, tiny_checkpo
 
 
 def test_command_line_is_the_short_form(songs, tiny_checkpoint, tmp_path):
-    command = ["finetune", str(songs), "--target", "label", "--model", str(tiny_checkpoint), "--epochs", "2"]
+    command = ["finetune", "--data", str(songs), "--target", "label", "--model", str(tiny_checkpoint), "--epochs", "2"]
     result = CliRunner().invoke(app, [*command, "--output", str(tmp_path / "out"), "--freeze", "backbone"])
     assert result.exit_code == 0, result.output
     assert "test_accuracy" in result.output
@@ -146,5 +146,5 @@ def test_command_line_is_the_short_form(songs, tiny_checkpoint, tmp_path):
 
 
 def test_command_line_tells_errors_in_a_line(songs, tmp_path):
-    result = CliRunner().invoke(app, ["finetune", str(songs), "--target", "colour", "--output", str(tmp_path / "out")])
+    result = CliRunner().invoke(app, ["finetune", "--data", str(songs), "--target", "colour", "--output", str(tmp_path / "out")])
     assert result.exit_code == 1 and "Traceback" not in result.output

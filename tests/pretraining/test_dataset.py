@@ -12,7 +12,8 @@ import torch
 from tiny_pretraining import RATE, make_dataset, write_recordings
 from torch.utils.data import DataLoader
 
-from mert_hf.pretraining.dataset import AudioCropDataset, TooManyBadFilesError, derive_seed
+from mert_hf.pretraining.dataset import AudioCropDataset, derive_seed
+from mert_hf.utils.bad_files import TooManyBadFilesError
 
 
 def all_items(dataset, **loader) -> list:
@@ -101,7 +102,7 @@ def test_bad_files_are_logged_once_and_replaced(tmp_path, caplog):
     broken = np.full(3 * RATE, np.nan, dtype=np.float32)
     soundfile.write(tmp_path / "broken.wav", broken, RATE, subtype="FLOAT")
     with caplog.at_level(logging.WARNING):
-        dataset = make_dataset(tmp_path, max_bad_fraction=0.5)
+        dataset = make_dataset(tmp_path, max_bad_files="50%")
         items = all_items(dataset)
         dataset.set_epoch(1)
         items += all_items(dataset)
@@ -114,10 +115,10 @@ def test_bad_files_are_logged_once_and_replaced(tmp_path, caplog):
 def test_bad_files_are_counted_in_workers_too(tmp_path):
     write_recordings(tmp_path, [3.0] * 4)
     soundfile.write(tmp_path / "broken.wav", np.full(3 * RATE, np.inf, dtype=np.float32), RATE, subtype="FLOAT")
-    dataset = make_dataset(tmp_path, max_bad_fraction=0.5)
+    dataset = make_dataset(tmp_path, max_bad_files="50%")
     with_workers = all_items(dataset, num_workers=2)
     assert dataset.bad_recordings == [str(tmp_path / "broken.wav")]
-    alone = all_items(make_dataset(tmp_path, max_bad_fraction=0.5))
+    alone = all_items(make_dataset(tmp_path, max_bad_files="50%"))
     assert [crop.seed for crop in with_workers] == [crop.seed for crop in alone]
     assert all(torch.equal(one.waveform, other.waveform) for one, other in zip(with_workers, alone, strict=True))
 
@@ -127,7 +128,7 @@ def test_too_many_bad_files_stop_the_run(tmp_path):
     soundfile.write(tmp_path / "broken.wav", np.full(3 * RATE, np.nan, dtype=np.float32), RATE, subtype="FLOAT")
     dataset = make_dataset(tmp_path)
     with pytest.raises(
-        TooManyBadFilesError, match=r"1 of 5 recordings .*max_bad_fraction=0.01.*broken.wav.*Remove or"
+        TooManyBadFilesError, match=r"1 of 5 recordings .*max_bad_files=1%.*broken.wav.*Fix or"
     ) as caught:
         all_items(dataset)
     told = type(caught.value)("a data worker hands its error on as type(error)(text)")
@@ -139,7 +140,7 @@ def test_unreadable_headers_count_at_once(tmp_path):
     (tmp_path / "noise.wav").write_bytes(b"RIFF but nothing of it" * 20)
     with pytest.raises(TooManyBadFilesError, match="1 of 4 recordings cannot be used.*noise.wav"):
         make_dataset(tmp_path)
-    assert make_dataset(tmp_path, max_bad_fraction=0.3).bad_recordings == [str(tmp_path / "noise.wav")]
+    assert make_dataset(tmp_path, max_bad_files="30%").bad_recordings == [str(tmp_path / "noise.wav")]
 
 
 def test_metadata_tells_files_splits_and_durations(recordings, tmp_path):
@@ -158,7 +159,7 @@ def test_a_duration_that_promises_too_much_makes_a_bad_file(tmp_path):
     write_recordings(tmp_path, [1.0, 3.0])
     rows = ["file_name,duration", "clip_00.wav,500.0", "clip_01.wav,3.0"]
     (tmp_path / "metadata.csv").write_text("\n".join(rows))
-    dataset = make_dataset(tmp_path, max_bad_fraction=0.5)
+    dataset = make_dataset(tmp_path, max_bad_files="50%")
     assert {crop.source for crop in (dataset[400], dataset[0])} == {str(tmp_path / "clip_01.wav")}
 
 

@@ -297,41 +297,41 @@ def test_no_index(tmp_path):
 
 def test_commands(recordings, tmp_path):
     run = CliRunner().invoke
-    rates = ["--sampling-rate", str(RATE), "--hop-length", str(HOP), "--no-progress"]
+    rates = ["--sampling-rate", str(RATE), "--hop-length", str(HOP), "--quiet"]
     teacher, output = str(tmp_path / "teacher"), str(tmp_path / "labels")
     fitted = run(
-        app, ["fit-kmeans", str(recordings), "--output", teacher, "--features", "mfcc:8", "chroma:5:0.5", *rates]
+        app, ["fit-kmeans", "--data", str(recordings), "--output", teacher, "--features", "mfcc:8,chroma:5:0.5", *rates]
     )
     assert fitted.exit_code == 0, fitted.output
     assert load_teacher(teacher).feature_sets == (FeatureSet("mfcc", 8), FeatureSet("chroma", 5, 0.5))
-    arguments = ["label", str(recordings), "--teacher", teacher, "--output", output, "--device", "cpu", "--no-progress"]
+    arguments = ["label", "--data", str(recordings), "--teacher", teacher, "--output", output, "--device", "cpu", "--quiet"]
     result = run(app, arguments)
     assert result.exit_code == 0 and "8 recordings labelled" in result.output and "8/8" in result.output
     assert "8 were there already" in run(app, arguments).output
     LabelCache(output, load_teacher(teacher))
     (broken := tmp_path / "broken.wav").write_bytes(b"RIFF")
-    assert run(app, [*arguments, str(broken)]).exit_code == 1
-    assert run(app, [*arguments, str(broken), "--skip-errors"]).exit_code == 0
-    refused = run(app, [*arguments[:3], "cqt", *arguments[4:]])
+    assert run(app, [*arguments, "--data", str(broken)]).exit_code == 1
+    assert run(app, [*arguments, "--data", str(broken), "--max-bad-files", "20%"]).exit_code == 0
+    refused = run(app, [*arguments, "--teacher", "cqt"])
     assert refused.exit_code == 1 and "gives spectra" in refused.output
 
 
 def test_random_clips_are_the_same_each_time_and_as_long_as_asked(recordings):
-    clips = RandomClips(files_of(recordings), RATE, 12.0, 0.0, seed=1)
+    clips = RandomClips(files_of(recordings), RATE, 12.0, 0, seed=1)
     first, second = list(clips), list(clips)
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
     assert 12.0 * RATE <= sum(map(len, first)) < 18.1 * RATE
-    other = list(RandomClips(files_of(recordings), RATE, 12.0, 0.0, seed=2))
+    other = list(RandomClips(files_of(recordings), RATE, 12.0, 0, seed=2))
     assert [len(clip) for clip in other] != [len(clip) for clip in first]
 
 
 def test_fitting_bears_a_share_of_bad_recordings(recordings, tmp_path):
     (broken := tmp_path / "broken.wav").write_bytes(b"RIFF")
     settings = {"sampling_rate": RATE, "hop_length": HOP, "show_progress_bar": False}
-    with pytest.raises(ValueError, match="1 of 9 recordings cannot be read"):
+    with pytest.raises(ValueError, match="1 of 9 recordings cannot be used"):
         fit_kmeans([recordings, broken], tmp_path / "teacher", SETS, **settings)
     assert not (tmp_path / "teacher").exists()
-    fit_kmeans([recordings, broken], tmp_path / "teacher", SETS, max_bad_fraction=0.2, **settings)
+    fit_kmeans([recordings, broken], tmp_path / "teacher", SETS, max_bad_files="20%", **settings)
     assert load_teacher(tmp_path / "teacher").num_codebooks == 2
 
 

@@ -189,7 +189,7 @@ def test_command_has_its_options():
     from mert_hf.cli.app import app
 
     text = CliRunner().invoke(app, ["quickstart", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
-    for option in ("--output", "--from-scratch", "--minutes", "--train-data"):
+    for option in ("--output", "--from-scratch", "--minutes", "--data"):
         assert option in text
 
 
@@ -205,9 +205,9 @@ def test_command_and_settings_have_the_same_defaults():
     import inspect
     from importlib import import_module
 
-    cli = import_module("mert_hf.cli.app")
+    cli = import_module("mert_hf.cli.start")
 
     settings = QuickstartSettings(output=Path("outputs/quickstart"))
     for name, parameter in inspect.signature(cli.quickstart).parameters.items():
-        if name not in ("output", "train_data"):
+        if name not in ("output", "data", "dtype", "quiet"):
             assert parameter.default == getattr(settings, name), name

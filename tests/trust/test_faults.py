@@ -175,7 +175,7 @@ def test_a_signal_ends_labelling_cleanly(clips, tmp_path, number):
     KMeansTeacher.fit([sweep(3.0, 16000, channels=1)[:, 0]], sets, 16000, show_progress_bar=False).save_pretrained(
         teacher
     )
-    command = ["label", str(music), "--teacher", str(teacher), "--output", str(tmp_path / "out"), "--device", "cpu"]
+    command = ["label", "--data", str(music), "--teacher", str(teacher), "--output", str(tmp_path / "out"), "--device", "cpu"]
     end_by_signal(command, number, tmp_path / "out", lambda: [*tmp_path.glob("out/codes/*/*.npy")])
     assert json.loads((tmp_path / "out" / "labels.json").read_text())["complete"] is False
     done = len(list((tmp_path / "out").rglob("*.npy")))
@@ -189,7 +189,7 @@ def test_a_signal_ends_labelling_cleanly(clips, tmp_path, number):
 @SIGNALS
 @pytest.mark.parametrize("recordings", [1, 12], ids=["features", "probes"])
 def test_a_signal_ends_evaluation_cleanly(clips, tiny_checkpoint, tmp_path, number, recordings):
-    command = ["evaluate", "audiofolder", "--data-dir", str(clips), "--target", "kind", "--model", str(tiny_checkpoint)]
+    command = ["evaluate", "audiofolder", "--data", str(clips), "--target", "kind", "--model", str(tiny_checkpoint)]
     command += ["--output", str(tmp_path / "results.json"), "--cache-dir", str(tmp_path / "cache"), "--device", "cpu"]
     command += ["--window", "1", "--batch-size", "1", "--learning-rates", "1e-5,1e-4"]
 

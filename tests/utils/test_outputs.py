@@ -58,12 +58,12 @@ def test_a_folder_without_permission(tmp_path):
 
 COMMANDS = {
     "embed": "embed {data} --model {model} --output {out}",
-    "label": "label {data} --teacher nobody/nothing --output {out}",
-    "fit-kmeans": "fit-kmeans {data} --output {out}",
-    "pretrain": "pretrain --train_data {data} --output_dir {out} --use_cpu true",
-    "finetune": "finetune {data} --target kind --model {model} --output {out}",
-    "evaluate": "evaluate audiofolder --data-dir {data} --target kind --model {model} --output {out}/results.json",
-    "evaluate, cache": "evaluate audiofolder --data-dir {data} --target kind --model {model} --cache-dir {out}",
+    "label": "label --data {data} --teacher nobody/nothing --output {out}",
+    "fit-kmeans": "fit-kmeans --data {data} --output {out}",
+    "pretrain": "pretrain --data {data} --output {out} --device cpu",
+    "finetune": "finetune --data {data} --target kind --model {model} --output {out}",
+    "evaluate": "evaluate audiofolder --data {data} --target kind --model {model} --output {out}/results.json",
+    "evaluate, cache": "evaluate audiofolder --data {data} --target kind --model {model} --cache-dir {out}",
     "convert hub": "convert hub {model} {out}/new",
     "convert fairseq --export": "convert fairseq {model} {out}/model.pt --export",
 }

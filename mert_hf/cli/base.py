@@ -1,0 +1,101 @@
+"""What all commands share: errors without a traceback, former spellings, an example at the end of the help."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from .former import FORMER_POSITIONAL_DATA, present_spelling
+
+DEBUG = "--debug"
+INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
+
+
+class Command(TyperCommand):
+    """A command that accepts former spellings and `--debug` in any place."""
+
+    def parse_args(self, ctx, args: list[str]) -> list[str]:
+        args = present_spelling(self.name or "", take_debug(ctx, args, self.ignore_unknown_options), warn)
+        if self.name in FORMER_POSITIONAL_DATA:
+            _, positional, _ = self.make_parser(ctx).parse_args(list(args))
+            if positional:
+                warn("Recordings without --data are the former spelling of --data RECORDINGS; it will be removed.")
+            ctx.allow_extra_args = True
+            super().parse_args(ctx, [*args, *(word for data in positional for word in ("--data", data))])
+            ctx.args = []
+            return ctx.args
+        return super().parse_args(ctx, args)
+
+
+class ErrorReportingGroup(TyperGroup):
+    """Reports what a command refuses in one line on stderr with exit status 1; `--debug` shows the traceback."""
+
+    def parse_args(self, ctx, args: list[str]) -> list[str]:
+        command = next((index for index, word in enumerate(args) if not word.startswith("-")), len(args))
+        return super().parse_args(ctx, take_debug(ctx, args[:command]) + args[command:])
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except (Exception, KeyboardInterrupt) as error:
+            if not is_user_error(error) or ctx.find_root().meta.get(DEBUG):
+                raise
+            interrupted = isinstance(error, KeyboardInterrupt)
+            typer.echo(f"mert-hf: error: {'interrupted' if interrupted else error}", err=True)
+            raise typer.Exit(INTERRUPTED if interrupted else 1) from error
+
+
+def is_user_error(error: BaseException) -> bool:
+    """Whether the message of an error is all that a user needs; a traceback is for errors of the program."""
+    ours = type(error).__module__.startswith("mert_hf.")
+    return ours or isinstance(error, (ValueError, OSError, ImportError, KeyboardInterrupt))
+
+
+def warn(message: str) -> None:
+    """Prints a warning."""
+    typer.echo(f"mert-hf: warning: {message}", err=True)
+
+
+def take_debug(ctx, words: list[str], with_value: bool = False) -> list[str]:
+    """The words without `--debug`, which is noted in the context.
+
+    Args:
+        ctx: the context of the command.
+        words: its command line.
+        with_value: leave a `--debug VALUE` in place: transformers' TrainingArguments have a field of that name.
+    """
+    kept = []
+    for index, word in enumerate(words):
+        value = words[index + 1] if index + 1 < len(words) else "-"
+        if word == DEBUG and not (with_value and not value.startswith("-")):
+            ctx.find_root().meta[DEBUG] = True
+        else:
+            kept.append(word)
+    return kept
+
+
+def new_app(**settings: Any) -> typer.Typer:
+    """A group of commands; help is printed as plain text."""
+    return typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False, **settings)
+
+
+def command(app: typer.Typer, example: str, name: str | None = None, **settings: Any) -> Callable:
+    """Decorator that registers a command whose help ends with an example.
+
+    Args:
+        app: the group of the command.
+        example: one command line that works, given the files that it names.
+        name: name of the command; that of the function if None.
+        settings: as for `typer.Typer.command`.
+    """
+    return app.command(name, cls=settings.pop("cls", Command), epilog=f"Example:\n\n\b\n  {example}", **settings)
+
+
+def show_log(quiet: bool) -> None:
+    """Prints the package's log to stderr: progress as well, or with `quiet` warnings only."""
+    level = logging.WARNING if quiet else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

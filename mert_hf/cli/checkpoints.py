@@ -1,0 +1,96 @@
+"""`mert-hf convert` and `push`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .base import command, new_app
+
+app = new_app()
+convert_app = new_app(help="Convert checkpoints of other projects to ours, and back.", no_args_is_help=True)
+app.add_typer(convert_app, name="convert")
+
+
+@command(convert_app, "mert-hf convert fairseq MERT-v1-95M_fairseq.pt converted", "fairseq")
+def convert_fairseq(
+    checkpoint: Annotated[str, typer.Argument(help="fairseq checkpoint (.pt), or with --export a folder of ours.")],
+    output: Annotated[str, typer.Argument(help="New folder, or with --export the .pt file to write.")],
+    backbone_only: Annotated[bool, typer.Option("--backbone-only", help="Leave out the pre-training heads.")] = False,
+    export: Annotated[bool, typer.Option("--export", help="Convert in the other direction: ours to fairseq.")] = False,
+) -> None:
+    """Convert a fairseq checkpoint to transformers, or back.
+
+    Code in the checkpoint is not run.
+    """
+    from ..conversion import convert_fairseq_checkpoint, export_fairseq_checkpoint
+
+    if export and backbone_only:
+        raise ValueError("--backbone-only applies to conversion from fairseq; leave it out with --export.")
+    if export:
+        report = export_fairseq_checkpoint(checkpoint, output)
+    else:
+        report = convert_fairseq_checkpoint(checkpoint, output, backbone_only=backbone_only)
+    typer.echo(report)
+
+
+@command(convert_app, "mert-hf convert hub m-a-p/MERT-v1-95M converted", "hub")
+def convert_hub(
+    name_or_path: Annotated[str, typer.Argument(help="Folder or Hub id of one of the authors' checkpoints.")],
+    output: Annotated[str, typer.Argument(help="New folder.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
+) -> None:
+    """Convert a Hub checkpoint of the authors to safetensors.
+
+    The result contains code that runs on current transformers.
+    """
+    from ..conversion import convert_hub_checkpoint
+
+    typer.echo(convert_hub_checkpoint(name_or_path, output, revision=revision))
+
+
+@command(convert_app, "mert-hf convert encodec encodec_24khz.th codec", "encodec")
+def convert_encodec(
+    checkpoint: Annotated[str, typer.Argument(help="State dict of Meta's encodec package (.th, .pt or .bin).")],
+    output: Annotated[str, typer.Argument(help="New folder.")],
+    sampling_rate: Annotated[
+        int | None, typer.Option(help="Sampling rate in Hz; 24000 (mono) or 48000 (stereo) by default.")
+    ] = None,
+    causal: Annotated[
+        bool | None,
+        typer.Option("--causal/--not-causal", help="Whether convolutions see only the past; detected by default."),
+    ] = None,
+) -> None:
+    """Convert Meta's EnCodec weights to transformers' EncodecModel."""
+    from ..conversion import convert_encodec_checkpoint
+
+    typer.echo(convert_encodec_checkpoint(checkpoint, output, sampling_rate=sampling_rate, causal=causal))
+
+
+@command(app, "mert-hf push converted owner/name --private")
+def push(
+    directory: Annotated[str, typer.Argument(help="Folder of a saved checkpoint.")],
+    repo_id: Annotated[str, typer.Argument(help="Name on the Hub: owner/name, or name for your own account.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch to commit to; created if it does not exist.")] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request with the commit.")] = False,
+    new: Annotated[bool, typer.Option("--new", help="Refuse if the repository already exists.")] = False,
+    message: Annotated[str, typer.Option(help="First line of the commit message.")] = "Upload MERT checkpoint",
+) -> None:
+    """Push a checkpoint to the Hub in one commit.
+
+    The commit contains weights, code, feature extractor and card.
+    """
+    from ..hub.push import push_checkpoint
+
+    commit = push_checkpoint(
+        directory,
+        repo_id=repo_id,
+        private=private or None,
+        revision=revision,
+        create_pr=create_pr,
+        exist_ok=not new,
+        commit_message=message,
+    )
+    typer.echo(commit.pr_url or commit.commit_url)

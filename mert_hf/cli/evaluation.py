@@ -1,0 +1,99 @@
+"""`mert-hf evaluate` and `report`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import options
+from .base import Command, command, new_app
+
+app = new_app()
+
+
+class TaskCommand(Command):
+    """A command whose help also lists the tasks of the registry."""
+
+    def format_epilog(self, ctx, formatter) -> None:
+        from ..evaluation.tasks import TASK_NAMES
+
+        with formatter.section("Tasks"):
+            formatter.write_text(f"{', '.join(TASK_NAMES)}; audiofolder for recordings of your own.")
+        super().format_epilog(ctx, formatter)
+
+
+@command(
+    app,
+    "mert-hf evaluate audiofolder --data my_songs --target genre --model mert-nano --output results.json",
+    cls=TaskCommand,
+)
+def evaluate(
+    task: Annotated[str, typer.Argument(help="Name of a task, see below.")],
+    data: Annotated[
+        str, typer.Option(help="Folder of the data set in its official layout, or a folder with metadata.csv.")
+    ],
+    model: Annotated[
+        str, typer.Option(help="Hub id, folder, bundled name, random:FOLDER, or a baseline: mfcc, chroma or mel.")
+    ],
+    output: Annotated[str, typer.Option(help="JSON file for the results.")] = "results.json",
+    target: Annotated[str | None, typer.Option(help="audiofolder: target column; several separated by commas.")] = None,
+    kind: options.Kind = "classification",
+    window: Annotated[float | None, typer.Option(help="Seconds of a chunk; by default as the task defines.")] = None,
+    layers: Annotated[
+        str, typer.Option(help="Layers to probe: all (each layer), weighted (the learned average), or numbers.")
+    ] = "all,weighted",
+    learning_rates: Annotated[str, typer.Option(help="Learning rates of the grid.")] = "5e-5,1e-4,5e-4,1e-3,5e-3,1e-2",
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of the probes.")] = 3,
+    max_epochs: Annotated[int, typer.Option(min=1, help="Maximum number of passes over the training chunks.")] = 100,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Clips that the model computes at a time; about 80 s by default.")
+    ] = None,
+    device: options.Device = None,
+    dtype: options.DType = "auto",
+    seed: options.Seed = 0,
+    max_bad_files: options.MaxBadFiles = "0",
+    cache_dir: Annotated[
+        str | None, typer.Option(help="Folder for features and probes, which later runs use again.")
+    ] = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Evaluate a model on a task.
+
+    Trains probes on frozen features, chooses layer and learning rate on validation data, and reports test metrics.
+    """
+    from ..evaluation.command import evaluate_by_text, summary_lines
+
+    results = evaluate_by_text(
+        task,
+        data,
+        model,
+        output,
+        target=target,
+        kind=kind,
+        window=window,
+        layers=layers,
+        learning_rates=learning_rates,
+        seeds=range(seed, seed + seeds),
+        max_epochs=max_epochs,
+        batch_size=batch_size,
+        max_bad_files=max_bad_files,
+        cache_dir=cache_dir,
+        device=device,
+        dtype=dtype,
+        progress=not quiet,
+    )
+    for line in summary_lines(results):
+        typer.echo(line)
+    typer.echo(output)
+
+
+@command(app, "mert-hf report results/mert.json results/mfcc.json --output report")
+def report(
+    results: Annotated[list[str], typer.Argument(help="Result files of mert-hf evaluate.")],
+    output: Annotated[str, typer.Option(help="Folder for report.md, report.html and figures.")] = "report",
+) -> None:
+    """Write results as a Markdown and an HTML page."""
+    from ..evaluation.report import load_results, write_report
+
+    typer.echo(write_report(load_results(results), output))

@@ -1,0 +1,50 @@
+"""Options that several commands share: the same word means the same everywhere. Lengths are in seconds."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Recordings = Annotated[
+    list[str], typer.Option("--data", help="File or folder of recordings, with or without metadata.csv; repeatable.")
+]
+LabelledData = Annotated[
+    str, typer.Option("--data", help="Folder with metadata.csv: file_name, targets, and optionally split.")
+]
+Paths = Annotated[list[str], typer.Argument(help="Files, folders (searched with their subfolders) and glob patterns.")]
+Model = Annotated[str, typer.Option("--model", help="Hub id, folder, or name of a bundled checkpoint.")]
+Layers = Annotated[
+    str, typer.Option("--layers", help="all (each layer), or layers such as 7 or 5,7,9. 0 is the input, -1 the last.")
+]
+Target = Annotated[str, typer.Option("--target", help="Target column; several separated by commas.")]
+Kind = Annotated[
+    str, typer.Option("--kind", help="Kind of the target: classification, multilabel, regression, key or beats.")
+]
+Split = Annotated[
+    str | None, typer.Option("--split", help="Use only the rows of metadata.csv with this split; all by default.")
+]
+Window = Annotated[float, typer.Option("--window", help="Seconds of audio that the model sees at a time.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", help="Clips that the model computes at a time.")]
+Workers = Annotated[int, typer.Option("--workers", help="Number of recordings that are read in parallel.")]
+Device = Annotated[
+    str | None, typer.Option("--device", help="Device such as cpu, cuda or cuda:1; a GPU if there is one by default.")
+]
+DType = Annotated[
+    str,
+    typer.Option(
+        "--dtype",
+        help="Precision: auto, float32, bfloat16 or float16. auto is bfloat16 where the device computes in it natively "
+        "and correctly, else float32.",
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all random choices.")]
+MaxBadFiles = Annotated[
+    str,
+    typer.Option(
+        "--max-bad-files",
+        metavar="N|P%",
+        help="Unreadable recordings tolerated before the run fails: a number such as 3, or a share such as 1%.",
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print results, warnings and errors only, no progress.")]

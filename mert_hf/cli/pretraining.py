@@ -1,0 +1,147 @@
+"""`mert-hf fit-kmeans`, `label` and `pretrain`."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Annotated
+
+import typer
+
+from . import options
+from .base import Command, command, new_app, show_log
+
+app = new_app()
+
+
+@command(app, "mert-hf fit-kmeans --data my_music --features mfcc:300,chroma:200 --output kmeans", "fit-kmeans")
+def fit_kmeans(
+    data: options.Recordings,
+    output: Annotated[str, typer.Option(help="Folder of the teacher.")],
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:CLUSTERS[:SECONDS],...",
+            help="One codebook for each: mfcc, log_mel, chroma, chroma_cqt or log_cqt, number of clusters, and "
+            "optionally seconds of context. Default: mfcc:300,chroma:200.",
+        ),
+    ] = None,
+    sampling_rate: Annotated[int, typer.Option(help="Sampling rate of the model to pre-train in Hz.")] = 24000,
+    hop_length: Annotated[int, typer.Option(help="Samples between two frames of the model.")] = 320,
+    max_minutes: Annotated[float, typer.Option(help="Minutes of audio to use at most.")] = 120.0,
+    split: options.Split = None,
+    max_bad_files: options.MaxBadFiles = "1%",
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Fit the k-means teacher of MERT-v0 to recordings."""
+    from ..pretraining.kmeans_fitting import fit_kmeans as fit
+    from ..pretraining.kmeans_fitting import split_arguments
+
+    paths, feature_sets = split_arguments(data, features or ["mfcc:300,chroma:200"])
+    counts = fit(
+        paths,
+        output,
+        feature_sets,
+        sampling_rate,
+        hop_length,
+        seed=seed,
+        max_minutes=max_minutes,
+        split=split,
+        max_bad_files=max_bad_files,
+        show_progress_bar=not quiet,
+    )
+    typer.echo(counts.table())
+    typer.echo(output)
+
+
+@command(app, "mert-hf label --data my_music --teacher facebook/encodec_24khz --output labels")
+def label(
+    data: options.Recordings,
+    teacher: Annotated[str, typer.Option(help="encodec, or folder or Hub id of a k-means teacher or an EnCodec.")],
+    output: Annotated[str, typer.Option(help="Folder of the labels; an interrupted run is resumed there.")],
+    num_codebooks: Annotated[int | None, typer.Option(help="Codebooks of an EnCodec; 8 by default.")] = None,
+    split: options.Split = None,
+    device: options.Device = None,
+    max_bad_files: options.MaxBadFiles = "0",
+    quiet: options.Quiet = False,
+) -> None:
+    """Compute a teacher's codes ahead of training.
+
+    Whole recordings are labeled once, and the codes are counted. An interrupted run is resumed by the same command.
+    """
+    from ..pretraining.labels import label_by_name
+    from ..utils.bad_files import check_bad_files
+    from ..utils.tolerance import Tolerance
+
+    tolerance = Tolerance.parse(max_bad_files)
+    summary = label_by_name(data, teacher, output, num_codebooks, split, device, not quiet)
+    typer.echo(summary.text())
+    check_bad_files(len(summary.failed), summary.labelled + summary.kept + len(summary.failed), tolerance)
+
+
+class RecipeCommand(Command):
+    """A command whose help also lists the fields of a recipe."""
+
+    def format_epilog(self, ctx, formatter) -> None:
+        from ..pretraining.arguments import PretrainingDataArguments, PretrainingModelArguments
+
+        with formatter.section("Fields of a recipe, in CONFIG.yaml or as options"):
+            kinds = (PretrainingModelArguments, PretrainingDataArguments)
+            formatter.write_dl(
+                [(f"--{field.name}", field.metadata["help"]) for kind in kinds for field in fields(kind)]
+            )
+        super().format_epilog(ctx, formatter)
+
+
+@command(
+    app,
+    "mert-hf pretrain examples/configs/mert-nano.yaml --data my_music --output runs/mert --max_steps 1000",
+    cls=RecipeCommand,
+    options_metavar="[CONFIG.yaml] [OPTIONS] [--FIELD VALUE]...",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def pretrain(
+    ctx: typer.Context,
+    data: Annotated[
+        list[str] | None, typer.Option(help="File or folder of recordings to train on; repeatable (train_data).")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(help="Folder of the run; an interrupted run is resumed there (output_dir).")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Checkpoint to continue from: Hub id, folder or bundled name.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Crops per device and step.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that read recordings.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; a GPU if there is one by default.")] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="Precision: auto (bfloat16 on a GPU that computes in it, else float32), float32, bfloat16 or float16. "
+            "Default: as in CONFIG.yaml."
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of all random choices.")] = None,
+    max_bad_files: Annotated[
+        str | None,
+        typer.Option(metavar="N|P%", help="Unreadable recordings tolerated before the run fails. Default: 1%."),
+    ] = None,
+    quiet: options.Quiet = False,
+    help_all: Annotated[
+        bool, typer.Option("--help-all", help="List all fields, those of transformers' TrainingArguments included.")
+    ] = False,
+) -> None:
+    """Pre-train a model against the teachers of a recipe.
+
+    Options override the fields of CONFIG.yaml. Every field of a recipe and of transformers' TrainingArguments is also
+    an option, such as --max_steps 1000.
+    """
+    from ..pretraining.arguments import fields_help, recipe_words
+    from ..pretraining.run import main as run
+
+    if help_all:
+        typer.echo(fields_help())
+        return
+    show_log(quiet)
+    words = recipe_words(data, output, model, batch_size, workers, device, dtype, seed, max_bad_files, quiet)
+    run([*ctx.args, *words])
