@@ -19,7 +19,7 @@ class Command(TyperCommand):
     """A command that accepts former spellings and `--debug` in any place."""
 
     def parse_args(self, ctx, args: list[str]) -> list[str]:
-        args = present_spelling(self.name or "", take_debug(ctx, args, self.ignore_unknown_options), warn)
+        args = present_spelling(self.name or "", take_debug(ctx, args, ctx.ignore_unknown_options), warn)
         if self.name in FORMER_POSITIONAL_DATA:
             _, positional, _ = self.make_parser(ctx).parse_args(list(args))
             if positional:

@@ -128,5 +128,7 @@ def uses_weighted_layers(layers: str) -> bool:
     """
     parsed = parse_layers(layers)
     if parsed not in ([WEIGHTED], [-1]):
-        raise ValueError(f"layers={layers!r} must be -1 (the last layer) or weighted (the learned average) in fine-tuning.")
+        raise ValueError(
+            f"layers={layers!r} must be -1 (the last layer) or weighted (the learned average) in fine-tuning."
+        )
     return parsed == [WEIGHTED]

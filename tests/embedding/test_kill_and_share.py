@@ -31,7 +31,7 @@ def write_clips(folder: Path, count: int) -> None:
 def start(clips: Path, out: Path, model: Path, launcher=(sys.executable, "-m")) -> subprocess.Popen:
     """The command in a process of its own, with the settings of `finish`."""
     command = [*launcher, "mert_hf.cli", "embed", str(clips), "--output", str(out), "--model", str(model)]
-    command += ["--device", "cpu", "--batch-size", "4", "--window", "2"]
+    command += ["--device", "cpu", "--dtype", "float32", "--batch-size", "4", "--window", "2"]
     return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

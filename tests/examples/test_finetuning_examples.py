@@ -146,5 +146,7 @@ def test_command_line_is_the_short_form(songs, tiny_checkpoint, tmp_path):
 
 
 def test_command_line_tells_errors_in_a_line(songs, tmp_path):
-    result = CliRunner().invoke(app, ["finetune", "--data", str(songs), "--target", "colour", "--output", str(tmp_path / "out")])
+    result = CliRunner().invoke(
+        app, ["finetune", "--data", str(songs), "--target", "colour", "--output", str(tmp_path / "out")]
+    )
     assert result.exit_code == 1 and "Traceback" not in result.output

@@ -304,7 +304,18 @@ def test_commands(recordings, tmp_path):
     )
     assert fitted.exit_code == 0, fitted.output
     assert load_teacher(teacher).feature_sets == (FeatureSet("mfcc", 8), FeatureSet("chroma", 5, 0.5))
-    arguments = ["label", "--data", str(recordings), "--teacher", teacher, "--output", output, "--device", "cpu", "--quiet"]
+    arguments = [
+        "label",
+        "--data",
+        str(recordings),
+        "--teacher",
+        teacher,
+        "--output",
+        output,
+        "--device",
+        "cpu",
+        "--quiet",
+    ]
     result = run(app, arguments)
     assert result.exit_code == 0 and "8 recordings labelled" in result.output and "8/8" in result.output
     assert "8 were there already" in run(app, arguments).output

@@ -175,7 +175,17 @@ def test_a_signal_ends_labelling_cleanly(clips, tmp_path, number):
     KMeansTeacher.fit([sweep(3.0, 16000, channels=1)[:, 0]], sets, 16000, show_progress_bar=False).save_pretrained(
         teacher
     )
-    command = ["label", "--data", str(music), "--teacher", str(teacher), "--output", str(tmp_path / "out"), "--device", "cpu"]
+    command = [
+        "label",
+        "--data",
+        str(music),
+        "--teacher",
+        str(teacher),
+        "--output",
+        str(tmp_path / "out"),
+        "--device",
+        "cpu",
+    ]
     end_by_signal(command, number, tmp_path / "out", lambda: [*tmp_path.glob("out/codes/*/*.npy")])
     assert json.loads((tmp_path / "out" / "labels.json").read_text())["complete"] is False
     done = len(list((tmp_path / "out").rglob("*.npy")))
@@ -209,7 +219,7 @@ def test_a_signal_ends_evaluation_cleanly(clips, tiny_checkpoint, tmp_path, numb
 @SIGNALS
 def test_a_signal_ends_embedding_cleanly(clips, tiny_checkpoint, tmp_path, number):
     command = ["embed", str(clips), "--output", str(tmp_path / "out"), "--model", str(tiny_checkpoint)]
-    command += ["--device", "cpu", "--batch-size", "1", "--window", "0.1"]
+    command += ["--device", "cpu", "--batch-size", "1", "--window", "0.1", "--dtype", "float32"]
     end_by_signal(command, number, tmp_path / "out", lambda: [*tmp_path.glob("out/train-*.parquet")])
     options = {**OPTIONS, "window": 0.1, "batch_size": 1}
     embed_dataset([clips], tmp_path / "out", tiny_checkpoint, **options)

@@ -1,0 +1,194 @@
+"""The command line: help with an example that parses, former spellings, errors without a traceback."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+import typer
+from typer.core import TyperGroup
+from typer.testing import CliRunner
+
+from mert_hf.cli import former
+from mert_hf.cli.app import app
+from mert_hf.conversion.errors import CheckpointError
+from mert_hf.evaluation.tasks import TASK_NAMES
+from mert_hf.pretraining.callbacks import NonFiniteLossError
+
+SHARED_OPTIONS = {
+    "embed": "model output layers batch-size workers device dtype max-bad-files quiet",
+    "fit-kmeans": "data output seed max-bad-files quiet",
+    "label": "data output device max-bad-files quiet",
+    "pretrain": "data output model batch-size workers device dtype seed max-bad-files quiet",
+    "finetune": "data output model layers batch-size workers device dtype seed max-bad-files quiet",
+    "evaluate": "data output model layers batch-size device dtype seed max-bad-files quiet",
+    "report": "output",
+    "doctor": "model data",
+    "quickstart": "output data dtype seed quiet",
+}
+
+
+def all_commands(group=None, prefix=()):
+    """(words, command) of each command, those of groups included."""
+    for name, command in (group or typer.main.get_command(app)).commands.items():
+        words = (*prefix, name)
+        if isinstance(command, TyperGroup):
+            yield from all_commands(command, words)
+        else:
+            yield words, command
+
+
+COMMANDS = dict(all_commands())
+
+
+def run(*words: str):
+    return CliRunner().invoke(app, list(words))
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_ends_with_an_example_that_parses(words):
+    result = run(*words, "--help")
+    assert result.exit_code == 0
+    *_, title, _, line = result.stdout.rstrip().splitlines()
+    assert title.strip() == "Example:"
+    program, *example = shlex.split(line)
+    assert program == "mert-hf" and tuple(example[: len(words)]) == words
+    command = COMMANDS[words]
+    context = command.make_context(words[-1], example[len(words) :])
+    assert context.params
+    unknown = [word for word in context.args if word.startswith("--")]
+    assert not unknown or words == ("pretrain",)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_texts_are_sentences(words):
+    command = COMMANDS[words]
+    texts = [command.help, *(parameter.help for parameter in command.params if parameter.name != "ctx")]
+    for text in texts:
+        start = text.split()[0].strip(",:")
+        assert text[0].isupper() or start in ("all", "audiofolder", "mean", "cpu", "encodec", "fairseq"), text
+        assert text.rstrip().endswith("."), text
+
+
+@pytest.mark.parametrize("name", SHARED_OPTIONS)
+def test_shared_options(name):
+    given = {option for parameter in COMMANDS[(name,)].params for option in parameter.opts}
+    assert {f"--{word}" for word in SHARED_OPTIONS[name].split()} <= given
+
+
+def test_tasks_of_the_registry_are_listed():
+    shown = " ".join(run("evaluate", "--help").stdout.split())
+    assert f"{', '.join(TASK_NAMES)}; audiofolder" in shown
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "expected"),
+    [
+        ("embed", "songs --skip-errors --window 3", "songs --max-bad-files 100% --window 3"),
+        ("evaluate", "x --data-dir d --max-missing=3", "x --data d --max-bad-files=3"),
+        ("evaluate", "x --layers every --no-progress", "x --layers all,weighted --quiet"),
+        ("evaluate", "x --layers=every --progress", "x --layers=all,weighted"),
+        ("evaluate", "every --layers 3", "every --layers 3"),
+        ("finetune", "--seconds 2 --weighted-layer-sum", "--window 2 --layers weighted"),
+        ("quickstart", "--train-data a --bf16", "--data a --dtype bfloat16"),
+        ("push", "--skip-errors", "--skip-errors"),
+    ],
+)
+def test_former_spellings(command, words, expected):
+    warnings = []
+    assert former.present_spelling(command, words.split(), warnings.append) == expected.split()
+    assert bool(warnings) == (words != expected)
+    assert all(text.endswith("will be removed.") for text in warnings)
+
+
+@pytest.mark.parametrize(
+    "name", sorted({*former.FORMER_OPTIONS, *former.FORMER_VALUES, *former.FORMER_POSITIONAL_DATA})
+)
+def test_present_spellings_exist(name):
+    given = {option for parameter in COMMANDS[(name,)].params for option in parameter.opts}
+    for present in former.FORMER_OPTIONS.get(name, {}).values():
+        options = [present] if isinstance(present, str) else present[:1]
+        assert set(options) <= given
+    assert set(former.FORMER_VALUES.get(name, {})) <= given
+    assert not given & set(former.FORMER_OPTIONS.get(name, {}))
+
+
+def test_positional_data_is_still_read(tmp_path):
+    result = run("label", str(tmp_path), "--teacher", "nobody/nothing", "--output", str(tmp_path / "out"))
+    assert result.exit_code == 1 and str(tmp_path) in result.stderr.splitlines()[-1]
+    assert "former spelling of --data" in result.stderr
+    result = run("label", "--teacher", "nobody/nothing", "--output", str(tmp_path / "out"))
+    assert result.exit_code == 2 and "--data" in result.stderr
+
+
+ERRORS = {
+    "value": (ValueError("a value"), 1),
+    "system": (PermissionError(13, "Permission denied"), 1),
+    "package": (ModuleNotFoundError("No module named 'scipy'"), 1),
+    "checkpoint": (CheckpointError("a checkpoint"), 1),
+    "loss": (NonFiniteLossError("a loss"), 1),
+    "interrupt": (KeyboardInterrupt(), 130),
+}
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Makes `mert-hf doctor` fail with an error."""
+
+    def fail_with(error: BaseException):
+        def diagnose(*arguments):
+            raise error
+
+        monkeypatch.setattr("mert_hf.doctor.diagnose", diagnose)
+
+    return fail_with
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_are_one_line(failing, name):
+    error, status = ERRORS[name]
+    failing(error)
+    result = run("doctor")
+    assert result.exit_code == status
+    assert result.stderr == f"mert-hf: error: {'interrupted' if name == 'interrupt' else error}\n"
+
+
+@pytest.mark.parametrize("words", [("--debug", "doctor"), ("doctor", "--debug")])
+def test_debug_shows_the_traceback(failing, words):
+    failing(ValueError("a value"))
+    result = run(*words)
+    assert result.exit_code == 1 and isinstance(result.exception, ValueError)
+
+
+def test_errors_of_the_program_keep_their_traceback(failing):
+    failing(KeyError("a bug"))
+    assert isinstance(run("doctor").exception, KeyError)
+
+
+def test_pretraining_leaves_transformers_debug_option(monkeypatch):
+    seen = []
+    monkeypatch.setattr("mert_hf.pretraining.run.main", seen.append)
+    words = ["recipe.yaml", "--debug", "underflow_overflow", "--data", "a", "--data", "b", "--output", "out"]
+    words += [
+        "--batch-size",
+        "3",
+        "--device",
+        "cpu",
+        "--dtype",
+        "bfloat16",
+        "--max-bad-files",
+        "2%",
+        "--max_steps",
+        "5",
+    ]
+    result = run("pretrain", *words)
+    assert result.exit_code == 0, result.output
+    expected = "recipe.yaml --debug underflow_overflow --max_steps 5 --train_data a b --output_dir out "
+    expected += "--per_device_train_batch_size 3 --use_cpu True --bf16 True --fp16 False --max_bad_files 2%"
+    assert seen == [expected.split()]
+
+
+def test_all_fields_of_pretraining_are_listed_on_demand():
+    assert "--gradient_accumulation_steps" in run("pretrain", "--help-all").stdout
+    shown = run("pretrain", "--help").stdout
+    assert "--acoustic_teacher" in shown and "--gradient_accumulation_steps" not in shown
