@@ -50,6 +50,9 @@ MAX_PARAMETERS = 10**11  # each field may be within its bounds where their produ
 CODEBOOK_PREDICTIONS = ("linear", "cosine")
 CQT_OCTAVES = 7  # of the second input spectrum
 RESAMPLING_KERNEL = 2
+CROP_SECONDS, FULL_SONG_SECONDS = 30.0, 360.0
+# What the authors' configuration class computes and may write into config.json.
+DERIVED = ("inputs_to_logits_ratio", "frame_rate", "minimum_input_samples")
 
 
 class MERT2Config(PretrainedConfig):
@@ -69,8 +72,9 @@ class MERT2Config(PretrainedConfig):
         win_length (`int`, defaults to 2048): samples of its window, at most `n_fft`.
         hop_length (`int`, defaults to 240): samples from one mel frame to the next. `samples_per_frame` is the distance
             between the encoder's frames.
-        subsampling_channels (`list[int]`): width of each subsampling stage; the published model has 128, 512 and 1024.
-        subsampling_depths (`list[int]`): ConvNeXt layers of each stage; the published model has 3, 4 and 5.
+        subsampling_channels (`list[int]`): width of each subsampling stage; `num_mel_bins`, 512 and `hidden_size` if
+            None.
+        subsampling_depths (`list[int]`, defaults to `(3, 4, 5)`): ConvNeXt layers of each stage.
         subsampling_strides (`list[int]`): ours. Stride of each stage; 1 for the first and 2 for the others if None, as
             in the published model.
         conv_depthwise_kernel_size (`int`, defaults to 31): kernel of the blocks' depthwise convolution, odd, in frames.
@@ -79,7 +83,7 @@ class MERT2Config(PretrainedConfig):
         subsampling_layer_norm_eps (`float`, defaults to 1e-06): epsilon of the LayerNorms of the subsampling.
         initializer_range (`float`, defaults to 0.02): standard deviation of the initial weights.
         variant (`str`, defaults to `"30s"`): the published checkpoint, `"30s"` or `"fs"` (full song), or another name.
-        context_seconds (`float`, defaults to 30.0): longest audio in training, in seconds; 360 for `"fs"`.
+        context_seconds (`float`): longest audio in training, in seconds; 30, or 360 for the variant `"fs"`, if None.
         hidden_dropout, activation_dropout, attention_dropout (`float`, defaults to 0.0): ours. Dropout after each
             sub-layer, inside the feed-forward layers, on attention weights.
         final_dropout (`float`, defaults to 0.1): ours. Dropout before the classifier of the heads.
@@ -108,82 +112,57 @@ class MERT2Config(PretrainedConfig):
     model_type = "mert2"
     _auto_class = "AutoConfig"
 
-    def __init__(
-        self,
-        hidden_size=1024,
-        intermediate_size=4096,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        num_mel_bins=128,
-        sampling_rate=24000,
-        n_fft=2048,
-        win_length=2048,
-        hop_length=240,
-        subsampling_channels=(128, 512, 1024),
-        subsampling_depths=(3, 4, 5),
-        subsampling_strides=None,
-        conv_depthwise_kernel_size=31,
-        rotary_embedding_base=10000,
-        layer_norm_eps=1e-5,
-        subsampling_layer_norm_eps=1e-6,
-        initializer_range=0.02,
-        variant="30s",
-        context_seconds=30.0,
-        hidden_dropout=0.0,
-        activation_dropout=0.0,
-        attention_dropout=0.0,
-        final_dropout=0.1,
-        use_weighted_layer_sum=False,
-        classifier_proj_size=256,
-        cqt_input_bins=0,
-        codebook_sizes=(1024, 1024, 1024, 1024),
-        codebook_prediction="linear",
-        codebook_dim=64,
-        logit_temperature=0.1,
-        cqt_bins=0,
-        cqt_loss_weight=1.0,
-        unmasked_loss_weight=0.0,
-        mask_noise_std=0.1,
-        **kwargs,
-    ):
-        self.hidden_size = hidden_size
-        self.intermediate_size = intermediate_size
-        self.num_hidden_layers = num_hidden_layers
-        self.num_attention_heads = num_attention_heads
-        self.num_mel_bins = num_mel_bins
-        self.sampling_rate = sampling_rate
-        self.n_fft = n_fft
-        self.win_length = win_length
-        self.hop_length = hop_length
-        self.subsampling_channels = integer_list("subsampling_channels", subsampling_channels)
-        self.subsampling_depths = integer_list("subsampling_depths", subsampling_depths)
-        if subsampling_strides is None:
-            subsampling_strides = [1 if stage == 0 else 2 for stage in range(len(self.subsampling_channels))]
-        self.subsampling_strides = integer_list("subsampling_strides", subsampling_strides)
-        self.conv_depthwise_kernel_size = conv_depthwise_kernel_size
-        self.rotary_embedding_base = rotary_embedding_base
-        self.layer_norm_eps = layer_norm_eps
-        self.subsampling_layer_norm_eps = subsampling_layer_norm_eps
-        self.initializer_range = initializer_range
-        self.variant = variant
-        self.context_seconds = context_seconds
-        self.hidden_dropout = hidden_dropout
-        self.activation_dropout = activation_dropout
-        self.attention_dropout = attention_dropout
-        self.final_dropout = final_dropout
-        self.use_weighted_layer_sum = use_weighted_layer_sum
-        self.classifier_proj_size = classifier_proj_size
-        self.cqt_input_bins = cqt_input_bins
-        self.codebook_sizes = integer_list("codebook_sizes", codebook_sizes)
-        self.codebook_prediction = codebook_prediction
-        self.codebook_dim = codebook_dim
-        self.logit_temperature = logit_temperature
-        self.cqt_bins = cqt_bins
-        self.cqt_loss_weight = cqt_loss_weight
-        self.unmasked_loss_weight = unmasked_loss_weight
-        self.mask_noise_std = mask_noise_std
+    hidden_size: int = 1024
+    intermediate_size: int = 4096
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 16
+    num_mel_bins: int = 128
+    sampling_rate: int = 24000
+    n_fft: int = 2048
+    win_length: int = 2048
+    hop_length: int = 240
+    subsampling_channels: list[int] | tuple[int, ...] | None = None
+    subsampling_depths: list[int] | tuple[int, ...] = (3, 4, 5)
+    subsampling_strides: list[int] | tuple[int, ...] | None = None
+    conv_depthwise_kernel_size: int = 31
+    rotary_embedding_base: float = 10000
+    layer_norm_eps: float = 1e-5
+    subsampling_layer_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+    variant: str = "30s"
+    context_seconds: float | None = None
+    hidden_dropout: float = 0.0
+    activation_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    final_dropout: float = 0.1
+    use_weighted_layer_sum: bool = False
+    classifier_proj_size: int = 256
+    cqt_input_bins: int = 0
+    codebook_sizes: list[int] | tuple[int, ...] = (1024, 1024, 1024, 1024)
+    codebook_prediction: str = "linear"
+    codebook_dim: int = 64
+    logit_temperature: float = 0.1
+    cqt_bins: int = 0
+    cqt_loss_weight: float = 1.0
+    unmasked_loss_weight: float = 0.0
+    mask_noise_std: float = 0.1
+
+    def __init__(self, **kwargs):
+        # One constructor for all supported versions of transformers; see MERTConfig.
+        for name in FIELDS:
+            setattr(self, name, kwargs.pop(name, getattr(MERT2Config, name)))
+        if self.context_seconds is None:
+            self.context_seconds = FULL_SONG_SECONDS if self.variant == "fs" else CROP_SECONDS
+        if self.subsampling_channels is None:
+            self.subsampling_channels = [self.num_mel_bins, 512, self.hidden_size]
+        for name in ("subsampling_channels", "subsampling_depths", "codebook_sizes"):
+            setattr(self, name, integer_list(name, getattr(self, name)))
+        if self.subsampling_strides is None:
+            self.subsampling_strides = [1 if stage == 0 else 2 for stage in range(len(self.subsampling_channels))]
+        self.subsampling_strides = integer_list("subsampling_strides", self.subsampling_strides)
         self._check_fields()
-        report_unknown(type(self).__name__, kwargs, list(vars(self)))
+        self._check_derived({name: kwargs.pop(name) for name in DERIVED if name in kwargs})
+        report_unknown(type(self).__name__, kwargs, FIELDS)
         super().__init__(**kwargs)
         self.auto_map = dict(AUTO_MAP)
 
@@ -227,6 +206,11 @@ class MERT2Config(PretrainedConfig):
         for stride in reversed(self.resampling_strides):
             mel_frames = (mel_frames - 1) * stride + RESAMPLING_KERNEL
         return max(mel_frames * self.hop_length, self.n_fft // 2 + 1)
+
+    @property
+    def minimum_input_samples(self) -> int:
+        """The authors' name of `receptive_field`."""
+        return self.receptive_field
 
     @property
     def resolved_codebook_sizes(self) -> list[int]:
@@ -284,6 +268,8 @@ class MERT2Config(PretrainedConfig):
         Raises:
             ValueError: `hidden_size` is 0, has no even part for each head, or is not the last stage's width.
         """
+        if not all(self.subsampling_channels):
+            raise ValueError(f"subsampling_channels={self.subsampling_channels} must be positive, as hidden_size.")
         if not self.hidden_size or self.hidden_size % (2 * self.num_attention_heads):
             raise ValueError(
                 f"hidden_size={self.hidden_size} must be a positive multiple of twice "
@@ -299,9 +285,10 @@ class MERT2Config(PretrainedConfig):
         """Refuses values that no model can have, before anything is allocated."""
         for name, (low, high) in INTEGER_BOUNDS.items():
             check_integer(name, getattr(self, name), low, high)
-        for name in ("subsampling_channels", "subsampling_strides"):
-            for value in getattr(self, name):
-                check_integer(name, value, 1, MAX_STAGE_SIZE)
+        for value in self.subsampling_channels:
+            check_integer("subsampling_channels", value, 0, MAX_STAGE_SIZE)  # 0 where hidden_size is
+        for value in self.subsampling_strides:
+            check_integer("subsampling_strides", value, 1, MAX_STAGE_SIZE)
         for value in self.subsampling_depths:
             check_integer("subsampling_depths", value, 0, 1_024)
         for value in self.codebook_sizes:
@@ -315,6 +302,14 @@ class MERT2Config(PretrainedConfig):
         check_real("logit_temperature", self.logit_temperature, 1e-6, math.inf)
         check_flag("use_weighted_layer_sum", self.use_weighted_layer_sum)
         self._check_combinations()
+
+    def _check_derived(self, given: dict) -> None:
+        for name, value in given.items():
+            if value != getattr(self, name):
+                raise ValueError(
+                    f"{name}={value!r} contradicts the other fields, from which {getattr(self, name)!r} follows. Leave "
+                    f"{name} out."
+                )
 
     def _check_combinations(self):
         lengths = {
@@ -356,5 +351,7 @@ class MERT2Config(PretrainedConfig):
         codes = sum(self.codebook_sizes) * max(hidden, self.codebook_dim)
         return blocks + stages + codes + self.n_fft // 2 * self.num_mel_bins
 
+
+FIELDS = MERT2Config.__annotations__  # name: type
 
 __all__ = ["MERT2Config"]

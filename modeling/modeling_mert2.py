@@ -446,9 +446,12 @@ class MERT2PreTrainedModel(MERTPreTrainedModel):
 
     config_class = MERT2Config
     _no_split_modules = ["MERT2ConvNextLayer", "MERT2ConformerBlock"]
-    # The front end keeps float32 values; transformers 4.48 would take its dtype for that of the whole checkpoint.
-    _keep_in_fp32_modules_strict = ["feature_extractor"]
-    _supports_param_buffer_assignment = False
+    _supports_param_buffer_assignment = False  # transformers 4.48 would take the front end's dtype for that of all
+
+    def post_init(self):
+        """Adds that the front end is loaded in float32. transformers 4.57 takes no module without parameters before."""
+        super().post_init()
+        self._keep_in_fp32_modules_strict = {"feature_extractor"}
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
