@@ -133,7 +133,7 @@ def _save(model: PreTrainedModel, settings: FairseqSettings, folder: Path, sourc
 def _dropped_state(content: dict) -> dict[str, str]:
     """What a training checkpoint holds in addition to the model."""
     reasons = {
-        "task_state": "label dictionaries: their sizes are num_special_codes and codebook_size of the configuration",
+        "task_state": "label dictionaries: the configuration has their sizes (num_special_codes, codebook_sizes)",
         "last_optimizer_state": "optimizer state: continued pre-training starts a new optimizer",
     }
     return {name: reason for name, reason in reasons.items() if content.get(name)}

@@ -260,7 +260,10 @@ def to_plain(value: Any, depth: int = 32, budget: list[int] | None = None) -> An
 
 
 def _read_dictionaries(content: dict) -> tuple[tuple[tuple[int, int], ...], int]:
-    """(symbols, special symbols) of each label dictionary, and the special symbols to assume where there are none."""
+    """(symbols, special symbols) of each codebook, and the number of special symbols where they are not stored.
+
+    They are those of the label dictionaries, or what an export of ours recorded instead.
+    """
     state = content.get("task_state")
     entries = state.get("dictionaries") if isinstance(state, dict) else None
     sizes = []
@@ -271,8 +274,12 @@ def _read_dictionaries(content: dict) -> tuple[tuple[tuple[int, int], ...], int]
             raise CheckpointError("A label dictionary of the checkpoint cannot be read: the file is damaged.")
         sizes.append((len(symbols), special))
     ours = content.get(EXPORT_KEY)
-    special = ours.get("num_special_codes") if isinstance(ours, dict) else None
-    return tuple(sizes), special if type(special) is int and special >= 0 else FAIRSEQ_SPECIAL_SYMBOLS
+    ours = ours if isinstance(ours, dict) else {}
+    special, codes = ours.get("num_special_codes"), ours.get("codebook_sizes")
+    special = special if type(special) is int and special >= 0 else FAIRSEQ_SPECIAL_SYMBOLS
+    if not sizes and isinstance(codes, list) and all(type(size) is int for size in codes):
+        sizes = [(size + special, special) for size in codes]
+    return tuple(sizes), special
 
 
 def _codebooks(settings: FairseqSettings, tensors: dict[str, LazyTensor], dim: int, backbone_only: bool) -> dict:
@@ -288,14 +295,16 @@ def _codebooks(settings: FairseqSettings, tensors: dict[str, LazyTensor], dim: i
         special = settings.num_special_symbols
         if not rest and rows > special:
             sizes = ((rows, special),) * count
-    if len(set(sizes)) == 1:
-        rows, special = sizes[0]
-        return {"num_codebooks": len(sizes), "codebook_size": rows - special, "num_special_codes": special}
+    special_counts = {special for _, special in sizes}
+    if len(special_counts) == 1:
+        codes = [rows - special for rows, special in sizes]
+        fields = {"num_codebooks": len(codes), "codebook_size": max(codes), "num_special_codes": special_counts.pop()}
+        return fields | ({"codebook_sizes": codes} if len(set(codes)) > 1 else {})
     if backbone_only or not (sizes or table is not None):
         return {"num_codebooks": 0, "codebook_size": 0, "num_special_codes": 0}
     raise CheckpointError(
-        f"The checkpoint's codebooks have (symbols, special symbols) {list(sizes) or 'that cannot be determined'}; "
-        "MERTForPreTraining needs equal ones. Convert the encoder alone: backbone_only=True, or --backbone-only."
+        f"The numbers of (symbols, special symbols) of the checkpoint's codebooks, {list(sizes) or 'not stored'}, are "
+        "not supported: the special symbols must be as many in each. Convert the encoder alone with --backbone-only."
     )
 
 

@@ -146,5 +146,5 @@ def _fairseq_content(config: MERTConfig, normalize: bool, known: dict | None, te
         "task_state": {},
         "extra_state": {"train_iterator": {"epoch": 1}},
         "last_optimizer_state": None,
-        EXPORT_KEY: {"num_special_codes": config.num_special_codes},
+        EXPORT_KEY: {"num_special_codes": config.num_special_codes, "codebook_sizes": config.codebook_sizes},
     }

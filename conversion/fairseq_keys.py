@@ -80,7 +80,7 @@ class Entry:
     def to_theirs(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         parts = [tensors[name] for name in self.ours]
         joined = torch.cat(parts) if len(parts) > 1 else parts[0]
-        return joined.flatten(0, 1) if self.theirs == "label_embs_concat" else joined
+        return joined.flatten(0, 1) if self.theirs == "label_embs_concat" and joined.ndim == 3 else joined
 
 
 def key_table(config: MERTConfig, backbone_only: bool, split_projections: bool = False) -> list[Entry]:

@@ -60,6 +60,22 @@ class MERTConstantQTransform(nn.Module):
 
     Raises:
         ValueError: a size is not positive, or the highest frequency exceeds half the sampling rate.
+
+    Examples:
+
+    ```python
+    >>> import torch
+    >>> from mert_hf.modeling.cqt_mert import MERTConstantQTransform
+
+    >>> transform = MERTConstantQTransform(sampling_rate=24000, num_bins=84, bins_per_octave=12)
+    >>> tone = torch.sin(2 * torch.pi * 440.0 * torch.arange(24000) / 24000)
+    >>> spectrum = transform(tone[None])
+    >>> spectrum.shape
+    torch.Size([1, 76, 84])
+    >>> spectrum[0, 38].argmax()  # 45 semitones above C1 is A4, 440 Hz
+    tensor(45)
+
+    ```
     """
 
     def __init__(
@@ -120,8 +136,7 @@ class MERTConstantQTransform(nn.Module):
             raise ValueError(
                 f"waveforms must have the shape (batch, samples) with samples > 0, given {tuple(waveforms.shape)}."
             )
-        device_type = waveforms.device.type if waveforms.device.type in ("cuda", "xpu") else "cpu"
-        with torch.autocast(device_type=device_type, enabled=False):
+        with without_autocast(waveforms.device):
             return self._transform(waveforms.float())
 
     def _transform(self, waveforms: torch.Tensor) -> torch.Tensor:
@@ -255,6 +270,11 @@ class MERTConstantQTransform(nn.Module):
         window *= 2.0 / np.sqrt(lengths)
         phase = 2 * np.pi * self._frequencies[bins] * time
         return np.concatenate([window * np.cos(phase), window * np.sin(phase)], axis=1).astype(np.float32)
+
+
+def without_autocast(device: torch.device) -> torch.autocast:
+    """A context without autocast on `device`: operations run in the dtype of their inputs."""
+    return torch.autocast(device_type=device.type if device.type in ("cuda", "xpu") else "cpu", enabled=False)
 
 
 def magnitudes(real: torch.Tensor, imaginary: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Feature extractor of MERT: any audio in memory -> mono float32 at the model's rate, normalised and padded."""
+"""Feature extractor of MERT: any audio in memory -> mono float32 at the model's rate, normalized and padded."""
 
 import numpy as np
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
@@ -9,19 +9,33 @@ from transformers.utils import PaddingStrategy, TensorType, logging
 logger = logging.get_logger(__name__)
 
 INTEGER_PCM = {"uint8": (128.0, 128.0), "int16": (0.0, 2.0**15), "int32": (0.0, 2.0**31)}  # offset and scale to [-1, 1)
-RESAMPLED_RATES = (1000, 1_000_000)  # Hz; a wrong rate must not ask for gigabytes of resampled sound
-NORMALISATION_EPSILON = 1e-7  # added to the variance, as transformers' Wav2Vec2FeatureExtractor does
+RESAMPLED_RATES = (1000, 1_000_000)  # Hz; a wrong rate must not allocate gigabytes of resampled audio
+NORMALIZATION_EPSILON = 1e-7  # added to the variance, as in the Wav2Vec2FeatureExtractor of transformers
 
 
 class MERTFeatureExtractor(SequenceFeatureExtractor):
-    r"""Turns audio into the input of MERT.
+    r"""Converts audio into the input of MERT.
 
     Args:
-        feature_size (`int`, defaults to 1): kept for transformers; waveforms have one value a sample.
-        sampling_rate (`int`, defaults to 24000): rate of the model in Hz; other audio is resampled to it.
+        feature_size (`int`, defaults to 1): kept for transformers; a waveform has one value for each sample.
+        sampling_rate (`int`, defaults to 24000): sampling rate of the model in Hz; other audio is resampled to it.
         padding_value (`float`, defaults to 0.0): value of padded samples.
-        do_normalize (`bool`, defaults to `True`): bring each clip to zero mean and unit variance.
+        do_normalize (`bool`, defaults to `True`): normalize each clip to zero mean and unit variance.
         return_attention_mask (`bool`, defaults to `True`): return which samples are valid.
+
+    Examples:
+
+    ```python
+    >>> import numpy as np
+    >>> from mert_hf import MERTFeatureExtractor
+
+    >>> extractor = MERTFeatureExtractor()
+    >>> stereo = np.zeros((2, 44100), dtype=np.int16)  # (channels, samples)
+    >>> inputs = extractor([stereo, stereo[:, :22050]], sampling_rate=44100, return_tensors="pt")
+    >>> inputs["input_values"].shape, inputs["attention_mask"].sum(dim=1)
+    (torch.Size([2, 24000]), tensor([24000, 12000]))
+
+    ```
     """
 
     model_input_names = ["input_values", "attention_mask"]
@@ -36,11 +50,11 @@ class MERTFeatureExtractor(SequenceFeatureExtractor):
         return_attention_mask=True,
         **kwargs,
     ):
-        # Each class writes its own name, whatever class the loaded preprocessor_config.json came from.
+        # Each class writes its own name, whatever class the loaded preprocessor_config.json names.
         kwargs.pop("feature_extractor_type", None)
         super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
         if self.padding_side != "right":
-            raise ValueError(f"padding_side={self.padding_side!r} is not supported: MERT reads right-padded batches.")
+            raise ValueError(f"padding_side={self.padding_side!r} is not supported. MERT needs padding_side='right'.")
         self.do_normalize = do_normalize
         self.return_attention_mask = return_attention_mask
 
@@ -61,24 +75,25 @@ class MERTFeatureExtractor(SequenceFeatureExtractor):
         Args:
             audio: one clip or a list of clips. A clip is an array, tensor or list of samples (samples,) or
                 (channels, samples), floating point in [-1, 1] or integer PCM (uint8, int16, int32); a dictionary with
-                "array" (or "raw") and "sampling_rate", as the Audio feature of datasets gives; or a decoder with
-                `get_all_samples()`. An array with one or two rows is one clip of that many channels; one with more
-                rows is a batch of mono clips; (batch, channels, samples) is a batch.
-            sampling_rate: rate of arrays in Hz; the model's rate, with a warning, if None. Dictionaries and decoders
-                bring their own.
+                "array" (or "raw") and "sampling_rate", as returned by the Audio feature of datasets; or a decoder with
+                `get_all_samples()`. An array with one or two rows is one clip with that number of channels, and an
+                array with more rows a batch of mono clips. (batch, channels, samples) is a batch.
+            sampling_rate: sampling rate of arrays in Hz; that of the model, with a warning, if None. Dictionaries and
+                decoders have their own.
             padding: True or "longest", "max_length", or False.
             max_length: samples to pad to (padding="max_length") or to cut to (truncation=True), at the model's rate.
             truncation: cut clips to `max_length`.
-            pad_to_multiple_of: pad to a multiple of so many samples.
+            pad_to_multiple_of: pad to a multiple of this number of samples.
             return_attention_mask: overrides the attribute.
             return_tensors: "pt" or "np"; lists of arrays if None.
 
         Returns:
-            `input_values` (batch, samples) float32 and, if asked for, `attention_mask` (batch, samples) int32.
+            `input_values` (batch, samples) float32 and, unless it is disabled, `attention_mask` (batch, samples) int32.
 
         Raises:
-            TypeError: samples of a type that is no audio.
-            ValueError: an empty clip, NaN or infinite samples, a wrong shape, a rate that is no positive number.
+            TypeError: the samples have a type that is not audio.
+            ValueError: an empty clip, NaN or infinite samples, a wrong shape, or a rate that is not a positive number.
+            ImportError: the audio has to be resampled, and soxr is not installed.
         """
         clips = [self._prepare(clip, sampling_rate) for clip in _as_clips(audio)]
         if not clips:
@@ -91,7 +106,7 @@ class MERTFeatureExtractor(SequenceFeatureExtractor):
             max_length=max_length,
             truncation=truncation,
             pad_to_multiple_of=pad_to_multiple_of,
-            return_attention_mask=True,  # normalisation needs the true lengths
+            return_attention_mask=True,  # needed to normalize valid samples only
         )
         lengths = [int(np.sum(mask)) for mask in padded["attention_mask"]]
         padded["input_values"] = [
@@ -109,15 +124,17 @@ class MERTFeatureExtractor(SequenceFeatureExtractor):
         rate = rate if rate is not None else sampling_rate
         if rate is None:
             logger.warning_once(
-                f"No sampling_rate was given: the audio is taken to have {self.sampling_rate} Hz. Pass sampling_rate "
-                "to have other rates resampled."
+                f"No sampling_rate was given, so the audio is assumed to have {self.sampling_rate} Hz. Pass "
+                "sampling_rate, so that audio with another rate is resampled."
             )
             rate = self.sampling_rate
         mono = to_mono(to_float(samples))
         if mono.size == 0:
             raise ValueError("A clip has no samples. Leave it out.")
         if not np.isfinite(mono).all():
-            raise ValueError("A clip holds NaN or infinite samples. Leave it out, or clean it with numpy.nan_to_num.")
+            raise ValueError(
+                "A clip contains NaN or infinite samples. Leave it out, or replace them with numpy.nan_to_num."
+            )
         return resample(mono, rate, self.sampling_rate)
 
     def _normalize(self, values: np.ndarray, length: int) -> np.ndarray:
@@ -125,7 +142,7 @@ class MERTFeatureExtractor(SequenceFeatureExtractor):
         if not self.do_normalize:
             return values
         valid = values[:length].astype(np.float64)
-        values[:length] = (valid - valid.mean()) / np.sqrt(valid.var() + NORMALISATION_EPSILON)
+        values[:length] = (valid - valid.mean()) / np.sqrt(valid.var() + NORMALIZATION_EPSILON)
         return values
 
 
@@ -156,26 +173,26 @@ def to_mono(samples: np.ndarray) -> np.ndarray:
 
 
 def resample(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
-    """(samples,) float32 at `rate` Hz -> (samples',) float32 at `target_rate` Hz, by soxr at high quality."""
+    """(samples,) float32 at `rate` Hz -> (samples',) float32 at `target_rate` Hz, with soxr at high quality."""
     if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)) or not 0 < rate < 1e7:
         raise ValueError(f"sampling_rate={rate!r} must be a positive number of Hz.")
     if rate == target_rate:
         return samples
     low, high = RESAMPLED_RATES
     if not low <= rate <= high:
-        raise ValueError(f"sampling_rate={rate!r}: recordings have {low} to {high} Hz. Correct it, or resample first.")
+        raise ValueError(f"sampling_rate={rate!r} must be between {low} and {high} Hz. Correct it, or resample first.")
     try:
         import soxr
     except ImportError as error:
         raise ImportError(
-            f"The audio has {rate} Hz, the model {target_rate} Hz: resampling needs soxr (`pip install soxr`)."
+            f"The audio has {rate} Hz and the model {target_rate} Hz. Resampling needs soxr: pip install soxr."
         ) from error
     return soxr.resample(samples, rate, target_rate).astype(np.float32, copy=False)
 
 
 def _samples_and_rate(clip) -> tuple[np.ndarray, int | None]:
-    """Samples and rate of an array, dictionary or decoder; the rate is None where the clip does not tell it."""
-    if hasattr(clip, "get_all_samples"):  # torchcodec's AudioDecoder, which datasets returns since version 4
+    """Samples and sampling rate of an array, dictionary or decoder; the rate of an array is None."""
+    if hasattr(clip, "get_all_samples"):  # the AudioDecoder of torchcodec, which datasets returns since version 4
         decoded = clip.get_all_samples()
         return _as_array(decoded.data), decoded.sample_rate
     if isinstance(clip, dict):
@@ -190,7 +207,7 @@ def _samples_and_rate(clip) -> tuple[np.ndarray, int | None]:
 
 
 def _as_array(samples) -> np.ndarray:
-    if hasattr(samples, "detach"):  # a torch tensor, perhaps on a GPU or in bfloat16, which NumPy does not have
+    if hasattr(samples, "detach"):  # a torch tensor, possibly on a GPU or in bfloat16, which NumPy does not have
         samples = samples.detach().cpu()
         samples = samples.float() if samples.is_floating_point() else samples
     if isinstance(samples, (str, bytes)) or samples is None:

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """MERT (arXiv 2306.00107): the encoder, its pre-training objective and two classification heads.
 
-Shapes are written as (batch, samples) for waveforms, (batch, frames, hidden_size) for states. Parameter names equal
-those of the authors' Hub checkpoints. "fairseq" in a comment means the authors' training project, or the library that
-it builds on.
+Waveforms have the shape (batch, samples), states (batch, frames, hidden_size). Parameter names equal those of the
+authors' Hub checkpoints. "fairseq" in a comment means the authors' training project or the library that it builds on.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
+from typing import TypedDict
 
 import torch
 from torch import nn
@@ -23,29 +24,40 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, logging
 
 from .configuration_mert import MERTConfig
-from .cqt_mert import CQT_LOG_GAIN, CQT_LOWEST_FREQUENCY, CQT_OCTAVES, MERTConstantQTransform
+from .cqt_mert import CQT_LOG_GAIN, CQT_LOWEST_FREQUENCY, CQT_OCTAVES, MERTConstantQTransform, without_autocast
+
+# --- what older versions of transformers lack ---
 
 try:
     from transformers.modeling_layers import GradientCheckpointingLayer
-except ImportError:  # transformers 4.48
+except ImportError:  # before transformers 4.52
 
     class GradientCheckpointingLayer(nn.Module):
-        """A layer that repeats its forward pass in the backward pass where checkpointing is enabled."""
+        """A layer that repeats its forward pass during the backward pass where gradient checkpointing is enabled."""
 
         gradient_checkpointing = False
 
-        def __call__(self, *args):
+        def __call__(self, *args, **kwargs):
             if self.gradient_checkpointing and self.training:
-                return self._gradient_checkpointing_func(super().__call__, *args)
-            return super().__call__(*args)
+                return self._gradient_checkpointing_func(partial(super().__call__, **kwargs), *args)
+            return super().__call__(*args, **kwargs)
+
+
+try:
+    from transformers.utils import TransformersKwargs
+except ImportError:  # before transformers 4.54
+
+    class TransformersKwargs(TypedDict, total=False):
+        """Further arguments of a forward pass, which reach the attention function."""
 
 
 logger = logging.get_logger(__name__)
 
-MAX_LOGITS_AT_ONCE = 2**24  # elements; 64 MB in float32. Larger logits are computed in chunks of frames
+MAX_LOGITS_AT_ONCE = 2**24  # elements, 64 MB in float32; larger logits are computed in chunks of frames
 
 
 # --- outputs ---
@@ -56,13 +68,14 @@ class MERTForPreTrainingOutput(ModelOutput):
     """Output of [`MERTForPreTraining`].
 
     Args:
-        loss (`torch.FloatTensor` of shape `()`): the objective, when a target was given.
+        loss (`torch.FloatTensor` of shape `()`): the objective, if a target was given.
         codebook_losses (`torch.FloatTensor` of shape `(codebooks,)`): cross-entropy of each codebook, mean over the
             masked frames, in nats.
-        cqt_loss (`torch.FloatTensor` of shape `()`): mean squared error of the spectrum over the masked frames.
+        cqt_loss (`torch.FloatTensor` of shape `()`): mean squared error of the constant-Q or log-mel spectrum over the
+            masked frames.
         feature_penalty (`torch.FloatTensor` of shape `()`): mean square of the convolutional features, unweighted.
-        codebook_accuracies (`torch.FloatTensor` of shape `(codebooks,)`): share of masked frames whose code has the
-            highest logit.
+        codebook_accuracies (`torch.FloatTensor` of shape `(codebooks,)`): share of the masked frames whose code has
+            the highest logit.
         hidden_states (`tuple` of `(batch, frames, hidden_size)`): input of the first layer and output of every layer.
         attentions (`tuple` of `(batch, heads, frames, frames)`): attention weights of every layer.
     """
@@ -92,19 +105,19 @@ def draw_span_mask(
     min_spans: int = 0,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
-    """Draws masks of spans of one length that may overlap, the "static" masks of fairseq's `compute_mask_indices`.
+    """Draws masks made of spans of one length that may overlap: fairseq's `compute_mask_indices`, type "static".
 
-    A row of L positions gets floor(probability x L / span_length + u) spans, u uniform in [0, 1), at least `min_spans`.
-    Their starts are drawn without replacement from the first L - span_length positions; where these are too few for s
-    spans, from the first s + 1, and spans are cut at the end of the row.
+    A row of L positions gets floor(probability * L / span_length + u) spans, with u uniform in [0, 1), and at least
+    `min_spans`. Their starts are drawn without replacement from the first L - span_length positions. If these are too
+    few for s spans, they are drawn from the first s + 1 positions, and spans are cut at the end of the row.
 
     Args:
         lengths: (batch,) integer, true length of each row in positions.
         size: length of the padded axis.
-        probability: share of positions that the spans would cover if none overlapped.
+        probability: share of the positions that the spans would cover if they did not overlap.
         span_length: positions in a span.
-        min_spans: least number of spans in a row that has room for them.
-        generator: source of randomness, on the device of `lengths`; the default one of that device if None.
+        min_spans: minimum number of spans in a row that has room for them.
+        generator: source of randomness on the device of `lengths`; the default generator of that device if None.
 
     Returns:
         (batch, size) bool, True where masked; never True beyond a row's length.
@@ -115,11 +128,11 @@ def draw_span_mask(
     num_starts = lengths - span_length
     num_starts = torch.where(num_starts > num_spans, num_starts, torch.minimum(num_spans + 1, lengths))
     order = torch.rand((lengths.shape[0], size), device=device, generator=generator)
-    order = order.masked_fill(~length_mask(num_starts, size), 2.0)  # behind every draw in [0, 1)
+    order = order.masked_fill(~length_mask(num_starts, size), 2.0)  # after every draw in [0, 1)
     rank = order.argsort(dim=1).argsort(dim=1)
     starts = rank < torch.minimum(num_spans, num_starts)[:, None]
     spans = starts.cumsum(dim=1)
-    spans[:, span_length:] -= starts.cumsum(dim=1)[:, :-span_length]  # starts within the last span_length positions
+    spans[:, span_length:] -= starts.cumsum(dim=1)[:, :-span_length]  # starts in the last span_length positions
     return (spans > 0) & length_mask(lengths, size)
 
 
@@ -127,27 +140,27 @@ def draw_span_mask(
 
 
 def masked_group_norm(hidden_states: torch.Tensor, valid: torch.Tensor, norm: nn.GroupNorm) -> torch.Tensor:
-    """GroupNorm with one group per channel whose statistics leave padding out.
+    """GroupNorm with one group per channel whose statistics exclude padding.
 
     Args:
         hidden_states: (batch, channels, time).
         valid: (batch, time) bool.
-        norm: gives epsilon, weight and bias.
+        norm: the module with epsilon, weight and bias.
 
     Returns:
-        (batch, channels, time): at valid positions what the row alone would give; padding is normalised alike.
+        (batch, channels, time): at valid positions equal to the result of the row alone.
     """
     states = hidden_states.float()
     weight = valid[:, None, :].to(states.dtype)
     count = weight.sum(dim=-1, keepdim=True).clamp(min=1.0)
-    centred = states - (states * weight).sum(dim=-1, keepdim=True) / count
-    variance = (centred.square() * weight).sum(dim=-1, keepdim=True) / count
-    normed = centred * torch.rsqrt(variance + norm.eps)
+    centered = states - (states * weight).sum(dim=-1, keepdim=True) / count
+    variance = (centered.square() * weight).sum(dim=-1, keepdim=True) / count
+    normed = centered * torch.rsqrt(variance + norm.eps)
     return (normed * norm.weight[:, None] + norm.bias[:, None]).to(hidden_states.dtype)
 
 
 class MERTConvLayer(nn.Module):
-    """One convolution of the feature encoder with its normalisation, if it has one, and activation."""
+    """One convolution of the feature encoder with its normalization, if any, and activation."""
 
     def __init__(self, config: MERTConfig, index: int):
         super().__init__()
@@ -167,7 +180,7 @@ class MERTConvLayer(nn.Module):
     def forward(self, hidden_states: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         """(batch, in_channels, time) -> (batch, channels, time').
 
-        `lengths` (batch,) are the valid input positions of each row, to which the GroupNorm keeps.
+        `lengths` (batch,) are the numbers of valid input positions; the GroupNorm excludes the others.
         """
         hidden_states = self.conv(hidden_states)
         if isinstance(self.layer_norm, nn.LayerNorm):
@@ -196,7 +209,7 @@ class MERTFeatureEncoder(nn.Module):
         hidden_states = input_values[:, None]
         trainable = self.training and self.conv_layers[0].conv.weight.requires_grad
         if self.gradient_checkpointing and trainable:
-            hidden_states.requires_grad_(True)  # the reentrant kind of checkpointing saves nothing otherwise
+            hidden_states.requires_grad_(True)  # otherwise reentrant checkpointing computes no gradient
         for index, layer in enumerate(self.conv_layers):
             layer_lengths = lengths if index == 0 else None
             if self.gradient_checkpointing and trainable:
@@ -207,7 +220,7 @@ class MERTFeatureEncoder(nn.Module):
 
 
 class MERTFeatureProjection(nn.Module):
-    """LayerNorm (optional), linear map to `hidden_size` and dropout of the features."""
+    """LayerNorm (optional) of the features, linear projection to `hidden_size` and dropout."""
 
     def __init__(self, config: MERTConfig):
         super().__init__()
@@ -223,33 +236,6 @@ class MERTFeatureProjection(nn.Module):
 
 
 # --- position embedding ---
-
-# transformers renames `weight_g` and `weight_v` of every checkpoint to torch's parametrisation while it loads, on all
-# versions and with no way out. So a model that is being loaded is built with those names, and gets the authors' names
-# back once it is loaded.
-_LOADER_NAMES = ContextVar("mert_loader_names", default=False)
-
-
-@contextmanager
-def loader_names():
-    """Within it, position embeddings are built under the parameter names that transformers' loader looks for."""
-    token = _LOADER_NAMES.set(True)
-    try:
-        yield
-    finally:
-        _LOADER_NAMES.reset(token)
-
-
-class MERTLoaderWeights(nn.Module):
-    """Magnitude and direction of a kernel under the names that transformers' loader looks for."""
-
-    def __init__(self, magnitude: nn.Parameter, direction: nn.Parameter):
-        super().__init__()
-        self.original0, self.original1 = magnitude, direction
-
-    def forward(self) -> tuple[nn.Parameter, nn.Parameter]:
-        """Hands them out. Hooks that fetch offloaded weights fire at a call, not at an attribute."""
-        return self.original0, self.original1
 
 
 def grouped_conv1d(
@@ -282,8 +268,48 @@ def grouped_conv1d(
     return states.to(hidden_states.dtype)
 
 
+# --- parameter names of the position embedding while a checkpoint is loaded ---
+#
+# The authors' checkpoints and ours store the weight-normalized kernel as `weight_g` and `weight_v`. All supported
+# versions of transformers rename these keys of every checkpoint while they load it, to the names of torch's
+# parametrization (`parametrizations.weight.original0` and `original1`), and have no option against it. Therefore a
+# model that is being loaded is built with the names that the loader looks for (`loader_names`), and gets the stored
+# names back afterwards (`restore_names`). `MERTPreTrainedModel.from_pretrained` calls both; no other code has to know.
+
+_LOADER_NAMES = ContextVar("mert_loader_names", default=False)
+
+
+@contextmanager
+def loader_names():
+    """Builds position embeddings with the parameter names that transformers' loader looks for."""
+    token = _LOADER_NAMES.set(True)
+    try:
+        yield
+    finally:
+        _LOADER_NAMES.reset(token)
+
+
+def restore_names(model: nn.Module) -> None:
+    """Renames the parameters of a loaded model's position embedding to `weight_g` and `weight_v`."""
+    for module in model.modules():
+        if isinstance(module, MERTWeightNormConv1d):
+            module.restore_names()
+
+
+class MERTLoaderWeights(nn.Module):
+    """Magnitude and direction of a kernel under the names that transformers' loader looks for."""
+
+    def __init__(self, magnitude: nn.Parameter, direction: nn.Parameter):
+        super().__init__()
+        self.original0, self.original1 = magnitude, direction
+
+    def forward(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """Returns both. Hooks that fetch offloaded weights run at a call, not when an attribute is read."""
+        return self.original0, self.original1
+
+
 class MERTWeightNormConv1d(nn.Module):
-    """Grouped convolution whose kernel is g x v / |v|, the norm taken for each position of the kernel (dim 2)."""
+    """Grouped convolution with the kernel g * v / |v|, where the norm is taken at each kernel position (dim 2)."""
 
     def __init__(self, channels: int, kernel_size: int, groups: int):
         super().__init__()
@@ -297,20 +323,21 @@ class MERTWeightNormConv1d(nn.Module):
             self.weight_g, self.weight_v = weight_g, weight_v
 
     def restore_names(self) -> None:
-        """Gives the parameters the authors' names after loading."""
+        """Renames the parameters to `weight_g` and `weight_v`."""
         holder = self.parametrizations["weight"]
-        if holder.original0.is_meta:  # offloaded: the hooks that fetch the weights know them by the loader's names
+        if holder.original0.is_meta:  # offloaded: the hooks that fetch the weights use the loader's names
             return
         self.weight_g, self.weight_v = holder.original0, holder.original1
         del self.parametrizations
 
     def magnitude_and_direction(self) -> tuple[nn.Parameter, nn.Parameter]:
-        """g (1, 1, kernel) and v (channels, channels / groups, kernel), under whichever names they live."""
+        """g (1, 1, kernel) and v (channels, channels / groups, kernel), under either of the names."""
         if hasattr(self, "weight_g"):
             return self.weight_g, self.weight_v
         return self.parametrizations["weight"]()
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(batch, channels, time) -> (batch, channels, time + 1) for an even kernel, else the same shape."""
         magnitude, direction = self.magnitude_and_direction()
         norm = torch.linalg.vector_norm(direction.float(), dim=(0, 1), keepdim=True)
         weight = direction * (magnitude / norm).to(direction.dtype)
@@ -329,7 +356,7 @@ class MERTPositionalConvEmbedding(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         frames = hidden_states.shape[1]
-        embeddings = self.conv(hidden_states.transpose(1, 2))[..., :frames]  # an even kernel gives one frame too many
+        embeddings = self.conv(hidden_states.transpose(1, 2))[..., :frames]  # an even kernel gives one more frame
         return self.activation(embeddings).transpose(1, 2)
 
 
@@ -337,11 +364,14 @@ class MERTPositionalConvEmbedding(nn.Module):
 
 
 def relaxed_softmax(scores: torch.Tensor, relax: float) -> torch.Tensor:
-    """Softmax of `scores * relax`, shifted so that no product leaves the range of half precision.
+    """Softmax of `scores * relax`, shifted so that products stay in the range of half precision.
 
     Args:
         scores: (..., keys), attention scores already divided by `relax`.
-        relax: the constant c of the paper's attention relaxation (section 4.3; fairseq project, mert_fairseq).
+        relax: the constant c of the attention relaxation (MERT, arXiv 2306.00107, section 4.3).
+
+    Returns:
+        (..., keys) float32.
     """
     return nn.functional.softmax((scores - scores.amax(dim=-1, keepdim=True)) * relax, dim=-1, dtype=torch.float32)
 
@@ -356,7 +386,11 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention with its weights: (batch, heads, frames, head_dim) -> (batch, frames, heads, head_dim), weights."""
+    """Attention that returns its weights, for arguments of shape (batch, heads, frames, head_dim).
+
+    Returns:
+        (batch, frames, heads, head_dim), and weights (batch, heads, frames, frames).
+    """
     relax = module.attention_relax
     scores = torch.matmul(query * (scaling / relax), key.transpose(2, 3))
     if attention_mask is not None:
@@ -373,17 +407,19 @@ def attend(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     output_attentions: bool,
+    **kwargs: Unpack[TransformersKwargs],
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Attention by the configured implementation: heads of (batch, heads, frames, head_dim) to merged states.
+    """Bidirectional attention by the configured implementation of transformers' attention interface.
 
     Args:
-        module: has `config`, `scaling`, `dropout` and `attention_relax`.
+        module: an attention module with `config`, `scaling`, `dropout` and `attention_relax`.
         query, key, value: (batch, heads, frames, head_dim).
-        attention_mask: as [`attention_mask_for`] makes it.
+        attention_mask: the result of [`attention_mask_for`].
         output_attentions: also return the weights, which only eager attention has.
+        kwargs: further arguments of the attention function.
 
     Returns:
-        (batch, frames, heads x head_dim) and, if asked for, weights (batch, heads, frames, frames).
+        (batch, frames, heads * head_dim) and weights (batch, heads, frames, frames) or None.
     """
     attention = eager_attention_forward
     if module.config._attn_implementation not in (None, "eager") and not output_attentions:
@@ -396,7 +432,7 @@ def attend(
         attention_mask,
         dropout=module.dropout if module.training else 0.0,
         scaling=module.scaling,
-        is_causal=False,
+        **{**kwargs, "is_causal": False},  # transformers 4.48 takes attention without a mask for causal otherwise
     )
     return states.flatten(2), weights if output_attentions else None
 
@@ -404,12 +440,22 @@ def attend(
 def attention_mask_for(
     config: PretrainedConfig, frame_mask: torch.Tensor | None, dtype: torch.dtype, output_attentions: bool
 ) -> torch.Tensor | None:
-    """What the attention function wants: (batch, frames) for flash, else a bias (batch, 1, frames, frames)."""
+    """The mask in the form that the attention function expects.
+
+    Args:
+        config: the model's configuration.
+        frame_mask: (batch, frames) bool, True where valid, or None.
+        dtype: dtype of the states.
+        output_attentions: whether eager attention will be used for its weights.
+
+    Returns:
+        `frame_mask` for flash attention, else a bias (batch, 1, frames, frames) of `dtype`; None without a mask.
+    """
     implementation = config._attn_implementation or "eager"
     if output_attentions and implementation != "eager":
         logger.warning_once(
-            f"{implementation!r} attention keeps no weights: output_attentions=True computes this call with eager "
-            "attention. Load the model with attn_implementation='eager' to choose that yourself."
+            f"{implementation!r} attention does not return weights: this call with output_attentions=True uses eager "
+            "attention. Load the model with attn_implementation='eager' to avoid this warning."
         )
         implementation = "eager"
     if frame_mask is None or "flash" in implementation:
@@ -420,7 +466,10 @@ def attention_mask_for(
 
 
 def open_gradient(hidden_states: torch.Tensor, layers: nn.ModuleList) -> None:
-    """Lets adapters in a frozen model learn: reentrant checkpointing gives no gradient if the input needs none."""
+    """Makes reentrant checkpointing compute gradients for trainable layers, such as adapters, in a frozen model.
+
+    It computes none if its input requires none.
+    """
     checkpointing = layers[0].training and torch.is_grad_enabled() and layers[0].gradient_checkpointing
     if checkpointing and not hidden_states.requires_grad:
         hidden_states.requires_grad_(any(weight.requires_grad for weight in layers.parameters()))
@@ -435,7 +484,7 @@ class MERTAttention(nn.Module):
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.scaling = self.head_dim**-0.5
         self.dropout = config.attention_dropout
-        # Fused kernels accumulate scores in float32 and need no relaxation, which changes no result.
+        # Used by eager attention only: fused kernels accumulate scores in float32 and do not need the relaxation.
         self.attention_relax = config.attention_relax if config.attention_relax > 0 else 1.0
         self.is_causal = False
         self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
@@ -444,20 +493,24 @@ class MERTAttention(nn.Module):
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(
-        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, output_attentions: bool
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        output_attentions: bool,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(batch, frames, hidden_size) -> the same shape and, if asked for, weights (batch, heads, frames, frames)."""
+        """(batch, frames, hidden_size) -> the same shape, and weights (batch, heads, frames, frames) or None."""
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         query, key, value = (
             projection(hidden_states).view(shape).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        states, weights = attend(self, query, key, value, attention_mask, output_attentions)
+        states, weights = attend(self, query, key, value, attention_mask, output_attentions, **kwargs)
         return self.out_proj(states), weights
 
 
 class MERTFeedForward(nn.Module):
-    """Two linear layers with an activation and dropout between and after."""
+    """Two linear layers with an activation and dropout between them, and dropout after them."""
 
     def __init__(self, config: MERTConfig):
         super().__init__()
@@ -495,12 +548,16 @@ class MERTEncoderLayer(GradientCheckpointingLayer):
                 linear.init_gain = (8.0 * config.num_hidden_layers) ** -0.25
 
     def forward(
-        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, output_attentions: bool
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        output_attentions: bool,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(batch, frames, hidden_size) -> the same shape and attention weights or None."""
+        """(batch, frames, hidden_size) -> the same shape, and attention weights or None."""
         residual = hidden_states
         states = self.layer_norm(hidden_states) if self.pre_norm else hidden_states
-        states, weights = self.attention(states, attention_mask, output_attentions)
+        states, weights = self.attention(states, attention_mask, output_attentions, **kwargs)
         states = residual * self.residual_scale + self.dropout(states)
         if self.pre_norm:
             return states + self.feed_forward(self.final_layer_norm(states)), weights
@@ -525,6 +582,7 @@ class MERTEncoder(nn.Module):
         frame_mask: torch.Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
         """(batch, frames, hidden_size), valid frames (batch, frames) bool -> [`BaseModelOutput`]."""
         pre_norm = self.config.do_stable_layer_norm
@@ -537,7 +595,7 @@ class MERTEncoder(nn.Module):
         keep = self._layers_to_keep(hidden_states.device)
         states, attentions = [hidden_states], []
         for index, layer in enumerate(self.layers):
-            layer_states, weights = layer(states[-1], mask, output_attentions)
+            layer_states, weights = layer(states[-1], mask, output_attentions, **kwargs)
             if keep is not None:
                 layer_states = torch.where(keep[index], layer_states, states[-1])
             states.append(layer_states)
@@ -551,10 +609,10 @@ class MERTEncoder(nn.Module):
         )
 
     def _layers_to_keep(self, device: torch.device) -> torch.Tensor | None:
-        """LayerDrop (arXiv 1909.11556) as a switch (layers,) bool behind each layer, None where no layer drops.
+        """LayerDrop (arXiv 1909.11556) as a switch (layers,) bool after each layer; None if no layer is dropped.
 
-        Every layer runs and the dropped one is bypassed: each parameter keeps a (zero) gradient, so that DDP and FSDP
-        stay in step, and the draw lies outside the layer, so that gradient checkpointing repeats the same network.
+        Every layer is computed and the dropped ones are bypassed: each parameter keeps a (zero) gradient, which DDP and
+        FSDP require, and the draw is made outside the layer, so that gradient checkpointing repeats the same network.
         """
         if not self.training or self.config.layerdrop == 0.0:
             return None
@@ -575,7 +633,7 @@ HEAD_PREFIXES = (
 
 
 class MERTPreTrainedModel(PreTrainedModel):
-    """Initialisation, strict loading and frame arithmetic shared by all MERT models."""
+    """Initialization, strict loading, input checks and frame arithmetic that all MERT models share."""
 
     config_class = MERTConfig
     base_model_prefix = "mert"
@@ -585,10 +643,13 @@ class MERTPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["MERTEncoderLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
-    _supports_flash_attn_2 = True
+    _supports_flash_attn_2 = True  # the name in transformers 4.48
     _supports_attention_backend = True
-    # nnAudio's kernels in the authors' v0 checkpoints are constants of the transform, and a checkpoint may bring heads
-    # that the class to load does not have.
+    # The losses are means. Without this, Trainer would conclude from **kwargs that they are divided by its
+    # num_items_in_batch, and would not divide them by the number of accumulated batches.
+    accepts_loss_kwargs = False
+    # nnAudio's kernels in the authors' v0 checkpoints are constants of the transform. A checkpoint may contain heads
+    # that the loaded class does not have.
     _keys_to_ignore_on_load_unexpected = [
         r"(^|\.)feature_extractor_cqt\.",
         "^(" + "|".join(prefix.replace(".", r"\.") for prefix in HEAD_PREFIXES) + ")",
@@ -596,11 +657,11 @@ class MERTPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:
-        """Lets `set_attn_implementation` work: transformers looks for a call in the source that 4.48 lacks."""
+        """Enables `set_attn_implementation`: transformers looks in the source for a function that 4.48 lacks."""
         return True
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Initial weights: fairseq's for the position embedding, HuBERT's for the rest."""
+        """Initial weights: those of fairseq for the position embedding, those of HuBERT otherwise."""
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=self.config.initializer_range * getattr(module, "init_gain", 1.0))
             if module.bias is not None:
@@ -621,8 +682,10 @@ class MERTPreTrainedModel(PreTrainedModel):
         elif isinstance(module, MERTModel):
             nn.init.uniform_(module.masked_spec_embed)
         elif isinstance(module, MERTForPreTraining) and module.codebook_embeddings is not None:
-            # fairseq draws from [0, 1): all codes start in one orthant, and Adam's steps hardly turn such long vectors.
-            nn.init.normal_(module.codebook_embeddings, std=self.config.initializer_range)
+            if self.config.codebook_init == "uniform":  # fairseq's: all codes start in one orthant and turn slowly
+                nn.init.uniform_(module.codebook_embeddings)
+            else:
+                nn.init.normal_(module.codebook_embeddings, std=self.config.initializer_range)
         elif getattr(module, "layer_weights", None) is not None:
             nn.init.constant_(module.layer_weights, 1.0 / (self.config.num_hidden_layers + 1))
 
@@ -630,28 +693,27 @@ class MERTPreTrainedModel(PreTrainedModel):
     def _init_weight_norm(self, magnitude: nn.Parameter, direction: nn.Parameter) -> None:
         channels, _, kernel_size = direction.shape
         nn.init.normal_(direction, std=math.sqrt(4.0 / (kernel_size * channels)))
-        # While transformers 4.57 loads, weights of the checkpoint are still on the meta device here.
+        # While transformers 4.57 loads a checkpoint, its weights are still on the meta device here.
         if not (getattr(magnitude, "_is_hf_initialized", False) or direction.is_meta):
             magnitude.copy_(torch.linalg.vector_norm(direction.float(), dim=(0, 1), keepdim=True))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, output_loading_info=False, **kwargs):
-        """Loads a checkpoint as `PreTrainedModel.from_pretrained` does, and accepts no half-filled backbone.
+        """Loads a checkpoint like `PreTrainedModel.from_pretrained`, but refuses incomplete weights of the encoder.
 
-        Both namings of the position embedding's weights load. Weights of a head that the checkpoint does not have are
-        initialised, with transformers' warning, unless the checkpoint was saved by this very class.
+        Both names of the position embedding's weights load. Weights of a head that the checkpoint does not contain are
+        initialized, with the warning of transformers, unless the checkpoint was saved by the same class.
 
         Raises:
-            ValueError: a weight is missing, unexpected or mis-shaped.
+            ValueError: a weight is missing or unexpected.
+            RuntimeError: a weight has another shape.
         """
         with loader_names():
             model, info = super().from_pretrained(
                 pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
             )
-        for module in model.modules():
-            if isinstance(module, MERTWeightNormConv1d):
-                module.restore_names()
-        if pretrained_model_name_or_path is not None or kwargs.get("state_dict"):  # else there is nothing to load
+        restore_names(model)
+        if pretrained_model_name_or_path is not None or kwargs.get("state_dict"):  # otherwise nothing is loaded
             model._refuse_incomplete_weights(info, pretrained_model_name_or_path)
         return (model, info) if output_loading_info else model
 
@@ -665,23 +727,23 @@ class MERTPreTrainedModel(PreTrainedModel):
         if missing or unexpected:
             raise ValueError(
                 f"The weights in {source} do not fit {type(self).__name__}: missing {_some(missing)}, unexpected "
-                f"{_some(unexpected)}. Check that config.json belongs to these weights; `mert-hf doctor --model` lists "
+                f"{_some(unexpected)}. Check that config.json belongs to these weights. `mert-hf doctor --model` lists "
                 "the differences, and `mert-hf convert` reads fairseq checkpoints and the authors' Hub folders."
             )
 
     def _may_be_missing(self, key: str) -> bool:
-        """The authors' code stores the mask embedding only where the configuration masks."""
+        """Whether a weight may be missing: the authors' code stores the mask embedding only if masks are configured."""
         masks = self.config.mask_time_prob or self.config.mask_feature_prob
         return key.endswith("masked_spec_embed") and not masks
 
     def enable_input_require_grads(self) -> None:
-        """PEFT calls it before checkpointing. The encoder sees to it; transformers 4 would want token embeddings."""
+        """Nothing to do: the encoder takes care of it. PEFT calls this; transformers 4 would need token embeddings."""
 
     def disable_input_require_grads(self) -> None:
         """The counterpart of [`enable_input_require_grads`]."""
 
     def get_input_embeddings(self):
-        """None: waveforms have no embedding table. FSDP and adapters ask for one."""
+        """None: waveforms have no embedding table. FSDP and adapters call this."""
         return None
 
     def get_output_embeddings(self):
@@ -689,22 +751,22 @@ class MERTPreTrainedModel(PreTrainedModel):
         return None
 
     def _get_feat_extract_output_lengths(self, input_lengths):
-        """Frames for each number of samples; the name by which transformers' audio code asks for it."""
+        """Frames for each number of samples; the name that transformers' audio code uses."""
         return self.config.num_frames(input_lengths)
 
     def _wants_dict(self, return_dict: bool | None) -> bool:
-        """What the caller says, else the configuration; transformers 4 traces to TorchScript with tuples."""
+        """The caller's choice or that of the configuration; transformers 4 traces to TorchScript with tuples."""
         if return_dict is None:
             return self.config.return_dict and not getattr(self.config, "torchscript", False)
         return return_dict
 
     @staticmethod
     def layer_states(outputs: ModelOutput) -> tuple[torch.Tensor, ...]:
-        """The encoder's input and the output of each of its layers, of an output with all hidden states."""
+        """The input of the encoder and the output of each layer, from an output with all hidden states."""
         return outputs.hidden_states
 
     def fit_input_statistics(self, clips: Iterable[torch.Tensor]) -> None:
-        """Measures what a new model's front end needs to know of the audio; the first generation's needs nothing.
+        """Measures the statistics of the audio that the front end of a new model needs; none in the first generation.
 
         Args:
             clips: (samples,) floating point each, mono at the model's rate.
@@ -716,11 +778,11 @@ class MERTPreTrainedModel(PreTrainedModel):
         return length_mask(lengths, self.config.num_frames(attention_mask.shape[-1]))
 
     def _get_feature_vector_attention_mask(self, feature_vector_length: int, attention_mask: torch.Tensor):
-        """The first `feature_vector_length` columns of [`frame_mask`]; transformers' name for it."""
+        """The first `feature_vector_length` columns of [`frame_mask`]; the name that transformers uses."""
         return self.frame_mask(attention_mask)[:, :feature_vector_length]
 
     def frame_times(self, num_frames: int) -> torch.Tensor:
-        """Times of the frames' centres in seconds from the start of the clip: (num_frames,) float64."""
+        """Times of the frames' centers in seconds from the start of the clip: (num_frames,) float64."""
         return torch.tensor(self.config.frame_times(num_frames), dtype=torch.float64)
 
     def _check_inputs(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> None:
@@ -728,7 +790,7 @@ class MERTPreTrainedModel(PreTrainedModel):
             given = input_values.dtype if isinstance(input_values, torch.Tensor) else type(input_values).__name__
             raise TypeError(
                 f"input_values must be a floating-point tensor with samples in [-1, 1], given {given}. "
-                "MERTFeatureExtractor makes one of any audio, integer PCM included."
+                "MERTFeatureExtractor converts any audio, integer PCM included."
             )
         if input_values.ndim != 2:
             raise ValueError(
@@ -745,18 +807,19 @@ class MERTPreTrainedModel(PreTrainedModel):
                 f"input_values has {input_values.shape[1]} samples, but one frame needs {self.config.receptive_field}. "
                 "Pad the clip with zeros or leave it out."
             )
-        if not (torch.compiler.is_compiling() or torch.jit.is_tracing() or input_values.is_meta):
+        # On an accelerator a check of the data would make the host wait for the device, in a graph it is impossible.
+        if input_values.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             self._check_values(input_values, attention_mask)
 
     def _check_values(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> None:
-        """Checks that read the data, which a compiled graph cannot."""
-        if not torch.isfinite(input_values).all():
+        """Checks that read the data: finite samples in training, enough valid samples in each row."""
+        if self.training and not torch.isfinite(input_values).all():
             rows = (~torch.isfinite(input_values).all(dim=1)).nonzero().flatten().tolist()
             raise ValueError(
-                f"input_values holds NaN or infinite samples in rows {rows}. Leave these clips out, or clean them "
-                "with torch.nan_to_num."
+                f"input_values contains NaN or infinite samples in rows {rows}. Leave these clips out, or replace the "
+                "samples with torch.nan_to_num."
             )
-        if attention_mask is not None:
+        if attention_mask is not None and attention_mask.device.type == "cpu":
             lengths = attention_mask.long().sum(dim=-1)
             if short := (self.config.num_frames(lengths) < 1).nonzero().flatten().tolist():
                 raise ValueError(
@@ -780,7 +843,28 @@ def scale_gradient(tensor: torch.Tensor, factor: float) -> torch.Tensor:
 
 
 class MERTModel(MERTPreTrainedModel):
-    """The MERT encoder without a head: waveform in, hidden states out."""
+    """The MERT encoder without a head, from waveforms to hidden states.
+
+    Examples:
+
+    ```python
+    >>> import torch
+    >>> from mert_hf import MERTConfig, MERTFeatureExtractor, MERTModel
+
+    >>> # MERTModel.from_pretrained("m-a-p/MERT-v1-95M") loads trained weights
+    >>> model = MERTModel(MERTConfig(num_hidden_layers=2)).eval()
+    >>> extractor = MERTFeatureExtractor(sampling_rate=model.config.sample_rate)
+    >>> inputs = extractor([torch.rand(24000), torch.rand(12000)], sampling_rate=24000, return_tensors="pt")
+
+    >>> with torch.no_grad():
+    ...     outputs = model(**inputs, output_hidden_states=True)
+    >>> outputs.last_hidden_state.shape, len(outputs.hidden_states)
+    (torch.Size([2, 74, 768]), 3)
+    >>> model.frame_mask(inputs["attention_mask"]).sum(dim=1)
+    tensor([74, 37])
+
+    ```
+    """
 
     _auto_class = "AutoModel"
 
@@ -793,7 +877,7 @@ class MERTModel(MERTPreTrainedModel):
         if config.feature_extractor_cqt:
             self.feature_extractor_cqt = MERTConstantQTransform(
                 config.sample_rate,
-                config.hop_length,  # at 16 kHz the authors' sample_rate // 50, and right at every other rate
+                config.hop_length,  # equal to the authors' sample_rate // 50 at 16 kHz, and right at every other rate
                 num_bins=config.feature_extractor_cqt_bins,
                 bins_per_octave=config.feature_extractor_cqt_bins // CQT_OCTAVES,
                 f_min=CQT_LOWEST_FREQUENCY,
@@ -814,28 +898,31 @@ class MERTModel(MERTPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutput:
         """Encodes audio.
 
         Args:
             input_values: (batch, samples) floating point, mono at `config.sample_rate` Hz.
             attention_mask: (batch, samples) integer or bool, 1 where valid; right padding only.
-            mask_time_indices: (batch, frames) bool, frames to replace by the mask embedding. Drawn in training as
-                SpecAugment does if None.
-            output_attentions: also return attention weights; under fused attention this call falls back to eager.
-            output_hidden_states: also return the input of the first layer and every layer's output.
+            mask_time_indices: (batch, frames) bool, frames to replace with the mask embedding. If None, they are drawn
+                in training by SpecAugment.
+            output_attentions: also return attention weights; eager attention is used for this call.
+            output_hidden_states: also return the input of the first layer and the output of every layer.
             return_dict: return a [`BaseModelOutput`] (default) or a tuple.
+            kwargs: further arguments of the attention function.
 
         Returns:
-            `last_hidden_state` (batch, frames, hidden_size); `hidden_states`, layers + 1 of that shape; `attentions`
-            (batch, heads, frames, frames) for each layer.
+            `last_hidden_state` (batch, frames, hidden_size); `hidden_states`, layers + 1 tensors of that shape;
+            `attentions` (batch, heads, frames, frames) of each layer.
 
         Raises:
-            TypeError: the input is no floating-point tensor.
-            ValueError: wrong shape, too few samples for a frame, or NaN.
+            TypeError: the input is not a floating-point tensor.
+            ValueError: wrong shape, too few samples for a frame, or, in training on the CPU, samples that are not
+                finite.
         """
         outputs, _ = self.encode(
-            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states, **kwargs
         )
         return outputs if self._wants_dict(return_dict) else outputs.to_tuple()
 
@@ -847,8 +934,9 @@ class MERTModel(MERTPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         feature_grad_mult: float = 1.0,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[BaseModelOutput, torch.Tensor]:
-        """The forward pass with the convolutional features (batch, frames, conv_dim[-1]) beside its output."""
+        """The output of the forward pass and the convolutional features (batch, frames, conv_dim[-1])."""
         self._check_inputs(input_values, attention_mask)
         if output_attentions is None:
             output_attentions = self.config.output_attentions
@@ -862,7 +950,7 @@ class MERTModel(MERTPreTrainedModel):
         frame_mask = None if attention_mask is None else self.frame_mask(attention_mask)
         hidden_states = self.feature_projection(self._with_cqt(features, input_values))
         hidden_states = self._mask_hidden_states(hidden_states, mask_time_indices, frame_mask)
-        outputs = self.encoder(hidden_states, frame_mask, bool(output_attentions), bool(output_hidden_states))
+        outputs = self.encoder(hidden_states, frame_mask, bool(output_attentions), bool(output_hidden_states), **kwargs)
         return outputs, features
 
     def _with_cqt(self, features: torch.Tensor, input_values: torch.Tensor) -> torch.Tensor:
@@ -876,13 +964,13 @@ class MERTModel(MERTPreTrainedModel):
     def _mask_hidden_states(
         self, hidden_states: torch.Tensor, mask: torch.Tensor | None, frame_mask: torch.Tensor | None
     ) -> torch.Tensor:
-        """Replaces masked frames by the mask embedding; draws SpecAugment (arXiv 1904.08779) masks in training."""
+        """Replaces masked frames with the mask embedding; draws SpecAugment (arXiv 1904.08779) masks in training."""
         config, (batch, frames, size) = self.config, hidden_states.shape
         augment = self.training and config.apply_spec_augment
         if mask is not None and mask.shape != (batch, frames):
             raise ValueError(
-                f"mask_time_indices must have shape {(batch, frames)}, one entry a frame, given {tuple(mask.shape)}. "
-                "config.num_frames(samples) tells the number of frames."
+                f"mask_time_indices must have shape {(batch, frames)}, one entry for each frame, given "
+                f"{tuple(mask.shape)}. config.num_frames(samples) is the number of frames."
             )
         if mask is None and augment and config.mask_time_prob > 0:
             lengths = torch.full((batch,), frames, device=hidden_states.device)
@@ -907,20 +995,38 @@ class MERTModel(MERTPreTrainedModel):
 
 
 def cosine_logits(states: torch.Tensor, embeddings: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Cosine similarities over a temperature: (codebooks, n, dim), (codebooks, codes, dim) -> (codebooks, n, codes).
+    """Cosine similarities divided by a temperature (HuBERT, arXiv 2106.07447, equation 3), always in float32.
 
-    Both sides are normalised first and meet in one batched matrix product, so that nothing of the size
-    codes x n x dim exists (HuBERT, arXiv 2106.07447, equation 3).
+    Both sides are normalized before one batched matrix product, which needs no memory for codes * n * dim elements.
+
+    Args:
+        states: (codebooks, n, dim).
+        embeddings: (codebooks, codes, dim).
+        temperature: divisor of the similarities.
+
+    Returns:
+        (codebooks, n, codes) float32.
     """
-    states = nn.functional.normalize(states.float(), dim=-1, eps=1e-8)
-    embeddings = nn.functional.normalize(embeddings.float(), dim=-1, eps=1e-8)
-    return torch.matmul(states, embeddings.transpose(1, 2)).float() / temperature
+    with without_autocast(states.device):
+        states = nn.functional.normalize(states.float(), dim=-1, eps=1e-8)
+        embeddings = nn.functional.normalize(embeddings.float(), dim=-1, eps=1e-8)
+        return torch.matmul(states, embeddings.transpose(1, 2)) / temperature
 
 
 def codebook_sums(
     states: torch.Tensor, embeddings: torch.Tensor, targets: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sums over frames of cross-entropy and of hits: targets (codebooks, n), -100 ignored -> twice (codebooks,)."""
+    """Sums over frames of the cross-entropy and of correct predictions.
+
+    Args:
+        states: (codebooks, n, dim).
+        embeddings: (codebooks, codes, dim).
+        targets: (codebooks, n) int64, rows of `embeddings`; -100 is ignored.
+        temperature: divisor of the cosine similarities.
+
+    Returns:
+        Cross-entropies in nats (codebooks,) float32 and numbers of correct predictions (codebooks,) int64.
+    """
     logits = cosine_logits(states, embeddings, temperature)
     losses = nn.functional.cross_entropy(logits.transpose(1, 2), targets, ignore_index=-100, reduction="none")
     return losses.sum(dim=1), (logits.argmax(dim=-1) == targets).sum(dim=1)
@@ -928,13 +1034,31 @@ def codebook_sums(
 
 def chunked_codebook_sums(
     states: torch.Tensor,
-    embeddings: torch.Tensor,
+    embeddings: torch.Tensor | Sequence[torch.Tensor],
     targets: torch.Tensor,
     temperature: float,
     max_logits: int = MAX_LOGITS_AT_ONCE,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """[`codebook_sums`] in chunks of frames whose logits are recomputed in the backward pass, so that memory does not
-    grow with codebooks x frames x codes."""
+    """[`codebook_sums`] in chunks of frames, for codebooks of equal or unequal sizes.
+
+    The logits of a chunk are computed again in the backward pass, so that memory does not grow with
+    codebooks * frames * codes.
+
+    Args:
+        states, targets, temperature: as in [`codebook_sums`].
+        embeddings: (codebooks, codes, dim), or for each codebook a tensor (codes, dim) with its own number of codes.
+        max_logits: elements of the logits that are computed at once.
+
+    Returns:
+        As [`codebook_sums`].
+    """
+    if not isinstance(embeddings, torch.Tensor):
+        sums = [
+            chunked_codebook_sums(states[k : k + 1], table[None], targets[k : k + 1], temperature, max_logits)
+            for k, table in enumerate(embeddings)
+        ]
+        losses, hits = (torch.cat(parts) for parts in zip(*sums, strict=True))
+        return losses, hits
     codebooks, num_frames, _ = states.shape
     chunk = max(1, max_logits // (codebooks * embeddings.shape[1]))
     if num_frames <= chunk:
@@ -954,15 +1078,21 @@ def chunked_codebook_sums(
     return losses, hits
 
 
-class MERTPreTrainingModel(MERTPreTrainedModel):
-    """What the pre-training models of both generations share: losses at the masked frames and how they add up."""
+def float32_linear(layer: nn.Module, states: torch.Tensor) -> torch.Tensor:
+    """A linear layer in the dtype of its weights, also under autocast: (..., inputs) -> (..., outputs) float32."""
+    with without_autocast(states.device):
+        return layer(states.to(layer.weight.dtype)).float()
 
-    def _losses(self, hidden_states, frame_mask, mask, codes, cqt, penalty, num_items_in_batch) -> dict:
+
+class MERTPreTrainingModel(MERTPreTrainedModel):
+    """What the pre-training models of both generations share: the losses at the masked frames and their sum."""
+
+    def _losses(self, hidden_states, frame_mask, mask, codes, cqt, penalty) -> dict:
         """The objective and its parts, by their names in [`MERTForPreTrainingOutput`]."""
         if mask is None:
             raise ValueError(
-                "codes and cqt are predicted at masked frames only: pass mask_time_indices (batch, frames) bool, as "
-                "DataCollatorForMERTPreTraining does, or draw it with SpanMasking."
+                "codes and cqt are predicted at masked frames: pass mask_time_indices (batch, frames) bool, which "
+                "DataCollatorForMERTPreTraining adds to each batch and SpanMasking draws."
             )
         valid = torch.ones_like(mask, dtype=torch.bool) if frame_mask is None else frame_mask
         mask, others = mask.bool() & valid, ~mask.bool() & valid
@@ -975,12 +1105,10 @@ class MERTPreTrainingModel(MERTPreTrainedModel):
             loss = (weights * torch.stack([loss, unmasked_loss])).sum() / items.clamp(min=1)
         if penalty is not None:
             loss = loss + self.config.feature_penalty_weight * penalty
-        if num_items_in_batch is not None:
-            loss = loss * (items.clamp(min=1) / num_items_in_batch)
         return {"loss": loss, **parts}
 
     def _prediction_losses(self, hidden_states, frames, codes, cqt) -> dict[str, torch.Tensor]:
-        """Losses and accuracies at the chosen frames, (batch, frames) bool; no other frame reaches the heads."""
+        """Losses and accuracies at the chosen frames, (batch, frames) bool; the heads compute no other frames."""
         states = hidden_states[frames]  # (n, hidden_size)
         parts = {}
         if codes is not None:
@@ -1001,18 +1129,19 @@ class MERTPreTrainingModel(MERTPreTrainedModel):
         if codes.ndim != 3 or codes.shape[:2] != (batch, config.num_codebooks) or codes.shape[2] < frames:
             raise ValueError(
                 f"codes must have shape (batch={batch}, codebooks={config.num_codebooks}, at least {frames} frames), "
-                f"given {tuple(codes.shape)}. The teacher's num_codebooks must equal config.num_codebooks."
+                f"given {tuple(codes.shape)}. The num_codebooks of the acoustic teacher must equal that of the config."
             )
         codes = codes[..., :frames].transpose(0, 1)[:, chosen].long()
-        if not torch.compiler.is_compiling():
+        # On an accelerator the check would make the host wait; there an assertion of the cross-entropy kernel fails.
+        if codes.device.type == "cpu" and not torch.compiler.is_compiling():
             sizes = torch.tensor(config.resolved_codebook_sizes, device=codes.device)[:, None]
             invalid = ((codes < 0) & (codes != -100)) | (codes >= sizes)
             if invalid.any():
                 raise ValueError(
                     f"codes must lie in [0, {config.codebook_size}) or be -100, given values from "
                     f"{codes.min().item()} to {codes.max().item()} for codebooks of "
-                    f"{config.resolved_codebook_sizes} codes. Give the codes themselves: the rows of special symbols "
-                    "are added by the model."
+                    f"{config.resolved_codebook_sizes} codes. Give the codes as the teacher returns them: the model "
+                    "adds the rows of special symbols."
                 )
         return codes
 
@@ -1025,15 +1154,39 @@ class MERTPreTrainingModel(MERTPreTrainedModel):
         if cqt.ndim != 3 or cqt.shape[0] != batch or cqt.shape[1] < frames or cqt.shape[2] != self.config.cqt_bins:
             raise ValueError(
                 f"cqt must have shape (batch={batch}, at least {frames} frames, bins={self.config.cqt_bins}), given "
-                f"{tuple(cqt.shape)}. The teacher's num_bins must equal config.cqt_bins."
+                f"{tuple(cqt.shape)}. The num_bins of the musical teacher must equal config.cqt_bins."
             )
         target = cqt[:, :frames][chosen].float()
-        errors = (self.cqt_head(states).float() - target).square()
+        errors = (float32_linear(self.cqt_head, states) - target).square()
         return errors.sum() / max(errors.numel(), 1)
 
 
 class MERTForPreTraining(MERTPreTrainingModel):
-    """MERT with its pre-training objective: codes of an acoustic teacher and the spectrum of a musical one."""
+    """MERT with its pre-training objective: the codes of an acoustic and the spectrum of a musical teacher.
+
+    Examples:
+
+    ```python
+    >>> import torch
+    >>> from mert_hf import CQTTeacher, MERTConfig, MERTForPreTraining, SpanMasking
+
+    >>> config = MERTConfig(num_hidden_layers=2, num_codebooks=2, codebook_size=500)
+    >>> model = MERTForPreTraining(config)
+    >>> waveforms = torch.rand(4, 24000) - 0.5
+    >>> frames = config.num_frames(24000)
+
+    >>> outputs = model(
+    ...     waveforms,
+    ...     mask_time_indices=SpanMasking()(torch.full((4,), frames)),
+    ...     codes=torch.randint(500, (4, 2, frames)),  # for example from EncodecTeacher or KMeansTeacher
+    ...     cqt=CQTTeacher()(waveforms),
+    ... )
+    >>> outputs.loss.backward()
+    >>> outputs.codebook_losses.shape
+    torch.Size([2])
+
+    ```
+    """
 
     _auto_class = "AutoModelForPreTraining"
 
@@ -1046,14 +1199,27 @@ class MERTForPreTraining(MERTPreTrainingModel):
             self.codebook_projections = nn.ModuleList(
                 [nn.Linear(config.hidden_size, config.codebook_dim) for _ in range(projections)]
             )
-            rows = config.num_special_codes + config.codebook_size
-            self.codebook_embeddings = nn.Parameter(torch.empty(config.num_codebooks, rows, config.codebook_dim))
+            rows, dim = self._table_rows(), config.codebook_dim
+            # Tables of unequal sizes lie one after the other in one parameter, as in fairseq.
+            equal = len(set(rows)) == 1
+            shape = (len(rows), rows[0], dim) if equal else (sum(rows), dim)
+            self.codebook_embeddings = nn.Parameter(torch.empty(shape))
         self.cqt_head = nn.Linear(config.hidden_size, config.cqt_bins) if config.cqt_bins else None
         self.post_init()
 
     def freeze_feature_encoder(self) -> None:
         """Excludes the convolutions from training."""
         self.mert.freeze_feature_encoder()
+
+    def _table_rows(self) -> list[int]:
+        """Rows of each codebook's embedding table: special codes, then codes."""
+        return [self.config.num_special_codes + size for size in self.config.resolved_codebook_sizes]
+
+    def codebook_tables(self) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Embeddings (codebooks, rows, codebook_dim); of codebooks of unequal sizes, (rows, codebook_dim) for each."""
+        if self.codebook_embeddings.ndim == 3:
+            return self.codebook_embeddings
+        return self.codebook_embeddings.split(self._table_rows())
 
     def forward(
         self,
@@ -1065,34 +1231,34 @@ class MERTForPreTraining(MERTPreTrainingModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        num_items_in_batch: int | torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | MERTForPreTrainingOutput:
-        """Encodes masked audio and scores the prediction of the teachers' targets.
+        """Encodes masked audio and computes the losses of predicting the teachers' targets.
 
         loss = sum over codebooks of the mean cross-entropy over masked frames
-               + cqt_loss_weight x mean squared error of the spectrum over masked frames
-               + feature_penalty_weight x mean square of the convolutional features.
+               + cqt_loss_weight * mean squared error of the spectrum over masked frames
+               + feature_penalty_weight * mean square of the convolutional features.
 
-        With unmasked_loss_weight w > 0 the means run over all valid frames, masked ones weighing 1 and the others w
-        (HuBERT, arXiv 2106.07447, section II B; fairseq's pred_nomask_weight). The reported parts are those of the
-        masked frames.
+        With unmasked_loss_weight w > 0 the means are taken over all valid frames, where masked frames have the weight 1
+        and the others w (HuBERT, arXiv 2106.07447, section II B; fairseq's pred_nomask_weight). The reported parts are
+        those of the masked frames. Heads and losses are computed in float32, also under autocast.
 
         Args:
             input_values: (batch, samples) floating point, mono at `config.sample_rate` Hz, noise mixture applied.
             attention_mask: (batch, samples), 1 where valid; right padding only.
             mask_time_indices: (batch, frames) bool, the frames to mask and to predict. Required with a target.
-            codes: (batch, codebooks, frames) int64 in [0, codebook_size), -100 ignored. Targets may be longer than
-                the student's frames, as teachers' are, and are cut.
-            cqt: (batch, frames, bins) floating point, magnitudes of the clean audio; may be longer too.
-            output_attentions, output_hidden_states, return_dict: as in [`MERTModel`].
-            num_items_in_batch: masked frames, plus unmasked_loss_weight times the others, in the whole accumulated and
-                distributed batch. The loss is then this batch's share of the loss over all of them.
+            codes: (batch, codebooks, frames) int64, in codebook k in [0, config.resolved_codebook_sizes[k]); -100 is
+                ignored. Targets may have more frames than the student, and are cut to its number.
+            cqt: (batch, frames, bins) floating point, the target of the musical teacher: a constant-Q spectrum, log-mel
+                or another description of the clean audio with `config.cqt_bins` values a frame. It may have more
+                frames too.
+            output_attentions, output_hidden_states, return_dict, kwargs: as in [`MERTModel`].
 
         Returns:
             [`MERTForPreTrainingOutput`].
 
         Raises:
-            ValueError: a target without a mask, or of a shape or range that does not fit the configuration.
+            ValueError: a target without a mask, or with a shape or range that does not fit the configuration.
         """
         outputs, features = self.mert.encode(
             input_values,
@@ -1101,12 +1267,13 @@ class MERTForPreTraining(MERTPreTrainingModel):
             output_attentions,
             output_hidden_states,
             feature_grad_mult=self.config.feature_grad_mult,
+            **kwargs,
         )
         frame_mask = None if attention_mask is None else self.frame_mask(attention_mask)
         penalty = self._feature_penalty(features, frame_mask)
         losses = {}
         if codes is not None or cqt is not None:
-            losses = self._losses(outputs[0], frame_mask, mask_time_indices, codes, cqt, penalty, num_items_in_batch)
+            losses = self._losses(outputs[0], frame_mask, mask_time_indices, codes, cqt, penalty)
         result = MERTForPreTrainingOutput(
             **losses, feature_penalty=penalty, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
@@ -1123,11 +1290,9 @@ class MERTForPreTraining(MERTPreTrainingModel):
     def _codebook_losses(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean cross-entropy and accuracy of each codebook over its targets, (codebooks,) each."""
         targets = torch.where(targets == -100, targets, targets + self.config.num_special_codes)
-        projected = torch.stack([projection(states) for projection in self.codebook_projections])
+        projected = torch.stack([float32_linear(projection, states) for projection in self.codebook_projections])
         projected = projected.expand(self.config.num_codebooks, -1, -1)
-        losses, hits = chunked_codebook_sums(
-            projected, self.codebook_embeddings, targets, self.config.logit_temperature
-        )
+        losses, hits = chunked_codebook_sums(projected, self.codebook_tables(), targets, self.config.logit_temperature)
         counts = (targets != -100).sum(dim=1).clamp(min=1)
         return losses / counts, hits / counts
 
@@ -1136,7 +1301,7 @@ class MERTForPreTraining(MERTPreTrainingModel):
 
 
 class MERTClassificationModel(MERTPreTrainedModel):
-    """What both heads share: the encoder, the learned average of its layers, freezing."""
+    """What both classification models share: the encoder, the learned average of its layers, freezing."""
 
     encoder_class = MERTModel
 
@@ -1155,8 +1320,10 @@ class MERTClassificationModel(MERTPreTrainedModel):
         """Excludes the whole encoder from training; only the head learns."""
         self.mert.requires_grad_(False)
 
-    def _encode(self, input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states):
-        """The encoder's output, with all layers where the learned average needs them, and the states to classify."""
+    def _encode(
+        self, input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states, **kwargs
+    ):
+        """The encoder's output and the states to classify: the last layer's, or the learned average of all layers."""
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         outputs = self.mert(
@@ -1166,6 +1333,7 @@ class MERTClassificationModel(MERTPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states or self.config.use_weighted_layer_sum,
             return_dict=True,
+            **kwargs,
         )
         if not self.config.use_weighted_layer_sum:
             return outputs, outputs.last_hidden_state
@@ -1178,11 +1346,27 @@ class MERTClassificationModel(MERTPreTrainedModel):
 
 
 class MERTForSequenceClassification(MERTClassificationModel):
-    """MERT with one prediction per clip: mean over valid frames, projection, classifier.
+    """MERT with one prediction for each clip: projection, mean over valid frames, classifier.
 
-    `config.problem_type` chooses the loss: `"single_label_classification"` (cross-entropy),
-    `"multi_label_classification"` (binary cross-entropy) or `"regression"` (mean squared error). If it is None it
-    follows from the labels: one output is regression, integer labels are single label, others multi label.
+    `config.problem_type` selects the loss: `"single_label_classification"` (cross-entropy),
+    `"multi_label_classification"` (binary cross-entropy) or `"regression"` (mean squared error). If it is None, it is
+    inferred from the labels: regression for one output, single label for integer classes, otherwise multi label.
+
+    Examples:
+
+    ```python
+    >>> import torch
+    >>> from mert_hf import MERTConfig, MERTForSequenceClassification
+
+    >>> config = MERTConfig(num_hidden_layers=2, num_labels=10, use_weighted_layer_sum=True)
+    >>> model = MERTForSequenceClassification(config)
+    >>> model.freeze_base_model()
+    >>> outputs = model(torch.rand(2, 24000), labels=torch.tensor([3, 7]))
+    >>> outputs.loss.backward()
+    >>> outputs.logits.shape
+    torch.Size([2, 10])
+
+    ```
     """
 
     _auto_class = "AutoModelForAudioClassification"
@@ -1203,27 +1387,28 @@ class MERTForSequenceClassification(MERTClassificationModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | SequenceClassifierOutput:
         """Classifies clips.
 
         Args:
-            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states, return_dict: as
-                in [`MERTModel`].
-            labels: (batch,) int64 classes; (batch, labels) in [0, 1] for multi label; (batch,) or (batch, labels)
-                floating point for regression.
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states, return_dict,
+                kwargs: as in [`MERTModel`].
+            labels: (batch,) int64 classes for single label; (batch, labels) in [0, 1] for multi label; (batch,) or
+                (batch, labels) floating point for regression.
 
         Returns:
             `loss` if labels are given, `logits` (batch, labels), `hidden_states`, `attentions`.
         """
         outputs, states = self._encode(
-            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states, **kwargs
         )
         states = self.projector(states)
         if attention_mask is None:
             pooled = states.mean(dim=1)
         else:
             weight = self.frame_mask(attention_mask)[..., None].to(states.dtype)
-            pooled = (states * weight).sum(dim=1) / weight.sum(dim=1)
+            pooled = (states * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
         logits = self.classifier(self.dropout(pooled))
         loss = None if labels is None else self._loss(logits, labels.to(logits.device))
         result = SequenceClassifierOutput(
@@ -1244,16 +1429,32 @@ class MERTForSequenceClassification(MERTClassificationModel):
 def _infer_problem_type(num_labels: int, labels: torch.Tensor) -> str:
     if num_labels == 1:
         return "regression"
-    one_each = labels.shape[1:].numel() == 1  # (batch,), or (batch, 1) as some collators stack classes
+    one_each = labels.shape[1:].numel() == 1  # (batch,), or (batch, 1) as some collators stack them
     if one_each and not labels.is_floating_point():
         return "single_label_classification"
     return "multi_label_classification"
 
 
 class MERTForAudioFrameClassification(MERTClassificationModel):
-    """MERT with one prediction per frame: dropout and a linear classifier on the frames' states.
+    """MERT with one prediction for each frame: dropout and a linear classifier.
 
-    Classes exclude each other unless `config.problem_type` is `"multi_label_classification"` (for beats, say).
+    Classes exclude each other unless `config.problem_type` is `"multi_label_classification"`, for example for beats and
+    downbeats.
+
+    Examples:
+
+    ```python
+    >>> import torch
+    >>> from mert_hf import MERTConfig, MERTForAudioFrameClassification
+
+    >>> config = MERTConfig(num_hidden_layers=2, num_labels=2, problem_type="multi_label_classification")
+    >>> model = MERTForAudioFrameClassification(config)
+    >>> frames = config.num_frames(24000)
+    >>> outputs = model(torch.rand(2, 24000), labels=torch.zeros(2, frames, 2))
+    >>> outputs.logits.shape
+    torch.Size([2, 74, 2])
+
+    ```
     """
 
     _auto_class = "AutoModelForAudioFrameClassification"
@@ -1273,23 +1474,24 @@ class MERTForAudioFrameClassification(MERTClassificationModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | TokenClassifierOutput:
         """Classifies frames.
 
         Args:
-            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states, return_dict: as
-                in [`MERTModel`].
-            labels: (batch, frames) int64 classes, -100 ignored; or (batch, frames, labels), one-hot or in [0, 1] for
-                multi label. Padded frames do not count.
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states, return_dict,
+                kwargs: as in [`MERTModel`].
+            labels: (batch, frames) int64 classes, where -100 is ignored; or (batch, frames, labels), one-hot or in
+                [0, 1] for multi label. Padded frames are ignored.
 
         Returns:
             `loss` if labels are given, `logits` (batch, frames, labels), `hidden_states`, `attentions`.
 
         Raises:
-            ValueError: labels of another number of frames.
+            ValueError: the labels have another number of frames.
         """
         outputs, states = self._encode(
-            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states, **kwargs
         )
         logits = self.classifier(self.dropout(states))
         if attention_mask is None:
@@ -1305,8 +1507,8 @@ class MERTForAudioFrameClassification(MERTClassificationModel):
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         if labels.shape[:2] != logits.shape[:2]:
             raise ValueError(
-                f"labels must have {tuple(logits.shape[:2])} (batch, frames), given {tuple(labels.shape)}. "
-                "config.num_frames(samples) and frame_times() tell where the frames lie."
+                f"labels must have the shape {tuple(logits.shape[:2])} (batch, frames), given {tuple(labels.shape)}. "
+                "config.num_frames(samples) is the number of frames, and frame_times() returns their times."
             )
         if self.config.problem_type == "multi_label_classification":
             losses = nn.functional.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="none")

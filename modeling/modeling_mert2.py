@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers.audio_utils import mel_filter_bank
 from transformers.modeling_utils import PreTrainedModel
+from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput
 
 from .configuration_mert2 import RESAMPLING_KERNEL, MERT2Config
@@ -24,9 +25,11 @@ from .modeling_mert import (
     MERTForSequenceClassification,
     MERTPreTrainedModel,
     MERTPreTrainingModel,
+    TransformersKwargs,
     attend,
     attention_mask_for,
     chunked_codebook_sums,
+    float32_linear,
     length_mask,
     open_gradient,
 )
@@ -354,6 +357,7 @@ class MERT2SelfAttention(nn.Module):
         positions: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None,
         output_attentions: bool,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(batch, frames, hidden_size) -> the same shape and, if asked for, weights (batch, heads, frames, frames)."""
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
@@ -363,7 +367,7 @@ class MERT2SelfAttention(nn.Module):
         )
         cosines, sines = (table.to(query.dtype) for table in positions)
         query, key = rotate(query, cosines, sines), rotate(key, cosines, sines)
-        states, weights = attend(self, query, key, value, attention_mask, output_attentions)
+        states, weights = attend(self, query, key, value, attention_mask, output_attentions, **kwargs)
         return self.out_proj(states), weights
 
 
@@ -428,10 +432,12 @@ class MERT2ConformerBlock(GradientCheckpointingLayer):
         positions: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None,
         output_attentions: bool,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(batch, frames, hidden_size) -> the same shape and attention weights or None."""
         states = hidden_states + 0.5 * self.dropout(self.ffn1(self.ffn1_layer_norm(hidden_states)))
-        attended, weights = self.attn(self.attn_layer_norm(states), positions, attention_mask, output_attentions)
+        normed = self.attn_layer_norm(states)
+        attended, weights = self.attn(normed, positions, attention_mask, output_attentions, **kwargs)
         states = states + self.dropout(attended)
         states = states + self.dropout(self.conv_module(states, rows))
         states = states + 0.5 * self.dropout(self.ffn2(self.ffn2_layer_norm(states)))
@@ -553,6 +559,7 @@ class MERT2Model(MERT2PreTrainedModel):
         return_dict: bool | None = None,
         mask_time_indices: torch.Tensor | None = None,
         output_attentions: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | MERT2ModelOutput:
         """Encodes audio.
 
@@ -565,6 +572,7 @@ class MERT2Model(MERT2PreTrainedModel):
             return_dict: return a [`MERT2ModelOutput`] (default) or a tuple.
             mask_time_indices: (batch, frames) bool, frames whose input is replaced by noise.
             output_attentions: also return attention weights; under fused attention this call falls back to eager.
+            kwargs: further arguments of the attention function.
 
         Returns:
             `last_hidden_state` (batch, frames, hidden_size); `hidden_states`, one of that shape for each block;
@@ -582,7 +590,7 @@ class MERT2Model(MERT2PreTrainedModel):
             output_hidden_states = self.config.output_hidden_states
         lengths = None if attention_mask is None else attention_mask.long().sum(dim=-1)
         hidden_states, rows = self._subsample(input_values, lengths, mask_time_indices)
-        outputs = self._run_blocks(hidden_states, rows, bool(output_attentions), bool(output_hidden_states))
+        outputs = self._run_blocks(hidden_states, rows, bool(output_attentions), bool(output_hidden_states), **kwargs)
         return outputs if self._wants_dict(return_dict) else outputs.to_tuple()
 
     def _subsample(
@@ -630,7 +638,12 @@ class MERT2Model(MERT2PreTrainedModel):
         return torch.where(covered, noise, mel)
 
     def _run_blocks(
-        self, hidden_states: torch.Tensor, rows: MERT2Rows, output_attentions: bool, output_hidden_states: bool
+        self,
+        hidden_states: torch.Tensor,
+        rows: MERT2Rows,
+        output_attentions: bool,
+        output_hidden_states: bool,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> MERT2ModelOutput:
         """The Conformer blocks: (batch, frames, hidden_size) -> the model's output."""
         frame_mask = None if rows.valid is None else rows.valid[..., 0]
@@ -639,7 +652,7 @@ class MERT2Model(MERT2PreTrainedModel):
         positions = rotary_tables(self.config, hidden_states.shape[1], hidden_states.device)
         first, states, attentions = hidden_states, [], []
         for layer in self.layers:
-            hidden_states, weights = layer(hidden_states, rows, positions, mask, output_attentions)
+            hidden_states, weights = layer(hidden_states, rows, positions, mask, output_attentions, **kwargs)
             if output_hidden_states:
                 states.append(rows.clear(hidden_states))
             attentions.append(weights)
@@ -689,7 +702,7 @@ class MERT2ForPreTraining(MERT2PreTrainedModel, MERTPreTrainingModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        num_items_in_batch: int | torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | MERTForPreTrainingOutput:
         """Encodes masked audio and scores the prediction of the teachers' targets.
 
@@ -707,9 +720,7 @@ class MERT2ForPreTraining(MERT2PreTrainedModel, MERTPreTrainingModel):
             codes: (batch, codebooks, frames) int64, codebook k in [0, codebook_sizes[k]), -100 ignored. Targets may be
                 longer than the student's frames and are cut.
             cqt: (batch, frames, bins) floating point, a spectrum of the clean audio; may be longer too.
-            output_attentions, output_hidden_states, return_dict: as in [`MERT2Model`].
-            num_items_in_batch: masked frames, plus unmasked_loss_weight times the others, in the whole accumulated and
-                distributed batch. The loss is then this batch's share of the loss over all of them.
+            output_attentions, output_hidden_states, return_dict, kwargs: as in [`MERT2Model`].
 
         Returns:
             [`MERTForPreTrainingOutput`] without a feature penalty.
@@ -724,13 +735,12 @@ class MERT2ForPreTraining(MERT2PreTrainedModel, MERTPreTrainingModel):
             return_dict=True,
             mask_time_indices=mask_time_indices,
             output_attentions=output_attentions,
+            **kwargs,
         )
         losses = {}
         if codes is not None or cqt is not None:
             valid = outputs.feature_attention_mask
-            losses = self._losses(
-                outputs.last_hidden_state, valid, mask_time_indices, codes, cqt, None, num_items_in_batch
-            )
+            losses = self._losses(outputs.last_hidden_state, valid, mask_time_indices, codes, cqt, None)
         result = MERTForPreTrainingOutput(**losses, hidden_states=outputs.hidden_states, attentions=outputs.attentions)
         return result if self._wants_dict(return_dict) else result.to_tuple()
 
@@ -744,10 +754,11 @@ class MERT2ForPreTraining(MERT2PreTrainedModel, MERTPreTrainingModel):
     def _codebook_sums(self, k: int, states: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Sums over frames of cross-entropy and hits of codebook k: states (n, hidden_size), codes (n,)."""
         if self.codebook_heads is None:
-            projected, embeddings = self.codebook_projections[k](states)[None], self.codebook_embeddings[k][None]
+            projected = float32_linear(self.codebook_projections[k], states)[None]
+            embeddings = self.codebook_embeddings[k][None]
             losses, hits = chunked_codebook_sums(projected, embeddings, target[None], self.config.logit_temperature)
             return losses[0], hits[0]
-        logits = self.codebook_heads[k](states).float()
+        logits = float32_linear(self.codebook_heads[k], states)
         loss = nn.functional.cross_entropy(logits, target, ignore_index=-100, reduction="sum")
         return loss, (logits.argmax(dim=-1) == target).sum()
 

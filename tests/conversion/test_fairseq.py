@@ -218,9 +218,32 @@ def test_backbone_only(checkpoint, tmp_path):
     assert before.keys() - after.keys() == {n for n in report.dropped if n in before and "spec_layer" not in n}
 
 
-def test_unequal_codebooks_need_backbone_only(tmp_path):
-    path = write_content(fairseq_content(symbols=(11, 8)), tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match="needs equal ones.*--backbone-only"):
+@pytest.mark.parametrize("model", [{}, {"untie_final_proj": False, "final_dim": 0}, {"random_codebook": 2}])
+def test_unequal_codebooks_convert_whole(model, tmp_path):
+    """MERT-v0 predicts 300 and 200 codes: each head scores its own rows, and every tensor comes back."""
+    content = fairseq_content(model, symbols=(11, 8))
+    path = write_content(content, tmp_path / "a.pt")
+    report = convert_fairseq_checkpoint(path, tmp_path / "ours")
+    assert not [name for name in report.dropped if "label_embs" in name or "final_proj" in name]
+    converted = mert_hf.MERTForPreTraining.from_pretrained(tmp_path / "ours")
+    assert converted.config.codebook_sizes == [7, 4] and converted.config.num_special_codes == 4
+    table = content["model"]["label_embs_concat"]
+    for ours, theirs in zip(converted.codebook_tables(), table.split([11, 8]), strict=True):
+        assert torch.equal(ours, theirs)
+    export_fairseq_checkpoint(tmp_path / "ours", tmp_path / "b.pt")
+    after = torch.load(tmp_path / "b.pt")["model"]
+    assert after.keys() == content["model"].keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in content["model"].items())
+    again = convert_fairseq_checkpoint(tmp_path / "b.pt", tmp_path / "again")  # without label dictionaries
+    assert again.mapped == report.mapped
+    assert mert_hf.MERTConfig.from_pretrained(tmp_path / "again").codebook_sizes == [7, 4]
+
+
+def test_unequal_special_symbols_need_backbone_only(tmp_path):
+    content = fairseq_content(symbols=(11, 8))
+    content["task_state"]["dictionaries"][1].nspecial = 3
+    path = write_content(content, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="special symbols must be as many in each.*--backbone-only"):
         convert_fairseq_checkpoint(path, tmp_path / "ours")
     convert_fairseq_checkpoint(path, tmp_path / "ours", backbone_only=True)
     assert mert_hf.MERTConfig.from_pretrained(tmp_path / "ours").num_codebooks == 0

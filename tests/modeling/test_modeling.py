@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mert_hf import MERTModel
 from mert_hf.modeling.modeling_mert import draw_span_mask, relaxed_softmax
@@ -221,12 +222,31 @@ def test_half_precision(model, dtype):
         (torch.zeros(8000), ValueError, "must have shape (batch, samples)"),
         (torch.zeros(1, 2, 8000), ValueError, "Mix channels to mono"),
         (torch.zeros(1, 399), ValueError, "one frame needs 400"),
-        (torch.tensor([[0.0] * 8000, [float("nan")] * 8000]), ValueError, "NaN or infinite samples in rows [1]"),
     ],
 )
 def test_bad_input_names_the_remedy(model, inputs, error, message):
     with pytest.raises(error, match=re.escape(message)):
         model(inputs)
+
+
+def test_samples_that_are_not_finite_are_refused_in_training_only(model):
+    """In inference the check would make the host wait for the device; the feature extractor has checked the samples."""
+    damaged = torch.tensor([[0.0] * 8000, [float("nan")] * 8000])
+    with pytest.raises(ValueError, match=re.escape("NaN or infinite samples in rows [1]")):
+        model.train()(damaged)
+    assert not torch.isfinite(model.eval()(damaged)[0][1]).any()
+
+
+def test_inference_reads_no_value_from_the_device(model):
+    """Each of these operations would make the host wait for an accelerator."""
+
+    class Recorder(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            assert func not in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default), func
+            return func(*args, **(kwargs or {}))
+
+    with torch.no_grad(), Recorder():
+        model(waves(), output_hidden_states=True)
 
 
 def test_bad_masks_name_the_remedy(model):

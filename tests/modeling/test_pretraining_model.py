@@ -126,21 +126,6 @@ def test_ignored_codes_and_padding_do_not_count(model, batch):
     assert not torch.isclose(model(**batch, attention_mask=mask).codebook_losses[1], reference.codebook_losses[1])
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.5])
-def test_accumulated_batches_give_the_gradient_of_one(model, batch, weight):
-    """num_items_in_batch: parts of a batch add up to the whole, however the masked frames are spread."""
-    model.config.feature_penalty_weight = 0.0  # a mean over all frames of each part, weighted by masked frames
-    model.config.unmasked_loss_weight = weight
-    whole = model(**batch).loss
-    mask = batch["mask_time_indices"]
-    frames = mask.sum() + weight * (~mask).sum()
-    parts = [
-        model(**{name: value[rows] for name, value in batch.items()}, num_items_in_batch=frames).loss
-        for rows in (slice(0, 1), slice(1, 3))
-    ]
-    torch.testing.assert_close(sum(parts), whole)
-
-
 def test_no_masked_frame_gives_a_finite_loss(model, batch):
     batch["mask_time_indices"][:] = False
     outputs = model(**batch)
@@ -167,6 +152,29 @@ def test_feature_grad_mult_reaches_the_convolutions_only(tiny_config, batch):
     torch.testing.assert_close(gradients[1][1], gradients[0][1])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_heads_and_losses_are_computed_in_float32_under_autocast(model, batch, dtype):
+    """The same hidden states give the same losses and gradients; half precision would be off by 0.01 to 0.1."""
+    hidden = torch.randn(3, 24, 32, generator=torch.Generator().manual_seed(1))
+    mask = batch["mask_time_indices"]
+    results = []
+    for autocast in (False, True):
+        states = hidden.clone().requires_grad_()
+        model.zero_grad()
+        with torch.autocast("cpu", dtype=dtype, enabled=autocast):
+            losses = model._losses(states, None, mask, batch["codes"], batch["cqt"], torch.zeros(()))
+        losses["loss"].backward()
+        gradients = [
+            model.codebook_embeddings.grad,
+            model.codebook_projections[0].weight.grad,
+            model.cqt_head.bias.grad,
+        ]
+        results.append([*losses.values(), states.grad, *(gradient.clone() for gradient in gradients)])
+    for plain, cast in zip(*results, strict=True):
+        assert cast.dtype == torch.float32
+        torch.testing.assert_close(cast, plain, atol=0, rtol=0)
+
+
 def test_bfloat16_autocast_trains(model, batch):
     model.train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -174,6 +182,68 @@ def test_bfloat16_autocast_trains(model, batch):
     loss.backward()
     assert loss.dtype == torch.float32 and torch.isfinite(loss)
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_a_bfloat16_model_computes_the_loss_in_float32(model, batch):
+    loss = model(**batch).loss
+    half = model.bfloat16()(**batch)
+    assert half.loss.dtype == half.codebook_losses.dtype == torch.float32
+    torch.testing.assert_close(half.loss, loss, atol=0, rtol=0.02)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_unequal_codebooks(tiny_config, batch, tied):
+    """Each codebook is scored over its own codes and the special ones: a cross-entropy written out for each."""
+    torch.manual_seed(0)
+    sizes = [17, 5, 11]
+    config = tiny_config(
+        num_codebooks=3,
+        codebook_sizes=sizes,
+        num_special_codes=4,
+        untie_codebook_projections=not tied,
+        feature_penalty_weight=0.0,
+        cqt_loss_weight=0.0,
+    )
+    model = MERTForPreTraining(config).eval()
+    assert model.codebook_embeddings.shape == (sum(sizes) + 3 * 4, 16)
+    batch["codes"] = batch["codes"] % torch.tensor(sizes)[:, None]
+    outputs = model(**batch)
+    mask = batch["mask_time_indices"]
+    states = model.mert(batch["input_values"], mask_time_indices=mask)[0][mask]
+    start, losses = 0, []
+    for k, size in enumerate(sizes):
+        table = model.codebook_embeddings[start : start + size + 4]
+        start += size + 4
+        projected = model.codebook_projections[0 if tied else k](states)
+        logits = nn.functional.cosine_similarity(projected[:, None], table[None], dim=-1) / config.logit_temperature
+        losses.append(nn.functional.cross_entropy(logits, batch["codes"][:, k, :24][mask] + 4))
+    torch.testing.assert_close(outputs.codebook_losses, torch.stack(losses))
+    torch.testing.assert_close(outputs.loss, sum(losses))
+    with pytest.raises(ValueError, match=re.escape("for codebooks of [17, 5, 11] codes")):
+        model(**{**batch, "codes": batch["codes"] + 6})
+
+
+def test_unequal_codebooks_in_chunks():
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(2, 40, 8, generator=generator)
+    tables = [torch.randn(size, 8, generator=generator) for size in (9, 4)]
+    targets = torch.stack([torch.randint(size, (40,), generator=generator) for size in (9, 4)])
+    losses, hits = chunked_codebook_sums(states, tables, targets, 0.1, max_logits=50)
+    for k, table in enumerate(tables):
+        expected = codebook_sums(states[k : k + 1], table[None], targets[k : k + 1], 0.1)
+        torch.testing.assert_close(losses[k], expected[0][0])
+        assert hits[k] == expected[1][0]
+
+
+@pytest.mark.parametrize("sizes", [None, [17, 5]])
+def test_initial_embeddings_of_the_codes(tiny_config, tmp_path, sizes):
+    fields = {"codebook_sizes": sizes, "num_codebooks": 2, "codebook_dim": 64}
+    uniform = MERTForPreTraining(tiny_config(**fields, codebook_init="uniform")).codebook_embeddings
+    assert 0 <= uniform.min() < 0.1 and 0.9 < uniform.max() < 1
+    model = MERTForPreTraining(tiny_config(**fields))
+    assert model.codebook_embeddings.std().item() == pytest.approx(0.02, rel=0.1)
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(MERTForPreTraining.from_pretrained(tmp_path).state_dict(), model.state_dict())
 
 
 def test_compiles(model, batch):

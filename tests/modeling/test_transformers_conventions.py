@@ -7,6 +7,8 @@ import pytest
 import torch
 import transformers
 from packaging.version import Version
+from transformers import Trainer, TrainingArguments
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mert_hf import (
     MERTConfig,
@@ -137,6 +139,34 @@ def test_attention_can_be_changed_at_run_time(tiny_config, model_class):
     with pytest.raises(ValueError, match="foo"):
         model.set_attn_implementation("foo")
     assert model.config._attn_implementation == "sdpa"
+
+
+@every_class
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_further_arguments_reach_the_attention_function(tiny_config, model_class, monkeypatch, checkpointing):
+    """What `_supports_attention_backend` promises: backends get their arguments, such as lengths of packed rows."""
+    model = model_class(tiny_config(attn_implementation="sdpa")).train()
+    assert model._supports_attention_backend
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    seen, original = [], ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+    def attention(*args, **kwargs):
+        seen.append(kwargs)
+        return original(*args, **kwargs)
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", attention)
+    model(waves(), cu_seq_lens_q="lengths", is_causal=True, **targets(model_class, model.config))
+    assert len(seen) == model.config.num_hidden_layers
+    assert all(kwargs["cu_seq_lens_q"] == "lengths" and kwargs["is_causal"] is False for kwargs in seen)
+
+
+@every_class
+def test_stock_trainer_divides_the_loss_by_the_accumulated_batches(tiny_config, model_class, tmp_path):
+    """The losses are means: Trainer must not take **kwargs for a loss that is divided by num_items_in_batch."""
+    arguments = TrainingArguments(output_dir=str(tmp_path), report_to="none")
+    trainer = Trainer(model=model_class(tiny_config()), args=arguments)
+    assert trainer.model_accepts_loss_kwargs is False
 
 
 @every_class
