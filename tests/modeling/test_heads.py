@@ -89,5 +89,5 @@ def test_frame_labels_of_padding_do_not_count(tiny_config):
 
 def test_frame_labels_of_another_length_are_refused(tiny_config):
     model = MERTForAudioFrameClassification(tiny_config())
-    with pytest.raises(ValueError, match=r"labels must have \(2, 24\)"):
+    with pytest.raises(ValueError, match=r"labels must have the shape \(2, 24\)"):
         model(waves(), labels=torch.zeros(2, 25, dtype=torch.long))
