@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 METADATA_FILE = "metadata.csv"
@@ -31,6 +32,21 @@ def read_metadata(folder: str | Path) -> list[tuple[Path, dict[str, str]]]:
     entries = [(folder / _safe_name(row["file_name"], table), row) for row in rows]
     _check_files([path for path, _ in entries], table)
     return entries
+
+
+def write_metadata(folder: str | Path, rows: Sequence[Mapping[str, object]]) -> Path:
+    """Writes `metadata.csv` with the columns of all rows, in the order in which they first occur.
+
+    Args:
+        folder: the folder of the recordings.
+        rows: one mapping for each recording, `file_name` included.
+    """
+    table = Path(folder) / METADATA_FILE
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    return table
 
 
 def _read_rows(table: Path) -> list[dict[str, str]]:

@@ -10,7 +10,6 @@ Needs the extra `quickstart` (music21, midirenderer, pretty_midi). Everything is
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import importlib.util
 import io
@@ -25,6 +24,8 @@ from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
+
+from ..data.metadata import write_metadata
 
 SAMPLING_RATE = 24000
 FAMILIES = (
@@ -41,24 +42,27 @@ NOTE_PITCHES = range(36, 84)
 
 _TICKS_PER_SECOND = 960  # 480 ticks a beat at MIDI's default tempo of 120 beats a minute
 _PERCUSSION_CHANNEL = 9
+DRUMS = -1
+"""In place of a program: the part plays General MIDI percussion, its pitches are drums."""
 
 
 @dataclass(frozen=True)
 class Note:
-    """One note of a score: onset and duration in seconds, MIDI pitch, index of its part."""
+    """One note of a score: onset and duration in seconds, MIDI pitch, index of its part, MIDI velocity."""
 
     onset: float
     duration: float
     pitch: int
     part: int
+    velocity: int = 90
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A score with a known key: `tonic` is a pitch class, times are in quarter notes."""
+    """A score: `tonic` is a pitch class, or None where the key is not known; times are in quarter notes."""
 
     name: str
-    tonic: int
+    tonic: int | None
     minor: bool
     notes: tuple[Note, ...]
 
@@ -70,7 +74,17 @@ class Piece:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """What is to be rendered: notes in seconds, a General MIDI program for each part, and the labels of the result."""
+    """What is to be rendered, and the labels of the result.
+
+    Attributes:
+        file_name: name of the rendered file.
+        notes: the notes in seconds.
+        programs: General MIDI program of each part, counted from 0; `DRUMS` for the percussion channel.
+        seconds: length of the recording.
+        gain: peak of the recording.
+        labels: columns of `metadata.csv`.
+        soundfont: path of an SF2 soundfont; None is the one of `soundfont_path`.
+    """
 
     file_name: str
     notes: tuple[Note, ...]
@@ -78,6 +92,7 @@ class Excerpt:
     seconds: float
     gain: float
     labels: dict[str, str | int | float] = field(default_factory=dict)
+    soundfont: str | None = None
 
 
 # ---------------------------------------------------------------------------------------------------------- pieces
@@ -115,12 +130,28 @@ def score_paths() -> list[Path]:
 
 
 def read_piece(path: str | os.PathLike) -> Piece | None:
-    """Read one score file; None where its key cannot be told (changing signature, modal ending, no notes)."""
-    from music21 import converter, harmony
-    from music21.key import KeySignature
+    """Read one score file; None where its key is not known (changing signature, modal ending, no notes)."""
+    return next((piece for piece in read_scores(path) if piece.tonic is not None), None)
+
+
+def read_scores(path: str | os.PathLike) -> list[Piece]:
+    """Read the scores of a file (a collection of tunes holds several); scores without notes are left out."""
+    from music21 import converter, stream
 
     path = Path(path)
-    score = converter.parse(path)
+    name = f"{path.parent.name}/{path.stem}"
+    parsed = converter.parse(path)
+    if isinstance(parsed, stream.Opus):
+        pieces = [_piece_of(score, f"{name}-{index}") for index, score in enumerate(parsed.scores)]
+    else:
+        pieces = [_piece_of(parsed, name)]
+    return [piece for piece in pieces if piece is not None]
+
+
+def _piece_of(score, name: str) -> Piece | None:
+    from music21 import harmony
+    from music21.key import KeySignature
+
     parts = [part.stripTies().flatten().notes for part in score.parts]
     notes = tuple(
         Note(float(element.offset), float(element.quarterLength), int(pitch.midi), index)
@@ -129,12 +160,12 @@ def read_piece(path: str | os.PathLike) -> Piece | None:
         if element.quarterLength > 0 and not isinstance(element, harmony.Harmony)
         for pitch in element.pitches
     )
-    signatures = {signature.sharps for signature in score.recurse().getElementsByClass(KeySignature)}
-    if not notes or len(signatures) != 1:
+    if not notes:
         return None
+    signatures = {signature.sharps for signature in score.recurse().getElementsByClass(KeySignature)}
     bass = max((note for note in notes if note.part == len(parts) - 1), key=lambda note: note.onset, default=None)
-    key = key_of(signatures.pop(), bass.pitch) if bass else None
-    return None if key is None else Piece(f"{path.parent.name}/{path.stem}", key[0], key[1], notes)
+    key = key_of(signatures.pop(), bass.pitch) if bass and len(signatures) == 1 else None
+    return Piece(name, key[0] if key else None, bool(key and key[1]), notes)
 
 
 def load_pieces(
@@ -155,9 +186,14 @@ def load_pieces(
         paths = [paths[index] for index in np.linspace(0, len(paths) - 1, limit).astype(int)]
     pieces = [piece for piece in _parallel(read_piece, paths, workers, "reading scores", progress) if piece is not None]
     if cache is not None:
-        Path(cache).parent.mkdir(parents=True, exist_ok=True)
-        Path(cache).write_text(json.dumps([_piece_to_json(piece) for piece in pieces]))
+        save_pieces(pieces, cache)
     return pieces
+
+
+def save_pieces(pieces: Sequence[Piece], cache: str | os.PathLike) -> None:
+    """Write pieces to the JSON file that `load_pieces` reads."""
+    Path(cache).parent.mkdir(parents=True, exist_ok=True)
+    Path(cache).write_text(json.dumps([_piece_to_json(piece) for piece in pieces]))
 
 
 def _piece_to_json(piece: Piece) -> dict:
@@ -215,15 +251,22 @@ def plan_excerpts(
         family = "mixed" if len(set(programs)) > 1 else program_family(first)
         labels = {"key": KEYS[key], "family": family, "piece": piece.name, "split": split_of(piece.name)}
         file_name = f"{prefix}{index:05d}.flac"
-        notes = _excerpt_notes(piece, key % 12, seconds, rng)
+        notes = cut_notes(piece, key % 12, seconds, 60.0 / rng.uniform(72, 132), rng)
         excerpts.append(Excerpt(file_name, notes, programs, seconds, float(rng.uniform(0.2, 0.9)), labels))
     return excerpts
 
 
-def _excerpt_notes(piece: Piece, tonic: int, seconds: float, rng: np.random.Generator) -> tuple[Note, ...]:
-    """Cut `seconds` at a random place and tempo out of the piece, transposed to the tonic by -6 to 5 semitones."""
-    shift = (tonic - piece.tonic + 6) % 12 - 6
-    beat = 60.0 / rng.uniform(72, 132)  # seconds per quarter note
+def cut_notes(piece: Piece, tonic: int, seconds: float, beat: float, rng: np.random.Generator) -> tuple[Note, ...]:
+    """Cut `seconds` at a random place out of the piece, transposed to the tonic by -6 to 5 semitones.
+
+    Args:
+        piece: the score; where its key is not known, its tonic counts as C.
+        tonic: pitch class of the excerpt.
+        seconds: length of the excerpt.
+        beat: seconds per quarter note.
+        rng: draws the place.
+    """
+    shift = (tonic - (piece.tonic or 0) + 6) % 12 - 6
     length = piece.length * beat
     start = rng.uniform(0, max(length - seconds, 0.0))
     onsets = sorted({note.onset * beat for note in piece.notes if note.onset * beat <= start + 1e-9})
@@ -276,23 +319,26 @@ def soundfont_path() -> Path:
 
 
 @lru_cache(maxsize=1)
-def _soundfont() -> bytes:
-    return soundfont_path().read_bytes()
+def _soundfont(path: str | None) -> bytes:
+    return Path(path or soundfont_path()).read_bytes()
 
 
-def midi_bytes(excerpt: Excerpt, velocity: int = 90) -> bytes:
+def midi_bytes(excerpt: Excerpt) -> bytes:
     """Return the excerpt as a Standard MIDI file, one channel a part."""
     import mido
 
     events = []
-    channels = [channel for channel in range(16) if channel != _PERCUSSION_CHANNEL]
+    melodic = [channel for channel in range(16) if channel != _PERCUSSION_CHANNEL]
+    channels = []
     for part, program in enumerate(excerpt.programs):
-        channel = channels[part % len(channels)]
-        events.append((0, 0, mido.Message("program_change", channel=channel, program=program)))
+        channels.append(_PERCUSSION_CHANNEL if program == DRUMS else melodic[part % len(melodic)])
+        if program != DRUMS:
+            events.append((0, 0, mido.Message("program_change", channel=channels[-1], program=program)))
     for note in excerpt.notes:
-        message = {"channel": channels[note.part % len(channels)], "note": int(np.clip(note.pitch, 0, 127))}
+        message = {"channel": channels[note.part], "note": int(np.clip(note.pitch, 0, 127))}
         end = min(note.onset + note.duration, excerpt.seconds)
-        events.append((round(note.onset * _TICKS_PER_SECOND), 2, mido.Message("note_on", velocity=velocity, **message)))
+        start = mido.Message("note_on", velocity=note.velocity, **message)
+        events.append((round(note.onset * _TICKS_PER_SECOND), 2, start))
         events.append((round(end * _TICKS_PER_SECOND), 1, mido.Message("note_off", **message)))
     track = mido.MidiTrack()
     now = 0
@@ -310,7 +356,9 @@ def render(excerpt: Excerpt, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:
     import soundfile
     import soxr
 
-    stereo, rate = soundfile.read(io.BytesIO(midirenderer.render_wave_from(_soundfont(), midi_bytes(excerpt))))
+    stereo, rate = soundfile.read(
+        io.BytesIO(midirenderer.render_wave_from(_soundfont(excerpt.soundfont), midi_bytes(excerpt)))
+    )
     audio = soxr.resample(
         np.asarray(stereo, dtype=np.float32).reshape(len(stereo), -1).mean(axis=1), rate, sampling_rate
     )
@@ -335,15 +383,8 @@ def write_excerpts(
     directory.mkdir(parents=True, exist_ok=True)
     missing = [excerpt for excerpt in excerpts if not (directory / excerpt.file_name).is_file()]
     _parallel(partial(_render_to_file, directory, sampling_rate), missing, workers, "rendering", progress)
-    metadata = directory / "metadata.csv"
-    columns = ["file_name", "duration", *dict.fromkeys(label for excerpt in excerpts for label in excerpt.labels)]
-    with metadata.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=columns)
-        writer.writeheader()
-        writer.writerows(
-            {"file_name": excerpt.file_name, "duration": excerpt.seconds, **excerpt.labels} for excerpt in excerpts
-        )
-    return metadata
+    rows = [{"file_name": excerpt.file_name, "duration": excerpt.seconds, **excerpt.labels} for excerpt in excerpts]
+    return write_metadata(directory, rows)
 
 
 def _render_to_file(directory: Path, sampling_rate: int, excerpt: Excerpt) -> None:
