@@ -1,0 +1,24 @@
+"""Exported models: ONNX files with their settings inside, and the embedder that runs them without torch."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .onnx import OnnxExport, export_onnx
+    from .onnx_embedder import OnnxEmbedder, OnnxEmbedding
+
+_HOMES = {
+    "OnnxEmbedder": ".onnx_embedder",
+    "OnnxEmbedding": ".onnx_embedder",
+    "OnnxExport": ".onnx",
+    "export_onnx": ".onnx",
+}
+
+__all__ = ["OnnxEmbedder", "OnnxEmbedding", "OnnxExport", "export_onnx"]
+
+
+def __getattr__(name: str):
+    """Loads a name when it is first used: the embedder runs where torch is not imported."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)

@@ -1,0 +1,194 @@
+"""Encoders to ONNX: waveforms with a mask in, embeddings and frames of the chosen layers out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..embedding import MERTEmbedder
+from ..utils.staging import staged_directory
+from . import onnx_embedder
+from .onnx_embedder import METADATA_KEY, MODEL_FILE, OnnxEmbedder
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = 1e-4  # of the float32 graph against torch, relative to the scale of the embeddings
+NORMALIZATION_EPSILON = 1e-7  # of MERTFeatureExtractor and Wav2Vec2FeatureExtractor
+OUTPUTS = ("embeddings", "frames", "frame_counts")
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """What an export wrote.
+
+    Attributes:
+        folder: the folder with `model.onnx` and `onnx_embedder.py`.
+        size: bytes of the model.
+        difference: largest absolute difference of the embeddings from torch's on a test signal.
+        cosine: smallest cosine between the embeddings and torch's.
+    """
+
+    folder: Path
+    size: int
+    difference: float
+    cosine: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.folder}: {self.size / 2**20:.1f} MiB, largest difference from torch {self.difference:.2g}, "
+            f"smallest cosine {self.cosine:.6f}"
+        )
+
+
+class EmbeddingGraph(nn.Module):
+    """What is exported: normalization of the waveform, the encoder, and the mean over each row's valid frames."""
+
+    def __init__(self, embedder: MERTEmbedder, layers: Sequence[int]) -> None:
+        super().__init__()
+        self.model, self.layers = embedder.model, tuple(layers)
+        self.normalize = bool(getattr(embedder.feature_extractor, "do_normalize", False))
+
+    def forward(self, input_values: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(batch, samples) float32 and int64 -> (batch, layers, hidden), (batch, layers, frames, hidden), (batch,)."""
+        valid = attention_mask.to(input_values.dtype)
+        samples = attention_mask.sum(dim=1)
+        if self.normalize:
+            input_values = normalized(input_values, valid)
+        outputs = self.model(input_values * valid, attention_mask, output_hidden_states=True, return_dict=True)
+        states = outputs.hidden_states
+        frames = torch.stack([states[layer] for layer in self.layers], dim=1).float()
+        counts = self.model._get_feat_extract_output_lengths(samples)
+        inside = (torch.arange(frames.shape[2], device=counts.device) < counts[:, None])[:, None, :, None]
+        embeddings = (frames * inside).sum(dim=2) / counts[:, None, None].to(frames.dtype)
+        return embeddings, frames, counts
+
+
+def normalized(waveforms: Tensor, valid: Tensor) -> Tensor:
+    """Zero mean and unit variance over the valid samples of each row of (batch, samples)."""
+    count = valid.sum(dim=1, keepdim=True)
+    centered = (waveforms - (waveforms * valid).sum(dim=1, keepdim=True) / count) * valid
+    variance = centered.square().sum(dim=1, keepdim=True) / count
+    return centered / (variance + NORMALIZATION_EPSILON).sqrt()
+
+
+def export_onnx(
+    model: str | os.PathLike | MERTEmbedder,
+    output: str | os.PathLike,
+    layers: str | int | Sequence[int] = "all",
+    int8: bool = False,
+) -> OnnxExport:
+    """Exports an encoder for `OnnxEmbedder`: any batch, any number of samples, padding masked.
+
+    Args:
+        model: Hub id, folder, name of a bundled checkpoint, or an open embedder on the CPU in float32.
+        output: a folder that does not exist or is empty; it appears whole or not at all.
+        layers: "all", a layer or several; 0 is the encoder's input. Fewer layers make a smaller and faster file.
+        int8: store the matrices of linear layers as int8 (dynamic quantization of onnxruntime).
+
+    Raises:
+        ImportError: the extra `onnx` is not installed.
+        ValueError: an unknown layer, or a graph whose float32 results differ from torch's by more than 1e-4.
+        FileExistsError: `output` is not an empty folder.
+    """
+    embedder = (
+        model
+        if isinstance(model, MERTEmbedder)
+        else MERTEmbedder.from_pretrained(model, device="cpu", dtype="float32", attn_implementation="eager")
+    )
+    chosen = embedder.resolve_layers(layers)
+    with staged_directory(output) as folder:
+        path = folder / MODEL_FILE
+        _write_graph(embedder, chosen, path)
+        if int8:
+            _quantize(path)
+        _add_settings(path, settings_of(embedder, chosen, model, int8))
+        shutil.copy(onnx_embedder.__file__, folder / "onnx_embedder.py")
+        difference, cosine = compare(embedder, OnnxEmbedder.from_pretrained(folder))
+        if not int8 and difference > TOLERANCE:
+            raise ValueError(
+                f"The exported model differs from torch by {difference:.3g} of the embeddings' scale, more than "
+                f"{TOLERANCE}. Please report this model and the versions of torch and onnxruntime."
+            )
+        size = sum(file.stat().st_size for file in folder.glob(f"{MODEL_FILE}*"))
+    return OnnxExport(Path(output), size, difference, cosine)
+
+
+def _write_graph(embedder: MERTEmbedder, layers: Sequence[int], path: Path) -> None:
+    graph = EmbeddingGraph(embedder, layers).eval()
+    samples = embedder.receptive_field + 16 * embedder.hop_length
+    waveforms, mask = torch.zeros(2, samples), torch.ones(2, samples, dtype=torch.int64)
+    mask[1, embedder.receptive_field + 8 * embedder.hop_length :] = 0
+    batch, time = torch.export.Dim("batch"), torch.export.Dim("samples", min=embedder.receptive_field + 1)
+    shape = {0: batch, 1: time}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of torch's own exporter
+        torch.onnx.export(
+            graph,
+            (waveforms, mask),
+            path,
+            input_names=["input_values", "attention_mask"],
+            output_names=list(OUTPUTS),
+            dynamo=True,
+            dynamic_shapes=(shape, shape),
+            external_data=embedder.model.num_parameters() * 4 > 2**30,
+            verbose=False,
+        )
+
+
+def _quantize(path: Path) -> None:
+    """Replaces the model by one whose matrix products with constants run in int8."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantized = path.with_name("quantized.onnx")
+    quantize_dynamic(path, quantized, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
+    path.with_name(f"{path.name}.data").unlink(missing_ok=True)
+    os.replace(quantized, path)
+
+
+def settings_of(embedder: MERTEmbedder, layers: Sequence[int], model: object, int8: bool) -> dict:
+    """What the runner has to know, and where the model comes from."""
+    from .. import __version__
+
+    named = isinstance(model, (str, os.PathLike))
+    return {
+        "sampling_rate": embedder.sampling_rate,
+        "layers": list(layers),
+        "hidden_size": embedder.hidden_size,
+        "receptive_field": embedder.receptive_field,
+        "hop_length": embedder.hop_length,
+        "model": os.fspath(model) if named else type(embedder.model).__name__,
+        "license": None,
+        "precision": "int8" if int8 else "float32",
+        "version": __version__,
+    }
+
+
+def _add_settings(path: Path, settings: dict) -> None:
+    import onnx
+
+    content = onnx.load(path, load_external_data=False)
+    onnx.helper.set_model_props(content, {METADATA_KEY: json.dumps(settings)})
+    onnx.save(content, path)
+
+
+def compare(embedder: MERTEmbedder, exported: OnnxEmbedder) -> tuple[float, float]:
+    """(largest difference relative to the embeddings' scale, smallest cosine) on noise in windows of two lengths."""
+    rate = embedder.sampling_rate
+    signal = np.random.default_rng(0).standard_normal(round(2.3 * rate)).astype(np.float32) * 0.1
+    options = {"window": 1.0, "show_progress_bar": False}
+    ours = embedder.encode(signal, layers=list(exported.layers), sampling_rate=rate, **options).embeddings
+    theirs = exported.encode(signal, **options).embeddings
+    scale = max(float(np.abs(ours).max()), 1.0)
+    norms = np.linalg.norm(ours, axis=-1) * np.linalg.norm(theirs, axis=-1)
+    cosines = (ours * theirs).sum(axis=-1) / np.maximum(norms, 1e-12)
+    return float(np.abs(ours - theirs).max() / scale), float(cosines.min())
