@@ -1,17 +1,15 @@
 """MERT, the self-supervised music understanding model, for the Hugging Face ecosystem.
 
-Importing the package registers MERT with transformers' Auto classes. Public names are loaded when they are first used.
+Importing the package registers MERT with transformers' Auto classes: at once where transformers has been imported, else
+as soon as it is. Public names are loaded when they are first used.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .utils.broken_packages import hide_broken_torchaudio
+from .utils.import_observer import around_import
 from .utils.moved import keep_old_names
-
-hide_broken_torchaudio()  # before transformers' audio modules are imported
-
-from .registration import MODEL_CLASSES, register_auto_classes, register_models  # noqa: E402
 
 __version__ = "0.1.0"
 
@@ -37,6 +35,11 @@ if TYPE_CHECKING:
     from .pretraining.mixture import NoiseMixture
     from .teachers import CQTTeacher, EncodecTeacher, KMeansTeacher, LogMelTeacher
 
+_MODELS = {
+    f"{generation}{kind}": f".modeling.modeling_{generation.lower()}"
+    for generation in ("MERT", "MERT2")
+    for kind in ("Model", "ForPreTraining", "ForSequenceClassification", "ForAudioFrameClassification")
+}
 _HOMES = {
     "MERTConfig": ".modeling.configuration_mert",
     "MERT2Config": ".modeling.configuration_mert2",
@@ -49,15 +52,17 @@ _HOMES = {
     "KMeansTeacher": ".teachers",
     "CQTTeacher": ".teachers",
     "LogMelTeacher": ".teachers",
-}
+} | _MODELS
 
-__all__ = sorted([*MODEL_CLASSES, *_HOMES, "__version__"])
+__all__ = sorted([*_HOMES, "__version__"])
 
 
 def __getattr__(name: str):
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = register_models()[name] if name in MODEL_CLASSES else getattr(import_module(_HOMES[name], __name__), name)
+    if name in _MODELS:
+        _registration().register_models()  # in place of their stand-ins
+    value = getattr(import_module(_HOMES[name], __name__), name)
     globals()[name] = value
     return value
 
@@ -66,5 +71,13 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-register_auto_classes()
+def _registration():
+    return import_module(".registration", __name__)
+
+
+around_import(
+    "transformers",
+    before=hide_broken_torchaudio,  # which transformers would import
+    after=lambda: _registration().register_auto_classes(),
+)
 keep_old_names()

@@ -142,6 +142,8 @@ class MERTConstantQTransform(nn.Module):
     def _transform(self, waveforms: torch.Tensor) -> torch.Tensor:
         """(batch, samples) -> (batch, frames, bins), in overlapping windows if the clip is long."""
         hop, count = self.hop_length, waveforms.shape[1] // self.hop_length + 1
+        if torch.onnx.is_in_onnx_export():
+            return self._direct(waveforms, count)
         margin = self._longest // (2 * hop) + 2  # frames whose kernels would extend beyond the window
         if count + margin <= CQT_WINDOW_FRAMES:
             return self._magnitudes(waveforms, window_size(count + margin), 0, count)
@@ -155,6 +157,17 @@ class MERTConstantQTransform(nn.Module):
             ],
             dim=1,
         )
+
+    def _direct(self, waveforms: torch.Tensor, count: int) -> torch.Tensor:
+        """All kernels as convolutions in time: slower, and a graph that takes any number of samples."""
+        parts = []
+        for begin, end in similar_runs(1.0 / self._lengths):
+            taps = torch.from_numpy(self._taps(np.arange(begin, end))).to(waveforms.device)
+            half = taps.shape[0] // 2
+            padded = nn.functional.pad(waveforms[:, None], (half, half + self.hop_length))
+            products = nn.functional.conv1d(padded, taps.T[:, None], stride=self.hop_length)[..., :count]
+            parts.append(magnitudes(*products.chunk(2, dim=1)))
+        return torch.cat(parts, dim=1).transpose(1, 2)
 
     def _magnitudes(self, waveforms: torch.Tensor, size: int, first: int, count: int) -> torch.Tensor:
         """`count` frames from frame `first` of a window of `size` hops: (batch, samples) -> (batch, count, bins).

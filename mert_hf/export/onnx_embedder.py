@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Embeddings from an exported model, with onnxruntime, soundfile, soxr and numpy alone.
 
-`mert-hf export onnx` writes a folder with `model.onnx` and a copy of this file, which needs nothing else of the package:
+`mert-hf export onnx` writes a folder with `model.onnx` and a copy of this file, which needs no other file:
 
     from onnx_embedder import OnnxEmbedder
 
@@ -237,7 +237,9 @@ def _windows(
     size = 2**62 if window is None else round(window * rate)
     step = size if hop is None else round(hop * rate)
     if min(size, step) < 1 or (window is None and hop is not None):
-        raise ValueError(f"window={window!r} and hop={hop!r} must be seconds, at least one sample, and hop needs window.")
+        raise ValueError(
+            f"window={window!r} and hop={hop!r} must be seconds, at least one sample, and hop needs window."
+        )
     buffer, start, position, covered = np.zeros(0, np.float32), 0, 0, 0  # buffer covers [start, position)
     for block in blocks:
         position += len(block)
