@@ -61,7 +61,7 @@ def __getattr__(name: str):
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in _MODELS:
-        _registration().register_models()  # in place of their stand-ins
+        import_module(".registration", __name__).register_models()  # in place of their stand-ins
     value = getattr(import_module(_HOMES[name], __name__), name)
     globals()[name] = value
     return value
@@ -71,13 +71,9 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def _registration():
-    return import_module(".registration", __name__)
-
-
 around_import(
     "transformers",
     before=hide_broken_torchaudio,  # which transformers would import
-    after=lambda: _registration().register_auto_classes(),
+    after=lambda: import_module(".registration", __name__),  # which registers
 )
 keep_old_names()

@@ -67,3 +67,6 @@ def register_models() -> dict[str, type]:
 def config_class_of(name: str) -> type:
     """The configuration of a model class, by the generation in its name."""
     return next(kind for kind in reversed(CONFIG_CLASSES) if name.startswith(kind.__name__.removesuffix("Config")))
+
+
+register_auto_classes()

@@ -31,8 +31,8 @@ from mert_hf.quickstart import scores
 from mert_hf.quickstart.scores import DRUMS, FAMILIES, Excerpt, Note, Piece, split_of
 
 COLLECTIONS = {  # folder of music21's corpus -> largest number of files that are read
-    "bach": 408, "ryansMammoth": 500, "palestrina": 80, "trecento": 60, "monteverdi": 49, "oneills1850": 39,
-    "essenFolksong": 6, "beethoven": 22, "mozart": 16, "haydn": 9, "josquin": 8, "schumann_robert": 6, "joplin": 1,
+    "bach": 300, "ryansMammoth": 400, "oneills1850": 39, "essenFolksong": 3, "airdsAirs": 6, "josquin": 8,
+    "palestrina": 30, "joplin": 1,
 }  # fmt: skip
 PROGRAMS = len(FAMILIES) * scores.PROGRAMS_PER_FAMILY
 INSTRUMENTS = 102  # General MIDI programs that play notes of a pitch: all but effects and sounds
