@@ -1,4 +1,4 @@
-"""Every block of the README runs, in order, in a folder that holds what it speaks of."""
+"""Every block of the README runs, in order, in a folder that holds the files that it names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import soundfile
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text()
 BLOCKS = re.findall(r"^```(python|bash)\n(.*?)^```$", README, re.M | re.S)
-# Commands that need what a test must not have: the network, many GPUs. That their files and extras exist is tested.
+# Not run, because they need the network or several GPUs; another test checks the files, extras and options they name.
 NOT_RUN = ("pip install", "accelerate launch", "mert-hf push")
 SHORTER = {"mert-hf pretrain": "--max_steps 1 --report_to none --dataloader_num_workers 0"}
 
@@ -30,7 +30,7 @@ def write_song(path: Path, frequency: float, seconds: float, rate: int = 24000) 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tiny_checkpoint) -> Path:
-    """What a reader has: a song, a folder of labelled songs, the examples, and a checkpoint under the Hub's name."""
+    """The files of a reader: a song, a folder of labeled songs, the examples, and a checkpoint under the Hub's name."""
     folder = tmp_path_factory.mktemp("readme")
     write_song(folder / "song.wav", 440.0, 10.0)
     (folder / "my_songs").mkdir()
@@ -75,8 +75,7 @@ def test_blocks_run_in_order(folder, monkeypatch):
                 run_command(line, folder)
 
 
-def test_first_block_prints_what_it_says(folder, monkeypatch):
-    """The front door: the shape and times in the comments are what is printed."""
+def test_first_block_prints_what_its_comments_state(folder, monkeypatch):
     monkeypatch.chdir(folder)
     language, block = BLOCKS[0]
     assert language == "python" and len(block.splitlines()) <= 10
@@ -101,6 +100,10 @@ def test_make_targets_exist():
     assert set(re.findall(r"`make ([a-z-]+)`", README)) <= targets
 
 
-def test_links_lead_somewhere():
+def test_links_and_pictures_exist():
     for link in re.findall(r"\]\((?!https?://)([^)#]+)", README):
         assert (REPOSITORY / link).exists(), link
+
+
+def test_readme_is_short():
+    assert len(README.splitlines()) <= 180
