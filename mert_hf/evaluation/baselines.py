@@ -1,8 +1,8 @@
 """Hand-made features behind the same probe: what a trained model must beat.
 
 `mfcc`, `chroma` and `mel` are the descriptors of `mert_hf.teachers.features` at MERT's rates, with one "layer". A chunk
-is described by mean and standard deviation of each value over its frames; a frame by its values and how much each has
-risen since the frame before, which is where onsets show.
+is described by the mean of each value over its frames, or by mean and standard deviation; a frame by its values and how
+much each has risen since the frame before, which is where onsets show.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import numpy as np
 import torch
 
 from ..audio import Window, stream_windows
+from ..embedding.embedder import resolve_device
 from ..teachers.features import FEATURES
+from .encoders import mean_and_deviation
 
 SAMPLING_RATE = 24000
 HOP_LENGTH = 320
-BASELINES = {"mfcc": "mfcc", "chroma": "chroma", "mel": "log_mel"}  # name -> descriptor
+BASELINES = {"mfcc": ("mfcc", 39), "chroma": ("chroma", 12), "mel": ("log_mel", 80)}  # name -> descriptor, its values
 
 
 class FeatureBaseline:
@@ -26,22 +28,24 @@ class FeatureBaseline:
 
     Args:
         name: one of `BASELINES`.
+        device: where it is computed; a GPU if there is one.
     """
 
     sampling_rate = SAMPLING_RATE
     hop_length = HOP_LENGTH
     num_layers = 1
-    standardize = True
+    handmade = True
+    normalizes = False
 
-    def __init__(self, name: str) -> None:
-        self._feature = FEATURES[BASELINES[name]]
-        probe = self._describe(np.zeros(SAMPLING_RATE, dtype=np.float32))
-        self.hidden_size = 2 * probe.shape[1]
-        self.fingerprint = f"{name} {self.hidden_size} {SAMPLING_RATE} {HOP_LENGTH}"
+    def __init__(self, name: str, device: str | torch.device | None = None) -> None:
+        descriptor, self.num_values = BASELINES[name]
+        self._feature = FEATURES[descriptor]
+        self.device = resolve_device(device)
+        self.fingerprint = f"{name} {self.num_values} {SAMPLING_RATE} {HOP_LENGTH}"
 
-    def _describe(self, samples: np.ndarray) -> np.ndarray:
-        """Values of each frame of (samples,), float32 (frames, values)."""
-        return self._feature(torch.from_numpy(samples)[None], self.sampling_rate, self.hop_length)[0].numpy()
+    def row_size(self, pooling: str) -> int:
+        """Values in a row."""
+        return self.num_values * (1 if pooling == "mean" else 2)
 
     def windows(
         self, source: Any, window: float | None = 30.0, hop: float | None = None, min_window: float = 0.0
@@ -58,16 +62,23 @@ class FeatureBaseline:
         pooling: str = "mean",
         batch_size: int = 1,
     ) -> Iterator[tuple[Hashable, Window, np.ndarray]]:
-        """Describes windows: (layers, hidden) for pooling "mean", (frames, layers, hidden) for "frames"."""
+        """Describes windows: (layers, values) for "mean" and "mean_std", (frames, layers, values) for "frames"."""
         for key, window in windows:
-            values = self._describe(window.samples)
+            values = self._values(window.samples)
             if pooling == "mean":
-                described = np.concatenate([values.mean(axis=0), values.std(axis=0)])[None]
+                described = values.mean(axis=0)[None]
+            elif pooling == "mean_std":
+                described = mean_and_deviation(values[:, None])
             else:
                 rises = np.maximum(np.diff(values, axis=0, prepend=values[:1]), 0)
                 described = np.concatenate([values, rises], axis=1)[:, None]
             yield key, window, described[..., list(layers), :]
 
     def frame_times(self, num_frames: int) -> np.ndarray:
-        """Centres of a window's frames in seconds; frames are centred on multiples of the hop."""
+        """Centers of a window's frames in seconds; frames are centered on multiples of the hop."""
         return np.arange(num_frames) * self.hop_length / self.sampling_rate
+
+    def _values(self, samples: np.ndarray) -> np.ndarray:
+        """Values of each frame of (samples,), float32 (frames, values)."""
+        waveform = torch.from_numpy(samples)[None].to(self.device)
+        return self._feature(waveform, self.sampling_rate, self.hop_length)[0].cpu().numpy()

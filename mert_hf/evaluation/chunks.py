@@ -3,64 +3,124 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..data.recordings import Recording, TaskData
-from .features import FeatureTable, Predict, row_blocks
+from .features import Predict
 from .heads import HEADS
+from .predictions import Predictions
 from .probes import TrainedProbe
-from .tasks.base import Task
+from .table import FeatureTable, row_blocks, row_indices
 
 BATCH_SIZE = 64
 VALIDATION_ROWS = 1024
 
 
+@dataclass
 class ChunkData:
     """Chunks of a classification, key, multilabel or regression task; a `GridData`.
 
     Args:
-        task, data: the task and its recordings.
+        kind: of the task.
+        data: its recordings.
         table: their features.
         device: where probes are trained.
+        batch: a batch is 64 "chunks", or 64 "recordings" with all their chunks.
+        scores_chunks: validate and test on each chunk instead of on the mean of a recording's outputs.
     """
 
-    batch_rows = BATCH_SIZE
+    kind: str
+    data: TaskData
+    table: FeatureTable
+    device: torch.device | str = "cpu"
+    batch: str = "chunks"
+    scores_chunks: bool = False
 
-    def __init__(self, task: Task, data: TaskData, table: FeatureTable, device: torch.device | str = "cpu") -> None:
-        self.data, self.table, self.device = data, table, device
-        self.head = HEADS[task.kind](data)
-        self.num_layers, self.dim, self.num_outputs = table.num_layers, table.dim, self.head.num_outputs
-        training = data.split("train")
-        counts = [table.span(recording)[1] for recording in training]
-        self._rows = np.concatenate([np.arange(s, s + n) for s, n in map(table.span, training)])
-        self._targets = self.head.targets(training).repeat_interleave(torch.tensor(counts), dim=0).to(device)
-        self.loss = self.head.loss
+    @cached_property
+    def head(self):
+        """Loss, targets and monitored score of the kind."""
+        return HEADS[self.kind](self.data)
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the features."""
+        return self.table.num_layers
+
+    @property
+    def dim(self) -> int:
+        """Values of a layer."""
+        return self.table.dim
+
+    @property
+    def num_outputs(self) -> int:
+        """Outputs of a probe."""
+        return self.head.num_outputs
+
+    @cached_property
+    def batch_rows(self) -> int:
+        """Rows of a batch, about."""
+        counts = [self.table.span(recording)[1] for recording in self.data.split("train")]
+        return BATCH_SIZE if self.batch == "chunks" else round(BATCH_SIZE * float(np.mean(counts)))
+
+    @cached_property
+    def _training(self) -> tuple[np.ndarray, Tensor, np.ndarray]:
+        """Rows of all training chunks, their targets, and the first chunk of each recording and the end."""
+        recordings = self.data.split("train")
+        counts = torch.tensor([self.table.span(recording)[1] for recording in recordings])
+        targets = self.head.targets(recordings).repeat_interleave(counts, dim=0).to(self.device)
+        edges = np.concatenate([[0], counts.cumsum(0).numpy()])
+        return row_indices(self.table, recordings), targets, edges
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of each probe, (probes,)."""
+        return self.head.loss(outputs, targets)
 
     def batches(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """All training chunks in random order, 64 at a time."""
-        for batch in torch.randperm(len(self._rows), generator=generator).split(BATCH_SIZE):
-            yield self.table.gather(self._rows[batch.numpy()], self.device), self._targets[batch.to(self.device)]
+        """All training chunks in random order, 64 chunks or recordings at a time."""
+        rows, targets, edges = self._training
+        count = len(rows) if self.batch == "chunks" else len(edges) - 1
+        for drawn in torch.randperm(count, generator=generator).split(BATCH_SIZE):
+            chosen = drawn.numpy()
+            if self.batch == "recordings":
+                chosen = np.concatenate([np.arange(edges[i], edges[i + 1]) for i in chosen])
+            yield self.table.gather(rows[chosen], self.device), targets[torch.from_numpy(chosen).to(targets.device)]
 
     def validate(self, predict: Predict) -> tuple[Tensor, Tensor]:
         """Monitored score and loss of the validation recordings."""
         recordings = self.data.split("valid")
         outputs = self._outputs(recordings, predict)
-        targets = self.head.targets(recordings).to(self.device)
+        targets = self._targets(recordings).to(self.device)
         return self.head.score(outputs, targets), self.head.loss(outputs, targets)
 
-    def metrics(self, probe: TrainedProbe, split: str) -> dict[str, float]:
-        """Metrics of a trained probe on a split."""
+    def predict(self, probe: TrainedProbe, split: str) -> Predictions:
+        """What a trained probe predicts for a split."""
         recordings = self.data.split(split)
         outputs = self._outputs(recordings, lambda features: probe.outputs(features)[None])[0]
-        return self.head.metrics(outputs.cpu(), self.head.targets(recordings))
+        ids = [recording.id for recording in recordings]
+        if self.scores_chunks:
+            ids = [f"{r.id}#{chunk}" for r in recordings for chunk in range(self.table.span(r)[1])]
+        return Predictions(tuple(ids), self.head.columns(outputs.cpu(), self._targets(recordings)))
+
+    def _targets(self, recordings: Sequence[Recording]) -> Tensor:
+        """Targets of what is scored: recordings or their chunks."""
+        targets = self.head.targets(recordings)
+        if not self.scores_chunks:
+            return targets
+        counts = torch.tensor([self.table.span(recording)[1] for recording in recordings])
+        return targets.repeat_interleave(counts, dim=0)
 
     def _outputs(self, recordings: Sequence[Recording], predict: Predict) -> Tensor:
-        """Mean of the outputs of each recording's chunks, (probes, recordings, outputs)."""
-        means = []
+        """Mean of the outputs of each recording's chunks, or the outputs of each chunk, (probes, scored, outputs)."""
+        found = []
         for _, counts, rows in row_blocks(self.table, recordings, VALIDATION_ROWS):
             outputs = predict(self.table.gather(rows, self.device))
-            means += [chunk.mean(dim=1) for chunk in outputs.split(counts, dim=1)]
-        return torch.stack(means, dim=1)
+            if self.scores_chunks:
+                found.append(outputs)
+            else:
+                found.append(torch.stack([chunk.mean(dim=1) for chunk in outputs.split(counts, dim=1)], dim=1))
+        return torch.cat(found, dim=1)

@@ -1,60 +1,111 @@
-"""What is evaluated: an encoder of the Hub or a folder, the same net untrained, or a hand-made feature."""
+"""What is evaluated: an encoder of the Hub or a folder, the same network untrained, or a hand-made feature."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
-from ..audio import Window
+from ..audio import Window, cut_windows, read_audio
 from ..embedding.embedder import MERTEmbedder, resolve_device
 from ..hub.names import resolve_checkpoint
 from ..utils.hashing import hash_tensors
 from ..utils.precision import resolve_dtype
 
 RANDOM_PREFIX = "random:"
+NORMALIZATION_FLOOR = 1e-7  # added to the variance, as in transformers' Wav2Vec2FeatureExtractor
 
 
+@runtime_checkable
 class Encoder(Protocol):
-    """What `MERTEmbedder` offers, plus a fingerprint; see there for shapes and units.
+    """What an evaluation asks of an encoder; `MERTEmbedder` documents shapes and units.
 
     Attributes:
+        sampling_rate: of the windows, in Hz.
+        hop_length: samples between frames.
+        num_layers: layers that `embed_windows` can return.
         fingerprint: differs where features may differ.
-        standardize: whether the probe sees values standardised by the training split. MARBLE's probe takes a model's
-            hidden states as they are; the values of hand-made features differ by orders of magnitude.
+        handmade: whether the values are descriptors of different units, which protocols standardize.
+        normalizes: whether the amplitude of windows is normalized, so that the protocol decides over what.
     """
 
     sampling_rate: int
     hop_length: int
     num_layers: int
-    hidden_size: int
     fingerprint: str
-    standardize: bool
+    handmade: bool
+    normalizes: bool
+
+    def row_size(self, pooling: str) -> int:
+        """Values of a layer in a row of pooling "mean", "mean_std" or "frames"."""
 
     def windows(self, source: Any, window: float | None, hop: float | None, min_window: float) -> Iterator[Window]:
-        """Windows of a file."""
+        """Windows of a file; a last one shorter than `min_window` seconds is left out."""
 
     def embed_windows(
         self, windows: Iterable[tuple[Hashable, Window]], layers: Sequence[int], pooling: str, batch_size: int
     ) -> Iterator[tuple[Hashable, Window, np.ndarray]]:
-        """Features of windows: (layers, hidden) for pooling "mean", (frames, layers, hidden) for "frames"."""
+        """Features of windows: (layers, values), or (frames, layers, values) for the pooling "frames"."""
 
     def frame_times(self, num_frames: int) -> np.ndarray:
-        """Centres of a window's frames in seconds."""
+        """Centers of a window's frames in seconds."""
 
 
 class ModelEncoder(MERTEmbedder):
     """An encoder of transformers, with the fingerprint of its weights."""
 
-    standardize = False
+    handmade = False
 
     def __init__(self, model: torch.nn.Module, feature_extractor) -> None:
         super().__init__(model, feature_extractor)
         self.fingerprint = model_fingerprint(model, feature_extractor)
+        self.normalizes = bool(getattr(feature_extractor, "do_normalize", False))
+        self._whole = False
+
+    def normalize_recordings(self) -> None:
+        """From now on normalizes the amplitude of whole recordings instead of windows."""
+        self._whole, self.feature_extractor.do_normalize = self.normalizes, False
+
+    def row_size(self, pooling: str) -> int:
+        """Values of a layer in a row."""
+        return self.hidden_size * (2 if pooling == "mean_std" else 1)
+
+    def windows(
+        self, source: Any, window: float | None = 5.0, hop: float | None = None, min_window: float = 0.0
+    ) -> Iterator[Window]:
+        """Windows of a file as the model takes them."""
+        if not self._whole:
+            return super().windows(source, window, hop, min_window)
+        samples = normalized(read_audio(source, self.sampling_rate))
+        return self._long_enough(cut_windows([samples], self.sampling_rate, window, hop), source, min_window)
+
+    def embed_windows(
+        self,
+        windows: Iterable[tuple[Hashable, Window]],
+        layers: Sequence[int],
+        pooling: str = "mean",
+        batch_size: int = 16,
+    ) -> Iterator[tuple[Hashable, Window, np.ndarray]]:
+        """Embeds windows; "mean_std" puts the standard deviation over frames after the mean."""
+        if pooling != "mean_std":
+            yield from super().embed_windows(windows, layers, pooling, batch_size)
+            return
+        for key, window, frames in super().embed_windows(windows, layers, "frames", batch_size):
+            yield key, window, mean_and_deviation(frames)
+
+
+def mean_and_deviation(frames: np.ndarray) -> np.ndarray:
+    """(frames, layers, values) to (layers, 2 x values): mean and standard deviation over frames, side by side."""
+    return np.concatenate([frames.mean(axis=0), frames.std(axis=0)], axis=-1)
+
+
+def normalized(samples: np.ndarray) -> np.ndarray:
+    """Samples (samples,) with mean 0 and variance 1, as transformers' Wav2Vec2FeatureExtractor normalizes."""
+    return (samples - samples.mean()) / np.sqrt(samples.var() + NORMALIZATION_FLOOR)
 
 
 def open_encoder(
@@ -63,9 +114,9 @@ def open_encoder(
     """Opens what `--model` names.
 
     Args:
-        model: Hub id or folder of an encoder; "random:" before it for the same net with fresh weights; or "mfcc",
+        model: Hub id or folder of an encoder; "random:" before it for the same network with fresh weights; or "mfcc",
             "chroma", "mel".
-        device: where a model runs; a GPU if there is one.
+        device: where the encoder computes; a GPU if there is one.
         dtype: "float32" (default), "bfloat16" or "float16".
         seed: of fresh weights.
 
@@ -75,7 +126,7 @@ def open_encoder(
     from .baselines import BASELINES, FeatureBaseline
 
     if model in BASELINES:
-        return FeatureBaseline(model)
+        return FeatureBaseline(model, device)
     if model.startswith(RANDOM_PREFIX):
         return _untrained(model.removeprefix(RANDOM_PREFIX), device, dtype, seed)
     try:
@@ -83,14 +134,14 @@ def open_encoder(
     except OSError as error:
         raise ValueError(
             f"cannot open the model {model!r}: {error}\nGive a Hub id, a folder, random:FOLDER, or a baseline: "
-            f"{', '.join(BASELINES)}"
+            f"{', '.join(BASELINES)}."
         ) from error
 
 
 def _untrained(
     name: str, device: str | torch.device | None, dtype: str | torch.dtype | None, seed: int
 ) -> ModelEncoder:
-    """The net of a checkpoint with weights drawn anew."""
+    """The network of a checkpoint with weights drawn anew."""
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
     folder = resolve_checkpoint(name)
@@ -103,7 +154,7 @@ def _untrained(
 
 
 def model_fingerprint(model: torch.nn.Module, feature_extractor) -> str:
-    """SHA-256 over weights, class, configuration of the net, feature extractor and dtype."""
+    """SHA-256 over weights, class, configuration of the network, feature extractor and dtype."""
     digest = hashlib.sha256(type(model).__name__.encode())
     for settings in (model.config.to_dict(), feature_extractor.to_dict()):
         plain = {key: value for key, value in settings.items() if key not in VOLATILE and not key.startswith("_")}
@@ -112,5 +163,5 @@ def model_fingerprint(model: torch.nn.Module, feature_extractor) -> str:
     return digest.hexdigest()
 
 
-# Fields that say where a configuration came from or was written, not what the net computes.
+# Fields that say where a configuration came from or was written, not what the network computes.
 VOLATILE = frozenset({"transformers_version", "auto_map", "architectures", "torch_dtype", "dtype", "processor_class"})

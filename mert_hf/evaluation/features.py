@@ -1,4 +1,4 @@
-"""Features of a task's recordings: extracted once for all layers and probes, kept in and read from a `FeatureStore`."""
+"""Features of recordings: what is asked of the encoder, and the extraction into a `FeatureStore`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -19,54 +18,101 @@ from ..audio import AudioReadError, Window, audio_info
 from ..audio.read_ahead import END, read_ahead
 from ..data.recordings import Recording
 from .encoders import Encoder
+from .protocols import Protocol
 from .store import FeatureStore
 from .tasks.base import FRAME_KINDS, Task
 
 logger = logging.getLogger(__name__)
 
-MIN_CHUNK_SECONDS = 1.0  # a last chunk that is shorter is dropped (MARBLE)
 BATCH_SECONDS = 80.0  # audio that the model takes at a time unless a batch size is given
-SIZE_SAMPLE = 50  # recordings by which the size of the features is judged
-MIN_DEVIATION = 0.01  # least deviation that a value is divided by, as a share of the largest in its layer
-IN_MEMORY_BYTES = 2**30  # features up to this size are held in memory, larger ones are read from disk
+SIZE_SAMPLE = 50  # recordings by which the size of the features is estimated
+
+Predict = Callable[[Tensor], Tensor]
+"""Features (layers, rows, values) to outputs (probes, rows, outputs)."""
 
 
-def store_settings(task: Task, encoder: Encoder, layers: Sequence[int], data_dir: str) -> dict[str, Any]:
-    """What decides the features of a task: the key of their store."""
-    return {
-        "task": task.name,
-        "data": data_dir,
-        "model": encoder.fingerprint,
-        "window": task.window,
-        "frames": task.kind in FRAME_KINDS,
-        "layers": list(layers),
-    }
+@dataclass(frozen=True)
+class FeatureRequest:
+    """How recordings are cut and described; with encoder and folder the key of a store.
+
+    Attributes:
+        window: seconds of a chunk.
+        pooling: "mean", "mean_std", or "frames": one row for each frame of a regular grid.
+        layers: layers of a row, counted from 0.
+        shortest: seconds below which a last chunk is dropped.
+        first_seconds: only this much of a recording is used; None for all of it.
+        normalize: amplitude normalization of each "window" or of the whole "recording".
+    """
+
+    window: float
+    pooling: str
+    layers: tuple[int, ...]
+    shortest: float = 1.0
+    first_seconds: float | None = None
+    normalize: str = "window"
+
+    @classmethod
+    def of(cls, task: Task, protocol: Protocol, layers: Sequence[int]) -> FeatureRequest:
+        """What a protocol asks for a task."""
+        window = protocol.windows.get(task.name, task.window)
+        frames = task.kind in FRAME_KINDS
+        return cls(
+            window=window,
+            pooling="frames" if frames else protocol.pooling,
+            layers=tuple(layers),
+            shortest=0.0 if frames else protocol.shortest(window),
+            first_seconds=protocol.first_seconds.get(task.name),
+            normalize=protocol.normalize,
+        )
+
+    def key(self, encoder: Encoder) -> dict[str, Any]:
+        """What decides the features, as JSON values."""
+        fields = {**asdict(self), "layers": list(self.layers), "model": encoder.fingerprint}
+        if not encoder.normalizes:
+            del fields["normalize"]
+        return fields
+
+    def shape(self, encoder: Encoder) -> tuple[int, int]:
+        """(layers, values) of a row."""
+        return len(self.layers), encoder.row_size(self.pooling)
+
+    def rows_per_second(self, encoder: Encoder) -> float:
+        """Rows of a second of audio."""
+        return encoder.sampling_rate / encoder.hop_length if self.pooling == "frames" else 1 / self.window
+
+    def windows(self, encoder: Encoder, recording: Recording) -> Iterator[Window]:
+        """The windows of a recording."""
+        windows = encoder.windows(recording.path, self.window, None, self.shortest)
+        if self.first_seconds is None:
+            return windows
+        return _first(windows, self.first_seconds, encoder.sampling_rate)
+
+    def batch_size(self) -> int:
+        """Windows at a time, about 80 s of audio."""
+        return max(1, round(BATCH_SECONDS / self.window))
 
 
 def extract(
-    task: Task,
+    request: FeatureRequest,
     recordings: Sequence[Recording],
     encoder: Encoder,
-    layers: Sequence[int],
     store: FeatureStore,
     batch_size: int | None = None,
     max_failures: int = 0,
     progress: bool = True,
+    name: str = "features",
 ) -> set[str]:
     """Fills a store with the features of the recordings that it lacks.
 
-    Chunk tasks get one row a chunk, the mean over its frames; frame tasks one row a frame of a regular grid: row k is
-    the frame whose centre is nearest to k * hop_length samples.
-
     Args:
-        task: decides window and kind of rows.
+        request: how recordings are cut and described.
         recordings: in any order.
         encoder: the model.
-        layers: layers to keep, counted from 0.
         store: open for writing.
         batch_size: windows at a time; default: about 80 s of audio.
         max_failures: recordings that may be unreadable; they are logged and left out.
         progress: show a progress bar.
+        name: of the progress bar.
 
     Returns:
         Ids of recordings that could not be read.
@@ -78,51 +124,88 @@ def extract(
     if not wanted:
         return set()
     logger.info("%d of %d recordings have features already", len(recordings) - len(wanted), len(recordings))
-    frames = task.kind in FRAME_KINDS
-    rate = encoder.sampling_rate / encoder.hop_length if frames else 1 / task.window
-    _check_space(wanted, rate, store)
-    shortest = 0.0 if frames else MIN_CHUNK_SECONDS
-    readers = [partial(encoder.windows, recording.path, task.window, None, shortest) for recording in wanted]
+    _check_space(wanted, request.rows_per_second(encoder), store)
     failures: dict[int, AudioReadError] = {}
-    stream = _sort_out(read_ahead(readers), failures, max_failures)
-    size = batch_size or max(1, round(BATCH_SECONDS / task.window))
-    rows = encoder.embed_windows(stream, layers, "frames" if frames else "mean", size)
-    with tqdm(total=len(wanted), desc=f"{task.name}: features", unit="recording", disable=not progress) as bar:
-        for index, parts in _by_recording(rows):
-            if index in failures:
-                continue
-            values = (
-                [_on_grid(window, part, encoder) for window, part in parts]
-                if frames
-                else [part[None] for _, part in parts]
-            )
-            store.append(wanted[index], np.concatenate(values))
+    with tqdm(total=len(wanted), desc=f"{name}: features", unit="recording", disable=not progress) as bar:
+        for index, rows in recording_rows(request, wanted, encoder, batch_size, failures, max_failures):
+            store.append(wanted[index], rows)
             bar.update()
     for index, error in failures.items():
         logger.warning("%s is left out: %s", wanted[index].path, error)
     return {wanted[index].id for index in failures}
 
 
-def _check_space(wanted: Sequence[Recording], rate: float, store: FeatureStore) -> None:
-    """Raises ValueError where the features, judged by some of the recordings, will not fit on the disk."""
-    sample = wanted[:: max(1, len(wanted) // SIZE_SAMPLE)]
+def recording_rows(
+    request: FeatureRequest,
+    recordings: Sequence[Recording],
+    encoder: Encoder,
+    batch_size: int | None = None,
+    failures: dict[int, AudioReadError] | None = None,
+    max_failures: int = 0,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Features of recordings: `(index, rows)` with rows (rows, layers, values) float32.
+
+    With pooling "frames", row k is the frame whose center is nearest to k * hop_length samples.
+
+    Raises:
+        AudioReadError: more than `max_failures` recordings could not be read; fewer are put into `failures` by index.
+    """
+    failures = {} if failures is None else failures
+    readers = [partial(request.windows, encoder, recording) for recording in recordings]
+    stream = _without_failures(read_ahead(readers), failures, max_failures)
+    frames = request.pooling == "frames"
+    size = batch_size or request.batch_size()
+    for index, parts in _by_recording(encoder.embed_windows(stream, request.layers, request.pooling, size)):
+        if index not in failures:
+            values = [on_grid(window, part, encoder) if frames else part[None] for window, part in parts]
+            yield index, np.concatenate(values)
+
+
+def durations(recordings: Sequence[Recording], sample: int | None = SIZE_SAMPLE) -> list[float]:
+    """Seconds of every n-th recording by its header, `sample` of them at most; unreadable ones are left out."""
+    step = 1 if sample is None else max(1, len(recordings) // sample)
     seconds = []
-    for recording in sample:
+    for recording in recordings[::step]:
         try:
             seconds.append(audio_info(recording.path).duration)
         except AudioReadError:
-            continue  # extraction will come to it, and tells or counts it
-    rows = len(wanted) * max(1.0, float(np.mean(seconds)) * rate) if seconds else 0
-    needed, free = rows * store.row_bytes, shutil.disk_usage(store.folder).free
+            continue  # extraction comes to it, and reports or counts it
+    return seconds
+
+
+def estimated_bytes(recordings: Sequence[Recording], rate: float, row_bytes: int) -> float:
+    """Bytes of the features of recordings, estimated from some of their headers.
+
+    Args:
+        recordings: all of them.
+        rate: rows of a second.
+        row_bytes: bytes of a row.
+    """
+    seconds = durations(recordings)
+    return len(recordings) * max(1.0, float(np.mean(seconds)) * rate) * row_bytes if seconds else 0.0
+
+
+def _check_space(wanted: Sequence[Recording], rate: float, store: FeatureStore) -> None:
+    """Raises ValueError where the features will not fit on the disk."""
+    needed, free = estimated_bytes(wanted, rate, store.row_bytes), shutil.disk_usage(store.folder).free
     if needed > free:
         raise ValueError(
-            f"the features need about {needed / 1e9:.1f} GB in {store.folder}, where {free / 1e9:.1f} GB are free; "
-            "give another --cache-dir, or fewer layers with --layers (frame tasks keep only those)"
+            f"The features need about {needed / 1e9:.1f} GB in {store.folder}, where {free / 1e9:.1f} GB are free. "
+            "Give another --cache-dir, or fewer layers with --layers (frame tasks keep only those)."
         )
     logger.info("features take about %.2f GB in %s", needed / 1e9, store.folder)
 
 
-def _sort_out(
+def _first(windows: Iterable[Window], seconds: float, sampling_rate: int) -> Iterator[Window]:
+    """The windows of the first seconds of a recording, the last one cut there."""
+    for window in windows:
+        left = round((seconds - window.start) * sampling_rate)
+        if left <= 0:
+            return
+        yield Window(window.samples[:left], window.start, min(window.end, seconds))
+
+
+def _without_failures(
     items: Iterable[tuple[int, Any]], failures: dict[int, AudioReadError], max_failures: int
 ) -> Iterator[tuple[int, Window]]:
     """Passes windows on; notes recordings that cannot be read."""
@@ -147,94 +230,10 @@ def _by_recording(rows: Iterable[tuple[int, Window, np.ndarray]]) -> Iterator[tu
         yield current, parts
 
 
-def _on_grid(window: Window, values: np.ndarray, encoder: Encoder) -> np.ndarray:
-    """The frames (frames, layers, dim) of a window nearest to the grid points in [start, end)."""
+def on_grid(window: Window, values: np.ndarray, encoder: Encoder) -> np.ndarray:
+    """The frames (frames, layers, values) of a window nearest to the grid points in [start, end)."""
     hop = encoder.hop_length / encoder.sampling_rate
     points = np.arange(math.ceil(window.start / hop - 1e-6), math.ceil(window.end / hop - 1e-6)) * hop - window.start
-    centres = encoder.frame_times(len(values))
-    nearest = np.searchsorted((centres[1:] + centres[:-1]) / 2, points)
+    centers = encoder.frame_times(len(values))
+    nearest = np.searchsorted((centers[1:] + centers[:-1]) / 2, points)
     return values[nearest]
-
-
-@dataclass
-class FeatureTable:
-    """Features of all recordings: rows (rows, layers, dim) in memory or on disk, and where each recording's rows are.
-
-    Attributes:
-        offset, scale: (layers, 1, dim), what rows are shifted and divided by; None leaves them as they are.
-    """
-
-    rows: np.ndarray
-    spans: dict[str, tuple[int, int]]
-    offset: Tensor | None = None
-    scale: Tensor | None = None
-
-    @classmethod
-    def open(cls, store: FeatureStore, recordings: Sequence[Recording]) -> FeatureTable:
-        """The features of `recordings` in a store."""
-        rows = store.rows()
-        if rows.nbytes <= IN_MEMORY_BYTES:
-            rows = np.array(rows)
-        return cls(rows, {recording.id: store.span(recording) for recording in recordings})
-
-    @property
-    def num_layers(self) -> int:
-        """Layers of a row."""
-        return self.rows.shape[1]
-
-    @property
-    def dim(self) -> int:
-        """Values of a layer."""
-        return self.rows.shape[2]
-
-    def span(self, recording: Recording) -> tuple[int, int]:
-        """First row of a recording and their number."""
-        return self.spans[recording.id]
-
-    def gather(self, indices: Tensor | np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-        """Rows by index, as float32 (layers, rows, dim)."""
-        values = torch.from_numpy(self.rows[np.asarray(indices)]).to(device).transpose(0, 1).float().contiguous()
-        if self.offset is None:
-            return values
-        return values.sub_(self.offset.to(device)).div_(self.scale.to(device))
-
-    def standardize(self, recordings: Sequence[Recording]) -> None:
-        """Gives every value of a row mean 0 and deviation 1 over these recordings (the training split)."""
-        total = np.zeros(self.rows.shape[1:])
-        squares, count = np.zeros_like(total), 0
-        for recording in recordings:
-            start, length = self.span(recording)
-            values = self.rows[start : start + length].astype(np.float64)
-            total, squares, count = total + values.sum(axis=0), squares + (values**2).sum(axis=0), count + length
-        mean = total / count
-        deviation = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
-        # What hardly changes beside the other values is noise, and must not be made as large as they are.
-        deviation = np.maximum(deviation, MIN_DEVIATION * deviation.max(axis=1, keepdims=True))
-        deviation[deviation == 0] = 1.0
-        self.offset = torch.from_numpy(mean[:, None].astype(np.float32))
-        self.scale = torch.from_numpy(deviation[:, None].astype(np.float32))
-
-
-def row_blocks(
-    table: FeatureTable, recordings: Sequence[Recording], limit: int
-) -> Iterator[tuple[list[Recording], list[int], np.ndarray]]:
-    """Recordings in blocks of about `limit` rows: (recordings, rows of each, indices of all these rows)."""
-    block: list[Recording] = []
-    counts: list[int] = []
-    for recording in recordings:
-        count = table.span(recording)[1]
-        if block and sum(counts) + count > limit:
-            yield block, counts, _indices(table, block)
-            block, counts = [], []
-        block.append(recording)
-        counts.append(count)
-    if block:
-        yield block, counts, _indices(table, block)
-
-
-def _indices(table: FeatureTable, recordings: Sequence[Recording]) -> np.ndarray:
-    return np.concatenate([np.arange(start, start + count) for start, count in map(table.span, recordings)])
-
-
-Predict = Callable[[Tensor], Tensor]
-"""Features (layers, rows, dim) to outputs (probes, rows, outputs)."""

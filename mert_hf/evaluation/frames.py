@@ -4,23 +4,34 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data.beats import BEAT_LABELS, beat_classes
 from ..data.recordings import BeatTimes, Recording, TaskData
 from . import metrics
 from .beats import decode_beats
-from .features import FeatureTable, Predict
+from .features import Predict
+from .frame_features import FrameFeatures
+from .predictions import Predictions
 from .probes import TrainedProbe
 
 CROPS_PER_BATCH = 8
-TEST_ROWS = 4096
+TEST_FRAMES = 4096
+BEAT_CROP_SECONDS = 10.0
 
-Crop = tuple[Recording, int, int]
-"""A recording, its first frame and the number of frames."""
+
+@dataclass(frozen=True)
+class Crop:
+    """A stretch of a recording: its first frame and the number of frames."""
+
+    recording: Recording
+    start: int
+    count: int
 
 
 class FrameData(ABC):
@@ -28,11 +39,12 @@ class FrameData(ABC):
 
     Args:
         data: recordings with their targets.
-        table: their features, one row a frame.
+        features: their features.
         frame_rate: frames in a second.
         crop_seconds: length of a training crop.
         crops: crops of each training recording in an epoch.
         device: where probes are trained.
+        crop_alone: whether the encoder sees a training crop only, or the window around it.
     """
 
     num_outputs: int
@@ -40,16 +52,27 @@ class FrameData(ABC):
     def __init__(
         self,
         data: TaskData,
-        table: FeatureTable,
+        features: FrameFeatures,
         frame_rate: float,
         crop_seconds: float,
         crops: int,
         device: torch.device | str = "cpu",
+        crop_alone: bool = False,
     ) -> None:
-        self.data, self.table, self.frame_rate, self.device = data, table, frame_rate, device
-        self.num_layers, self.dim = table.num_layers, table.dim
+        self.data, self.features, self.frame_rate, self.device = data, features, frame_rate, device
         self.crop_frames, self.crops = round(crop_seconds * frame_rate), crops
         self.batch_rows = self.crop_frames * CROPS_PER_BATCH
+        self.crop_alone = crop_alone
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the features."""
+        return self.features.num_layers
+
+    @property
+    def dim(self) -> int:
+        """Values of a layer."""
+        return self.features.dim
 
     @abstractmethod
     def targets(self, crop: Crop) -> Tensor:
@@ -60,8 +83,8 @@ class FrameData(ABC):
         """Mean loss of each probe, (probes,)."""
 
     @abstractmethod
-    def metrics(self, probe: TrainedProbe, split: str) -> dict[str, float]:
-        """Metrics of a trained probe on a split."""
+    def predict(self, probe: TrainedProbe, split: str) -> Predictions:
+        """What a trained probe predicts for a split."""
 
     def batches(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Random crops of every training recording in random order, 8 at a time."""
@@ -69,53 +92,67 @@ class FrameData(ABC):
         order = torch.randperm(len(recordings), generator=generator).tolist()
         crops = []
         for index in order:
-            _, count = self.table.span(recordings[index])
-            start = int(torch.randint(max(count - self.crop_frames, 0) + 1, (1,), generator=generator))
-            crops.append(self._crop(recordings[index], start))
+            spare = max(self.features.count(recordings[index]) - self.crop_frames, 0)
+            crops.append(self._crop(recordings[index], int(torch.randint(spare + 1, (1,), generator=generator))))
         for position in range(0, len(crops), CROPS_PER_BATCH):
-            yield self._batch(crops[position : position + CROPS_PER_BATCH])
+            yield self._batch(crops[position : position + CROPS_PER_BATCH], self.crop_alone)
 
     def validate(self, predict: Predict) -> tuple[Tensor, Tensor]:
         """Score (the negative loss) and loss over the middle crops of the validation recordings."""
         total, frames = torch.zeros(()), 0
         for recording in self.data.split("valid"):
-            _, count = self.table.span(recording)
-            features, targets = self._batch([self._crop(recording, max(count - self.crop_frames, 0) // 2)])
+            spare = max(self.features.count(recording) - self.crop_frames, 0)
+            features, targets = self._batch([self._crop(recording, spare // 2)], False)
             losses = self.loss(predict(features), targets).double().cpu()
             total, frames = total + losses * len(targets), frames + len(targets)
         return -total / frames, total / frames
 
-    def outputs(self, probe: TrainedProbe, recording: Recording) -> Tensor:
-        """Outputs (frames, outputs) of a whole recording."""
-        start, count = self.table.span(recording)
-        pieces = np.array_split(np.arange(start, start + count), -(-count // TEST_ROWS))
-        return torch.cat([probe.outputs(self.table.gather(piece, self.device)) for piece in pieces])
+    def outputs(self, predict: Predict, recording: Recording) -> Tensor:
+        """Outputs (probes, frames, outputs) of a whole recording."""
+        count = self.features.count(recording)
+        pieces = [(start, min(TEST_FRAMES, count - start)) for start in range(0, count, TEST_FRAMES)]
+        return torch.cat([predict(self.features.frames(recording, *piece, self.device)) for piece in pieces], dim=1)
+
+    def outputs_of(self, probe: TrainedProbe, recording: Recording) -> Tensor:
+        """Outputs (frames, outputs) of one probe for a whole recording."""
+        return self.outputs(lambda features: probe.outputs(features)[None], recording)[0]
 
     def _crop(self, recording: Recording, start: int) -> Crop:
-        _, count = self.table.span(recording)
-        return recording, start, min(self.crop_frames, count - start)
+        return Crop(recording, start, min(self.crop_frames, self.features.count(recording) - start))
 
-    def _batch(self, crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
-        first = [self.table.span(recording)[0] + start for recording, start, _ in crops]
-        rows = np.concatenate([np.arange(f, f + count) for f, (_, _, count) in zip(first, crops, strict=True)])
+    def _batch(self, crops: Sequence[Crop], alone: bool) -> tuple[Tensor, Tensor]:
+        parts = [self.features.frames(c.recording, c.start, c.count, self.device, alone) for c in crops]
         targets = torch.cat([self.targets(crop) for crop in crops])
-        return self.table.gather(rows, self.device), targets.to(self.device)
+        return torch.cat(parts, dim=1), targets.to(self.device)
 
 
 class BeatData(FrameData):
-    """Frames labelled no beat, beat, downbeat; cross-entropy. Labels reach a frame to each side, as in MARBLE."""
+    """Frames labeled no beat, beat, downbeat; cross-entropy.
 
-    num_outputs = 3
+    Args:
+        data, features, frame_rate, device, crop_alone: as `FrameData`.
+        by_f1: whether the best epoch has the highest F-measure of beats (70 ms, counts pooled over the validation
+            recordings) or the lowest loss.
+    """
+
+    num_outputs = len(BEAT_LABELS)
+
+    def __init__(
+        self,
+        data: TaskData,
+        features: FrameFeatures,
+        frame_rate: float,
+        device: torch.device | str = "cpu",
+        crop_alone: bool = False,
+        by_f1: bool = False,
+    ) -> None:
+        super().__init__(data, features, frame_rate, BEAT_CROP_SECONDS, 1, device, crop_alone)
+        self.by_f1 = by_f1
 
     def targets(self, crop: Crop) -> Tensor:
         """Classes, int64 (frames,)."""
-        recording, start, count = crop
-        labels = torch.zeros(count, dtype=torch.long)
-        for label, times in ((1, recording.target.beats), (2, recording.target.downbeats)):
-            centres = np.rint(times * self.frame_rate).astype(int) - start
-            frames = (centres[:, None] + np.arange(-1, 2)).ravel()
-            labels[frames[(frames >= 0) & (frames < count)]] = label
-        return labels
+        times = (crop.start + np.arange(crop.count)) / self.frame_rate
+        return torch.from_numpy(beat_classes(crop.recording.target, times))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of each probe, (probes,)."""
@@ -123,13 +160,31 @@ class BeatData(FrameData):
         losses = F.cross_entropy(outputs.flatten(0, 1), targets.repeat(count), reduction="none")
         return losses.view(count, -1).mean(dim=1)
 
-    def metrics(self, probe: TrainedProbe, split: str) -> dict[str, float]:
-        """F-measures of beats and downbeats, decoded from whole recordings."""
-        recordings = self.data.split(split)
-        estimates = [self.decode(probe, recording) for recording in recordings]
-        return metrics.beat_metrics([recording.target for recording in recordings], estimates)
+    def validate(self, predict: Predict) -> tuple[Tensor, Tensor]:
+        """Monitored score and loss of the validation recordings."""
+        scores, losses = super().validate(predict)
+        if not self.by_f1:
+            return scores, losses
+        counts = 0
+        for recording in self.data.split("valid"):
+            found = [self._decoded(outputs).beats for outputs in self.outputs(predict, recording)]
+            tolerance = metrics.BEAT_TOLERANCES["70ms"]
+            counts = counts + np.array([metrics.matched_events(recording.target.beats, b, tolerance) for b in found])
+        return torch.from_numpy(2 * counts[:, 0] / counts[:, 1]), losses
 
-    def decode(self, probe: TrainedProbe, recording: Recording) -> BeatTimes:
-        """Beat times of a recording."""
-        probabilities = self.outputs(probe, recording).softmax(dim=1).double().cpu().numpy()
+    def predict(self, probe: TrainedProbe, split: str) -> Predictions:
+        """Annotated and decoded beats of whole recordings."""
+        recordings = self.data.split(split)
+        found = [self._decoded(self.outputs_of(probe, recording)) for recording in recordings]
+        columns = {
+            "beats": [recording.target.beats for recording in recordings],
+            "downbeats": [recording.target.downbeats for recording in recordings],
+            "found_beats": [times.beats for times in found],
+            "found_downbeats": [times.downbeats for times in found],
+        }
+        return Predictions(tuple(recording.id for recording in recordings), columns)
+
+    def _decoded(self, outputs: Tensor) -> BeatTimes:
+        """Beat times from the outputs (frames, 3) of a recording."""
+        probabilities = outputs.softmax(dim=1).double().cpu().numpy()
         return decode_beats(probabilities, np.arange(len(probabilities)) / self.frame_rate)

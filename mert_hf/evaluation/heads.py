@@ -1,4 +1,4 @@
-"""What a probe learns for each kind of task with one answer a recording: targets, loss, monitored score, metrics.
+"""What a probe learns for each kind of task with one answer a recording: targets, loss, monitored score.
 
 Shapes: outputs of many probes (probes, recordings or chunks, outputs); targets (recordings or chunks, ...).
 """
@@ -25,6 +25,10 @@ class ClassificationHead:
     def __init__(self, data: TaskData) -> None:
         self.num_outputs = len(data.labels)
 
+    def columns(self, outputs: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
+        """Target and output of each recording, as `Predictions` holds them."""
+        return {"target": targets.numpy(), "output": outputs.numpy()}
+
     def targets(self, recordings: Sequence[Recording]) -> Tensor:
         """Class indices, int64 (recordings,)."""
         return torch.tensor([recording.target for recording in recordings])
@@ -39,10 +43,6 @@ class ClassificationHead:
         """Accuracy of each probe, (probes,)."""
         return (outputs.argmax(dim=2) == targets).double().mean(dim=1)
 
-    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
-        """Metrics of one probe's outputs (recordings, outputs)."""
-        return metrics.classification_metrics(targets.numpy(), outputs.argmax(dim=1).numpy())
-
 
 class KeyHead(ClassificationHead):
     """24 keys; cross-entropy, mir_eval's weighted score."""
@@ -51,10 +51,6 @@ class KeyHead(ClassificationHead):
         """Weighted score of each probe, (probes,)."""
         scores = torch.from_numpy(metrics.key_scores())
         return scores[targets.cpu(), outputs.argmax(dim=2).cpu()].mean(dim=1)
-
-    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
-        """Metrics of one probe's outputs (recordings, outputs)."""
-        return metrics.key_metrics(targets.numpy(), outputs.argmax(dim=1).numpy())
 
 
 class MultilabelHead:
@@ -66,8 +62,12 @@ class MultilabelHead:
             scored = metrics.scored_labels(self.targets(data.split(split)).numpy(), split)
             if not scored.all():
                 logger.warning(
-                    "%s: %d of %d tags occur never or always: not scored", split, (~scored).sum(), len(scored)
+                    "%s: %d of %d tags occur never or always and are not scored", split, (~scored).sum(), len(scored)
                 )
+
+    def columns(self, outputs: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
+        """Target and output of each recording, as `Predictions` holds them."""
+        return {"target": targets.numpy().astype(np.uint8), "output": outputs.numpy()}
 
     def targets(self, recordings: Sequence[Recording]) -> Tensor:
         """Tags, float32 (recordings, labels) of 0 and 1."""
@@ -83,13 +83,9 @@ class MultilabelHead:
         finite = torch.nan_to_num(outputs).cpu().numpy()
         return torch.from_numpy(metrics.batched_roc_auc(targets.cpu().numpy(), finite))
 
-    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
-        """Metrics of one probe's outputs (recordings, labels)."""
-        return metrics.multilabel_metrics(targets.numpy(), outputs.numpy())
-
 
 class RegressionHead:
-    """Numbers, standardised by the training recordings; squared error, R2."""
+    """Numbers, standardized by the training recordings; squared error, R2."""
 
     def __init__(self, data: TaskData) -> None:
         self.labels = data.labels
@@ -98,10 +94,19 @@ class RegressionHead:
         self.mean, self.scale = training.mean(axis=0), training.std(axis=0)
         constant = [label for label, scale in zip(data.labels, self.scale, strict=True) if scale == 0]
         if constant:
-            raise ValueError(f"{', '.join(constant)}: one value in all training recordings; nothing to learn")
+            raise ValueError(
+                f"{', '.join(constant)}: all training recordings have one value, so that there is nothing to learn."
+            )
+
+    def columns(self, outputs: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
+        """Target and output of each recording in the units of the annotation, as `Predictions` holds them."""
+        return {
+            name: values.double().numpy() * self.scale + self.mean
+            for name, values in (("target", targets), ("output", outputs))
+        }
 
     def targets(self, recordings: Sequence[Recording]) -> Tensor:
-        """Standardised targets, float32 (recordings, labels)."""
+        """Standardized targets, float32 (recordings, labels)."""
         values = np.stack([recording.target for recording in recordings])
         return torch.from_numpy(((values - self.mean) / self.scale).astype(np.float32))
 
@@ -114,10 +119,6 @@ class RegressionHead:
         targets = targets.double()
         spread = ((targets - targets.mean(dim=0)) ** 2).sum(dim=0)
         return (1 - ((outputs.double() - targets) ** 2).sum(dim=1) / spread).mean(dim=1)
-
-    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
-        """Metrics of one probe's outputs (recordings, labels)."""
-        return metrics.regression_metrics(targets.double().numpy(), outputs.double().numpy(), self.labels)
 
 
 HEADS = {

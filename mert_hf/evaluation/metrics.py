@@ -76,7 +76,7 @@ def scored_labels(targets: np.ndarray, where: str = "the recordings") -> np.ndar
     positives = targets.sum(axis=0)
     defined = (positives > 0) & (positives < len(targets))
     if not defined.any():
-        raise ValueError(f"{where}: none of {targets.shape[1]} labels is there and also absent; add recordings")
+        raise ValueError(f"{where}: none of {targets.shape[1]} labels is both present and absent. Add recordings.")
     return defined
 
 
@@ -105,33 +105,63 @@ def regression_metrics(targets: np.ndarray, predicted: np.ndarray, labels: Seque
 
     _check(targets, predicted, dims=2)
     if len(targets) < 2:
-        raise ValueError("R2 needs two recordings or more; got 1")
+        raise ValueError("R2 needs two recordings or more; there is 1.")
     scores = r2_score(targets, predicted, multioutput="raw_values")
     named = {f"r2_{label}": float(score) for label, score in zip(labels, scores, strict=True)}
     return {"r2": float(np.mean(scores)), **named}
 
 
-def beat_metrics(references: Sequence[BeatTimes], estimates: Sequence[BeatTimes]) -> dict[str, float]:
-    """mir_eval's F-measure of beats and downbeats at 70 and 20 ms, mean over recordings.
+def beat_metrics(
+    references: Sequence[BeatTimes], estimates: Sequence[BeatTimes], pooled: bool = False
+) -> dict[str, float]:
+    """mir_eval's F-measure of beats and downbeats at 70 and 20 ms.
 
     No beats are trimmed. Recordings without annotated downbeats do not count for downbeats; if none has any, downbeats
     are not scored.
+
+    Args:
+        references, estimates: of each recording.
+        pooled: one F-measure from counts over all recordings, as in MARBLE's code, instead of the mean over recordings.
 
     Raises:
         ValueError: no recordings, lengths differ, or a recording without annotated beats.
     """
     if not references or len(references) != len(estimates):
-        raise ValueError(f"{len(references)} references and {len(estimates)} estimates; need the same number, over 0")
+        raise ValueError(f"There are {len(references)} references and {len(estimates)} estimates; give one of each.")
     if any(reference.beats.size == 0 for reference in references):
-        raise ValueError("a recording has no annotated beats; leave it out")
+        raise ValueError("A recording has no annotated beats; leave it out.")
     scores: dict[str, float] = {}
     for name, seconds in BEAT_TOLERANCES.items():
-        pairs = list(zip(references, estimates, strict=True))
-        scores[f"beat_f1_{name}"] = float(np.mean([beat_f1(r.beats, e.beats, seconds) for r, e in pairs]))
-        downbeats = [beat_f1(r.downbeats, e.downbeats, seconds) for r, e in pairs if r.downbeats.size]
-        if downbeats:
-            scores[f"downbeat_f1_{name}"] = float(np.mean(downbeats))
+        for event in ("beat", "downbeat"):
+            pairs = [
+                (getattr(reference, f"{event}s"), getattr(estimate, f"{event}s"))
+                for reference, estimate in zip(references, estimates, strict=True)
+            ]
+            pairs = [pair for pair in pairs if pair[0].size]
+            if pairs:
+                score = _pooled_f1 if pooled else _mean_f1
+                scores[f"{event}_f1_{name}"] = score(pairs, seconds)
     return scores
+
+
+def _mean_f1(pairs: Sequence[tuple[np.ndarray, np.ndarray]], tolerance: float) -> float:
+    return float(np.mean([beat_f1(reference, estimate, tolerance) for reference, estimate in pairs]))
+
+
+def _pooled_f1(pairs: Sequence[tuple[np.ndarray, np.ndarray]], tolerance: float) -> float:
+    matched, total = np.sum([matched_events(*pair, tolerance) for pair in pairs], axis=0)
+    return float(2 * matched / total)
+
+
+def matched_events(reference: np.ndarray, estimate: np.ndarray, tolerance: float) -> tuple[int, int]:
+    """Matched events (mir_eval's matching), and the number of reference and estimated events together.
+
+    The F-measure is twice the first divided by the second.
+    """
+    from mir_eval.util import match_events
+
+    matched = match_events(reference, estimate, tolerance) if len(reference) and len(estimate) else []
+    return len(matched), len(reference) + len(estimate)
 
 
 def beat_f1(reference: np.ndarray, estimate: np.ndarray, tolerance: float) -> float:
@@ -196,16 +226,32 @@ def separation_metrics(
         ValueError: no songs, or a stem is silent in every frame of every song.
     """
     if not frames:
-        raise ValueError("no songs to score")
+        raise ValueError("There are no songs to score.")
+    return separation_scores(np.stack([song_medians(song) for song in frames]), np.stack(wholes), stems)
+
+
+def song_medians(frames: np.ndarray) -> np.ndarray:
+    """Median over the frames (stems, frames) of a song, (stems,); nan where no frame has all stems sounding."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="All-NaN slice encountered")
+        return np.nanmedian(frames, axis=1)
+
+
+def separation_scores(medians: np.ndarray, wholes: np.ndarray, stems: Sequence[str]) -> dict[str, float]:
+    """SDR over songs from medians and whole-song values, both (songs, stems); see `separation_metrics`.
+
+    Raises:
+        ValueError: a stem is silent in every frame of every song.
+    """
     with warnings.catch_warnings():  # a song may have no frame in which every stem sounds
         warnings.filterwarnings("ignore", message="All-NaN slice encountered")
-        medians = np.nanmedian([np.nanmedian(song, axis=1) for song in frames], axis=0)
-    if np.isnan(medians).any():
-        raise ValueError("no frame of any song has all stems sounding, so SDR is not defined")
-    means = np.mean(wholes, axis=0)
-    scores = {"sdr_median": float(np.mean(medians)), "sdr_mean": float(np.mean(means))}
-    for stem, median, mean in zip(stems, medians, means, strict=True):
-        scores |= {f"sdr_median_{stem}": float(median), f"sdr_mean_{stem}": float(mean)}
+        median = np.nanmedian(medians, axis=0)
+    if np.isnan(median).any():
+        raise ValueError("SDR is not defined: no frame of any song has all stems sounding.")
+    mean = np.mean(wholes, axis=0)
+    scores = {"sdr_median": float(np.mean(median)), "sdr_mean": float(np.mean(mean))}
+    for stem, of_frames, of_songs in zip(stems, median, mean, strict=True):
+        scores |= {f"sdr_median_{stem}": float(of_frames), f"sdr_mean_{stem}": float(of_songs)}
     return scores
 
 
@@ -223,8 +269,10 @@ def _signals(signals: np.ndarray) -> np.ndarray:
 def _check(targets: np.ndarray, predicted: np.ndarray, dims: int) -> None:
     targets, predicted = np.asarray(targets), np.asarray(predicted)
     if targets.shape != predicted.shape or targets.ndim != dims:
-        raise ValueError(f"targets {targets.shape} and predictions {predicted.shape} must be equal shapes, {dims}-d")
+        raise ValueError(
+            f"Targets {targets.shape} and predictions {predicted.shape} must have one shape with {dims} dimensions."
+        )
     if targets.size == 0:
-        raise ValueError(f"nothing to score: targets have shape {targets.shape}")
+        raise ValueError(f"There is nothing to score: targets have shape {targets.shape}.")
     if not (np.isfinite(targets).all() and np.isfinite(predicted).all()):
-        raise ValueError("targets and predictions must be finite; the probe or its features overflowed")
+        raise ValueError("Targets and predictions must be finite; the probe or its features overflowed.")

@@ -57,6 +57,8 @@ class ProbeSettings:
         max_epochs: most passes over the training data.
         patience: epochs without progress on validation data before a probe stops.
         plateau_patience, plateau_factor: epochs without progress before the learning rate is multiplied.
+        plateau_threshold: share by which a score must exceed the best one to count as progress for the learning rate.
+        ties_by_loss: whether an equal score with a lower validation loss is progress.
     """
 
     hidden_size: int = 512
@@ -65,6 +67,8 @@ class ProbeSettings:
     patience: int = 20
     plateau_patience: int = 5
     plateau_factor: float = 0.5
+    plateau_threshold: float = 0.0
+    ties_by_loss: bool = True
 
 
 @dataclass
@@ -130,7 +134,7 @@ def train_grid(
     """
     device = torch.device(device)
     runs = [
-        _SeedRun(data, [probe for probe in probes if probe.seed == seed], settings, device)
+        SeedTraining(data, [probe for probe in probes if probe.seed == seed], settings, device)
         for seed in dict.fromkeys(probe.seed for probe in probes)
     ]
     with _workers(device) as workers:
@@ -160,7 +164,7 @@ def _workers(device: torch.device) -> Iterator[Executor]:
         torch.set_num_threads(count)
 
 
-def _train_epoch(data: GridData, runs: list[_SeedRun], workers: Executor) -> None:
+def _train_epoch(data: GridData, runs: list[SeedTraining], workers: Executor) -> None:
     """One pass over the training data for every stack."""
     for blocks in zip(*(run.blocks() for run in runs), strict=True):
         work = [(stack, block) for run, block in zip(runs, blocks, strict=True) for stack in run.stacks]
@@ -168,7 +172,7 @@ def _train_epoch(data: GridData, runs: list[_SeedRun], workers: Executor) -> Non
             pass  # an error of a worker is raised here
 
 
-def _validate(data: GridData, runs: list[_SeedRun], settings: ProbeSettings, workers: Executor) -> None:
+def _validate(data: GridData, runs: list[SeedTraining], settings: ProbeSettings, workers: Executor) -> None:
     stacks = [stack for run in runs for stack in run.stacks]
     scores, losses = data.validate(
         lambda features: torch.cat(list(workers.map(lambda stack: stack.outputs(features), stacks)))
@@ -184,14 +188,14 @@ def _validate(data: GridData, runs: list[_SeedRun], settings: ProbeSettings, wor
         run.drop_stopped(settings)
 
 
-class _SeedRun:
+class SeedTraining:
     """The probes of one seed: they see the same batches, the same dropout and the same first weights."""
 
     def __init__(self, data: GridData, probes: list[Probe], settings: ProbeSettings, device: torch.device) -> None:
         self.data, self.settings, self.device = data, settings, device
         self.generator = torch.Generator().manual_seed(probes[0].seed)
         first = _first_weights(data, settings.hidden_size, self.generator)
-        self.stacks = [_Stack(part, first, device) for part in _parts(probes, data, settings.hidden_size, device)]
+        self.stacks = [ProbeStack(part, first, device) for part in _parts(probes, data, settings.hidden_size, device)]
         self.finished: list[TrainedProbe] = []
 
     def blocks(self) -> Iterator[list[Batch]]:
@@ -260,7 +264,12 @@ def _mix(features: Tensor, mixture: Tensor) -> Tensor:
     return (mixture.softmax(dim=1) @ features.flatten(1)).unflatten(1, features.shape[1:])
 
 
-def _turned(weight: Tensor) -> Tensor:
+def _raised(best: Tensor, settings: ProbeSettings) -> Tensor:
+    """The score that counts as progress (torch's ReduceLROnPlateau, mode "max", relative threshold)."""
+    return best * (1 + settings.plateau_threshold)
+
+
+def _transposed(weight: Tensor) -> Tensor:
     """A matrix of weights transposed: a stack has outputs first, as its products read them, a `TrainedProbe` last."""
     return weight.mT if weight.dim() > 1 else weight
 
@@ -286,7 +295,7 @@ def _by_probe(tensors: dict[str, Tensor]) -> list[tuple[Tensor, ...]]:
     return list(zip(*(value.unbind(0) for value in tensors.values()), strict=True))
 
 
-class _Stack:
+class ProbeStack:
     """Probes of one kind (single layers, or all layers) whose weights are stacked along the first dimension.
 
     Hidden values and outputs have rows last, (probes, hidden or outputs, rows), so that they are laid out probe by
@@ -297,7 +306,9 @@ class _Stack:
         count = len(probes)
         self.probes = probes
         self.mixed = probes[0].layer == ALL_LAYERS
-        first = {name: _turned(value).to(device) for name, value in first.items() if self.mixed or name != "mixture"}
+        first = {
+            name: _transposed(value).to(device) for name, value in first.items() if self.mixed or name != "mixture"
+        }
         self.weights = {name: value.repeat(count, *[1] * value.dim()) for name, value in first.items()}
         self.means = {name: torch.zeros_like(value) for name, value in self.weights.items()}
         self.squares = {name: torch.zeros_like(value) for name, value in self.weights.items()}
@@ -306,6 +317,7 @@ class _Stack:
         self.step = torch.zeros((), device=device)
         self.epoch = 0
         self.score = torch.full((count,), -math.inf, dtype=torch.float64)
+        self.plateau_score = self.score.clone()
         self.loss = torch.full((count,), math.inf, dtype=torch.float64)
         self.best_epoch, self.stalled, self.stalled_rate = (torch.zeros(count, dtype=torch.long) for _ in range(3))
 
@@ -383,7 +395,11 @@ class _Stack:
     def note_epoch(self, scores: Tensor, losses: Tensor, settings: ProbeSettings) -> None:
         """Keeps the weights of probes that got better; lowers the learning rate of those on a plateau."""
         self.epoch += 1
-        better = (scores > self.score) | ((scores == self.score) & (losses < self.loss))
+        better = scores > self.score
+        if settings.ties_by_loss:
+            better |= (scores == self.score) & (losses < self.loss)
+        progress = better if not settings.plateau_threshold else scores > _raised(self.plateau_score, settings)
+        self.plateau_score = torch.where(progress, scores, self.plateau_score)
         self.score = torch.where(better, scores, self.score)
         self.loss = torch.where(better, losses, self.loss)
         self.best_epoch[better] = self.epoch
@@ -391,7 +407,7 @@ class _Stack:
             chosen = better.to(value.device)
             self.best[name][chosen] = value[chosen]
         self.stalled = torch.where(better, 0, self.stalled + 1)
-        self.stalled_rate = torch.where(better, 0, self.stalled_rate + 1)
+        self.stalled_rate = torch.where(progress, 0, self.stalled_rate + 1)
         plateau = self.stalled_rate > settings.plateau_patience
         self.rates[plateau] *= settings.plateau_factor
         self.stalled_rate[plateau] = 0
@@ -407,7 +423,7 @@ class _Stack:
                 float(self.loss[i]),
                 int(self.best_epoch[i]),
                 self.epoch,
-                {name: _turned(value[i].cpu()).contiguous() for name, value in self.best.items()},
+                {name: _transposed(value[i].cpu()).contiguous() for name, value in self.best.items()},
             )
             for i in chosen.nonzero().flatten().tolist()
         ]
@@ -415,6 +431,6 @@ class _Stack:
         self.probes = [self.probes[i] for i in kept.tolist()]
         for store in (self.weights, self.means, self.squares, self.best):
             store.update({name: value[kept.to(value.device)] for name, value in store.items()})
-        for name in ("rates", "score", "loss", "best_epoch", "stalled", "stalled_rate"):
+        for name in ("rates", "score", "plateau_score", "loss", "best_epoch", "stalled", "stalled_rate"):
             setattr(self, name, getattr(self, name)[kept])
         return taken

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import html
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,7 @@ from ..utils.text import markdown_table
 from .figures import layer_map, radar
 from .metrics import display_scale
 from .published import MODELS, PUBLISHED, SOURCE, SOURCE_URL
-from .runner import RESULTS_FORMAT
-
-Results = dict[str, Any]
+from .results import Results
 
 NOTE = (
     "Measured: mean over seeds on the test split, plus or minus the sample standard deviation; layer and learning rate "
@@ -37,26 +34,6 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     strong: frozenset[tuple[int, int]] = frozenset()
     quiet: frozenset[int] = frozenset()
-
-
-def load_results(paths: Iterable[str | Path]) -> list[Results]:
-    """Reads result files of `mert-hf evaluate`.
-
-    Raises:
-        ValueError: no files, or a file that is no result of this version; the text names it.
-    """
-    results = []
-    for path in map(Path, paths):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{path} cannot be read as results of mert-hf evaluate: {error}") from error
-        if not isinstance(content, dict) or content.get("format") != RESULTS_FORMAT:
-            raise ValueError(f"{path} holds no results of mert-hf evaluate (format {RESULTS_FORMAT})")
-        results.append(content)
-    if not results:
-        raise ValueError("no result files given; run mert-hf evaluate first")
-    return results
 
 
 def write_report(results: Sequence[Results], output: str | Path) -> Path:

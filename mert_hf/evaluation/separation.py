@@ -17,8 +17,9 @@ from torch import Tensor
 from ..audio import read_audio
 from ..data.recordings import Recording, TaskData
 from . import metrics
-from .features import FeatureTable
+from .frame_features import FrameFeatures
 from .frames import Crop, FrameData
+from .predictions import Predictions
 from .probes import TrainedProbe
 
 CROP_SECONDS = 6.0
@@ -31,22 +32,24 @@ class SeparationData(FrameData):
 
     Args:
         data: songs; labels are stems.
-        table: features, one row each `hop_length` samples.
+        features: one row each `hop_length` samples.
         sampling_rate, hop_length: of the model.
         fft_size: samples of a frame of the spectrogram.
         device: where probes are trained.
+        crop_alone: whether the encoder sees a training crop only, or the window around it.
     """
 
     def __init__(
         self,
         data: TaskData,
-        table: FeatureTable,
+        features: FrameFeatures,
         sampling_rate: int,
         hop_length: int,
         fft_size: int = FFT_SIZE,
         device: torch.device | str = "cpu",
+        crop_alone: bool = False,
     ) -> None:
-        super().__init__(data, table, sampling_rate / hop_length, CROP_SECONDS, CROPS_PER_SONG, device)
+        super().__init__(data, features, sampling_rate / hop_length, CROP_SECONDS, CROPS_PER_SONG, device, crop_alone)
         self.sampling_rate, self.hop_length, self.fft_size = sampling_rate, hop_length, fft_size
         self.num_bins = fft_size // 2 + 1
         self.num_outputs = len(data.labels) * self.num_bins
@@ -54,8 +57,7 @@ class SeparationData(FrameData):
 
     def targets(self, crop: Crop) -> Tensor:
         """Magnitudes of mixture and stems, float32 (frames, 1 + stems, bins)."""
-        recording, start, count = crop
-        signals = torch.stack([self._segment(path, start, count) for path in self._paths(recording)])
+        signals = torch.stack([self._segment(path, crop.start, crop.count) for path in self._paths(crop.recording)])
         return self._spectrum(signals, center=False).abs().permute(2, 0, 1)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -71,7 +73,7 @@ class SeparationData(FrameData):
         """Estimates of all stems of a whole song, float32 (stems, samples); they add up to the mixture."""
         mixture = torch.from_numpy(read_audio(recording.path, self.sampling_rate))
         spectrum = self._spectrum(mixture[None], center=True)[0]
-        outputs = self.outputs(probe, recording).cpu()
+        outputs = self.outputs_of(probe, recording).cpu()
         # The grid of features ends with the last whole window; the spectrogram may have a few frames more.
         frames = torch.arange(spectrum.shape[1]).clamp(max=len(outputs) - 1)
         estimates = []
@@ -83,15 +85,16 @@ class SeparationData(FrameData):
             estimates.append(signal)
         return torch.stack(estimates)
 
-    def metrics(self, probe: TrainedProbe, split: str) -> dict[str, float]:
-        """SDR of a split's songs, mono at the model's rate."""
-        frames, wholes = [], []
-        for recording in self.data.split(split):
+    def predict(self, probe: TrainedProbe, split: str) -> Predictions:
+        """SDR of a split's songs in dB, mono at the model's rate, each (songs, stems)."""
+        recordings, medians, wholes = self.data.split(split), [], []
+        for recording in recordings:
             estimates = self.separate(probe, recording).numpy()
             references = self.references(recording, estimates.shape[1])
-            frames.append(metrics.sdr_frames(references, estimates, self.sampling_rate))
+            medians.append(metrics.song_medians(metrics.sdr_frames(references, estimates, self.sampling_rate)))
             wholes.append(metrics.sdr_whole(references, estimates))
-        return metrics.separation_metrics(frames, wholes, self.data.labels)
+        columns = {"sdr_median": np.stack(medians), "sdr_mean": np.stack(wholes)}
+        return Predictions(tuple(recording.id for recording in recordings), columns)
 
     def references(self, recording: Recording, length: int) -> np.ndarray:
         """The stems, float32 (stems, samples), each cut or filled up to the mixture's length."""

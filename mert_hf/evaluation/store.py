@@ -1,11 +1,12 @@
-"""Features on disk: one growing file of rows and an index, so that an interrupted extraction goes on where it stopped.
+"""Features on disk: one growing file of rows and an index, so that an interrupted extraction resumes where it stopped.
 
-    DIR/store.json     what the features are of: model, task, settings
-    DIR/rows.bin       rows (layers, dim) of one recording after the other
-    DIR/index.jsonl    one line a recording: id, size and time of its file, first row, number of rows
+    DIR/store.json     what the features are of: encoder, folder of recordings, window, pooling
+    DIR/rows.bin       rows (layers, values) of one recording after the other
+    DIR/index.jsonl    one line a recording: name, size and time of its file, first row, number of rows
 
-A line enters the index only after its rows were written. Whatever a killed run left behind is cut off on opening: rows
-without a line, half a line, and lines whose rows a failing machine lost.
+A store belongs to an encoder, a folder of recordings and a way to cut and pool them, not to a task: tasks on the same
+recordings share it. A line enters the index only after its rows were written. Whatever a killed run left behind is cut
+off on opening: rows without a line, half a line, and lines whose rows a failing machine lost.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from ..data.recordings import Recording
 
-FORMAT = 1
+FORMAT = 2
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:
@@ -31,23 +32,31 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
 
 
 class FeatureStore:
-    """Rows (layers, dim) of recordings, appended by one process at a time; open it with `with`.
+    """Rows (layers, values) of recordings, appended by one process at a time; open it with `with`.
 
     Args:
         root: folder of all stores.
-        settings: JSON values that decide the features; stores of other settings lie beside this one.
-        shape: (layers, dim) of a row.
+        settings: JSON values that decide the features; stores of other settings lie next to this one.
+        shape: (layers, values) of a row.
         dtype: "float32" or "float16".
+        data_dir: folder of the recordings; their names in the index are relative to it.
 
     Raises:
         RuntimeError: another process is writing to this store.
     """
 
-    def __init__(self, root: str | Path, settings: Mapping[str, Any], shape: tuple[int, int], dtype: str) -> None:
-        settings = {**settings, "format": FORMAT, "shape": list(shape), "dtype": dtype}
+    def __init__(
+        self,
+        root: str | Path,
+        settings: Mapping[str, Any],
+        shape: tuple[int, int],
+        dtype: str,
+        data_dir: str | Path | None = None,
+    ) -> None:
+        settings = {**settings, "format": FORMAT, "shape": list(shape), "dtype": dtype, "data": _place(data_dir)}
         self.shape, self.dtype = shape, np.dtype(dtype)
+        self.data_dir = None if data_dir is None else Path(data_dir)
         self.folder = Path(root) / fingerprint(settings)
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self.folder / "lock")
         self._settings = settings
         self._entries: dict[str, dict[str, Any]] = {}
@@ -59,11 +68,12 @@ class FeatureStore:
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
 
     def __enter__(self) -> FeatureStore:
+        self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise RuntimeError(
-                f"another process is extracting into {self.folder}; wait for it, or give another --cache-dir"
+                f"Another process is extracting features into {self.folder}. Wait for it, or give another --cache-dir."
             ) from None
         (self.folder / "store.json").write_text(json.dumps(self._settings, indent=1), encoding="utf-8")
         self._read_index()
@@ -86,47 +96,66 @@ class FeatureStore:
                 break
             if not line.endswith(b"\n") or entry["start"] + entry["count"] > available:
                 break
-            self._entries[entry["id"]] = entry
+            self._entries[entry["name"]] = entry
             self._num_rows = entry["start"] + entry["count"]
             end += len(line)
         os.truncate(index, end)
         os.truncate(rows, self._num_rows * self.row_bytes)
 
     def __contains__(self, recording: Recording) -> bool:
-        """Whether the rows of this very file are there: same id, size and time of change."""
-        entry = self._entries.get(recording.id)
+        """Whether the rows of this very file are there: same name, size and time of change."""
+        entry = self._entries.get(self._name(recording))
         return entry is not None and {**entry, **_state(recording)} == entry
 
     def append(self, recording: Recording, rows: np.ndarray) -> None:
-        """Adds the rows (rows, layers, dim) of a recording.
+        """Adds the rows (rows, layers, values) of a recording.
 
         Raises:
             ValueError: wrong shape, no rows, or values that are not finite or beyond the type's range.
         """
         if rows.ndim != 3 or rows.shape[1:] != self.shape or not len(rows):
-            raise ValueError(f"{recording.path}: features have shape {rows.shape}, expected (rows, *{self.shape})")
+            raise ValueError(f"{recording.path}: features have shape {rows.shape}, expected (rows, *{self.shape}).")
         with np.errstate(over="ignore"):
             values = np.ascontiguousarray(rows, dtype=self.dtype)
         if not np.isfinite(values).all():
-            raise ValueError(f"{recording.path}: features are not finite in {self.dtype}; run the model in float32")
+            raise ValueError(
+                f"{recording.path}: features are not finite in {self.dtype}. Run the model in float32 and give "
+                "--store-dtype float32."
+            )
         with (self.folder / "rows.bin").open("ab") as file:
             file.write(values.data)
-        entry = {"id": recording.id, **_state(recording), "start": self._num_rows, "count": len(rows)}
+        entry = {
+            "name": self._name(recording),
+            **_state(recording),
+            "start": self._num_rows,
+            "count": len(rows),
+        }
         with (self.folder / "index.jsonl").open("ab") as file:
             file.write(json.dumps(entry).encode() + b"\n")
-        self._entries[recording.id] = entry
+        self._entries[entry["name"]] = entry
         self._num_rows += len(rows)
 
     def rows(self) -> np.ndarray:
-        """All rows (rows, layers, dim) as they lie on disk, mapped into memory."""
+        """All rows (rows, layers, values) as they lie on disk, mapped into memory."""
         return np.memmap(self.folder / "rows.bin", self.dtype, "r", shape=(self._num_rows, *self.shape))
 
     def span(self, recording: Recording) -> tuple[int, int]:
         """First row and number of rows of a recording."""
-        entry = self._entries[recording.id]
+        entry = self._entries[self._name(recording)]
         return entry["start"], entry["count"]
+
+    def _name(self, recording: Recording) -> str:
+        """The recording's path below the data folder, by which every task on it knows it."""
+        path = Path(recording.path)
+        if self.data_dir is not None and path.is_relative_to(self.data_dir):
+            return path.relative_to(self.data_dir).as_posix()
+        return str(path)
+
+
+def _place(data_dir: str | Path | None) -> str:
+    return "" if data_dir is None else str(Path(data_dir).resolve())
 
 
 def _state(recording: Recording) -> dict[str, int]:
-    state = recording.path.stat()
+    state = Path(recording.path).stat()
     return {"size": state.st_size, "mtime_ns": state.st_mtime_ns}

@@ -15,8 +15,8 @@ from mert_hf.teachers.features import log_mel
 from .synthesis import note, write
 
 
-def describe(name: str, path, pooling: str = "mean") -> np.ndarray:
-    encoder = FeatureBaseline(name)
+def describe(name: str, path, pooling: str = "mean_std") -> np.ndarray:
+    encoder = FeatureBaseline(name, "cpu")
     windows = ((0, window) for window in encoder.windows(path))
     ((_, _, values),) = encoder.embed_windows(windows, [0], pooling)
     return values
@@ -33,9 +33,9 @@ def test_chroma_peaks_at_the_pitch_class(pitch, tmp_path):
 def test_frames_hold_values_and_their_rises(name, tmp_path):
     silence_then_note = np.concatenate([np.zeros(8000, np.float32), note(60, 1.0)])
     values = describe(name, write(tmp_path / "a.wav", silence_then_note), "frames")
-    encoder = FeatureBaseline(name)
-    assert values.shape == (151, 1, encoder.hidden_size)
-    rises = values[:, 0, encoder.hidden_size // 2 :]
+    encoder = FeatureBaseline(name, "cpu")
+    assert values.shape == (151, 1, encoder.row_size("frames"))
+    rises = values[:, 0, encoder.num_values :]
     assert (rises >= 0).all() and abs(rises.sum(axis=1).argmax() - 75) <= 13  # half of chroma's long frame
     assert encoder.frame_times(151)[75] == 1.0
 

@@ -16,14 +16,14 @@ from mert_hf.data.recordings import Recording
 from mert_hf.embedding.embedder import MERTEmbedder
 from mert_hf.evaluation.baselines import FeatureBaseline
 from mert_hf.evaluation.encoders import open_encoder
-from mert_hf.evaluation.features import FeatureTable, extract, row_blocks
+from mert_hf.evaluation.features import FeatureRequest, extract
 from mert_hf.evaluation.store import FeatureStore, fingerprint
-from mert_hf.evaluation.tasks.base import Task
+from mert_hf.evaluation.table import FeatureTable, row_blocks
 
 from .synthesis import note, write
 
-CHUNKS = Task("chunks", "chunks", "classification", "accuracy", 2.0, lambda root: None)
-FRAMES = replace(CHUNKS, kind="beats")
+CHUNKS = FeatureRequest(window=2.0, pooling="mean_std", layers=(0,))
+FRAMES = replace(CHUNKS, pooling="frames", shortest=0.0)
 
 
 @pytest.fixture
@@ -42,16 +42,17 @@ def open_store(tmp_path):
     return lambda **settings: FeatureStore(tmp_path / "cache", {"model": "x", **settings}, (1, 24), "float32")
 
 
-def run(task, recordings, store, encoder=None, **options):
-    encoder = encoder or FeatureBaseline("chroma")
-    return extract(task, recordings, encoder, range(encoder.num_layers), store, progress=False, **options)
+def run(request, recordings, store, encoder=None, **options):
+    encoder = encoder or FeatureBaseline("chroma", "cpu")
+    request = replace(request, layers=tuple(range(encoder.num_layers)))
+    return extract(request, recordings, encoder, store, progress=False, **options)
 
 
 class Counting(FeatureBaseline):
     """Counts the recordings that are read."""
 
     def __init__(self) -> None:
-        super().__init__("chroma")
+        super().__init__("chroma", "cpu")
         self.read: list[str] = []
 
     def windows(self, source, *arguments):
@@ -66,9 +67,9 @@ def test_chunks_are_means_of_windows_without_a_short_last_one(recordings, open_s
         rows = np.array(store.rows())
     # 5.5 s: 2 + 2 + 1.5; 4.8 s: 2 + 2, the last 0.8 s dropped; 0.7 s: kept, as there is nothing else.
     assert counts == [(0, 3), (3, 2), (5, 1)]
-    encoder = FeatureBaseline("chroma")
+    encoder = FeatureBaseline("chroma", "cpu")
     windows = [(0, window) for window in encoder.windows(recordings[0].path, 2.0)]
-    expected = np.stack([values for _, _, values in encoder.embed_windows(windows, [0])])
+    expected = np.stack([values for _, _, values in encoder.embed_windows(windows, [0], "mean_std")])
     np.testing.assert_array_equal(rows[:3], expected)
 
 
@@ -76,7 +77,7 @@ def test_chunks_of_a_model_are_those_of_the_embedder(recordings, tmp_path, tiny_
     encoder = open_encoder(str(tiny_checkpoint), device="cpu")
     shape = (encoder.num_layers, encoder.hidden_size)
     with FeatureStore(tmp_path / "cache", {}, shape, "float32") as store:
-        run(CHUNKS, recordings, store, encoder, batch_size=4)
+        run(replace(CHUNKS, pooling="mean"), recordings, store, encoder, batch_size=4)
         rows = np.array(store.rows())
     embedder = MERTEmbedder.from_pretrained(tiny_checkpoint, device="cpu")
     found = embedder.encode(
@@ -146,7 +147,7 @@ def test_what_a_killed_run_left_is_cut_off(recordings, open_store, torn):
 
 def test_one_process_writes_at_a_time(open_store):
     with open_store():
-        with pytest.raises(RuntimeError, match="another process is extracting"):
+        with pytest.raises(RuntimeError, match="Another process is extracting"):
             open_store().__enter__()
         with open_store(model="y"):
             pass
@@ -182,12 +183,12 @@ def test_bad_rows_are_refused(recordings, tmp_path):
             store.append(recordings[0], np.full((1, 1, 2), 1e6))
 
 
-def test_table_gathers_and_standardises_by_the_given_recordings(recordings):
+def test_table_gathers_and_standardizes_by_the_given_recordings(recordings):
     rows = np.arange(24, dtype=np.float32).reshape(6, 2, 2)
     rows[:, 1, 1] = 7.0
     table = FeatureTable(rows, {"a": (0, 3), "b": (3, 2), "c": (5, 1)})
     torch.testing.assert_close(table.gather(torch.tensor([4, 0])), torch.from_numpy(rows[[4, 0]]).transpose(0, 1))
-    table.standardize(recordings[:2])
+    table = table.standardized(recordings[:2])
     values = table.gather(torch.arange(5))
     torch.testing.assert_close(values.mean(dim=1), torch.zeros(2, 2), atol=1e-6, rtol=0)
     torch.testing.assert_close(values.std(dim=1, correction=0), torch.tensor([[1.0, 1.0], [1.0, 0.0]]))
