@@ -1,13 +1,12 @@
 """Makes the checkpoint that the package carries out of a training run: fp16 weights, teachers, log of training, card.
 
     python examples/ship_nano.py --model outputs/nano/model --logs outputs/nano/training/checkpoint-16500 \\
-        --acoustic outputs/nano/teachers/acoustic --musical outputs/nano/teachers/musical --probes probes.json
+        --acoustic outputs/nano/teachers/acoustic --musical outputs/nano/teachers/musical --probes results/*.json
 
 docs/results/mert-nano.md has the commands that come before it.
 """
 
 import json
-import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from transformers import HfArgumentParser
 
 from mert_hf import MERTFeatureExtractor, MERTForPreTraining
+from mert_hf.evaluation import load_results
 from mert_hf.hub.cards import CardFacts, Measurement
 from mert_hf.hub.checkpoint import save_checkpoint
 from mert_hf.quickstart.report import draw_losses
@@ -46,34 +46,34 @@ class ShipArguments:
     logs: list[str] = field(metadata={"help": "Folders with the trainer_state.json of each stage of the training."})
     acoustic: str = field(metadata={"help": "Folder of the k-means teacher."})
     musical: str = field(metadata={"help": "Folder of the constant-Q teacher."})
-    probes: str = field(
-        metadata={"help": "JSON file of probe_scores.py for: this net, the net untrained, mfcc, chroma."}
+    probes: list[str] = field(
+        metadata={"help": "Result files of mert-hf evaluate: first those of this network, then those of others."}
     )
     output: str = field(default="mert_hf/hub/checkpoints/mert-nano", metadata={"help": "Folder of the checkpoint."})
     curve: str = field(default="docs/results/mert-nano-loss.png", metadata={"help": "Picture of the losses."})
 
 
-def measurements(path: str) -> tuple[Measurement, ...]:
-    """The accuracies of the first model; those of the others go into the protocol."""
-    model, *others = json.loads(Path(path).read_text(encoding="utf-8")).values()
-    names = ("untrained net", "MFCC", "chroma")
+def measurements(paths: list[str]) -> tuple[Measurement, ...]:
+    """The accuracies of the first file's model; those of the other models go into the protocol."""
+    results = load_results(paths)
+    own = [result for result in results if result["model"] == results[0]["model"]]
 
-    def measure(task: str, accuracies: list[float]) -> Measurement:
-        rivals = (
-            f"{name} {statistics.fmean(row[task]['accuracies']):.3f}" for name, row in zip(names, others, strict=True)
-        )
+    def measure(result: dict) -> Measurement:
+        accuracy = result["metrics"]["accuracy"]
+        rivals = [other for other in results if other["title"] == result["title"] and other["model"] != own[0]["model"]]
+        values = (f"{other['model']} {other['metrics']['accuracy']['mean']:.3f}" for other in rivals)
         return Measurement(
-            task=f"rendered scores, {task}",
+            task=f"rendered scores, {result['title']}",
             metric="accuracy",
-            value=round(statistics.fmean(accuracies), 4),
-            spread=round(statistics.stdev(accuracies), 4),
-            runs=len(accuracies),
+            value=round(accuracy["mean"], 4),
+            spread=round(accuracy["std"], 4),
+            runs=len(accuracy["values"]),
             dataset="rendered-scores",
             dataset_name="music21 scores and single notes, rendered with General MIDI instruments",
-            protocol=f"MARBLE's probe on mean and deviation over time, layer by validation; {', '.join(rivals)}",
+            protocol=f"mert-hf evaluate, protocol {result['protocol']['name']}; {', '.join(values)}",
         )
 
-    return tuple(measure(task, result["accuracies"]) for task, result in model.items())
+    return tuple(measure(result) for result in own)
 
 
 def read_log(folder: str) -> list[dict]:

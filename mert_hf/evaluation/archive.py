@@ -53,7 +53,7 @@ class ProbeArchive:
 
         Args:
             record: of the layer.
-            position: where the layer stands in the features that the probes will see, or "all".
+            position: where the layer stands in the features that the probes will see, or "weighted".
         """
         weights = safetensors.torch.load_file(self._weights(record["layer"]))
         rate = record["learning_rate"]

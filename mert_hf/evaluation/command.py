@@ -1,4 +1,4 @@
-"""The command `mert-hf evaluate`: its words to settings, and results to lines for a terminal."""
+"""The commands `mert-hf evaluate` and `compare`: words to settings, and results to lines for a terminal."""
 
 from __future__ import annotations
 
@@ -6,41 +6,60 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..utils.layers import ALL, WEIGHTED, parse_layers
+from .comparison import Comparison, comparison_rows
 from .metrics import display_scale
-from .probes import ALL_LAYERS, ProbeSettings
-from .runner import EvaluationSettings, evaluate
+from .runner import evaluate
+from .settings import EvaluationSettings
 
 
 def evaluate_by_text(
     task: str,
     data_dir: str,
-    model: str,
+    model: str | None,
     output: str,
     *,
     layers: str,
     learning_rates: str,
-    seeds: Sequence[int],
-    max_epochs: int,
-    batch_size: int | None,
-    max_bad_files: int | str,
-    progress: bool,
+    seeds: int | Sequence[int],
+    max_epochs: int | None = None,
+    batch_size: int | None = None,
+    max_bad_files: int | str = 0,
+    progress: bool = True,
+    dtype: str | None = None,
+    protocol: str | None = None,
+    pooling: str | None = None,
+    store_dtype: str = "float16",
+    frame_features: str = "auto",
+    resamples: int = 1000,
     **options: Any,
 ) -> dict[str, Any]:
-    """`evaluate` with the words of the command line: `layers` is "all,weighted" or "0,6", `learning_rates` "1e-4,1e-3".
+    """`evaluate` with the words of the command line.
+
+    Args:
+        task, data_dir, model, output: as `evaluate`.
+        layers: "all" (each layer), "weighted" (the learned average) and numbers, separated by commas.
+        learning_rates: numbers separated by commas.
+        seeds: their number, or the seeds.
+        options: keyword arguments of `evaluate`; the others are settings.
 
     Raises:
-        ValueError: as `evaluate`, or a word that is no layer or number.
+        ValueError: as `evaluate`, or a word that is not a layer or number.
     """
     settings = EvaluationSettings(
-        layers=_probed_layers(layers),
+        layers=probed_layers(layers),
         learning_rates=[_number(word) for word in _words(learning_rates)],
-        seeds=seeds,
-        probe=ProbeSettings(max_epochs=max_epochs),
+        seeds=range(seeds) if isinstance(seeds, int) else seeds,
+        max_epochs=max_epochs,
         batch_size=batch_size,
         max_bad_files=max_bad_files,
         progress=progress,
+        pooling=pooling,
+        store_dtype=store_dtype,
+        frame_features=frame_features,
+        resamples=resamples,
+        **({} if protocol is None else {"protocol": protocol}),
     )
-    return evaluate(task, data_dir, model, output, settings, **options)
+    return evaluate(task, data_dir, model, output, settings, dtype=dtype, **options)
 
 
 def summary_lines(results: dict[str, Any]) -> list[str]:
@@ -48,26 +67,45 @@ def summary_lines(results: dict[str, Any]) -> list[str]:
     chosen = results["selected"]
     lines = [
         f"{results['title']}, {results['model']}: layer {chosen['layer']}, learning rate "
-        f"{chosen['learning_rate']:g}, chosen on validation data"
+        f"{chosen['learning_rate']:g}, chosen on validation data; protocol {results['protocol']['name']}"
     ]
     for name, value in results["metrics"].items():
-        spread = "" if value["std"] is None else f" +- {value['std'] * display_scale(name):.1f}"
-        lines.append(f"  {name} {value['mean'] * display_scale(name):.1f}{spread}")
+        scale = display_scale(name)
+        spread = "" if value["std"] is None else f" +- {value['std'] * scale:.1f}"
+        interval = [f"{end * scale:.1f}" for end in value.get("interval", ())]
+        lines.append(
+            f"  {name} {value['mean'] * scale:.1f}{spread}"
+            + (f" (95 % over recordings: {' to '.join(interval)})" if interval else "")
+        )
     return lines
+
+
+def comparison_lines(comparison: Comparison) -> list[str]:
+    """Paired tests and average ranks in lines for a terminal."""
+    header, rows = comparison_rows(comparison)
+    widths = [max(len(line[column]) for line in (header, *rows)) for column in range(len(header))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in (header, *rows)]
+    if comparison.ranks:
+        ranks = comparison.ranks
+        lines.append(
+            f"Average ranks over {ranks.tasks} tasks (critical difference {ranks.critical_difference:.2f}): "
+            + ", ".join(f"{comparison.labels[model]} {rank:.2f}" for model, rank in ranks.average.items())
+        )
+    return [line.rstrip() for line in lines]
+
+
+def probed_layers(text: str) -> list[int | str] | None:
+    """Layers from words separated by commas, as `EvaluationSettings` takes them.
+
+    Raises:
+        ValueError: a word that is not "all" (each layer), "weighted" (the learned average) or a number.
+    """
+    words = parse_layers(text)
+    return None if set(words) == {ALL, WEIGHTED} else words
 
 
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _probed_layers(text: str) -> list[int | str] | None:
-    """Layers for `EvaluationSettings`, whose None is each layer and the learned average."""
-    layers = parse_layers(text)
-    if ALL not in layers:
-        return [ALL_LAYERS if layer == WEIGHTED else layer for layer in layers]
-    if WEIGHTED not in layers or len(layers) > 2:
-        raise ValueError(f"layers={text!r} must be all,weighted, or weighted and numbers separated by commas.")
-    return None
 
 
 def _number(word: str) -> float:

@@ -149,7 +149,8 @@ def _untrained(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # inside fork_rng: the caller's random state is restored after it
         model = AutoModel.from_config(config)
-    model = model.to(device=resolve_device(device), dtype=resolve_dtype(dtype))
+    device = resolve_device(device)
+    model = model.to(device=device, dtype=resolve_dtype(dtype, device))
     return ModelEncoder(model, AutoFeatureExtractor.from_pretrained(folder))
 
 

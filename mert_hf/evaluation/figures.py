@@ -1,20 +1,21 @@
-"""Figures of the report, drawn by matplotlib without a display: scores by layer, and a radar of tasks."""
+"""Figures of the report, drawn by matplotlib without a display: scores by layer, average ranks, a radar of tasks."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from .comparison import Ranks, model_key
 from .metrics import display_scale
 
 MIN_RADAR_TASKS = 3
 
 
 def layer_map(results: Sequence[dict[str, Any]]) -> str:
-    """A heat map, SVG text: a row for each task, a column for each layer, each row coloured from its
+    """A heat map, SVG text: a row for each task, a column for each layer, each row colored from its
     lowest to its highest score.
 
     Args:
@@ -35,12 +36,49 @@ def layer_map(results: Sequence[dict[str, Any]]) -> str:
     axes.set_xlabel("layer")
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            colour = "white" if shades[row, column] < 0.55 else "black"
-            axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=colour)
+            color = "white" if shades[row, column] < 0.55 else "black"
+            axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=color)
     return _svg(figure)
 
 
-def radar(results: Sequence[dict[str, Any]]) -> str | None:
+def critical_difference(ranks: Ranks, labels: Mapping[str, str]) -> str:
+    """Average ranks on a line, SVG text; a bar joins models whose ranks differ by less than the critical difference.
+
+    Args:
+        ranks: as `mert_hf.evaluation.comparison.average_ranks` gives them.
+        labels: key of a model -> its name.
+    """
+    ordered = sorted(ranks.average, key=ranks.average.__getitem__)
+    values = [ranks.average[model] for model in ordered]
+    figure, axes = _canvas(8, 1.2 + 0.32 * len(ordered))
+    axes.hlines(0, 1, len(ordered), color="black")
+    for index, (model, value) in enumerate(zip(ordered, values, strict=True)):
+        height = -(index + 1)
+        axes.plot([value, value, len(ordered) + 0.1], [0, height, height], color="0.5", linewidth=0.8)
+        axes.plot(value, 0, "o", color="black", markersize=4)
+        axes.text(len(ordered) + 0.15, height, f"{labels[model]} ({value:.2f})", va="center", fontsize=9)
+    for level, (start, end) in enumerate(joined_ranks(values, ranks.critical_difference)):
+        axes.hlines(0.35 + 0.3 * level, start - 0.03, end + 0.03, color="black", linewidth=3)
+    axes.set_xlim(0.9, len(ordered) * 1.6 + 0.5)
+    axes.set_xticks(range(1, len(ordered) + 1))
+    axes.set_yticks([])
+    axes.set_xlabel(f"average rank (critical difference {ranks.critical_difference:.2f})")
+    for side in ("left", "right", "top"):
+        axes.spines[side].set_visible(False)
+    return _svg(figure)
+
+
+def joined_ranks(values: Sequence[float], difference: float) -> list[tuple[float, float]]:
+    """First and last of each largest run of ascending ranks that spans less than the critical difference."""
+    runs: list[tuple[float, float]] = []
+    for start in values:
+        end = max(value for value in values if start <= value < start + difference)
+        if end > start and not any(first <= start and end <= last for first, last in runs):
+            runs.append((start, end))
+    return runs
+
+
+def radar(results: Sequence[dict[str, Any]], labels: Mapping[str, str]) -> str | None:
     """A radar of primary test metrics, SVG text, a line for each model; None for fewer than three tasks.
 
     Percent from the centre (0, also for what is below) to the rim (100); SDR in dB is multiplied by 10.
@@ -50,9 +88,9 @@ def radar(results: Sequence[dict[str, Any]]) -> str | None:
         return None
     angles = np.linspace(0, 2 * np.pi, len(titles), endpoint=False)
     figure, axes = _canvas(8, 6.5, polar=True)
-    for model in dict.fromkeys(result["model"] for result in results):
+    for model, label in labels.items():
         points = [_radius(results, model, title) for title in titles]
-        axes.plot([*angles, angles[0]], [*points, points[0]], marker="o", markersize=3, label=model)
+        axes.plot([*angles, angles[0]], [*points, points[0]], marker="o", markersize=3, label=label)
         axes.fill(angles, points, alpha=0.08)
     axes.set_xticks(angles, titles, fontsize=8)
     axes.tick_params(axis="x", pad=22)  # titles clear of the rim
@@ -63,7 +101,7 @@ def radar(results: Sequence[dict[str, Any]]) -> str | None:
 
 def _radius(results: Sequence[dict[str, Any]], model: str, title: str) -> float:
     for result in results:
-        if result["model"] == model and result["title"] == title:
+        if model_key(result) == model and result["title"] == title:
             metric = result["metric"]
             factor = 10.0 if metric.startswith("sdr") else 100.0
             return float(np.clip(result["metrics"][metric]["mean"] * factor, 0, 100))

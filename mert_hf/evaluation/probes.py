@@ -23,7 +23,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-ALL_LAYERS = "all"
+from ..utils.layers import WEIGHTED
+
 LEARNING_RATES = (5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2)
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPS = 1e-8
@@ -85,7 +86,7 @@ class TrainedProbe:
     def outputs(self, features: Tensor) -> Tensor:
         """Outputs (rows, outputs) for the features (layers, rows, dim) of all layers."""
         weights = {name: value.to(features.device)[None] for name, value in self.weights.items()}
-        if self.probe.layer == ALL_LAYERS:
+        if self.probe.layer == WEIGHTED:
             inputs = _mix(features, weights["mixture"])
         else:
             inputs = features[self.probe.layer][None]
@@ -239,7 +240,7 @@ def _parts(probes: list[Probe], data: GridData, hidden_size: int, device: torch.
     )
     groups: dict[object, list[Probe]] = {}
     for probe in probes:
-        kind = probe.layer if device.type == "cpu" else probe.layer == ALL_LAYERS
+        kind = probe.layer if device.type == "cpu" else probe.layer == WEIGHTED
         groups.setdefault(kind, []).append(probe)
     return (group[i : i + size] for group in groups.values() for i in range(0, len(group), size))
 
@@ -305,7 +306,7 @@ class ProbeStack:
     def __init__(self, probes: list[Probe], first: dict[str, Tensor], device: torch.device) -> None:
         count = len(probes)
         self.probes = probes
-        self.mixed = probes[0].layer == ALL_LAYERS
+        self.mixed = probes[0].layer == WEIGHTED
         first = {
             name: _transposed(value).to(device) for name, value in first.items() if self.mixed or name != "mixture"
         }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +10,25 @@ from huggingface_hub import EvalResult
 
 from ..hub.cards import Measurement
 from ..utils.outputs import check_output_folder
-from ..utils.text import markdown_table
-from .figures import layer_map, radar
+from .comparison import Comparison, compare, comparison_rows, latest, model_key, model_labels, task_key
+from .figures import critical_difference, layer_map, radar
 from .metrics import display_scale
-from .published import MODELS, PUBLISHED, SOURCE, SOURCE_URL
-from .results import Results
+from .pages import Figure, Page, Table
+from .published import SOURCES, PublishedFigures
+from .results import Results, load_results  # noqa: F401  # the name that earlier versions had here
 
 NOTE = (
-    "Measured: mean over seeds on the test split, plus or minus the sample standard deviation; layer and learning rate "
-    "were chosen on the validation split. In percent, SDR in dB; the best measured value of a row is bold. Published: "
-    f"the columns in italics are figures of {SOURCE}, measured by its authors on the full data sets."
+    "Measured: mean over seeds on the test split ± sample standard deviation over seeds [95 % interval over test "
+    "recordings, by bootstrap]. Layer and learning rate were chosen on the validation split. In percent; SDR in dB. "
+    "**Bold** is the best model of a task where paired tests against every other model support it; ≈ marks models that "
+    "no test tells from the best one (paired bootstrap, Holm's correction over all tests, 5 %)."
 )
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as text cells; `strong` and `quiet` name cells (row, column) to stress or to mark as published."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    strong: frozenset[tuple[int, int]] = frozenset()
-    quiet: frozenset[int] = frozenset()
+PUBLISHED_NOTE = "Columns in italics are published figures, measured by others with their own code: {sources}."
+RANK_NOTE = (
+    "Average ranks over {tasks} tasks, 1 is best; Nemenyi's critical difference at 5 % is {difference:.2f}. Models "
+    "whose ranks differ by less are joined. {friedman}"
+)
+APPROXIMATELY = " ≈"
 
 
 def write_report(results: Sequence[Results], output: str | Path) -> Path:
@@ -48,45 +43,52 @@ def write_report(results: Sequence[Results], output: str | Path) -> Path:
     """
     folder = Path(output)
     check_output_folder(folder)
-    results = _latest(results)
-    folder.mkdir(parents=True, exist_ok=True)
-    figures: list[tuple[str, str]] = []
-    for model in _models(results):
-        own = [result for result in results if result["model"] == model]
-        figures.append((f"Validation score by layer: {model}", layer_map(own)))
-    picture = radar(results)
-    if picture:
-        figures.append(("Tasks and models (percent; SDR in dB times 10)", picture))
-    names = []
-    for number, (_, drawing) in enumerate(figures):
-        names.append(f"figure_{number}.svg")
-        (folder / names[-1]).write_text(drawing, encoding="utf-8")
-    tables = [summary_table(results), choice_table(results), *map(layer_table, results)]
-    (folder / "report.md").write_text(_markdown(tables, figures, names), encoding="utf-8")
-    page = folder / "report.html"
-    page.write_text(_html(tables, figures), encoding="utf-8")
-    return page
+    results = latest(results)
+    return report_page(results, compare(results)).write(folder, "report")
+
+
+def report_page(results: Sequence[Results], comparison: Comparison) -> Page:
+    """The report of results and their comparison."""
+    labels = comparison.labels
+    sources = _sources(results)
+    paragraphs = [NOTE, *([_published_note(sources)] if sources else [])]
+    parts: list[Any] = [summary_table(results, comparison), choice_table(results)]
+    if comparison.tests:
+        header, rows = comparison_rows(comparison)
+        parts.append(Table("Paired tests", tuple(header), tuple(map(tuple, rows))))
+    if comparison.ranks:
+        parts.append(Figure("Average ranks", critical_difference(comparison.ranks, labels), _rank_note(comparison)))
+    for model in labels:
+        own = [result for result in results if model_key(result) == model]
+        parts.append(Figure(f"Validation score by layer: {labels[model]}", layer_map(own)))
+    drawing = radar(results, labels)
+    if drawing:
+        parts.append(Figure("Tasks and models (percent; SDR in dB times 10)", drawing))
+    parts += [layer_table(result, labels[model_key(result)]) for result in results]
+    parts.append(protocol_table(results))
+    return Page("Evaluation", tuple(paragraphs), tuple(parts))
 
 
 def measurements(results: Sequence[Results]) -> list[Measurement]:
-    """Test metrics as rows of a model card, in the fractions and decibels that were measured."""
+    """Test metrics as rows of a model card: percent, SDR in dB, as in the cards of published models."""
     rows = []
-    for result in _latest(results):
-        protocol = result["protocol"]
-        chosen = result["selected"]
+    for result in latest(results):
+        protocol, chosen = result["protocol"], result["selected"]
         for metric, value in result["metrics"].items():
+            scale = display_scale(metric)
             rows.append(
                 Measurement(
                     task=result["title"],
                     metric=metric,
-                    value=value["mean"],
+                    value=value["mean"] * scale,
                     dataset=result["task"],
                     dataset_name=result["title"],
-                    spread=value["std"],
+                    spread=None if value["std"] is None else value["std"] * scale,
                     runs=len(value["values"]),
                     protocol=(
-                        f"MARBLE v1 probe on frozen features, layer {chosen['layer']}, learning rate "
-                        f"{chosen['learning_rate']:g} chosen on validation; {protocol['window']:g} s windows"
+                        f"mert-hf evaluate, protocol {protocol.get('name', 'of mert_hf 0.1')}: probe on frozen "
+                        f"features, layer {chosen['layer']}, learning rate {chosen['learning_rate']:g} chosen on "
+                        f"validation; {protocol['window']:g} s windows; {'dB' if scale == 1 else 'percent'}"
                     ),
                 )
             )
@@ -98,36 +100,44 @@ def model_index(results: Sequence[Results]) -> list[EvalResult]:
     return [measurement.eval_result() for measurement in measurements(results)]
 
 
-def summary_table(results: Sequence[Results]) -> Table:
+def summary_table(results: Sequence[Results], comparison: Comparison | None = None) -> Table:
     """Metrics of all tasks, a column for each model, published figures last."""
-    models = _models(results)
-    header = ("Task", "Metric", *models, *(f"{model} (published)" for model in MODELS))
+    labels, sources = model_labels(results), _sources(results)
+    header = ("Task", "Metric", *labels.values(), *(name for source in sources for name in source.columns()))
     rows, strong = [], set()
     for task, metric in _task_metrics(results):
-        own = {r["model"]: r for r in results if r["task"] == task[0] and r["title"] == task[1]}
-        values = [own[model]["metrics"].get(metric) if model in own else None for model in models]
-        published = PUBLISHED.get(task[0], {}).get(metric)
-        best = max((v["mean"] for v in values if v), default=None)
-        strong |= {(len(rows), 2 + i) for i, v in enumerate(values) if v and v["mean"] == best and len(models) > 1}
-        cells = [_shown(value, metric) for value in values]
-        rows.append((task[1], metric, *cells, *(f"{v:.1f}" for v in published or ()), *([""] * 2 * (not published))))
-    quiet = frozenset(range(len(header) - len(MODELS), len(header)))
+        own = {model_key(result): result for result in results if task_key(result) == task}
+        primary = next(iter(own.values()))["metric"] == metric
+        leaders = comparison.leaders(task) if comparison and primary and len(own) > 1 else []
+        tested = bool(comparison and any(test.task == task for test in comparison.tests))
+        cells = []
+        for index, model in enumerate(labels):
+            cell = shown_value(own[model]["metrics"].get(metric), metric) if model in own else ""
+            if tested and model in leaders:
+                if len(leaders) == 1:
+                    strong.add((len(rows), 2 + index))
+                else:
+                    cell += APPROXIMATELY
+            cells.append(cell)
+        published = [value for source in sources for value in _published_cells(source, task[0], metric)]
+        rows.append((task[1], metric, *cells, *published))
+    quiet = frozenset(range(2 + len(labels), len(header)))
     return Table("Test results", header, tuple(rows), frozenset(strong), quiet)
 
 
 def choice_table(results: Sequence[Results]) -> Table:
     """What was chosen on validation data, and how much data there was."""
     header = ("Task", "Model", "Layer", "Learning rate", "Validation", "Seeds", "Recordings train / valid / test")
-    rows = []
+    labels, rows = model_labels(results), []
     for result in results:
         chosen, counts = result["selected"], result["data"]["recordings"]
         rows.append(
             (
                 result["title"],
-                result["model"],
+                labels[model_key(result)],
                 str(chosen["layer"]),
                 f"{chosen['learning_rate']:g}",
-                _shown(result["validation"][result["metric"]], result["metric"]),
+                shown_value(result["validation"][result["metric"]], result["metric"]),
                 str(len(result["protocol"]["seeds"])),
                 " / ".join(str(counts[split]) for split in ("train", "valid", "test")),
             )
@@ -135,95 +145,64 @@ def choice_table(results: Sequence[Results]) -> Table:
     return Table("Chosen on validation data", header, tuple(rows))
 
 
-def layer_table(result: Results) -> Table:
+def layer_table(result: Results, label: str | None = None) -> Table:
     """Validation and test score of each layer of one result."""
     metric = result["metric"]
     rows = []
     for layer in result["layers"]:
-        test = _shown(layer["test"][metric], metric) if layer["test"] else "not measured"
+        test = shown_value(layer["test"][metric], metric) if layer["test"] else "not measured"
         rate = f"{layer['learning_rate']:g}"
-        rows.append((str(layer["layer"]), rate, _shown(layer["validation"][metric], metric), test))
-    title = f"{result['title']}, {result['model']}: {metric} by layer"
+        rows.append((str(layer["layer"]), rate, shown_value(layer["validation"][metric], metric), test))
+    title = f"{result['title']}, {label or result['model']}: {metric} by layer"
     return Table(title, ("Layer", "Learning rate", "Validation", "Test"), tuple(rows))
 
 
-def _shown(value: dict[str, Any] | None, metric: str) -> str:
+def protocol_table(results: Sequence[Results]) -> Table:
+    """Every choice of the protocols, and what is known to differ from their sources."""
+    rows: dict[tuple[str, str, str], None] = {}
+    for result in results:
+        for name, value in result["protocol"].items():
+            for entry in value if name == "differences" else [value]:
+                rows[(result["title"], name if name != "differences" else "known difference", str(entry))] = None
+    return Table("Protocol", ("Task", "Choice", "Value"), tuple(rows))
+
+
+def shown_value(value: dict[str, Any] | None, metric: str) -> str:
+    """Mean, deviation over seeds and interval over recordings as text."""
     if value is None:
         return ""
-    spread = "" if value["std"] is None else f" ± {value['std'] * display_scale(metric):.1f}"
-    return f"{value['mean'] * display_scale(metric):.1f}{spread}"
+    scale = display_scale(metric)
+    spread = "" if value["std"] is None else f" ± {value['std'] * scale:.1f}"
+    low, high = (f"{scale * end:.1f}" for end in value["interval"]) if value.get("interval") else ("", "")
+    return f"{value['mean'] * scale:.1f}{spread}" + (f" [{low}, {high}]" if low else "")
 
 
-def _latest(results: Sequence[Results]) -> list[Results]:
-    """One result for each task and model: the last given."""
-    return list({(r["task"], r["title"], r["model"]): r for r in results}.values())
+def _published_note(sources: Sequence[PublishedFigures]) -> str:
+    return PUBLISHED_NOTE.format(sources="; ".join(f"[{source.reference}]({source.url})" for source in sources))
 
 
-def _models(results: Sequence[Results]) -> list[str]:
-    return list(dict.fromkeys(result["model"] for result in results))
+def _rank_note(comparison: Comparison) -> str:
+    ranks = comparison.ranks
+    friedman = f"Friedman's test: p = {ranks.friedman_p:.3f}." if ranks.friedman_p == ranks.friedman_p else ""
+    return RANK_NOTE.format(tasks=ranks.tasks, difference=ranks.critical_difference, friedman=friedman).strip()
+
+
+def _sources(results: Sequence[Results]) -> list[PublishedFigures]:
+    """The sources that have a figure for one of the tasks."""
+    tasks = {result["task"] for result in results}
+    return [source for source in SOURCES if tasks & set(source.figures)]
+
+
+def _published_cells(source: PublishedFigures, task: str, metric: str) -> list[str]:
+    values = source.figures.get(task, {}).get(metric)
+    return [""] * len(source.models) if values is None else [f"{value:.1f}" for value in values]
 
 
 def _task_metrics(results: Sequence[Results]) -> list[tuple[tuple[str, str], str]]:
     """((task, title), metric) in the order of the results, the primary metric of a task first."""
     pairs: dict[tuple[tuple[str, str], str], None] = {}
-    for task in dict.fromkeys((result["task"], result["title"]) for result in results):
+    for task in dict.fromkeys(map(task_key, results)):
         for result in results:
-            if (result["task"], result["title"]) == task:
+            if task_key(result) == task:
                 pairs |= dict.fromkeys([(task, result["metric"]), *((task, name) for name in result["metrics"])])
     return list(pairs)
-
-
-def _markdown(tables: Sequence[Table], figures: Sequence[tuple[str, str]], names: Sequence[str]) -> str:
-    parts = ["# Evaluation", NOTE.replace(SOURCE, f"[{SOURCE}]({SOURCE_URL})")]
-    parts += [_markdown_table(table) for table in tables[:2]]
-    parts += [f"## {title}\n\n![{title}]({name})" for (title, _), name in zip(figures, names, strict=True)]
-    parts += [_markdown_table(table) for table in tables[2:]]
-    return "\n\n".join(parts) + "\n"
-
-
-def _markdown_table(table: Table) -> str:
-    def cell(row: int, column: int, text: str) -> str:
-        mark = "" if not text else "**" if (row, column) in table.strong else "*" if column in table.quiet else ""
-        return f"{mark}{text}{mark}"
-
-    lines = enumerate((table.header, *table.rows), -1)
-    header, *rows = [[cell(number, i, text) for i, text in enumerate(line)] for number, line in lines]
-    return f"## {table.title}\n\n{markdown_table(header, rows)}"
-
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #1b1b1f; }
-table { border-collapse: collapse; margin: 0.5rem 0 1.5rem; display: block; overflow-x: auto; }
-th, td { border-bottom: 1px solid #d8d8de; padding: 0.3rem 0.7rem; text-align: left; white-space: nowrap; }
-.published { font-style: italic; color: #5f5f6b; background: #f4f4f7; }
-figure { margin: 0 0 1.5rem; } svg { max-width: 100%; height: auto; }
-"""
-
-
-def _html(tables: Sequence[Table], figures: Sequence[tuple[str, str]]) -> str:
-    note = html.escape(NOTE).replace(html.escape(SOURCE), f'<a href="{SOURCE_URL}">{html.escape(SOURCE)}</a>')
-    drawings = [
-        f"<h2>{html.escape(title)}</h2>\n<figure>{drawing[drawing.index('<svg') :]}</figure>"
-        for title, drawing in figures
-    ]
-    body = [*map(_html_table, tables[:2]), *drawings, *map(_html_table, tables[2:])]
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width">\n'
-        f"<title>Evaluation</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>Evaluation</h1>\n<p>{note}</p>\n"
-        + "\n".join(body)
-        + "\n</body>\n</html>\n"
-    )
-
-
-def _html_table(table: Table) -> str:
-    def cell(tag: str, row: int, column: int, text: str) -> str:
-        text = html.escape(text)
-        text = f"<strong>{text}</strong>" if (row, column) in table.strong else text
-        mark = ' class="published"' if column in table.quiet else ""
-        return f"<{tag}{mark}>{text}</{tag}>"
-
-    head = "".join(cell("th", -1, i, text) for i, text in enumerate(table.header))
-    rows = ["".join(cell("td", r, i, text) for i, text in enumerate(row)) for r, row in enumerate(table.rows)]
-    body = "\n".join(f"<tr>{row}</tr>" for row in rows)
-    return f"<h2>{html.escape(table.title)}</h2>\n<table>\n<tr>{head}</tr>\n{body}\n</table>"

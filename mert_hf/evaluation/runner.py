@@ -19,6 +19,7 @@ import torch
 
 from ..data.recordings import SPLITS, TaskData
 from ..embedding.embedder import resolve_device
+from ..utils.layers import ALL, WEIGHTED
 from ..utils.outputs import check_output_file, check_output_folder
 from .archive import Layer, ProbeArchive, Record, write_json
 from .chunks import ChunkData
@@ -27,7 +28,7 @@ from .features import FeatureRequest, estimated_bytes, extract
 from .frame_features import ComputedFrames, FrameFeatures, StoredFrames
 from .frames import BeatData
 from .predictions import Predictions, predictions_path, write_predictions
-from .probes import ALL_LAYERS, TrainedProbe, grid, num_weights, train_grid
+from .probes import TrainedProbe, grid, num_weights, train_grid
 from .protocols import Protocol
 from .results import RESULTS_FORMAT, layer_summary, model_label, over_seeds, probe_summary, versions
 from .scores import scores
@@ -84,7 +85,7 @@ def evaluate(
     cache_dir = Path(cache_dir or default_cache_dir())
     check_output_folder(cache_dir)
     task = get_task(task, **task_options) if isinstance(task, str) else task
-    data = task.load(data_dir, settings.max_missing)
+    data = task.load(data_dir, settings.tolerance())
     encoder = open_encoder(model, device, dtype)
     evaluation = Evaluation(task, data, encoder, settings, cache_dir, Path(data_dir), resolve_device(device))
     results, predictions = evaluation.run()
@@ -136,8 +137,8 @@ class Evaluation:
     @cached_property
     def request(self) -> FeatureRequest:
         """The features that are needed: of frame tasks, whose features take gigabytes, only the layers probed."""
-        single = [layer for layer in self.layers if layer != ALL_LAYERS]
-        every = ALL_LAYERS in self.layers or self.task.kind not in FRAME_KINDS
+        single = [layer for layer in self.layers if layer != WEIGHTED]
+        every = WEIGHTED in self.layers or self.task.kind not in FRAME_KINDS
         return FeatureRequest.of(self.task, self.protocol, range(self.encoder.num_layers) if every else single)
 
     @cached_property
@@ -187,7 +188,7 @@ class Evaluation:
                 self.encoder,
                 store,
                 settings.batch_size,
-                settings.max_missing,
+                settings.tolerance().allowed(len(self.data.recordings)),
                 settings.progress,
                 self.task.name,
             )
@@ -222,21 +223,21 @@ class Evaluation:
         return SeparationData(self.data, features, rate, hop, self.settings.fft_size, self.device, alone)
 
     def _positions(self, layers: Sequence[Layer]) -> list[int]:
-        """Where the layers of a group stand in the features; "all" takes each, or each but the input."""
-        if ALL_LAYERS in layers:
+        """Where the layers of a group stand in the features; the learned average takes each, or each but the input."""
+        if WEIGHTED in layers:
             start = 0 if self.protocol.input_in_average or self.encoder.num_layers == 1 else 1
             return list(range(start, self.encoder.num_layers))
         return [self.request.layers.index(layer) for layer in layers]
 
     def _groups(self, dim: int, num_outputs: int) -> Iterator[list[Layer]]:
-        """Layers that are trained together: as many single ones as fit, and "all" by itself."""
+        """Layers that are trained together: as many single ones as fit, and the learned average by itself."""
         weights = num_weights(dim, self._probe_settings.hidden_size, num_outputs)
         grid_size = len(self.settings.learning_rates) * len(self.settings.seeds)
         size = max(1, GROUP_WEIGHTS // (weights * grid_size))
-        single = [layer for layer in self.layers if layer != ALL_LAYERS]
+        single = [layer for layer in self.layers if layer != WEIGHTED]
         yield from (single[start : start + size] for start in range(0, len(single), size))
-        if ALL_LAYERS in self.layers:
-            yield [ALL_LAYERS]
+        if WEIGHTED in self.layers:
+            yield [WEIGHTED]
 
     def _train(self, features: FeatureTable | FrameFeatures) -> None:
         # Groups are those of a run from the start, and trained whole: probes that are trained together share products
@@ -247,7 +248,7 @@ class Evaluation:
                 continue
             logger.info("%s: training probes of layers %s", self.task.name, ", ".join(map(str, group)))
             data = self._grid_data(features.held(self._positions(group), self.device))
-            names = [ALL_LAYERS] if group == [ALL_LAYERS] else list(range(len(group)))
+            names = [WEIGHTED] if group == [WEIGHTED] else list(range(len(group)))
             probes = grid(names, self.settings.learning_rates, self.settings.seeds)
             trained = train_grid(data, probes, self._probe_settings, self.device)
             for layer, name in zip(group, names, strict=True):
@@ -267,7 +268,7 @@ class Evaluation:
             "grid": [probe_summary(probe) for probe in trained],
             "validation": [self._scores(data.predict(probe, "valid")) for probe in winners],
         }
-        if layer == ALL_LAYERS:
+        if layer == WEIGHTED:
             record["layer_weights"] = [probe.weights["mixture"].softmax(0).tolist() for probe in winners]
         self.archive.write_weights(layer, winners)
         self.archive.write(record)
@@ -281,7 +282,7 @@ class Evaluation:
         """What a layer's probes predict for a split, by seed."""
         layer = record["layer"]
         data = self._grid_data(features.held(self._positions([layer]), self.device))
-        probes = self.archive.load(record, ALL_LAYERS if layer == ALL_LAYERS else 0)
+        probes = self.archive.load(record, WEIGHTED if layer == WEIGHTED else 0)
         return {probe.probe.seed: data.predict(probe, split) for probe in probes}
 
     def _test(self, record: Record, features: FeatureTable | FrameFeatures) -> None:
@@ -370,14 +371,20 @@ def choose_layers(layers: Sequence[Layer] | None, num_layers: int) -> list[Layer
         ValueError: a layer that the model does not have, or one twice.
     """
     if layers is None:
-        return [*range(num_layers), *([ALL_LAYERS] if num_layers > 1 else [])]
+        return [*range(num_layers), *([WEIGHTED] if num_layers > 1 else [])]
     chosen: list[Layer] = []
     for layer in layers:
-        if layer != ALL_LAYERS and not (isinstance(layer, int) and -num_layers <= layer < num_layers):
+        if layer == ALL:
+            chosen += range(num_layers)
+        elif layer == WEIGHTED:
+            chosen.append(layer)
+        elif isinstance(layer, int) and -num_layers <= layer < num_layers:
+            chosen.append(layer % num_layers)
+        else:
             raise ValueError(
-                f'The layer {layer!r} does not exist: the model has {num_layers}, from 0, and "{ALL_LAYERS}".'
+                f'The layer {layer!r} does not exist: the model has {num_layers}, from 0; or give "{ALL}" '
+                f'(each layer) or "{WEIGHTED}" (the learned average).'
             )
-        chosen.append(layer if layer == ALL_LAYERS else layer % num_layers)
     if len(set(chosen)) < len(chosen):
         raise ValueError(f"layers={list(layers)} names a layer twice.")
     return chosen

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ..utils.tolerance import Tolerance
 from .probes import LEARNING_RATES, ProbeSettings
 from .protocols import DEFAULT_PROTOCOL, POOLINGS, Protocol, get_protocol
 from .tasks.base import Task
@@ -18,15 +19,16 @@ class EvaluationSettings:
     """How a task is evaluated.
 
     Attributes:
-        layers: layers to probe, counted from 0, and "all" for the learned average of layers; None for each layer and
-            "all".
+        layers: layers to probe, counted from 0, "all" for each layer and "weighted" for the learned average of layers;
+            None for each layer and the learned average.
         learning_rates, seeds: the rest of the grid.
         protocol: a name of `mert_hf.evaluation.protocols.PROTOCOLS`, or a `Protocol`.
         pooling: "mean" or "mean_std"; None for the protocol's.
         probe: training of the probes; None for the protocol's.
         max_epochs: maximum number of passes over the training chunks; None for the protocol's.
         batch_size: windows that the model takes at a time; None for about 80 s of audio.
-        max_missing: recordings that may be missing or unreadable.
+        max_bad_files: recordings that may be missing or unreadable, a number or a percentage such as "1%".
+        max_missing: the same as a number; the name of earlier versions.
         store_dtype: number format of stored features, "float16" or "float32".
         frame_features: of beat tracking and separation: "store" on disk, "compute" when they are needed, or "auto",
             which stores what takes at most `runner.FRAME_STORE_BYTES`.
@@ -52,6 +54,7 @@ class EvaluationSettings:
     store_dtype: str = "float16"
     frame_features: str = "auto"
     resamples: int = 1000
+    max_bad_files: int | str = 0
 
     def __post_init__(self) -> None:
         if not self.learning_rates or min(self.learning_rates) <= 0:
@@ -59,14 +62,21 @@ class EvaluationSettings:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds={list(self.seeds)} must be distinct, one or more.")
         if self.layers is not None and not self.layers:
-            raise ValueError('layers is empty. Give layers, or "all", or None for each layer.')
+            raise ValueError(
+                'layers is empty. Give numbers, "all", "weighted", or None for each layer and the learned average.'
+            )
         if self.resamples < 0:
             raise ValueError(f"resamples={self.resamples} must be 0 or more.")
         get_protocol(self.protocol)
+        Tolerance.parse(self.max_bad_files)
         for name, allowed in (("pooling", POOLINGS), ("store_dtype", STORE_DTYPES), ("frame_features", FRAME_FEATURES)):
             value = getattr(self, name)
             if value not in allowed and not (name == "pooling" and value is None):
                 raise ValueError(f"{name}={value!r} must be one of {', '.join(allowed)}.")
+
+    def tolerance(self) -> Tolerance:
+        """How many recordings may be missing or unreadable."""
+        return Tolerance.parse(self.max_missing or self.max_bad_files)
 
     def chosen_protocol(self) -> Protocol:
         """The protocol, with the pooling of these settings."""

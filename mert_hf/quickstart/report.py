@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..utils.text import markdown_table
-from .score_probes import ProbeResult
+from .probing import ProbeResult
 
 LOSS_CURVE = "loss.png"
 BAR_CHART = "probes.png"

@@ -3,7 +3,7 @@
     mert-hf quickstart --output outputs/quickstart
 
 Each step is a function that calls the library as a user would: render scores (`mert_hf.score_sets`), fit the k-means
-teacher, label, pre-train (`mert_hf.pretraining`), probe (`mert_hf.score_probes`), save (`mert_hf.hub`), reload with
+teacher, label, pre-train (`mert_hf.pretraining`), probe (`mert_hf.evaluation`), save (`mert_hf.hub`), reload with
 `AutoModel`.
 """
 
@@ -35,8 +35,8 @@ from ..pretraining.run import build_trainer, last_complete_checkpoint
 from ..pretraining.trainer import MERTTrainer
 from ..teachers import CQTTeacher, FeatureSet, KMeansTeacher
 from ..utils.outputs import check_output_folder
+from .probing import ProbeResult, ProbeTask, probe_encoders
 from .report import Neighbour, ObjectiveRow, QuickstartReport, write_report
-from .score_probes import ProbeResult, ProbeTask, encoders_of_seed, probe_encoders
 from .score_sets import PRETRAINING_SECONDS, ScoreSets, render_sets
 
 logger = logging.getLogger(__name__)
@@ -310,13 +310,12 @@ def objective_rows(before: dict, after: dict, constant: dict[str, float]) -> lis
 def probe_everything(
     settings: QuickstartSettings, checkpoint: Path, tasks: Sequence[ProbeTask]
 ) -> dict[str, dict[str, ProbeResult]]:
-    """Step 5: this run's net, the shipped one, the same net untrained, MFCC and chroma behind the same probe."""
-    models = {"this run": encoders_of_seed(str(checkpoint))}
+    """Step 5: this run's network, the bundled one, the same network untrained, MFCC and chroma behind one probe."""
+    models = {"this run": str(checkpoint)}
     if not settings.from_scratch:
-        models[f"{DEFAULT_CHECKPOINT} as shipped"] = encoders_of_seed(DEFAULT_CHECKPOINT)
-    models["untrained"] = encoders_of_seed(f"{RANDOM_PREFIX}{checkpoint}")
-    models |= {name: encoders_of_seed(name) for name in ("mfcc", "chroma")}
-    return probe_encoders(models, tasks, settings.seeds, settings.progress)
+        models[f"{DEFAULT_CHECKPOINT} as shipped"] = DEFAULT_CHECKPOINT
+    models |= {"untrained": f"{RANDOM_PREFIX}{checkpoint}", "mfcc": "mfcc", "chroma": "chroma"}
+    return probe_encoders(models, tasks, settings.output / "probes", settings.seeds, settings.progress)
 
 
 def write_card(
@@ -331,10 +330,10 @@ def write_card(
             metric="accuracy",
             value=result.mean,
             spread=result.spread,
-            runs=len(result.accuracies),
+            runs=result.seeds,
             dataset="rendered-scores",
             dataset_name="music21 scores, rendered with General MIDI instruments",
-            protocol="MARBLE's probe on mean and deviation over time, layer by validation",
+            protocol="mert-hf evaluate, protocol strict, one learning rate",
         )
         for task, result in probes["this run"].items()
     )

@@ -33,7 +33,7 @@ from mert_hf.data.recordings import Recording, TaskData
 from mert_hf.evaluation.chunks import ChunkData
 from mert_hf.evaluation.features import FeatureTable
 from mert_hf.evaluation.probes import (
-    ALL_LAYERS,
+    WEIGHTED,
     LEARNING_RATES,
     Probe,
     ProbeSettings,
@@ -71,7 +71,7 @@ class InMemory(Dataset):
     def __init__(self, data: TaskData, table: FeatureTable, split: str, layer: int | str) -> None:
         part = data.split(split)
         rows = table.rows[[table.span(recording)[0] for recording in part]]
-        self.features = torch.from_numpy(rows if layer == ALL_LAYERS else np.ascontiguousarray(rows[:, layer]))
+        self.features = torch.from_numpy(rows if layer == WEIGHTED else np.ascontiguousarray(rows[:, layer]))
         self.labels = torch.tensor([recording.target for recording in part])
 
     def __len__(self) -> int:
@@ -94,7 +94,7 @@ class OnDisk(InMemory):
 
     def __getitem__(self, index: int):
         features = np.load(self.paths[index])
-        return torch.from_numpy(features if self.layer == ALL_LAYERS else features[self.layer]), self.labels[index]
+        return torch.from_numpy(features if self.layer == WEIGHTED else features[self.layer]), self.labels[index]
 
 
 class PlainProbe(nn.Module):
@@ -102,7 +102,7 @@ class PlainProbe(nn.Module):
 
     def __init__(self, layers: int, dim: int, layer: int | str) -> None:
         super().__init__()
-        self.mixture = nn.Parameter(torch.zeros(layers)) if layer == ALL_LAYERS else None
+        self.mixture = nn.Parameter(torch.zeros(layers)) if layer == WEIGHTED else None
         self.net = nn.Sequential(nn.Linear(dim, HIDDEN), nn.ReLU(), nn.Dropout(0.2), nn.Linear(HIDDEN, CLASSES))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -130,7 +130,7 @@ def train_plain(training: Dataset, validation: Dataset, probe: Probe, shape: tup
 def make_ways(shape: tuple[int, int], epochs: int, folder: Path) -> tuple[int, dict[str, tuple[int, Callable]]]:
     """Number of probes of the grid; for each way, how many of them it trains and the function that does it."""
     task, data, table = make_task(*shape)
-    layers = [*range(shape[0]), ALL_LAYERS]
+    layers = [*range(shape[0]), WEIGHTED]
     count = len(layers) * len(LEARNING_RATES) * len(SEEDS)
     # In the share that they have in the grid: every layer takes the same time, "all" more.
     sample = [Probe(layer, 1e-3, 0) for layer in layers]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mert_hf.evaluation import probes
-from mert_hf.evaluation.probes import ALL_LAYERS, Probe, ProbeSettings, grid, train_grid
+from mert_hf.evaluation.probes import WEIGHTED, Probe, ProbeSettings, grid, train_grid
 
 LAYERS, DIM, CLASSES = 3, 8, 4
 
@@ -52,7 +52,7 @@ class PlainProbe(nn.Module):
         self.mixture = nn.Parameter(torch.zeros(LAYERS))
 
     def forward(self, features, mask=None):
-        if self.layer == ALL_LAYERS:
+        if self.layer == WEIGHTED:
             inputs = torch.einsum("l,lrd->rd", self.mixture.softmax(0), features)
         else:
             inputs = features[self.layer]
@@ -93,7 +93,7 @@ def train_plain(data: ToyData, probe: Probe, settings: ProbeSettings):
 
 
 SETTINGS = ProbeSettings(hidden_size=16, max_epochs=25, patience=6, plateau_patience=2)
-GRID = grid([0, 1, 2, ALL_LAYERS], [1e-3, 2e-2], [0, 7])
+GRID = grid([0, 1, 2, WEIGHTED], [1e-3, 2e-2], [0, 7])
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_an_error_of_the_data_comes_through_and_threads_are_set_back(set_threads
 
 
 @pytest.mark.parametrize("count", [1, 3])
-@pytest.mark.parametrize("layer", [1, ALL_LAYERS])
+@pytest.mark.parametrize("layer", [1, WEIGHTED])
 def test_gradients_equal_autograd(layer, count):
     data, generator = ToyData(), torch.Generator().manual_seed(3)
     first = probes._first_weights(data, 16, generator)
@@ -187,7 +187,7 @@ def test_gradients_equal_autograd(layer, count):
     gradients = torch.no_grad()(stack._gradients)(features, targets, mask, data.loss)
     for weight in weights.values():
         weight.requires_grad_(True)
-    if layer == ALL_LAYERS:
+    if layer == WEIGHTED:
         inputs = torch.einsum("pl,lrd->prd", weights["mixture"].softmax(1), features)
     else:
         inputs = features[[layer] * count]
@@ -199,10 +199,10 @@ def test_gradients_equal_autograd(layer, count):
 
 def test_the_telling_layer_wins_and_gets_the_weight(together):
     best = max(together, key=lambda trained: trained.score)
-    assert best.probe.layer in (1, ALL_LAYERS) and best.score > 0.6
+    assert best.probe.layer in (1, WEIGHTED) and best.score > 0.6
     noise = [trained.score for trained in together if trained.probe.layer == 0]
     assert max(noise) < 0.45
-    mixture = next(t for t in together if t.probe == Probe(ALL_LAYERS, 2e-2, 0)).weights["mixture"].softmax(0)
+    mixture = next(t for t in together if t.probe == Probe(WEIGHTED, 2e-2, 0)).weights["mixture"].softmax(0)
     assert mixture.argmax() == 1
 
 

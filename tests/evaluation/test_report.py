@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from mert_hf.cli.app import app
 from mert_hf.evaluation import TASK_NAMES, get_task, load_results, measurements, model_index, write_report
-from mert_hf.evaluation.published import PUBLISHED
+from mert_hf.evaluation.published import MARBLE, SOURCES
 from mert_hf.evaluation.report import choice_table, layer_table, summary_table
 
 from .synthesis import note, write
@@ -26,13 +26,15 @@ def value(mean: float, std: float | None = 0.01) -> dict:
 def result(task: str, model: str, score: float, std: float | None = 0.01) -> dict:
     """A result of three layers, as `mert-hf evaluate` writes it."""
     found = get_task(task)
-    names = [found.metric, *(name for name in PUBLISHED[task] if name != found.metric)]
+    names = [found.metric, *(name for name in MARBLE.figures[task] if name != found.metric)]
     scores = {name: value(score, std) for name in names}
     return {
         "format": 1,
         "task": task,
         "title": found.title,
+        "kind": found.kind,
         "model": model,
+        "model_fingerprint": f"fingerprint of {model}",
         "metric": found.metric,
         "metrics": scores,
         "validation": scores,
@@ -44,10 +46,10 @@ def result(task: str, model: str, score: float, std: float | None = 0.01) -> dic
                 "validation": {found.metric: value(score - 0.1 * (layer != 2), std)},
                 "test": {found.metric: value(score, std)} if layer == 2 else None,
             }
-            for layer in (0, 1, 2, "all")
+            for layer in (0, 1, 2, "weighted")
         ],
         "data": {"recordings": {"train": 3, "valid": 2, "test": 1}},
-        "protocol": {"window": found.window, "seeds": [0, 1, 2]},
+        "protocol": {"name": "strict", "window": found.window, "seeds": [0, 1, 2]},
     }
 
 
@@ -81,14 +83,15 @@ class Text(HTMLParser):
 def test_report_is_written_with_figures(results, tmp_path):
     page = write_report(results, tmp_path / "report")
     names = sorted(path.name for path in page.parent.iterdir())
-    assert names == ["figure_0.svg", "figure_1.svg", "figure_2.svg", "report.html", "report.md"]
-    for name in names[:3]:
+    assert names == [*(f"figure_{number}.svg" for number in range(4)), "report.html", "report.md"]
+    for name in names[:4]:
         assert ElementTree.parse(page.parent / name).getroot().tag.endswith("svg")
     markdown = (page.parent / "report.md").read_text()
-    assert "| GTZAN genre | accuracy | **80.0 ± 1.0** | 70.0 ± 1.0 | *74.8* | *77.6* |" in markdown
-    assert "| MUSDB18 separation | sdr_median | 4.0 ± 0.0 | **5.0 ± 0.0** |  |  |" in markdown
-    assert "*MERT-v1-95M (published)*" in markdown and "arxiv.org/abs/2306.10548" in markdown
-    assert all(f"]({name})" in markdown for name in names[:3])
+    assert "| GTZAN genre | accuracy | 80.0 ± 1.0 | 70.0 ± 1.0 | *74.8* | *77.6* | *78.6* | *79.3* |" in markdown
+    assert "| MUSDB18 separation | sdr_mean_vocals | 4.0 ± 0.0 | 5.0 ± 0.0 | *5.5* | *5.3* |" in markdown
+    assert "*MERT-v1-95M (MARBLE)*" in markdown and "*MERT-v1-95M (MERT paper)*" in markdown
+    assert all(source.url in markdown for source in SOURCES)
+    assert all(f"]({name})" in markdown for name in names[:4])
 
 
 def test_page_is_well_formed_and_escapes_names(results, tmp_path):
@@ -97,7 +100,7 @@ def test_page_is_well_formed_and_escapes_names(results, tmp_path):
     parser.feed(page)
     assert parser.open == []
     assert "two & <b>" in parser.text and "two & <b>" not in page
-    assert page.count("<figure>") == 3 and 'class="published"' in page and "measured by its authors" in parser.text
+    assert page.count("<figure>") == 4 and 'class="published"' in page and "measured by others" in parser.text
 
 
 def test_the_same_results_give_the_same_files(results, tmp_path):
@@ -105,7 +108,7 @@ def test_the_same_results_give_the_same_files(results, tmp_path):
     assert one == two
 
 
-def test_two_tasks_have_no_radar(results, tmp_path):
+def test_one_model_on_two_tasks_has_no_radar_and_no_ranks(results, tmp_path):
     page = write_report(results[:2], tmp_path)
     assert sorted(path.name for path in page.parent.glob("*.svg")) == ["figure_0.svg"]
 
@@ -113,7 +116,7 @@ def test_two_tasks_have_no_radar(results, tmp_path):
 def test_summary_of_one_model_stresses_nothing_and_keeps_rows_full(results):
     table = summary_table(results[:4])
     assert table.strong == frozenset()
-    assert {len(row) for row in table.rows} == {len(table.header)} == {5}
+    assert {len(row) for row in table.rows} == {len(table.header)}
 
 
 def test_single_seeds_have_no_spread():
@@ -138,21 +141,25 @@ def test_model_index_goes_into_a_card(results):
     entries = model_index(results[:4])
     metadata = ModelCardData(model_name="one", eval_results=entries).to_dict()["model-index"][0]["results"]
     genre = next(entry for entry in metadata if entry["dataset"]["type"] == "gtzan_genre")
-    assert genre["metrics"][0]["value"] == 0.8 and genre["metrics"][0]["type"] == "accuracy"
-    assert genre["metrics"][0]["args"]["standard_deviation"] == 0.01
+    assert genre["metrics"][0]["value"] == pytest.approx(80) and genre["metrics"][0]["type"] == "accuracy"
+    assert genre["metrics"][0]["args"]["standard_deviation"] == pytest.approx(1)
     assert "layer 2" in measurements(results)[0].protocol
 
 
 def test_published_figures_are_of_known_tasks():
-    assert set(PUBLISHED) == set(TASK_NAMES)
+    assert set(MARBLE.figures) == set(TASK_NAMES)
+    for source in SOURCES:
+        assert set(source.figures) <= set(TASK_NAMES)
+        for figures in source.figures.values():
+            assert all(len(values) == len(source.models) for values in figures.values())
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": 0}', '{"accuracy": 1}'])
 def test_other_files_are_refused(content, tmp_path):
     (tmp_path / "x.json").write_text(content)
-    with pytest.raises(ValueError, match=r"x\.json (cannot be read|holds no) .*results of mert-hf evaluate"):
+    with pytest.raises(ValueError, match=r"x\.json (cannot be read|does not hold) .*results of mert-hf evaluate"):
         load_results([tmp_path / "x.json"])
-    with pytest.raises(ValueError, match="no result files"):
+    with pytest.raises(ValueError, match="No result files"):
         load_results([])
 
 

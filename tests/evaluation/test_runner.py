@@ -12,7 +12,7 @@ import pytest
 from mert_hf.data.keys import TONICS
 from mert_hf.evaluation import TASK_NAMES, evaluate, runner
 from mert_hf.evaluation.metrics import sdr_frames, sdr_whole, separation_metrics
-from mert_hf.evaluation.probes import ALL_LAYERS, train_grid
+from mert_hf.evaluation.probes import WEIGHTED, train_grid
 from mert_hf.evaluation.separation import SeparationData
 from mert_hf.evaluation.tasks import get_task
 
@@ -143,7 +143,7 @@ def test_a_model_is_probed_at_every_layer_and_all(notes, fast, tiny_checkpoint, 
     )
     assert json.loads(output.read_text()) == results
     layers = [entry["layer"] for entry in results["layers"]]
-    assert layers == [*range(results["protocol"]["num_layers"]), ALL_LAYERS]
+    assert layers == [*range(results["protocol"]["num_layers"]), WEIGHTED]
     assert len(results["grid"]) == len(layers) * 4
     assert results["metrics"]["accuracy"]["mean"] > 0.5  # chance 0.25
     assert len(results["metrics"]["accuracy"]["values"]) == 2
@@ -286,7 +286,7 @@ def test_probes_go_on_where_they_stopped(notes, fast, tiny_checkpoint, tmp_path,
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"layers": (3,)}, 'layer 3 does not exist: the model has 1, from 0, and "all"'),
+        ({"layers": (3,)}, "The layer 3 does not exist: the model has 1, from 0"),
         ({"layers": (0, -1)}, "names a layer twice"),
         ({"layers": ()}, "layers is empty"),
         ({"learning_rates": (0.0,)}, "must be positive"),

@@ -1,4 +1,4 @@
-"""From scores to a table of probes, and from a run to the checkpoint of the package, by their scripts."""
+"""Scores are rendered, and a run becomes the checkpoint of the package, by their scripts."""
 
 from __future__ import annotations
 
@@ -26,15 +26,10 @@ def call(monkeypatch, script: str, *arguments: str) -> None:
 
 
 @pytest.mark.slow
-def test_scores_are_rendered_and_probed(monkeypatch, tmp_path, capsys):
-    sizes = ["--num_scores", "240", "--pretraining", "4", "--probes", "192", "--notes", "480", "--workers", "1"]
+def test_scores_are_rendered(monkeypatch, tmp_path, capsys):
+    sizes = ["--num_scores", "240", "--pretraining", "4", "--probes", "8", "--notes", "8", "--workers", "1"]
     call(monkeypatch, "render_scores.py", "--output", str(tmp_path), *sizes)
-    assert {line.split(":")[0] for line in capsys.readouterr().out.splitlines()} == {"pretraining", "probes", "notes"}
-    call(monkeypatch, "probe_scores.py", "--scores", str(tmp_path), "--models", "chroma", "mfcc", "--seeds", "0")
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "| features | key | instrument family | pitch |"
-    assert [line.split("|")[1].strip() for line in lines[2:5]] == ["chroma", "mfcc", "guessing"]
-    assert lines[-1].startswith("pitch: chroma beats mfcc")
+    assert "notes" in {line.split(":")[0] for line in capsys.readouterr().out.splitlines()}
 
 
 def test_a_run_becomes_the_checkpoint_of_the_package(monkeypatch, tmp_path):
@@ -44,9 +39,12 @@ def test_a_run_becomes_the_checkpoint_of_the_package(monkeypatch, tmp_path):
         log = [{"step": step, "loss": 1.0, "cqt_loss": 0.5, "learning_rate": 1e-3} for step in range(1, steps + 1)]
         (tmp_path / stage).mkdir()
         (tmp_path / stage / "trainer_state.json").write_text(json.dumps({"log_history": log}))
-    rows = {"net": 0.5, "random": 0.4, "mfcc": 0.1, "chroma": 0.2}
-    accuracies = {name: {"key": {"accuracies": [value, value + 0.1]}} for name, value in rows.items()}
-    (tmp_path / "probes.json").write_text(json.dumps(accuracies))
+    probes = []
+    for name, value in {"net": 0.55, "untrained": 0.45, "mfcc": 0.15}.items():
+        accuracy = {"mean": value, "std": 0.07, "values": [value - 0.05, value + 0.05]}
+        result = {"format": 2, "model": name, "title": "key", "metrics": {"accuracy": accuracy}}
+        probes.append(tmp_path / f"{name}.json")
+        probes[-1].write_text(json.dumps({**result, "protocol": {"name": "strict"}}))
     teachers = [f"--{kind}={shipped / 'teachers' / kind}" for kind in ("acoustic", "musical")]
     logs = ["--logs", str(tmp_path / "one"), str(tmp_path / "two")]
     places = ["--output", str(tmp_path / "new"), "--curve", str(tmp_path / "loss.png")]
@@ -56,7 +54,8 @@ def test_a_run_becomes_the_checkpoint_of_the_package(monkeypatch, tmp_path):
         f"--model={shipped}",
         *logs,
         *teachers,
-        f"--probes={tmp_path / 'probes.json'}",
+        "--probes",
+        *map(str, probes),
         *places,
     )
     new = tmp_path / "new"
@@ -65,7 +64,7 @@ def test_a_run_becomes_the_checkpoint_of_the_package(monkeypatch, tmp_path):
     assert json.loads((new / "config.json").read_text()) == json.loads((shipped / "config.json").read_text())
     assert not list(new.glob("*.py")) and (tmp_path / "loss.png").stat().st_size > 500
     card = (new / "README.md").read_text()
-    assert "0.55 ± 0.0707" in card and "untrained net 0.450, MFCC 0.150, chroma 0.250" in card
+    assert "0.55 ± 0.07" in card and "untrained 0.450, mfcc 0.150" in card
     steps = [entry["step"] for entry in json.loads((new / "training_log.json").read_text())]
     assert steps == [*range(3, 301, 3), *range(301, 341)]
     assert (

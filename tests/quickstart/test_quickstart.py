@@ -26,16 +26,16 @@ from mert_hf.quickstart.report import (
     write_report,
 )
 from mert_hf.quickstart.run import QuickstartSettings, TimedScheduleCallback, recipe_of, run_quickstart
-from mert_hf.quickstart.score_probes import ProbeResult
+from mert_hf.quickstart.probing import ProbeResult
 from mert_hf.quickstart.scores import Note, Piece, load_pieces, split_of
 
 for package in ("midirenderer", "pretty_midi", "sklearn", "matplotlib"):
     pytest.importorskip(package, reason="the extra `quickstart` is not installed")
 
 PROBES = {
-    "this run": {"key": ProbeResult((0.5, 0.6, 0.7), (1, 1, 2), 1 / 24)},
-    "untrained": {"key": ProbeResult((0.3, 0.3, 0.3), (0, 0, 0), 1 / 24)},
-    "mfcc": {"key": ProbeResult((0.59, 0.6, 0.61), (0, 0, 0), 1 / 24)},
+    "this run": {"key": ProbeResult(0.6, 0.1, (0.5, 0.7), 1 / 24, 3)},
+    "untrained": {"key": ProbeResult(0.3, 0.0, (0.2, 0.4), 1 / 24, 3)},
+    "mfcc": {"key": ProbeResult(0.6, 0.01, (0.5, 0.7), 1 / 24, 3)},
 }
 
 
