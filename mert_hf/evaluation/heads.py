@@ -15,15 +15,36 @@ from torch import Tensor
 
 from ..data.recordings import Recording, TaskData
 from . import metrics
+from .predictions import Predictions
+from .scores import scores
 
 logger = logging.getLogger(__name__)
 
 
-class ClassificationHead:
+class Head:
+    """What the heads share.
+
+    Attributes:
+        kind: of the task.
+        labels: names of the outputs.
+    """
+
+    kind: str
+    labels: Sequence[str]
+
+    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        """Metrics of one probe's outputs (recordings, outputs) against targets as `targets` gives them."""
+        ids = tuple(map(str, range(len(targets))))
+        return scores(self.kind, Predictions(ids, self.columns(outputs, targets)), self.labels)
+
+
+class ClassificationHead(Head):
     """One class of several; cross-entropy, accuracy."""
 
+    kind = "classification"
+
     def __init__(self, data: TaskData) -> None:
-        self.num_outputs = len(data.labels)
+        self.labels, self.num_outputs = data.labels, len(data.labels)
 
     def columns(self, outputs: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
         """Target and output of each recording, as `Predictions` holds them."""
@@ -47,17 +68,21 @@ class ClassificationHead:
 class KeyHead(ClassificationHead):
     """24 keys; cross-entropy, mir_eval's weighted score."""
 
+    kind = "key"
+
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Weighted score of each probe, (probes,)."""
         scores = torch.from_numpy(metrics.key_scores())
         return scores[targets.cpu(), outputs.argmax(dim=2).cpu()].mean(dim=1)
 
 
-class MultilabelHead:
+class MultilabelHead(Head):
     """Any number of tags; binary cross-entropy, macro ROC-AUC over the tags that a split has and lacks."""
 
+    kind = "multilabel"
+
     def __init__(self, data: TaskData) -> None:
-        self.num_outputs = len(data.labels)
+        self.labels, self.num_outputs = data.labels, len(data.labels)
         for split in ("valid", "test"):
             scored = metrics.scored_labels(self.targets(data.split(split)).numpy(), split)
             if not scored.all():
@@ -84,12 +109,13 @@ class MultilabelHead:
         return torch.from_numpy(metrics.batched_roc_auc(targets.cpu().numpy(), finite))
 
 
-class RegressionHead:
+class RegressionHead(Head):
     """Numbers, standardized by the training recordings; squared error, R2."""
 
+    kind = "regression"
+
     def __init__(self, data: TaskData) -> None:
-        self.labels = data.labels
-        self.num_outputs = len(data.labels)
+        self.labels, self.num_outputs = data.labels, len(data.labels)
         training = np.stack([recording.target for recording in data.split("train")]).astype(np.float64)
         self.mean, self.scale = training.mean(axis=0), training.std(axis=0)
         constant = [label for label, scale in zip(data.labels, self.scale, strict=True) if scale == 0]

@@ -33,8 +33,8 @@ from mert_hf.data.recordings import Recording, TaskData
 from mert_hf.evaluation.chunks import ChunkData
 from mert_hf.evaluation.features import FeatureTable
 from mert_hf.evaluation.probes import (
-    WEIGHTED,
     LEARNING_RATES,
+    WEIGHTED,
     Probe,
     ProbeSettings,
     grid,

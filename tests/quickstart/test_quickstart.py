@@ -16,6 +16,7 @@ import mert_hf.quickstart.score_sets as score_sets
 from mert_hf.hub.names import DEFAULT_CHECKPOINT, resolve_checkpoint
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.pretraining.run import last_complete_checkpoint
+from mert_hf.quickstart.probing import ProbeResult
 from mert_hf.quickstart.report import (
     Neighbour,
     ObjectiveRow,
@@ -26,7 +27,6 @@ from mert_hf.quickstart.report import (
     write_report,
 )
 from mert_hf.quickstart.run import QuickstartSettings, TimedScheduleCallback, recipe_of, run_quickstart
-from mert_hf.quickstart.probing import ProbeResult
 from mert_hf.quickstart.scores import Note, Piece, load_pieces, split_of
 
 for package in ("midirenderer", "pretty_midi", "sklearn", "matplotlib"):
