@@ -221,3 +221,82 @@ def test_inputs_that_no_frame_fits_are_refused(tiny_config2):
         model(torch.zeros(2, 4_000), mask)
     with pytest.raises(TypeError, match="floating-point"):
         model(torch.zeros(1, 4_000, dtype=torch.long))
+
+
+def test_padded_frames_and_attention_fall_back(tiny_config2, stirred):
+    torch.manual_seed(0)
+    model = stirred(MERT2Model(tiny_config2(attn_implementation="sdpa")))
+    with torch.no_grad():
+        outputs = model(music(2, 9_000), output_attentions=True)
+        eager = MERT2Model(tiny_config2(attn_implementation="eager")).eval()
+        eager.load_state_dict(model.state_dict())
+        expected = eager(music(2, 9_000), output_attentions=True)
+    assert largest_difference(outputs.attentions, expected.attentions) < 1e-5
+    torch.testing.assert_close(outputs.attentions[0].sum(dim=-1), torch.ones(2, 4, 9))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradient_checkpointing_repeats_the_same_network(tiny_config2, stirred, reentrant):
+    torch.manual_seed(0)
+    model = stirred(MERT2Model(tiny_config2(cqt_input_bins=84))).train()
+    mask = torch.ones(2, 9_000, dtype=torch.long)
+    mask[1, 6_000:] = 0
+    gradients = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        model.zero_grad()
+        model(music(2, 9_000), mask)[0].square().mean().backward()
+        gradients.append({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_padded_batches_in_half_precision(tiny_config2, stirred, dtype):
+    torch.manual_seed(0)
+    model = stirred(MERT2Model(tiny_config2()))
+    mask = torch.ones(2, 20_000, dtype=torch.long)
+    mask[1, 11_000:] = 0
+    with torch.no_grad():
+        expected = model(music(2, 20_000), mask)[0]
+        half = model.to(dtype)(music(2, 20_000).to(dtype), mask)[0]
+    assert half.dtype == dtype and not half[1, 11:].any()
+    similar = torch.nn.functional.cosine_similarity(half.float(), expected, dim=-1)
+    assert similar[0].min() > 0.99 and similar[1, :11].min() > 0.99
+
+
+def test_compiles_without_graph_breaks(tiny_config2, stirred):
+    torch.manual_seed(0)
+    model = stirred(MERT2Model(tiny_config2()))
+    mask = torch.ones(2, 9_000, dtype=torch.long)
+    mask[1, 6_000:] = 0
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(music(2, 9_000), mask)[0], model(music(2, 9_000), mask)[0])
+        torch.testing.assert_close(compiled(music(2, 9_000))[0], model(music(2, 9_000))[0])
+
+
+def test_exports_with_dynamic_time(tiny_config2, stirred):
+    torch.manual_seed(0)
+    model = stirred(MERT2Model(tiny_config2(return_dict=False)))
+    samples = torch.export.Dim("samples", min=2_000, max=100_000)
+    exported = torch.export.export(
+        model,
+        (music(2, 9_600),),
+        dynamic_shapes={"input_values": {1: samples}},
+        strict=False,
+        prefer_deferred_runtime_asserts_over_guards=True,
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(exported.module()(music(2, 15_000))[0], model(music(2, 15_000))[0])
+
+
+def test_lora_adapters_learn(tiny_config2):
+    peft = pytest.importorskip("peft")
+    model = MERT2Model(tiny_config2())
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["query_proj", "value_proj", "w_1"]))
+    adapted(music(2, 9_000))[0].square().mean().backward()
+    learning = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
+    assert len(learning) == 3 * 4 * 2 and all("lora" in name for name in learning)
+    assert any(p.grad is not None and p.grad.any() for p in adapted.parameters() if p.requires_grad)

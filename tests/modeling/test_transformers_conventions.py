@@ -1,4 +1,4 @@
-"""What transformers, accelerate and PEFT take for granted of every model, held by the four MERT classes."""
+"""What transformers, accelerate and PEFT take for granted of every model, held by the classes of both generations."""
 
 import copy
 import inspect
@@ -11,6 +11,11 @@ from transformers import Trainer, TrainingArguments
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mert_hf import (
+    MERT2Config,
+    MERT2ForAudioFrameClassification,
+    MERT2ForPreTraining,
+    MERT2ForSequenceClassification,
+    MERT2Model,
     MERTConfig,
     MERTForAudioFrameClassification,
     MERTForPreTraining,
@@ -19,69 +24,84 @@ from mert_hf import (
 )
 
 TRANSFORMERS = Version(transformers.__version__)
-SAMPLES, FRAMES = 4000, 12
-every_class = pytest.mark.parametrize(
-    "model_class",
-    [MERTModel, MERTForPreTraining, MERTForSequenceClassification, MERTForAudioFrameClassification],
-)
+SAMPLES = 4000
+FIRST = [MERTModel, MERTForPreTraining, MERTForSequenceClassification, MERTForAudioFrameClassification]
+SECOND = [MERT2Model, MERT2ForPreTraining, MERT2ForSequenceClassification, MERT2ForAudioFrameClassification]
+every_class = pytest.mark.parametrize("model_class", FIRST + SECOND)
+every_encoder = pytest.mark.parametrize("model_class", [MERTModel, MERT2Model])
+
+
+@pytest.fixture
+def config_for(tiny_config, tiny_config2):
+    """The tiny configuration of a class's generation."""
+    builders = {MERTConfig: tiny_config, MERT2Config: tiny_config2}
+    return lambda model_class, **fields: builders[model_class.config_class](**fields)
+
+
+COSINE = {MERT2ForPreTraining: {"codebook_prediction": "cosine"}}
+SILENT_MASKS = {MERT2ForPreTraining: {"mask_noise_std": 0.0}}  # else each call masks with other noise
 
 
 def waves(batch: int = 3) -> torch.Tensor:
     return torch.randn(batch, SAMPLES, generator=torch.Generator().manual_seed(0)) * 0.3
 
 
-def targets(model_class, config: MERTConfig, batch: int = 3) -> dict:
+def targets(model_class, config: MERTConfig | MERT2Config, batch: int = 3) -> dict:
     """What makes the class return a loss."""
-    if model_class is MERTForPreTraining:
+    frames = config.num_frames(SAMPLES)
+    if model_class in (MERTForPreTraining, MERT2ForPreTraining):
         return {
-            "mask_time_indices": torch.ones(batch, FRAMES, dtype=torch.bool),
-            "codes": torch.zeros(batch, config.num_codebooks, FRAMES, dtype=torch.long),
-            "cqt": torch.zeros(batch, FRAMES, config.cqt_bins),
+            "mask_time_indices": torch.ones(batch, frames, dtype=torch.bool),
+            "codes": torch.zeros(batch, config.num_codebooks, frames, dtype=torch.long),
+            "cqt": torch.zeros(batch, frames, config.cqt_bins),
         }
-    if model_class is MERTForSequenceClassification:
+    if model_class in (MERTForSequenceClassification, MERT2ForSequenceClassification):
         return {"labels": torch.zeros(batch, dtype=torch.long)}
-    if model_class is MERTForAudioFrameClassification:
-        return {"labels": torch.zeros(batch, FRAMES, dtype=torch.long)}
+    if model_class in (MERTForAudioFrameClassification, MERT2ForAudioFrameClassification):
+        return {"labels": torch.zeros(batch, frames, dtype=torch.long)}
     return {}
 
 
 @every_class
 def test_arguments_start_alike(model_class):
     names = list(inspect.signature(model_class.forward).parameters)[1:]
-    assert names[:3] == ["input_values", "attention_mask", "mask_time_indices"]
-    assert {"output_attentions", "output_hidden_states", "return_dict"} < set(names)
+    third = "output_hidden_states" if model_class is MERT2Model else "mask_time_indices"  # as the authors' own
+    assert names[:3] == ["input_values", "attention_mask", third]
+    assert {"mask_time_indices", "output_attentions", "output_hidden_states", "return_dict"} <= set(names)
     assert model_class.main_input_name == "input_values"
 
 
 @every_class
-def test_tuple_and_dictionary_agree_and_the_loss_comes_first(tiny_config, model_class):
-    model = model_class(tiny_config()).eval()
+def test_tuple_and_dictionary_agree_and_the_loss_comes_first(config_for, model_class):
+    torch.manual_seed(0)
+    model = model_class(config_for(model_class, **SILENT_MASKS.get(model_class, {}))).eval()
     inputs = {"output_hidden_states": True, "output_attentions": True, **targets(model_class, model.config)}
     with torch.no_grad():
         named = model(waves(), **inputs)
         plain = model(waves(), return_dict=False, **inputs)
     declared = [name for name in type(named).__dataclass_fields__ if name in named]
     assert list(named) == declared and len(plain) == len(declared)
-    if model_class is not MERTModel:
+    if model_class not in (MERTModel, MERT2Model):
         assert declared[0] == "loss"
     for ours, theirs in zip(plain, named.values(), strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
 @every_class
-def test_configuration_sets_what_the_call_leaves_open(tiny_config, model_class):
-    config = tiny_config(output_hidden_states=True, output_attentions=True, attn_implementation="eager")
+def test_configuration_sets_what_the_call_leaves_open(config_for, model_class):
+    config = config_for(model_class, output_hidden_states=True, output_attentions=True, attn_implementation="eager")
     model = model_class(config).eval()
     outputs = model(waves())
-    assert len(outputs.hidden_states) == 4 and len(outputs.attentions) == 3
+    assert len(outputs.hidden_states) == (4 if model_class in FIRST else 3) and len(outputs.attentions) == 3
     assert "hidden_states" not in model(waves(), output_hidden_states=False)
     model.config.return_dict = False
     assert isinstance(model(waves()), tuple)
 
 
 @every_class
-def test_gradients_reach_first_states_and_attentions(tiny_config, model_class):
-    model = model_class(tiny_config(attn_implementation="eager", layerdrop=0.0))
+def test_gradients_reach_first_states_and_attentions(config_for, model_class):
+    fields = {"layerdrop": 0.0} if model_class in FIRST else {}
+    model = model_class(config_for(model_class, attn_implementation="eager", **fields))
     outputs = model(
         waves(), output_hidden_states=True, output_attentions=True, **targets(model_class, model.config)
     )  # fmt: skip
@@ -92,8 +112,8 @@ def test_gradients_reach_first_states_and_attentions(tiny_config, model_class):
 
 
 @every_class
-def test_a_row_does_not_depend_on_the_batch(tiny_config, model_class):
-    model = model_class(tiny_config()).eval()
+def test_a_row_does_not_depend_on_the_batch(config_for, model_class):
+    model = model_class(config_for(model_class)).eval()
     with torch.no_grad():
         batch = model(waves(), output_hidden_states=True)
         alone = model(waves()[:1], output_hidden_states=True)
@@ -104,15 +124,15 @@ def test_a_row_does_not_depend_on_the_batch(tiny_config, model_class):
 
 
 @every_class
-def test_built_on_meta_and_initialised_later(tiny_config, model_class):
+def test_built_on_meta_and_initialised_later(config_for, model_class):
     """As FSDP and DeepSpeed build it: nothing may stay on meta or as memory was found."""
     with torch.device("meta"):
-        model = model_class(tiny_config(use_weighted_layer_sum=True))
+        model = model_class(config_for(model_class, use_weighted_layer_sum=True, **COSINE.get(model_class, {})))
     model.to_empty(device="cpu")
-    for parameter in model.parameters():
-        parameter.data.fill_(float("nan"))
+    for tensor in model.state_dict().values():
+        tensor.fill_(float("nan"))
     model.apply(model._init_weights)
-    assert not [name for name, parameter in model.named_parameters() if not torch.isfinite(parameter).all()]
+    assert not [name for name, tensor in model.state_dict().items() if not torch.isfinite(tensor).all()]
 
 
 def test_weights_given_as_a_dictionary(tiny_config):
@@ -126,8 +146,8 @@ def test_weights_given_as_a_dictionary(tiny_config):
 
 
 @every_class
-def test_attention_can_be_changed_at_run_time(tiny_config, model_class):
-    model = model_class(tiny_config(attn_implementation="eager")).eval()
+def test_attention_can_be_changed_at_run_time(config_for, model_class):
+    model = model_class(config_for(model_class, attn_implementation="eager")).eval()
     if not hasattr(model, "set_attn_implementation"):
         pytest.skip("transformers 4.48 chooses the attention when the model is built")
     with torch.no_grad():
@@ -143,9 +163,9 @@ def test_attention_can_be_changed_at_run_time(tiny_config, model_class):
 
 @every_class
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_further_arguments_reach_the_attention_function(tiny_config, model_class, monkeypatch, checkpointing):
+def test_further_arguments_reach_the_attention_function(config_for, model_class, monkeypatch, checkpointing):
     """What `_supports_attention_backend` promises: backends get their arguments, such as lengths of packed rows."""
-    model = model_class(tiny_config(attn_implementation="sdpa")).train()
+    model = model_class(config_for(model_class, attn_implementation="sdpa")).train()
     assert model._supports_attention_backend
     if checkpointing:
         model.gradient_checkpointing_enable()
@@ -162,18 +182,19 @@ def test_further_arguments_reach_the_attention_function(tiny_config, model_class
 
 
 @every_class
-def test_stock_trainer_divides_the_loss_by_the_accumulated_batches(tiny_config, model_class, tmp_path):
+def test_stock_trainer_divides_the_loss_by_the_accumulated_batches(config_for, model_class, tmp_path):
     """The losses are means: Trainer must not take **kwargs for a loss that is divided by num_items_in_batch."""
     arguments = TrainingArguments(output_dir=str(tmp_path), report_to="none")
-    trainer = Trainer(model=model_class(tiny_config()), args=arguments)
+    trainer = Trainer(model=model_class(config_for(model_class)), args=arguments)
     assert trainer.model_accepts_loss_kwargs is False
 
 
 @every_class
-def test_checkpointing_switches_every_layer(tiny_config, model_class):
-    model = model_class(tiny_config())
+def test_checkpointing_switches_every_layer(config_for, model_class):
+    model = model_class(config_for(model_class))
     layers = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
-    assert len(layers) == model.config.num_hidden_layers + 1  # and the convolutions
+    others = 1 if model_class in FIRST else sum(model.config.subsampling_depths)  # the convolutions
+    assert len(layers) == model.config.num_hidden_layers + others
     assert not model.is_gradient_checkpointing
     model.gradient_checkpointing_enable()
     assert all(layer.gradient_checkpointing for layer in layers)
@@ -181,14 +202,17 @@ def test_checkpointing_switches_every_layer(tiny_config, model_class):
     assert not any(layer.gradient_checkpointing for layer in layers)
 
 
+@every_encoder
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_adapters_in_a_frozen_model_learn_under_checkpointing(tiny_config, reentrant):
+def test_adapters_in_a_frozen_model_learn_under_checkpointing(config_for, reentrant, model_class):
     """What LoRA leaves trainable gets the gradients that it gets without checkpointing."""
     torch.manual_seed(0)
-    quiet = {"hidden_dropout": 0.0, "activation_dropout": 0.0, "attention_dropout": 0.0, "layerdrop": 0.0}
-    config = tiny_config(**quiet, mask_time_prob=0.0)
-    model = MERTModel(config).train().requires_grad_(False)
-    adapters = {name: p for name, p in model.named_parameters() if name.endswith(("q_proj.weight", "v_proj.weight"))}
+    quiet = {"hidden_dropout": 0.0, "activation_dropout": 0.0, "attention_dropout": 0.0}
+    if model_class in FIRST:
+        quiet |= {"layerdrop": 0.0, "mask_time_prob": 0.0}
+    model = model_class(config_for(model_class, **quiet)).train().requires_grad_(False)
+    adapted = ("q_proj.weight", "v_proj.weight", "query_proj.weight", "w_1.weight")
+    adapters = {name: p for name, p in model.named_parameters() if name.endswith(adapted)}
     gradients = []
     for checkpointing in (False, True):
         for parameter in adapters.values():
@@ -258,9 +282,10 @@ def test_problem_follows_from_the_labels(tiny_config, num_labels, labels, proble
     torch.testing.assert_close(stated(waves(), labels=labels).loss, loss)
 
 
-def test_traces_to_torchscript(tiny_config):
+@every_encoder
+def test_traces_to_torchscript(config_for, model_class):
     fields = {"return_dict": False} if TRANSFORMERS >= Version("5") else {"torchscript": True}
-    model = MERTModel(tiny_config(**fields)).eval()
+    model = model_class(config_for(model_class, **fields)).eval()
     with torch.no_grad():
         traced = torch.jit.trace(model, waves(), check_trace=False)
         torch.testing.assert_close(traced(waves(2))[0], model(waves(2))[0], atol=1e-5, rtol=1e-4)
@@ -277,7 +302,8 @@ def test_copies_are_independent(tiny_config):
         assert (twin(waves())[0] - before).abs().max() > 1e-4
 
 
-def test_common_configuration_fields_survive_a_round_trip(tmp_path):
+@pytest.mark.parametrize("config_class", [MERTConfig, MERT2Config])
+def test_common_configuration_fields_survive_a_round_trip(tmp_path, config_class):
     fields = {
         "return_dict": False,
         "output_hidden_states": True,
@@ -287,9 +313,9 @@ def test_common_configuration_fields_survive_a_round_trip(tmp_path):
         "problem_type": "multi_label_classification",
         "architectures": ["MERTModel"],
     }
-    config = MERTConfig(**fields)
+    config = config_class(**fields)
     config.save_pretrained(tmp_path / "inner")
-    again = MERTConfig.from_pretrained(tmp_path, subfolder="inner")
+    again = config_class.from_pretrained(tmp_path, subfolder="inner")
     assert {name: getattr(again, name) for name in fields} == fields
     again.num_labels = 5
     assert len(again.id2label) == len(again.label2id) == 5
