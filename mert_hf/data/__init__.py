@@ -1,7 +1,21 @@
-"""Labelled recordings: audio folders, data sets, split names, keys and beats."""
+"""Labelled recordings: audio folders, data sets, split names, keys, beats, chords and parts of songs."""
 
 from .audiofolder import read_folder
+from .checks import check_audio
+from .dataset import DatasetSource, read_dataset
 from .metadata import read_metadata
-from .recordings import SPLITS, BeatTimes, Recording, TaskData
+from .recordings import SPLITS, AudioRow, BeatTimes, Recording, Segments, TaskData
 
-__all__ = ["SPLITS", "BeatTimes", "Recording", "TaskData", "read_folder", "read_metadata"]
+__all__ = [
+    "SPLITS",
+    "AudioRow",
+    "BeatTimes",
+    "DatasetSource",
+    "Recording",
+    "Segments",
+    "TaskData",
+    "check_audio",
+    "read_dataset",
+    "read_folder",
+    "read_metadata",
+]

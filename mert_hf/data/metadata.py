@@ -29,7 +29,7 @@ def read_metadata(folder: str | Path) -> list[tuple[Path, dict[str, str]]]:
     if not table.is_file():
         raise ValueError(f"no {METADATA_FILE} in {folder}: looked for {table}, a CSV with the column 'file_name'")
     rows = _read_rows(table)
-    entries = [(folder / _safe_name(row["file_name"], table), row) for row in rows]
+    entries = [(folder / safe_name(row["file_name"], table), row) for row in rows]
     _check_files([path for path, _ in entries], table)
     return entries
 
@@ -73,7 +73,7 @@ def _parse(table: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _safe_name(name: str, table: Path) -> str:
+def safe_name(name: str, table: Path) -> str:
     """The name, if it stays inside the folder; both path styles are checked, as the file may come from elsewhere."""
     windows = PureWindowsPath(name)
     if not name or PurePosixPath(name).is_absolute() or windows.drive or windows.root or ".." in windows.parts:

@@ -2,28 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import hashlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
+
+from ..audio import AUDIO_EXTENSIONS
 
 SPLITS = ("train", "valid", "test")
 
 
+class AudioRows(Protocol):
+    """Rows of a data set, each a mapping of columns, as `datasets.Dataset` offers them."""
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        """The row at an index."""
+
+
+@dataclass(frozen=True)
+class AudioRow:
+    """The audio of one row of a data set, read when it is opened.
+
+    Attributes:
+        rows: the data set; its audio column is cast to `Audio(decode=False)`.
+        index: of the row.
+        column: the audio column.
+        dataset: what identifies the data set's content, such as its name and fingerprint.
+    """
+
+    rows: AudioRows
+    index: int
+    column: str
+    dataset: str
+
+    def open(self) -> Path | BinaryIO:
+        """The file, or its bytes as a file object."""
+        value = self.rows[self.index][self.column]
+        return io.BytesIO(value["bytes"]) if value.get("bytes") is not None else Path(value["path"])
+
+    def __str__(self) -> str:
+        return f"row {self.index} of {self.dataset}"
+
+
 @dataclass(frozen=True)
 class Recording:
-    """One recording: `target` is what its task's kind asks for.
+    """One recording with its target.
 
-    classification, key: class index; multilabel: float32 (labels,) of 0 and 1; regression: float32 (labels,);
-    beats: `BeatTimes`; separation: a mapping from stem name to file.
+    Attributes:
+        id: unique in its data set.
+        path: its file, or a row of a data set; `open` gives what `mert_hf.audio` reads.
+        split: "train", "valid" or "test".
+        target: what the kind of the task asks for: classification, key: class index; multilabel: float32 (labels,) of 0
+            and 1; regression: float32 (labels,); beats: `BeatTimes`; chords, structure: `Segments`; retrieval: index of
+            the work; separation: a mapping from the name of a stem to its file.
+        group: artist, album or song: recordings of a group belong on the same side of a split. Empty where unknown.
+        ensemble: recordings of a split with the same name are scored as one, by the mean of their outputs: clips that
+            were cut from one song. Empty for a recording that is scored by itself.
+        seconds: length, where it is known.
     """
 
     id: str
-    path: Path
+    path: Path | AudioRow
     split: str
     target: Any
+    group: str = ""
+    ensemble: str = ""
+    seconds: float | None = None
+
+    def open(self) -> Path | BinaryIO:
+        """What `mert_hf.audio` reads: a file, or a file object with the bytes of a data set's row."""
+        return self.path.open() if isinstance(self.path, AudioRow) else self.path
+
+    def exists(self) -> bool:
+        """Whether there is a file; rows of a data set are taken to be there."""
+        return isinstance(self.path, AudioRow) or self.path.is_file()
+
+    def version(self) -> dict[str, Any]:
+        """What changes when the audio changes: size and time of the file, or data set and row."""
+        if isinstance(self.path, AudioRow):
+            return {"dataset": self.path.dataset, "row": self.path.index}
+        state = self.path.stat()
+        return {"size": state.st_size, "mtime_ns": state.st_mtime_ns}
 
 
 @dataclass(frozen=True)
@@ -35,6 +99,19 @@ class BeatTimes:
 
 
 @dataclass(frozen=True)
+class Segments:
+    """Labelled intervals of a recording, in order: chords, or parts such as verse and chorus.
+
+    Attributes:
+        intervals: float64 (segments, 2), start and end of each in seconds.
+        labels: name of each.
+    """
+
+    intervals: np.ndarray
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class TaskData:
     """A data set as read from its source.
 
@@ -42,15 +119,45 @@ class TaskData:
         labels: names of classes, tags, targets or stems.
         recordings: all recordings of the three splits.
         skipped: what the reader left out on purpose, one entry each: unknown folders, files known to be broken.
+        name: of the data set, for reports and cards.
     """
 
     labels: tuple[str, ...]
     recordings: tuple[Recording, ...]
     skipped: tuple[str, ...] = ()
+    name: str = ""
 
     def split(self, name: str) -> list[Recording]:
         """The recordings of one split, in order of their ids."""
         return [recording for recording in self.recordings if recording.split == name]
+
+    def hours(self, split: str) -> float:
+        """Hours of audio in a split, of recordings whose length is known."""
+        return sum(recording.seconds or 0.0 for recording in self.split(split)) / 3600
+
+    def with_recordings(self, recordings: Iterable[Recording]) -> TaskData:
+        """The same data set with other recordings."""
+        return replace(self, recordings=tuple(recordings))
+
+    def manifest(self) -> str:
+        """The split of each recording as text: sorted lines "split, tab, name of the recording's file, no suffix".
+
+        Folders are left out, so that an archive, a copy of it and a published list of the same split agree.
+        """
+        lines = {f"{recording.split}\t{manifest_name(recording.id)}" for recording in self.recordings}
+        return "".join(f"{line}\n" for line in sorted(lines))
+
+    @cached_property
+    def manifest_hash(self) -> str:
+        """SHA-256 of the manifest: two results with the same hash were computed on the same recordings and splits."""
+        return hashlib.sha256(self.manifest().encode()).hexdigest()
+
+
+def manifest_name(recording_id: str) -> str:
+    """The last part of an id without the suffix of an audio file."""
+    name = PurePosixPath(recording_id).name
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in AUDIO_EXTENSIONS else name
 
 
 def label_index(label: str, labels: Sequence[str], where: object) -> int:
@@ -62,7 +169,7 @@ def label_index(label: str, labels: Sequence[str], where: object) -> int:
     try:
         return labels.index(label)
     except ValueError:
-        raise ValueError(f"{where}: unknown label {label!r}; the labels are {', '.join(labels)}") from None
+        raise ValueError(f"{where}: unknown label {label!r}; the labels are {', '.join(labels)}.") from None
 
 
 def multi_hot(indices: Iterable[int], size: int) -> np.ndarray:

@@ -1,11 +1,11 @@
-"""Training, validation and test: names of the splits, and a split that is the same on every machine."""
+"""Training, validation and test: names of the splits, and splits that are the same on every machine."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .recordings import SPLITS
@@ -28,12 +28,12 @@ def hash_split(
     Returns:
         The split of each name. Each split gets at least one name of a class that has as many names as splits.
     """
-    groups: dict[Any, list[str]] = defaultdict(list)
+    classes: dict[Any, list[str]] = defaultdict(list)
     for name in set(names):
-        groups[strata[name] if strata else None].append(name)
+        classes[strata[name] if strata else None].append(name)
     assignment: dict[str, str] = {}
     rest, *others = fractions
-    for members in groups.values():
+    for members in classes.values():
         members.sort(key=lambda name: hashlib.sha1(name.encode()).hexdigest())
         position = 0
         for split in others:
@@ -43,3 +43,65 @@ def hash_split(
             position += count
         assignment.update(dict.fromkeys(members[position:], rest))
     return assignment
+
+
+def assign_splits(
+    names: Sequence[str],
+    given: Sequence[str],
+    classes: Sequence[int] | None = None,
+    groups: Sequence[str] | None = None,
+) -> list[str]:
+    """The split of each recording, "train", "valid" or "test".
+
+    Recordings without given splits are split 70/15/15 by SHA-1 of their names, within each class. Where splits are
+    given but none is validation, 15 % of the training recordings become validation in the same way. Groups are never
+    divided: they are split by SHA-1 of the group's name, within the class that most of their recordings have.
+
+    Args:
+        names: of the recordings, unique.
+        given: the split as the data set names it, for each recording, or empty for all.
+        classes: class of each recording, None if there are no classes.
+        groups: artist, album or song of each recording; a recording with an empty group is a group of its own.
+
+    Raises:
+        ValueError: a name that is not a split, splits for some recordings only, or a group in two given splits.
+    """
+    groups = [group or name for group, name in zip(groups or names, names, strict=True)]
+    strata = _majority(groups, classes) if classes is not None else None
+    if not any(given):
+        assigned = hash_split(groups, FRACTIONS, strata)
+        return [assigned[group] for group in groups]
+    splits = [_split_name(split, name) for split, name in zip(given, names, strict=True)]
+    _check_groups(groups, splits)
+    if "valid" in splits:
+        return splits
+    share = FRACTIONS["valid"]
+    training = (group for group, split in zip(groups, splits, strict=True) if split == "train")
+    held_out = hash_split(training, {"train": 1 - share, "valid": share}, strata)
+    return [held_out.get(group, split) for group, split in zip(groups, splits, strict=True)]
+
+
+def _majority(groups: Sequence[str], classes: Sequence[int]) -> dict[str, int]:
+    """The most frequent class of each group, the lowest of equally frequent ones."""
+    counts: dict[str, Counter] = defaultdict(Counter)
+    for group, index in zip(groups, classes, strict=True):
+        counts[group][index] += 1
+    return {group: min(found, key=lambda index: (-found[index], index)) for group, found in counts.items()}
+
+
+def _split_name(text: str, name: str) -> str:
+    split = SPLIT_NAMES.get(text.lower())
+    if split is None:
+        raise ValueError(
+            f"{name} has the split {text!r}; allowed are {', '.join(SPLIT_NAMES)}, for every row or for none."
+        )
+    return split
+
+
+def _check_groups(groups: Sequence[str], splits: Sequence[str]) -> None:
+    seen: dict[str, str] = {}
+    for group, split in zip(groups, splits, strict=True):
+        if seen.setdefault(group, split) != split:
+            raise ValueError(
+                f"The group {group!r} is in the splits {seen[group]} and {split}; give all of its recordings one split."
+            )

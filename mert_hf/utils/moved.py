@@ -24,7 +24,7 @@ MOVED_MODULES = {
     "mert_hf.embedding_dataset": "mert_hf.embedding.dataset",
     "mert_hf.embedding_shards": "mert_hf.embedding.shards",
     "mert_hf.evaluation.tasks.keys": "mert_hf.data.keys",
-    "mert_hf.finetuning.data": "mert_hf.data.labelled",
+    "mert_hf.finetuning.data": "mert_hf.data.dataset",
     "mert_hf.outputs": "mert_hf.utils.outputs",
     "mert_hf.quickstart_report": "mert_hf.quickstart.report",
     "mert_hf.score_sets": "mert_hf.quickstart.score_sets",

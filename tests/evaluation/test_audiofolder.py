@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import numpy as np
 import pytest
 
-from mert_hf.data.audiofolder import parse_beats
+from mert_hf.data.annotations import parse_beats
 from mert_hf.data.recordings import SPLITS
 from mert_hf.evaluation.tasks import get_task
 
@@ -95,7 +98,7 @@ def test_regression_and_key(folder):
     ],
 )
 def test_beats(text, beats, downbeats):
-    times = parse_beats(text, "a.wav")
+    times = parse_beats(json.loads(text), "a.wav")
     np.testing.assert_array_equal(times.beats, beats)
     np.testing.assert_array_equal(times.downbeats, downbeats)
 
@@ -103,9 +106,10 @@ def test_beats(text, beats, downbeats):
 @pytest.mark.parametrize(
     "text", ["0.5 1.0", "5", '"x"', '{"times": []}', "[[1, 2, 3]]", '["a"]', "[-1.0]", "[NaN]", "[]"]
 )
-def test_bad_beats_are_refused(text):
-    with pytest.raises(ValueError, match=r"metadata\.csv: .*a\.wav"):
-        parse_beats(text, "a.wav")
+def test_bad_beats_are_refused(text, folder):
+    root = folder("beats", '"' + text.replace('"', '""') + '"')
+    with pytest.raises(ValueError, match=r"metadata\.csv: 00\.wav"):
+        load(root, "beats", "beats")
 
 
 @pytest.mark.parametrize(
@@ -144,3 +148,91 @@ def test_one_file_under_two_names_in_two_splits_is_refused(folder):
     (root / "03.wav").symlink_to(root / "00.wav")
     with pytest.raises(ValueError, match="is in two splits"):
         load(root, "x", "classification")
+
+
+def splits_of_groups(data) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for recording in data.recordings:
+        found.setdefault(recording.group, set()).add(recording.split)
+    return found
+
+
+def test_groups_stay_on_one_side(folder):
+    artists = [f"artist {index // 4}" for index in range(80)]
+    data = load(
+        folder("x,group", *[f"{'ab'[index % 2]},{artist}" for index, artist in enumerate(artists)]),
+        "x",
+        "classification",
+    )
+    assert all(len(splits) == 1 for splits in splits_of_groups(data).values())
+    assert [len(data.split(split)) for split in SPLITS] == [56, 12, 12]
+
+
+def test_groups_stay_whole_where_validation_is_held_out(folder):
+    rows = [f"{'ab'[index % 2]},artist {index // 4},{'test' if index >= 40 else 'train'}" for index in range(48)]
+    data = load(folder("x,group,split", *rows), "x", "classification")
+    assert all(len(splits) == 1 for splits in splits_of_groups(data).values())
+    assert len(data.split("valid")) == 8 and len(data.split("test")) == 8
+
+
+def test_a_group_on_two_sides_is_refused(folder):
+    root = folder("x,group,split", "a,z,train", "b,y,train", "a,z,test", "b,w,valid")
+    with pytest.raises(ValueError, match="The group 'z' is in the splits train and test"):
+        load(root, "x", "classification")
+
+
+def test_a_recording_without_a_group_is_a_group_of_its_own(folder):
+    data = load(folder("x,group", *["a,", "b,"] * 10), "x", "classification")
+    assert all(data.split(split) for split in SPLITS)
+
+
+def test_versions_of_a_work_stay_together(folder):
+    data = load(folder("work", *[f"work {index // 2}" for index in range(40)]), "work", "retrieval")
+    sides: dict[int, set[str]] = {}
+    for recording in data.recordings:
+        sides.setdefault(recording.target, set()).add(recording.split)
+    assert all(len(splits) == 1 for splits in sides.values()) and len(sides) == 20
+
+
+def test_regression_from_a_list(folder):
+    root = folder("v,split", '"[1.0, 2.5]",train', '"[-3, 1e2]",valid', '"[0, 0]",test')
+    data = load(root, "v", "regression")
+    assert data.labels == ("v_0", "v_1") and data.recordings[1].target.tolist() == [-3.0, 100.0]
+
+
+@pytest.mark.parametrize("kind", ["chords", "structure"])
+def test_segments_from_cells_and_files(folder, kind):
+    cells = ['"[[0.0, 1.5, ""C:maj""], [1.5, 2.0, ""A:min7""]]"', "00.lab", "01.txt"]
+    root = folder(
+        "parts,split", *[f"{cell},{split}" for cell, split in zip(cells, ("train", "valid", "test"), strict=True)]
+    )
+    (root / "00.lab").write_text("0.0 1.5 C:maj\n1.495 2.0 A:min7\n2.0 2.0 N\n")
+    (root / "01.txt").write_text("0.0\tSilence\n0.5\tA, Verse\n3.25\tEnd\n")
+    first, second, third = (recording.target for recording in load(root, "parts", kind).recordings)
+    assert first.labels == second.labels == ("C:maj", "A:min7")
+    np.testing.assert_array_equal(first.intervals, second.intervals)
+    assert third.labels == ("Silence", "A, Verse") and third.intervals.tolist() == [[0.0, 0.5], [0.5, 3.25]]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("[]", "has no segments"),
+        ("[[1.0, 2.0]]", "give a list of"),
+        ("[[0, 2, 5], [1, 3, 5]]", "overlap or are out of order"),
+        ("[[-1, 2, 5]]", "negative or not finite"),
+        ('{"a": 1}', "give a list of"),
+    ],
+)
+def test_bad_segments_are_refused(text, message, folder):
+    root = folder("parts", '"' + text.replace('"', '""') + '"')
+    with pytest.raises(ValueError, match=rf"metadata\.csv: 00\.wav.*{message}|{message}"):
+        load(root, "parts", "chords")
+
+
+def test_the_manifest_follows_from_recordings_and_splits(folder):
+    root = folder("x,split", "a,train", "b,train", "a,valid", "b,test")
+    data = load(root, "x", "classification")
+    assert data.manifest() == "test\t03\ntrain\t00\ntrain\t01\nvalid\t02\n"
+    assert data.manifest_hash == hashlib.sha256(data.manifest().encode()).hexdigest()
+    assert data.with_recordings(data.recordings[:3]).manifest_hash != data.manifest_hash

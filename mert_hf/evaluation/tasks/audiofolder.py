@@ -6,6 +6,7 @@ from functools import partial
 
 from ...data.audiofolder import read_folder
 from .base import Task
+from .sources import TableForm
 
 METRICS = {
     "classification": "accuracy",
@@ -13,6 +14,9 @@ METRICS = {
     "regression": "r2",
     "key": "weighted_score",
     "beats": "beat_f1_70ms",
+    "chords": "chord_majmin",
+    "structure": "boundary_f1_500ms",
+    "retrieval": "mean_average_precision",
 }
 
 
@@ -21,16 +25,17 @@ def audiofolder_task(target: str, kind: str, window: float = 30.0) -> Task:
 
     Args:
         target: column of `metadata.csv`, or several separated by commas (multilabel, regression).
-        kind: one of classification, multilabel, regression, key, beats.
+        kind: one of `METRICS`.
         window: length of a chunk in seconds.
 
     Raises:
         ValueError: unknown kind, or several columns where one is allowed.
     """
     if kind not in METRICS:
-        raise ValueError(f"kind {kind!r} is not one of {', '.join(METRICS)}")
+        raise ValueError(f"kind {kind!r} is not one of {', '.join(METRICS)}.")
     columns = [name.strip() for name in target.split(",") if name.strip()]
     if not columns or (len(columns) > 1 and kind not in ("multilabel", "regression")):
         raise ValueError(f"target {target!r}: give one column of metadata.csv for {kind}")
     read = partial(read_folder, columns=columns, kind=kind)
-    return Task("audiofolder", f"{target} ({kind})", kind, METRICS[kind], window, read)
+    tables = TableForm(columns=(tuple(columns),))
+    return Task("audiofolder", f"{target} ({kind})", kind, METRICS[kind], window, read, tables=tables)

@@ -1,25 +1,31 @@
-"""What a task is: recordings with targets in three splits, read from a local folder in its official layout."""
+"""What a task is: recordings with targets in three splits, from an archive, MARBLE v2's tables or a data set."""
 
 from __future__ import annotations
 
 import csv
 import logging
+import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ...data.dataset import DatasetSource
+from ...data.jsonl import find_jsonl, read_jsonl
 from ...data.recordings import SPLITS, Recording, TaskData
+from ...utils.text import shorten
 from ...utils.tolerance import Tolerance
+from .sources import ArchiveNotes, TableForm
 
 logger = logging.getLogger(__name__)
 
-KINDS = ("classification", "multilabel", "regression", "key", "beats", "separation")
-FRAME_KINDS = ("beats", "separation")
+KINDS = ("classification", "multilabel", "regression", "key", "beats", "chords", "structure", "retrieval", "separation")
+FRAME_KINDS = ("beats", "chords", "structure", "separation")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
 @dataclass(frozen=True)
 class Task:
-    """One evaluation task (MARBLE v1 protocol, arXiv 2306.10548).
+    """One evaluation task.
 
     Attributes:
         name: name on the command line and in results.
@@ -27,8 +33,10 @@ class Task:
         kind: one of `KINDS`; it decides loss, metrics and head.
         metric: primary metric, higher is better; the best probe is chosen by it on validation data.
         window: length of a chunk in seconds.
-        read: reads the data set from its folder.
-        max_epochs: most passes over the training chunks.
+        read: reads the data set from the folder of its archive.
+        max_epochs: maximum number of passes over the training chunks.
+        notes: where the data is, and under which terms.
+        tables: how the task is found in MARBLE v2's tables and in data sets of the `datasets` library.
     """
 
     name: str
@@ -38,69 +46,96 @@ class Task:
     window: float
     read: Callable[[Path], TaskData]
     max_epochs: int = 100
+    notes: ArchiveNotes | None = None
+    tables: TableForm = field(default_factory=TableForm)
 
-    def load(self, data_dir: str | Path, max_bad_files: int | str | Tolerance = 0) -> TaskData:
+    def load(
+        self, data: str | Path, max_bad_files: int | str | Tolerance = 0, streaming: bool | None = None
+    ) -> TaskData:
         """Reads and checks the data set: sorted ids, no recording in two splits, no empty split, no missing file.
 
         Args:
-            data_dir: folder in the official layout.
+            data: a folder with the archive, with MARBLE v2's JSONL or with a data set of the `datasets` library; or a
+                data set of the Hub, "owner/name" or "owner/name:config".
             max_bad_files: how many listed recordings may have no file, a number or a percentage such as "1%"; they are
                 left out, counted and logged. What the reader knows to be broken does not count.
+            streaming: see `DatasetSource`.
 
         Raises:
             ValueError: wrong layout, missing files, unknown labels; the text lists what was looked for.
         """
-        root = Path(data_dir)
-        if not root.is_dir():
-            raise ValueError(f"{self.name}: the data folder {root} does not exist; see the task's download notes")
-        data = self.read(root)
-        if data.skipped:
+        found = self._read_any(data, streaming)
+        if found.skipped:
             logger.warning(
                 "%s: %d entries that are known not to belong are left out: %s.",
                 self.name,
-                len(data.skipped),
-                _listed(data.skipped),
+                len(found.skipped),
+                shorten(found.skipped, 20),
             )
-        recordings = sorted(data.recordings, key=lambda recording: recording.id)
+        recordings = sorted(found.recordings, key=lambda recording: recording.id)
         recordings = _present(recordings, self.name, Tolerance.parse(max_bad_files).allowed(len(recordings)))
-        _check_splits(recordings, self.name, root)
-        return replace(data, recordings=tuple(recordings))
+        _check_splits(recordings, self.name, data)
+        return replace(found, recordings=tuple(recordings), name=found.name or self.name)
+
+    def where(self) -> str:
+        """Where the data is, its size and licence, and the layout that is read; for `--where`."""
+        lines = [f"{self.title} ({self.name})"]
+        lines += self.notes.lines() if self.notes else ["  A data set of your own, see docs/evaluate.md."]
+        return "\n".join(lines + self.tables.lines())
+
+    def _read_any(self, data: str | Path, streaming: bool | None) -> TaskData:
+        root = Path(data)
+        if root.is_dir():
+            if files := find_jsonl(root, self.tables.jsonl):
+                return read_jsonl(files, self.kind, self.tables.labels, self.tables.jsonl_order)
+            if not _is_dataset_folder(root):
+                return self.read(root)
+        elif not HUB_ID.fullmatch(str(data)):
+            raise ValueError(
+                f"{self.name}: the data folder {root} does not exist. `mert-hf evaluate {self.name} --where` shows "
+                "what to download."
+            )
+        source = DatasetSource.parse(str(data), streaming=streaming)
+        return self.tables.read(source, self.kind, self.name)
 
 
-def _listed(names: Sequence[str], limit: int = 20) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+def _is_dataset_folder(root: Path) -> bool:
+    """Whether a folder holds Parquet or Arrow files of the `datasets` library rather than an archive."""
+    return any(
+        next(root.glob(f"{place}*.{suffix}"), None) for place in ("", "data/", "*/") for suffix in ("parquet", "arrow")
+    )
 
 
 def _present(recordings: list[Recording], name: str, max_missing: int) -> list[Recording]:
-    missing = [str(recording.path) for recording in recordings if not recording.path.is_file()]
+    missing = [recording.path for recording in recordings if not recording.exists()]
     if not missing:
         return recordings
     counted = f"{name}: {len(missing)} of {len(recordings)} listed recordings are missing"
     if len(missing) > max_missing:
         raise ValueError(
-            f"{counted}, {max_missing} may be (--max-bad-files); looked for {_listed(missing, 5)}. Complete the data, "
+            f"{counted}, {max_missing} may be (--max-bad-files); looked for {shorten(missing, 5)}. Complete the data, "
             "or allow for more."
         )
-    logger.warning("%s and left out: %s.", counted, _listed(missing, 5))
-    return [recording for recording in recordings if recording.path.is_file()]
+    logger.warning("%s and left out: %s.", counted, shorten(missing, 5))
+    return [recording for recording in recordings if recording.exists()]
 
 
-def _check_splits(recordings: Sequence[Recording], name: str, root: Path) -> None:
-    seen: dict[Path, Recording] = {}
+def _check_splits(recordings: Sequence[Recording], name: str, data: str | Path) -> None:
+    seen: dict[object, Recording] = {}
     ids: set[str] = set()
     for recording in recordings:
-        path = recording.path.resolve()
+        path = recording.path.resolve() if isinstance(recording.path, Path) else str(recording.path)
         other = seen.setdefault(path, recording)
         if other is not recording:
             where = "two splits" if other.split != recording.split else "one split twice"
-            raise ValueError(f"{name}: {path} is in {where} ({other.split} and {recording.split}); list it once")
+            raise ValueError(f"{name}: {path} is in {where} ({other.split} and {recording.split}); list it once.")
         if recording.id in ids:
-            raise ValueError(f"{name}: the recording id {recording.id!r} occurs twice; ids must differ")
+            raise ValueError(f"{name}: the recording id {recording.id!r} occurs twice; ids must differ.")
         ids.add(recording.id)
     counts = {split: sum(recording.split == split for recording in recordings) for split in SPLITS}
     empty = [split for split, count in counts.items() if not count]
     if empty:
-        raise ValueError(f"{name}: no recordings for {', '.join(empty)} in {root}; found {counts}")
+        raise ValueError(f"{name}: no recordings for {', '.join(empty)} in {data}; found {counts}.")
 
 
 def first_existing(root: Path, candidates: Iterable[str], what: str) -> Path:
@@ -113,7 +148,7 @@ def first_existing(root: Path, candidates: Iterable[str], what: str) -> Path:
     for pattern in candidates:
         for path in sorted(root.glob(pattern)):
             return path
-    raise ValueError(f"no {what} in {root}; looked for {', '.join(str(root / pattern) for pattern in candidates)}")
+    raise ValueError(f"no {what} in {root}; looked for {', '.join(str(root / pattern) for pattern in candidates)}.")
 
 
 def read_table(path: Path, delimiter: str, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -127,6 +162,8 @@ def read_table(path: Path, delimiter: str, columns: Sequence[str]) -> list[dict[
         header = [name.strip() for name in reader.fieldnames or []]
         absent = [name for name in columns if name not in header]
         if absent:
-            raise ValueError(f"{path} has no column {', '.join(absent)}; its columns are {', '.join(header) or 'none'}")
+            raise ValueError(
+                f"{path} has no column {', '.join(absent)}; its columns are {', '.join(header) or 'none'}."
+            )
         reader.fieldnames = header
         return [{key: value.strip() for key, value in row.items() if key} for row in reader]

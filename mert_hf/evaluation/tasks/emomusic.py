@@ -20,6 +20,7 @@ import numpy as np
 
 from ...data.recordings import Recording, TaskData
 from .base import Task, first_existing, read_table
+from .sources import ArchiveNotes, TableForm
 
 LABELS = ("valence", "arousal")
 SET = "Mediaeval 2013 set"
@@ -56,4 +57,15 @@ def _split(row: dict[str, str]) -> str:
     return "train" if int(digest, 16) % 10 < 8 else "valid"
 
 
-TASK = Task("emomusic", "EmoMusic valence and arousal", "regression", "r2", 5.0, read)
+NOTES = ArchiveNotes(
+    urls=("http://cvml.unige.ch/databases/emoMusic/",),
+    size="744 clips of 45 s, 9.3 h",
+    licence="for research, after registration",
+    layout=(
+        "annotations/songs_info.csv (or songs_info.csv)",
+        "annotations/static_annotations.csv (or static_annotations.csv)",
+        "clips_45seconds/SONG_ID.mp3 (or in clips_45sec/)",
+    ),
+)
+TABLES = TableForm(jsonl=("EMO",), labels=LABELS, jsonl_order=("arousal", "valence"), columns=(LABELS, ("label",)))
+TASK = Task("emomusic", "EmoMusic valence and arousal", "regression", "r2", 5.0, read, notes=NOTES, tables=TABLES)

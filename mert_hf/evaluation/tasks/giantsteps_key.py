@@ -22,6 +22,7 @@ from pathlib import Path
 from ...data.keys import KEYS, key_index
 from ...data.recordings import Recording, TaskData
 from .base import Task, first_existing, read_table
+from .sources import ArchiveNotes, TableForm
 
 TRAIN_RESIDUES, ALL_RESIDUES = 100, 116
 CONFIDENT = "2"
@@ -89,4 +90,21 @@ def _validation_artists(tracks: list[list[str]]) -> set[str]:
         chosen |= partners
 
 
-TASK = Task("giantsteps_key", "GiantSteps key", "key", "weighted_score", 30.0, read)
+NOTES = ArchiveNotes(
+    urls=(
+        "https://github.com/GiantSteps/giantsteps-mtg-key-dataset",
+        "https://github.com/GiantSteps/giantsteps-key-dataset",
+    ),
+    size="1,763 previews of 2 minutes, 59 h",
+    licence="annotations free, previews by Beatport",
+    layout=(
+        "giantsteps-mtg-key-dataset*/annotations/{annotations.txt,beatport_metadata.txt}",
+        "giantsteps-mtg-key-dataset*/audio/*.LOFI.mp3",
+        "giantsteps-key-dataset*/annotations/key/*.LOFI.key",
+        "giantsteps-key-dataset*/audio/*.LOFI.mp3",
+    ),
+    manifest="a7c7b36341660b69fc684a1a2f9010f6bd0e0ee1d2fc3195b5f80b8e663cffba",
+    counts=(923, 236, 604),
+)
+TABLES = TableForm(jsonl=("GS",), columns=(("key",), ("label",)))
+TASK = Task("giantsteps_key", "GiantSteps key", "key", "weighted_score", 30.0, read, notes=NOTES, tables=TABLES)

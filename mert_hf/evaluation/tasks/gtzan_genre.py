@@ -17,6 +17,7 @@ from pathlib import Path
 from ...audio import AudioReadError, audio_info
 from ...data.recordings import SPLITS, Recording, TaskData, label_index
 from .base import Task, first_existing
+from .sources import ArchiveNotes, TableForm
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 KNOWN_BROKEN = ("jazz/jazz.00054",)
@@ -58,4 +59,18 @@ def _is_readable(path: Path) -> bool:
     return True
 
 
-TASK = Task("gtzan_genre", "GTZAN genre", "classification", "accuracy", 30.0, read)
+NOTES = ArchiveNotes(
+    urls=(
+        "http://marsyas.info/downloads/datasets.html (genres.tar.gz)",
+        "https://github.com/coreyker/dnn-mgr/tree/master/gtzan ({train,valid,test}_filtered.txt)",
+    ),
+    size="1,000 clips of 30 s, 8.3 h, 1.2 GB",
+    licence="for research; no licence is stated",
+    layout=("genres/GENRE/GENRE.00000.wav (or .au; also genres_original/)", "{train,valid,test}_filtered.txt"),
+    manifest="f9e38153362e2021989bdfd300cc5932c061d9d60deb0366a43efeba75ca0827",
+    counts=(443, 197, 290),
+)
+TABLES = TableForm(
+    jsonl=("GTZANGenre",), labels=GENRES, columns=(("genre",), ("label",)), hub=("confit/gtzan-parquet",)
+)
+TASK = Task("gtzan_genre", "GTZAN genre", "classification", "accuracy", 30.0, read, notes=NOTES, tables=TABLES)

@@ -17,10 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ...data.annotations import read_beats
 from ...data.beats import BEAT_LABELS
 from ...data.recordings import BeatTimes, Recording, TaskData
 from .base import Task, first_existing
+from .gtzan_genre import NOTES as CLIP_NOTES
 from .gtzan_genre import listed_clips
+from .sources import ArchiveNotes, TableForm
 
 
 def read(root: Path) -> TaskData:
@@ -36,7 +39,7 @@ def _beats(folder: Path, name: str) -> BeatTimes:
     if folder.name == "jams":
         return _read_jams(first_existing(folder, [f"{stem}.wav.jams", f"{stem}.au.jams", f"{stem}.jams"], "beats"))
     patterns = [f"gtzan_{stem.replace('.', '_')}.beats", f"{stem}.beats", f"{stem}.wav.beats"]
-    return _read_beats(first_existing(folder, patterns, "beats"))
+    return read_beats(first_existing(folder, patterns, "beats"))
 
 
 def _read_jams(path: Path) -> BeatTimes:
@@ -50,16 +53,17 @@ def _read_jams(path: Path) -> BeatTimes:
     return BeatTimes(np.unique(times["beat"]), np.unique(times["downbeat"]))
 
 
-def _read_beats(path: Path) -> BeatTimes:
-    """Beats of a text file; a file without positions (six of jazz have none) has beats but no downbeats."""
-    rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if len({len(row) for row in rows}) != 1 or len(rows[0]) > 2:
-        raise ValueError(
-            f"{path}: the lines must all be 'seconds position', as in '0.35 1', or all be 'seconds', as in '0.35'."
-        )
-    times = np.array(rows, dtype=float)
-    downbeats = times[times[:, 1] == 1, 0] if times.shape[1] == 2 else []
-    return BeatTimes(np.unique(times[:, 0]), np.unique(downbeats))
-
-
-TASK = Task("gtzan_rhythm", "GTZAN beats", "beats", "beat_f1_70ms", 30.0, read)
+NOTES = ArchiveNotes(
+    urls=(
+        *CLIP_NOTES.urls,
+        "http://anasynth.ircam.fr/home/media/GTZAN-rhythm (JAMS)",
+        "https://github.com/CPJKU/beat_this_annotations (.beats)",
+    ),
+    size=CLIP_NOTES.size,
+    licence=CLIP_NOTES.licence,
+    layout=(*CLIP_NOTES.layout, "**/jams/GENRE.00000.wav.jams, or **/beats/gtzan_GENRE_00000.beats"),
+    manifest=CLIP_NOTES.manifest,
+    counts=CLIP_NOTES.counts,
+)
+TABLES = TableForm(jsonl=("GTZANBeatTracking",), columns=(("beats",), ("label",)))
+TASK = Task("gtzan_rhythm", "GTZAN beats", "beats", "beat_f1_70ms", 30.0, read, notes=NOTES, tables=TABLES)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ...data.recordings import Recording, TaskData, multi_hot
 from .base import Task, first_existing, read_table
+from .sources import ArchiveNotes, TableForm
 
 NUM_TAGS = 50
 # Zero bytes long in the published archive.
@@ -59,4 +60,12 @@ def _split(name: str, table: Path) -> str:
     return "train" if digit < 12 else "valid" if digit == 12 else "test"
 
 
-TASK = Task("magnatagatune", "MagnaTagATune tags", "multilabel", "roc_auc", 30.0, read)
+NOTES = ArchiveNotes(
+    urls=("https://mirg.city.ac.uk/codeapps/the-magnatagatune-dataset",),
+    size="25,863 clips of 29 s, 208 h, 3 GB of MP3",
+    licence="CC BY-NC-SA 3.0",
+    layout=("annotations_final.csv", "mp3/{0..9,a..f}/*.mp3, or the 16 folders themselves"),
+    counts=(18706, 1825, 5329),
+)
+TABLES = TableForm(jsonl=("MTT",), columns=(("tags",), ("label",)))
+TASK = Task("magnatagatune", "MagnaTagATune tags", "multilabel", "roc_auc", 30.0, read, notes=NOTES, tables=TABLES)

@@ -13,23 +13,45 @@ DATA_DIR may also hold the clone itself. Split: split-0, official. Metrics: scik
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ...data.recordings import Recording, TaskData, multi_hot
 from .base import Task, first_existing
+from .sources import ArchiveNotes, TableForm
 
 SPLIT_FILES = {"train": "train", "valid": "validation", "test": "test"}
 AUDIO_FOLDERS = ("audio", "", "raw_30s/audio", "raw_30s", "audio-low", "raw_30s/audio-low")
 FIXED_COLUMNS = 5  # TRACK_ID, ARTIST_ID, ALBUM_ID, PATH, DURATION; all that follows are tags
 
 
-def mtg_task(subset: str, title: str, name: str) -> Task:
-    """The task of one tag subset: "instrument", "moodtheme", "genre" or "top50tags"."""
+NOTES = ArchiveNotes(
+    urls=("https://github.com/MTG/mtg-jamendo-dataset", "https://mtg.github.io/mtg-jamendo-dataset"),
+    size="55,701 tracks, 3,764 h, 508 GB (audio) or 156 GB (audio-low)",
+    licence="audio under the tracks' Creative Commons licences, metadata CC BY-NC-SA 4.0",
+    layout=(
+        "data/splits/split-0/autotagging_SUBSET-{train,validation,test}.tsv, or the clone itself",
+        "audio/00/7400.mp3 (also raw_30s/audio/, audio-low/00/7400.low.mp3)",
+    ),
+)
+
+
+def mtg_task(subset: str, title: str, name: str, table: str, manifest: str, counts: tuple[int, int, int]) -> Task:
+    """The task of one tag subset: "instrument", "moodtheme", "genre" or "top50tags".
+
+    Args:
+        subset: its name in the split files.
+        title, name: of the task.
+        table: its name in MARBLE v2.
+        manifest, counts: of split-0, see `ArchiveNotes`.
+    """
 
     def read(root: Path) -> TaskData:
         return read_subset(root, subset)
 
-    return Task(name, title, "multilabel", "roc_auc", 30.0, read)
+    notes = replace(NOTES, manifest=manifest, counts=counts)
+    tables = TableForm(jsonl=(table,), columns=(("tags",), ("label",)))
+    return Task(name, title, "multilabel", "roc_auc", 30.0, read, notes=notes, tables=tables)
 
 
 def read_subset(root: Path, subset: str) -> TaskData:

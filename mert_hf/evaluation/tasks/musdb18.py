@@ -17,6 +17,7 @@ from pathlib import Path
 from ...data.recordings import Recording, TaskData
 from ...data.splits import hash_split
 from .base import Task, first_existing
+from .sources import ArchiveNotes
 
 logger = logging.getLogger(__name__)
 
@@ -70,4 +71,11 @@ def _recording(song: Path, split: str) -> Recording:
     return Recording(f"{split}/{song.name}", song / "mixture.wav", split, stems)
 
 
-TASK = Task("musdb18", "MUSDB18 separation", "separation", "sdr_median", 10.0, read)
+NOTES = ArchiveNotes(
+    urls=("https://zenodo.org/records/3338373 (musdb18hq.zip)",),
+    size="150 songs, 10 h, 23 GB",
+    licence="for education and research, terms of each song in the archive",
+    layout=("{train,test}/TRACK/{mixture,vocals,drums,bass,other}.wav",),
+    counts=(86, 14, 50),
+)
+TASK = Task("musdb18", "MUSDB18 separation", "separation", "sdr_median", 10.0, read, notes=NOTES)

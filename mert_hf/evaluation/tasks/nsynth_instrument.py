@@ -18,6 +18,7 @@ from typing import Any
 
 from ...data.recordings import SPLITS, Recording, TaskData, label_index
 from .base import Task, first_existing
+from .sources import ArchiveNotes, TableForm
 
 FAMILIES = (
     "bass",
@@ -53,4 +54,26 @@ def read_notes(root: Path, labels: tuple[str, ...], field: str, to_label: Callab
     return TaskData(labels, tuple(recordings))
 
 
-TASK = Task("nsynth_instrument", "NSynth instrument", "classification", "accuracy", 4.0, read, max_epochs=50)
+NOTES = ArchiveNotes(
+    urls=("https://magenta.tensorflow.org/datasets/nsynth (the three .jsonwav.tar.gz)",),
+    size="305,979 notes of 4 s, 340 h, 39 GB unpacked",
+    licence="CC BY 4.0",
+    layout=("nsynth-{train,valid,test}/examples.json", "nsynth-{train,valid,test}/audio/NAME.wav"),
+    counts=(289205, 12678, 4096),
+)
+TABLES = TableForm(
+    labels=FAMILIES,
+    columns=(("instrument_family_str",), ("instrument_family",), ("instrument",), ("label",)),
+    hub=("confit/nsynth-parquet:instrument",),
+)
+TASK = Task(
+    "nsynth_instrument",
+    "NSynth instrument",
+    "classification",
+    "accuracy",
+    4.0,
+    read,
+    max_epochs=50,
+    notes=NOTES,
+    tables=TABLES,
+)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ...data.recordings import TaskData
 from .base import Task
-from .nsynth_instrument import read_notes
+from .nsynth_instrument import NOTES, read_notes
+from .sources import TableForm
 
 PITCHES = tuple(str(pitch) for pitch in range(128))
 
@@ -16,4 +17,7 @@ def read(root: Path) -> TaskData:
     return read_notes(root, PITCHES, "pitch", str)
 
 
-TASK = Task("nsynth_pitch", "NSynth pitch", "classification", "accuracy", 4.0, read, max_epochs=50)
+TABLES = TableForm(labels=PITCHES, columns=(("pitch",), ("label",)), hub=("confit/nsynth-parquet:pitch",))
+TASK = Task(
+    "nsynth_pitch", "NSynth pitch", "classification", "accuracy", 4.0, read, max_epochs=50, notes=NOTES, tables=TABLES
+)

@@ -11,7 +11,8 @@ from pathlib import Path
 from ...data.recordings import Recording, TaskData
 from ...data.splits import hash_split
 from .base import Task
-from .vocalset_technique import SINGERS, vocalset_takes
+from .sources import TableForm
+from .vocalset_technique import NOTES, SINGERS, vocalset_takes
 
 FRACTIONS = {"train": 0.48, "valid": 0.32, "test": 0.2}
 
@@ -28,4 +29,5 @@ def read(root: Path) -> TaskData:
     return TaskData(SINGERS, tuple(recordings), skipped)
 
 
-TASK = Task("vocalset_singer", "VocalSet singer", "classification", "accuracy", 3.0, read)
+TABLES = TableForm(labels=SINGERS, columns=(("singer",), ("label",)))
+TASK = Task("vocalset_singer", "VocalSet singer", "classification", "accuracy", 3.0, read, notes=NOTES, tables=TABLES)

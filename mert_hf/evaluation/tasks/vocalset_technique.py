@@ -18,6 +18,7 @@ from pathlib import Path
 from ...data.recordings import Recording, TaskData
 from ...data.splits import hash_split
 from .base import Task, first_existing
+from .sources import ArchiveNotes, TableForm
 
 TECHNIQUES = (
     "belt",
@@ -74,4 +75,13 @@ def vocalset_takes(root: Path) -> tuple[list[tuple[Path, str, str]], tuple[str, 
     return takes, tuple(sorted(unknown))
 
 
-TASK = Task("vocalset_technique", "VocalSet technique", "classification", "accuracy", 3.0, read)
+NOTES = ArchiveNotes(
+    urls=("https://zenodo.org/records/1193957 (VocalSet.zip)",),
+    size="3,560 recordings, 10 h, 3 GB unpacked",
+    licence="CC BY 4.0",
+    layout=("FULL/SINGER/CONTEXT/TECHNIQUE/*.wav (or data_by_singer/)",),
+)
+TABLES = TableForm(labels=TECHNIQUES, columns=(("technique",), ("label",)))
+TASK = Task(
+    "vocalset_technique", "VocalSet technique", "classification", "accuracy", 3.0, read, notes=NOTES, tables=TABLES
+)

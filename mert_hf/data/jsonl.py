@@ -1,0 +1,98 @@
+"""MARBLE v2's tables: one JSON object a line with `audio_path`, `label`, and optionally `ori_uid` and `duration`.
+
+    FOLDER/NAME.train.jsonl, NAME.val.jsonl, NAME.test.jsonl
+
+(github.com/a43992899/MARBLE; on the Hub m-a-p/GTZAN, m-a-p/EMO, m-a-p/GS, m-a-p/MTT, m-a-p/MTG, m-a-p/Chords1217.)
+Paths such as `data/GTZAN/genres/blues/blues.00012.wav` count from the folder in which MARBLE was run; they are also
+found where the data set's folder was moved as a whole. Clips with the same `ori_uid` were cut from one song and are
+scored as one recording.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from .audiofolder import table_recordings
+from .metadata import safe_name
+from .recordings import SPLITS, TaskData
+from .targets import TargetTable, read_targets
+
+SPLIT_WORDS = {"train": "train", "valid": "val", "test": "test"}
+
+
+def find_jsonl(folder: Path, names: Sequence[str]) -> dict[str, Path]:
+    """The files of the three splits, of the first of `names` that has all of them; empty where none has."""
+    for name in names:
+        for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
+            files = {split: place / f"{name}.{word}.jsonl" for split, word in SPLIT_WORDS.items()}
+            if all(path.is_file() for path in files.values()):
+                return files
+    return {}
+
+
+def read_jsonl(
+    files: Mapping[str, Path], kind: str, labels: tuple[str, ...] = (), order: tuple[str, ...] = ()
+) -> TaskData:
+    """Reads the tables of the three splits.
+
+    Args:
+        files: split -> file.
+        kind: of the task.
+        labels: names of classes or numbers where the task fixes them.
+        order: names of the numbers in the order of the tables, where it is not that of `labels`.
+
+    Raises:
+        ValueError: a line that is not a JSON object, or lacks `audio_path` or `label`.
+    """
+    rows, paths, entries = [], [], []
+    for split in SPLITS:
+        lines = _read_lines(files[split])
+        locate = _locator(files[split].parent, [line["audio_path"] for line in lines])
+        for line in lines:
+            name = PurePosixPath(line["audio_path"]).with_suffix("").as_posix()
+            rows.append({"file_name": name, "split": split, "label": _cell(line["label"], labels, order)})
+            paths.append(locate(line["audio_path"]))
+            entries.append(line)
+    table = TargetTable(rows, ["label"], labels, source=files["train"].name)
+    found, targets = read_targets(kind, table)
+    ensembles = [str(entry.get("ori_uid", "")) for entry in entries]
+    recordings = table_recordings(table, paths, targets, kind, ensembles)
+    return TaskData(found, tuple(recordings), name=files["train"].name.split(".")[0])
+
+
+def _read_lines(table: Path) -> list[dict[str, Any]]:
+    lines = []
+    for number, text in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
+        if not text.strip():
+            continue
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{table}, line {number} is not JSON ({error}).") from None
+        if not isinstance(line, dict) or not {"audio_path", "label"} <= line.keys():
+            raise ValueError(f"{table}, line {number} needs 'audio_path' and 'label'.")
+        lines.append(line)
+    if not lines:
+        raise ValueError(f"{table} has no lines; give one for each recording.")
+    return lines
+
+
+def _cell(label: Any, labels: tuple[str, ...], order: tuple[str, ...]) -> str:
+    """A label as the text of a cell."""
+    if order:
+        label = [label[order.index(name)] for name in labels]
+    return label if isinstance(label, str) else json.dumps(label)
+
+
+def _locator(folder: Path, names: Sequence[str]):
+    """How a listed path is found on disk, judged by the first that is there."""
+    for name in names:
+        parts = PurePosixPath(safe_name(name, folder)).parts
+        for base in (folder, *list(folder.resolve().parents)[:3]):
+            for dropped in range(len(parts)):
+                if (base / Path(*parts[dropped:])).is_file():
+                    return lambda name, base=base, dropped=dropped: base / Path(*PurePosixPath(name).parts[dropped:])
+    return lambda name: folder / name

@@ -1,0 +1,220 @@
+"""Cells of a table to targets: the one reader of annotations in metadata.csv, data sets and MARBLE v2's JSONL.
+
+Cells by kind:
+    classification   a class name or number
+    multilabel       names separated by `|`, `;` or `,`, or a JSON list; or several 0/1 columns
+    regression       a number in each of one or more columns; or a JSON list of numbers in one column
+    key              "F# minor"
+    beats            JSON: [0.5, 1.0, ...] seconds, or [[0.5, 1], [1.0, 2], ...] with the position in the bar, or
+                     {"beats": [...], "downbeats": [...]}
+    chords           JSON: [[0.0, 1.5, "C:maj"], ...], start and end in seconds and a chord as mir_eval reads it
+    structure        JSON: [[0.0, 12.5, "verse"], ...]
+    retrieval        the name of the work: recordings of a work are versions of each other
+
+A cell of chords, structure or beats may also name an annotation file: `.lab`, `.txt` or `.beats`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .annotations import BEAT_SUFFIXES, SEGMENT_SUFFIXES, parse_beats, parse_segments, read_beats, read_segments
+from .beats import BEAT_LABELS
+from .chords import CHORD_LABELS
+from .keys import KEYS, key_index
+from .recordings import label_index, multi_hot
+from .structure import BOUNDARY_LABELS
+
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class TargetTable:
+    """Rows of text cells with what is needed to read them.
+
+    Attributes:
+        rows: column -> text; "file_name" names the row in messages.
+        columns: the target columns.
+        labels: names of classes, tags or numbers, where the task fixes them; empty to take them from the cells.
+        source: name of the table in messages.
+        folder: where annotation files lie that cells name; None where cells cannot name files.
+    """
+
+    rows: Sequence[Row]
+    columns: Sequence[str]
+    labels: tuple[str, ...] = ()
+    source: str = "metadata.csv"
+    folder: Path | None = None
+
+    def where(self, row: Row) -> str:
+        """A row in messages."""
+        return f"{self.source}: {row['file_name']}"
+
+
+Targets = tuple[tuple[str, ...], list[Any]]
+"""Label names, and the target of each row."""
+
+
+def read_targets(kind: str, table: TargetTable) -> Targets:
+    """Labels and the target of each row, see the module's notes.
+
+    Raises:
+        ValueError: a missing column, an empty cell, or a cell that is not of the kind.
+    """
+    if kind not in READERS:
+        raise ValueError(f"kind {kind!r} is not one of {', '.join(READERS)}.")
+    present = list(table.rows[0]) if table.rows else []
+    absent = [name for name in table.columns if name not in present]
+    if absent:
+        raise ValueError(f"{table.source} has no column {', '.join(absent)}; its columns are {', '.join(present)}.")
+    for row in table.rows:
+        empty = [name for name in table.columns if not row[name]]
+        if empty and kind != "multilabel":
+            raise ValueError(f"{table.where(row)} has no value in {', '.join(empty)}.")
+    return READERS[kind](table)
+
+
+def _classification(table: TargetTable) -> Targets:
+    column = table.columns[0]
+    values = [row[column] for row in table.rows]
+    if table.labels:
+        return table.labels, [_known_label(value, table) for value in values]
+    labels = tuple(sorted(set(values), key=_natural))
+    if len(labels) < 2:
+        raise ValueError(f"{table.source}: column {column!r} has one value, {labels[0]!r}; two or more are needed.")
+    return labels, [labels.index(value) for value in values]
+
+
+def _known_label(value: str, table: TargetTable) -> int:
+    """Index of a label that the task fixes; capitals, spaces and hyphens do not matter."""
+    plain = [_plain_name(label) for label in table.labels]
+    if value not in table.labels and _plain_name(value) in plain:
+        return plain.index(_plain_name(value))
+    return label_index(value, table.labels, table.source)
+
+
+def _plain_name(text: str) -> str:
+    return text.strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def _natural(value: str) -> tuple[int, float, str]:
+    try:
+        return (0, float(value), value)
+    except ValueError:
+        return (1, 0.0, value)
+
+
+def _multilabel(table: TargetTable) -> Targets:
+    if len(table.columns) > 1:
+        flags = [[_flag(row, name, table) for name in table.columns] for row in table.rows]
+        return tuple(table.columns), [np.array(flag, dtype=np.float32) for flag in flags]
+    tags = [_tags(row[table.columns[0]], table.where(row)) for row in table.rows]
+    labels = table.labels or tuple(sorted({tag for row in tags for tag in row}))
+    if not labels:
+        raise ValueError(f"{table.source}: column {table.columns[0]!r} holds no labels.")
+    indices = [[label_index(tag, labels, table.source) for tag in row] for row in tags]
+    return labels, [multi_hot(row, len(labels)) for row in indices]
+
+
+def _flag(row: Row, column: str, table: TargetTable) -> float:
+    if row[column] not in ("0", "1"):
+        raise ValueError(f"{table.where(row)} has {row[column]!r} in {column!r}; allowed are 0 and 1.")
+    return float(row[column])
+
+
+def _tags(text: str, where: str) -> list[str]:
+    if text.startswith("["):
+        values = parse_json(text, where)
+        if not all(isinstance(value, str) for value in values):
+            raise ValueError(f"{where} has {text!r}; a JSON list of names is needed.")
+        return values
+    for separator in "|;":
+        text = text.replace(separator, ",")
+    return [tag.strip() for tag in text.split(",") if tag.strip()]
+
+
+def _regression(table: TargetTable) -> Targets:
+    values = [_numbers(row, table) for row in table.rows]
+    labels = table.labels or tuple(table.columns)
+    if len(values[0]) != len(labels):
+        labels = tuple(f"{table.columns[0]}_{index}" for index in range(len(values[0])))
+    if len({len(row) for row in values}) > 1:
+        raise ValueError(f"{table.source}: the rows hold different counts of numbers in {', '.join(table.columns)}.")
+    return labels, [np.array(row, dtype=np.float32) for row in values]
+
+
+def _numbers(row: Row, table: TargetTable) -> list[float]:
+    cells = [row[name] for name in table.columns]
+    if len(cells) == 1 and cells[0].startswith("["):
+        cells = parse_json(cells[0], table.where(row))
+    numbers = []
+    for cell, column in zip(cells, table.columns if len(cells) == len(table.columns) else cells, strict=False):
+        try:
+            number = float(cell)
+        except (TypeError, ValueError):
+            number = float("nan")
+        if not np.isfinite(number):
+            raise ValueError(f"{table.where(row)} has {cell!r} in {column!r}; a number is needed.")
+        numbers.append(number)
+    return numbers
+
+
+def _keys(table: TargetTable) -> Targets:
+    return KEYS, [key_index(row[table.columns[0]], table.where(row)) for row in table.rows]
+
+
+def _retrieval(table: TargetTable) -> Targets:
+    works = [row[table.columns[0]] for row in table.rows]
+    labels = tuple(sorted(set(works), key=_natural))
+    return labels, [labels.index(work) for work in works]
+
+
+def _annotated(
+    labels: tuple[str, ...], suffixes: tuple[str, ...], parse: Callable[[Any, str], Any], read: Callable[[Path], Any]
+) -> Callable[[TargetTable], Targets]:
+    """The reader of a kind whose cells hold JSON, or the name of an annotation file."""
+
+    def targets(table: TargetTable) -> Targets:
+        found = []
+        for row in table.rows:
+            text = row[table.columns[0]]
+            if table.folder is not None and text.lower().endswith(suffixes):
+                found.append(read(table.folder / text))
+            else:
+                found.append(parse(parse_json(text, table.where(row)), table.where(row)))
+        return labels, found
+
+    return targets
+
+
+def parse_json(text: str, where: str) -> Any:
+    """A JSON list or object.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where} has {text[:80]!r}, which is not JSON ({error}).") from None
+    if not isinstance(value, (list, dict)):
+        raise ValueError(f"{where} has {text[:80]!r}; a JSON list or object is needed.")
+    return value
+
+
+READERS: dict[str, Callable[[TargetTable], Targets]] = {
+    "classification": _classification,
+    "multilabel": _multilabel,
+    "regression": _regression,
+    "key": _keys,
+    "beats": _annotated(BEAT_LABELS, BEAT_SUFFIXES, parse_beats, read_beats),
+    "chords": _annotated(CHORD_LABELS, SEGMENT_SUFFIXES, parse_segments, read_segments),
+    "structure": _annotated(BOUNDARY_LABELS, SEGMENT_SUFFIXES, parse_segments, read_segments),
+    "retrieval": _retrieval,
+}
