@@ -1,6 +1,6 @@
 """Fine-tune MERT to label whole recordings: one class each, a musical key, or numbers such as valence and arousal.
 
-    python examples/run_audio_classification.py --data_dir my_songs --target genre --output_dir runs/genre
+    python examples/run_audio_classification.py --data my_songs --target genre --output_dir runs/genre
 
 A YAML file with the same names may come first: python examples/run_audio_classification.py my_run.yaml --seed 1
 """

@@ -2,7 +2,7 @@
 
 The target column holds JSON: [0.5, 1.0, ...] in seconds, or [[0.5, 1], [1.0, 2], ...] with the position in the bar.
 
-    python examples/run_frame_classification.py --data_dir my_songs --target beats --output_dir runs/beats
+    python examples/run_frame_classification.py --data my_songs --target beats --output_dir runs/beats
 """
 
 from __future__ import annotations

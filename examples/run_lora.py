@@ -1,6 +1,6 @@
 """Fine-tune MERT with low-rank adapters (LoRA): a few megabytes to store for each task, the encoder stays as it is.
 
-    python examples/run_lora.py --data_dir my_songs --target genre --output_dir runs/genre-lora
+    python examples/run_lora.py --data my_songs --target genre --output_dir runs/genre-lora
 
 OUTPUT_DIR holds the adapter, OUTPUT_DIR/merged the whole model, ready for pipeline("audio-classification").
 """

@@ -2,8 +2,8 @@
 
 The target column holds tags separated by `|`, or several columns hold 0 and 1:
 
-    python examples/run_music_tagging.py --data_dir my_songs --target tags --output_dir runs/tags
-    python examples/run_music_tagging.py --data_dir my_songs --target happy,calm,dark --output_dir runs/moods
+    python examples/run_music_tagging.py --data my_songs --target tags --output_dir runs/tags
+    python examples/run_music_tagging.py --data my_songs --target happy,calm,dark --output_dir runs/moods
 """
 
 from __future__ import annotations

@@ -15,13 +15,18 @@ app = new_app()
 @command(app, "mert-hf finetune --data my_songs --target genre --model mert-nano --epochs 5 --output runs/genre")
 def finetune(
     data: options.LabelledData,
-    target: options.Target,
+    target: options.Target = "label",
     kind: options.Kind = "classification",
+    task: Annotated[
+        str, typer.Option(help="Task of `mert-hf evaluate`, such as gtzan_genre; --target and --kind are then not used.")
+    ] = "audiofolder",
     model: options.Model = "m-a-p/MERT-v1-95M",
     output: Annotated[str, typer.Option(help="Folder of the result.")] = "mert-finetuned",
     epochs: Annotated[float, typer.Option(help="Passes over the training recordings.")] = 20.0,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-5,
-    window: Annotated[float, typer.Option(help="Seconds of a clip.")] = 5.0,
+    window: Annotated[
+        float | None, typer.Option(help="Seconds of a clip; the task's own by default, 5 for recordings of your own.")
+    ] = None,
     layers: Annotated[
         str, typer.Option(help="Layers that the head sees: -1 (the last), or weighted (the learned average of all).")
     ] = "-1",
@@ -41,7 +46,7 @@ def finetune(
     quiet: options.Quiet = False,
     push_to_hub: Annotated[str | None, typer.Option(help="Repository to push the result to.")] = None,
 ) -> None:
-    """Fine-tune a model on labeled recordings.
+    """Fine-tune a model on labeled recordings, or on a task of `mert-hf evaluate`.
 
     The scripts in examples/ accept all settings of transformers' Trainer.
     """
@@ -51,7 +56,8 @@ def finetune(
 
     arguments = FineTuningArguments(
         model_name_or_path=model,
-        data_dir=data,
+        data=data,
+        task=task,
         target=target,
         max_seconds=window,
         freeze=freeze,

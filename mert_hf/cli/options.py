@@ -10,7 +10,12 @@ Recordings = Annotated[
     list[str], typer.Option("--data", help="File or folder of recordings, with or without metadata.csv; repeatable.")
 ]
 LabelledData = Annotated[
-    str, typer.Option("--data", help="Folder with metadata.csv: file_name, targets, and optionally split.")
+    str,
+    typer.Option(
+        "--data",
+        help="Folder with metadata.csv (file_name, targets, optionally split and group), archive of a task, or data set of "
+        "the datasets library: a folder, or owner/name[:config].",
+    ),
 ]
 Paths = Annotated[list[str], typer.Argument(help="Files, folders (searched with their subfolders) and glob patterns.")]
 Model = Annotated[str, typer.Option("--model", help="Hub id, folder, or name of a bundled checkpoint.")]

@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 
 from ..audio import AudioReadError, audio_info
+from ..utils.bad_files import TooManyBadFilesError
 from ..utils.text import shorten
 from ..utils.tolerance import Tolerance
 from .recordings import Recording, TaskData
@@ -22,7 +23,7 @@ def check_audio(data: TaskData, min_seconds: float, max_bad_files: int | str | T
         max_bad_files: recordings that may be unreadable or too short; they are left out and logged.
 
     Raises:
-        ValueError: more of them; the first 5 are listed.
+        TooManyBadFilesError: more of them; the first 5 are listed.
     """
     usable, problems = [], []
     for recording in data.recordings:
@@ -33,7 +34,9 @@ def check_audio(data: TaskData, min_seconds: float, max_bad_files: int | str | T
     if problems:
         counted = f"{len(problems)} of {len(data.recordings)} recordings of {data.name} cannot be used"
         if len(problems) > Tolerance.parse(max_bad_files).allowed(len(data.recordings)):
-            raise ValueError(f"{counted}; fix them or leave them out: {shorten(problems, 5, '; ')}.")
+            raise TooManyBadFilesError(
+                f"{counted}: {shorten(problems, 5, '; ')}. Fix or remove them, or raise --max-bad-files ({max_bad_files})."
+            )
         logger.warning("%s and are left out: %s.", counted, shorten(problems, 5, "; "))
     return data.with_recordings(usable)
 

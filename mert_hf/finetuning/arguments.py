@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
 
-from ..data.labelled import LabelledSource
+from ..data.dataset import DatasetSource
+from ..hub.names import is_hub_id
 from ..utils.layers import WEIGHTED, parse_layers
 from ..utils.settings import explained_bf16_refusal, parse_dataclasses
 from ..utils.tolerance import Tolerance
@@ -19,60 +22,79 @@ FREEZE_CHOICES = ("none", "feature_encoder", "backbone")
 
 @dataclass
 class FineTuningArguments:
-    """Model, data and what is trained."""
+    """Model, data, and what is trained."""
 
     model_name_or_path: str = field(
         default="m-a-p/MERT-v1-95M", metadata={"help": "Hub id or directory of a MERT checkpoint, or mert-nano."}
     )
     model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of a model on the Hub."})
-    data_dir: str | None = field(
-        default=None, metadata={"help": "Folder with metadata.csv: file_name, target columns, optionally split."}
+    data: str | None = field(
+        default=None,
+        metadata={"help": "Folder with metadata.csv, data of --task, or a data set: a folder or owner/name[:config]."},
     )
-    dataset_name: str | None = field(
-        default=None, metadata={"help": "Data set of the Hub, or a folder, for datasets.load_dataset."}
+    task: str = field(
+        default="audiofolder", metadata={"help": "Task of mert-hf evaluate, or audiofolder for recordings of your own."}
     )
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
-    audio_column: str = field(default="audio", metadata={"help": "Audio column of --dataset_name."})
     target: str = field(default="label", metadata={"help": "Target column; several separated by commas."})
-    max_seconds: float = field(
-        default=5.0, metadata={"help": "Length of a clip: random crops in training, the middle in evaluation."}
+    audio_column: str = field(default="audio", metadata={"help": "Audio column of a data set."})
+    max_seconds: float | None = field(
+        default=None,
+        metadata={
+            "help": "Length of a clip: random crops in training, all windows in evaluation. Default: the window of "
+            "--task, 5 for audiofolder."
+        },
     )
+    max_bad_files: str = field(
+        default="0", metadata={"help": "Recordings that may be missing or unreadable: a number, or a share such as 1%."}
+    )
+    data_dir: str | None = field(default=None, metadata={"help": "Old name of --data."})
+    dataset_name: str | None = field(default=None, metadata={"help": "Old name of --data."})
+    dataset_config: str | None = field(default=None, metadata={"help": "Old form of --data owner/name:config."})
     freeze: str = field(
         default="feature_encoder",
-        metadata={"help": "What stays as it was pre-trained.", "choices": list(FREEZE_CHOICES)},
+        metadata={"help": "What is not trained.", "choices": list(FREEZE_CHOICES)},
     )
     layer_decay: float = field(
         default=1.0,
         metadata={"help": "Factor on the learning rate from each layer to the one below it, in (0, 1]. 1 is off."},
     )
     use_weighted_layer_sum: bool = field(
-        default=False, metadata={"help": "Classify a learned average of all layers instead of the last one."}
+        default=False, metadata={"help": "Classify the learned average of all layers, not the last one."}
     )
-    layerdrop: float = field(default=0.0, metadata={"help": "Probability of bypassing a layer in training."})
-    max_bad_files: str = field(
-        default="0", metadata={"help": "Number or percentage of unusable recordings that are tolerated."}
-    )
+    layerdrop: float = field(default=0.0, metadata={"help": "Probability of skipping a layer in training."})
 
     def __post_init__(self) -> None:
-        if (self.data_dir is None) == (self.dataset_name is None):
-            raise ValueError(f"give either data_dir or dataset_name, given {self.data_dir!r} and {self.dataset_name!r}")
+        self._take_old_names()
+        if self.data is None:
+            raise ValueError("No data were given. Give data: a folder with metadata.csv, or a data set.")
         if self.freeze not in FREEZE_CHOICES:
-            raise ValueError(f"freeze={self.freeze!r} must be one of {', '.join(FREEZE_CHOICES)}")
+            raise ValueError(f"freeze={self.freeze!r} must be one of {', '.join(FREEZE_CHOICES)}.")
         if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"layer_decay={self.layer_decay} must be above 0 and at most 1 (1 is off)")
+            raise ValueError(f"layer_decay={self.layer_decay} must be above 0 and at most 1 (1 is off).")
+        if self.max_seconds is not None and not 0.1 <= self.max_seconds <= 600:
+            raise ValueError(f"max_seconds={self.max_seconds} must be between 0.1 and 600 seconds.")
         Tolerance.parse(self.max_bad_files)
-        if not 0.1 <= self.max_seconds <= 600:
-            raise ValueError(f"max_seconds={self.max_seconds} must be between 0.1 and 600 seconds")
+
+    def _take_old_names(self) -> None:
+        """`data_dir`, `dataset_name` and `dataset_config` are `data` now; they go with the next release."""
+        given = [value for value in (self.data, self.data_dir, self.dataset_name) if value is not None]
+        if len(given) > 1:
+            raise ValueError(
+                f"data, data_dir and dataset_name are names of one setting; give data only, given {given}."
+            )
+        if self.data is None and given:
+            warnings.warn("data_dir and dataset_name are now named data.", DeprecationWarning, stacklevel=4)
+            self.data = f"{given[0]}:{self.dataset_config}" if self.dataset_config else given[0]
+            self.data_dir = self.dataset_name = self.dataset_config = None
 
     @property
-    def targets(self) -> list[str]:
-        """The target columns."""
-        return [name.strip() for name in self.target.split(",") if name.strip()]
-
-    @property
-    def source(self) -> LabelledSource:
-        """Where the recordings come from."""
-        return LabelledSource(self.data_dir, self.dataset_name, self.dataset_config, self.audio_column, self.targets)
+    def source(self) -> str | DatasetSource:
+        """Where the recordings come from, as `Task.load` takes it. Training reads a data set often: no stream."""
+        if Path(self.data).is_dir() and self.audio_column == "audio":
+            return self.data
+        if Path(self.data).is_dir() or is_hub_id(self.data.partition(":")[0]):
+            return DatasetSource.parse(self.data, audio_column=self.audio_column, streaming=False)
+        return self.data
 
 
 @dataclass
@@ -98,13 +120,16 @@ class FineTuningTrainingArguments(TrainingArguments):
 
 @dataclass
 class LoraArguments:
-    """Low-rank adapters (peft) instead of full fine-tuning; the head is trained in full."""
+    """Low-rank adapters of peft instead of full fine-tuning; the head is trained in full."""
 
     lora_rank: int = field(default=8, metadata={"help": "Rank of the adapters."})
     lora_alpha: int = field(default=16, metadata={"help": "Scale of the adapters: alpha / rank."})
     lora_dropout: float = field(default=0.05, metadata={"help": "Dropout in front of the adapters."})
     lora_modules: str = field(
-        default="q_proj,v_proj", metadata={"help": "Linear layers that get adapters, separated by commas."}
+        default="auto",
+        metadata={
+            "help": "Linear layers that get adapters, separated by commas. auto: projections of queries and values."
+        },
     )
     merge: bool = field(
         default=True, metadata={"help": "Also save the model with merged adapters, to OUTPUT_DIR/merged."}
@@ -112,7 +137,7 @@ class LoraArguments:
 
     def __post_init__(self) -> None:
         if self.lora_rank < 1:
-            raise ValueError(f"lora_rank={self.lora_rank} must be 1 or more")
+            raise ValueError(f"lora_rank={self.lora_rank} must be 1 or more.")
 
 
 def parse_arguments(*kinds: type, arguments: Sequence[str] | None = None) -> tuple[Any, ...]:

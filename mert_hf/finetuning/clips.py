@@ -1,4 +1,4 @@
-"""Clips of recordings as batches: random crops to train on, the middle of each recording to evaluate on."""
+"""Clips of recordings as batches: random crops to train on, all windows of each recording to evaluate on."""
 
 from __future__ import annotations
 
@@ -12,11 +12,19 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..audio import read_audio
-from ..data.beats import beat_classes
-from ..data.labelled import LabelledAudio
 from ..data.recordings import Recording
-from ..modeling.configuration_mert import MERTConfig
-from ..modeling.feature_extraction_mert import MERTFeatureExtractor
+
+MIN_CHUNK_SECONDS = 1.0
+"""A last window that is shorter is left out, as in MARBLE, unless it is the only one."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The interval [offset, offset + seconds) of a recording."""
+
+    recording: Recording
+    offset: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -28,40 +36,59 @@ class Clip:
     offset: float
 
 
-class Clips(Dataset):
-    """One clip of each recording of a split.
+class RandomCrops(Dataset):
+    """One clip of each recording, cut at a random place that is drawn anew each time.
 
     Args:
-        labelled: the data.
-        split: train, valid or test.
+        recordings: with known lengths.
         sampling_rate: of the model, in Hz.
-        max_seconds: longest clip; shorter recordings are taken whole.
-        random: cut at a random place, drawn anew each time, instead of in the middle.
+        seconds: length of a clip; shorter recordings are taken whole.
     """
 
-    def __init__(
-        self, labelled: LabelledAudio, split: str, sampling_rate: int, max_seconds: float, random: bool
-    ) -> None:
-        self.labelled, self.recordings = labelled, labelled.data.split(split)
-        self.sampling_rate, self.max_seconds, self.random = sampling_rate, max_seconds, random
+    def __init__(self, recordings: Sequence[Recording], sampling_rate: int, seconds: float) -> None:
+        self.recordings, self.sampling_rate, self.seconds = recordings, sampling_rate, seconds
 
     def __len__(self) -> int:
         return len(self.recordings)
 
-    def spare_seconds(self, index: int) -> float:
-        """Seconds by which a recording is longer than a clip."""
-        return max(self.labelled.seconds[self.recordings[index].id] - self.max_seconds, 0.0)
-
-    def offset(self, index: int) -> float:
-        """Start of the middle clip in seconds."""
-        return self.spare_seconds(index) / 2
-
     def __getitem__(self, index: int) -> Clip:
         recording = self.recordings[index]
+        spare = max(recording.seconds - self.seconds, 0.0)
         # The Trainer seeds torch's generator, in data workers too.
-        offset = self.spare_seconds(index) * float(torch.rand(())) if self.random else self.offset(index)
-        source = self.labelled.open(recording)
-        return Clip(recording, read_audio(source, self.sampling_rate, offset, self.max_seconds), offset)
+        return _cut(Stretch(recording, spare * float(torch.rand(())), self.seconds), self.sampling_rate)
+
+
+class Windows(Dataset):
+    """All windows of each recording, in order.
+
+    Args:
+        recordings: with known lengths.
+        sampling_rate: of the model, in Hz.
+        seconds: length of a window.
+        shortest: seconds below which a last window is left out, unless it is the only one.
+    """
+
+    def __init__(self, recordings: Sequence[Recording], sampling_rate: int, seconds: float, shortest: float) -> None:
+        self.recordings, self.sampling_rate = recordings, sampling_rate
+        self.stretches = [part for recording in recordings for part in window_stretches(recording, seconds, shortest)]
+
+    def __len__(self) -> int:
+        return len(self.stretches)
+
+    def __getitem__(self, index: int) -> Clip:
+        return _cut(self.stretches[index], self.sampling_rate)
+
+
+def window_stretches(recording: Recording, seconds: float, shortest: float) -> list[Stretch]:
+    """The windows of a recording."""
+    count = max(1, int(np.ceil(recording.seconds / seconds - 1e-9)))
+    stretches = [Stretch(recording, k * seconds, min(seconds, recording.seconds - k * seconds)) for k in range(count)]
+    return stretches if count == 1 or stretches[-1].seconds >= shortest else stretches[:-1]
+
+
+def _cut(stretch: Stretch, sampling_rate: int) -> Clip:
+    audio = read_audio(stretch.recording.open(), sampling_rate, stretch.offset, stretch.seconds)
+    return Clip(stretch.recording, audio, stretch.offset)
 
 
 @dataclass
@@ -70,34 +97,14 @@ class ClipCollator:
 
     Args:
         feature_extractor: of the model.
-        targets: recordings -> labels of the batch, one row each.
+        labels: (clips, samples of the longest) -> labels of the batch, one row each.
     """
 
-    feature_extractor: MERTFeatureExtractor
-    targets: Callable[[Sequence[Recording]], Tensor]
+    feature_extractor: Any
+    labels: Callable[[Sequence[Clip], int], Tensor]
 
     def __call__(self, clips: Sequence[Clip]) -> dict[str, Any]:
-        batch = _extract(self.feature_extractor, clips)
-        return {**batch, "labels": self.targets([clip.recording for clip in clips])}
-
-
-@dataclass
-class BeatCollator:
-    """Clips -> input_values, attention_mask and a class for each frame: 0 no beat, 1 beat, 2 downbeat, -100 padding."""
-
-    feature_extractor: MERTFeatureExtractor
-    config: MERTConfig
-
-    def __call__(self, clips: Sequence[Clip]) -> dict[str, Any]:
-        batch = _extract(self.feature_extractor, clips)
-        labels = torch.full((len(clips), self.config.num_frames(batch["input_values"].shape[1])), -100)
-        for row, clip in zip(labels, clips, strict=True):
-            frames = self.config.num_frames(len(clip.audio))
-            times = np.asarray(self.config.frame_times(frames)) + clip.offset
-            row[:frames] = torch.from_numpy(beat_classes(clip.recording.target, times))
-        return {**batch, "labels": labels}
-
-
-def _extract(feature_extractor: MERTFeatureExtractor, clips: Sequence[Clip]) -> dict[str, Tensor]:
-    audio = [clip.audio for clip in clips]
-    return dict(feature_extractor(audio, sampling_rate=feature_extractor.sampling_rate, return_tensors="pt"))
+        extract = self.feature_extractor
+        audio = [clip.audio for clip in clips]
+        batch = dict(extract(audio, sampling_rate=extract.sampling_rate, padding=True, return_tensors="pt"))
+        return {**batch, "labels": self.labels(clips, batch["input_values"].shape[1])}

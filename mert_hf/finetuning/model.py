@@ -5,28 +5,41 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForAudioClassification,
+    AutoModelForAudioFrameClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from ..evaluation.heads import RegressionHead
 from ..hub.names import resolve_checkpoint
-from ..modeling.configuration_mert import MERTConfig
-from ..modeling.modeling_mert import MERTForAudioFrameClassification, MERTForSequenceClassification
 from .arguments import FineTuningArguments, LoraArguments
 
-Model = MERTForSequenceClassification | MERTForAudioFrameClassification
+AUTO_MODULES = "auto"
+QUERY_AND_VALUE = ("q_proj", "v_proj", "query_proj", "value_proj")  # of the first generation, of the second
 
 
-def read_config(arguments: FineTuningArguments) -> MERTConfig:
-    """The configuration of the pre-trained checkpoint."""
+def read_config(arguments: FineTuningArguments) -> PretrainedConfig:
+    """The configuration of the pre-trained checkpoint, of either generation."""
     source = resolve_checkpoint(arguments.model_name_or_path, arguments.model_revision)
-    return MERTConfig.from_pretrained(source, revision=arguments.model_revision)
+    return AutoConfig.from_pretrained(source, revision=arguments.model_revision)
 
 
-def build_model(arguments: FineTuningArguments, config: MERTConfig, kind: str, seed: int) -> Model:
-    """The pre-trained encoder under a new head; the head's weights follow from the seed alone."""
-    model_class = MERTForAudioFrameClassification if kind == "beats" else MERTForSequenceClassification
+def build_model(arguments: FineTuningArguments, config: PretrainedConfig, by_frame: bool, seed: int) -> PreTrainedModel:
+    """The pre-trained encoder under a new head; the head's weights follow from the seed alone.
+
+    Args:
+        arguments: name the checkpoint.
+        config: fitted to the labels.
+        by_frame: an answer for each frame instead of one for each clip.
+        seed: of the head's weights.
+    """
+    auto_class = AutoModelForAudioFrameClassification if by_frame else AutoModelForAudioClassification
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return model_class.from_pretrained(
+        torch.manual_seed(seed)  # inside fork_rng: the caller's random state is restored after it
+        return auto_class.from_pretrained(
             resolve_checkpoint(arguments.model_name_or_path, arguments.model_revision),
             config=config,
             revision=arguments.model_revision,
@@ -34,8 +47,8 @@ def build_model(arguments: FineTuningArguments, config: MERTConfig, kind: str, s
         )
 
 
-def add_adapters(model: Model, lora: LoraArguments) -> Any:
-    """The model with low-rank adapters (arXiv 2106.09685) from peft; the head is trained in full."""
+def add_adapters(model: PreTrainedModel, lora: LoraArguments) -> Any:
+    """The model with low-rank adapters (arXiv 2106.09685) of peft; the head is trained in full."""
     from peft import LoraConfig, get_peft_model
 
     head = [name for name in ("projector", "classifier") if hasattr(model, name)]
@@ -45,13 +58,31 @@ def add_adapters(model: Model, lora: LoraArguments) -> Any:
             r=lora.lora_rank,
             lora_alpha=lora.lora_alpha,
             lora_dropout=lora.lora_dropout,
-            target_modules=[name.strip() for name in lora.lora_modules.split(",")],
+            target_modules=_adapted_modules(model, lora.lora_modules),
             modules_to_save=head,
         ),
     )
 
 
-def freeze(model: Model, what: str) -> None:
+def _adapted_modules(model: PreTrainedModel, names: str) -> list[str]:
+    """The linear layers that get adapters, by the last part of their names.
+
+    Raises:
+        ValueError: the model has no layer of that name.
+    """
+    present = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+    if names == AUTO_MODULES:
+        return [name for name in QUERY_AND_VALUE if name in present]
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if absent := [name for name in wanted if name not in present]:
+        raise ValueError(
+            f"lora_modules={names!r}: the model has no linear layer {', '.join(absent)}; it has "
+            f"{', '.join(sorted(present))}."
+        )
+    return wanted
+
+
+def freeze(model: PreTrainedModel, what: str) -> None:
     """Excludes a part from training: "none", "feature_encoder" (the convolutions) or "backbone" (the encoder)."""
     if what == "feature_encoder":
         model.freeze_feature_encoder()

@@ -3,81 +3,102 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..data.labelled import read_labelled_audio
-from ..evaluation.tasks.audiofolder import METRICS
+from ..evaluation.tasks import Task, get_task
 from ..hub.checkpoint import save_checkpoint
 from ..hub.errors import one_line_errors
 from ..utils.outputs import check_output_folder
+from .answers import PROBLEM_TYPES
 from .arguments import FineTuningArguments, FineTuningTrainingArguments, LoraArguments
-from .job import PROBLEM_TYPES, Job
+from .card import card_facts
 from .model import add_adapters, build_model, fold_scale, freeze, read_config
+from .problem import LearningProblem
 from .trainer import FineTuningTrainer
 
 RESULTS_FILE = "eval_results.json"
+CLIP_SECONDS = 5.0
+"""Length of a clip of recordings of your own."""
 
 
 def fine_tune(
     arguments: FineTuningArguments,
     training_arguments: FineTuningTrainingArguments,
-    kind: str,
+    kind: str = "classification",
     lora: LoraArguments | None = None,
 ) -> dict[str, float]:
     """Fine-tunes a MERT checkpoint and saves the result with its card to `training_arguments.output_dir`.
 
+    Readers, windows, splits and metrics are those of `mert-hf evaluate`: training clips are random crops of the task's
+    window, and the metrics are those of whole recordings.
+
     Args:
-        arguments: model and data.
+        arguments: model, data and task.
         training_arguments: of the Trainer.
-        kind: classification, multilabel, regression, key (24 keys) or beats (beats and downbeats, frame by frame).
+        kind: for the task "audiofolder": one of `PROBLEM_TYPES`. A named task has its own.
         lora: train low-rank adapters instead of the encoder.
 
     Returns:
         Metrics of the kept checkpoint: `eval_*` on the validation split, `test_*` on the test split if there is one.
 
     Raises:
-        ValueError: arguments or data that cannot work, and a Hub that refuses (PushError), told before training starts.
-        OSError: nothing can be written to `output_dir`; told before anything is loaded.
+        ValueError: arguments or data that cannot work, or a Hub that refuses (PushError), before training starts.
+        OSError: nothing can be written to `output_dir`; raised before anything is loaded.
     """
     check_output_folder(training_arguments.output_dir)
-    _check_run(arguments, training_arguments, kind, lora)
-    config = read_config(arguments)
-    min_seconds = config.receptive_field / config.sample_rate
-    labelled = read_labelled_audio(arguments.source, kind, min_seconds, arguments.max_bad_files)
-    job = Job.build(arguments, labelled, kind, config)
-    model = build_model(arguments, job.config, kind, training_arguments.seed)
+    task = choose_task(arguments, kind)
+    _check_run(arguments, training_arguments, task, lora)
+    problem = LearningProblem.build(arguments, task, read_config(arguments))
+    model = build_model(arguments, problem.config, problem.answers.by_frame, training_arguments.seed)
     freeze(model, arguments.freeze if lora is None else "none")
     if training_arguments.device.type == "cpu":
-        torch.set_flush_denormal(True)  # denormal activations slow a CPU down several times as training goes on
+        torch.set_flush_denormal(True)  # denormal activations make training on a CPU several times slower over time
     with one_line_errors(training_arguments.hub_model_id or training_arguments.output_dir):
         trainer = FineTuningTrainer(
             model=model if lora is None else add_adapters(model, lora),
             args=training_arguments,
-            train_dataset=job.clips("train", random=True),
-            eval_dataset=job.clips("valid"),
-            data_collator=job.collator(),
-            compute_metrics=job.metrics("valid"),
-            processing_class=job.feature_extractor,
+            train_dataset=problem.crops(),
+            eval_dataset=problem.windows("valid"),
+            data_collator=problem.collator(),
+            compute_metrics=problem.metrics("valid"),
+            processing_class=problem.feature_extractor,
             layer_decay=arguments.layer_decay,
-            facts=job.card_facts,
+            facts=partial(card_facts, problem),
         )
     trainer.train(resume_from_checkpoint=training_arguments.resume_from_checkpoint)
-    return finish(trainer, job, lora)
+    return finish(trainer, problem, lora)
 
 
-def finish(trainer: FineTuningTrainer, job: Job, lora: LoraArguments | None) -> dict[str, float]:
+def choose_task(arguments: FineTuningArguments, kind: str = "classification") -> Task:
+    """The task with the window of the run.
+
+    Raises:
+        ValueError: an unknown task, or a kind that has no head.
+    """
+    task = get_task(arguments.task, target=arguments.target, kind=kind)
+    if task.kind not in PROBLEM_TYPES:
+        raise ValueError(
+            f"The kind {task.kind!r} of {task.name} has no head; the kinds are {', '.join(PROBLEM_TYPES)}."
+        )
+    window = arguments.max_seconds or (CLIP_SECONDS if task.name == "audiofolder" else task.window)
+    return replace(task, window=window)
+
+
+def finish(trainer: FineTuningTrainer, problem: LearningProblem, lora: LoraArguments | None) -> dict[str, float]:
     """Evaluates the kept checkpoint, saves model, metrics and card, and pushes them if asked to."""
     results = trainer.evaluate()
-    if job.labelled.data.split("test"):
-        trainer.compute_metrics = job.metrics("test")
-        results |= trainer.evaluate(job.clips("test"), metric_key_prefix="test")
+    if problem.data.split("test"):
+        trainer.compute_metrics = problem.metrics("test")
+        results |= trainer.evaluate(problem.windows("test"), metric_key_prefix="test")
     output_dir = Path(trainer.args.output_dir)
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if job.kind == "regression":
-        fold_scale(model, job.head)
+    if problem.task.kind == "regression":
+        fold_scale(model, problem.answers.head)
     trainer.save_state()
     if trainer.is_world_process_zero():
         (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -87,27 +108,26 @@ def finish(trainer: FineTuningTrainer, job: Job, lora: LoraArguments | None) -> 
         trainer.save_model()
         trainer.create_model_card()
     if lora is not None and lora.merge and trainer.is_world_process_zero():
-        save_checkpoint(model.merge_and_unload(), job.feature_extractor, output_dir / "merged", job.card_facts(trainer))
+        facts = card_facts(problem, trainer)
+        save_checkpoint(model.merge_and_unload(), problem.feature_extractor, output_dir / "merged", facts)
     return results
 
 
 def _check_run(
     arguments: FineTuningArguments,
     training_arguments: FineTuningTrainingArguments,
-    kind: str,
+    task: Task,
     lora: LoraArguments | None,
 ) -> None:
-    if kind not in PROBLEM_TYPES:
-        raise ValueError(f"kind {kind!r} is not one of {', '.join(PROBLEM_TYPES)}")
     if lora is not None and arguments.use_weighted_layer_sum:
-        raise ValueError("use_weighted_layer_sum cannot be saved with adapters; leave it out with LoRA")
+        raise ValueError("use_weighted_layer_sum cannot be saved with adapters; leave it out with LoRA.")
     output_dir = training_arguments.output_dir
     earlier = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
     if earlier and not training_arguments.resume_from_checkpoint:
         raise ValueError(
             f"{output_dir} holds {Path(earlier).name} of an earlier run; choose another output directory, or continue "
-            f"with --resume_from_checkpoint {earlier}"
+            f"with --resume_from_checkpoint {earlier}."
         )
     if training_arguments.load_best_model_at_end and training_arguments.metric_for_best_model in (None, "loss"):
-        training_arguments.metric_for_best_model = METRICS[kind]
+        training_arguments.metric_for_best_model = task.metric
         training_arguments.greater_is_better = True

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import Trainer
+from transformers import PretrainedConfig, Trainer
 
 from ..hub.cards import CardFacts
 from ..hub.trainer import HubTrainerMixin
-from ..modeling.configuration_mert import MERTConfig
 
 
 class FineTuningTrainer(HubTrainerMixin, Trainer):
@@ -44,7 +43,7 @@ class FineTuningTrainer(HubTrainerMixin, Trainer):
 
 
 def scale_learning_rates(
-    optimizer: torch.optim.Optimizer, names: dict[torch.nn.Parameter, str], config: MERTConfig, decay: float
+    optimizer: torch.optim.Optimizer, names: dict[torch.nn.Parameter, str], config: PretrainedConfig, decay: float
 ) -> None:
     """Divides the groups of a fresh optimizer by depth; a parameter n layers below the head learns at decay^n.
 
@@ -68,10 +67,10 @@ def scale_learning_rates(
     optimizer.param_groups[:] = groups
 
 
-def parameter_depth(name: str, config: MERTConfig) -> int:
+def parameter_depth(name: str, config: PretrainedConfig) -> int:
     """0 for all before the first layer, n for the n-th layer (from 1), number of layers + 1 for the head."""
-    if layer := re.search(r"(?:^|\.)encoder\.layers\.(\d+)\.", name):
+    if layer := re.search(r"(?:^|\.)mert\.(?:encoder\.)?layers\.(\d+)\.", name):
         return int(layer[1]) + 1
     if re.search(r"(?:^|\.)mert\.encoder\.layer_norm\.", name):
-        return config.num_hidden_layers if config.do_stable_layer_norm else 0
+        return config.num_hidden_layers if getattr(config, "do_stable_layer_norm", False) else 0
     return 0 if re.search(r"(?:^|\.)mert\.", name) else config.num_hidden_layers + 1

@@ -12,10 +12,12 @@ from huggingface_hub import ModelCard
 from transformers import TrainerState
 
 from mert_hf.data.beats import beat_classes
-from mert_hf.data.labelled import read_labelled_audio
-from mert_hf.data.recordings import BeatTimes
+from mert_hf.data.checks import check_audio
+from mert_hf.data.recordings import BeatTimes, Recording, TaskData
 from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, LoraArguments, fine_tune
-from mert_hf.finetuning.clips import BeatCollator, Clips
+from mert_hf.finetuning.answers import FrameAnswers, frame_probabilities, mean_outputs
+from mert_hf.finetuning.clips import ClipCollator, RandomCrops, Windows, window_stretches
+from mert_hf.finetuning.run import choose_task
 from mert_hf.finetuning.trainer import parameter_depth, scale_learning_rates
 from mert_hf.hub import PushError
 from mert_hf.modeling.configuration_mert import MERTConfig
@@ -34,25 +36,71 @@ def training(output_dir: Path, **options) -> FineTuningTrainingArguments:
 # Data
 
 
+def read(data, kind: str = "classification", target: str = "label", **options) -> TaskData:
+    """The recordings of a run as it reads them."""
+    arguments = FineTuningArguments(data=str(data), target=target, **options)
+    loaded = choose_task(arguments, kind).load(arguments.source, required=("train", "valid"))
+    return check_audio(loaded, SHORTEST)
+
+
 def test_a_folder_becomes_clips_at_the_models_rate(songs):
-    labelled = read_labelled_audio(FineTuningArguments(data_dir=str(songs)).source, "classification", SHORTEST)
-    assert labelled.data.labels == ("high", "low")
-    assert [len(labelled.data.split(split)) for split in ("train", "valid", "test")] == [16, 4, 4]
-    assert labelled.hours("train") * 3600 == pytest.approx(16, abs=2)
-    clip = Clips(labelled, "valid", 24000, 0.5, random=False)[0]
-    assert clip.audio.shape == (12000,) and clip.audio.dtype == np.float32
-    assert clip.offset == pytest.approx((labelled.seconds[clip.recording.id] - 0.5) / 2)
-    whole = Clips(labelled, "valid", 24000, 30.0, random=True)[0]
-    assert whole.offset == 0 and len(whole.audio) == round(labelled.seconds[whole.recording.id] * 24000)
+    data = read(songs)
+    assert data.labels == ("high", "low")
+    assert [len(data.split(split)) for split in ("train", "valid", "test")] == [16, 4, 4]
+    assert data.hours("train") * 3600 == pytest.approx(16, abs=2)
+    windows = Windows(data.split("valid"), 24000, 0.5, 0.0)
+    assert windows[0].audio.shape == (12000,) and windows[0].audio.dtype == np.float32
+    whole = Windows(data.split("valid"), 24000, 30.0, 1.0)
+    assert len(whole) == 4 and len(whole[0].audio) == round(whole.recordings[0].seconds * 24000)
 
 
-def test_random_clips_differ_and_lie_inside(songs):
-    labelled = read_labelled_audio(FineTuningArguments(data_dir=str(songs)).source, "classification", SHORTEST)
-    clips = Clips(labelled, "train", 24000, 0.5, random=True)
-    offsets = [clips[0].offset for _ in range(8)]
+def test_random_crops_differ_and_lie_inside(songs):
+    crops = RandomCrops(read(songs).split("train"), 24000, 0.5)
+    offsets = [crops[0].offset for _ in range(8)]
     assert len(set(offsets)) == 8
-    assert all(0 <= offset <= labelled.seconds[clips.recordings[0].id] - 0.5 for offset in offsets)
-    assert all(len(clips[0].audio) == 12000 for _ in range(3))
+    assert all(0 <= offset <= crops.recordings[0].seconds - 0.5 for offset in offsets)
+    assert all(len(crops[0].audio) == 12000 for _ in range(3))
+
+
+@pytest.mark.parametrize(
+    "seconds, shortest, expected",
+    [
+        (12.0, 1.0, [(0, 5), (5, 5), (10, 2)]),
+        (10.5, 1.0, [(0, 5), (5, 5)]),
+        (10.5, 0.0, [(0, 5), (5, 5), (10, 0.5)]),
+        (10.0, 1.0, [(0, 5), (5, 5)]),
+        (0.4, 1.0, [(0, 0.4)]),
+    ],
+)
+def test_windows_cover_a_recording(seconds, shortest, expected):
+    recording = Recording("a", Path("a.wav"), "test", 0, seconds=seconds)
+    assert [(part.offset, part.seconds) for part in window_stretches(recording, 5.0, shortest)] == expected
+
+
+def test_outputs_of_windows_become_one_answer_a_recording_or_song():
+    recordings = [
+        Recording("a", Path("a.wav"), "test", 0, seconds=10.0),
+        Recording("b-0", Path("b.wav"), "test", 1, ensemble="b", seconds=5.0),
+        Recording("b-1", Path("c.wav"), "test", 1, ensemble="b", seconds=5.0),
+    ]
+    scored, means = mean_outputs(np.array([[1.0], [3.0], [5.0], [9.0]]), Windows(recordings, 24000, 5.0, 1.0))
+    assert [recording.id for recording in scored] == ["a", "b-0"] and means.tolist() == [[2.0], [7.0]]
+
+
+def test_frames_of_windows_lie_on_one_grid():
+    config = MERTConfig(num_hidden_layers=1)
+    recording = Recording("a", Path("a.wav"), "test", None, seconds=12.3)
+    windows = Windows([recording], 24000, 5.0, 0.0)
+    outputs = np.full((3, config.num_frames(5 * 24000), 2), -100.0, dtype=np.float32)
+    for row, part in zip(outputs, windows.stretches, strict=True):
+        frames = config.num_frames(round(part.seconds * 24000))
+        # the logit is the time, so that the joined curve is a ramp
+        row[:frames, 0] = part.offset + np.asarray(config.frame_times(frames))
+        row[:frames, 1] = 0
+    ((found, probabilities),) = frame_probabilities(outputs, windows, config)
+    assert found is recording and len(probabilities) == np.ceil(12.3 * 75)
+    times = np.log(probabilities[:, 0] / probabilities[:, 1])
+    np.testing.assert_allclose(times, np.arange(len(times)) / 75, atol=1.5 / 75)
 
 
 @pytest.fixture
@@ -78,21 +126,22 @@ def dataset_dir(songs: Path, tmp_path: Path) -> Path:
 
 
 def test_a_data_set_of_the_datasets_library(dataset_dir):
-    arguments = FineTuningArguments(dataset_name=str(dataset_dir))
-    labelled = read_labelled_audio(arguments.source, "classification", SHORTEST)
-    assert set(labelled.data.labels) == {"low", "high"}
-    counts = {split: len(labelled.data.split(split)) for split in ("train", "valid", "test")}
+    data = read(dataset_dir)
+    assert set(data.labels) == {"low", "high"}
+    counts = {split: len(data.split(split)) for split in ("train", "valid", "test")}
     assert counts["test"] == 4 and counts["train"] + counts["valid"] == 20 and counts["valid"] >= 2
-    clip = Clips(labelled, "test", 24000, 0.5, random=False)[1]
+    clip = Windows(data.split("test"), 24000, 0.5, 0.0)[0]
     assert clip.audio.shape == (12000,) and np.abs(clip.audio).max() > 0.1
-    tags = read_labelled_audio(
-        FineTuningArguments(dataset_name=str(dataset_dir), target="tags").source, "multilabel", SHORTEST
-    )
-    assert tags.data.labels == ("high", "low", "pulsing", "steady")
-    with pytest.raises(ValueError, match="has no column mood; its columns are audio, label, tags"):
-        read_labelled_audio(
-            FineTuningArguments(dataset_name=str(dataset_dir), target="mood").source, "classification", 0.1
-        )
+    assert read(dataset_dir, "multilabel", "tags").labels == ("high", "low", "pulsing", "steady")
+    with pytest.raises(ValueError, match="has the columns audio, label, tags; audiofolder needs mood"):
+        read(dataset_dir, target="mood")
+
+
+def test_old_names_of_the_data_still_work(songs):
+    with pytest.warns(DeprecationWarning, match="now named data"):
+        assert FineTuningArguments(data_dir=str(songs)).data == str(songs)
+    with pytest.warns(DeprecationWarning, match="now named data"):
+        assert FineTuningArguments(dataset_name="a/b", dataset_config="c").data == "a/b:c"
 
 
 def test_unusable_recordings_are_all_named_before_training(songs, tmp_path, tiny_checkpoint):
@@ -102,29 +151,30 @@ def test_unusable_recordings_are_all_named_before_training(songs, tmp_path, tiny
         (folder / path.name).write_bytes(path.read_bytes())
     (folder / "03.flac").write_bytes(b"no audio")
     (folder / "07.flac").write_bytes((songs / "07.flac").read_bytes()[:60])
-    arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data_dir=str(folder))
+    arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data=str(folder))
     with pytest.raises(ValueError, match=r"2 of 24 recordings of songs cannot be used.*03\.flac: .*07\.flac: "):
         fine_tune(arguments, training(tmp_path / "out"), "classification")
     with pytest.raises(ValueError, match=r"at least 0\.900 s are needed"):
-        read_labelled_audio(FineTuningArguments(data_dir=str(songs)).source, "classification", 0.9)
+        check_audio(read(songs), 0.9)
+    loaded = choose_task(arguments).load(arguments.source)
+    assert len(check_audio(loaded, SHORTEST, "10%").recordings) == 22
 
 
 # Frames
 
 
 def test_beat_classes_by_hand():
-    times = np.arange(10) * 0.1 + 0.05
     beats = BeatTimes(np.array([0.26, 0.74, 5.0]), np.array([0.74]))
-    assert beat_classes(beats, times).tolist() == [0, 1, 1, 1, 0, 0, 2, 2, 2, 0]
-    assert beat_classes(BeatTimes(np.array([]), np.array([])), times).tolist() == [0] * 10
+    assert beat_classes(beats, 10, 10.0, 0.05).tolist() == [0, 1, 1, 1, 0, 0, 2, 2, 2, 0]
+    assert beat_classes(BeatTimes(np.array([]), np.array([])), 10, 10.0).tolist() == [0] * 10
 
 
 def test_beat_labels_follow_the_clip_and_ignore_padding(clicks):
-    arguments = FineTuningArguments(data_dir=str(clicks), target="beats")
-    labelled = read_labelled_audio(arguments.source, "beats", SHORTEST)
+    data = read(clicks, "beats", "beats")
     config = MERTConfig(num_hidden_layers=1)
-    long, short = Clips(labelled, "train", 24000, 3.0, True)[0], Clips(labelled, "train", 24000, 1.0, True)[1]
-    batch = BeatCollator(MERTFeatureExtractor(), config)([long, short])
+    recordings = data.split("train")
+    long, short = RandomCrops(recordings, 24000, 3.0)[0], RandomCrops(recordings, 24000, 1.0)[1]
+    batch = ClipCollator(MERTFeatureExtractor(), FrameAnswers("beats", config).labels)([long, short])
     assert batch["labels"].shape == (2, config.num_frames(72000)) == (2, 224)
     assert (batch["labels"][1, 74:] == -100).all() and (batch["labels"][1, :74] >= 0).all()
     beat = next(beat for beat in long.recording.target.beats if beat > long.offset + 0.1)
@@ -160,11 +210,12 @@ def test_each_layer_learns_slower_than_the_one_above(tiny_checkpoint):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "give either data_dir or dataset_name"),
-        ({"data_dir": "a", "dataset_name": "b"}, "give either data_dir or dataset_name"),
-        ({"data_dir": "a", "freeze": "all"}, "freeze='all' must be one of none, feature_encoder, backbone"),
-        ({"data_dir": "a", "layer_decay": 0.0}, "layer_decay=0.0 must be above 0"),
-        ({"data_dir": "a", "max_seconds": 0.0}, "max_seconds=0.0 must be between"),
+        ({}, "No data were given"),
+        ({"data_dir": "a", "dataset_name": "b"}, "give data only, given"),
+        ({"data": "a", "max_bad_files": "many"}, "give a number of files such as 3"),
+        ({"data": "a", "freeze": "all"}, "freeze='all' must be one of none, feature_encoder, backbone"),
+        ({"data": "a", "layer_decay": 0.0}, "layer_decay=0.0 must be above 0"),
+        ({"data": "a", "max_seconds": 0.0}, "max_seconds=0.0 must be between"),
     ],
 )
 def test_arguments_are_checked(options, message):
@@ -173,25 +224,23 @@ def test_arguments_are_checked(options, message):
 
 
 def test_runs_that_cannot_work_are_refused(songs, tiny_checkpoint, tmp_path):
-    arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data_dir=str(songs))
+    arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data=str(songs))
     with pytest.raises(ValueError, match="kind 'genre' is not one of classification"):
         fine_tune(arguments, training(tmp_path), "genre")
-    summed = FineTuningArguments(data_dir=str(songs), use_weighted_layer_sum=True)
+    summed = FineTuningArguments(data=str(songs), use_weighted_layer_sum=True)
     with pytest.raises(ValueError, match="use_weighted_layer_sum cannot be saved with adapters"):
         fine_tune(summed, training(tmp_path), "classification", LoraArguments())
     with pytest.raises(ValueError, match="lora_rank=0 must be 1 or more"):
         LoraArguments(lora_rank=0)
     with pytest.raises(ValueError, match="metadata.csv has no column mood"):
-        fine_tune(
-            FineTuningArguments(str(tiny_checkpoint), data_dir=str(songs), target="mood"), training(tmp_path), "key"
-        )
+        fine_tune(FineTuningArguments(str(tiny_checkpoint), data=str(songs), target="mood"), training(tmp_path), "key")
 
 
 # Runs
 
 
 def test_a_run_is_continued_only_when_asked_to(songs, tiny_checkpoint, tmp_path):
-    arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data_dir=str(songs))
+    arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data=str(songs))
     fine_tune(arguments, training(tmp_path / "out"), "classification")
     with pytest.raises(ValueError, match="holds checkpoint-2 of an earlier run.*--resume_from_checkpoint"):
         fine_tune(arguments, training(tmp_path / "out", max_steps=3), "classification")
@@ -205,16 +254,16 @@ def test_a_run_is_continued_only_when_asked_to(songs, tiny_checkpoint, tmp_path)
 def test_the_head_follows_from_the_seed_and_the_callers_generator_is_left_alone(songs, tiny_checkpoint, tmp_path):
     from mert_hf.finetuning.model import build_model, read_config
 
-    arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data_dir=str(songs))
+    arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data=str(songs))
     before = torch.get_rng_state()
-    first, same, other = (build_model(arguments, read_config(arguments), "key", seed) for seed in (1, 1, 2))
+    first, same, other = (build_model(arguments, read_config(arguments), False, seed) for seed in (1, 1, 2))
     assert torch.equal(first.classifier.weight, same.classifier.weight)
     assert not torch.equal(first.classifier.weight, other.classifier.weight)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_refusing_hub_is_told_before_training(hub, songs, tiny_checkpoint, tmp_path):
-    arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data_dir=str(songs))
+    arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data=str(songs))
     pushed = training(tmp_path / "out", push_to_hub=True, hub_model_id="bob/tones")
     with pytest.raises(PushError, match="may not write to bob/tones") as caught:
         fine_tune(arguments, pushed, "classification")
@@ -222,7 +271,7 @@ def test_a_refusing_hub_is_told_before_training(hub, songs, tiny_checkpoint, tmp
 
 
 def test_the_result_is_pushed_with_code_and_card(hub, songs, tiny_checkpoint, tmp_path):
-    arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data_dir=str(songs))
+    arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data=str(songs))
     pushed = {"push_to_hub": True, "hub_model_id": "alice/tones", "hub_private_repo": True}
     fine_tune(arguments, training(tmp_path / "out", **pushed), "classification")
     files = hub.files("alice/tones")

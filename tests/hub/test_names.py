@@ -35,7 +35,7 @@ def test_what_is_no_hub_id_is_a_folder_that_is_not_there(name):
     "load",
     [
         MERTEmbedder.from_pretrained,
-        lambda name: read_config(FineTuningArguments(model_name_or_path=name, data_dir="data")),
+        lambda name: read_config(FineTuningArguments(model_name_or_path=name, data="data")),
         lambda name: build_model(PretrainingModelArguments(model_name_or_path=name), None, None),
         EncodecTeacher.from_pretrained,
     ],

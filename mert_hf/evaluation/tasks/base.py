@@ -12,6 +12,7 @@ from pathlib import Path
 from ...data.dataset import DatasetSource
 from ...data.jsonl import find_jsonl, read_jsonl
 from ...data.recordings import SPLITS, Recording, TaskData
+from ...utils.bad_files import TooManyBadFilesError
 from ...utils.text import shorten
 from ...utils.tolerance import Tolerance
 from .sources import ArchiveNotes, TableForm
@@ -50,21 +51,24 @@ class Task:
     tables: TableForm = field(default_factory=TableForm)
 
     def load(
-        self, data: str | Path, max_bad_files: int | str | Tolerance = 0, streaming: bool | None = None
+        self,
+        data: str | Path | DatasetSource,
+        max_bad_files: int | str | Tolerance = 0,
+        required: Sequence[str] = SPLITS,
     ) -> TaskData:
         """Reads and checks the data set: sorted ids, no recording in two splits, no empty split, no missing file.
 
         Args:
             data: a folder with the archive, with MARBLE v2's JSONL or with a data set of the `datasets` library; or a
-                data set of the Hub, "owner/name" or "owner/name:config".
+                data set of the Hub, "owner/name" or "owner/name:config", or a `DatasetSource` with more settings.
             max_bad_files: how many listed recordings may have no file, a number or a percentage such as "1%"; they are
                 left out, counted and logged. What the reader knows to be broken does not count.
-            streaming: see `DatasetSource`.
+            required: splits that must have recordings.
 
         Raises:
             ValueError: wrong layout, missing files, unknown labels; the text lists what was looked for.
         """
-        found = self._read_any(data, streaming)
+        found = self._read_any(data)
         if found.skipped:
             logger.warning(
                 "%s: %d entries that are known not to belong are left out: %s.",
@@ -74,7 +78,7 @@ class Task:
             )
         recordings = sorted(found.recordings, key=lambda recording: recording.id)
         recordings = _present(recordings, self.name, Tolerance.parse(max_bad_files).allowed(len(recordings)))
-        _check_splits(recordings, self.name, data)
+        _check_splits(recordings, self.name, data, required)
         return replace(found, recordings=tuple(recordings), name=found.name or self.name)
 
     def where(self) -> str:
@@ -83,7 +87,9 @@ class Task:
         lines += self.notes.lines() if self.notes else ["  A data set of your own, see docs/evaluate.md."]
         return "\n".join(lines + self.tables.lines())
 
-    def _read_any(self, data: str | Path, streaming: bool | None) -> TaskData:
+    def _read_any(self, data: str | Path | DatasetSource) -> TaskData:
+        if isinstance(data, DatasetSource):
+            return self.tables.read(data, self.kind, self.name)
         root = Path(data)
         if root.is_dir():
             if files := find_jsonl(root, self.tables.jsonl):
@@ -95,8 +101,7 @@ class Task:
                 f"{self.name}: the data folder {root} does not exist. `mert-hf evaluate {self.name} --where` shows "
                 "what to download."
             )
-        source = DatasetSource.parse(str(data), streaming=streaming)
-        return self.tables.read(source, self.kind, self.name)
+        return self.tables.read(DatasetSource.parse(str(data)), self.kind, self.name)
 
 
 def _is_dataset_folder(root: Path) -> bool:
@@ -112,7 +117,7 @@ def _present(recordings: list[Recording], name: str, max_missing: int) -> list[R
         return recordings
     counted = f"{name}: {len(missing)} of {len(recordings)} listed recordings are missing"
     if len(missing) > max_missing:
-        raise ValueError(
+        raise TooManyBadFilesError(
             f"{counted}, {max_missing} may be (--max-bad-files); looked for {shorten(missing, 5)}. Complete the data, "
             "or allow for more."
         )
@@ -120,7 +125,9 @@ def _present(recordings: list[Recording], name: str, max_missing: int) -> list[R
     return [recording for recording in recordings if recording.exists()]
 
 
-def _check_splits(recordings: Sequence[Recording], name: str, data: str | Path) -> None:
+def _check_splits(
+    recordings: Sequence[Recording], name: str, data: str | Path | DatasetSource, required: Sequence[str]
+) -> None:
     seen: dict[object, Recording] = {}
     ids: set[str] = set()
     for recording in recordings:
@@ -133,8 +140,7 @@ def _check_splits(recordings: Sequence[Recording], name: str, data: str | Path) 
             raise ValueError(f"{name}: the recording id {recording.id!r} occurs twice; ids must differ.")
         ids.add(recording.id)
     counts = {split: sum(recording.split == split for recording in recordings) for split in SPLITS}
-    empty = [split for split, count in counts.items() if not count]
-    if empty:
+    if empty := [split for split in required if not counts[split]]:
         raise ValueError(f"{name}: no recordings for {', '.join(empty)} in {data}; found {counts}.")
 
 

@@ -1,0 +1,61 @@
+"""The card of a fine-tuned model: data, training, metrics, and the licence that the weights carry on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import ModelCard
+from transformers import Trainer
+
+from ..hub.cards import CardFacts, trainer_measurements, training_facts
+from ..hub.checkpoint import CARD_FILE
+from ..hub.names import is_hub_id, local_checkpoint
+from .problem import LearningProblem
+
+AUTHORS_LICENCE = "cc-by-nc-4.0"
+FROZEN_PARTS = {"none": "nothing", "feature_encoder": "convolutions", "backbone": "the whole encoder"}
+
+
+def card_facts(problem: LearningProblem, trainer: Trainer) -> CardFacts:
+    """The facts of the card of a run."""
+    arguments, data = problem.arguments, problem.data
+    name = trainer.args.hub_model_id or Path(trainer.args.output_dir).resolve().name
+    licence, note = _base_licence(arguments.model_name_or_path)
+    base = arguments.model_name_or_path
+    task = problem.task.title
+    dataset = "-".join(data.name.split())
+    measured = trainer_measurements(trainer.state, task, dataset, data.name)
+    tested = trainer_measurements(trainer.state, task, dataset, data.name, "test", "test_")
+    counts = {split: len(data.split(split)) for split in ("train", "valid", "test")}
+    return CardFacts(
+        model_name=name.split("/")[-1],
+        repo_id=trainer.args.hub_model_id,
+        base_model=Path(base).name if Path(base).is_dir() else base,
+        base_model_relation="finetune",
+        datasets=(data.name,) if is_hub_id(data.name) and "/" in data.name else (),
+        data=f"{data.name}: {counts['train']} recordings to train on, {counts['valid']} for validation, "
+        f"{counts['test']} for test",
+        hours=round(data.hours("train"), 4),
+        training={
+            "Frozen": FROZEN_PARTS[arguments.freeze],
+            "Layer-wise decay": f"{arguments.layer_decay:g}",
+            "Weighted layer sum": "yes" if arguments.use_weighted_layer_sum else "no",
+            "Clips": f"{problem.task.window:g} s; random in training, whole recordings in windows in evaluation",
+            "Split": data.manifest_hash,
+            **training_facts(trainer.state, trainer.args),
+        },
+        measurements=measured + tested,
+        licence=licence,
+        licence_note=note,
+    )
+
+
+def _base_licence(base: str) -> tuple[str | None, str]:
+    """The licence that the base model's card states, and where that is from; weights carry it on."""
+    card = (local_checkpoint(base) or Path(base)) / CARD_FILE
+    if card.is_file():
+        licence = ModelCard.load(card, ignore_metadata_errors=True).data.get("license")
+        return licence, "as stated by the card of the base model" if licence else ""
+    if base.startswith("m-a-p/"):
+        return AUTHORS_LICENCE, "the licence of the base model's weights"
+    return None, ""
