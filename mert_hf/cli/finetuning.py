@@ -18,7 +18,8 @@ def finetune(
     target: options.Target = "label",
     kind: options.Kind = "classification",
     task: Annotated[
-        str, typer.Option(help="Task of `mert-hf evaluate`, such as gtzan_genre; --target and --kind are then not used.")
+        str,
+        typer.Option(help="Task of `mert-hf evaluate`, such as gtzan_genre; --target and --kind are then not used."),
     ] = "audiofolder",
     model: options.Model = "m-a-p/MERT-v1-95M",
     output: Annotated[str, typer.Option(help="Folder of the result.")] = "mert-finetuned",

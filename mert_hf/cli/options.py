@@ -13,8 +13,8 @@ LabelledData = Annotated[
     str,
     typer.Option(
         "--data",
-        help="Folder with metadata.csv (file_name, targets, optionally split and group), archive of a task, or data set of "
-        "the datasets library: a folder, or owner/name[:config].",
+        help="Folder with metadata.csv (file_name, targets, optionally split and group), archive of a task, or data set "
+        "of the datasets library: a folder, or owner/name[:config].",
     ),
 ]
 Paths = Annotated[list[str], typer.Argument(help="Files, folders (searched with their subfolders) and glob patterns.")]

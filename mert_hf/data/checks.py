@@ -35,7 +35,8 @@ def check_audio(data: TaskData, min_seconds: float, max_bad_files: int | str | T
         counted = f"{len(problems)} of {len(data.recordings)} recordings of {data.name} cannot be used"
         if len(problems) > Tolerance.parse(max_bad_files).allowed(len(data.recordings)):
             raise TooManyBadFilesError(
-                f"{counted}: {shorten(problems, 5, '; ')}. Fix or remove them, or raise --max-bad-files ({max_bad_files})."
+                f"{counted}: {shorten(problems, 5, '; ')}. Fix or remove them, or raise --max-bad-files "
+                f"({max_bad_files})."
             )
         logger.warning("%s and are left out: %s.", counted, shorten(problems, 5, "; "))
     return data.with_recordings(usable)
