@@ -13,7 +13,7 @@ LabelledData = Annotated[
     str,
     typer.Option(
         "--data",
-        help="Folder with metadata.csv (file_name, targets, optionally split and group), archive of a task, or data set "
+        help="Folder with metadata.csv (file_name, targets, optionally split, group), archive of a task, or data set "
         "of the datasets library: a folder, or owner/name[:config].",
     ),
 ]

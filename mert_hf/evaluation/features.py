@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from ..audio import AudioReadError, Window, audio_info
 from ..audio.read_ahead import END, read_ahead
+from ..data.frame_grid import nearest_frames
 from ..data.recordings import Recording
 from .encoders import Encoder
 from .protocols import Protocol
@@ -82,7 +82,7 @@ class FeatureRequest:
 
     def windows(self, encoder: Encoder, recording: Recording) -> Iterator[Window]:
         """The windows of a recording."""
-        windows = encoder.windows(recording.path, self.window, None, self.shortest)
+        windows = encoder.windows(recording.open(), self.window, None, self.shortest)
         if self.first_seconds is None:
             return windows
         return _first(windows, self.first_seconds, encoder.sampling_rate)
@@ -167,7 +167,7 @@ def durations(recordings: Sequence[Recording], sample: int | None = SIZE_SAMPLE)
     seconds = []
     for recording in recordings[::step]:
         try:
-            seconds.append(audio_info(recording.path).duration)
+            seconds.append(recording.seconds or audio_info(recording.open()).duration)
         except AudioReadError:
             continue  # extraction comes to it, and reports or counts it
     return seconds
@@ -232,8 +232,5 @@ def _by_recording(rows: Iterable[tuple[int, Window, np.ndarray]]) -> Iterator[tu
 
 def on_grid(window: Window, values: np.ndarray, encoder: Encoder) -> np.ndarray:
     """The frames (frames, layers, values) of a window nearest to the grid points in [start, end)."""
-    hop = encoder.hop_length / encoder.sampling_rate
-    points = np.arange(math.ceil(window.start / hop - 1e-6), math.ceil(window.end / hop - 1e-6)) * hop - window.start
-    centers = encoder.frame_times(len(values))
-    nearest = np.searchsorted((centers[1:] + centers[:-1]) / 2, points)
-    return values[nearest]
+    rate = encoder.sampling_rate / encoder.hop_length
+    return values[nearest_frames(encoder.frame_times(len(values)), window.start, window.end, rate)]

@@ -110,7 +110,7 @@ class ComputedFrames(FrameFeatures):
     def count(self, recording: Recording) -> int:
         """Frames of a recording, by its header."""
         if recording.id not in self._counts:
-            seconds = audio_info(recording.path).duration
+            seconds = recording.seconds or audio_info(recording.open()).duration
             self._counts[recording.id] = max(1, math.ceil(seconds / self._hop - 1e-6))
         return self._counts[recording.id]
 
@@ -163,7 +163,7 @@ class ComputedFrames(FrameFeatures):
         return self._windows[key]
 
     def _alone(self, recording: Recording, start: int, count: int) -> np.ndarray:
-        hop, (whole,) = self.encoder.hop_length, self.encoder.windows(recording.path, None, None, 0.0)
+        hop, (whole,) = self.encoder.hop_length, self.encoder.windows(recording.open(), None, None, 0.0)
         samples = np.ascontiguousarray(whole.samples[start * hop : (start + count) * hop])
         return self._embed([Window(samples, 0.0, len(samples) / self.encoder.sampling_rate)])
 

@@ -151,8 +151,8 @@ class BeatData(FrameData):
 
     def targets(self, crop: Crop) -> Tensor:
         """Classes, int64 (frames,)."""
-        times = (crop.start + np.arange(crop.count)) / self.frame_rate
-        return torch.from_numpy(beat_classes(crop.recording.target, times))
+        start = crop.start / self.frame_rate
+        return torch.from_numpy(beat_classes(crop.recording.target, crop.count, self.frame_rate, start))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of each probe, (probes,)."""

@@ -103,9 +103,9 @@ class FeatureStore:
         os.truncate(rows, self._num_rows * self.row_bytes)
 
     def __contains__(self, recording: Recording) -> bool:
-        """Whether the rows of this very file are there: same name, size and time of change."""
+        """Whether the rows of this very recording are there: same name and version."""
         entry = self._entries.get(self._name(recording))
-        return entry is not None and {**entry, **_state(recording)} == entry
+        return entry is not None and {**entry, **recording.version()} == entry
 
     def append(self, recording: Recording, rows: np.ndarray) -> None:
         """Adds the rows (rows, layers, values) of a recording.
@@ -126,7 +126,7 @@ class FeatureStore:
             file.write(values.data)
         entry = {
             "name": self._name(recording),
-            **_state(recording),
+            **recording.version(),
             "start": self._num_rows,
             "count": len(rows),
         }
@@ -146,16 +146,11 @@ class FeatureStore:
 
     def _name(self, recording: Recording) -> str:
         """The recording's path below the data folder, by which every task on it knows it."""
-        path = Path(recording.path)
-        if self.data_dir is not None and path.is_relative_to(self.data_dir):
+        path = recording.path
+        if isinstance(path, Path) and self.data_dir is not None and path.is_relative_to(self.data_dir):
             return path.relative_to(self.data_dir).as_posix()
         return str(path)
 
 
 def _place(data_dir: str | Path | None) -> str:
     return "" if data_dir is None else str(Path(data_dir).resolve())
-
-
-def _state(recording: Recording) -> dict[str, int]:
-    state = Path(recording.path).stat()
-    return {"size": state.st_size, "mtime_ns": state.st_mtime_ns}
