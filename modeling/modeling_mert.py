@@ -1132,8 +1132,8 @@ class MERTPreTrainingModel(MERTPreTrainedModel):
                 f"given {tuple(codes.shape)}. The num_codebooks of the acoustic teacher must equal that of the config."
             )
         codes = codes[..., :frames].transpose(0, 1)[:, chosen].long()
-        # On an accelerator the check would make the host wait. The collator has checked the codes before, and the kernel
-        # of the cross-entropy fails for codes beyond the table.
+        # On an accelerator the check would make the host wait. The collator has checked the codes before, and the
+        # kernel of the cross-entropy fails for codes beyond the table.
         if codes.device.type == "cpu" and not torch.compiler.is_compiling():
             sizes = torch.tensor(config.resolved_codebook_sizes, device=codes.device)[:, None]
             invalid = ((codes < 0) & (codes != -100)) | (codes >= sizes)

@@ -2,9 +2,10 @@
 
     python tests/benchmarks/bench_position_convolution.py [--rounds 3]
 
-The forms take turns in each round (products in bfloat16 only: in float16 they take half a minute). "half" is oneDNN's or torch's own grouped kernel, which is wrong for some
-shapes on CPUs with AMX; "products" gathers the windows and multiplies matrices for each group. Printed are the median
-seconds of the forward and the backward pass, and the largest relative error of the output against float64.
+The forms take turns in each round, "products" in bfloat16 only, since float16 products take half a minute. "half" is
+the grouped kernel of torch or oneDNN, which is wrong for some shapes on CPUs with AMX. "products" gathers the windows
+and multiplies matrices for each group. Printed are the median times of the forward and the backward pass, and the
+relative error of the output against float64.
 """
 
 from __future__ import annotations
