@@ -23,32 +23,38 @@ class PretrainingModelArguments:
 
     model_name_or_path: Optional[str] = field(  # noqa: UP045
         default=None,
-        metadata={"help": "Continue from this checkpoint (directory or Hub id); else start from scratch."},
+        metadata={"help": "Checkpoint to start from (folder or Hub id); random weights by default."},
     )
     model_config: Settings = field(
         default_factory=dict,
-        metadata={"help": "Fields of MERTConfig (or MERT2Config with model_type mert2), on top of a checkpoint's."},
+        metadata={
+            "help": "Fields of the configuration; they override those of the checkpoint. model_type chooses the "
+            "generation where there is no checkpoint."
+        },
     )
     do_normalize: bool = field(
-        default=False, metadata={"help": "Zero mean and unit variance for each clip (the v1 recipes do without)."}
+        default=False,
+        metadata={"help": "Normalize each clip to zero mean and unit variance (the v1 recipes do not)."},
     )
     acoustic_teacher: Settings = field(
         default=None,
-        metadata={"help": "'type': encodec or kmeans, 'path': where it lies, and further settings of the class."},
+        metadata={"help": "Teacher of codes: 'type', 'path' of a saved one, and further settings of its class."},
     )
     musical_teacher: Settings = field(
         default=None,
-        metadata={"help": "'type': cqt or log_mel, 'path' if it was saved, and further settings of the class."},
+        metadata={"help": "Teacher of spectra: 'type', 'path' of a saved one, and further settings of its class."},
     )
     label_cache: Optional[str] = field(  # noqa: UP045
-        default=None, metadata={"help": "Directory of `mert-hf label`: codes of whole files instead of live ones."}
+        default=None,
+        metadata={"help": "Folder of `mert-hf label`: codes of whole recordings instead of live ones."},
     )
     label_root: Optional[str] = field(  # noqa: UP045
         default=None,
-        metadata={"help": "Where the recordings lie now, if they have moved since: for their common folder of then."},
+        metadata={"help": "Folder of the recordings now, if they have moved since they were labelled."},
     )
     labels_on_device: Optional[bool] = field(  # noqa: UP045
-        default=None, metadata={"help": "Run teachers on the training device; by default where that is a GPU."}
+        default=None,
+        metadata={"help": "Run teachers on the training device; by default where that is a GPU."},
     )
 
     def __post_init__(self):
@@ -59,42 +65,69 @@ class PretrainingModelArguments:
 
 @dataclass
 class PretrainingDataArguments:
-    """Which recordings are read, and how their crops are mixed and masked. The defaults are the 95M recipe."""
+    """Which recordings are read, and how their crops are mixed and masked. The defaults suit 24 kHz."""
 
     train_data: list[str] = field(
         default_factory=list, metadata={"help": "Folders (with or without metadata.csv) or files to train on."}
     )
-    eval_data: list[str] = field(default_factory=list, metadata={"help": "The same for validation; none by default."})
-    train_split: Optional[str] = field(  # noqa: UP045
-        default=None, metadata={"help": "Only rows of metadata.csv with this value in column `split`."}
+    eval_data: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Folders or files to evaluate on. By default eval_split or eval_share of train_data."},
     )
-    eval_split: Optional[str] = field(default=None, metadata={"help": "The same for validation."})  # noqa: UP045
-    crop_length: int = field(default=120000, metadata={"help": "Samples of a crop, at the model's rate."})
-    min_duration: float = field(default=3.0, metadata={"help": "Seconds; shorter recordings are left out."})
+    train_split: Optional[str] = field(  # noqa: UP045
+        default=None, metadata={"help": "Train on the rows of metadata.csv with this value in the column `split`."}
+    )
+    eval_split: Optional[str] = field(  # noqa: UP045
+        default=None, metadata={"help": "Evaluate on the rows of metadata.csv with this value in the column `split`."}
+    )
+    eval_share: str = field(
+        default="0%",
+        metadata={
+            "help": "Share of the training recordings that is held out for evaluation where neither eval_data nor "
+            "eval_split is given; a percentage with its sign."
+        },
+    )
+    max_eval_crops: int = field(
+        default=2048, metadata={"help": "Maximum number of crops of an evaluation, spread evenly over the recordings."}
+    )
+    crop_length: int = field(default=120000, metadata={"help": "Length of a crop in samples at the model's rate."})
+    min_duration: float = field(default=3.0, metadata={"help": "Shorter recordings (seconds) are left out."})
     weighting: str = field(
-        default="duration", metadata={"help": "Crops of a recording: by its 'duration', or one a 'file'."}
+        default="duration",
+        metadata={"help": "Crops of a recording in an epoch: 'file' is one, 'duration' as many as it holds."},
     )
     max_bad_files: str = field(
-        default="1%", metadata={"help": "Number or percentage of unreadable recordings that are tolerated."}
+        default="1%",
+        metadata={
+            "help": "Recordings that cannot be read or labelled tolerated before the run fails: a number of them, or a "
+            "percentage with its sign."
+        },
     )
-    max_bad_fraction: Optional[float] = field(  # noqa: UP045
-        default=None, metadata={"help": "Former spelling of max_bad_files; will be removed."}
+    mixture_probability: float = field(
+        default=0.5, metadata={"help": "Probability that snippets of other clips are added to a clip."}
     )
-    mixture_probability: float = field(default=0.5, metadata={"help": "Chance of a clip to be mixed with others."})
-    mixture_count: list[int] = field(default_factory=lambda: [1, 3], metadata={"help": "Least and most snippets."})
+    mixture_count: list[int] = field(
+        default_factory=lambda: [1, 3], metadata={"help": "Minimum and maximum number of snippets."}
+    )
     mixture_length: list[int] = field(
-        default_factory=lambda: [12000, 24000], metadata={"help": "Least and most samples of a snippet."}
+        default_factory=lambda: [12000, 24000], metadata={"help": "Minimum and maximum samples of a snippet."}
     )
-    mixture_volume: float = field(default=1.0, metadata={"help": "Factor on the snippets."})
-    mask_probability: float = field(default=0.8, metadata={"help": "Share of frames in spans, overlaps counted twice."})
-    mask_length: int = field(default=5, metadata={"help": "Frames of a span."})
+    mixture_volume: float = field(default=1.0, metadata={"help": "Factor by which snippets are multiplied."})
+    mask_probability: float = field(
+        default=0.8, metadata={"help": "Share of frames in masked spans if spans did not overlap."}
+    )
+    mask_length: int = field(default=5, metadata={"help": "Frames of a masked span."})
     mask_seconds: Optional[float] = field(  # noqa: UP045
-        default=None, metadata={"help": "Seconds of a span, in place of mask_length."}
+        default=None, metadata={"help": "Length of a masked span in seconds, in place of mask_length."}
     )
     mask_aligned: bool = field(
         default=False, metadata={"help": "Spans lie on a grid and do not overlap, as in MusicFM and MuQ."}
     )
-    mask_min_masks: int = field(default=2, metadata={"help": "Least number of spans in a clip."})
+    mask_min_masks: int = field(default=2, metadata={"help": "Minimum number of spans in a clip."})
+    require_same_masks: bool = field(
+        default=False,
+        metadata={"help": "Unmask frames at random until all clips of a batch have equally many, as fairseq does."},
+    )
 
     def __post_init__(self):
         if self.max_bad_fraction is not None:
@@ -109,7 +142,7 @@ class PretrainingDataArguments:
 class MERTTrainingArguments(TrainingArguments):
     """TrainingArguments with the defaults that pre-training needs. All of transformers' own arguments apply."""
 
-    # Written out as plain annotations: each overrides a default of transformers for the reason beside it.
+    # Written out as plain annotations: each overrides a default of transformers for the reason next to it.
     output_dir: str = field(default="outputs", metadata={"help": "Checkpoints, logs and the final model."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Crops carry more than the model's inputs."})
     prediction_loss_only: bool = field(default=True, metadata={"help": "Evaluation needs losses, not hidden states."})
@@ -117,16 +150,31 @@ class MERTTrainingArguments(TrainingArguments):
         default_factory=lambda: ["mask_time_indices"], metadata={"help": "Marks batches with targets, for evaluation."}
     )
     average_tokens_across_devices: bool = field(
-        default=True, metadata={"help": "Normalise by the masked frames of all processes."}
+        default=True, metadata={"help": "Normalize by the masked frames of all processes."}
     )
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "A non-finite loss stops the run instead."})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Log losses as they are; steps that are not finite are skipped instead."}
+    )
     ddp_find_unused_parameters: Optional[bool] = field(  # noqa: UP045
         default=False, metadata={"help": "Layerdrop keeps all parameters in the graph."}
+    )
+    # Further options of ours.
+    max_non_finite_steps: int = field(
+        default=3,
+        metadata={
+            "help": "Updates in a row that may be skipped because the loss or a gradient is not finite. One more saves "
+            "a checkpoint and ends the run with a report."
+        },
+    )
+    overwrite: bool = field(
+        default=False, metadata={"help": "Remove the checkpoints in output_dir and start from zero."}
     )
 
     def __post_init__(self):
         with explained_bf16_refusal(self):
             super().__post_init__()
+        if self.max_non_finite_steps < 0:
+            raise ValueError(f"max_non_finite_steps must be 0 or more, got {self.max_non_finite_steps}.")
 
 
 ARGUMENTS = (PretrainingModelArguments, PretrainingDataArguments, MERTTrainingArguments)

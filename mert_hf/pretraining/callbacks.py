@@ -1,4 +1,4 @@
-"""Callbacks of pre-training: new crops each epoch, a stop at the first non-finite number, a clean end on signals."""
+"""Callbacks of pre-training: new crops each epoch, steps that are not finite, a clean end on signals."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ from ..utils.text import shorten
 
 logger = logging.getLogger(__name__)
 
+ROW_STATISTICS = ("values", "not_finite", "min", "max", "mean", "std")
+
 
 class NonFiniteLossError(RuntimeError):
-    """The loss or a gradient became infinite or not a number; the weights were not updated with it."""
+    """Too many updates in a row had a loss or a gradient that is not finite; the weights were not updated with them."""
 
 
 class CropEpochCallback(TrainerCallback):
-    """Tells a data set of random crops which epoch it is in.
+    """Passes the number of the epoch to a data set of random crops.
 
-    accelerate tells the sampler and, where that listens, not the data set; every epoch would read the same crops.
+    accelerate passes it to samplers only, and every epoch would read the same crops.
     """
 
     def __init__(self, dataset: Any):
@@ -39,62 +41,129 @@ class CropEpochCallback(TrainerCallback):
 
 
 @dataclass
-class _MicroBatch:
-    """What the report of a bad step needs to know of one of its micro-batches."""
+class MicroBatch:
+    """The facts about a micro-batch that the report of a step needs.
 
-    loss: torch.Tensor
-    tensors: Mapping[str, torch.Tensor]
-    crops: list[tuple[str, int]] = field(default_factory=list)
-
-
-class NonFiniteLossCallback(TrainerCallback):
-    """Stops the run before the optimizer takes a step with a loss or gradient that is not finite.
-
-    `MERTTrainer` shows it each micro-batch. In fp16 only losses are looked at: there the gradient scaler skips steps
-    with infinite gradients by itself.
-
-    Raises:
-        NonFiniteLossError: from Trainer.train(), after writing a report of the batch (losses, files, offsets,
-            statistics of each tensor, parameters that are not finite) to the output directory.
+    Attributes:
+        loss: scalar.
+        crops: (recording, first sample) of each clip.
+        tensors: the tensors themselves where they are on the CPU, and occupy memory for the whole update anyway.
+        statistics: on other devices `row_statistics` of each tensor instead, so that no target stays on the device.
     """
 
-    def __init__(self):
-        self._seen: list[_MicroBatch] = []
+    loss: torch.Tensor
+    crops: list[tuple[str, int]] = field(default_factory=list)
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    statistics: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class ObservedStep:
+    """An update: its number, micro-batches, parameters with a gradient and the gradients' norms, and whether it is bad.
+
+    `bad` (1.0 or 0.0) is of all processes and stays on the device until it is read.
+    """
+
+    number: int
+    batches: list[MicroBatch]
+    parameters: list[str]
+    norms: torch.Tensor
+    bad: torch.Tensor
+
+
+class NonFiniteStepCallback(TrainerCallback):
+    """Skips updates whose loss or gradient is not finite, and ends the run when there are too many in a row.
+
+    `MERTTrainer` shows it each micro-batch. The decision is taken on the device: fused optimizers skip a step without
+    the host, others are given no gradients, which costs one synchronization of the host per update. The host reads the
+    decisions when the trainer logs (on the CPU after each update). In fp16 the gradient scaler skips steps with
+    infinite gradients by itself, and only losses are looked at.
+
+    When more than `max_in_a_row` updates in a row were skipped, the trainer saves a checkpoint and stops, and
+    `MERTTrainer.train` raises `failure` after a report of the batch (losses, files, offsets, statistics of each tensor,
+    parameters that are not finite) was written to the output directory.
+
+    Args:
+        max_in_a_row: updates in a row that may be skipped.
+    """
+
+    def __init__(self, max_in_a_row: int = 3):
+        self.max_in_a_row = max_in_a_row
+        self.skipped = 0
+        self.failure: NonFiniteLossError | None = None
+        self._in_a_row = 0
+        self._batches: list[MicroBatch] = []
+        self._steps: list[ObservedStep] = []
 
     def observe(
         self, loss: torch.Tensor, tensors: Mapping[str, torch.Tensor], crops: list[tuple[str, int]] | None = None
     ) -> None:
-        """Remembers a micro-batch until the optimizer's step: loss, tensors, (recording, offset) of its clips."""
-        self._seen.append(_MicroBatch(loss.detach(), tensors, crops or []))
+        """Records a micro-batch until the optimizer's step: its loss, tensors, and (recording, offset) of its clips."""
+        batch = MicroBatch(loss.detach(), crops or [])
+        if loss.device.type == "cpu":
+            batch.tensors = tensors
+        else:
+            batch.statistics = {name: row_statistics(tensor) for name, tensor in tensors.items()}
+        self._batches.append(batch)
 
     def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module = None,
+        optimizer: Any = None,
+        **kwargs,
+    ):
+        batches, self._batches = self._batches, []
+        names, norms = gradient_norms(model)
+        checked = [batch.loss.float() for batch in batches] + ([] if args.fp16 else [norms.to(args.device)])
+        finite = torch.cat([values.reshape(-1) for values in checked]).isfinite().all()
+        # All processes skip the same steps: their weights must stay equal.
+        bad = maximum_over_processes((~finite).float())
+        if not args.fp16:
+            skip_step(optimizer, model, bad)
+        self._steps.append(ObservedStep(state.global_step, batches, names, norms, bad))
+
+    def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module = None, **kwargs
     ):
-        seen, self._seen = self._seen, []
-        finite = torch.stack([batch.loss.float() for batch in seen]).isfinite().all() if seen else torch.tensor(True)
-        if not args.fp16:
-            finite = finite & gradients_are_finite(model).to(finite.device)
-        # All processes stop on the same step: one alone would leave the others waiting for it.
-        if not any_process(not finite, args.device):
-            return
-        report = describe_step(state.global_step, seen, model)
-        path = Path(args.output_dir) / f"non_finite_step_{state.global_step}_rank_{args.process_index}.json"
+        if not (control.should_log or control.should_save or args.device.type == "cpu"):
+            return control
+        steps, self._steps = self._steps, []
+        flags = torch.stack([step.bad for step in steps]).tolist() if steps else []
+        for step, bad in zip(steps, flags, strict=True):
+            self._in_a_row = self._in_a_row + 1 if bad else 0
+            self.skipped += bool(bad)
+            if bad:
+                clips = [clip_text(*crop) for batch in step.batches for crop in batch.crops]
+                logger.warning("Update %d is not finite and was skipped. Clips: %s", step.number, shorten(clips))
+            if self._in_a_row > self.max_in_a_row and self.failure is None:
+                self.failure = self._report(step, args, model)
+                control.should_save = control.should_training_stop = True
+        return control
+
+    def _report(self, step: ObservedStep, args: TrainingArguments, model: nn.Module) -> NonFiniteLossError:
+        """Writes the report of a step; returns the error that ends the run."""
+        report = describe_step(step, model)
+        clips, names = (shorten(report[key]) or "none known" for key in ("clips", "not_finite"))
+        path = Path(args.output_dir) / f"non_finite_step_{step.number}_rank_{args.process_index}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(report, indent=2), encoding="utf-8")
-        clips, names = (shorten(report[key]) or "none known" for key in ("clips", "not_finite"))
-        raise NonFiniteLossError(
-            f"Step {state.global_step}: loss {[batch['loss'] for batch in report['batches']]} or a gradient is not "
-            f"finite; the weights are those before this step. Clips: {clips}. Not finite: {names}. The whole report is "
-            f"in {path}. Usual remedies: bf16 in place of fp16, a smaller learning rate or longer warm-up, "
-            "attention_relax, or leaving the files out."
+        return NonFiniteLossError(
+            f"Step {step.number}: loss {[batch['loss'] for batch in report['batches']]} or a gradient is not finite, "
+            f"after {self.max_in_a_row} skipped updates in a row. None of them changed the weights, and a checkpoint "
+            f"was saved. Clips: {clips}. Not finite: {names}. The whole report is in {path}. Usual remedies: bf16 in "
+            "place of fp16, a smaller learning rate or longer warm-up, attention_relax, or leaving the files out."
         )
 
 
 class SignalCallback(TrainerCallback):
     """On SIGTERM or SIGINT saves a checkpoint after the current step and ends training.
 
-    Clusters send SIGTERM before they take the machine away. All processes act on the same step, whichever of them
-    the signal reached. A second signal acts as it would have without this callback.
+    Clusters send SIGTERM before they end a job. All processes act on the same step, whichever of them received the
+    signal; they agree through host memory, so that no GPU is waited for. A second signal acts as it would have without
+    this callback.
     """
 
     def __init__(self, signals: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)):
@@ -102,15 +171,18 @@ class SignalCallback(TrainerCallback):
         self.received: int | None = None
         self.stopped = False
         self._previous: dict[int, Any] = {}
+        self._group: Any = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        self._group = host_group()
         if threading.current_thread() is not threading.main_thread():
-            logger.warning("Training outside the main thread: signals will not save a checkpoint.")
+            logger.warning("Training runs outside the main thread: signals will not save a checkpoint.")
             return
         self._previous = {number: signal.signal(number, self._receive) for number in self.signals}
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        if any_process(self.received is not None, args.device):
+        flag = torch.tensor(float(self.received is not None))
+        if maximum_over_processes(flag, self._group):
             logger.warning("Stopping on a signal: saving a checkpoint at step %d.", state.global_step)
             self.stopped = True
             control.should_save = True
@@ -130,65 +202,102 @@ class SignalCallback(TrainerCallback):
         self._previous = {}
 
 
-def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is set in any process of the run."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return flag
-    flags = torch.tensor(int(flag), device=device)
-    torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
-    return bool(flags)
+def host_group() -> Any:
+    """A group of all processes that communicates through host memory; None (the default group) where that one does."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_backend() == "gloo":
+        return None
+    return distributed.new_group(backend="gloo")
 
 
-def gradients_are_finite(model: nn.Module) -> torch.Tensor:
-    """Whether all gradients of this process are finite; a boolean scalar on their device."""
-    gradients = [_local(parameter.grad) for parameter in model.parameters() if parameter.grad is not None]
-    gradients = [gradient for gradient in gradients if gradient.numel()]
+def maximum_over_processes(value: torch.Tensor, group: Any = None) -> torch.Tensor:
+    """The largest of a scalar's values in all processes of the run, on its device."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX, group=group)
+    return value
+
+
+def skip_step(optimizer: Any, model: nn.Module, bad: torch.Tensor) -> None:
+    """Lets the optimizer's next step change nothing where `bad` is 1.0.
+
+    Fused optimizers of torch skip a step when their attribute `found_inf` is 1.0, as gradient scalers use it; it must
+    not meet the sharded parameters of FSDP. Other optimizers pass over parameters without a gradient.
+    """
+    optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper
+    sharded = any(hasattr(parameter, "to_local") for parameter in model.parameters())
+    if getattr(optimizer, "_step_supports_amp_scaling", False) and not sharded:
+        optimizer.found_inf = bad
+    elif bad:
+        model.zero_grad(set_to_none=True)
+
+
+def gradient_norms(model: nn.Module) -> tuple[list[str], torch.Tensor]:
+    """Names of the parameters that have a gradient in this process, and its norm, float32 (parameters,)."""
+    gradients = {
+        name: local_part(parameter.grad) for name, parameter in model.named_parameters() if parameter.grad is not None
+    }
+    gradients = {name: gradient for name, gradient in gradients.items() if gradient.numel()}
     if not gradients:
-        return torch.tensor(True)
+        return [], torch.zeros(1)
     # A norm is finite only if all entries are (and their squares fit float32).
-    return torch.stack(torch._foreach_norm([gradient.float() for gradient in gradients])).isfinite().all()
+    norms = torch._foreach_norm([gradient.float() for gradient in gradients.values()])
+    return list(gradients), torch.stack(norms)
 
 
-def describe_step(step: int, batches: list[_MicroBatch], model: nn.Module) -> dict[str, Any]:
-    """A report, ready for JSON, of a step that went wrong."""
+def describe_step(step: ObservedStep, model: nn.Module) -> dict[str, Any]:
+    """A report, ready for JSON, of an update that is not finite."""
+    finite = step.norms.isfinite().tolist()
+    bad_gradients = [f"gradient of {name}" for name, good in zip(step.parameters, finite, strict=False) if not good]
+    bad_parameters = [
+        name for name, parameter in model.named_parameters() if not local_part(parameter.detach()).isfinite().all()
+    ]
     return {
-        "step": step,
-        "clips": [f"{source} at sample {offset}" for batch in batches for source, offset in batch.crops],
-        "not_finite": _not_finite(model),
-        "batches": [
-            {
-                "loss": float(batch.loss) if batch.loss.isfinite() else str(float(batch.loss)),  # JSON knows no inf
-                "crops": [{"source": source, "offset": offset} for source, offset in batch.crops],
-                "tensors": {name: describe_rows(tensor) for name, tensor in batch.tensors.items()},
-            }
-            for batch in batches
-        ],
+        "step": step.number,
+        "clips": [clip_text(*crop) for batch in step.batches for crop in batch.crops],
+        "not_finite": bad_parameters + bad_gradients,
+        "batches": [describe_batch(batch) for batch in step.batches],
     }
 
 
-def describe_rows(tensor: torch.Tensor) -> list[dict[str, float]]:
-    """Statistics of each row of a batch, over its finite values."""
+def describe_batch(batch: MicroBatch) -> dict[str, Any]:
+    """Loss, crops and statistics of the tensors of a micro-batch, ready for JSON, which has no infinity."""
+    statistics = {name: row_statistics(tensor) for name, tensor in batch.tensors.items()} | batch.statistics
+    return {
+        "loss": float(batch.loss) if batch.loss.isfinite() else str(float(batch.loss)),
+        "crops": [{"source": source, "offset": offset} for source, offset in batch.crops],
+        "tensors": {name: describe_rows(values) for name, values in statistics.items()},
+    }
+
+
+def row_statistics(tensor: torch.Tensor) -> torch.Tensor:
+    """`ROW_STATISTICS` of each row over its finite values: (batch, ...) -> (batch, 6) float32 on the same device."""
+    rows = local_part(tensor.detach()).float().flatten(start_dim=1)
+    finite = rows.isfinite()
+    count = finite.sum(dim=1)
+    values = torch.where(finite, rows, 0.0)
+    mean = values.sum(dim=1) / count
+    variance = torch.where(finite, (rows - mean[:, None]).square(), 0.0).sum(dim=1) / count
+    lowest = torch.where(finite, rows, torch.inf).amin(dim=1)
+    highest = torch.where(finite, rows, -torch.inf).amax(dim=1)
+    total = torch.full_like(mean, rows.shape[1])
+    return torch.stack([total, total - count, lowest, highest, mean, variance.sqrt()], dim=1)
+
+
+def describe_rows(statistics: torch.Tensor) -> list[dict[str, float]]:
+    """`row_statistics` ready for JSON; a row without finite values has the two counts only."""
     rows = []
-    for row in _local(tensor.detach()).double().cpu().flatten(start_dim=1):
-        finite = row[row.isfinite()]
-        rows.append({"values": row.numel(), "not_finite": row.numel() - finite.numel()})
-        if finite.numel():
-            names = ("min", "max", "mean", "std")
-            values = (finite.min(), finite.max(), finite.mean(), finite.std(correction=0))
-            rows[-1].update({name: float(value) for name, value in zip(names, values, strict=True)})
+    for values in statistics.tolist():
+        row = dict(zip(ROW_STATISTICS, values, strict=True))
+        counts = {name: int(row.pop(name)) for name in ("values", "not_finite")}
+        rows.append({**counts, **(row if counts["not_finite"] < counts["values"] else {})})
     return rows
 
 
-def _not_finite(model: nn.Module) -> list[str]:
-    """Parameters, and gradients of parameters, that hold values which are not finite."""
-    names = []
-    for name, parameter in model.named_parameters():
-        for label, tensor in ((name, parameter), (f"gradient of {name}", parameter.grad)):
-            if tensor is not None and not _local(tensor.detach()).isfinite().all():
-                names.append(label)
-    return names
+def clip_text(source: str, offset: int) -> str:
+    """A clip for a message."""
+    return f"{source} at sample {offset}"
 
 
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    """This process's part of a tensor that FSDP2 spreads over several."""
+def local_part(tensor: torch.Tensor) -> torch.Tensor:
+    """The part of this process where FSDP2 shards a tensor, else the tensor itself."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor

@@ -2,46 +2,48 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from ..modeling.configuration_mert import MERTConfig
-from ..modeling.configuration_mert2 import MERT2Config
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
-from ..teachers import codebook_sizes_of
+from ..teachers.base import AcousticTeacher, MusicalTeacher, codebook_sizes_of
 from .dataset import AudioCrop, derive_seed
 from .masking import SpanMasking
 from .mixture import NoiseMixture, draw_integer
+from .stopwatch import Stopwatch
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from ..modeling.configuration_mert import MERTConfig
+    from .labels import LabelCache
 
 IGNORED_CODE = -100
-# What stays in a batch instead of targets where they are made on the device.
+# Key of the clean clips, which stay in a batch instead of targets where these are computed on the device.
 CLEAN_WAVEFORMS = "clean_waveforms"
 
 
 class MERTBatch(dict):
-    """The tensors of a batch, and beside them, out of the model's sight, where they come from.
+    """The tensors of a batch and, as attributes, what the model does not receive.
 
     Attributes:
         crops: (recording, first sample) of each clip.
-        audio_seconds: seconds of audio in the batch, padding not counted.
-        teacher_seconds: time that each teacher took.
+        audio_seconds: seconds of audio in the batch, without padding.
+        teacher_times: computation of each teacher.
+        invalid_codes: scalar bool tensor, whether a teacher gave a code outside its codebook; None without codes of a
+            live teacher. It stays on the device until somebody reads it.
     """
 
     def __init__(self, tensors: Mapping[str, torch.Tensor] = ()):
         super().__init__(tensors)
         self.crops: list[tuple[str, int]] = []
         self.audio_seconds = 0.0
-        self.teacher_seconds: dict[str, float] = {}
+        self.teacher_times: dict[str, Stopwatch] = {}
+        self.invalid_codes: torch.Tensor | None = None
 
     def to(self, *args, **kwargs) -> MERTBatch:
         """The batch with its tensors moved, as `torch.Tensor.to` does; accelerate calls this."""
@@ -58,7 +60,7 @@ class MERTBatch(dict):
 
 
 def teacher_device(teacher: Any) -> torch.device:
-    """Where a teacher computes: the device of its weights, its `device` attribute, else the CPU."""
+    """The device on which a teacher computes: that of its weights, its attribute `device`, else the CPU."""
     if isinstance(teacher, torch.nn.Module):
         for tensor in (*teacher.parameters(), *teacher.buffers()):
             return tensor.device
@@ -69,36 +71,39 @@ def teacher_device(teacher: Any) -> torch.device:
 class DataCollatorForMERTPreTraining:
     """Makes pre-training batches of clean clips: crops, labels the clean crops, mixes noise in, masks spans.
 
-    Works with the stock `Trainer` and any number of data workers as long as the teachers sit on the CPU or labels are
-    cached. Random draws come from each clip's seed (`AudioCropDataset` gives one), so that a batch does not depend on
-    the worker that makes it and a resumed run makes the same; clips without a seed take their draws from a generator
-    seeded per worker and epoch.
+    It works with any configuration that has the rates, `num_frames` and the sizes of targets that `MERTConfig` and
+    `MERT2Config` share, and with the stock `Trainer` and any number of data workers as long as the teachers are on the
+    CPU or labels are cached. Random draws come from the seed of each clip (`AudioCropDataset` gives one), so that a
+    batch does not depend on the worker that makes it and a resumed run makes the same. Clips without a seed take their
+    draws from a generator that is seeded for each worker and epoch.
 
     Args:
-        feature_extractor: pads, and normalises the mixed clips where its `do_normalize` says so.
-        config: of the student, of either generation; gives frame counts and the sizes of the targets.
-        acoustic_teacher: clips (batch, samples) -> codes (batch, codebooks, frames); None with config.num_codebooks 0.
-        musical_teacher: clips (batch, samples) -> spectrum (batch, frames, bins); None with config.cqt_bins 0.
-        mixture: noise mixture of the student's input; None for none.
+        feature_extractor: pads the mixed clips, and normalizes them where its `do_normalize` is true.
+        config: configuration of the student; it gives numbers of frames and the sizes of the targets.
+        acoustic_teacher: clips (batch, samples) -> codes (batch, codebooks, frames), an `AcousticTeacher` or any
+            callable with its attributes; None with config.num_codebooks 0.
+        musical_teacher: clips (batch, samples) -> spectrum (batch, frames, bins), a `MusicalTeacher` or any callable
+            with its attributes; None with config.cqt_bins 0. Any spectrum travels under the name `cqt`, log-mel too.
+        mixture: noise mixture of the student's input, or None.
         masking: draws the masked frames.
-        label_cache: codes made beforehand for whole files, in place of the acoustic teacher.
-        labels_on_device: leave the clean clips in the batch; `MERTTrainer` has `add_targets` called on the device of
-            the model, while data workers decode the next batch. Needed for teachers on a GPU with data workers.
+        label_cache: codes made ahead of time for whole files, which replace the acoustic teacher.
+        labels_on_device: leave the clean clips in the batch; `MERTTrainer` calls `add_targets` on the device of the
+            model, while data workers decode the next batch. Required for teachers on a GPU with data workers.
         crop_length: samples to which longer clips are cut at a random place, a whole number of hops from their start.
             None for clips that are crops already, as those of `AudioCropDataset`, which reads no more than it needs.
-        seed: of the draws for clips without a seed of their own.
+        seed: seed of the draws for clips without a seed of their own.
 
     Raises:
-        ValueError: if teachers, cache and config do not fit each other.
+        ValueError: teachers, cache and configuration do not fit each other.
     """
 
     feature_extractor: MERTFeatureExtractor
-    config: MERTConfig | MERT2Config
-    acoustic_teacher: Callable[[torch.Tensor], torch.Tensor] | None = None
-    musical_teacher: Callable[[torch.Tensor], torch.Tensor] | None = None
+    config: MERTConfig
+    acoustic_teacher: AcousticTeacher | Callable[[torch.Tensor], torch.Tensor] | None = None
+    musical_teacher: MusicalTeacher | Callable[[torch.Tensor], torch.Tensor] | None = None
     mixture: NoiseMixture | None = field(default_factory=NoiseMixture)
     masking: SpanMasking = field(default_factory=SpanMasking)
-    label_cache: Any = None
+    label_cache: LabelCache | None = None
     labels_on_device: bool = False
     crop_length: int | None = None
     seed: int = 0
@@ -109,7 +114,8 @@ class DataCollatorForMERTPreTraining:
         self._reader = MERTFeatureExtractor(sampling_rate=self.config.sampling_rate, do_normalize=False)
         if self.crop_length is not None and self.config.num_frames(self.crop_length) < 1:
             raise ValueError(
-                f"crop_length={self.crop_length} samples is too short: a frame takes {self.config.receptive_field}."
+                f"crop_length={self.crop_length} samples is too short: the first frame needs "
+                f"{self.config.receptive_field} samples."
             )
         check_rates(
             self.config, self.feature_extractor, [self.acoustic_teacher, self.label_cache, self.musical_teacher]
@@ -120,14 +126,14 @@ class DataCollatorForMERTPreTraining:
         return {**self.__dict__, "_generator": None}
 
     def __setstate__(self, state: dict) -> None:
-        # A pickled collator starts afresh in its process (spawned workers); a forked one keeps its parent's number.
+        # A pickled collator belongs to the process that opens it (spawned workers); a forked one keeps its parent's id.
         self.__dict__.update(state, _process=os.getpid())
 
     def __call__(self, features: Sequence[Any]) -> MERTBatch:
         """Makes a batch.
 
         Args:
-            features: clips: `AudioCrop`, whatever the feature extractor reads (arrays at the model's rate, Audio
+            features: clips: `AudioCrop`, anything that the feature extractor reads (arrays at the model's rate, Audio
                 dictionaries and decoders of datasets), or a dictionary with one under "input_values" or "audio".
 
         Returns:
@@ -136,8 +142,8 @@ class DataCollatorForMERTPreTraining:
             end, `cqt` (batch, frames, bins) float32; or `clean_waveforms` instead of the last two.
 
         Raises:
-            ValueError: if a clip is too short for a frame, has values that are not finite, or a teacher on a GPU was
-                asked for in a forked worker.
+            ValueError: a clip is too short for a frame or has values that are not finite, or a teacher on a GPU is
+                used in a forked worker.
         """
         if not features:
             raise ValueError("A batch needs at least one clip.")
@@ -154,16 +160,26 @@ class DataCollatorForMERTPreTraining:
         batch[CLEAN_WAVEFORMS] = clean
         return batch if self.labels_on_device else self.add_targets(batch)
 
+    def for_evaluation(self) -> DataCollatorForMERTPreTraining:
+        """This collator without mixture, and with masks that depend on nothing but the clip."""
+        return replace(self, mixture=None, masking=replace(self.masking, require_same_masks=False))
+
     @torch.no_grad()
     def add_targets(self, batch: MERTBatch) -> MERTBatch:
-        """Replaces the clean clips of a batch by the teachers' targets, on the device where the clips are."""
+        """Replaces the clean clips of a batch by the teachers' targets, on the device where the clips are.
+
+        Codes that are out of range raise at once on the CPU; on another device `batch.invalid_codes` records them, as
+        a look at them would make the host wait for the device.
+        """
         self.check_forked_worker(os.getpid() != self._process)
         waveforms = batch.pop(CLEAN_WAVEFORMS)
         frames = batch["mask_time_indices"].shape[1]
         if self.acoustic_teacher is not None and self.label_cache is None:
             codes = self._run_teacher("acoustic_teacher", waveforms, batch)[..., :frames]
             check_frames("acoustic", codes.shape[-1], frames)
-            check_codes(codes, self.config.resolved_codebook_sizes)
+            batch.invalid_codes = codes_out_of_range(codes, self.config.resolved_codebook_sizes)
+            if codes.device.type == "cpu":
+                refuse_invalid_codes(batch.invalid_codes, codes, self.config.resolved_codebook_sizes)
             batch["codes"] = self._ignore_padding(codes.long(), batch)
         if self.musical_teacher is not None:
             spectrum = self._run_teacher("musical_teacher", waveforms, batch)[:, :frames]
@@ -172,18 +188,18 @@ class DataCollatorForMERTPreTraining:
         return batch
 
     def check_forked_worker(self, forked: bool) -> None:
-        """Refuses teachers on a GPU in forked data workers, where CUDA cannot be started again.
+        """Refuses teachers on a GPU in forked data workers, where CUDA cannot be initialized again.
 
         Raises:
-            ValueError: names the teacher and the ways out.
+            ValueError: a teacher is on a GPU and the worker is forked.
         """
         for teacher in (self.acoustic_teacher, self.musical_teacher):
             if forked and teacher is not None and teacher_device(teacher).type not in ("cpu", "meta"):
                 raise ValueError(
-                    f"{type(teacher).__name__} sits on {teacher_device(teacher)}, and CUDA cannot be used in a forked "
-                    "data worker. Either set labels_on_device=True and train with MERTTrainer (labels are made on the "
-                    "device while workers decode), or set dataloader_num_workers=0, or move the teacher to the CPU, or "
-                    "make the labels ahead of time with `mert-hf label`."
+                    f"{type(teacher).__name__} is on {teacher_device(teacher)}, and CUDA cannot be used in a forked "
+                    "data worker. Either set labels_on_device=True and train with MERTTrainer (labels are computed on "
+                    "the device while workers decode), or set dataloader_num_workers=0, or move the teacher to the "
+                    "CPU, or make the labels ahead of time with `mert-hf label`."
                 )
 
     def _as_crop(self, feature: Any) -> AudioCrop:
@@ -205,7 +221,8 @@ class DataCollatorForMERTPreTraining:
         if room <= 0:
             return crop
         generator = torch.Generator().manual_seed(derive_seed(crop.seed, 3))
-        start = draw_integer(0, room // self.config.samples_per_frame, generator) * self.config.samples_per_frame
+        hop = self.config.samples_per_frame
+        start = draw_integer(0, room // hop, generator) * hop
         waveform = crop.waveform[start : start + self.crop_length]
         return replace(crop, waveform=waveform, offset=crop.offset + start)
 
@@ -222,15 +239,15 @@ class DataCollatorForMERTPreTraining:
         frames = self.config.num_frames(lengths)
         if (frames < 1).any():
             raise ValueError(
-                f"A clip of {int(lengths.min())} samples is too short: a frame takes {self.config.receptive_field}. "
-                "Leave such clips out (min_duration of AudioCropDataset)."
+                f"A clip of {int(lengths.min())} samples is too short: the first frame needs "
+                f"{self.config.receptive_field}. Leave such clips out (min_duration of AudioCropDataset)."
             )
         return frames
 
     def _student_input(
         self, clean: torch.Tensor, lengths: torch.Tensor, crops: Sequence[AudioCrop]
     ) -> dict[str, torch.Tensor]:
-        """Mixed and normalised input_values, and the attention_mask if clips differ in length."""
+        """Mixed and normalized input_values, and the attention_mask if clips differ in length."""
         mixed = clean
         if self.mixture is not None:
             generator = torch.Generator().manual_seed(derive_seed(*(crop.seed for crop in crops)))
@@ -244,20 +261,20 @@ class DataCollatorForMERTPreTraining:
         return {name: features[name] for name in kept}
 
     def _draw_mask(self, frame_lengths: torch.Tensor, crops: Sequence[AudioCrop]) -> torch.Tensor:
-        """Masked frames, each row drawn with its own clip's seed."""
+        """Masked frames, each row drawn with the seed of its own clip."""
         rows = [
             self.masking([frames], torch.Generator().manual_seed(derive_seed(crop.seed, 2)))[0]
             for frames, crop in zip(frame_lengths.tolist(), crops, strict=True)
         ]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        mask = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        generator = torch.Generator().manual_seed(derive_seed(4, *(crop.seed for crop in crops)))
+        return self.masking.equalize(mask, generator)
 
     def _run_teacher(self, name: str, waveforms: torch.Tensor, batch: MERTBatch) -> torch.Tensor:
-        """The teacher's targets; its time goes into the batch."""
-        started = time.perf_counter()
+        """The targets of a teacher, whose computation is timed."""
+        batch.teacher_times[name] = stopwatch = Stopwatch(waveforms.device)
         targets = getattr(self, name)(waveforms)
-        if targets.is_cuda:
-            torch.cuda.synchronize(targets.device)
-        batch.teacher_seconds[name] = time.perf_counter() - started
+        stopwatch.stop()
         return targets
 
     def _ignore_padding(self, codes: torch.Tensor, batch: MERTBatch) -> torch.Tensor:
@@ -270,20 +287,20 @@ class DataCollatorForMERTPreTraining:
 
     def _cached_codes(self, crops: Sequence[AudioCrop], frame_lengths: torch.Tensor) -> torch.Tensor:
         """Cached codes of each crop, (batch, codebooks, frames), -100 past a clip's end."""
-        hop = self.config.samples_per_frame
-        codes = torch.full((len(crops), self.config.num_codebooks, int(frame_lengths.max())), IGNORED_CODE)
+        hop, sizes = self.config.samples_per_frame, self.config.resolved_codebook_sizes
+        codes = torch.full((len(crops), len(sizes), int(frame_lengths.max())), IGNORED_CODE)
         for row, (crop, frames) in enumerate(zip(crops, frame_lengths.tolist(), strict=True)):
-            found = torch.as_tensor(np.asarray(self.label_cache(crop.source, crop.offset // hop, frames)))
-            check_codes(found[None], self.config.resolved_codebook_sizes)
-            codes[row, :, :frames] = found
+            found = torch.as_tensor(np.asarray(self.label_cache(crop.source, crop.offset // hop, frames)))[None]
+            refuse_invalid_codes(codes_out_of_range(found, sizes), found, sizes)
+            codes[row, :, :frames] = found[0]
         return codes
 
 
 def find_clip(feature: Any) -> Any:
-    """The clip of an item: the item itself, or what a dictionary holds under "input_values" or "audio".
+    """The clip of an item: the item itself, or the value of a dictionary under "input_values" or "audio".
 
     Raises:
-        ValueError: if a dictionary has neither.
+        ValueError: a dictionary has neither.
     """
     if not isinstance(feature, Mapping) or "array" in feature:
         return feature
@@ -292,17 +309,16 @@ def find_clip(feature: Any) -> Any:
             return feature[name]
     raise ValueError(
         f"An item needs its clip under 'input_values' or 'audio', got the keys {sorted(map(str, feature))}. "
-        "If Trainer took the column away, set remove_unused_columns=False."
+        "If Trainer removed the column, set remove_unused_columns=False."
     )
 
 
-def check_rates(
-    config: MERTConfig | MERT2Config, feature_extractor: MERTFeatureExtractor, teachers: Sequence[Any]
-) -> None:
-    """ValueError where student, feature extractor, teachers or cached labels disagree on Hz or frames a second."""
+def check_rates(config: MERTConfig, feature_extractor: MERTFeatureExtractor, teachers: Sequence[Any]) -> None:
+    """Raises ValueError where student, feature extractor, teachers or cached labels have different rates."""
     if feature_extractor.sampling_rate != config.sampling_rate:
         raise ValueError(
-            f"The feature extractor works at {feature_extractor.sampling_rate} Hz, the model at {config.sampling_rate}."
+            f"The feature extractor works at {feature_extractor.sampling_rate} Hz, the model at "
+            f"{config.sampling_rate} Hz. Give a feature extractor made for the model's rate."
         )
     for teacher in teachers:
         if teacher is None:
@@ -315,17 +331,14 @@ def check_rates(
             )
 
 
-def check_targets(
-    config: MERTConfig | MERT2Config, acoustic_teacher: Any, label_cache: Any, musical_teacher: Any
-) -> None:
-    """ValueError where the teachers' targets do not have the sizes of the model's heads."""
-    sizes = codebook_sizes_of(acoustic_teacher if label_cache is None else label_cache)
-    expected = config.resolved_codebook_sizes
-    if len(sizes) != len(expected) or any(size > known for size, known in zip(sizes, expected, strict=True)):
-        fields = config.target_fields(sizes, config.cqt_bins)
+def check_targets(config: MERTConfig, acoustic_teacher: Any, label_cache: Any, musical_teacher: Any) -> None:
+    """Raises ValueError where the teachers' targets do not have the sizes of the model's heads."""
+    given = codebook_sizes_of(acoustic_teacher if label_cache is None else label_cache)
+    predicted = tuple(config.resolved_codebook_sizes)
+    if len(given) != len(predicted) or any(ours > theirs for ours, theirs in zip(given, predicted, strict=True)):
         raise ValueError(
-            f"The model predicts {len(expected)} codebooks of {printed_sizes(expected)} codes, the acoustic teacher "
-            f"gives {len(sizes)} of {printed_sizes(sizes)}. Set these fields of the config: {fields}."
+            f"The model predicts {sizes_text(predicted)}, the acoustic teacher gives {sizes_text(given)}. Set the "
+            "codebooks of the configuration to those of the teacher."
         )
     bins = musical_teacher.num_bins if musical_teacher is not None else 0
     if bins != config.cqt_bins:
@@ -336,23 +349,33 @@ def check_targets(
 
 
 def check_frames(name: str, frames: int, expected: int) -> None:
-    """ValueError where a teacher gives fewer frames than the student has."""
+    """Raises ValueError where a teacher gives fewer frames than the student has."""
     if frames < expected:
         raise ValueError(f"The {name} teacher gave {frames} frames for clips of which the student makes {expected}.")
 
 
-def printed_sizes(sizes: Sequence[int]) -> str:
-    """One number where all codebooks have it, else each; 0 where there is no codebook."""
-    return ", ".join(map(str, dict.fromkeys(sizes) if len(set(sizes)) == 1 else sizes)) or "0"
+def codes_out_of_range(codes: torch.Tensor, codebook_sizes: Sequence[int]) -> torch.Tensor:
+    """Whether any of the codes (batch, codebooks, frames) is outside its codebook: a scalar bool on their device.
 
-
-def check_codes(codes: torch.Tensor, codebook_sizes: Sequence[int]) -> None:
-    """ValueError where codes (batch, codebooks, frames) do not fit the codes in each codebook of the config."""
+    Raises:
+        ValueError: the number of codebooks differs.
+    """
     if codes.dim() != 3 or codes.shape[1] != len(codebook_sizes):
         raise ValueError(f"Expected codes of shape (batch, {len(codebook_sizes)}, frames), got {tuple(codes.shape)}.")
-    sizes = torch.tensor(codebook_sizes, device=codes.device)[:, None]
-    if codes.numel() and ((codes < 0) | (codes >= sizes)).any():
+    limits = torch.tensor(tuple(codebook_sizes), device=codes.device)[:, None]
+    return ((codes < 0) | (codes >= limits)).any()
+
+
+def refuse_invalid_codes(invalid: torch.Tensor, codes: torch.Tensor, codebook_sizes: Sequence[int]) -> None:
+    """Raises ValueError where `codes_out_of_range` found a code."""
+    if invalid:
         raise ValueError(
-            f"The acoustic teacher gave codes from {int(codes.min())} to {int(codes.max())}; "
-            f"the model knows 0 to {printed_sizes([size - 1 for size in codebook_sizes])}."
+            f"The acoustic teacher gave codes from {int(codes.min())} to {int(codes.max())} for "
+            f"{sizes_text(codebook_sizes)}, whose codes start at 0."
         )
+
+
+def sizes_text(codebook_sizes: Sequence[int]) -> str:
+    """Codebook sizes for a message: "8 codebooks of 1024 codes", "2 codebooks of 300, 200 codes"."""
+    sizes = codebook_sizes if len(set(codebook_sizes)) > 1 else codebook_sizes[:1]
+    return f"{len(codebook_sizes)} codebooks" + (f" of {', '.join(map(str, sizes))} codes" if len(sizes) else "")

@@ -1,4 +1,4 @@
-"""Random crops of recordings for pre-training: the same crop for the same (seed, epoch, index), whoever reads it."""
+"""Random crops of recordings for pre-training: the same crop for the same (seed, epoch, index) in any process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import hashlib
 import io
 import logging
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,6 @@ from tqdm.auto import tqdm
 
 from ..audio import AudioReadError, audio_info, find_audio_files, read_audio
 from ..data.metadata import METADATA_FILE, read_metadata
-from ..utils.bad_files import check_bad_files
 from ..utils.tolerance import Tolerance
 from .mixture import draw_integer
 
@@ -29,15 +29,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+class TooManyBadFilesError(ValueError):
+    """More recordings are unusable than the data set tolerates."""
+
+
+def check_bad_files(bad: int, total: int, tolerance: Tolerance, last: str) -> None:
+    """Raises TooManyBadFilesError where more recordings are bad than tolerated; `last` describes the last of them."""
+    if bad > tolerance.allowed(total):
+        raise TooManyBadFilesError(
+            f"{bad} of {total} recordings cannot be used, and max_bad_files={tolerance} tolerates "
+            f"{tolerance.allowed(total)}. The last one is {last.rstrip('.')}. Remove or fix the files that the log "
+            "names, or raise max_bad_files."
+        )
+
+
 @dataclass(frozen=True)
 class AudioCrop:
-    """One item of a pre-training data set. No dictionary, so that Trainer does not take its fields for unused columns.
+    """One item of a pre-training data set; not a dictionary, whose fields Trainer would take for unused columns.
 
     Attributes:
         waveform: (samples,) float32, clean, mono, at the model's rate.
         source: name of the recording.
         offset: first sample of the crop within the recording, at the model's rate.
-        seed: seeds whatever is drawn for this item later (mixture, mask).
+        seed: seed of everything that is drawn for this item later (mixture, mask).
     """
 
     waveform: torch.Tensor
@@ -52,7 +66,7 @@ def derive_seed(*keys: int) -> int:
 
 
 class AudioFiles:
-    """Recordings that are files. `durations` (seconds) spares a look into each header where it is known."""
+    """Recordings that are files. Where their durations (seconds) are known, no headers have to be read."""
 
     def __init__(self, paths: Sequence[Path], durations: Sequence[float | None] | None = None):
         self.names = [str(path) for path in paths]
@@ -73,8 +87,8 @@ class AudioColumn:
             column = columns[0]
         if column not in columns:
             raise ValueError(
-                f"Which column holds the audio? Got {column!r}; Audio columns of this data set: {columns}. Name one, "
-                "or cast it first: dataset.cast_column(name, datasets.Audio())."
+                f"The column of the audio must be one of the Audio columns {columns} of this data set; got {column!r}. "
+                "Name one of them, or cast yours first: dataset.cast_column(name, datasets.Audio())."
             )
         self.dataset = dataset.select_columns(column).cast_column(column, Audio(decode=False))
         self.column = column
@@ -87,14 +101,14 @@ class AudioColumn:
 
 
 def read_split(folder: Path, split: str | None) -> tuple[list[Path], list[float | None]]:
-    """Files and durations (seconds, None where not told) of a folder's metadata.csv.
+    """Files and durations (seconds, None where unknown) from the metadata.csv of a folder.
 
     Args:
-        folder: holds the metadata.csv; column `file_name`, optionally `duration` and `split`.
-        split: keep the rows of this split; None keeps all.
+        folder: folder of the metadata.csv, which has the column `file_name` and optionally `duration` and `split`.
+        split: use the rows of this split; None uses all.
 
     Raises:
-        ValueError: if the metadata.csv cannot be trusted or the split is not there.
+        ValueError: the metadata.csv is damaged, points outside its folder or does not have the split.
     """
     entries = read_metadata(folder)
     if split is not None:
@@ -114,7 +128,7 @@ def open_recordings(
     """The recordings of a folder (with or without metadata.csv), a file, a list of both, or a `datasets.Dataset`.
 
     Raises:
-        ValueError: if there is no recording, or a metadata.csv is not to be trusted.
+        ValueError: there is no recording, or a metadata.csv is damaged.
     """
     if hasattr(data, "features") and hasattr(data, "cast_column"):
         return AudioColumn(data, column)
@@ -138,29 +152,30 @@ def open_recordings(
 class AudioCropDataset(Dataset):
     """Crops at random places of recordings, read from disk without the rest of the file.
 
-    An epoch is one pass over the audio: a recording gives as many crops as it holds crop lengths, at least one
-    (`weighting="duration"`), or one crop (`weighting="file"`). Item `index` of epoch `epoch` depends on nothing but
-    (seed, epoch, index): any number of workers and any resumed run read the same crops. Offsets are multiples of
-    `hop_length`, so that labels made for whole files can be cut to a crop.
+    In an epoch each recording gives one crop (`weighting="file"`, as in fairseq), or as many crops as its duration
+    holds crop lengths, at least one (`weighting="duration"`: one pass over the audio). Item `index` of epoch `epoch`
+    depends on (seed, epoch, index) only: any number of workers and any resumed run read the same crops. Offsets are
+    multiples of `hop_length`, so that labels of whole files can be cut to a crop.
 
     A recording that cannot be read, or has values that are not finite, is counted, logged once and replaced by another
-    draw; past `max_bad_files` the run stops. Recordings below `min_duration` are left out, with a
-    warning that tells how many.
+    draw; the run stops when there are more than `max_bad_files`. Recordings shorter than `min_duration` are left out,
+    with a warning that states how many.
 
     Args:
         data: a folder, with or without metadata.csv; a file; a list of them; or a `datasets.Dataset` with Audio.
         crop_length: samples of a crop at `sampling_rate`. Shorter recordings give shorter crops.
-        sampling_rate: Hz of the crops.
-        hop_length: samples between two frames of the student.
-        seed: of all draws.
+        sampling_rate: sampling rate of the crops in Hz.
+        hop_length: samples from one frame of the student to the next.
+        seed: seed of all draws.
         split: rows of metadata.csv to use; None uses all.
-        column: the Audio column of a `datasets.Dataset`; found by itself where there is one.
+        column: the Audio column of a `datasets.Dataset`; not needed where there is only one.
         weighting: "duration" or "file".
-        max_bad_files: unreadable recordings that are tolerated: a number, or a share such as "1%".
-        min_duration: seconds.
+        max_bad_files: unreadable recordings tolerated: a number such as 3, or a share of all such as "1%".
+        min_duration: minimum duration of a recording in seconds.
+        select: keeps the recordings for whose names it is true; None keeps all.
 
     Raises:
-        ValueError: if the arguments make no sense or there is nothing to read.
+        ValueError: an argument is out of range, or there is nothing to read.
         TooManyBadFilesError: also later, from reading an item.
     """
 
@@ -176,27 +191,50 @@ class AudioCropDataset(Dataset):
         weighting: str = "duration",
         max_bad_files: int | str = "1%",
         min_duration: float = 1.0,
+        select: Callable[[str], bool] | None = None,
     ):
         if weighting not in ("duration", "file"):
             raise ValueError(f"weighting must be 'duration' or 'file', got {weighting!r}.")
         if crop_length < 1:
-            raise ValueError(f"crop_length must be positive, got {crop_length}.")
+            raise ValueError(f"crop_length must be a positive number of samples, got {crop_length}.")
+        self.tolerance = Tolerance.parse(max_bad_files)
         self.recordings = open_recordings(data, split, column)
+        self.weighting = weighting
         self.crop_length = crop_length
         self.sampling_rate = sampling_rate
         self.hop_length = hop_length
         self.seed = seed
-        self.tolerance = Tolerance.parse(max_bad_files)
         self.min_duration = min_duration
-        # In shared memory: data workers count bad recordings together, and those that live on learn of a new epoch.
+        # In shared memory: data workers count bad recordings together, and persistent ones see the new epoch.
         self._bad = torch.zeros(len(self.recordings.names), dtype=torch.bool).share_memory_()
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._selected = np.array([select is None or select(name) for name in self.recordings.names])
         self.durations = self._scan_durations()
-        self._last_crop = np.cumsum(self._crops_per_recording(weighting))
+        self._index_crops()
+
+    def _index_crops(self) -> None:
+        """Assigns the items of an epoch to the recordings."""
+        self._last_crop = np.cumsum(self._crops_per_recording())
         if len(self) == 0:
             raise ValueError(
-                f"None of {len(self.recordings.names)} recordings can be read and lasts {min_duration} seconds or more."
+                f"None of {len(self.recordings.names)} recordings can be used: each is unreadable, shorter than "
+                f"min_duration={self.min_duration} seconds, or left out."
             )
+
+    def leave_out(self, faults: Mapping[str, str]) -> None:
+        """Takes recordings out of the data set, counted as bad ones, such as those that could not be labelled.
+
+        Args:
+            faults: for names of recordings, why they cannot be used; names of no recording have no effect.
+
+        Raises:
+            TooManyBadFilesError: more recordings are bad than the data set allows.
+            ValueError: no recording is left.
+        """
+        for index, name in enumerate(self.recordings.names):
+            if name in faults and self._selected[index]:
+                self._report_bad(index, faults[name])
+        self._index_crops()
 
     def __len__(self) -> int:
         """Crops in an epoch."""
@@ -207,14 +245,14 @@ class AudioCropDataset(Dataset):
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes all following items those of this epoch, in running data workers too."""
+        """Lets all following items belong to this epoch, in running data workers too."""
         self._epoch.fill_(epoch)
 
     @property
     def used_recordings(self) -> list[str]:
         """Names of the recordings that give crops."""
         used = np.diff(self._last_crop, prepend=0) > 0
-        return [name for name, give in zip(self.recordings.names, used, strict=True) if give]
+        return [name for name, gives_crops in zip(self.recordings.names, used, strict=True) if gives_crops]
 
     @property
     def bad_recordings(self) -> list[str]:
@@ -223,7 +261,7 @@ class AudioCropDataset(Dataset):
 
     def __getitem__(self, index: int) -> AudioCrop:
         if not 0 <= index < len(self):
-            raise IndexError(f"item {index} of a data set of {len(self)} crops")
+            raise IndexError(f"There is no item {index} in a data set of {len(self)} crops.")
         seed = derive_seed(self.seed, self.epoch, index)
         generator = torch.Generator().manual_seed(seed)
         while True:
@@ -235,7 +273,7 @@ class AudioCropDataset(Dataset):
             index = draw_integer(0, len(self) - 1, generator)
 
     def _read_crop(self, recording: int, generator: torch.Generator) -> tuple[torch.Tensor, int] | None:
-        """A crop of the recording and its offset in samples; None if the recording is bad."""
+        """A crop of the recording and its offset in samples; None where the recording is bad."""
         room = int(self.durations[recording] * self.sampling_rate) - self.crop_length
         offset = draw_integer(0, max(room // self.hop_length, 0), generator) * self.hop_length
         if self._bad[recording]:
@@ -245,7 +283,7 @@ class AudioCropDataset(Dataset):
                 self.recordings.open(recording),
                 self.sampling_rate,
                 offset=offset / self.sampling_rate,
-                # A little more than is kept: after resampling, what remains must not be a sample short.
+                # One hop more than is kept: resampling may round the length down.
                 duration=(self.crop_length + self.hop_length) / self.sampling_rate,
             )
         except (AudioReadError, OSError) as error:
@@ -255,17 +293,17 @@ class AudioCropDataset(Dataset):
             return self._report_bad(recording, "it holds values that are not finite")
         if len(waveform) + self.hop_length < self.min_duration * self.sampling_rate:  # resampling may round down
             return self._report_bad(
-                recording, f"only {len(waveform)} samples at {offset}: shorter than its header says"
+                recording, f"it has only {len(waveform)} samples at {offset}, fewer than its header states"
             )
         return waveform, offset
 
     def _scan_durations(self) -> np.ndarray:
-        """Seconds of each recording, NaN for those that cannot be opened."""
+        """Duration of each recording in seconds, NaN for those that cannot be opened or are not selected."""
 
-        def look(index: int) -> float:
+        def read_duration(index: int) -> float:
             known = self.recordings.durations[index]
-            if known is not None:
-                return known
+            if known is not None or not self._selected[index]:
+                return math.nan if known is None else known
             try:
                 return audio_info(self.recordings.open(index)).duration
             except (AudioReadError, OSError) as error:
@@ -274,29 +312,52 @@ class AudioCropDataset(Dataset):
 
         total = len(self.recordings.names)
         with ThreadPoolExecutor(max_workers=8) as pool:
-            looks = tqdm(pool.map(look, range(total)), total=total, desc="Reading headers", disable=total < 1000)
-            return np.array(list(looks), dtype=np.float64)
+            durations = tqdm(
+                pool.map(read_duration, range(total)), total=total, desc="Reading headers", disable=total < 1000
+            )
+            return np.array(list(durations), dtype=np.float64)
 
-    def _crops_per_recording(self, weighting: str) -> np.ndarray:
-        """How many items of an epoch each recording gives."""
-        long_enough = np.nan_to_num(self.durations, nan=0.0) >= self.min_duration
-        left_out = int((~long_enough).sum()) - int(self._bad.sum())
-        if left_out:
+    def _crops_per_recording(self) -> np.ndarray:
+        """Number of items in an epoch from each recording."""
+        candidates = self._selected & ~self._bad.numpy()
+        durations = np.nan_to_num(self.durations, nan=0.0)
+        used = candidates & (durations >= self.min_duration)
+        if short := int((candidates & ~used).sum()):
             logger.warning(
-                "%d of %d recordings last less than %s seconds and are left out.",
-                left_out,
-                len(long_enough),
+                "%d of %d recordings are shorter than %s seconds and are left out.",
+                short,
+                int(self._selected.sum()),
                 self.min_duration,
             )
-        if weighting == "file":
-            return long_enough.astype(np.int64)
-        lengths = np.nan_to_num(self.durations, nan=0.0) * self.sampling_rate / self.crop_length
-        return np.where(long_enough, np.maximum(np.round(lengths), 1), 0).astype(np.int64)
+        if self.weighting == "file":
+            return used.astype(np.int64)
+        lengths = durations * self.sampling_rate / self.crop_length
+        return np.where(used, np.maximum(np.round(lengths), 1), 0).astype(np.int64)
 
     def _report_bad(self, recording: int, reason: str) -> None:
-        """Counts a bad recording, logs it once, and stops past the limit."""
+        """Counts a bad recording, logs it once, and raises past the limit."""
         if not self._bad[recording]:
             self._bad[recording] = True
             logger.warning("Cannot use %s: %s", self.recordings.names[recording], reason)
-        last = f"{self.recordings.names[recording]}: {reason}"
-        check_bad_files(int(self._bad.sum()), len(self._bad), self.tolerance, last)
+        total = int(self._selected.sum())
+        check_bad_files(int(self._bad.sum()), total, self.tolerance, f"{self.recordings.names[recording]}: {reason}")
+
+
+def held_out_names(names: Sequence[str], share: float) -> set[str]:
+    """A fixed choice of recordings for validation: those with the smallest hashes of their relative paths.
+
+    A larger collection keeps nearly all of its held-out recordings, and a collection that has moved all of them.
+
+    Args:
+        names: paths, or other names, of all recordings.
+        share: share to hold out, between 0 and 1; at least one recording is held out and at least one is kept.
+
+    Returns:
+        The names; empty with a single recording, or a share of 0.
+    """
+    if not share or len(names) < 2:
+        return set()
+    folder = os.path.commonpath(list(names)) if all(map(os.path.isabs, names)) else ""
+    hashes = {name: hashlib.blake2b(os.fsencode(os.path.relpath(name, folder or "."))).digest() for name in names}
+    count = min(max(round(share * len(names)), 1), len(names) - 1)
+    return set(sorted(names, key=lambda name: (hashes[name], name))[:count])

@@ -1,4 +1,4 @@
-"""The k-means teacher from recordings: a random choice of clips, clusters of their features."""
+"""Fits the k-means teacher to recordings: a random choice of clips, clusters of their features."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ..teachers.statistics import CodeCounts
 from ..utils.bad_files import check_bad_files
 from ..utils.outputs import check_output_folder
 from ..utils.tolerance import Tolerance
-from .dataset import open_recordings
+from .dataset import check_bad_files, open_recordings
 
 logger = logging.getLogger(__name__)
 
 CLIP_SECONDS = 30.0
-CHECKED_CLIPS = 20  # of which the codes are counted
+CHECKED_CLIPS = 20  # clips whose codes are counted
 
 
 def fit_kmeans(
@@ -42,22 +42,22 @@ def fit_kmeans(
     Args:
         data: files and folders, with or without metadata.csv.
         output_dir: folder of the teacher.
-        feature_sets: what each codebook clusters.
-        sampling_rate: in Hz.
-        hop_length: samples between frames.
-        seed: of the choice of clips and of the clustering.
+        feature_sets: the features that each codebook clusters.
+        sampling_rate: sampling rate of the student in Hz.
+        hop_length: samples from one frame of the student to the next.
+        seed: seed of the choice of clips and of the clustering.
         max_minutes: minutes of audio to use, spread evenly over the recordings. Memory holds all their features: per
             minute at 75 frames a second 1.4 MB for log-mel, 0.7 for MFCC, 0.2 for chroma, 1.5 for log-CQT.
         split: rows of metadata.csv to use; None uses all.
-        max_bad_files: unreadable recordings that are tolerated: a number, or a share such as "1%".
-        show_progress_bar: over the clips.
+        max_bad_files: unreadable recordings tolerated: a number such as 3, or a share of all such as "1%".
+        show_progress_bar: show a progress bar over the clips.
 
     Returns:
         How often each code occurs in the first clips.
 
     Raises:
         ValueError: nothing to read, too many unreadable recordings, fewer frames than clusters, or a dead codebook.
-        OSError: nothing can be written to `output_dir`; told before any work.
+        OSError: nothing can be written to `output_dir`; raised before any work.
         ImportError: scikit-learn is not installed.
     """
     check_output_folder(output_dir)
@@ -78,15 +78,15 @@ class RandomClips:
 
     Args:
         files: recordings.
-        sampling_rate: in Hz.
-        seconds: of all clips together, of as many recordings as possible.
-        max_bad_files: unreadable recordings that are tolerated: a number, or a share such as "1%".
-        seed: of order and places.
+        sampling_rate: sampling rate of the clips in Hz.
+        seconds: duration of all clips together, from as many recordings as possible.
+        max_bad_files: unreadable recordings tolerated: a number such as 3, or a share of all such as "1%".
+        seed: seed of order and places.
     """
 
     def __init__(self, files: Sequence[str], sampling_rate: int, seconds: float, max_bad_files: int | str, seed: int):
         if not seconds > 0:
-            raise ValueError(f"The clips must last more than 0 seconds in all, got {seconds}.")
+            raise ValueError(f"The clips must last more than 0 seconds together, got {seconds}.")
         self.files, self.sampling_rate, self.seconds, self.seed = files, sampling_rate, seconds, seed
         self.tolerance = Tolerance.parse(max_bad_files)
 
@@ -114,36 +114,39 @@ class RandomClips:
         offset = float(torch.rand((), generator=generator)) * room
         part = read_audio(file, self.sampling_rate, offset=offset, duration=seconds)
         if not np.isfinite(part).all():
-            raise AudioReadError(file, "it holds values that are not finite", "Mend or remove the file")
+            raise AudioReadError(file, "it holds values that are not finite", "Fix or remove the file")
         return part
 
 
 def parse_feature_sets(texts: Iterable[str]) -> tuple[FeatureSet, ...]:
-    """Feature sets of a command line: "mfcc:300", "chroma:200:2.5" (name, clusters, seconds of context).
+    """Feature sets of a command line: name, clusters, and optionally seconds of context and dimensions.
 
     Args:
-        texts: one or more of them each, separated by commas or blanks.
+        texts: one or more feature sets each, separated by commas or blanks, such as "mfcc:300", "chroma:200:2.5",
+            "log_mel:300:0:229".
 
     Raises:
-        ValueError: anything else.
+        ValueError: a text has another form.
     """
     sets = []
     for text in " ".join(texts).replace(",", " ").split():
         name, *numbers = text.split(":")
         try:
-            clusters, context = (*numbers, "0") if len(numbers) == 1 else numbers
-            sets.append(FeatureSet(name, int(clusters), float(context)))
+            if not numbers:
+                raise ValueError("the number of clusters is missing")
+            kinds = (int, float, int)[: len(numbers)]
+            sets.append(FeatureSet(name, *(kind(number) for kind, number in zip(kinds, numbers, strict=True))))
         except ValueError as error:
             raise ValueError(
-                f"Cannot read the feature set {text!r}: {error}. Write name:clusters or name:clusters:seconds, such as "
-                "mfcc:300,chroma:200."
+                f"Cannot read the feature set {text!r}: {error}. Write name:clusters, name:clusters:seconds or "
+                "name:clusters:seconds:dimensions, such as log_mel:300:0:229,chroma:200:0:264."
             ) from error
     return tuple(sets)
 
 
 def split_arguments(data: Sequence[str], features: Iterable[str]) -> tuple[list[str], tuple[FeatureSet, ...]]:
-    """Paths and feature sets of `DATA ... --features mfcc:300 chroma:200`, of which the shell's parser takes only the
-    first for a feature set and the others for paths."""
+    """Paths and feature sets of `--features mfcc:300 chroma:200`, of which the parser takes only the first for a
+    feature set and the others for paths."""
     strays = [text for text in data if text.split(":")[0] in FEATURES and not os.path.exists(text)]
     paths = [text for text in data if text not in strays]
     return paths, parse_feature_sets([*features, *strays])

@@ -1,10 +1,10 @@
-"""Codes made ahead of time: whole recordings are labelled once, training reads the frames of a crop.
+"""Codes made ahead of time: whole recordings are labelled once, and training reads the frames of a crop.
 
     DIR/labels.json            teacher (fingerprint, kind, settings), sizes, rates, frames of each recording, failures
     DIR/codes/AB/ABCD....npy   unsigned integers (codebooks, frames) of a recording, named by the hash of its path
 
-Arrays appear whole or not at all, and the index says `"complete": true` only at the end of a run: a run that was killed
-is started again and goes on with the recordings that have no array yet, or were changed since.
+Each array is written whole or not at all, and the index has `"complete": true` only at the end of a run. A run that was
+killed and is started again labels the recordings that have no array yet, or that have changed since.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from ..audio import AudioReadError, read_audio
-from ..teachers import Teacher, load_teacher
+from ..teachers import AcousticTeacher, load_teacher
 from ..teachers.statistics import CodeCounts
 from ..utils.outputs import check_output_folder
 from ..utils.staging import staged_file
@@ -42,13 +42,13 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class LabelSummary:
-    """What a run of `label_files` did.
+    """The result of a run of `label_files`.
 
     Attributes:
-        labelled: recordings labelled by this run.
-        kept: recordings whose codes were there already.
-        failed: what is wrong with each recording that could not be labelled.
-        counts: how often each code occurs in the folder, earlier runs included.
+        labelled: number of recordings labelled by this run.
+        kept: number of recordings whose codes existed already.
+        failed: for each recording that could not be labelled, the reason.
+        counts: histogram of the codes in the folder, those of earlier runs included.
     """
 
     labelled: int
@@ -57,40 +57,41 @@ class LabelSummary:
     counts: CodeCounts
 
     def text(self) -> str:
-        """Numbers of recordings, each failure, and the table of the codes."""
-        lines = [f"{self.labelled} recordings labelled, {self.kept} were there already, {len(self.failed)} failed."]
+        """Numbers of recordings, the failures, and the table of the codes."""
+        lines = [f"{self.labelled} recordings labelled, {self.kept} existed already, {len(self.failed)} failed."]
         lines += [f"failed: {printable(error)}" for error in self.failed.values()]
         return "\n".join([*lines, self.counts.table()])
 
 
 def label_files(
     files: Iterable[str | os.PathLike],
-    teacher: Teacher,
+    teacher: AcousticTeacher,
     output_dir: str | os.PathLike,
     device: str | torch.device | None = None,
     show_progress_bar: bool = True,
 ) -> LabelSummary:
-    """Labels recordings, each as a whole, and goes on where a run into the same folder stopped.
+    """Labels recordings, each as a whole, and resumes where an earlier run into the same folder stopped.
 
-    Memory holds two recordings, one being read while the other is labelled, and what `label_recording` needs.
+    Memory holds two recordings, one being read while the other is labelled, and the buffers of `label_recording`.
 
     Args:
         files: recordings.
-        teacher: an acoustic one: it gives codes.
-        output_dir: of the labels; recordings of several runs come together there.
-        device: on which the teacher works; where it is now if None.
-        show_progress_bar: over the recordings.
+        teacher: an acoustic teacher, which gives codes.
+        output_dir: folder of the labels; several runs may add recordings to it.
+        device: device on which the teacher computes; the one where it is if None.
+        show_progress_bar: show a progress bar over the recordings.
 
     Returns:
-        What was done. Recordings that cannot be read are logged and listed in it and in the index.
+        The result. Recordings that cannot be read are logged and listed in it and in the index.
 
     Raises:
-        ValueError: a musical teacher, a folder with labels of another teacher or in use by another run, no recording
-            that can be read, codes out of range, or a dead codebook (the folder then stays incomplete).
+        ValueError: the teacher is not acoustic, the folder has labels of another teacher or is used by another run, no
+            recording can be read, codes are out of range, or a codebook is dead (the folder then stays incomplete).
     """
-    if not hasattr(teacher, "num_codebooks"):
+    if not isinstance(teacher, AcousticTeacher):
         raise ValueError(
-            f"{type(teacher).__name__} gives spectra. Only codes are made ahead: give an acoustic teacher."
+            f"{type(teacher).__name__} is not an acoustic teacher. Only codes are made ahead of time: give an EnCodec "
+            "or another AcousticTeacher."
         )
     folder = Path(output_dir)
     check_output_folder(folder)
@@ -99,7 +100,7 @@ def label_files(
         with FileLock(folder / ".lock", timeout=0):
             return _label(sorted({absolute(file) for file in files}), teacher, folder, device, show_progress_bar)
     except Timeout:
-        raise ValueError(f"Another run is writing to {folder}. Wait for it, or choose another folder.") from None
+        raise ValueError(f"Another run is writing to {folder}. Wait until it ends, or choose another folder.") from None
 
 
 def label_by_name(
@@ -111,7 +112,7 @@ def label_by_name(
     device: str | None = None,
     show_progress_bar: bool = True,
 ) -> LabelSummary:
-    """`label_files` for the recordings of files and folders and a teacher by its name; on a GPU if there is one."""
+    """Calls `label_files` for files and folders and the name of a teacher, on a GPU if there is one."""
     check_output_folder(output_dir)  # before the teacher is loaded
     settings = {} if num_codebooks is None else {"num_codebooks": num_codebooks}
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -120,10 +121,14 @@ def label_by_name(
 
 
 def _label(
-    files: Sequence[str], teacher: Teacher, folder: Path, device: str | torch.device | None, show_progress_bar: bool
+    files: Sequence[str],
+    teacher: AcousticTeacher,
+    folder: Path,
+    device: str | torch.device | None,
+    show_progress_bar: bool,
 ) -> LabelSummary:
     index = _start_index(folder, teacher)
-    counts = CodeCounts(codebook_sizes(teacher))
+    counts = CodeCounts(teacher.codebook_sizes)
     kept = [file for file in files if is_labelled(folder, file, index)]
     missing = sorted(set(files) - set(kept))
     for file in sorted(set(kept) | set(index["files"]) - set(missing)):
@@ -143,7 +148,7 @@ def _label(
             logger.warning("Cannot label %s", printable(failed[file]))
             continue
         codes = label_recording(teacher, recording, file)
-        counts.add(codes)  # refuses codes out of range, which the smaller type would wrap
+        counts.add(codes)  # refuses codes out of range, which the conversion to the smaller type would wrap
         save_codes(folder, file, codes.astype(index["dtype"]))
         index["files"][file] = codes.shape[1]
     index["failed"] |= failed
@@ -156,11 +161,11 @@ def _label(
     return LabelSummary(len(missing) - len(failed), len(kept), failed, counts)
 
 
-def label_recording(teacher: Teacher, waveform: np.ndarray, name: str) -> np.ndarray:
+def label_recording(teacher: AcousticTeacher, waveform: np.ndarray, name: str) -> np.ndarray:
     """Codes (codebooks, frames) of a recording (samples,) float32.
 
     Raises:
-        ValueError: another shape, or fewer frames than hops.
+        ValueError: the teacher gave another shape, or fewer frames than hops.
     """
     codes = teacher.label_recording(torch.from_numpy(waveform).to(teacher_device(teacher))).cpu().numpy()
     frames = len(waveform) // teacher.hop_length
@@ -171,7 +176,7 @@ def label_recording(teacher: Teacher, waveform: np.ndarray, name: str) -> np.nda
 
 
 def read_ahead(files: Sequence[str], sampling_rate: int) -> Iterator[tuple[str, np.ndarray | Exception]]:
-    """Whole recordings (samples,) float32 or what is wrong with them; the next is read while one is in use."""
+    """Whole recordings (samples,) float32, or the error of reading them; the next one is read while one is in use."""
 
     def read(file: str) -> np.ndarray | Exception:
         try:
@@ -179,7 +184,7 @@ def read_ahead(files: Sequence[str], sampling_rate: int) -> Iterator[tuple[str, 
         except (AudioReadError, OSError) as error:
             return error
         if not np.isfinite(waveform).all():
-            return AudioReadError(file, "it holds values that are not finite", "Mend or remove the file")
+            return AudioReadError(file, "it holds values that are not finite", "Fix or remove the file")
         return waveform
 
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -193,18 +198,13 @@ def read_ahead(files: Sequence[str], sampling_rate: int) -> Iterator[tuple[str, 
             yield file, recording.result()
 
 
-def codebook_sizes(teacher: Teacher) -> tuple[int, ...]:
-    """Number of codes of each codebook."""
-    return tuple(getattr(teacher, "codebook_sizes", (teacher.codebook_size,) * teacher.num_codebooks))
-
-
 def absolute(file: str | os.PathLike) -> str:
-    """The path by which labels are found: absolute, links left as they are."""
+    """The path under which labels are stored: absolute, with links unresolved."""
     return os.path.abspath(os.fspath(file))
 
 
 def codes_path(folder: Path, file: str) -> Path:
-    """Where the codes of a recording are."""
+    """The file of a recording's codes."""
     name = hashlib.blake2b(os.fsencode(file), digest_size=16).hexdigest()
     return folder / "codes" / name[:2] / f"{name}.npy"
 
@@ -215,10 +215,10 @@ def save_codes(folder: Path, file: str, codes: np.ndarray) -> None:
 
 
 def load_codes(folder: Path, file: str) -> np.ndarray:
-    """Codes (codebooks, frames) of a recording, mapped into memory.
+    """Codes (codebooks, frames) of a recording, as a memory map.
 
     Raises:
-        ValueError: there are none, or they are damaged.
+        ValueError: there is no file of codes, or it is damaged.
     """
     path = codes_path(folder, file)
     try:
@@ -226,32 +226,34 @@ def load_codes(folder: Path, file: str) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path}, the codes of {file}, cannot be read: {error}. Run mert-hf label again.") from error
     if codes.ndim != 2 or codes.dtype.kind != "u":
-        raise ValueError(f"{path} holds {codes.dtype} of shape {codes.shape}, no codes. Run mert-hf label again.")
+        raise ValueError(
+            f"{path} holds {codes.dtype} of shape {codes.shape}, which are not codes. Run mert-hf label again."
+        )
     return codes
 
 
 def is_labelled(folder: Path, file: str, index: dict[str, Any]) -> bool:
-    """Whether there are codes of a recording, readable, of the right sizes, and made after its last change."""
+    """Whether a recording has codes that are readable, of the right sizes, and newer than its last change."""
     path = codes_path(folder, file)
     if not path.is_file() or not os.path.isfile(file) or path.stat().st_mtime_ns < os.stat(file).st_mtime_ns:
         return False
     try:
         codes = load_codes(folder, file)
     except ValueError as error:
-        logger.warning("Labelling anew: %s", printable(error))
+        logger.warning("Labelling again: %s", printable(error))
         return False
     return codes.dtype == index["dtype"] and len(codes) == index["num_codebooks"]
 
 
-def _start_index(folder: Path, teacher: Teacher) -> dict[str, Any]:
-    """The folder's index, written anew where there is none, and marked incomplete."""
+def _start_index(folder: Path, teacher: AcousticTeacher) -> dict[str, Any]:
+    """The index of the folder, a new one where there is none, marked as incomplete."""
     fresh = {
         "format": FORMAT,
         "complete": False,
         "teacher": {"kind": teacher.kind, "fingerprint": teacher.fingerprint(), "settings": teacher.settings()},
         "num_codebooks": teacher.num_codebooks,
         "codebook_size": teacher.codebook_size,
-        "codebook_sizes": list(codebook_sizes(teacher)),
+        "codebook_sizes": list(teacher.codebook_sizes),
         "sampling_rate": teacher.sampling_rate,
         "hop_length": teacher.hop_length,
         "dtype": np.min_scalar_type(teacher.codebook_size - 1).name,
@@ -278,7 +280,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     """`labels.json` of a folder.
 
     Raises:
-        ValueError: there is none, or it is none of ours.
+        ValueError: there is no index, or it is not one of this format.
     """
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
@@ -294,12 +296,14 @@ def read_index(folder: Path) -> dict[str, Any]:
         or not all(isinstance(index.get(name), dict) for name in ("teacher", "files", "failed"))
         or not all(isinstance(index.get(name), list) for name in ("statistics", "codebook_sizes"))
     ):
-        raise ValueError(f"{folder / INDEX} is no index of labels of format {FORMAT}. Make labels with mert-hf label.")
+        raise ValueError(
+            f"{folder / INDEX} is not an index of labels of format {FORMAT}. Make labels with mert-hf label."
+        )
     return index
 
 
-def check_teacher(folder: Path, index: dict[str, Any], teacher: Teacher) -> None:
-    """ValueError where labels are of another teacher: another kind, other settings or other weights."""
+def check_teacher(folder: Path, index: dict[str, Any], teacher: AcousticTeacher) -> None:
+    """Raises ValueError where labels are of another teacher: another kind, other settings or other weights."""
     made_by, fingerprint = index["teacher"], teacher.fingerprint()
     if made_by.get("fingerprint") == fingerprint:
         return
@@ -308,8 +312,8 @@ def check_teacher(folder: Path, index: dict[str, Any], teacher: Teacher) -> None
     difference = "the same settings but other weights" if labelled == given else f"{given}"
     raise ValueError(
         f"The labels in {folder} were made by another teacher: {labelled}, fingerprint "
-        f"{str(made_by.get('fingerprint'))[:12]}. The one given has {difference}, fingerprint {fingerprint[:12]}. Use "
-        "the labels' own teacher, or label into another folder."
+        f"{str(made_by.get('fingerprint'))[:12]}. The given one has {difference}, fingerprint {fingerprint[:12]}. Use "
+        "the teacher of the labels, or label into another folder."
     )
 
 
@@ -317,23 +321,26 @@ class LabelCache:
     """Codes of crops, cut out of those of whole recordings.
 
     Args:
-        directory: that `label_files` filled.
-        teacher: if given, labels of any other are refused.
-        root: folder that holds the recordings now, where they have moved since: their common folder at that time.
+        directory: folder that `label_files` filled.
+        teacher: if given, labels of another teacher are refused.
+        root: folder that holds the recordings now, in place of their common folder when they were labelled.
 
     Attributes:
-        num_codebooks: of the teacher.
-        codebook_size: of the largest codebook.
-        codebook_sizes: number of codes of each codebook.
-        sampling_rate: in Hz, at which the teacher heard the recordings.
-        hop_length: samples between frames.
+        num_codebooks: number of codebooks.
+        codebook_size: number of codes in the largest codebook.
+        codebook_sizes: number of codes in each codebook.
+        sampling_rate: sampling rate in Hz at which the recordings were labelled.
+        hop_length: samples from one frame to the next.
 
     Raises:
-        ValueError: no labels, unfinished ones, or those of another teacher.
+        ValueError: there are no labels, they are unfinished, or they are of another teacher.
     """
 
     def __init__(
-        self, directory: str | os.PathLike, teacher: Teacher | None = None, root: str | os.PathLike | None = None
+        self,
+        directory: str | os.PathLike,
+        teacher: AcousticTeacher | None = None,
+        root: str | os.PathLike | None = None,
     ):
         self.directory = Path(directory).absolute()
         index = read_index(self.directory)
@@ -341,7 +348,7 @@ class LabelCache:
             check_teacher(self.directory, index, teacher)
         if index.get("complete") is not True:
             raise ValueError(
-                f"The labels in {directory} are not finished. Run the same mert-hf label again: it goes on."
+                f"The labels in {directory} are not finished. Run the same mert-hf label again: it resumes."
             )
         self.num_codebooks, self.codebook_size = index["num_codebooks"], index["codebook_size"]
         self.codebook_sizes = tuple(index["codebook_sizes"])
@@ -352,12 +359,12 @@ class LabelCache:
 
     @property
     def frame_rate(self) -> float:
-        """Frames in a second, in Hz."""
+        """Frames per second, in Hz."""
         return self.sampling_rate / self.hop_length
 
     @property
     def recordings(self) -> list[str]:
-        """Absolute paths of the labelled recordings, as they were then."""
+        """Absolute paths of the labelled recordings at the time of labelling."""
         return list(self._frames)
 
     def __call__(self, source: str, first_frame: int, num_frames: int) -> np.ndarray:
@@ -365,33 +372,38 @@ class LabelCache:
 
         Args:
             source: path of the recording.
-            first_frame: frame at which the part begins: its first sample divided by `hop_length`.
-            num_frames: length of the part.
+            first_frame: first frame of the part: its first sample divided by `hop_length`.
+            num_frames: number of frames of the part.
 
         Returns:
             (num_codebooks, num_frames) int64.
 
         Raises:
-            ValueError: no codes of this recording, or not so many frames.
+            ValueError: the recording has no codes, or fewer frames.
         """
         file = self._labelled_as(source)
         if file not in self._frames:
-            reason = self._failed.get(file, f"it is none of the {len(self._frames)} that were labelled")
+            reason = self._failed.get(file, f"it is not among the {len(self._frames)} labelled recordings").rstrip(".")
             raise ValueError(f"There are no codes of {source} in {self.directory}: {reason}. {self._remedy}")
         codes = load_codes(self.directory, file)
         last = first_frame + num_frames
         if codes.shape != (self.num_codebooks, self._frames[file]) or not 0 <= first_frame <= last <= codes.shape[1]:
             raise ValueError(
                 f"{source} has codes of shape {codes.shape}, asked for frames {first_frame} to {last} of "
-                f"{self.num_codebooks} codebooks. Was it changed since? Run mert-hf label again."
+                f"{self.num_codebooks} codebooks. If it has changed since, run mert-hf label again."
             )
         return codes[:, first_frame:last].astype(np.int64)
 
+    def failures(self, sources: Sequence[str]) -> dict[str, str]:
+        """Those of the recordings that could not be labelled, with the reason."""
+        labelled_as = {source: self._labelled_as(source) for source in sources}
+        return {source: self._failed[file] for source, file in labelled_as.items() if file in self._failed}
+
     def check(self, sources: Sequence[str]) -> None:
-        """Looks for recordings that nobody tried to label, so that training does not find them in its middle.
+        """Looks for recordings that were never labelled, so that they do not end a run in the middle of training.
 
         Raises:
-            ValueError: there are some.
+            ValueError: there are such recordings.
         """
         known = self._frames.keys() | self._failed.keys()
         if missing := [source for source in sources if self._labelled_as(source) not in known]:
@@ -403,8 +415,8 @@ class LabelCache:
     @property
     def _remedy(self) -> str:
         return (
-            "Label what is missing with mert-hf label, or take it out of the data; if the recordings have moved, give "
-            f"LabelCache their folder as root (--label_root in pre-training), which was {self._root_before}."
+            "Label the missing ones with mert-hf label, or remove them from the data. If the recordings have moved, "
+            f"give LabelCache their folder as root (--label_root in pre-training), which was {self._root_before}."
         )
 
     def _labelled_as(self, source: str) -> str:
@@ -413,18 +425,3 @@ class LabelCache:
         if self._root is None:
             return file
         return os.path.normpath(os.path.join(self._root_before, os.path.relpath(file, self._root)))
-
-
-def code_statistics(directory: str | os.PathLike) -> CodeCounts:
-    """Histogram and entropy of each codebook over all labels of a folder.
-
-    Raises:
-        ValueError: a codebook is dead (see `CodeCounts.dead`), a code is out of range, or codes are damaged.
-    """
-    folder = Path(directory)
-    index = read_index(folder)
-    counts = CodeCounts(index["codebook_sizes"])
-    for file in index["files"]:
-        counts.add(load_codes(folder, file))
-    counts.check()
-    return counts

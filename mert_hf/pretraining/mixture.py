@@ -9,16 +9,18 @@ import torch
 
 
 def draw_integer(low: int, high: int, generator: torch.Generator | None) -> int:
-    """An integer drawn uniformly from low to high, both included."""
+    """An integer drawn uniformly from `low` to `high`, both included."""
     device = generator.device if generator is not None else None
     return int(torch.randint(low, high + 1, (), generator=generator, device=device))
 
 
 def check_range(name: str, value: tuple[int, int], lowest: int) -> tuple[int, int]:
-    """A pair (least, most) of integers with lowest <= least <= most; ValueError otherwise."""
+    """The pair (minimum, maximum) of integers with lowest <= minimum <= maximum; raises ValueError otherwise."""
     pair = tuple(int(bound) for bound in value)
     if len(pair) != 2 or pair != tuple(value) or not lowest <= pair[0] <= pair[1]:
-        raise ValueError(f"{name} must be two integers (least, most) with {lowest} <= least <= most, got {value!r}.")
+        raise ValueError(
+            f"{name} must be two integers (minimum, maximum) with {lowest} <= minimum <= maximum, got {value!r}."
+        )
     return pair
 
 
@@ -31,10 +33,10 @@ class NoiseMixture:
     defaults are the authors' fairseq recipe for 95M. Targets must come from the clean waveforms.
 
     Args:
-        probability: chance of each clip to be mixed, 0 to 1.
-        count: least and most snippets added to a mixed clip, both included.
-        length: least and most samples of a snippet, both included.
-        volume: factor on the snippets.
+        probability: probability of each clip to be mixed, 0 to 1.
+        count: minimum and maximum number of snippets added to a mixed clip, both included.
+        length: minimum and maximum number of samples of a snippet, both included.
+        volume: factor by which the snippets are multiplied.
     """
 
     probability: float = 0.5
@@ -54,18 +56,18 @@ class NoiseMixture:
         generator: torch.Generator | None = None,
         lengths: Sequence[int] | torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Mixes a batch. A batch of one clip has no other clips and comes back as an unchanged copy.
+        """Mixes a batch. A batch of one clip has no other clips and is returned as an unchanged copy.
 
         Args:
-            waveforms: (batch, samples), floating point, zero padded on the right. Not changed.
-            generator: source of randomness; torch's default generator where None.
-            lengths: true samples of each clip, at most `samples`; padding is neither cut out nor written to.
+            waveforms: (batch, samples), floating point, zero padded on the right; they are not changed.
+            generator: source of randomness; torch's default generator if None.
+            lengths: true number of samples of each clip; snippets are neither cut from padding nor added to it.
 
         Returns:
             A new tensor (batch, samples).
 
         Raises:
-            ValueError: if waveforms is not a batch of floating point clips or lengths do not fit it.
+            ValueError: waveforms is not a batch of floating point clips, or lengths do not fit it.
         """
         if waveforms.dim() != 2 or not waveforms.is_floating_point():
             raise ValueError(
@@ -83,13 +85,13 @@ class NoiseMixture:
         return mixed
 
     def _mix_row(self, mixed, clean, row, sizes, generator) -> None:
-        """Adds this row's snippets to mixed[row]."""
+        """Adds snippets of other clips to mixed[row]."""
         chance = torch.rand((), generator=generator, device=generator.device if generator is not None else None)
         if chance >= self.probability:
             return
         for _ in range(draw_integer(*self.count, generator)):
             other = draw_integer(0, len(sizes) - 2, generator)
-            other += other >= row  # every clip but this one, evenly
+            other += other >= row  # uniform over all clips but this one
             size = min(draw_integer(*self.length, generator), sizes[other], sizes[row])
             source = draw_integer(0, sizes[other] - size, generator)
             target = draw_integer(0, sizes[row] - size, generator)

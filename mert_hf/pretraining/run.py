@@ -5,25 +5,25 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import re
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForPreTraining, set_seed
-from transformers.trainer_callback import TrainerState
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from torch.utils.data import Dataset, Subset
+from transformers import AutoConfig, AutoModelForPreTraining, PretrainedConfig, PreTrainedModel, set_seed
+from transformers.trainer_utils import IntervalStrategy
 
 from .. import teachers
 from ..hub.checkpoint import RUN_SETTINGS_FILE
 from ..hub.names import resolve_checkpoint
 from ..modeling.configuration_mert import MERTConfig
-from ..modeling.configuration_mert2 import MERT2Config
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
-from ..modeling.modeling_mert import MERTPreTrainingModel
 from ..registration import CONFIG_CLASSES
+from ..teachers import AcousticTeacher, MusicalTeacher, Teacher, codebook_sizes_of
 from ..utils.outputs import check_output_folder
+from ..utils.tolerance import Tolerance
 from .arguments import (
     MERTTrainingArguments,
     PretrainingDataArguments,
@@ -32,21 +32,22 @@ from .arguments import (
 )
 from .callbacks import SignalCallback
 from .collator import DataCollatorForMERTPreTraining
-from .dataset import AudioCropDataset
+from .dataset import AudioCropDataset, held_out_names, open_recordings
+from .labels import LabelCache
 from .masking import SpanMasking
 from .mixture import NoiseMixture
+from .resuming import checkpoint_to_resume
 from .trainer import MERTTrainer
 
 logger = logging.getLogger(__name__)
 
-ACOUSTIC_TEACHERS = ("encodec", "kmeans")
-MUSICAL_TEACHERS = ("cqt", "log_mel")
 CONFIG_CLASSES_BY_TYPE = {config_class.model_type: config_class for config_class in CONFIG_CLASSES}
 STATISTICS_CROPS = 256
 
 
 def main(arguments: Sequence[str]) -> MERTTrainer:
-    """Runs pre-training as told by command-line arguments, see `parse_arguments`."""
+    """Runs pre-training with command-line arguments, see `parse_arguments`."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     return run_pretraining(*parse_arguments(arguments))
 
 
@@ -56,40 +57,39 @@ def run_pretraining(
     training_arguments: MERTTrainingArguments,
     callbacks: Sequence[Any] = (),
 ) -> MERTTrainer:
-    """Pre-trains and saves to `training_arguments.output_dir`; goes on from the last complete checkpoint there.
+    """Pre-trains and saves to `training_arguments.output_dir`; resumes from the last complete checkpoint there.
 
-    A run that a signal stopped leaves its checkpoint and no final model; start it again to go on.
+    A run that was stopped by a signal leaves its checkpoint and no final model; started again, it resumes.
 
     Args:
         model_arguments: student and teachers.
         data_arguments: recordings, mixture, masks.
-        training_arguments: all the rest, `resume_from_checkpoint` included.
+        training_arguments: everything else, `resume_from_checkpoint` included.
         callbacks: further Trainer callbacks.
 
     Returns:
         The trainer, with `trainer.state.log_history`.
 
     Raises:
-        ValueError: where arguments, teachers, data or a checkpoint do not fit each other.
-        OSError: nothing can be written to `output_dir`; told before anything is loaded.
-        NonFiniteLossError: when the loss leaves the numbers.
+        ValueError: arguments, teachers, data or a checkpoint do not fit each other, or the folder holds checkpoints
+            and none of them is complete.
+        OSError: nothing can be written to `output_dir`; raised before anything is loaded.
+        NonFiniteLossError: too many updates in a row were not finite.
     """
     check_output_folder(training_arguments.output_dir)
     set_seed(training_arguments.seed)
+    checkpoint = training_arguments.resume_from_checkpoint
+    if checkpoint is None:
+        checkpoint = checkpoint_to_resume(training_arguments.output_dir, training_arguments.overwrite)
     trainer = build_trainer(model_arguments, data_arguments, training_arguments)
     signals = SignalCallback()
     for callback in (*callbacks, signals):
         trainer.add_callback(callback)
-    checkpoint = training_arguments.resume_from_checkpoint or last_complete_checkpoint(
-        training_arguments.output_dir, training_arguments.world_size
-    )
-    if checkpoint is not None:
-        logger.info("Going on from %s.", checkpoint)
     if trainer.is_world_process_zero():
         save_settings(training_arguments.output_dir, model_arguments, data_arguments)
     trainer.train(resume_from_checkpoint=checkpoint)
     if signals.stopped:
-        logger.warning("Stopped by a signal at step %d; run again to go on.", trainer.state.global_step)
+        logger.warning("Stopped by a signal at step %d. Run again to resume.", trainer.state.global_step)
         return trainer
     trainer.save_model()
     trainer.save_state()
@@ -103,14 +103,16 @@ def build_trainer(
 ) -> MERTTrainer:
     """Trainer with student, teachers, collator and data sets, ready to train."""
     if not data_arguments.train_data:
-        raise ValueError("No recordings to train on: give train_data, one or more folders or files.")
+        raise ValueError("There are no recordings to train on: give train_data, one or more folders or files.")
     if training_arguments.device.type == "cpu":
-        # As training goes on activations become denormal, which a CPU computes several times slower.
+        # Activations become denormal during training, with which a CPU computes several times slower.
         torch.set_flush_denormal(True)
         training_arguments.dataloader_pin_memory = False  # there is no device to pin for
-    acoustic = open_teacher(model_arguments.acoustic_teacher, ACOUSTIC_TEACHERS, "acoustic_teacher")
-    musical = open_teacher(model_arguments.musical_teacher, MUSICAL_TEACHERS, "musical_teacher")
-    cache = load_label_cache(model_arguments.label_cache, acoustic, model_arguments.label_root)
+    acoustic = open_teacher(model_arguments.acoustic_teacher, AcousticTeacher, "acoustic_teacher")
+    musical = open_teacher(model_arguments.musical_teacher, MusicalTeacher, "musical_teacher")
+    cache = None
+    if model_arguments.label_cache is not None:
+        cache = LabelCache(model_arguments.label_cache, teacher=acoustic, root=model_arguments.label_root)
     model = build_model(model_arguments, acoustic if cache is None else cache, musical)
     feature_extractor = MERTFeatureExtractor(
         sampling_rate=model.config.sampling_rate, do_normalize=model_arguments.do_normalize
@@ -118,13 +120,10 @@ def build_trainer(
     collator = build_collator(
         model.config, feature_extractor, model_arguments, data_arguments, training_arguments, (acoustic, cache, musical)
     )
-    train, evaluation = build_datasets(model.config, data_arguments, training_arguments.seed)
+    train, evaluation = build_datasets(model.config, data_arguments, training_arguments.seed, cache)
     if model_arguments.model_name_or_path is None:
         measure_input(model, train)
-    if cache is not None:
-        cache.check(
-            [name for dataset in (train, evaluation) if dataset is not None for name in dataset.used_recordings]
-        )
+    schedule_evaluation(training_arguments, evaluation is not None)
     return MERTTrainer(
         model=model,
         args=training_arguments,
@@ -135,37 +134,40 @@ def build_trainer(
     )
 
 
-def open_teacher(settings: Mapping[str, Any] | None, kinds: Sequence[str], name: str) -> Any:
-    """A teacher from its settings: "type", "path" of a saved one if there is one, the rest goes to the class.
+def open_teacher(settings: Mapping[str, Any] | None, base: type[Teacher], name: str) -> Any:
+    """A teacher from its settings: "type", "path" of a saved one, and arguments of its class.
+
+    Args:
+        settings: the settings; None opens no teacher.
+        base: `AcousticTeacher` or `MusicalTeacher`.
+        name: name of the argument, for messages.
 
     Raises:
-        ValueError: if the type is missing, unknown, or not that of the saved one.
+        ValueError: the type is missing, unknown, or not that of the saved teacher.
     """
     if settings is None:
         return None
     settings = dict(settings)
     kind, path = settings.pop("type", None), settings.pop("path", None)
+    kinds = [known for known, teacher in teachers.TEACHERS.items() if issubclass(teacher, base)]
     if kind not in kinds:
-        raise ValueError(f"{name} needs a 'type' out of {', '.join(kinds)}, got {kind!r}.")
+        raise ValueError(f"{name} needs a 'type', one of {', '.join(kinds)}; got {kind!r}.")
     if path is None:
         return teachers.load_teacher(kind, **settings)
     return teachers.TEACHERS[kind].from_pretrained(path, **settings)
 
 
-def load_label_cache(directory: str | None, teacher: Any, root: str | None) -> Any:
-    """Cached labels, checked against the teacher where one is given too; `root` is where their recordings lie now."""
-    if directory is None:
-        return None
-    from .labels import LabelCache
+def build_model(model_arguments: PretrainingModelArguments, acoustic: Any, musical: Any) -> PreTrainedModel:
+    """The student, from a checkpoint or from scratch, with heads of the teachers' sizes where no others are given.
 
-    return LabelCache(directory, teacher=teacher, root=root)
-
-
-def build_model(model_arguments: PretrainingModelArguments, acoustic: Any, musical: Any) -> MERTPreTrainingModel:
-    """The student, from a checkpoint or from scratch, with heads of the teachers' sizes where nothing else is said.
+    Args:
+        model_arguments: `model_name_or_path` and `model_config`; its `model_type` chooses the architecture of a new
+            model, which is MERT's first generation by default.
+        acoustic: acoustic teacher or label cache, or None.
+        musical: musical teacher, or None.
 
     Raises:
-        ValueError: `model_config` names a model type that does not exist, or contradicts the checkpoint's.
+        ValueError: `model_config` names a model type that does not exist, or contradicts that of the checkpoint.
     """
     fields = dict(model_arguments.model_config)
     kind = fields.pop("model_type", None)
@@ -181,27 +183,27 @@ def build_model(model_arguments: PretrainingModelArguments, acoustic: Any, music
             "checkpoint where the run starts from one."
         )
     bins = musical.num_bins if musical is not None else 0
-    fields = {**config_class.target_fields(teachers.codebook_sizes_of(acoustic), bins), **fields}
+    fields = {**config_class.target_fields(codebook_sizes_of(acoustic), bins), **fields}
     if source is None:
         return AutoModelForPreTraining.from_config(config_class(**fields))
     return AutoModelForPreTraining.from_pretrained(source, config=config_class.from_pretrained(source, **fields))
 
 
-def measure_input(model: MERTPreTrainingModel, crops: AudioCropDataset) -> None:
-    """Gives a new model's front end the statistics of up to `STATISTICS_CROPS` crops, if it needs any."""
+def measure_input(model: PreTrainedModel, crops: AudioCropDataset) -> None:
+    """Computes the statistics that a new model's front end needs, if any, from up to `STATISTICS_CROPS` crops."""
     count = min(len(crops), STATISTICS_CROPS)
     model.fit_input_statistics(crops[index * len(crops) // count].waveform for index in range(count))
 
 
 def build_collator(
-    config: MERTConfig | MERT2Config,
+    config: PretrainedConfig,
     feature_extractor: MERTFeatureExtractor,
     model_arguments: PretrainingModelArguments,
     data_arguments: PretrainingDataArguments,
     training_arguments: MERTTrainingArguments,
     labels: tuple[Any, Any, Any],
 ) -> DataCollatorForMERTPreTraining:
-    """The collator for (acoustic teacher, label cache, musical teacher), with teachers moved to the device if asked."""
+    """The collator for (acoustic teacher, label cache, musical teacher), whose teachers it moves to their device."""
     acoustic, cache, musical = labels
     on_device = model_arguments.labels_on_device
     if on_device is None:
@@ -228,70 +230,115 @@ def build_collator(
     )
 
 
-def build_masking(config: MERTConfig | MERT2Config, data_arguments: PretrainingDataArguments) -> SpanMasking:
-    """Span masks, with spans in seconds of the student's frames where they are given so."""
+def build_masking(config: PretrainedConfig, data_arguments: PretrainingDataArguments) -> SpanMasking:
+    """Span masks; spans that are given in seconds are converted to frames of the student."""
     length = data_arguments.mask_length
     if data_arguments.mask_seconds is not None:
         length = max(round(data_arguments.mask_seconds * config.frame_rate), 1)
     return SpanMasking(
-        data_arguments.mask_probability, length, data_arguments.mask_min_masks, aligned=data_arguments.mask_aligned
+        data_arguments.mask_probability,
+        length,
+        data_arguments.mask_min_masks,
+        require_same_masks=data_arguments.require_same_masks,
+        aligned=data_arguments.mask_aligned,
     )
 
 
 def build_datasets(
-    config: MERTConfig | MERT2Config, data_arguments: PretrainingDataArguments, seed: int
-) -> tuple[AudioCropDataset, AudioCropDataset | None]:
-    """Training crops and, where validation recordings are given, validation crops."""
+    config: PretrainedConfig, data_arguments: PretrainingDataArguments, seed: int, cache: LabelCache | None = None
+) -> tuple[AudioCropDataset, Dataset | None]:
+    """Crops for training and for evaluation (None without evaluation data), without recordings that have no labels.
 
-    def build(data: list[str], split: str | None) -> AudioCropDataset:
-        return AudioCropDataset(
-            data,
-            crop_length=data_arguments.crop_length,
-            sampling_rate=config.sampling_rate,
-            hop_length=config.samples_per_frame,
-            seed=seed,
-            split=split,
-            weighting=data_arguments.weighting,
-            max_bad_files=data_arguments.max_bad_files,
-            min_duration=data_arguments.min_duration,
-        )
+    Evaluation takes `eval_data`, else the rows of `eval_split` in `train_data`, else `eval_share` of the training
+    recordings, which are then not trained on.
+    """
+    data, split = data_arguments.eval_data or data_arguments.train_data, data_arguments.eval_split
+    held_out: set[str] = set()
+    if not data_arguments.eval_data and split is None:
+        names = open_recordings(data_arguments.train_data, data_arguments.train_split).names
+        held_out = held_out_names(names, parse_share(data_arguments.eval_share))
+        split = data_arguments.train_split
+    train = crops_of(
+        config, data_arguments, seed, cache, data_arguments.train_data, data_arguments.train_split,
+        select=lambda name: name not in held_out,
+    )  # fmt: skip
+    if not (held_out or data_arguments.eval_data or data_arguments.eval_split):
+        return train, None
+    select = held_out.__contains__ if held_out else None
+    evaluation = crops_of(config, data_arguments, seed, cache, data, split, select=select)
+    logger.info("Evaluation on %d recordings.", len(evaluation.used_recordings))
+    return train, thinned(evaluation, data_arguments.max_eval_crops)
 
-    train = build(data_arguments.train_data, data_arguments.train_split)
-    evaluation = build(data_arguments.eval_data, data_arguments.eval_split) if data_arguments.eval_data else None
-    return train, evaluation
+
+def crops_of(
+    config: PretrainedConfig,
+    data_arguments: PretrainingDataArguments,
+    seed: int,
+    cache: LabelCache | None,
+    data: list[str],
+    split: str | None,
+    select: Any,
+) -> AudioCropDataset:
+    """The crops of some of the recordings; those that could not be labelled count as bad files.
+
+    Raises:
+        ValueError: recordings were never labelled.
+        TooManyBadFilesError: more recordings than tolerated could not be read or labelled.
+    """
+    dataset = AudioCropDataset(
+        data,
+        crop_length=data_arguments.crop_length,
+        sampling_rate=config.sampling_rate,
+        hop_length=config.samples_per_frame,
+        seed=seed,
+        split=split,
+        weighting=data_arguments.weighting,
+        max_bad_files=data_arguments.max_bad_files,
+        min_duration=data_arguments.min_duration,
+        select=select,
+    )
+    if cache is not None:
+        dataset.leave_out(cache.failures(dataset.used_recordings))
+        cache.check(dataset.used_recordings)
+    return dataset
+
+
+def parse_share(text: str) -> float:
+    """A percentage such as "0.5%" as a share between 0 and 1; "0" is 0.
+
+    Raises:
+        ValueError: the text has another form.
+    """
+    tolerance = Tolerance.parse(text)
+    if tolerance.share is None and tolerance.count:
+        raise ValueError(f"eval_share is {text!r}; give a percentage from 0% to 100% such as 0.5%.")
+    return tolerance.share or 0.0
+
+
+def thinned(dataset: Dataset, count: int) -> Dataset:
+    """At most `count` items of a data set, spread evenly."""
+    if len(dataset) <= count:
+        return dataset
+    return Subset(dataset, [math.floor(index * len(dataset) / count) for index in range(count)])
+
+
+def schedule_evaluation(training_arguments: MERTTrainingArguments, has_data: bool) -> None:
+    """Evaluates whenever a checkpoint is saved, where there is evaluation data and no strategy was chosen."""
+    if not has_data:
+        if training_arguments.eval_strategy != IntervalStrategy.NO:
+            logger.warning("There is nothing to evaluate on: give eval_data, eval_split or eval_share.")
+        training_arguments.eval_strategy, training_arguments.do_eval = IntervalStrategy.NO, False
+    elif training_arguments.eval_strategy == IntervalStrategy.NO:
+        training_arguments.eval_strategy = IntervalStrategy.STEPS
+        training_arguments.eval_steps = training_arguments.eval_steps or training_arguments.save_steps
+        training_arguments.do_eval = True
+        logger.info("eval_strategy is not given: evaluating every %s steps.", training_arguments.eval_steps)
 
 
 def save_settings(
     output_dir: str, model_arguments: PretrainingModelArguments, data_arguments: PretrainingDataArguments
 ) -> None:
-    """Writes what the run was told about student, teachers and data beside its checkpoints, for cards and readers."""
+    """Writes the settings of student, teachers and data next to the checkpoints, for model cards and readers."""
     settings = {"model": dataclasses.asdict(model_arguments), "data": dataclasses.asdict(data_arguments)}
     Path(output_dir).mkdir(parents=True, exist_ok=True)
     Path(output_dir, RUN_SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-
-
-def last_complete_checkpoint(output_dir: str | Path, world_size: int = 1) -> str | None:
-    """The newest checkpoint that was written to its end, None where there is none.
-
-    Trainer writes trainer_state.json last (rank 0) and each rank's random state on its own; a process killed while
-    it saved leaves a directory without one of them, which is passed over with a warning.
-    """
-    pattern = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
-    found = [(int(match[1]), path) for path in Path(output_dir).glob("*") if (match := pattern.fullmatch(path.name))]
-    for _, path in sorted(found, reverse=True):
-        if checkpoint_is_complete(path, world_size):
-            return str(path)
-        logger.warning("%s is incomplete and passed over.", path)
-    return None
-
-
-def checkpoint_is_complete(path: Path, world_size: int) -> bool:
-    """Whether a checkpoint directory holds the trainer's state and the random state of each process."""
-    names = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
-    if not all((path / name).is_file() for name in names):
-        return False
-    try:
-        TrainerState.load_from_json(str(path / "trainer_state.json"))
-    except (OSError, ValueError, TypeError):
-        return False
-    return True

@@ -31,7 +31,8 @@ from ..modeling.configuration_mert import MERTConfig
 from ..pretraining.arguments import MERTTrainingArguments, PretrainingDataArguments, PretrainingModelArguments
 from ..pretraining.dataset import AudioCropDataset, open_recordings
 from ..pretraining.labels import label_files
-from ..pretraining.run import build_trainer, last_complete_checkpoint
+from ..pretraining.resuming import last_complete_checkpoint
+from ..pretraining.run import build_trainer
 from ..pretraining.trainer import MERTTrainer
 from ..teachers import CQTTeacher, FeatureSet, KMeansTeacher
 from ..utils.outputs import check_output_folder

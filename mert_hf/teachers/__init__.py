@@ -6,7 +6,15 @@ import os
 from typing import Any
 
 from ..hub.names import checkpoint_folder
-from .base import CONFIG_NAME, TEACHER_FILES, Teacher, codebook_sizes_of, read_config
+from .base import (
+    CONFIG_NAME,
+    TEACHER_FILES,
+    AcousticTeacher,
+    MusicalTeacher,
+    Teacher,
+    codebook_sizes_of,
+    read_config,
+)
 from .cqt import CQTTeacher
 from .encodec import DEFAULT_CODEC, EncodecTeacher
 from .kmeans import FeatureSet, KMeansTeacher
@@ -18,15 +26,15 @@ TEACHERS: dict[str, type[Teacher]] = {
 
 
 def load_teacher(name_or_path: str | os.PathLike, **settings: Any) -> Teacher:
-    """Opens any teacher.
+    """Opens a teacher of any kind.
 
     Args:
-        name_or_path: "cqt", "log_mel" (built from `settings`), "encodec" (facebook/encodec_24khz), or the folder or Hub
-            id of a saved teacher or of an EncodecModel.
-        settings: go to the constructor or to `from_pretrained`.
+        name_or_path: "cqt" or "log_mel" (built from `settings`), "encodec" (facebook/encodec_24khz), or the folder or
+            Hub id of a saved teacher or of an EncodecModel.
+        settings: arguments of the constructor or of `from_pretrained`.
 
     Raises:
-        ValueError: a kind that does not exist, or one that must be fitted first.
+        ValueError: the kind does not exist, or the teacher must be fitted first.
     """
     if name_or_path in ("cqt", "log_mel"):
         return TEACHERS[str(name_or_path)](**settings)
@@ -44,11 +52,13 @@ def load_teacher(name_or_path: str | os.PathLike, **settings: Any) -> Teacher:
 
 
 __all__ = [
+    "AcousticTeacher",
     "CQTTeacher",
     "EncodecTeacher",
     "FeatureSet",
     "KMeansTeacher",
     "LogMelTeacher",
+    "MusicalTeacher",
     "Teacher",
     "codebook_sizes_of",
     "load_teacher",

@@ -1,4 +1,4 @@
-"""What all teachers share: rates, saving, loading, a fingerprint of all that decides their output."""
+"""What all teachers share: rates, saving, loading, and a fingerprint of everything that affects their output."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ TEACHER_FILES = ("*.json", "*.safetensors")  # of a Hub repository
 
 
 class Teacher(nn.Module, ABC):
-    """A frozen map from clean waveforms to targets.
+    """A frozen map from clean waveforms to targets. Buffers and parameters are its weights.
 
-    Acoustic teachers give codes (batch, num_codebooks, frames) int64 and have `num_codebooks` and `codebook_size`;
-    musical teachers give spectra (batch, frames, num_bins) float32 and have `num_bins`. Buffers are the weights.
+    Subclass `AcousticTeacher` (codes) or `MusicalTeacher` (spectra).
 
     Attributes:
         kind: name of the teacher in `teacher_config.json`.
-        sampling_rate: of the waveforms, in Hz.
-        hop_length: samples between frames.
+        sampling_rate: sampling rate of the waveforms in Hz.
+        hop_length: samples from one frame to the next.
     """
 
     kind: ClassVar[str]
@@ -45,23 +44,23 @@ class Teacher(nn.Module, ABC):
 
     @property
     def frame_rate(self) -> float:
-        """Frames in a second, in Hz."""
+        """Frames per second, in Hz."""
         return self.sampling_rate / self.hop_length
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What the constructor needs to build this teacher again, weights aside; JSON types only."""
+        """The arguments of the constructor that build this teacher again, without the weights; JSON types only."""
 
     @torch.no_grad()
     def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Targets of a whole recording (samples,), as `forward` gives them for a batch of it, up to rounding.
+        """Targets of a whole recording (samples,), equal to `forward` of a batch that holds it, up to rounding.
 
-        Teachers that can work through it in blocks, so that memory beyond the waveform does not grow with its length.
+        Teachers that can do so process it in blocks, so that memory beyond the waveform does not grow with its length.
         """
         return self(waveform[None])[0]
 
     def train(self, mode: bool = True) -> Teacher:
-        """Teachers stay in evaluation, also inside a model that is trained."""
+        """Teachers stay in evaluation mode, also inside a model that is trained."""
         return super().train(False)
 
     def save_pretrained(self, directory: str | os.PathLike) -> None:
@@ -86,7 +85,8 @@ class Teacher(nn.Module, ABC):
         config = read_config(folder)
         if config.pop("teacher", None) != cls.kind:
             raise ValueError(
-                f"{folder / CONFIG_NAME} is no {cls.kind} teacher. mert_hf.teachers.load_teacher opens any."
+                f"{folder / CONFIG_NAME} does not describe a {cls.kind} teacher. mert_hf.teachers.load_teacher opens "
+                "any teacher."
             )
         return cls._from_parts({**config, **overrides}, read_weights(folder))
 
@@ -98,7 +98,7 @@ class Teacher(nn.Module, ABC):
             raise ValueError(f"The settings {settings} do not fit {cls.__name__}: {error}.") from error
 
     def fingerprint(self) -> str:
-        """SHA-256 of kind, settings and weights: equal for teachers that give equal targets."""
+        """SHA-256 of kind, settings and weights: equal for teachers whose targets are equal."""
         settings, weights = self._decisive_parts()
         digest = hashlib.sha256(json.dumps({"teacher": self.kind, **settings}, sort_keys=True).encode())
         hash_tensors(digest, weights)
@@ -107,6 +107,36 @@ class Teacher(nn.Module, ABC):
     def _decisive_parts(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """Settings and weights on which the targets depend."""
         return self.settings(), self.state_dict()
+
+
+class AcousticTeacher(Teacher):
+    """A teacher that gives codes: waveforms (batch, samples) -> (batch, num_codebooks, frames) int64.
+
+    Attributes:
+        codebook_sizes: number of codes in each codebook.
+    """
+
+    codebook_sizes: tuple[int, ...]
+
+    @property
+    def num_codebooks(self) -> int:
+        """Number of codebooks."""
+        return len(self.codebook_sizes)
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of codes in each codebook; in the largest one where the sizes differ."""
+        return max(self.codebook_sizes)
+
+
+class MusicalTeacher(Teacher):
+    """A teacher that gives a spectrum: waveforms (batch, samples) -> (batch, frames, num_bins) float32.
+
+    Attributes:
+        num_bins: values in a frame.
+    """
+
+    num_bins: int
 
 
 def codebook_sizes_of(teacher: Any) -> tuple[int, ...]:
@@ -133,7 +163,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """`teacher.safetensors` of a folder; none where there is no such file.
+    """The tensors in `teacher.safetensors` of a folder; empty where there is no such file.
 
     Raises:
         ValueError: the file is damaged.
@@ -147,7 +177,7 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def check_sizes(**sizes: Any) -> None:
-    """ValueError where a size is no positive integer."""
+    """Raises ValueError where a size is not a positive integer."""
     for name, value in sizes.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}={value!r} must be a positive integer.")
@@ -157,12 +187,12 @@ def check_waveforms(waveforms: torch.Tensor) -> torch.Tensor:
     """Waveforms as float32.
 
     Raises:
-        TypeError: no floating-point tensor.
-        ValueError: not (batch, samples) with samples.
+        TypeError: the input is not a floating-point tensor.
+        ValueError: the shape is not (batch, samples), or there are no samples.
     """
     if not isinstance(waveforms, torch.Tensor) or not waveforms.is_floating_point():
         given = waveforms.dtype if isinstance(waveforms, torch.Tensor) else type(waveforms).__name__
         raise TypeError(f"waveforms must be a floating-point tensor, given {given}. Convert PCM to [-1, 1] first.")
     if waveforms.ndim != 2 or waveforms.shape[1] == 0:
-        raise ValueError(f"waveforms must be (batch, samples) with samples, given {tuple(waveforms.shape)}.")
+        raise ValueError(f"waveforms must be (batch, samples) with samples > 0, given {tuple(waveforms.shape)}.")
     return waveforms.float()

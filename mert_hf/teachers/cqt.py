@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from ..modeling.cqt_mert import CQT_LOG_GAIN
-from .base import Teacher, check_sizes, check_waveforms
+from .base import MusicalTeacher, check_sizes, check_waveforms
 from .features import cqt_transform
 
 
-class CQTTeacher(Teacher):
+class CQTTeacher(MusicalTeacher):
     """Constant-Q magnitudes as in the authors' pre-training; the defaults are theirs (paper, section 3.2).
 
     Equals nnAudio's `CQT(norm=1, output_format="Magnitude")` with the same settings to 1e-5 of the largest magnitude.

@@ -12,25 +12,25 @@ from torch import nn
 from transformers import EncodecModel
 
 from ..hub.names import resolve_checkpoint
-from .base import CONFIG_NAME, Teacher, check_sizes, check_waveforms, read_config
+from .base import CONFIG_NAME, AcousticTeacher, check_sizes, check_waveforms, read_config
 
-BLOCK_FRAMES = 2250  # of a recording labelled at a time; 30 s at 75 a second
+BLOCK_FRAMES = 2250  # frames of a recording that are computed at a time: 30 s at 75 Hz
 DEFAULT_CODEC = "facebook/encodec_24khz"
 DEFAULT_CODEBOOKS = 8  # 6 kbps at 24 kHz
 
 
-class EncodecTeacher(Teacher):
-    """Codes of a frozen EnCodec, exactly those of `EncodecModel.encode`.
+class EncodecTeacher(AcousticTeacher):
+    """Codes of a frozen EnCodec, equal to those of `EncodecModel.encode`.
 
-    Labelling a whole file and cropping the codes, as the authors do, differs near the crop's edges from labelling the
-    crop: the codec sees padding there.
+    The authors label whole files and crop the codes. Labels of a crop differ from them near its edges, where the codec
+    sees padding.
 
     Args:
-        model: a mono codec without chunks or normalisation, such as facebook/encodec_24khz.
-        num_codebooks: the first so many codebooks; 8, or all where there are fewer, if None.
+        model: a mono codec without chunks or normalization, such as facebook/encodec_24khz.
+        num_codebooks: number of codebooks, counted from the first; by default 8, or all where there are fewer.
 
     Raises:
-        ValueError: a codec that is not mono, or works in chunks; more codebooks than it has.
+        ValueError: the codec is not mono or works in chunks, or has fewer codebooks.
     """
 
     kind = "encodec"
@@ -46,26 +46,29 @@ class EncodecTeacher(Teacher):
             )
         self.model = model.eval().requires_grad_(False)
         self.sampling_rate, self.hop_length = config.sampling_rate, math.prod(config.upsampling_ratios)
-        self.codebook_size = config.codebook_size
         largest = self._codebooks_at(max(config.target_bandwidths))
-        self.num_codebooks = min(DEFAULT_CODEBOOKS, largest) if num_codebooks is None else num_codebooks
-        check_sizes(num_codebooks=self.num_codebooks)
-        if self.num_codebooks > largest:
-            raise ValueError(f"num_codebooks={num_codebooks!r} must be between 1 and {largest}, what this codec has.")
-        # A residual quantiser's first codebooks do not depend on how many follow.
+        if num_codebooks is None:
+            num_codebooks = min(DEFAULT_CODEBOOKS, largest)
+        check_sizes(num_codebooks=num_codebooks)
+        if num_codebooks > largest:
+            raise ValueError(
+                f"num_codebooks={num_codebooks!r} must be between 1 and {largest}, the number that this codec has."
+            )
+        self.codebook_sizes = (config.codebook_size,) * num_codebooks
+        # The first codebooks of a residual quantizer do not depend on how many follow.
         self.bandwidth = min(b for b in config.target_bandwidths if self._codebooks_at(b) >= self.num_codebooks)
 
     def _codebooks_at(self, bandwidth: float) -> int:
-        # Older transformers build fewer than that for codebooks below 1024 codes.
+        # Older versions of transformers build fewer layers than that for codebooks of less than 1024 codes.
         quantizer = self.model.quantizer
         return min(quantizer.get_num_quantizers_for_bandwidth(bandwidth), len(quantizer.layers))
 
     def settings(self) -> dict[str, Any]:
-        """The number of codebooks; the codec's settings are its own config.json."""
+        """The number of codebooks; the settings of the codec are in its own config.json."""
         return {"num_codebooks": self.num_codebooks}
 
     def save_pretrained(self, directory: str | os.PathLike) -> None:
-        """Writes the codec as transformers does, and the number of codebooks beside it."""
+        """Writes the codec as transformers does, and the number of codebooks next to it."""
         self.model.save_pretrained(directory)
         self._write_config(directory)
 
@@ -81,16 +84,17 @@ class EncodecTeacher(Teacher):
             kwargs: go to `EncodecModel.from_pretrained`.
 
         Raises:
-            ValueError: weights that are missing, as in another kind of model, or what the constructor refuses.
+            ValueError: weights are missing, as in a model of another kind, or the constructor refuses the codec.
             OSError: there is no model of that name.
         """
         lookup = {name: kwargs[name] for name in ("revision", "cache_dir", "local_files_only") if name in kwargs}
         source = resolve_checkpoint(name_or_path, **lookup)
         model, loaded = EncodecModel.from_pretrained(source, output_loading_info=True, **kwargs)
-        # transformers would go on with random numbers, and the student would learn noise.
+        # transformers would initialize them at random, and the student would learn noise.
         if missing := sorted(key for key in loaded["missing_keys"] if not key.startswith("decoder.")):
             raise ValueError(
-                f"{name_or_path} lacks {len(missing)} of the codec's weights, such as {missing[0]}. Is it an EnCodec?"
+                f"{name_or_path} lacks {len(missing)} weights of the codec, such as {missing[0]}. Give the folder or "
+                "Hub id of an EnCodec model."
             )
         saved = os.path.join(name_or_path, CONFIG_NAME)
         if num_codebooks is None and os.path.isfile(saved):
@@ -109,8 +113,8 @@ class EncodecTeacher(Teacher):
     def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
         """Codes (num_codebooks, frames) of a recording (samples,), in bounded memory.
 
-        The causal convolutions see no more of the past than their kernels reach, so they run block by block; the LSTM,
-        one step a frame, goes through the recording in one piece.
+        The causal convolutions depend on the past within their receptive field only, so they run block by block. The
+        LSTM, which takes one step per frame, runs over the whole recording.
         """
         config, size = self.model.config, BLOCK_FRAMES * self.hop_length
         if len(waveform) <= size or not config.use_causal_conv or config.norm_type != "weight_norm":
@@ -118,7 +122,7 @@ class EncodecTeacher(Teacher):
         with torch.autocast(waveform.device.type, enabled=False):
             clip = check_waveforms(waveform[None])[:, None]
             layers = list(self.model.encoder.layers)
-            first_lstm = next(index for index, layer in enumerate(layers) if remembers(layer))
+            first_lstm = next(index for index, layer in enumerate(layers) if is_recurrent(layer))
             front, back = nn.Sequential(*layers[:first_lstm]), nn.Sequential(*layers[first_lstm:])
             margin = math.ceil(receptive_field(front) / self.hop_length)
             blocks = []
@@ -130,7 +134,7 @@ class EncodecTeacher(Teacher):
         return torch.cat(codes, dim=-1)
 
     def _decisive_parts(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        """Only what encodes: a copy of the codec with another decoder is the same teacher."""
+        """Those of the encoder and the codebooks: a copy of the codec with another decoder is the same teacher."""
         config = self.model.config
         names = (
             "sampling_rate",
@@ -147,13 +151,13 @@ class EncodecTeacher(Teacher):
         return settings, weights
 
 
-def remembers(layer: nn.Module) -> bool:
-    """Whether a layer depends on all of the past."""
+def is_recurrent(layer: nn.Module) -> bool:
+    """Whether a layer holds an LSTM and thus depends on the whole past."""
     return any(isinstance(module, nn.LSTM) for module in layer.modules())
 
 
 def receptive_field(layers: nn.Module) -> int:
-    """Samples on which an output of convolutions may depend; a bound where some of them are parallel."""
+    """Number of samples on which an output of convolutions depends; an upper bound where some of them are parallel."""
     samples, stride = 1, 1
     for layer in layers.modules():
         if isinstance(layer, nn.Conv1d):

@@ -1,7 +1,7 @@
-"""Descriptors of short frames: log-mel, MFCC with deltas, chroma by Fourier and by constant-Q, log constant-Q.
+"""Features of short frames: log-mel, MFCC with deltas, chroma by Fourier and by constant-Q, log constant-Q.
 
 All take waveforms (batch, samples) float32 at `sampling_rate` Hz and give (batch, frames, dimensions) float32 with
-frames = samples // hop_length + 1, centred on multiples of the hop, silence outside the clip.
+frames = samples // hop_length + 1, centered on multiples of the hop, with silence outside the clip.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from transformers.audio_utils import chroma_filter_bank, mel_filter_bank
 
 from ..modeling.cqt_mert import CQT_LOG_GAIN, CQT_LOWEST_FREQUENCY, CQT_OCTAVES, MERTConstantQTransform
 
-WINDOW_SECONDS = 0.085  # about 2048 samples at 24 kHz: resolves semitones from 130 Hz on
+WINDOW_SECONDS = 0.085  # about 2048 samples at 24 kHz: resolves semitones above 130 Hz
 MEL_BANDS = 80
+PITCH_CLASSES = 12
 CEPSTRAL_COEFFICIENTS = 13
-DELTA_REACH = 2  # frames either side of the regression slope
+DELTA_REACH = 2  # frames on either side of the regression slope
 CQT_BINS = 84
 POWER_FLOOR = 1e-6
 
@@ -53,16 +54,19 @@ def mfcc(waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.
 
 
 def deltas(features: torch.Tensor, reach: int = DELTA_REACH) -> torch.Tensor:
-    """Slope of the regression line over `reach` frames either side, the ends repeated: the shape is kept."""
+    """Slope of the regression line over `reach` frames on either side; the ends are repeated to keep the shape."""
     offsets = torch.arange(-reach, reach + 1, dtype=features.dtype, device=features.device)
     padded = torch.cat([features[:, :1].expand(-1, reach, -1), features, features[:, -1:].expand(-1, reach, -1)], dim=1)
     return (padded.unfold(1, 2 * reach + 1, 1) * offsets).sum(-1) / offsets.square().sum()
 
 
-def chroma(waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
-    """Share of each pitch class in a frame (Fujishima 1999), C first: (batch, frames, 12), sums to 1 or is 0."""
+def chroma(waveforms: torch.Tensor, sampling_rate: int, hop_length: int, num_bins: int = PITCH_CLASSES) -> torch.Tensor:
+    """Share of each part of the octave in a frame, C first: (batch, frames, num_bins), sums to 1 or is 0.
+
+    12 bins are the pitch classes (Fujishima 1999); the paper's 264 divide each semitone into 22.
+    """
     size = window_size(sampling_rate, hop_length)
-    filters = chroma_filters(size // 2 + 1, sampling_rate).to(waveforms.device)
+    filters = chroma_filters(size // 2 + 1, num_bins, sampling_rate).to(waveforms.device)
     energy = power_spectrum(waveforms, size, hop_length) @ filters
     return shares(energy)
 
@@ -78,7 +82,7 @@ def chroma_cqt(waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> 
 
 
 def shares(values: torch.Tensor) -> torch.Tensor:
-    """What each of the last dimension's values has of their sum; 0 in silence."""
+    """Values of the last dimension divided by their sum; 0 in silence."""
     return values / values.sum(dim=-1, keepdim=True).clamp(min=POWER_FLOOR)
 
 
@@ -89,7 +93,7 @@ def log_cqt(waveforms: torch.Tensor, sampling_rate: int, hop_length: int, num_bi
 
 
 def feature_reach(name: str, sampling_rate: int, hop_length: int) -> int:
-    """Samples to either side of a frame's centre on which a descriptor of `FEATURES` depends, at most."""
+    """Maximum distance from a frame's center, in samples, of the audio on which a feature of `FEATURES` depends."""
     if name in ("log_cqt", "chroma_cqt"):
         quality = 1.0 / (2.0 ** (CQT_OCTAVES / CQT_BINS) - 1.0)
         return math.ceil(quality * sampling_rate / CQT_LOWEST_FREQUENCY / 2) + 1
@@ -99,7 +103,7 @@ def feature_reach(name: str, sampling_rate: int, hop_length: int) -> int:
 
 @lru_cache(maxsize=8)
 def cqt_transform(sampling_rate: int, hop_length: int, num_bins: int, bins_per_octave: int) -> nn.Module:
-    """The transform, kept: it computes its kernels once."""
+    """The transform, cached because it computes its kernels once."""
     return MERTConstantQTransform(sampling_rate, hop_length, num_bins, bins_per_octave, CQT_LOWEST_FREQUENCY)
 
 
@@ -113,9 +117,9 @@ def mel_filters(num_frequencies: int, num_bins: int, sampling_rate: int) -> torc
 
 
 @lru_cache(maxsize=8)
-def chroma_filters(num_frequencies: int, sampling_rate: int) -> torch.Tensor:
-    """(num_frequencies, 12) float32."""
-    return torch.from_numpy(chroma_filter_bank(2 * (num_frequencies - 1), 12, sampling_rate)).float().T
+def chroma_filters(num_frequencies: int, num_bins: int, sampling_rate: int) -> torch.Tensor:
+    """(num_frequencies, num_bins) float32."""
+    return torch.from_numpy(chroma_filter_bank(2 * (num_frequencies - 1), num_bins, sampling_rate)).float().T
 
 
 @lru_cache(maxsize=8)
@@ -128,7 +132,7 @@ def cosine_basis(num_bands: int, num_coefficients: int) -> torch.Tensor:
 
 
 def moving_statistics(features: torch.Tensor, width: int) -> torch.Tensor:
-    """Mean and standard deviation over `width` frames about each, fewer at the ends: (batch, frames, 2 x size)."""
+    """Mean and standard deviation over `width` frames around each, fewer at the ends: (batch, frames, 2 x size)."""
     kernel = features.new_ones(1, 1, 2 * (width // 2) + 1)
     batch, frames, size = features.shape
 
@@ -142,7 +146,9 @@ def moving_statistics(features: torch.Tensor, width: int) -> torch.Tensor:
     return torch.cat([mean, variance.sqrt()], dim=-1)
 
 
-FEATURES: dict[str, Callable[[torch.Tensor, int, int], torch.Tensor]] = {
+# Those with a fourth argument have a configurable number of dimensions.
+RESIZABLE_FEATURES = ("log_mel", "chroma")
+FEATURES: dict[str, Callable[..., torch.Tensor]] = {
     "log_mel": log_mel,
     "mfcc": mfcc,
     "chroma": chroma,

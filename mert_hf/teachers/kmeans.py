@@ -11,27 +11,30 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .base import Teacher, check_sizes, check_waveforms
-from .features import FEATURES, feature_reach, moving_statistics
+from .base import AcousticTeacher, check_sizes, check_waveforms
+from .features import FEATURES, RESIZABLE_FEATURES, feature_reach, moving_statistics
 
-BLOCK_FRAMES = 4096  # of a recording labelled at a time
-MAX_FRAMES = 500_000  # frames that the clusters are fitted to, a few hundred MB
+BLOCK_FRAMES = 4096  # frames of a recording that are labelled at a time
+MAX_FRAMES = 500_000  # frames to which the clusters are fitted: a few hundred MB
 
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """What one codebook clusters.
+    """The features that one codebook clusters.
 
     Attributes:
         name: "log_mel", "mfcc" (with deltas), "chroma", "chroma_cqt" or "log_cqt".
         num_clusters: size of the codebook.
-        context: seconds about each frame over which mean and standard deviation are clustered instead of the frame
+        context: seconds around each frame over which mean and standard deviation are clustered instead of the frame
             itself; 0 clusters frames. Longer contexts make codes of timbre and key rather than of notes.
+        dimensions: of "log_mel" (80 by default, 229 in the paper) and "chroma" (12 by default, 264 in the paper); the
+            other features have a fixed size.
     """
 
     name: str
     num_clusters: int = 300
     context: float = 0.0
+    dimensions: int | None = None
 
     def __post_init__(self):
         if self.name not in FEATURES:
@@ -40,9 +43,26 @@ class FeatureSet:
             raise ValueError(f"num_clusters={self.num_clusters!r} must be an integer of at least 2.")
         if not 0 <= self.context <= 60:
             raise ValueError(f"context={self.context!r} must be between 0 and 60 seconds.")
+        if self.dimensions is not None:
+            check_sizes(dimensions=self.dimensions)
+            if self.name not in RESIZABLE_FEATURES:
+                raise ValueError(
+                    f"dimensions={self.dimensions} is given for {self.name}, whose size is fixed. Only "
+                    f"{' and '.join(RESIZABLE_FEATURES)} have a configurable number of dimensions."
+                )
 
-    def describe(self, features: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
-        """What is clustered, of the feature itself: (batch, frames, size) -> (batch, frames, dimensions)."""
+    @property
+    def feature(self) -> tuple[str, int | None]:
+        """What identifies the features of the frames themselves: sets that differ in context only share it."""
+        return self.name, self.dimensions
+
+    def extract(self, waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
+        """Features of the frames: (batch, samples) float32 -> (batch, frames, size) float32."""
+        size = () if self.dimensions is None else (self.dimensions,)
+        return FEATURES[self.name](waveforms, sampling_rate, hop_length, *size)
+
+    def add_context(self, features: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
+        """The clustered values: (batch, frames, size) -> (batch, frames, size), or twice the size with a context."""
         width = self.width(sampling_rate, hop_length)
         return moving_statistics(features, width) if width > 1 else features
 
@@ -51,7 +71,7 @@ class FeatureSet:
         return round(self.context * sampling_rate / hop_length)
 
     def reach(self, sampling_rate: int, hop_length: int) -> int:
-        """Frames to either side on which a frame's values depend, at most."""
+        """Maximum distance, in frames, of the audio on which the values of a frame depend."""
         samples = feature_reach(self.name, sampling_rate, hop_length)
         return math.ceil(samples / hop_length) + self.width(sampling_rate, hop_length) // 2
 
@@ -61,28 +81,28 @@ def extract(
 ) -> list[torch.Tensor]:
     """For each feature set (batch, samples) float32 -> (batch, samples // hop_length + 1, dimensions) float32.
 
-    Sets of one feature that differ in context share it.
+    Sets that differ in context only share the computation of their features.
     """
-    names = dict.fromkeys(feature_set.name for feature_set in feature_sets)
-    features = {name: FEATURES[name](waveforms, sampling_rate, hop_length) for name in names}
-    return [item.describe(features[item.name], sampling_rate, hop_length) for item in feature_sets]
+    distinct = {item.feature: item for item in feature_sets}
+    features = {key: item.extract(waveforms, sampling_rate, hop_length) for key, item in distinct.items()}
+    return [item.add_context(features[item.feature], sampling_rate, hop_length) for item in feature_sets]
 
 
-class KMeansTeacher(Teacher):
-    """Index of the nearest cluster centre, one codebook for each feature set.
+class KMeansTeacher(AcousticTeacher):
+    """Index of the nearest cluster center, one codebook for each feature set.
 
-    The paper's: 300 clusters on log-mel or MFCC with deltas, and 200 on chroma. Codebooks may differ in size;
-    `codebook_size` is that of the largest.
+    The paper uses 300 clusters on log-mel features of 229 dimensions (or MFCC with deltas) and 200 on chroma of 264.
+    Codebooks may differ in size.
 
     Args:
-        feature_sets: what each codebook clusters; mappings of `FeatureSet`'s fields are taken too.
-        sampling_rate: of the waveforms, in Hz.
-        hop_length: samples between frames.
-        weights: for codebook k `centres_k` (clusters, dimensions), `mean_k` and `scale_k` (dimensions,), by
-            which features are standardised before they are compared. `fit` makes them.
+        feature_sets: the features that each codebook clusters; mappings of the fields of `FeatureSet` are accepted too.
+        sampling_rate: sampling rate of the waveforms in Hz.
+        hop_length: samples from one frame to the next.
+        weights: for codebook k `centres_k` (clusters, dimensions), and `mean_k` and `scale_k` (dimensions,), which
+            standardize the features before they are compared. `fit` computes them.
 
     Raises:
-        ValueError: weights that do not fit the feature sets.
+        ValueError: the weights do not fit the feature sets.
     """
 
     kind = "kmeans"
@@ -98,9 +118,7 @@ class KMeansTeacher(Teacher):
         check_sizes(sampling_rate=sampling_rate, hop_length=hop_length)
         self.feature_sets = as_feature_sets(feature_sets)
         self.sampling_rate, self.hop_length = sampling_rate, hop_length
-        self.num_codebooks = len(self.feature_sets)
         self.codebook_sizes = tuple(feature_set.num_clusters for feature_set in self.feature_sets)
-        self.codebook_size = max(self.codebook_sizes)
         expected = {f"{part}_{k}" for part in ("centres", "mean", "scale") for k in range(self.num_codebooks)}
         if set(weights) != expected:
             raise ValueError(f"The teacher needs the weights {sorted(expected)}, given {sorted(weights)}.")
@@ -116,15 +134,19 @@ class KMeansTeacher(Teacher):
             tensor = self.get_buffer(f"{part}_{k}")
             if tuple(tensor.shape) != shape or not torch.isfinite(tensor).all():
                 raise ValueError(
-                    f"{part}_{k} must have shape {shape}, as {feature_set} says, and finite values; it has the shape "
-                    f"{tuple(tensor.shape)}. Fit the teacher again."
+                    f"{part}_{k} must have shape {shape}, the size of {feature_set}, and finite values; it has the "
+                    f"shape {tuple(tensor.shape)}. Fit the teacher again."
                 )
         if not (self.get_buffer(f"scale_{k}") > 0).all():
             raise ValueError(f"scale_{k} must be positive. Fit the teacher again.")
 
     def settings(self) -> dict[str, Any]:
         """Feature sets and rates."""
-        sets = [asdict(feature_set) for feature_set in self.feature_sets]
+        # Without the default of the dimensions, so that fingerprints of teachers saved before it existed stay valid.
+        sets = [
+            {name: value for name, value in asdict(feature_set).items() if value is not None}
+            for feature_set in self.feature_sets
+        ]
         return {"feature_sets": sets, "sampling_rate": self.sampling_rate, "hop_length": self.hop_length}
 
     @torch.no_grad()
@@ -139,18 +161,18 @@ class KMeansTeacher(Teacher):
     def _nearest(self, k: int, features: torch.Tensor) -> torch.Tensor:
         features = (features - self.get_buffer(f"mean_{k}")) / self.get_buffer(f"scale_{k}")
         centres = self.get_buffer(f"centres_{k}")
-        # |x - c|^2 = |x|^2 - 2 x.c + |c|^2, and |x|^2 is the same for all centres
+        # |x - c|^2 = |x|^2 - 2 x.c + |c|^2, and |x|^2 is the same for all centers.
         return (centres.square().sum(1) - 2 * features @ centres.T).argmin(dim=-1)
 
     @torch.no_grad()
     def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Codes (num_codebooks, frames) of a recording (samples,), a block of frames at a time."""
+        """Codes (num_codebooks, frames) of a recording (samples,), computed in blocks of frames."""
         hop = self.hop_length
         margin = max(feature_set.reach(self.sampling_rate, hop) for feature_set in self.feature_sets)
         blocks = []
         for first in range(0, len(waveform) // hop + 1, BLOCK_FRAMES):
             start = max(first - margin, 0)
-            # A frame's centre is its first sample of the next hop, hence one hop more on the right.
+            # The center of a frame is the first sample of the next hop, hence one hop more on the right.
             codes = self(waveform[None, start * hop : (first + BLOCK_FRAMES + margin + 1) * hop])[0]
             blocks.append(codes[:, first - start : first - start + BLOCK_FRAMES])
         return torch.cat(blocks, dim=1)
@@ -170,12 +192,12 @@ class KMeansTeacher(Teacher):
 
         Args:
             waveforms: clips (samples,) float32 in [-1, 1] at `sampling_rate`.
-            feature_sets: what each codebook clusters.
-            sampling_rate: in Hz.
-            hop_length: samples between frames.
-            seed: of the choice of frames and of the clustering.
-            max_frames: frames to fit to; more are thinned out at random, evenly over all clips.
-            show_progress_bar: over the clips.
+            feature_sets: the features that each codebook clusters.
+            sampling_rate: sampling rate of the clips in Hz.
+            hop_length: samples from one frame to the next.
+            seed: seed of the choice of frames and of the clustering.
+            max_frames: maximum number of frames to fit to; a random choice from all clips where there are more.
+            show_progress_bar: show a progress bar over the clips.
 
         Raises:
             ImportError: scikit-learn is not installed.
@@ -196,7 +218,7 @@ class KMeansTeacher(Teacher):
 
 
 def fit_clusters(points: np.ndarray, feature_set: FeatureSet, seed: int, max_frames: int) -> dict[str, torch.Tensor]:
-    """Centres (clusters, dimensions), mean and scale (dimensions,) of points (frames, dimensions)."""
+    """Centers (clusters, dimensions), mean and scale (dimensions,) of points (frames, dimensions)."""
     from sklearn.cluster import MiniBatchKMeans
 
     if len(points) < feature_set.num_clusters:
@@ -218,7 +240,7 @@ def as_feature_sets(feature_sets: Sequence[FeatureSet | dict[str, Any]]) -> tupl
     """Feature sets from themselves or from mappings of their fields.
 
     Raises:
-        ValueError: none at all, or an unknown field.
+        ValueError: there is none, or a mapping has an unknown field.
     """
     try:
         sets = tuple(s if isinstance(s, FeatureSet) else FeatureSet(**s) for s in feature_sets)

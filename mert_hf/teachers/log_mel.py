@@ -6,17 +6,17 @@ from typing import Any
 
 import torch
 
-from .base import Teacher, check_sizes, check_waveforms
+from .base import MusicalTeacher, check_sizes, check_waveforms
 from .features import MEL_BANDS, log_mel
 
 
-class LogMelTeacher(Teacher):
+class LogMelTeacher(MusicalTeacher):
     """Natural logarithm of mel energies.
 
     Args:
-        sampling_rate: of the waveforms, in Hz.
-        hop_length: samples between frames.
-        num_bins: mel bands.
+        sampling_rate: sampling rate of the waveforms in Hz.
+        hop_length: samples from one frame to the next.
+        num_bins: number of mel bands.
     """
 
     kind = "log_mel"
@@ -27,7 +27,7 @@ class LogMelTeacher(Teacher):
         self.sampling_rate, self.hop_length, self.num_bins = sampling_rate, hop_length, num_bins
 
     def settings(self) -> dict[str, Any]:
-        """What the constructor needs."""
+        """The arguments of the constructor."""
         return {"sampling_rate": self.sampling_rate, "hop_length": self.hop_length, "num_bins": self.num_bins}
 
     @torch.no_grad()

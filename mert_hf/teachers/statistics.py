@@ -1,4 +1,4 @@
-"""How often each code occurs: whether the codebooks of a teacher are alive."""
+"""Histograms of codes, which show whether all codebooks of a teacher carry information."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-DEAD_ENTROPY = 0.02  # of the entropy that equally frequent codes would have
-DEAD_SHARE = 0.99  # of the frames with one and the same code
+DEAD_ENTROPY = 0.02  # share of the entropy that equally frequent codes would have
+DEAD_SHARE = 0.99  # share of the frames that have the most frequent code
 
 
 class CodeCounts:
@@ -25,7 +25,7 @@ class CodeCounts:
         """Counts codes (codebooks, frames).
 
         Raises:
-            ValueError: another number of codebooks, or a code outside its codebook.
+            ValueError: the number of codebooks differs, or a code is outside its codebook.
         """
         if codes.ndim != 2 or len(codes) != len(self.counts):
             raise ValueError(f"Expected codes of shape ({len(self.counts)}, frames), got {codes.shape}.")
@@ -38,12 +38,12 @@ class CodeCounts:
             count += np.bincount(row, minlength=len(count))
 
     def entropy(self, codebook: int) -> float:
-        """In bits; log2 of the codebook's size where all codes are equally frequent."""
+        """Entropy in bits; log2 of the codebook's size where all codes are equally frequent."""
         share = self.counts[codebook][self.counts[codebook] > 0] / max(self.counts[codebook].sum(), 1)
         return float(-(share * np.log2(share)).sum()) + 0.0
 
     def dead(self) -> list[int]:
-        """Codebooks that say next to nothing: one code has over 99% of the frames, or the entropy is under 2% of its
+        """Codebooks without information: one code has over 99% of the frames, or the entropy is less than 2% of its
         bound, log2 of the codebook's size."""
         return [
             index
@@ -52,15 +52,15 @@ class CodeCounts:
         ]
 
     def check(self) -> None:
-        """ValueError, with the table, where a codebook is dead."""
+        """Raises ValueError, with the table, where a codebook is dead."""
         if dead := self.dead():
             raise ValueError(
                 f"Dead codebooks: {', '.join(map(str, dead))}. Nearly all frames have the same code, so there is "
-                f"nothing to learn from them: is the audio silent, or the teacher untrained?\n{self.table()}"
+                f"nothing to learn from them: is the audio silent, or the teacher not trained?\n{self.table()}"
             )
 
     def summary(self) -> list[dict[str, float]]:
-        """For each codebook: codes, how many occur, entropy in bits, its bound, the commonest code and its share."""
+        """For each codebook: size, codes in use, entropy in bits and its bound, most frequent code and its share."""
         return [
             {
                 "size": len(count),
@@ -74,18 +74,18 @@ class CodeCounts:
         ]
 
     def table(self) -> str:
-        """The summary as text, with a bar of how frequent the codes are from the commonest to the rarest."""
-        lines = ["codebook  used/codes  entropy/max bits  commonest (share)  frequency, commonest to rarest"]
+        """The summary as text, with a bar of the codes' frequencies in descending order."""
+        lines = ["codebook  used/codes  entropy/max bits  most frequent (share)  frequencies, descending"]
         for index, row in enumerate(self.summary()):
             lines.append(
                 f"{index:8d}  {row['used']:>4d}/{row['size']:<5d}  {row['entropy']:7.2f}/{row['max_entropy']:<8.2f}"
-                f"  {row['commonest']:>9d} ({row['commonest_share']:6.1%})  {histogram_bar(self.counts[index])}"
+                f"  {row['commonest']:>13d} ({row['commonest_share']:6.1%})  {histogram_bar(self.counts[index])}"
             )
         return "\n".join(lines)
 
 
 def histogram_bar(counts: np.ndarray, width: int = 24) -> str:
-    """Counts in falling order, in `width` groups, as blocks from low to high."""
+    """Counts in descending order, in `width` groups, as block characters of increasing height."""
     levels = " ▁▂▃▄▅▆▇█"
     groups = [group.sum() for group in np.array_split(np.sort(counts)[::-1], min(width, len(counts)))]
     top = max(max(groups), 1)

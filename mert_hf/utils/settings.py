@@ -74,15 +74,24 @@ def parse_dataclasses(kinds: Iterable[type], arguments: Sequence[str]) -> tuple[
 def read_settings(path: str | Path) -> dict[str, Any]:
     """The mapping of a YAML file, read safely.
 
+    A file may start from another one: `base` is its path, relative to the file. Values replace those of the base, and
+    mappings such as `model_config` are merged with them.
+
     Raises:
-        ValueError: if the file is missing or holds anything but a mapping.
+        ValueError: the file is missing or does not hold a mapping.
     """
     if not Path(path).is_file():
         raise ValueError(f"There is no settings file {path}; the first argument is a YAML file or an option (--name).")
     settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     if not isinstance(settings, dict):
         raise ValueError(f"{path} must hold `name: value` lines, got {type(settings).__name__}.")
-    return settings
+    if (base := settings.pop("base", None)) is None:
+        return settings
+    merged = read_settings(Path(path).parent / str(base))
+    for name, value in settings.items():
+        both_mappings = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = {**merged[name], **value} if both_mappings else value
+    return merged
 
 
 def as_options(settings: Mapping[str, Any]) -> list[str]:

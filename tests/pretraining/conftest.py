@@ -6,10 +6,26 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))  # for tiny_pretraining, in data workers and subprocesses too
 
-from tiny_pretraining import write_recordings
+from tiny_pretraining import RATE, BandTeacher, LoudnessTeacher, write_recordings
+
+from mert_hf.pretraining import run
+
+STUDENT = {
+    "sample_rate": RATE,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "conv_dim": [8, 8, 8],
+    "conv_stride": [5, 4, 2],
+    "conv_kernel": [10, 4, 2],
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+}
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +34,32 @@ def recordings(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("recordings")
     write_recordings(folder, [2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 5.5, 6.0])
     return folder
+
+
+@pytest.fixture
+def tiny_run(recordings, tmp_path, monkeypatch) -> list[str]:
+    """Arguments of a run of six steps with the tiny teachers, from a YAML file."""
+    tiny_teachers = {"loudness": LoudnessTeacher, "bands": BandTeacher}
+    monkeypatch.setattr(run.teachers, "TEACHERS", tiny_teachers)
+    monkeypatch.setattr(run.teachers, "load_teacher", lambda kind, **settings: tiny_teachers[kind](**settings))
+    settings = {
+        "output_dir": str(tmp_path / "out"),
+        "model_config": STUDENT,
+        "acoustic_teacher": {"type": "loudness"},
+        "musical_teacher": {"type": "bands"},
+        "train_data": [str(recordings)],
+        "crop_length": RATE,
+        "min_duration": 0.5,
+        "mixture_length": [200, 400],
+        "per_device_train_batch_size": 4,
+        "learning_rate": "1e-3",  # text to YAML 1.1
+        "max_steps": 6,
+        "save_steps": 3,
+        "logging_steps": 1,
+        "report_to": "none",
+        "use_cpu": True,
+        "disable_tqdm": True,
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return [str(path)]

@@ -36,7 +36,7 @@ def test_a_batch_fits_the_model():
     assert batch["codes"].shape == (3, 2, frames) and batch["codes"].dtype == torch.int64
     assert batch["cqt"].shape == (3, frames, 4) and batch["cqt"].dtype == torch.float32
     assert batch.crops == [("clip 0", 0), ("clip 1", 40), ("clip 2", 80)] and batch.audio_seconds == 3.0
-    assert set(batch.teacher_seconds) == {"acoustic_teacher", "musical_teacher"}
+    assert set(batch.teacher_times) == {"acoustic_teacher", "musical_teacher"}
     assert torch.isfinite(MERTForPreTraining(config)(**batch).loss)
 
 
@@ -187,7 +187,7 @@ def from_forked_process(function) -> list[str] | str:
 def test_a_teacher_on_cuda_is_refused_in_forked_workers():
     collator = make_collator(acoustic_teacher=OnGPU())
     message = from_forked_process(lambda: collator(crops([RATE])))
-    assert "OnGPU sits on cuda:0, and CUDA cannot be used in a forked data worker" in message
+    assert "OnGPU is on cuda:0, and CUDA cannot be used in a forked data worker" in message
     assert "labels_on_device=True" in message and "dataloader_num_workers=0" in message
     assert "codes" in collator(crops([RATE]))  # in the process that made it, all is well
     assert "codes" in pickle.loads(pickle.dumps(collator))(crops([RATE]))  # and in a spawned one
@@ -222,11 +222,13 @@ def test_cached_labels_are_cut_at_the_crop():
     assert batch["codes"][0, 1, :4].tolist() == [2, 3, 4, 5]
     assert batch["codes"][1, 0, :3].tolist() == [2, 3, 4]
     assert (batch["codes"][1, :, config.num_frames(1000) :] == -100).all()
-    assert set(batch.teacher_seconds) == {"musical_teacher"}
+    assert set(batch.teacher_times) == {"musical_teacher"}
 
 
 def test_teachers_that_do_not_fit_the_model_are_refused():
-    with pytest.raises(ValueError, match="model predicts 3 codebooks of 8 codes, the acoustic teacher gives 2 of 8"):
+    with pytest.raises(
+        ValueError, match="predicts 3 codebooks of 8 codes, the acoustic teacher gives 2 codebooks of 8"
+    ):
         make_collator(tiny_config(num_codebooks=3))
     with pytest.raises(ValueError, match="model predicts 2 codebooks of 5 codes"):
         make_collator(tiny_config(codebook_size=5))
@@ -255,7 +257,7 @@ def test_targets_that_do_not_fit_are_refused():
 
     with pytest.raises(ValueError, match="musical teacher gave 10 frames for clips of which the student makes 49"):
         make_collator(musical_teacher=Short())(crops([RATE]))
-    with pytest.raises(ValueError, match="codes from 6 to 11; the model knows 0 to 7"):
+    with pytest.raises(ValueError, match="codes from 6 to 11 for 2 codebooks of 8 codes"):
         make_collator(acoustic_teacher=Unknown())(crops([RATE]))
 
 
@@ -271,7 +273,7 @@ def test_long_clips_are_cut_at_random_on_the_frame_grid():
     assert batch.crops == [("a", 400 + start), ("b", 0)]
     again = make_collator(mixture=None, crop_length=RATE)([AudioCrop(clip, "a", 400, seed=7)])
     assert int(again["input_values"][0, 0]) == start
-    with pytest.raises(ValueError, match="crop_length=20 samples is too short: a frame takes 45"):
+    with pytest.raises(ValueError, match="crop_length=20 samples is too short: the first frame needs 45"):
         make_collator(crop_length=20)
 
 
@@ -283,7 +285,7 @@ def test_an_empty_batch_is_refused():
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (AudioCrop(torch.zeros(30), "short", 0, 0), "clip of 30 samples is too short: a frame takes 45"),
+        (AudioCrop(torch.zeros(30), "short", 0, 0), "clip of 30 samples is too short: the first frame needs 45"),
         (AudioCrop(torch.full((RATE,), torch.nan), "nan.wav", 80, 0), "nan.wav at sample 80"),
         (np.full(RATE, np.inf), "NaN or infinite"),
         ({"label": 1}, r"under 'input_values' or 'audio', got the keys \['label'\].*remove_unused_columns=False"),

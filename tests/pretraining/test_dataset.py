@@ -128,7 +128,7 @@ def test_too_many_bad_files_stop_the_run(tmp_path):
     soundfile.write(tmp_path / "broken.wav", np.full(3 * RATE, np.nan, dtype=np.float32), RATE, subtype="FLOAT")
     dataset = make_dataset(tmp_path)
     with pytest.raises(
-        TooManyBadFilesError, match=r"1 of 5 recordings .*max_bad_files=1%.*broken.wav.*Fix or"
+        TooManyBadFilesError, match=r"1 of 5 recordings .*max_bad_files=1% tolerates 0.*broken.wav.*Remove or"
     ) as caught:
         all_items(dataset)
     told = type(caught.value)("a data worker hands its error on as type(error)(text)")
@@ -140,7 +140,7 @@ def test_unreadable_headers_count_at_once(tmp_path):
     (tmp_path / "noise.wav").write_bytes(b"RIFF but nothing of it" * 20)
     with pytest.raises(TooManyBadFilesError, match="1 of 4 recordings cannot be used.*noise.wav"):
         make_dataset(tmp_path)
-    assert make_dataset(tmp_path, max_bad_files="30%").bad_recordings == [str(tmp_path / "noise.wav")]
+    assert make_dataset(tmp_path, max_bad_files=1).bad_recordings == [str(tmp_path / "noise.wav")]
 
 
 def test_metadata_tells_files_splits_and_durations(recordings, tmp_path):

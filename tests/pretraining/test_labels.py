@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -19,10 +21,13 @@ from typer.testing import CliRunner
 from mert_hf.audio import read_audio
 from mert_hf.cli.app import app
 from mert_hf.pretraining import labels
+from mert_hf.pretraining.arguments import PretrainingDataArguments
+from mert_hf.pretraining.dataset import TooManyBadFilesError
 from mert_hf.pretraining.kmeans_fitting import RandomClips, fit_kmeans, parse_feature_sets, split_arguments
-from mert_hf.pretraining.labels import LabelCache, code_statistics, codes_path, label_files, read_index
+from mert_hf.pretraining.labels import LabelCache, codes_path, label_files, read_index
+from mert_hf.pretraining.run import build_datasets
 from mert_hf.teachers import CQTTeacher, FeatureSet, KMeansTeacher, load_teacher
-from mert_hf.teachers.base import Teacher
+from mert_hf.teachers.base import AcousticTeacher
 
 HOP = 40
 SETS = (FeatureSet("mfcc", 8), FeatureSet("chroma", 5))
@@ -30,7 +35,7 @@ SETS = (FeatureSet("mfcc", 8), FeatureSet("chroma", 5))
 pytestmark = pytest.mark.filterwarnings("ignore:At least one mel filter has all zero values")
 
 
-class CountingTeacher(Teacher):
+class CountingTeacher(AcousticTeacher):
     """Each frame's code is its number, modulo the codebook's size; the second codebook counts down."""
 
     kind = "counting"
@@ -38,7 +43,7 @@ class CountingTeacher(Teacher):
     def __init__(self, codebook_size: int = 8, constant: bool = False, shift: int = 0):
         super().__init__()
         self.sampling_rate, self.hop_length = RATE, HOP
-        self.num_codebooks, self.codebook_size, self.constant, self.shift = 2, codebook_size, constant, shift
+        self.codebook_sizes, self.constant, self.shift = (codebook_size, codebook_size), constant, shift
         self.labelled = 0
 
     def settings(self):
@@ -139,11 +144,47 @@ def test_recordings_that_moved(tmp_path):
         LabelCache(tmp_path / "labels").check([files[0], str(moved)])
 
 
-def test_recordings_that_failed_are_not_missing(recordings, tmp_path):
-    (tmp_path / "bad.wav").write_text("no music")
-    files = [*files_of(recordings), str(tmp_path / "bad.wav")]
+def test_recordings_that_failed_leave_the_data_set(recordings, tmp_path):
+    """They count against max_bad_files when the data set is made, instead of ending training when one is drawn."""
+    shutil.copytree(recordings, tmp_path / "music")
+    (tmp_path / "music" / "bad.wav").write_text("no music")
+    files = files_of(tmp_path / "music")
     label(files, CountingTeacher(), tmp_path / "labels")
-    LabelCache(tmp_path / "labels").check(files)  # whether they are borne is the data set's question
+    shutil.copy(files[1], tmp_path / "music" / "bad.wav")  # readable by now, still without labels
+    cache = LabelCache(tmp_path / "labels")
+    failures = cache.failures(files)
+    assert list(failures) == [str(tmp_path / "music" / "bad.wav")]
+    with pytest.raises(TooManyBadFilesError, match="1 of 9 recordings cannot be used, and max_bad_files=1%.*bad.wav"):
+        make_dataset(tmp_path / "music").leave_out(failures)
+    dataset = make_dataset(tmp_path / "music", max_bad_files=1)
+    assert len(dataset.used_recordings) == 9
+    dataset.leave_out(failures)
+    assert dataset.bad_recordings == list(failures) and len(dataset.used_recordings) == 8
+    cache.check(dataset.used_recordings)
+    collator = make_collator(acoustic_teacher=None, label_cache=cache)
+    for epoch in range(3):
+        dataset.set_epoch(epoch)
+        assert "codes" in collator([dataset[index] for index in range(len(dataset))])
+
+
+def test_a_run_with_recordings_that_failed(recordings, tmp_path):
+    """On the code of 623a583 the collator ended it at the step that drew the recording, again and again."""
+    shutil.copytree(recordings, tmp_path / "music")
+    for index in range(3):
+        shutil.copy(tmp_path / "music" / "clip_07.wav", tmp_path / "music" / f"bad_{index}.wav")
+    files = files_of(tmp_path / "music")
+    label([file for file in files if "bad" not in file], CountingTeacher(), tmp_path / "labels")
+    path = tmp_path / "labels" / "labels.json"
+    index = json.loads(path.read_text())
+    index["failed"] = {file: f"{file}: it could not be read" for file in files if "bad" in file}
+    path.write_text(json.dumps(index))
+    data = PretrainingDataArguments(train_data=[str(tmp_path / "music")], crop_length=RATE, min_duration=0.5)
+    cache = LabelCache(tmp_path / "labels")
+    with pytest.raises(TooManyBadFilesError, match="1 of 11 recordings"):
+        build_datasets(tiny_config(), data, 0, cache)
+    data.max_bad_files = "3"
+    train, evaluation = build_datasets(tiny_config(), data, 0, cache)
+    assert evaluation is None and len(train.used_recordings) == 8
 
 
 def test_a_second_run_keeps_what_is_there(recordings, tmp_path):
@@ -182,7 +223,7 @@ def test_files_that_cannot_be_read_are_reported(recordings, tmp_path, caplog):
     assert sorted(summary.failed) == sorted(bad) and summary.labelled == 8
     assert caplog.text.count("Cannot label") == 4 and "4 failed" in summary.text()
     assert sorted(read_index(tmp_path / "labels")["failed"]) == sorted(bad)
-    with pytest.raises(ValueError, match=r"no codes of .*broken\.wav.*take\s+it out of the data"):
+    with pytest.raises(ValueError, match=r"no codes of .*broken\.wav.*remove them from the data"):
         LabelCache(tmp_path / "labels")(str(broken), 0, 1)
     write_recordings(tmp_path, [1.0])[0].rename(broken)  # mended
     assert label(bad[:1], CountingTeacher(), tmp_path / "labels").failed == {}
@@ -244,13 +285,10 @@ def test_dead_codebooks_and_codes_out_of_range(recordings, tmp_path):
         label(files, CountingTeacher(constant=True), tmp_path / "dead")
     with pytest.raises(ValueError, match="are not finished"):
         LabelCache(tmp_path / "dead")
-    with pytest.raises(ValueError, match="Dead codebooks: 1"):
-        code_statistics(tmp_path / "dead")
     for shift in (-1, 1):
         with pytest.raises(ValueError, match="Codebook . has the codes 0 to 7, but codes from"):
             label(files, CountingTeacher(shift=shift), tmp_path / f"range{shift}")
-    label(files, CountingTeacher(), tmp_path / "fine")
-    assert code_statistics(tmp_path / "fine").entropy(0) == pytest.approx(3.0, abs=0.01)
+    assert label(files, CountingTeacher(), tmp_path / "fine").counts.entropy(0) == pytest.approx(3.0, abs=0.01)
 
 
 class TooShort(CountingTeacher):
@@ -259,7 +297,7 @@ class TooShort(CountingTeacher):
 
 
 def test_teachers_that_cannot_be_cached(recordings, tmp_path):
-    with pytest.raises(ValueError, match="CQTTeacher gives spectra. Only codes are made ahead"):
+    with pytest.raises(ValueError, match="CQTTeacher is not an acoustic teacher. Only codes are made ahead"):
         label(files_of(recordings), CQTTeacher(16000, 320, 84, 12), tmp_path)
     with pytest.raises(ValueError, match=r"expected codes of shape \(2, 100 or more\), the teacher gave \(2, 98\)"):
         label(files_of(recordings), TooShort(), tmp_path)
@@ -277,7 +315,7 @@ def test_frames_that_are_not_there(recordings, tmp_path):
     for first, count in ((-1, 5), (100, 2), (0, 102)):
         with pytest.raises(ValueError, match=r"has codes of shape \(2, 101\), asked for frames"):
             cache(file, first, count)
-    with pytest.raises(ValueError, match="none of the 1 that were labelled"):
+    with pytest.raises(ValueError, match="not among the 1 labelled recordings"):
         cache("audio[3]", 0, 1)
 
 
@@ -286,7 +324,7 @@ def test_frames_that_are_not_there(recordings, tmp_path):
 )
 def test_a_damaged_index(tmp_path, content):
     (tmp_path / labels.INDEX).write_text(content)
-    with pytest.raises(ValueError, match="is damaged|is no index of labels of format 1"):
+    with pytest.raises(ValueError, match="is damaged|is not an index of labels of format 1"):
         LabelCache(tmp_path)
 
 
@@ -318,13 +356,13 @@ def test_commands(recordings, tmp_path):
     ]
     result = run(app, arguments)
     assert result.exit_code == 0 and "8 recordings labelled" in result.output and "8/8" in result.output
-    assert "8 were there already" in run(app, arguments).output
+    assert "8 existed already" in run(app, arguments).output
     LabelCache(output, load_teacher(teacher))
     (broken := tmp_path / "broken.wav").write_bytes(b"RIFF")
-    assert run(app, [*arguments, "--data", str(broken)]).exit_code == 1
-    assert run(app, [*arguments, "--data", str(broken), "--max-bad-files", "20%"]).exit_code == 0
-    refused = run(app, [*arguments, "--teacher", "cqt"])
-    assert refused.exit_code == 1 and "gives spectra" in refused.output
+    assert run(app, [*arguments, str(broken)]).exit_code == 1
+    assert run(app, [*arguments, str(broken), "--skip-errors"]).exit_code == 0
+    refused = run(app, [*arguments[:3], "cqt", *arguments[4:]])
+    assert refused.exit_code == 1 and "is not an acoustic teacher" in refused.output
 
 
 def test_random_clips_are_the_same_each_time_and_as_long_as_asked(recordings):

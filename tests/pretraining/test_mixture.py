@@ -97,8 +97,8 @@ def test_probability_zero_changes_nothing():
     ("arguments", "message"),
     [
         ({"probability": 1.5}, "probability must lie between 0 and 1, got 1.5"),
-        ({"count": (3, 1)}, r"count must be two integers \(least, most\).*got \(3, 1\)"),
-        ({"length": (0, 10)}, r"length must be two integers .* 1 <= least <= most, got \(0, 10\)"),
+        ({"count": (3, 1)}, r"count must be two integers \(minimum, maximum\).*got \(3, 1\)"),
+        ({"length": (0, 10)}, r"length must be two integers .* 1 <= minimum <= maximum, got \(0, 10\)"),
         ({"length": (10.5, 20)}, "length must be two integers"),
     ],
 )

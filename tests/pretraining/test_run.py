@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 import yaml
-from tiny_pretraining import RATE, BandTeacher, LoudnessTeacher, losses_of, make_trainer, write_recordings
+from tiny_pretraining import RATE, losses_of, make_trainer, write_recordings
 from transformers import TrainingArguments
 from typer.testing import CliRunner
 
@@ -25,53 +25,11 @@ from mert_hf.modeling.modeling_mert import MERTForPreTraining
 from mert_hf.pretraining import run
 from mert_hf.pretraining.arguments import parse_arguments
 from mert_hf.pretraining.labels import label_by_name
-from mert_hf.pretraining.run import checkpoint_is_complete, last_complete_checkpoint
-from mert_hf.teachers import CQTTeacher, FeatureSet, KMeansTeacher
+from mert_hf.pretraining.resuming import checkpoint_is_complete, last_complete_checkpoint
+from mert_hf.teachers import TEACHERS, AcousticTeacher, CQTTeacher, FeatureSet, KMeansTeacher, MusicalTeacher
 
 CONFIGS = Path(__file__).resolve().parents[2] / "examples" / "configs"
 CHECKPOINT = CONFIGS.parents[1] / "mert_hf" / "hub" / "checkpoints" / "mert-nano"
-STUDENT = {
-    "sample_rate": RATE,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "conv_dim": [8, 8, 8],
-    "conv_stride": [5, 4, 2],
-    "conv_kernel": [10, 4, 2],
-    "num_conv_pos_embeddings": 8,
-    "num_conv_pos_embedding_groups": 2,
-}
-
-
-@pytest.fixture
-def tiny_run(recordings, tmp_path, monkeypatch) -> list[str]:
-    """Arguments of a run of six steps with the tiny teachers, from a YAML file."""
-    tiny_teachers = {"loudness": LoudnessTeacher, "bands": BandTeacher}
-    monkeypatch.setattr(run, "ACOUSTIC_TEACHERS", ("loudness",))
-    monkeypatch.setattr(run, "MUSICAL_TEACHERS", ("bands",))
-    monkeypatch.setattr(run.teachers, "load_teacher", lambda kind, **settings: tiny_teachers[kind](**settings))
-    settings = {
-        "output_dir": str(tmp_path / "out"),
-        "model_config": STUDENT,
-        "acoustic_teacher": {"type": "loudness"},
-        "musical_teacher": {"type": "bands"},
-        "train_data": [str(recordings)],
-        "crop_length": RATE,
-        "min_duration": 0.5,
-        "mixture_length": [200, 400],
-        "per_device_train_batch_size": 4,
-        "learning_rate": "1e-3",  # text to YAML 1.1
-        "max_steps": 6,
-        "save_steps": 3,
-        "logging_steps": 1,
-        "report_to": "none",
-        "use_cpu": True,
-        "disable_tqdm": True,
-    }
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(settings))
-    return [str(path)]
 
 
 def test_a_run_trains_saves_and_goes_on(tiny_run, tmp_path):
@@ -128,7 +86,10 @@ def test_the_command_line_is_a_thin_front(tiny_run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--acoustic_teacher", '{"type": "oracle"}'], "acoustic_teacher needs a 'type' out of loudness, got 'oracle'"),
+        (
+            ["--acoustic_teacher", '{"type": "oracle"}'],
+            "needs a 'type', one of loudness; got 'oracle'",
+        ),
         (["--acoustic_teacher", "loudness"], "acoustic_teacher must be a mapping .YAML. or JSON text"),
         (["--train_data"], "Argument .*train_data.*: expected at least one argument."),
         (["--no_such_argument", "1"], "no_such_argument"),
@@ -242,8 +203,8 @@ def test_every_configuration_parses(path):
     model, data, training = parse_arguments([str(path), "--bf16", "false", "--report_to", "none"])
     student = MERTConfig(**model.model_config)
     assert student.num_frames(data.crop_length) > 0 and training.max_steps > 0
-    assert model.acoustic_teacher["type"] in run.ACOUSTIC_TEACHERS
-    assert model.musical_teacher["type"] in run.MUSICAL_TEACHERS
+    assert issubclass(TEACHERS[model.acoustic_teacher["type"]], AcousticTeacher)
+    assert issubclass(TEACHERS[model.musical_teacher["type"]], MusicalTeacher)
 
 
 @pytest.fixture
@@ -363,7 +324,7 @@ def test_labels_of_recordings_that_moved(nano_run, tmp_path):
     shutil.move(tmp_path / "there", tmp_path / "here")
     extra = ["--train_data", str(tmp_path / "here"), "--label_cache", str(tmp_path / "labels"), "--max_steps", "1"]
     arguments = [*nano_run, *extra, "--output_dir", str(tmp_path / "out"), "--disable_tqdm", "True"]
-    with pytest.raises(ValueError, match=f"3 of 3 recordings .*--label_root .*which was {tmp_path / 'there'}"):
+    with pytest.raises(ValueError, match=f"2 of 2 recordings .*--label_root .*which was {tmp_path / 'there'}"):
         run.main(arguments)
     trainer = run.main([*arguments, "--label_root", str(tmp_path / "here")])
     assert trainer.state.global_step == 1
@@ -406,7 +367,7 @@ def test_the_example_runs_under_accelerate_launch(nano_run, tmp_path):
     state = json.loads((tmp_path / "trainer_state.json").read_text())
     assert state["global_step"] == 3 and (tmp_path / "model.safetensors").is_file()
     again = subprocess.run([*launch, *script, "--max_steps", "5"], capture_output=True, text=True)
-    assert again.returncode == 0 and "Going on from" in again.stderr
+    assert again.returncode == 0 and "Resuming from" in again.stderr
 
 
 def test_checkpoints_cut_off_while_saving_are_passed_over(recordings, tmp_path, caplog):
@@ -416,8 +377,8 @@ def test_checkpoints_cut_off_while_saving_are_passed_over(recordings, tmp_path, 
     state.write_text(state.read_text()[:100])
     (tmp_path / "checkpoint-4" / "rng_state.pth").unlink()
     assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
-    assert "checkpoint-6 is incomplete and passed over" in caplog.text
-    assert not checkpoint_is_complete(tmp_path / "checkpoint-2", world_size=2)
+    assert "checkpoint-6 is incomplete and is skipped" in caplog.text
+    assert checkpoint_is_complete(tmp_path / "checkpoint-2")
     shutil.rmtree(tmp_path / "checkpoint-2")
     assert last_complete_checkpoint(tmp_path) is None
     assert last_complete_checkpoint(tmp_path / "nothing") is None

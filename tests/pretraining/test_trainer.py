@@ -16,7 +16,7 @@ from tiny_pretraining import RATE, losses_of, make_collator, make_dataset, make_
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from mert_hf.modeling.modeling_mert import MERTForPreTraining
-from mert_hf.pretraining.run import last_complete_checkpoint
+from mert_hf.pretraining.resuming import last_complete_checkpoint
 from mert_hf.pretraining.trainer import count_frames
 
 
@@ -178,7 +178,7 @@ def test_a_teacher_on_cuda_with_workers_is_refused_before_training(recordings, t
     collator = make_collator()
     collator.acoustic_teacher = type("OnGPU", (type(collator.acoustic_teacher),), {"device": "cuda"})()
     trainer = make_trainer(recordings, tmp_path, collator=collator, dataloader_num_workers=1)
-    with pytest.raises(ValueError, match="OnGPU sits on cuda"):
+    with pytest.raises(ValueError, match="OnGPU is on cuda"):
         trainer.train()
 
 

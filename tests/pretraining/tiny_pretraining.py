@@ -18,6 +18,7 @@ from mert_hf.pretraining.collator import DataCollatorForMERTPreTraining
 from mert_hf.pretraining.dataset import AudioCropDataset
 from mert_hf.pretraining.mixture import NoiseMixture
 from mert_hf.pretraining.trainer import MERTTrainer
+from mert_hf.teachers import AcousticTeacher, MusicalTeacher
 
 RATE = 2000  # Hz: a second of audio is 50 frames of the tiny student
 
@@ -27,21 +28,32 @@ def frames_of(waveforms: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.pad(waveforms, (20, 60)).unfold(1, 40, 40)
 
 
-class LoudnessTeacher:
+class TinyTeacher:
+    """Rates of the tiny student, and no settings."""
+
+    sampling_rate, hop_length = RATE, 40
+
+    def settings(self) -> dict:
+        return {}
+
+
+class LoudnessTeacher(TinyTeacher, AcousticTeacher):
     """Two codebooks of 8 codes: the loudness and the slope of each frame."""
 
-    sampling_rate, frame_rate, num_codebooks, codebook_size = RATE, 50.0, 2, 8
+    kind = "loudness"
+    codebook_sizes = (8, 8)
 
-    def __call__(self, waveforms: torch.Tensor) -> torch.Tensor:
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
         frames = frames_of(waveforms)
         loudness, slope = frames.abs().mean(dim=2), frames[..., -1] - frames[..., 0]
         return torch.stack([(loudness * 16).long(), (slope * 4 + 4).long()], dim=1).clamp(0, 7)
 
 
-class BandTeacher(torch.nn.Module):
+class BandTeacher(TinyTeacher, MusicalTeacher):
     """Four bins: mean magnitudes of the quarters of each frame."""
 
-    sampling_rate, frame_rate, num_bins = RATE, 50.0, 4
+    kind = "bands"
+    num_bins = 4
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
         return frames_of(waveforms).abs().unflatten(2, (4, 10)).mean(dim=3)

@@ -15,7 +15,7 @@ import mert_hf.quickstart.run as quickstart
 import mert_hf.quickstart.score_sets as score_sets
 from mert_hf.hub.names import DEFAULT_CHECKPOINT, resolve_checkpoint
 from mert_hf.modeling.configuration_mert import MERTConfig
-from mert_hf.pretraining.run import last_complete_checkpoint
+from mert_hf.pretraining.resuming import last_complete_checkpoint
 from mert_hf.quickstart.probing import ProbeResult
 from mert_hf.quickstart.report import (
     Neighbour,

@@ -63,7 +63,7 @@ def test_hostile_settings(tmp_path, content, text):
 
 def test_a_teacher_of_another_kind(tmp_path):
     LogMelTeacher().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="is no cqt teacher. mert_hf.teachers.load_teacher opens any"):
+    with pytest.raises(ValueError, match="does not describe a cqt teacher. mert_hf.teachers.load_teacher opens any"):
         CQTTeacher.from_pretrained(tmp_path)
 
 

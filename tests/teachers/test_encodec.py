@@ -128,7 +128,7 @@ def test_missing_weights_are_refused(codec, tmp_path):
     save_file(
         {name: weights[name] for name in weights if name != lost}, tmp_path / "model.safetensors", {"format": "pt"}
     )
-    with pytest.raises(ValueError, match="lacks 1 of the codec's weights, such as encoder.layers.0"):
+    with pytest.raises(ValueError, match="lacks 1 weights of the codec, such as encoder.layers.0"):
         EncodecTeacher.from_pretrained(tmp_path)
 
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mert_hf.teachers import FeatureSet, KMeansTeacher, load_teacher
+from mert_hf.teachers import features as kmeans_features
 from mert_hf.teachers import kmeans as kmeans_module
 
 
@@ -55,6 +56,43 @@ def test_codes_are_the_nearest_centres(kmeans, sounds):
         distances = torch.cdist(values, kmeans.get_buffer(f"centres_{k}").double()[None])
         chosen = distances.gather(-1, kmeans(sounds)[:, k, :, None])[..., 0]
         assert torch.allclose(chosen, distances.min(dim=-1).values, atol=1e-4)
+
+
+def test_the_papers_dimensions_and_clusters(sounds):
+    """MERT-v0: 300 clusters of log-mel with 229 dimensions, 200 of chroma with 264 (METHOD.md, section 3)."""
+    sets = [FeatureSet("log_mel", 30, dimensions=229), FeatureSet("chroma", 20, dimensions=264)]
+    teacher = fit(sounds, sets)
+    assert teacher.centres_0.shape == (30, 229) and teacher.centres_1.shape == (20, 264)
+    assert teacher.codebook_sizes == (30, 20)
+    reference = librosa_chroma(sounds[1], 264)
+    ours = sets[1].extract(sounds[1:2], 24000, 320)[0].numpy()
+    assert ours.shape == reference.shape and np.abs(ours - reference).max() < 1e-4
+
+
+def librosa_chroma(clip: torch.Tensor, bins: int) -> np.ndarray:
+    """A plain second implementation: Gaussians around the pitch of each frequency on the circle of the octave."""
+    size = kmeans_features.window_size(24000, 320)
+    frames = np.pad(clip.double().numpy(), size // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(frames, size)[::320]
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
+    power = np.abs(np.fft.rfft(frames * window)) ** 2
+    octaves = np.log2(np.arange(1, size) * 24000 / size / (440.0 / 16))
+    pitch = bins * np.concatenate([[octaves[0] - 1.5], octaves])
+    width = np.concatenate([np.maximum(np.diff(pitch), 1.0), [1.0]])
+    distance = pitch[None] - np.arange(bins)[:, None]
+    half = round(bins / 2)
+    distance = np.remainder(distance + half + 10 * bins, bins) - half
+    weights = np.exp(-0.5 * (2 * distance / width) ** 2)
+    weights = weights / np.linalg.norm(weights, axis=0)
+    weights = weights * np.exp(-0.5 * ((pitch / bins - 5.0) / 2.0) ** 2)
+    weights = np.roll(weights, -3 * (bins // 12), axis=0)[:, : size // 2 + 1]
+    energy = power @ weights.T
+    return energy / np.maximum(energy.sum(axis=1, keepdims=True), 1e-6)
+
+
+def test_fingerprints_from_before_dimensions_existed(kmeans):
+    """Label caches name the teacher by its fingerprint, into which defaults of new fields must not go."""
+    assert all("dimensions" not in settings for settings in kmeans.settings()["feature_sets"])
 
 
 def test_context_makes_codes_slower(sounds):
@@ -136,6 +174,8 @@ def test_silence_standardises(sounds):
         ([{"name": "mfcc", "context": -1}], "context=-1 must be between 0 and 60"),
         ([{"name": "mfcc", "context": float("nan")}], "must be between 0 and 60"),
         ([{"name": "mfcc", "context": "x"}], "needs the fields"),
+        ([{"name": "mfcc", "dimensions": 20}], "dimensions=20 is given for mfcc, whose size is fixed"),
+        ([{"name": "chroma", "dimensions": 0}], "dimensions=0 must be a positive integer"),
     ],
 )
 def test_feature_sets_that_make_no_sense(kmeans, tmp_path, feature_sets, text):

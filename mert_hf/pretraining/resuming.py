@@ -1,0 +1,139 @@
+"""Resuming: which checkpoint a run continues from, also on another number of processes."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from pathlib import Path
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState, TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+logger = logging.getLogger(__name__)
+
+
+class ProcessCountCallback(TrainerCallback, ExportableState):
+    """Stores in each checkpoint's `trainer_state.json` how many processes saved it, and their clips per update.
+
+    Args:
+        clips_per_update: clips of all processes in an update, accumulated ones included.
+    """
+
+    def __init__(self, clips_per_update: int = 0):
+        self.clips_per_update = clips_per_update
+
+    def state(self) -> dict:
+        facts = {"num_processes": PartialState().num_processes, "clips_per_update": self.clips_per_update}
+        return {"args": {}, "attributes": facts}
+
+
+def checkpoint_to_resume(output_dir: str | Path, overwrite: bool = False) -> str | None:
+    """The checkpoint from which a run into `output_dir` continues; rank 0 decides for all processes. Collective.
+
+    Args:
+        output_dir: folder of the run.
+        overwrite: remove the checkpoints in the folder and start from zero.
+
+    Returns:
+        The last complete checkpoint; None where the folder holds none at all.
+
+    Raises:
+        ValueError: the folder holds checkpoints and none of them is complete.
+    """
+    state = PartialState()
+    decision: list[tuple[str | None, str | None]] = [(None, None)]
+    if state.is_main_process:
+        decision = [_decide(Path(output_dir), overwrite)]
+    broadcast_object_list(decision)
+    checkpoint, refusal = decision[0]
+    if refusal is not None:
+        raise ValueError(refusal)
+    if checkpoint is not None:
+        _log_resuming(checkpoint, state.num_processes)
+    return checkpoint
+
+
+def last_complete_checkpoint(output_dir: str | Path) -> str | None:
+    """The newest checkpoint that was saved completely; None where there is none.
+
+    Trainer writes `trainer_state.json` last (rank 0), and each rank writes its own random state. A process that was
+    killed while saving leaves a folder without one of them, which is skipped with a warning.
+    """
+    for path in _checkpoints(Path(output_dir)):
+        if checkpoint_is_complete(path):
+            return str(path)
+        logger.warning("%s is incomplete and is skipped.", path)
+    return None
+
+
+def checkpoint_is_complete(path: Path) -> bool:
+    """Whether a checkpoint holds the trainer's state and the random state of each process that saved it."""
+    state = _read_state(path)
+    if state is None:
+        return False
+    processes = saving_processes(path, state)
+    names = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
+    return all((path / name).is_file() for name in names)
+
+
+def saving_processes(path: Path, state: TrainerState) -> int:
+    """Number of processes that saved a checkpoint; counted by its random states where it was not stored."""
+    facts = _stored_facts(state)
+    return facts.get("num_processes") or max(len(list(path.glob("rng_state_*.pth"))), 1)
+
+
+def _decide(output_dir: Path, overwrite: bool) -> tuple[str | None, str | None]:
+    """The checkpoint to continue from, and the reason why a run must not start."""
+    checkpoints = _checkpoints(output_dir)
+    if overwrite:
+        for path in checkpoints:
+            logger.warning("Removing %s: overwrite was requested.", path)
+            shutil.rmtree(path)
+        return None, None
+    checkpoint = last_complete_checkpoint(output_dir)
+    if checkpoint is None and checkpoints:
+        return None, (
+            f"{output_dir} holds {len(checkpoints)} checkpoints, such as {checkpoints[0].name}, and none of them is "
+            "complete, so the run cannot continue there. Choose another --output_dir, or give --overwrite true to "
+            "remove them and start from zero."
+        )
+    return checkpoint, None
+
+
+def _checkpoints(output_dir: Path) -> list[Path]:
+    """Folders of checkpoints, the newest first."""
+    pattern = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
+    found = [(int(match[1]), path) for path in output_dir.glob("*") if (match := pattern.fullmatch(path.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def _read_state(path: Path) -> TrainerState | None:
+    try:
+        return TrainerState.load_from_json(str(path / "trainer_state.json"))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _stored_facts(state: TrainerState) -> dict[str, int]:
+    stored = (state.stateful_callbacks or {}).get(ProcessCountCallback.__name__, {})
+    return stored.get("attributes", {}) if isinstance(stored, dict) else {}
+
+
+def _log_resuming(checkpoint: str, processes: int) -> None:
+    logger.info("Resuming from %s.", checkpoint)
+    state = _read_state(Path(checkpoint))
+    saved_by = saving_processes(Path(checkpoint), state) if state is not None else processes
+    if saved_by != processes:
+        logger.warning(
+            "%s was saved by %d processes and is resumed by %d: the run continues, but not bit-exactly. Random states "
+            "differ, and so does the number of clips per update unless the batch size or the accumulation is adapted "
+            "(%d clips when it was saved).",
+            checkpoint,
+            saved_by,
+            processes,
+            _stored_facts(state).get("clips_per_update", 0),
+        )
