@@ -103,6 +103,9 @@ class PretrainingDataArguments:
             "percentage with its sign."
         },
     )
+    max_bad_fraction: Optional[float] = field(  # noqa: UP045
+        default=None, metadata={"help": "Former spelling of max_bad_files; will be removed."}
+    )
     mixture_probability: float = field(
         default=0.5, metadata={"help": "Probability that snippets of other clips are added to a clip."}
     )

@@ -337,8 +337,8 @@ def check_targets(config: MERTConfig, acoustic_teacher: Any, label_cache: Any, m
     predicted = tuple(config.resolved_codebook_sizes)
     if len(given) != len(predicted) or any(ours > theirs for ours, theirs in zip(given, predicted, strict=True)):
         raise ValueError(
-            f"The model predicts {sizes_text(predicted)}, the acoustic teacher gives {sizes_text(given)}. Set the "
-            "codebooks of the configuration to those of the teacher."
+            f"The model predicts {sizes_text(predicted)}, the acoustic teacher gives {sizes_text(given)}. Set these "
+            f"fields of the configuration: {config.target_fields(given, config.cqt_bins)}."
         )
     bins = musical_teacher.num_bins if musical_teacher is not None else 0
     if bins != config.cqt_bins:

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from ..audio import AudioReadError, audio_info, find_audio_files, read_audio
 from ..data.metadata import METADATA_FILE, read_metadata
+from ..utils.bad_files import check_bad_files
 from ..utils.tolerance import Tolerance
 from .mixture import draw_integer
 
@@ -27,20 +28,6 @@ if TYPE_CHECKING:
     import datasets
 
 logger = logging.getLogger(__name__)
-
-
-class TooManyBadFilesError(ValueError):
-    """More recordings are unusable than the data set tolerates."""
-
-
-def check_bad_files(bad: int, total: int, tolerance: Tolerance, last: str) -> None:
-    """Raises TooManyBadFilesError where more recordings are bad than tolerated; `last` describes the last of them."""
-    if bad > tolerance.allowed(total):
-        raise TooManyBadFilesError(
-            f"{bad} of {total} recordings cannot be used, and max_bad_files={tolerance} tolerates "
-            f"{tolerance.allowed(total)}. The last one is {last.rstrip('.')}. Remove or fix the files that the log "
-            "names, or raise max_bad_files."
-        )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..teachers.statistics import CodeCounts
 from ..utils.bad_files import check_bad_files
 from ..utils.outputs import check_output_folder
 from ..utils.tolerance import Tolerance
-from .dataset import check_bad_files, open_recordings
+from .dataset import open_recordings
 
 logger = logging.getLogger(__name__)
 

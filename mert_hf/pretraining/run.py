@@ -47,7 +47,6 @@ STATISTICS_CROPS = 256
 
 def main(arguments: Sequence[str]) -> MERTTrainer:
     """Runs pre-training with command-line arguments, see `parse_arguments`."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     return run_pretraining(*parse_arguments(arguments))
 
 

@@ -87,7 +87,7 @@ def test_short_recordings_give_short_crops_and_very_short_ones_are_left_out(tmp_
     write_recordings(tmp_path, [0.7, 0.2, 3.0])
     with caplog.at_level(logging.WARNING):
         dataset = make_dataset(tmp_path)
-    assert "1 of 3 recordings last less than 0.5 seconds and are left out" in caplog.text
+    assert "1 of 3 recordings are shorter than 0.5 seconds and are left out" in caplog.text
     assert sorted({len(crop.waveform) for crop in all_items(dataset)}) == [1400, RATE]
 
 
@@ -128,7 +128,7 @@ def test_too_many_bad_files_stop_the_run(tmp_path):
     soundfile.write(tmp_path / "broken.wav", np.full(3 * RATE, np.nan, dtype=np.float32), RATE, subtype="FLOAT")
     dataset = make_dataset(tmp_path)
     with pytest.raises(
-        TooManyBadFilesError, match=r"1 of 5 recordings .*max_bad_files=1% tolerates 0.*broken.wav.*Remove or"
+        TooManyBadFilesError, match=r"1 of 5 recordings .*max_bad_files=1% tolerates 0.*broken.wav.*Fix or remove"
     ) as caught:
         all_items(dataset)
     told = type(caught.value)("a data worker hands its error on as type(error)(text)")
@@ -183,7 +183,7 @@ def test_audio_columns_of_datasets_are_read_in_part(recordings):
     assert len(from_column) == len(from_files)
     assert torch.equal(from_column[5].waveform, from_files[5].waveform)
     assert from_column[5].source == "audio[2]"
-    with pytest.raises(ValueError, match=r"Got 'label'; Audio columns of this data set: \['audio'\]"):
+    with pytest.raises(ValueError, match=r"one of the Audio columns \['audio'\] of this data set; got 'label'"):
         make_dataset(table, column="label")
 
 
@@ -200,14 +200,14 @@ def test_audio_columns_may_hold_bytes():
 def test_bad_arguments_are_refused(recordings, tmp_path):
     with pytest.raises(ValueError, match="weighting must be 'duration' or 'file', got 'size'"):
         make_dataset(recordings, weighting="size")
-    with pytest.raises(ValueError, match="crop_length must be positive"):
+    with pytest.raises(ValueError, match="crop_length must be a positive number of samples"):
         AudioCropDataset(recordings, crop_length=0)
-    with pytest.raises(ValueError, match="None of 8 recordings can be read and lasts 60 seconds"):
+    with pytest.raises(ValueError, match="None of 8 recordings can be used: .*min_duration=60 seconds"):
         make_dataset(recordings, min_duration=60)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty"):
         make_dataset(tmp_path / "empty")
-    with pytest.raises(IndexError, match="item 32 of a data set of 32 crops"):
+    with pytest.raises(IndexError, match="no item 32 in a data set of 32 crops"):
         make_dataset(recordings)[32]
 
 

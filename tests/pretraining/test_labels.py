@@ -22,12 +22,12 @@ from mert_hf.audio import read_audio
 from mert_hf.cli.app import app
 from mert_hf.pretraining import labels
 from mert_hf.pretraining.arguments import PretrainingDataArguments
-from mert_hf.pretraining.dataset import TooManyBadFilesError
 from mert_hf.pretraining.kmeans_fitting import RandomClips, fit_kmeans, parse_feature_sets, split_arguments
 from mert_hf.pretraining.labels import LabelCache, codes_path, label_files, read_index
 from mert_hf.pretraining.run import build_datasets
 from mert_hf.teachers import CQTTeacher, FeatureSet, KMeansTeacher, load_teacher
 from mert_hf.teachers.base import AcousticTeacher
+from mert_hf.utils.bad_files import TooManyBadFilesError
 
 HOP = 40
 SETS = (FeatureSet("mfcc", 8), FeatureSet("chroma", 5))
@@ -359,9 +359,9 @@ def test_commands(recordings, tmp_path):
     assert "8 existed already" in run(app, arguments).output
     LabelCache(output, load_teacher(teacher))
     (broken := tmp_path / "broken.wav").write_bytes(b"RIFF")
-    assert run(app, [*arguments, str(broken)]).exit_code == 1
-    assert run(app, [*arguments, str(broken), "--skip-errors"]).exit_code == 0
-    refused = run(app, [*arguments[:3], "cqt", *arguments[4:]])
+    assert run(app, [*arguments, "--data", str(broken)]).exit_code == 1
+    assert run(app, [*arguments, "--data", str(broken), "--max-bad-files", "20%"]).exit_code == 0
+    refused = run(app, [*arguments, "--teacher", "cqt"])
     assert refused.exit_code == 1 and "is not an acoustic teacher" in refused.output
 
 
