@@ -760,6 +760,11 @@ class MERTPreTrainedModel(PreTrainedModel):
             return self.config.return_dict and not getattr(self.config, "torchscript", False)
         return return_dict
 
+    @property
+    def padding_is_exact(self) -> bool:
+        """Whether a row of a padded batch gives what it gives alone."""
+        return self.config.mask_group_norm or self.config.feat_extract_norm == "layer"
+
     @staticmethod
     def layer_states(outputs: ModelOutput) -> tuple[torch.Tensor, ...]:
         """The input of the encoder and the output of each layer, from an output with all hidden states."""

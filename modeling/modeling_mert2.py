@@ -523,6 +523,11 @@ class MERT2PreTrainedModel(MERTPreTrainedModel):
         front_end.mel_mean.copy_(mean)
         front_end.mel_std.copy_((squares / count - mean.square()).clamp_min(0.0).sqrt())
 
+    @property
+    def padding_is_exact(self) -> bool:
+        """A row of a padded batch gives what it gives alone."""
+        return True
+
     @staticmethod
     def layer_states(outputs: ModelOutput) -> tuple[torch.Tensor, ...]:
         """The first block's input and the output of each block, of an output with all hidden states."""

@@ -85,3 +85,42 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
         MERTModel(MERTConfig(**TINY)).save_pretrained(folder)
     MERTFeatureExtractor().save_pretrained(folder)
     return folder
+
+
+TINY2 = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_mel_bins": 16,
+    "n_fft": 512,
+    "win_length": 512,
+    "subsampling_channels": [16, 24, 32],
+    "subsampling_depths": [1, 2, 1],
+    "conv_depthwise_kernel_size": 7,
+    "codebook_sizes": [17, 5, 9],
+    "codebook_dim": 16,
+    "cqt_bins": 12,
+    "classifier_proj_size": 16,
+}
+
+
+@pytest.fixture
+def tiny_config2():
+    """Builds a MERT2Config with tiny sizes; keyword arguments override its fields."""
+    from mert_hf import MERT2Config
+
+    return lambda **fields: MERT2Config(**{**TINY2, **fields})
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint2(tmp_path_factory) -> Path:
+    """A folder with a tiny random MERT2Model and its feature extractor, as `save_pretrained` leaves it."""
+    from mert_hf import MERT2Config, MERT2Model, MERTFeatureExtractor
+
+    folder = tmp_path_factory.mktemp("tiny_mert2")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        MERT2Model(MERT2Config(**TINY2)).save_pretrained(folder)
+    MERTFeatureExtractor(do_normalize=False).save_pretrained(folder)
+    return folder

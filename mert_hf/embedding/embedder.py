@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import logging
 import os
 import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -23,8 +23,13 @@ from ..audio.windows import check_window
 from ..hub.names import resolve_checkpoint
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..utils.precision import resolve_dtype
+from .encoder import encoder_of
+
+logger = logging.getLogger(__name__)
 
 POOLINGS = ("mean", "frames")
+MAX_BATCH_SECONDS = 480.0  # of audio in one forward pass, so that long windows take bounded memory
+WINDOW_TOLERANCE = 0.1  # seconds past the model's context that are no reason to warn
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,43 +70,33 @@ class Embedding:
 class MERTEmbedder:
     """Embeds recordings of any length, in windows.
 
-    Works with MERT and with encoders of transformers that take waveforms and return hidden states: HuBERT, wav2vec 2.0,
-    Data2VecAudio (music2vec) and their kin.
+    Works with both generations of MERT and with encoders of transformers that take waveforms and return hidden states:
+    HuBERT, wav2vec 2.0, Data2VecAudio (music2vec); see `mert_hf.embedding.encoder`.
 
     Args:
         model: the encoder; it is set to evaluation.
         feature_extractor: its feature extractor.
 
     Raises:
-        ValueError: model and feature extractor disagree about the sampling rate, or the model is no encoder of
+        ValueError: model and feature extractor disagree about the sampling rate, or the model is not an encoder of
             waveforms.
     """
 
     def __init__(self, model: torch.nn.Module, feature_extractor):
         self.model, self.feature_extractor = model.eval(), feature_extractor
-        config = model.config
+        self._warned_of_long_windows = False
+        self.encoder = encoder_of(model)
         self.sampling_rate = int(feature_extractor.sampling_rate)
-        if getattr(config, "sample_rate", self.sampling_rate) != self.sampling_rate:
+        if self.encoder.sampling_rate not in (None, self.sampling_rate):
             raise ValueError(
-                f"The model was made for {config.sample_rate} Hz, its feature extractor gives {self.sampling_rate} Hz. "
-                "Correct sampling_rate in preprocessor_config.json."
+                f"The model was made for {self.encoder.sampling_rate} Hz, its feature extractor gives "
+                f"{self.sampling_rate} Hz. Correct sampling_rate in preprocessor_config.json."
             )
-        if not hasattr(model, "_get_feat_extract_output_lengths") or not hasattr(config, "conv_kernel"):
-            raise ValueError(
-                f"{type(model).__name__} is no encoder of waveforms. Give MERT, HuBERT, wav2vec 2.0 or Data2VecAudio."
-            )
-        self.num_layers = config.num_hidden_layers + 1
-        self.hidden_size = config.hidden_size
-        self.hop_length = math.prod(config.conv_stride)
-        field = 1
-        for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
-            field = (field - 1) * stride + kernel
-        self.receptive_field = field  # samples that the first frame needs
-        # Other encoders let padding into GroupNorm's statistics, or into a stack of position convolutions: there, clips
-        # of one length only go through the model together.
-        self.padding_is_exact = hasattr(config, "mask_group_norm") and (
-            config.mask_group_norm or config.feat_extract_norm == "layer"
-        )
+        self.encoder.sampling_rate = self.sampling_rate
+        self.num_layers, self.hidden_size = self.encoder.num_layers, self.encoder.hidden_size
+        self.hop_length = self.encoder.samples_per_frame
+        self.receptive_field = self.encoder.receptive_field  # samples that the first frame needs
+        self.padding_is_exact = self.encoder.padding_is_exact
 
     @classmethod
     def from_pretrained(
@@ -230,7 +225,7 @@ class MERTEmbedder:
 
     def frame_times(self, num_frames: int) -> np.ndarray:
         """(num_frames,) float64: the centres of a window's first frames, in seconds from the window's start."""
-        return (np.arange(num_frames) * self.hop_length + self.receptive_field / 2) / self.sampling_rate
+        return self.encoder.frame_times(num_frames)
 
     def resolve_layers(self, layers: str | int | Sequence[int]) -> tuple[int, ...]:
         """From "all", a layer or several to layers counted from 0.
@@ -278,26 +273,47 @@ class MERTEmbedder:
     @torch.inference_mode()
     def _embed_batch(self, clips: list[np.ndarray], layers: Sequence[int], pooling: str) -> list[np.ndarray]:
         """Clips (samples,) -> embeddings of each, from one forward pass where padding does not change them."""
-        groups: dict[int, list[int]] = {}
-        for index, clip in enumerate(clips):
-            groups.setdefault(0 if self.padding_is_exact else len(clip), []).append(index)
+        self._warn_of_long_windows(max(map(len, clips)) / self.sampling_rate)
         results: list[np.ndarray] = [np.empty(0)] * len(clips)
-        for indices in groups.values():
+        for indices in self._groups([len(clip) for clip in clips]):
             embedded = self._forward([clips[index] for index in indices], layers, pooling)
             for index, values in zip(indices, embedded, strict=True):
                 results[index] = values
         return results
 
+    def _groups(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Clips, by their numbers, that go through the model together: `MAX_BATCH_SECONDS` at most, padding included.
+
+        Clips of other lengths share a pass only where padding does not change them.
+        """
+        groups: dict[int, list[int]] = {}
+        for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+            groups.setdefault(0 if self.padding_is_exact else lengths[index], []).append(index)
+        for indices in groups.values():
+            size = max(1, int(MAX_BATCH_SECONDS * self.sampling_rate // lengths[indices[-1]]))
+            yield from (indices[start : start + size] for start in range(0, len(indices), size))
+
+    def _warn_of_long_windows(self, seconds: float) -> None:
+        context = self.encoder.context_seconds
+        if context is not None and seconds > context + WINDOW_TOLERANCE and not self._warned_of_long_windows:
+            self._warned_of_long_windows = True
+            logger.warning(
+                "Windows of %.0f s are longer than the %.0f s that the model was trained on (context_seconds of its "
+                "configuration): its embeddings of them may be worse. Give a shorter window.",
+                seconds,
+                context,
+            )
+
     def _forward(self, clips: list[np.ndarray], layers: Sequence[int], pooling: str) -> list[np.ndarray]:
         features = self.feature_extractor(
             clips, sampling_rate=self.sampling_rate, padding=True, return_attention_mask=True, return_tensors="pt"
         )
-        inputs = {"input_values": features["input_values"].to(device=self.model.device, dtype=self.model.dtype)}
+        inputs = {"input_values": features["input_values"].to(device=self.model.device, dtype=self.encoder.input_dtype)}
         lengths = torch.tensor([len(clip) for clip in clips])
         if int(lengths.min()) < int(lengths.max()):
             inputs["attention_mask"] = features["attention_mask"].to(self.model.device)
-        states = self.model(**inputs, output_hidden_states=True, return_dict=True).hidden_states
-        frames = self.model._get_feat_extract_output_lengths(lengths).tolist()
+        states = self.encoder.layer_states(self.model(**inputs, output_hidden_states=True, return_dict=True))
+        frames = self.encoder.num_frames(lengths).tolist()
         chosen = [states[layer] for layer in layers]
         values = _mean_over_frames(chosen, frames) if pooling == "mean" else _all_frames(chosen)
         if not np.isfinite(values).all():
