@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import re
 import shlex
@@ -11,46 +9,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
+from reader_folder import REPOSITORY, blocks_of, make_reader_folder, run_python
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text()
-BLOCKS = re.findall(r"^```(python|bash)\n(.*?)^```$", README, re.M | re.S)
+BLOCKS = blocks_of(README)
 # Not run, because they need the network or several GPUs; another test checks the files, extras and options they name.
 NOT_RUN = ("pip install", "accelerate launch", "mert-hf push")
 SHORTER = {"mert-hf pretrain": "--max_steps 1 --report_to none --dataloader_num_workers 0"}
 
 
-def write_song(path: Path, frequency: float, seconds: float, rate: int = 24000) -> None:
-    time = np.arange(int(seconds * rate)) / rate
-    soundfile.write(path, 0.3 * np.sin(2 * np.pi * frequency * time) * np.exp(-time % 0.5), rate)
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, tiny_checkpoint) -> Path:
-    """The files of a reader: a song, a folder of labeled songs, the examples, and a checkpoint under the Hub's name."""
-    folder = tmp_path_factory.mktemp("readme")
-    write_song(folder / "song.wav", 440.0, 10.0)
-    (folder / "my_songs").mkdir()
-    rows = ["file_name,genre,split"]
-    for number in range(12):
-        genre, split = ("low", "high")[number % 2], ("train", "train", "validation", "test")[number // 3]
-        write_song(folder / "my_songs" / f"{number}.wav", 110.0 * (1 + 7 * (number % 2)) + 3 * number, 3.0)
-        rows.append(f"{number}.wav,{genre},{split}")
-    (folder / "my_songs" / "metadata.csv").write_text("\n".join(rows) + "\n")
-    (folder / "examples").symlink_to(REPOSITORY / "examples")
-    (folder / "m-a-p").mkdir()
-    (folder / "m-a-p" / "MERT-v1-95M").symlink_to(tiny_checkpoint)
-    return folder
-
-
-def run_python(code: str, namespace: dict) -> str:
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(compile(code, "README.md", "exec"), namespace)
-    return printed.getvalue()
+def folder(tmp_path_factory) -> Path:
+    return make_reader_folder(tmp_path_factory.mktemp("readme"))
 
 
 def run_command(line: str, folder: Path) -> None:
@@ -68,7 +39,7 @@ def test_blocks_run_in_order(folder, monkeypatch):
     namespace: dict = {}
     for language, block in BLOCKS:
         if language == "python":
-            run_python(block, namespace)
+            run_python(block, namespace, "README.md")
             continue
         for line in block.splitlines():
             if not line.startswith(NOT_RUN):
@@ -79,7 +50,7 @@ def test_first_block_prints_what_its_comments_state(folder, monkeypatch):
     monkeypatch.chdir(folder)
     language, block = BLOCKS[0]
     assert language == "python" and len(block.splitlines()) <= 10
-    shape, times = run_python(block, {}).splitlines()
+    shape, times = run_python(block, {}, "README.md").splitlines()
     assert f": {shape}\n" in block and f": {times}\n" in block
 
 

@@ -11,7 +11,7 @@ from mert_hf.evaluation.published import MODELS, PUBLISHED, SOURCE_URL
 
 CARDS = sorted((Path(__file__).resolve().parents[2] / "model_cards").glob("*.md"))
 AUTHORS = {"MERT-v0", "MERT-v0-public", "MERT-v1-95M", "MERT-v1-330M", "music2vec-v1"}
-SECTIONS = ("## How to use", "## Training", "## Evaluation", "## Limits", "## Licence", "## Citation")
+SECTIONS = ("## How to use", "## Training", "## Evaluation", "## Limits", "## License", "## Citation")
 
 
 def test_every_known_checkpoint_has_a_card():
@@ -21,7 +21,7 @@ def test_every_known_checkpoint_has_a_card():
 @pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
 def test_cards_are_complete(path):
     card = ModelCard.load(path)
-    assert card.data.library_name == "transformers" and card.data.license and card.data.pipeline_tag
+    assert card.data.library_name == "transformers" and card.data.license
     assert [section for section in SECTIONS if section not in card.text] == []
     assert card.text.lstrip().startswith(f"# {path.stem}\n")
     assert "{{" not in card.content.replace("{{MERT}", "") and "None" not in card.content
@@ -29,7 +29,7 @@ def test_cards_are_complete(path):
 
 
 @pytest.mark.parametrize("name", sorted(AUTHORS))
-def test_the_authors_weights_keep_their_licence(name):
+def test_the_authors_weights_keep_their_license(name):
     card = ModelCard.load(Path(CARDS[0]).parent / f"{name}.md")
     assert card.data.license == "cc-by-nc-4.0" and card.data.base_model == f"m-a-p/{name}"
 
