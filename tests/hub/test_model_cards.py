@@ -1,4 +1,4 @@
-"""The reviewed cards in model_cards/: readable, licensed, complete, their figures those of the MARBLE paper."""
+"""The reviewed cards in model_cards/: readable, licensed, complete, with the published figures."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from mert_hf.evaluation.published import MODELS, PUBLISHED, SOURCE_URL
+from mert_hf.evaluation.published import MARBLE, MERT_V2_CARD
 
 CARDS = sorted((Path(__file__).resolve().parents[2] / "model_cards").glob("*.md"))
-AUTHORS = {"MERT-v0", "MERT-v0-public", "MERT-v1-95M", "MERT-v1-330M", "music2vec-v1"}
+AUTHORS = {
+    *("MERT-v0", "MERT-v0-public", "MERT-v1-95M", "MERT-v1-330M", "music2vec-v1", "MERT-v2-30s", "MERT-v2-FullSong")
+}
+FIGURES = [(MARBLE, 0), (MARBLE, 1), (MERT_V2_CARD, 0), (MERT_V2_CARD, 1)]
 SECTIONS = ("## How to use", "## Training", "## Evaluation", "## Limits", "## License", "## Citation")
 
 
@@ -34,13 +37,12 @@ def test_the_authors_weights_keep_their_license(name):
     assert card.data.license == "cc-by-nc-4.0" and card.data.base_model == f"m-a-p/{name}"
 
 
-@pytest.mark.parametrize("index", range(len(MODELS)), ids=MODELS)
-def test_figures_are_the_published_ones(index):
-    results = ModelCard.load(Path(CARDS[0]).parent / f"{MODELS[index]}.md").data.eval_results
+@pytest.mark.parametrize(("source", "index"), FIGURES, ids=lambda value: getattr(value, "name", value))
+def test_figures_are_the_published_ones(source, index):
+    results = ModelCard.load(Path(CARDS[0]).parent / f"{source.models[index]}.md").data.eval_results
     figures = {(result.dataset_type, result.metric_type): result.metric_value for result in results}
-    expected = {(task, metric): v[index] for task, values in PUBLISHED.items() for metric, v in values.items()}
-    assert figures == expected
-    assert {result.source_url for result in results} == {SOURCE_URL}
+    assert figures == {(task, metric): v[index] for task, m in source.figures.items() for metric, v in m.items()}
+    assert {result.source_url for result in results} == {source.url}
 
 
 @pytest.mark.parametrize("name", ["MERT-v0", "MERT-v0-public", "music2vec-v1"])
