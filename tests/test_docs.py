@@ -31,7 +31,7 @@ NOT_RUN = {
     "mert-hf evaluate gtzan_genre": "needs the data set",
     "mert-hf label --data my_music --teacher facebook/encodec_24khz": "needs EnCodec from the Hub",
     "mert-hf pretrain examples/configs/mert-95m.yaml": "needs EnCodec from the Hub, and a GPU",
-    "python examples/run_music_tagging.py --dataset_name owner/": "needs a data set of the Hub",
+    "python examples/run_music_tagging.py --data owner/": "needs a data set of the Hub",
     "python examples/run_frame_classification.py": "needs beats; tests/examples runs it",
 }
 # Added to commands that would take long.
