@@ -45,7 +45,7 @@ class FineTuningArguments:
         },
     )
     max_bad_files: str = field(
-        default="0", metadata={"help": "Recordings that may be missing or unreadable: a number, or a share in percent such as 1%%."}
+        default="0", metadata={"help": "Recordings that may be unreadable: a number, or a share such as 1%%."}
     )
     data_dir: str | None = field(default=None, metadata={"help": "Old name of --data."})
     dataset_name: str | None = field(default=None, metadata={"help": "Old name of --data."})
