@@ -16,10 +16,11 @@ class TaskCommand(Command):
     """A command whose help also lists the tasks of the registry."""
 
     def format_epilog(self, ctx, formatter) -> None:
-        from ..evaluation.tasks import TASK_NAMES
+        from ..evaluation.tasks import FURTHER_TASK_NAMES, TASK_NAMES
 
         with formatter.section("Tasks"):
-            formatter.write_text(f"{', '.join(TASK_NAMES)}; audiofolder for recordings of your own.")
+            names = ", ".join(TASK_NAMES + FURTHER_TASK_NAMES)
+            formatter.write_text(f"{names}; audiofolder for recordings of your own.")
         super().format_epilog(ctx, formatter)
 
 
@@ -31,11 +32,14 @@ class TaskCommand(Command):
 def evaluate(
     task: Annotated[str, typer.Argument(help="Name of a task, see below.")],
     data: Annotated[
-        str, typer.Option(help="Folder of the data set in its official layout, or a folder with metadata.csv.")
-    ],
+        str | None,
+        typer.Option(help="Data of the task: its archive, MARBLE v2's tables, or a data set (folder or owner/name)."),
+    ] = None,
     model: Annotated[
-        str, typer.Option(help="Hub id, folder, bundled name, random:FOLDER, or a baseline: mfcc, chroma or mel.")
-    ],
+        str | None,
+        typer.Option(help="Hub id, folder, bundled name, random:FOLDER, or a baseline: mfcc, chroma or mel."),
+    ] = None,
+    where: Annotated[bool, typer.Option("--where", help="Print where the data of the task is, and exit.")] = False,
     output: Annotated[str, typer.Option(help="JSON file for the results.")] = "results.json",
     target: Annotated[str | None, typer.Option(help="audiofolder: target column; several separated by commas.")] = None,
     kind: options.Kind = "classification",
@@ -63,7 +67,14 @@ def evaluate(
     Trains probes on frozen features, chooses layer and learning rate on validation data, and reports test metrics.
     """
     from ..evaluation.command import evaluate_by_text, summary_lines
+    from ..evaluation.tasks import get_task
 
+    if where:
+        typer.echo(get_task(task, target).where())
+        return
+    for option, value in (("--data", data), ("--model", model)):
+        if value is None:
+            raise typer.BadParameter(f"Missing option '{option}'.")
     results = evaluate_by_text(
         task,
         data,

@@ -6,6 +6,9 @@ classification, key     target (class index), output (list of logits)
 multilabel              target (list of 0 and 1), output (list of logits)
 regression              target, output (lists, in the units of the annotation)
 beats                   beats, downbeats, found_beats, found_downbeats (lists of seconds)
+chords                  agreed, scored (lists: seconds in agreement and seconds that count, by vocabulary)
+structure               boundary_f1 (list: F-measure by tolerance)
+retrieval               average_precision, top1 (NaN for a recording without another version)
 separation              sdr_median (list: median over frames by stem), sdr_mean (list: whole song by stem), in dB
 """
 
@@ -26,6 +29,9 @@ COLUMNS = {
     "multilabel": ("target", "output"),
     "regression": ("target", "output"),
     "beats": ("beats", "downbeats", "found_beats", "found_downbeats"),
+    "chords": ("agreed", "scored"),
+    "structure": ("boundary_f1",),
+    "retrieval": ("average_precision", "top1"),
     "separation": ("sdr_median", "sdr_mean"),
 }
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..data.recordings import TaskData
+from .predictions import Predictions
+from .table import FeatureTable
+
 
 def retrieval_metrics(embeddings: np.ndarray, works: np.ndarray) -> dict[str, float]:
     """Mean average precision, and the share of queries whose nearest recording is a version.
@@ -21,31 +25,29 @@ def retrieval_metrics(embeddings: np.ndarray, works: np.ndarray) -> dict[str, fl
     embeddings, works = np.asarray(embeddings, dtype=np.float64), np.asarray(works)
     if embeddings.ndim != 2 or works.shape != embeddings.shape[:1]:
         raise ValueError(f"embeddings {embeddings.shape} and works {works.shape} do not fit; one work a recording.")
-    precisions = average_precisions(embeddings, works)
-    queries = np.isfinite(precisions)
-    if not queries.any():
-        raise ValueError("No work has two recordings, so there is nothing to retrieve.")
-    firsts = nearest_recordings(embeddings) if len(works) > 1 else works
+    each = query_scores(embeddings, works)
     return {
-        "mean_average_precision": float(precisions[queries].mean()),
-        "top1": float((works[firsts] == works)[queries].mean()),
+        "mean_average_precision": float(np.nanmean(each["average_precision"])),
+        "top1": float(np.nanmean(each["top1"])),
     }
 
 
-def average_precisions(embeddings: np.ndarray, works: np.ndarray) -> np.ndarray:
-    """Average precision of each query, float64 (recordings,); nan for a work with one recording."""
+def query_scores(embeddings: np.ndarray, works: np.ndarray) -> dict[str, np.ndarray]:
+    """`average_precision` and `top1` of each query, float64 (recordings,); nan for a work with one recording.
+
+    Raises:
+        ValueError: no work has two recordings.
+    """
     ranked = works[_ranking(embeddings)]
     relevant = ranked == works[:, None]
     hits = relevant.cumsum(axis=1)
     positions = np.arange(1, relevant.shape[1] + 1)
     total = relevant.sum(axis=1)
     summed = (relevant * hits / positions).sum(axis=1)
-    return np.divide(summed, total, out=np.full(len(works), np.nan), where=total > 0)
-
-
-def nearest_recordings(embeddings: np.ndarray) -> np.ndarray:
-    """Index of the recording that is nearest to each, int (recordings,)."""
-    return _ranking(embeddings)[:, 0]
+    if not total.any():
+        raise ValueError("No work has two recordings, so there is nothing to retrieve.")
+    precisions = np.divide(summed, total, out=np.full(len(works), np.nan), where=total > 0)
+    return {"average_precision": precisions, "top1": np.where(total > 0, relevant[:, 0].astype(float), np.nan)}
 
 
 def _ranking(embeddings: np.ndarray) -> np.ndarray:
@@ -55,3 +57,22 @@ def _ranking(embeddings: np.ndarray) -> np.ndarray:
     similarities = unit @ unit.T
     np.fill_diagonal(similarities, -np.inf)
     return np.argsort(-similarities, axis=1, kind="stable")[:, :-1]
+
+
+def retrieve(data: TaskData, table: FeatureTable, layer: int, split: str) -> Predictions:
+    """Average precision of each query of a split, its recordings described by the mean of their chunks.
+
+    Args:
+        data: recordings whose targets are works.
+        table: features, one row a chunk.
+        layer: position of the layer in the rows.
+        split: whose recordings are queries and candidates.
+    """
+    recordings = data.split(split)
+    embeddings = []
+    for recording in recordings:
+        start, count = table.span(recording)
+        embeddings.append(table.gather(np.arange(start, start + count))[layer].mean(dim=0).numpy())
+    works = np.array([recording.target for recording in recordings])
+    scores = query_scores(np.stack(embeddings), works)
+    return Predictions(tuple(recording.id for recording in recordings), scores)

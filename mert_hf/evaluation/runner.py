@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.recordings import SPLITS, TaskData
+from ..data.recordings import SPLITS, BeatTimes, Segments, TaskData
 from ..embedding.embedder import resolve_device
 from ..utils.layers import ALL, WEIGHTED
 from ..utils.outputs import check_output_file, check_output_folder
@@ -31,7 +31,9 @@ from .predictions import Predictions, predictions_path, write_predictions
 from .probes import TrainedProbe, grid, num_weights, train_grid
 from .protocols import Protocol
 from .results import RESULTS_FORMAT, layer_summary, model_label, over_seeds, probe_summary, versions
+from .retrieval import retrieve
 from .scores import scores
+from .segments import SEGMENT_DATA
 from .settings import EvaluationSettings
 from .statistics import intervals
 from .store import FeatureStore, fingerprint
@@ -156,6 +158,8 @@ class Evaluation:
         if self.protocol.normalize == "recording" and self.encoder.normalizes:
             self.encoder.normalize_recordings()
         features = self._features()
+        if self.task.kind == "retrieval":
+            return self._retrieve(features)
         self._train(features)
         records = {layer: self.archive.read(layer) for layer in self.layers}
         metric = self.task.metric
@@ -166,6 +170,18 @@ class Evaluation:
         predictions = self._predictions(records[chosen], features, "test")
         return self._results(records, chosen, predictions, features), predictions
 
+    def _retrieve(self, table: FeatureTable) -> tuple[dict[str, Any], dict[int, Predictions]]:
+        """Results of a task without a probe: the layer is chosen on validation data, nothing is trained."""
+        records: dict[Layer, Record] = {}
+        for layer in (layer for layer in self.layers if layer != WEIGHTED):
+            position = self.request.layers.index(layer)
+            found = {split: self._scores(retrieve(self.data, table, position, split)) for split in ("valid", "test")}
+            records[layer] = {"layer": layer, "learning_rate": 0.0, "grid": []}
+            records[layer] |= {"validation": [found["valid"]], "test": [found["test"]]}
+        chosen = max(records, key=lambda layer: records[layer]["validation"][0][self.task.metric])
+        predictions = {0: retrieve(self.data, table, self.request.layers.index(chosen), "test")}
+        return self._results(records, chosen, predictions, table), predictions
+
     def _features(self) -> FeatureTable | FrameFeatures:
         """Features of all recordings, standardized as the protocol asks."""
         frames = self.task.kind in FRAME_KINDS
@@ -173,7 +189,7 @@ class Evaluation:
         if frames and isinstance(features, FeatureTable):
             features = StoredFrames(features)
         if self.protocol.standardize == "always" or self.encoder.handmade:
-            features = features.standardized(self.data.split("train"))
+            features = features.standardized(self.data.split("train") or self.data.split("valid"))
         return features
 
     def _stored_features(self) -> FeatureTable:
@@ -217,6 +233,9 @@ class Evaluation:
         if kind == "beats":
             frame_rate = encoder.sampling_rate / encoder.hop_length
             return BeatData(self.data, features, frame_rate, self.device, alone, protocol.beat_selection == "f1")
+        if kind in SEGMENT_DATA:
+            frame_rate = encoder.sampling_rate / encoder.hop_length
+            return SEGMENT_DATA[kind](self.data, features, frame_rate, self.device, alone)
         from .separation import SeparationData
 
         rate, hop = encoder.sampling_rate, encoder.hop_length
@@ -410,6 +429,8 @@ def _plain_target(target: Any) -> Any:
     """A target as plain values, for its digest."""
     if isinstance(target, dict):
         return {name: str(path) for name, path in target.items()}
-    if hasattr(target, "beats"):
+    if isinstance(target, BeatTimes):
         return [target.beats.tolist(), target.downbeats.tolist()]
+    if isinstance(target, Segments):
+        return [target.intervals.tolist(), target.labels]
     return target.tolist() if isinstance(target, np.ndarray) else target

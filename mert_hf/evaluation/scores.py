@@ -13,11 +13,14 @@ import numpy as np
 
 from ..data.recordings import BeatTimes
 from . import metrics
+from .chords import VOCABULARIES
 from .predictions import Predictions
+from .structure import HIT_WINDOWS
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """Weights (resamples, recordings) to values of a metric (resamples,)."""
 
+SCORED_KINDS = ("chords", "structure", "retrieval")
 BLOCK = 64  # resamples of a ranking metric at a time
 
 
@@ -29,6 +32,9 @@ def scores(
         return metrics.beat_metrics(*_beat_times(predictions), pooled=beat_counts == "pooled")
     if kind == "separation":
         return metrics.separation_scores(predictions["sdr_median"], predictions["sdr_mean"], labels)
+    if kind in SCORED_KINDS:
+        each = np.ones((1, len(predictions)))
+        return {name: float(values(each)[0]) for name, values in _scored_statistics(kind, predictions).items()}
     targets, outputs = predictions["target"], predictions["output"]
     if kind == "multilabel":
         return metrics.multilabel_metrics(targets, outputs)
@@ -46,6 +52,8 @@ def statistics(
         return _beat_statistics(predictions, beat_counts)
     if kind == "separation":
         return _separation_statistics(predictions, labels)
+    if kind in SCORED_KINDS:
+        return _scored_statistics(kind, predictions)
     targets, outputs = predictions["target"], predictions["output"]
     if kind == "multilabel":
         return {
@@ -165,6 +173,23 @@ def _beat_statistics(predictions: Predictions, beat_counts: str) -> dict[str, St
                 each = np.where(known, numerator / np.maximum(denominator, 1), np.nan)
                 found[f"{event}_f1_{name}"] = partial(weighted_mean, each)
     return found
+
+
+def _scored_statistics(kind: str, predictions: Predictions) -> dict[str, Statistic]:
+    """Metrics of kinds whose predictions are the scores of each recording; chords weigh by duration."""
+    if kind == "chords":
+        agreed, scored = np.asarray(predictions["agreed"]), np.asarray(predictions["scored"])
+        return {
+            f"chord_{name}": partial(weighted_ratio, agreed[:, index], scored[:, index])
+            for index, name in enumerate(VOCABULARIES)
+        }
+    if kind == "structure":
+        each = np.asarray(predictions["boundary_f1"])
+        return {f"boundary_f1_{name}": partial(weighted_mean, each[:, i]) for i, name in enumerate(HIT_WINDOWS)}
+    return {
+        "mean_average_precision": partial(weighted_mean, np.asarray(predictions["average_precision"], float)),
+        "top1": partial(weighted_mean, np.asarray(predictions["top1"], float)),
+    }
 
 
 def _separation_statistics(predictions: Predictions, stems: Sequence[str]) -> dict[str, Statistic]:

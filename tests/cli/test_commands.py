@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from mert_hf.cli import former
 from mert_hf.cli.app import app
 from mert_hf.conversion.errors import CheckpointError
-from mert_hf.evaluation.tasks import TASK_NAMES
+from mert_hf.evaluation.tasks import FURTHER_TASK_NAMES, TASK_NAMES
 from mert_hf.pretraining.callbacks import NonFiniteLossError
 
 SHARED_OPTIONS = {
@@ -78,7 +78,7 @@ def test_shared_options(name):
 
 def test_tasks_of_the_registry_are_listed():
     shown = " ".join(run("evaluate", "--help").stdout.split())
-    assert f"{', '.join(TASK_NAMES)}; audiofolder" in shown
+    assert f"{', '.join(TASK_NAMES + FURTHER_TASK_NAMES)}; audiofolder" in shown
 
 
 @pytest.mark.parametrize(

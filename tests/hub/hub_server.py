@@ -1,8 +1,9 @@
 """A small Hub on the loopback interface: enough of the Hub's HTTP protocol for the real huggingface_hub client.
 
 It keeps repositories in memory and answers: whoami, create repository, create branch, pull requests, card validation,
-upload modes, LFS batch and upload, commits (newline-delimited JSON), model information, refs, file tree, paths, and
-file resolution with ETag and X-Repo-Commit headers. Xet is not offered: clients are started with HF_HUB_DISABLE_XET=1.
+upload modes, LFS batch and upload, commits (newline-delimited JSON), information on models and data sets, refs, file
+tree, paths, and file resolution with ETag and X-Repo-Commit headers, in ranges too. Xet is not offered: clients are
+started with HF_HUB_DISABLE_XET=1.
 The packages on the index that carry "hub" or "mirror" in their names serve downloads only, hence this file.
 
     with HubServer() as hub:
@@ -96,6 +97,7 @@ class HubServer(ThreadingHTTPServer):
         self.repositories: dict[str, Repository] = {}
         self.lfs: dict[str, bytes] = {}
         self.requests: list[str] = []
+        self.sent = 0  # bytes of files
         self.lock = threading.Lock()
 
     @property
@@ -333,6 +335,9 @@ class HubHandler(BaseHTTPRequestHandler):
         entries = [self.describe(path, blob) for path, blob in sorted(files.items()) if path.startswith(prefix)]
         if not entries:
             raise HubError(404, "EntryNotFound", f"{folder} does not exist on {revision}")
+        folders = {"/".join(e["path"].split("/")[:end]) for e in entries for end in range(1, e["path"].count("/") + 1)}
+        entries += [{"type": "directory", "path": path, "size": 0, "oid": path} for path in sorted(folders)]
+        entries = [entry for entry in entries if entry["path"].startswith(prefix)]
         recursive = self.query.get("recursive", ["false"])[0].lower() in ("1", "true")
         self.reply_json([e for e in entries if recursive or "/" not in e["path"].removeprefix(prefix)])
 
@@ -355,12 +360,18 @@ class HubHandler(BaseHTTPRequestHandler):
             raise HubError(404, "EntryNotFound", f"Entry not found: {path}")
         blob = commit.files[path]
         headers = {"ETag": f'"{blob.oid}"', "X-Repo-Commit": commit.oid, "Accept-Ranges": "bytes"}
+        if part := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            start, end = int(part[1]), min(int(part[2] or len(blob.data)), len(blob.data) - 1)
+            headers["Content-Range"] = f"bytes {start}-{end}/{len(blob.data)}"
+            self.server.sent += end + 1 - start
+            return self.reply(206, blob.data[start : end + 1], headers)
+        self.server.sent += len(blob.data) if self.command == "GET" else 0
         self.reply(200, blob.data, headers)
 
 
 REPO = r"(?P<repo>[^/]+/[^/]+)"
 REVISION = r"(?P<revision>refs(?:/|%2F)pr(?:/|%2F)\d+|[^/]+)"
-MODEL = rf"/api/models/{REPO}"
+MODEL = rf"/api/(?:models|datasets)/{REPO}"
 ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("GET", r"/api/whoami-v2", HubHandler.whoami),
     ("POST", r"/api/repos/create", HubHandler.create_repository),
@@ -377,5 +388,5 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("GET", rf"{MODEL}/tree/{REVISION}", HubHandler.tree),
     ("GET", rf"{MODEL}/tree/{REVISION}/(?P<folder>.+)", HubHandler.tree),
     ("GET", MODEL, HubHandler.model_info),
-    ("GET", rf"/{REPO}/resolve/{REVISION}/(?P<path>.+)", HubHandler.resolve),
+    ("GET", rf"/(?:datasets/)?{REPO}/resolve/{REVISION}/(?P<path>.+)", HubHandler.resolve),
 ]

@@ -1,4 +1,4 @@
-"""The evaluation tasks: 14 public ones, one file each, and `audiofolder` for recordings of your own."""
+"""The evaluation tasks: 14 of MARBLE, three further ones, one file each, and `audiofolder` for your own recordings."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ TASK_NAMES = (
     "mtg_top50",
     "musdb18",
 )
+FURTHER_TASK_NAMES = ("chords1217", "structure", "versions")
 # Other usual names of the same tasks.
 ALIASES = {
     "mtt": "magnatagatune",
@@ -38,10 +39,14 @@ ALIASES = {
     "mtg_top50tags": "mtg_top50",
     "musdb18_separation": "musdb18",
     "musdb18hq": "musdb18",
+    "chords": "chords1217",
+    "covers": "versions",
+    "covers80": "versions",
 }
 
 __all__ = [
     "FRAME_KINDS",
+    "FURTHER_TASK_NAMES",
     "SPLITS",
     "TASK_NAMES",
     "BeatTimes",
@@ -57,7 +62,7 @@ def get_task(name: str, target: str | None = None, kind: str = "classification",
     """A task by name; hyphens, capitals and a `jamendo` in the name do not matter.
 
     Args:
-        name: one of `TASK_NAMES`, an alias, or "audiofolder".
+        name: one of `TASK_NAMES` or `FURTHER_TASK_NAMES`, an alias, or "audiofolder".
         target, kind: for "audiofolder" only, see `audiofolder_task`.
         window: another length of chunks in seconds.
 
@@ -65,15 +70,16 @@ def get_task(name: str, target: str | None = None, kind: str = "classification",
         ValueError: unknown name (the text lists all), no target, or a window under a second.
     """
     if window is not None and not window >= 1.0:
-        raise ValueError(f"window is {window} s; chunks are at least 1 s long")
+        raise ValueError(f"window is {window} s; chunks are at least 1 s long.")
     plain = name.strip().lower().replace("-", "_").replace("jamendo_", "")
     plain = ALIASES.get(plain, plain)
     if plain == "audiofolder":
         if not target:
-            raise ValueError("the task 'audiofolder' needs a target: --target COLUMN of metadata.csv")
+            raise ValueError("the task 'audiofolder' needs a target: --target COLUMN of metadata.csv.")
         task = audiofolder_task(target, kind)
-    elif plain in TASK_NAMES:
+    elif plain in TASK_NAMES + FURTHER_TASK_NAMES:
         task = import_module(f".{plain}", __name__).TASK
     else:
-        raise ValueError(f"unknown task {name!r}; the tasks are {', '.join(TASK_NAMES)} and audiofolder")
+        names = ", ".join(TASK_NAMES + FURTHER_TASK_NAMES)
+        raise ValueError(f"unknown task {name!r}; the tasks are {names} and audiofolder.")
     return replace(task, window=window) if window is not None else task

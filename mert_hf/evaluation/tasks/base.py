@@ -63,7 +63,7 @@ class Task:
                 data set of the Hub, "owner/name" or "owner/name:config", or a `DatasetSource` with more settings.
             max_bad_files: how many listed recordings may have no file, a number or a percentage such as "1%"; they are
                 left out, counted and logged. What the reader knows to be broken does not count.
-            required: splits that must have recordings.
+            required: splits that must have recordings; retrieval needs none to train on.
 
         Raises:
             ValueError: wrong layout, missing files, unknown labels; the text lists what was looked for.
@@ -78,7 +78,8 @@ class Task:
             )
         recordings = sorted(found.recordings, key=lambda recording: recording.id)
         recordings = _present(recordings, self.name, Tolerance.parse(max_bad_files).allowed(len(recordings)))
-        _check_splits(recordings, self.name, data, required)
+        needed = [split for split in required if split != "train" or self.kind != "retrieval"]
+        _check_splits(recordings, self.name, data, needed)
         return replace(found, recordings=tuple(recordings), name=found.name or self.name)
 
     def where(self) -> str:

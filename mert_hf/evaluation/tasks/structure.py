@@ -1,0 +1,66 @@
+"""Structure: boundaries between the parts of songs, in a folder of recordings with annotations; boundary hit rate.
+
+    DATA_DIR/audio/NAME.mp3 (any format)
+    DATA_DIR/annotations/NAME.lab or NAME.txt      "start end label", or SALAMI's "time label", a line each
+    DATA_DIR/{train,valid,test}.txt                optional: names, a line each
+
+Data sets in this form, after their files were put into two folders: SALAMI (annotations CC0, audio by the Internet
+Archive and Codaich), Harmonix, RWC. Recordings without a list are split 70/15/15 by SHA-1 of their names. Metric:
+`mir_eval.segment.detection` at 0.5 s, ends of songs left out; 3 s is reported too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...audio import find_audio_files
+from ...data.annotations import SEGMENT_SUFFIXES, read_segments
+from ...data.recordings import SPLITS, Recording, TaskData
+from ...data.splits import assign_splits
+from ...data.structure import BOUNDARY_LABELS
+from .base import Task, first_existing
+from .sources import ArchiveNotes, TableForm
+
+
+def read(root: Path) -> TaskData:
+    """Reads recordings that have an annotation; those without one are left out."""
+    audio = first_existing(root, ["audio"], "folder of recordings")
+    first_existing(root, [f"annotations/*{suffix}" for suffix in SEGMENT_SUFFIXES], "annotations")
+    annotated, skipped = {}, []
+    for path in find_audio_files(audio):
+        files = [root / "annotations" / f"{path.stem}{suffix}" for suffix in SEGMENT_SUFFIXES]
+        found = next((file for file in files if file.is_file()), None)
+        if found is None:
+            skipped.append(f"{path.stem} (no annotation)")
+        else:
+            annotated[path.stem] = path, read_segments(found)
+    given = _listed(root)
+    names = [name for name in annotated if not given or name in given]
+    splits = assign_splits(names, [given.get(name, "") for name in names])
+    recordings = [
+        Recording(name, annotated[name][0], split, annotated[name][1])
+        for name, split in zip(names, splits, strict=True)
+    ]
+    return TaskData(BOUNDARY_LABELS, tuple(recordings), tuple(skipped))
+
+
+def _listed(root: Path) -> dict[str, str]:
+    """The split of each listed name; empty without lists."""
+    lists = {split: root / f"{split}.txt" for split in SPLITS}
+    return {
+        Path(line.strip()).stem: split
+        for split, path in lists.items()
+        if path.is_file()
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.strip()
+    }
+
+
+NOTES = ArchiveNotes(
+    urls=("https://github.com/DDMAL/salami-data-public", "https://github.com/urinieto/harmonixset"),
+    size="SALAMI: 1,164 annotated recordings; Harmonix: 912 songs, 56 h",
+    licence="SALAMI's annotations CC0, Harmonix's MIT; audio is to be collected by the user",
+    layout=("audio/NAME.mp3", "annotations/NAME.lab or NAME.txt", "{train,valid,test}.txt, optional lists of names"),
+)
+TABLES = TableForm(columns=(("structure",), ("label",)))
+TASK = Task("structure", "Structure", "structure", "boundary_f1_500ms", 30.0, read, notes=NOTES, tables=TABLES)
