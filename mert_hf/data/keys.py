@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..utils.optional import needs_extra
+
 TONICS = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
 KEYS = tuple(f"{tonic} {mode}" for mode in ("major", "minor") for tonic in TONICS)
 
@@ -12,7 +14,8 @@ def key_index(text: str, where: object) -> int:
     Raises:
         ValueError: it is no major or minor key; the text lists the names.
     """
-    from mir_eval.key import KEY_TO_SEMITONE
+    with needs_extra("eval"):
+        from mir_eval.key import KEY_TO_SEMITONE
 
     words = text.lower().split()
     modes = {"major": 0, "maj": 0, "minor": 1, "min": 1}

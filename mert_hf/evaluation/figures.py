@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..utils.optional import needs_extra
 from .comparison import Ranks, model_key
 from .metrics import display_scale
 
@@ -114,14 +115,16 @@ def _layer_order(layer: int | str) -> tuple[int, int]:
 
 def _canvas(width: float, height: float, polar: bool = False):
     """A figure that belongs to no window system, and its axes."""
-    from matplotlib.figure import Figure
+    with needs_extra("eval"):
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot(polar=polar)
 
 
 def _svg(figure) -> str:
-    from matplotlib import rc_context
+    with needs_extra("eval"):
+        from matplotlib import rc_context
 
     stream = io.StringIO()
     with rc_context({"svg.hashsalt": "mert_hf"}):  # the same figure gives the same file

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from scipy.stats import rankdata
 
 from ..data.keys import KEYS
 from ..data.recordings import BeatTimes
+from ..utils.optional import needs_extra
 
 BEAT_TOLERANCES = {"70ms": 0.07, "20ms": 0.02}
 SDR_FLOOR = 1e-7  # keeps the plain SDR finite, as in MARBLE's code (benchmark/tasks/MUSDB18/MUSDB18_metrics.py)
@@ -25,7 +25,8 @@ def classification_metrics(targets: np.ndarray, predicted: np.ndarray) -> dict[s
     Raises:
         ValueError: no recordings, or lengths differ.
     """
-    from sklearn.metrics import accuracy_score
+    with needs_extra("eval"):
+        from sklearn.metrics import accuracy_score
 
     _check(targets, predicted, dims=1)
     return {"accuracy": float(accuracy_score(targets, predicted))}
@@ -40,7 +41,8 @@ def key_metrics(targets: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
 @lru_cache(maxsize=1)
 def key_scores() -> np.ndarray:
     """mir_eval's weighted score of each (reference, estimate) pair of `KEYS`, float64 (24, 24)."""
-    from mir_eval.key import weighted_score
+    with needs_extra("eval"):
+        from mir_eval.key import weighted_score
 
     names = [key.lower() for key in KEYS]
     return np.array([[weighted_score(reference, estimate) for estimate in names] for reference in names])
@@ -56,7 +58,8 @@ def multilabel_metrics(targets: np.ndarray, scores: np.ndarray) -> dict[str, flo
     Raises:
         ValueError: no recordings, shapes differ, scores not finite, or no label has both.
     """
-    from sklearn.metrics import average_precision_score, roc_auc_score
+    with needs_extra("eval"):
+        from sklearn.metrics import average_precision_score, roc_auc_score
 
     _check(targets, scores, dims=2)
     defined = scored_labels(targets)
@@ -90,6 +93,9 @@ def batched_roc_auc(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
     Returns:
         float64 (probes,).
     """
+    with needs_extra("eval"):
+        from scipy.stats import rankdata
+
     defined = scored_labels(targets)
     targets = targets[:, defined].astype(bool)
     ranks = rankdata(scores[:, :, defined], axis=1)
@@ -101,7 +107,8 @@ def batched_roc_auc(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 def regression_metrics(targets: np.ndarray, predicted: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
     """Coefficient of determination of each target and its mean; both arguments (recordings, targets) float."""
-    from sklearn.metrics import r2_score
+    with needs_extra("eval"):
+        from sklearn.metrics import r2_score
 
     _check(targets, predicted, dims=2)
     if len(targets) < 2:
@@ -166,7 +173,8 @@ def matched_events(reference: np.ndarray, estimate: np.ndarray, tolerance: float
 
 def beat_f1(reference: np.ndarray, estimate: np.ndarray, tolerance: float) -> float:
     """mir_eval's F-measure of event times in seconds; 0 where either is empty."""
-    from mir_eval.beat import f_measure
+    with needs_extra("eval"):
+        from mir_eval.beat import f_measure
 
     with warnings.catch_warnings():  # mir_eval warns of an empty estimate, which here is a score of 0
         warnings.filterwarnings("ignore", message=".*beats are empty")

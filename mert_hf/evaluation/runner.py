@@ -20,6 +20,7 @@ import torch
 from ..data.recordings import SPLITS, BeatTimes, Segments, TaskData
 from ..embedding.embedder import resolve_device
 from ..utils.layers import ALL, WEIGHTED
+from ..utils.optional import require_extra
 from ..utils.outputs import check_output_file, check_output_folder
 from .archive import Layer, ProbeArchive, Record, write_json
 from .chunks import ChunkData
@@ -81,6 +82,7 @@ def evaluate(
         ValueError: wrong layout, missing files, unknown names; the text lists what was looked for.
         OSError: `output` or `cache_dir` cannot be written; raised before any work.
     """
+    require_extra("eval", "scipy", "sklearn", "mir_eval")
     settings = settings or EvaluationSettings()
     if output is not None:
         check_output_file(output)

@@ -15,6 +15,7 @@ from transformers import (
 
 from ..evaluation.heads import RegressionHead
 from ..hub.names import resolve_checkpoint
+from ..utils.optional import needs_extra
 from .arguments import FineTuningArguments, LoraArguments
 
 AUTO_MODULES = "auto"
@@ -49,7 +50,8 @@ def build_model(arguments: FineTuningArguments, config: PretrainedConfig, by_fra
 
 def add_adapters(model: PreTrainedModel, lora: LoraArguments) -> Any:
     """The model with low-rank adapters (arXiv 2106.09685) of peft; the head is trained in full."""
-    from peft import LoraConfig, get_peft_model
+    with needs_extra("lora"):
+        from peft import LoraConfig, get_peft_model
 
     head = [name for name in ("projector", "classifier") if hasattr(model, name)]
     return get_peft_model(

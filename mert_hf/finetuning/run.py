@@ -13,6 +13,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from ..evaluation.tasks import Task, get_task
 from ..hub.checkpoint import save_checkpoint
 from ..hub.errors import one_line_errors
+from ..utils.optional import require_extra
 from ..utils.outputs import check_output_folder
 from .answers import PROBLEM_TYPES
 from .arguments import FineTuningArguments, FineTuningTrainingArguments, LoraArguments
@@ -50,6 +51,9 @@ def fine_tune(
         ValueError: arguments or data that cannot work, or a Hub that refuses (PushError), before training starts.
         OSError: nothing can be written to `output_dir`; raised before anything is loaded.
     """
+    require_extra("eval", "scipy", "sklearn", "mir_eval")
+    if lora is not None:
+        require_extra("lora", "peft")
     check_output_folder(training_arguments.output_dir)
     task = choose_task(arguments, kind)
     _check_run(arguments, training_arguments, task, lora)

@@ -15,6 +15,7 @@ from ..teachers import FeatureSet, KMeansTeacher
 from ..teachers.features import FEATURES
 from ..teachers.statistics import CodeCounts
 from ..utils.bad_files import check_bad_files
+from ..utils.optional import require_extra
 from ..utils.outputs import check_output_folder
 from ..utils.tolerance import Tolerance
 from .dataset import open_recordings
@@ -60,6 +61,7 @@ def fit_kmeans(
         OSError: nothing can be written to `output_dir`; raised before any work.
         ImportError: scikit-learn is not installed.
     """
+    require_extra("train", "sklearn")
     check_output_folder(output_dir)
     clips = RandomClips(open_recordings(data, split).names, sampling_rate, 60 * max_minutes, max_bad_files, seed)
     teacher = KMeansTeacher.fit(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..utils.optional import needs_extra
 from ..utils.text import markdown_table
 from .probing import ProbeResult
 
@@ -115,7 +116,8 @@ def write_report(report: QuickstartReport, directory: Path) -> Path:
 
 def draw_losses(history: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draws each codebook's loss and the spectrum's, as logged, over the updates."""
-    from matplotlib.figure import Figure
+    with needs_extra("quickstart"):
+        from matplotlib.figure import Figure
 
     logged = [entry for entry in history if "loss" in entry]
     names = [name for name in (logged[0] if logged else {}) if name.endswith("_loss")]
@@ -133,7 +135,8 @@ def draw_losses(history: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 def draw_probes(probes: Probes, path: Path) -> None:
     """Draws the accuracies as bars with the deviation over seeds; a dotted line marks guessing."""
-    from matplotlib.figure import Figure
+    with needs_extra("quickstart"):
+        from matplotlib.figure import Figure
 
     tasks = list(next(iter(probes.values())))
     figure = Figure(figsize=(4 * len(tasks), 4), layout="constrained")

@@ -26,6 +26,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..data.metadata import write_metadata
+from ..utils.optional import needs_extra, require_extra
 
 SAMPLING_RATE = 24000
 FAMILIES = (
@@ -122,9 +123,9 @@ def score_paths() -> list[Path]:
     Raises:
         ImportError: if music21 is not installed.
     """
+    require_extra("quickstart", "music21")
     spec = importlib.util.find_spec("music21")
-    if spec is None or spec.origin is None:
-        raise ImportError("the scores come with music21: pip install 'mert_hf[quickstart]'")
+    assert spec is not None and spec.origin is not None
     corpus = Path(spec.origin).parent / "corpus"
     return sorted(corpus.glob("bach/bwv*.mxl")) + sorted(corpus.glob("ryansMammoth/*.abc"))
 
@@ -136,7 +137,8 @@ def read_piece(path: str | os.PathLike) -> Piece | None:
 
 def read_scores(path: str | os.PathLike) -> list[Piece]:
     """Read the scores of a file (a collection of tunes holds several); scores without notes are left out."""
-    from music21 import converter, stream
+    with needs_extra("quickstart"):
+        from music21 import converter, stream
 
     path = Path(path)
     name = f"{path.parent.name}/{path.stem}"
@@ -325,7 +327,8 @@ def _soundfont(path: str | None) -> bytes:
 
 def midi_bytes(excerpt: Excerpt) -> bytes:
     """Return the excerpt as a Standard MIDI file, one channel a part."""
-    import mido
+    with needs_extra("quickstart"):
+        import mido
 
     events = []
     melodic = [channel for channel in range(16) if channel != _PERCUSSION_CHANNEL]
@@ -352,7 +355,8 @@ def midi_bytes(excerpt: Excerpt) -> bytes:
 
 def render(excerpt: Excerpt, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:
     """Render an excerpt with sampled instruments: float32 mono, (seconds * sampling_rate,), peak at its gain."""
-    import midirenderer
+    with needs_extra("quickstart"):
+        import midirenderer
     import soundfile
     import soxr
 

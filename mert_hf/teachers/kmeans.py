@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ..utils.optional import needs_extra
 from .base import AcousticTeacher, check_sizes, check_waveforms
 from .features import FEATURES, RESIZABLE_FEATURES, feature_reach, moving_statistics
 
@@ -220,6 +221,10 @@ class KMeansTeacher(AcousticTeacher):
 def fit_clusters(points: np.ndarray, feature_set: FeatureSet, seed: int, max_frames: int) -> dict[str, torch.Tensor]:
     """Centers (clusters, dimensions), mean and scale (dimensions,) of points (frames, dimensions)."""
     from sklearn.cluster import MiniBatchKMeans
+
+    """Centres (clusters, dimensions), mean and scale (dimensions,) of points (frames, dimensions)."""
+    with needs_extra("train"):
+        from sklearn.cluster import MiniBatchKMeans
 
     if len(points) < feature_set.num_clusters:
         raise ValueError(

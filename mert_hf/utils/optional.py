@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 
 class MissingExtraError(ImportError):
@@ -12,7 +13,7 @@ class MissingExtraError(ImportError):
 
 @contextmanager
 def needs_extra(extra: str) -> Iterator[None]:
-    """Around imports of packages that the extra installs.
+    """Surrounds imports of packages that an extra installs.
 
     Args:
         extra: name of the extra in pyproject.toml, such as "eval".
@@ -25,7 +26,23 @@ def needs_extra(extra: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] == "mert_hf":
             raise
-        raise MissingExtraError(
-            f'{error.name.split(".")[0]} is not installed. Install it with: pip install "mert_hf[{extra}]"',
-            name=error.name,
-        ) from error
+        raise _missing(error.name.split(".")[0], extra) from error
+
+
+def require_extra(extra: str, *modules: str) -> None:
+    """Checks that packages of an extra are installed, before work starts that needs them at its end.
+
+    Args:
+        extra: name of the extra in pyproject.toml.
+        modules: names by which the packages are imported.
+
+    Raises:
+        MissingExtraError: one of them is not installed.
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            raise _missing(module, extra)
+
+
+def _missing(module: str, extra: str) -> MissingExtraError:
+    return MissingExtraError(f'{module} is not installed. Install it with: pip install "mert_hf[{extra}]"', name=module)

@@ -1,0 +1,156 @@
+"""What users install, in a bare environment with the base dependencies only: wheel, sdist, editable checkout."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no reader of TOML")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+LINKED = ("modeling", "conversion")  # symlinks in mert_hf/; text files in a checkout on Windows
+
+pytestmark = pytest.mark.slow
+
+CHECK = """
+import sys
+import numpy
+import mert_hf, mert_hf.conversion, mert_hf.modeling, mert_hf.modeling.cqt_mert
+from mert_hf import *
+assert mert_hf.__file__.startswith(sys.argv[1]), mert_hf.__file__
+song = numpy.sin(numpy.arange(48000) / 20).astype("float32")
+embedding = MERTEmbedder.from_pretrained("mert-nano").encode(song, sampling_rate=24000, show_progress_bar=False)
+assert embedding.shape[0] == 1 and numpy.isfinite(embedding.embeddings).all()
+MERTModel.from_pretrained(mert_hf.hub.names.resolve_checkpoint("mert-nano")).save_pretrained("saved")
+"""
+
+
+def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    return subprocess.run([str(word) for word in words], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def must(*words: object, cwd: Path | None = None) -> str:
+    done = call(*words, cwd=cwd)
+    assert done.returncode == 0, f"{words}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """A copy of the tracked files."""
+    archive = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, check=False)
+    if archive.returncode:
+        pytest.skip("This is not a git checkout, so there is no list of tracked files.")
+    folder = tmp_path_factory.mktemp("source")
+    tar = ["tar", "--null", "--files-from=-", "-cf", folder / "source.tar"]
+    subprocess.run(tar, input=archive.stdout, cwd=REPOSITORY, check=True)
+    must("tar", "-xf", "source.tar", cwd=folder)
+    (folder / "source.tar").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def artifacts(source, tmp_path_factory) -> dict[str, Path]:
+    """The sdist, and the wheel that is built from it."""
+    pytest.importorskip("build", reason="the extra dev is not installed")
+    out = tmp_path_factory.mktemp("dist")
+    must(sys.executable, "-m", "build", "--outdir", out, source)
+    return {"wheel": next(out.glob("*.whl")), "sdist": next(out.glob("*.tar.gz"))}
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory) -> Path:
+    """Folder of the programs of an environment with the base dependencies; each test installs mert_hf into it."""
+    folder = tmp_path_factory.mktemp("bare")
+    must(sys.executable, "-m", "venv", folder)
+    pip = [folder / "bin" / "pip", "install", "--quiet", "-c", REPOSITORY / "constraints.txt"]
+    must(*pip, "torch")
+    must(*pip, *PROJECT["dependencies"])
+    return folder / "bin"
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory) -> Path:
+    """Labeled recordings."""
+    import numpy as np
+    import soundfile
+
+    folder = tmp_path_factory.mktemp("songs")
+    rows = ["file_name,kind,split"]
+    for number in range(8):
+        time = np.arange(48000) / 24000
+        soundfile.write(folder / f"{number}.wav", 0.3 * np.sin(2 * np.pi * (220 + 100 * number) * time), 24000)
+        rows.append(f"{number}.wav,{'ab'[number % 2]},{('train', 'train', 'validation', 'test')[number // 2]}")
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def check_installation(bare: Path, place: Path, work: Path) -> None:
+    must(bare / "python", "-c", CHECK, place, cwd=work)
+    assert "modeling_mert.py" in {path.name for path in (work / "saved").iterdir()}
+    report = must(bare / "mert-hf", "doctor", "--model", "mert-nano", cwd=work)
+    assert "[problem]" not in report and "[ok] transformers" in report
+
+
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_artifact_works(kind, artifacts, bare, tmp_path):
+    must(bare / "pip", "install", "--quiet", "--no-deps", "--force-reinstall", artifacts[kind])
+    site = must(bare / "python", "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])").strip()
+    check_installation(bare, Path(site), tmp_path)
+
+
+def test_editable_install_without_symlinks(source, bare, tmp_path):
+    checkout = tmp_path / "checkout"
+    must("cp", "-a", source, checkout)
+    for name in LINKED:
+        (checkout / "mert_hf" / name).unlink()
+        (checkout / "mert_hf" / name).write_text(f"../{name}")
+    must(bare / "pip", "install", "--quiet", "--no-deps", "--force-reinstall", "-e", checkout)
+    check_installation(bare, checkout, tmp_path)
+
+
+COMMANDS = {
+    "quickstart --minutes 0.01": "quickstart",
+    "embed SONGS --output out": None,
+    "fit-kmeans --data SONGS --output kmeans": "train",
+    "label --data SONGS --teacher KMEANS --output labels": None,
+    "pretrain CONFIG --data SONGS --output run --max_steps 1 --report_to none --device cpu": None,
+    "finetune --data SONGS --target kind --model mert-nano --output tuned": "eval",
+    "evaluate audiofolder --data SONGS --target kind --model mel --output results.json": "eval",
+    "doctor --data SONGS": None,
+}
+
+
+@pytest.fixture(scope="module")
+def wheel_environment(artifacts, bare) -> Path:
+    must(bare / "pip", "install", "--quiet", "--no-deps", "--force-reinstall", artifacts["wheel"])
+    return bare
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_command_without_extras(words, wheel_environment, songs, tmp_path):
+    """A command works, or says in one line which extra to install."""
+    extra = COMMANDS[words]
+    teachers = must(
+        wheel_environment / "python",
+        "-c",
+        "import mert_hf.hub.names as n; print(n.resolve_checkpoint('mert-nano'))",
+    ).strip()
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"model_name_or_path: mert-nano\nacoustic_teacher: {{type: kmeans, path: {teachers}/teachers/acoustic}}\n"
+        f"musical_teacher: {{type: cqt, path: {teachers}/teachers/musical}}\ncrop_length: 24000\nmin_duration: 1\n"
+    )
+    places = {"SONGS": songs, "KMEANS": f"{teachers}/teachers/acoustic", "CONFIG": config}
+    done = call(wheel_environment / "mert-hf", *(places.get(word, word) for word in words.split()), cwd=tmp_path)
+    assert "Traceback" not in done.stderr
+    if extra is None:
+        assert done.returncode == 0, done.stdout + done.stderr
+        return
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("mert-hf: error: ") and last.endswith(f'Install it with: pip install "mert_hf[{extra}]"')
