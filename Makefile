@@ -1,54 +1,66 @@
-# One obvious command for each job; `make help` lists them.
+# One command for each job; `make help` lists them. Times are for 2 CPU cores and a fresh machine.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet -c constraints.txt
 COMPAT_VERSIONS := 4.48.3 4.57.6
+SLOW_JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow test-compat check format bench docs clean
+.PHONY: help setup setup-dev quickstart test test-slow test-compat check format bench count docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
-setup: $(VENV)/.ready  ## make .venv: CPU torch by constraints.txt, the package in editable mode, all that tests and quickstart need
+setup: $(VENV)/.ready  ## make .venv: CPU torch by constraints.txt, the package in editable mode, what the quickstart needs (2 minutes)
+
+setup-dev: $(VENV)/.ready-dev  ## add what tests and development need to .venv (3 minutes)
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(PIP) torch
+	$(PIP) -e '.[quickstart]'
 	touch $@
 
-quickstart: setup  ## the whole story on real scores, offline, in minutes
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(PIP) -e '.[dev]'
+	touch $@
+
+quickstart: setup  ## run the full pipeline on real scores, offline (10 minutes, and 2 for the setup)
 	$(BIN)/mert-hf quickstart
 
-test: setup  ## the fast tests: CPU, offline
+test: setup-dev  ## run the fast tests: CPU, offline (4 minutes, and 5 for the setup)
 	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu and not hub"
 
-test-slow: setup  ## the slow proofs: kill and resume, long files, training runs
-	$(BIN)/python -m pytest -q -m "slow"
+test-slow: setup-dev  ## run the slow tests: installation, kill and resume, long files, training runs (15 minutes)
+	$(BIN)/python -m pytest -q -n $(SLOW_JOBS) --dist loadgroup -m "slow and not gpu and not hub"
 
-test-compat: $(COMPAT_VERSIONS:%=test-compat-%) test-compat-newest  ## model tests on every supported transformers
+test-compat: $(COMPAT_VERSIONS:%=test-compat-%) test-compat-newest  ## run the model tests on every supported transformers
 
-test-compat-newest: setup
+test-compat-newest: setup-dev
 	$(BIN)/python -m pytest -q tests/modeling
 
 test-compat-%:
 	bash .ci/compat.sh $*
 
-check: setup  ## lint and format
+check: setup-dev  ## check lint, format and import directions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
-format: setup  ## rewrite the sources in the project's format
+format: setup-dev  ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup  ## measure speed and memory (prints ratios, asserts nothing)
+bench: setup-dev  ## measure speed and memory (prints ratios, asserts nothing)
 	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
-docs: setup  ## build the documentation to build/docs; a warning is an error
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+count: setup  ## count lines and the median length of functions; `make count BEFORE=COMMIT` compares with a commit
+	$(BIN)/python scripts/count_code.py $(BEFORE)
+
+docs: setup-dev  ## build the documentation to build/docs; a warning is an error
+	$(PIP) -e '.[docs]'
 	$(BIN)/mkdocs build --strict
 
 clean:  ## remove the environment and build products

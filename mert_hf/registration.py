@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from types import ModuleType
 
 from transformers import (
     AutoConfig,
@@ -16,6 +17,7 @@ from transformers import (
 from .modeling.configuration_mert import MERTConfig
 from .modeling.configuration_mert2 import MERT2Config
 from .modeling.feature_extraction_mert import MERTFeatureExtractor
+from .utils.after_import import after_import
 
 MODEL_CLASSES = {
     "MERTModel": AutoModel,
@@ -51,6 +53,16 @@ def register_auto_classes() -> None:
     for name, auto_class in MODEL_CLASSES.items():
         stand_in = DeferredModel(name, (), {"config_class": config_class_of(name)})
         auto_class.register(stand_in.config_class, stand_in, exist_ok=True)
+    after_import("transformers.models.auto.processing_auto", register_processors)
+
+
+def register_processors(processing_auto: ModuleType) -> None:
+    """Registers the feature extractor with AutoProcessor, given the module of that class.
+
+    Without it, AutoProcessor tries an image processor first and asks whether to run the checkpoint's code.
+    """
+    for config_class in CONFIG_CLASSES:
+        processing_auto.AutoProcessor.register(config_class, MERTFeatureExtractor, exist_ok=True)
 
 
 def register_models() -> dict[str, type]:

@@ -1,0 +1,52 @@
+"""AutoProcessor and transformers' pipelines on a checkpoint that carries its code."""
+
+from __future__ import annotations
+
+import builtins
+
+import numpy as np
+import pytest
+from transformers import AutoProcessor, pipeline
+
+from mert_hf import MERTEmbedder, MERTFeatureExtractor, MERTForSequenceClassification, MERTModel
+from mert_hf.embedding.pipeline import MERTFeatureExtractionPipeline
+from mert_hf.hub import save_checkpoint
+
+
+@pytest.fixture
+def checkpoint(tiny_checkpoint, tmp_path, monkeypatch):
+    """A saved checkpoint with its code; a question to the user fails the test."""
+
+    def ask(*arguments):
+        raise AssertionError(f"The user was asked: {arguments}")
+
+    monkeypatch.setattr(builtins, "input", ask)
+    extractor = MERTFeatureExtractor.from_pretrained(tiny_checkpoint)
+    return save_checkpoint(MERTModel.from_pretrained(tiny_checkpoint), extractor, tmp_path / "checkpoint")
+
+
+def test_processor_is_the_feature_extractor(checkpoint):
+    assert (checkpoint / "modeling_mert.py").is_file()
+    assert type(AutoProcessor.from_pretrained(checkpoint)) is MERTFeatureExtractor
+
+
+def test_feature_extraction_pipeline(checkpoint, tmp_path):
+    embed = pipeline("feature-extraction", str(checkpoint), pipeline_class=MERTFeatureExtractionPipeline, device="cpu")
+    song = np.random.default_rng(0).standard_normal(60000).astype(np.float32)
+    embedder = MERTEmbedder.from_pretrained(checkpoint, device="cpu")
+    expected = embedder.encode(song, layers=[1, -1], window=1.0, sampling_rate=24000, show_progress_bar=False)
+    given = embed(song, layers=[1, -1], window=1.0, sampling_rate=24000)
+    np.testing.assert_array_equal(given, expected.embeddings)
+    assert given.shape[:2] == (3, 2)
+    several = embed([song, song[:30000]], layers=0, sampling_rate=24000)
+    assert [part.ndim for part in several] == [2, 2]
+    with pytest.raises(ValueError, match="The options are layers, .*; got batch"):
+        embed(song, batch=3)
+
+
+def test_classification_pipeline(tiny_checkpoint, checkpoint, tmp_path):
+    model = MERTForSequenceClassification.from_pretrained(tiny_checkpoint, num_labels=3)
+    extractor = MERTFeatureExtractor.from_pretrained(tiny_checkpoint)
+    folder = save_checkpoint(model, extractor, tmp_path / "classifier")
+    answers = pipeline("audio-classification", str(folder), device="cpu")(np.zeros(24000, np.float32))
+    assert len(answers) == 3
