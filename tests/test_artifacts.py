@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,12 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LINKED = ("modeling", "conversion")  # symlinks in mert_hf/; text files in a checkout on Windows
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("artifacts")]
 
 CHECK = """
 import sys
 import numpy
-import mert_hf, mert_hf.conversion, mert_hf.modeling, mert_hf.modeling.cqt_mert
+import mert_hf.conversion, mert_hf.modeling, mert_hf.modeling.cqt_mert
 from mert_hf import *
 assert mert_hf.__file__.startswith(sys.argv[1]), mert_hf.__file__
 song = numpy.sin(numpy.arange(48000) / 20).astype("float32")
@@ -94,6 +95,16 @@ def check_installation(bare: Path, place: Path, work: Path) -> None:
     assert "modeling_mert.py" in {path.name for path in (work / "saved").iterdir()}
     report = must(bare / "mert-hf", "doctor", "--model", "mert-nano", cwd=work)
     assert "[problem]" not in report and "[ok] transformers" in report
+
+
+def test_wheel_holds_each_file_once(artifacts, source):
+    names = zipfile.ZipFile(artifacts["wheel"]).namelist()
+    code = [name for name in names if not name.split("/")[0].endswith(".dist-info")]
+    tracked = {path.relative_to(source).as_posix() for path in source.rglob("*.py")}
+    expected = {name for name in tracked if name.startswith("mert_hf/")}
+    expected |= {f"mert_hf/{name}" for name in tracked if name.split("/")[0] in LINKED}
+    assert {name for name in code if name.endswith(".py")} == expected
+    assert "mert_hf/py.typed" in code and any(name.endswith("licenses/LICENSE") for name in names)
 
 
 @pytest.mark.parametrize("kind", ["wheel", "sdist"])

@@ -1,55 +1,35 @@
-"""What is installed: the wheel's files, one copy of each module, a light import, the public names."""
+"""The package's layout: listed packages, one copy of each module, a light import, the public names."""
 
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
 import mert_hf
 
+tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no reader of TOML")
+
 REPOSITORY = Path(__file__).resolve().parent.parent
+LINKED = ("modeling", "conversion")
+LOOSE_FILES = {"__init__.py", "registration.py", "py.typed"}
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> list[str]:
-    """Names of the files in a wheel that is built from the tracked files of this checkout."""
-    build = pytest.importorskip("build", reason="the dev extra is not installed")
-    assert build
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    archive = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, check=False)
-    if archive.returncode:
-        pytest.skip("not a git checkout, so there is no list of tracked files")
-    subprocess.run(
-        ["tar", "--null", "--files-from=-", "-cf", source / "source.tar"],
-        input=archive.stdout, cwd=REPOSITORY, check=True,
-    )  # fmt: skip
-    subprocess.run(["tar", "-xf", "source.tar"], cwd=source, check=True)
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, source],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return zipfile.ZipFile(next(out.glob("*.whl"))).namelist()
+def test_packages_are_listed():
+    """pyproject.toml lists each package of the tree, through the symlinks too, and no other."""
+    listed = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folders = {path.parent for path in (REPOSITORY / "mert_hf").rglob("__init__.py")}
+    folders |= {REPOSITORY / "mert_hf" / name for name in LINKED}
+    assert set(listed["packages"]) == {".".join(path.relative_to(REPOSITORY).parts) for path in folders}
+    assert {f"mert_hf.{name}": name for name in LINKED}.items() <= listed["package-dir"].items()
 
 
-def test_wheel_holds_each_module_once(wheel):
-    names = [name for name in wheel if not name.split("/")[0].endswith(".dist-info")]
-    assert all(name.startswith("mert_hf/") for name in names)
-    for file in ("configuration_mert.py", "modeling_mert.py", "cqt_mert.py", "feature_extraction_mert.py"):
-        assert [name for name in names if name.endswith(file)] == [f"mert_hf/modeling/{file}"]
-    listing = subprocess.run(
-        ["git", "ls-files", "modeling/*.py", "conversion/*.py"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert {f"mert_hf/{name}" for name in listing.stdout.split()} <= set(names)
+def test_modules_lie_in_packages():
+    assert {path.name for path in (REPOSITORY / "mert_hf").iterdir() if path.is_file()} == LOOSE_FILES
 
 
 def test_checkout_holds_links_not_copies():
-    for name in ("modeling", "conversion"):
+    for name in LINKED:
         assert (REPOSITORY / "mert_hf" / name).is_symlink()
         assert (REPOSITORY / "mert_hf" / name).resolve() == REPOSITORY / name
 

@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 
+from ..utils.optional import needs_extra
 from .recordings import Segments
 
 ROOTS = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
@@ -24,7 +25,8 @@ def chord_class(label: str) -> int:
     Raises:
         ValueError: mir_eval cannot read the label.
     """
-    from mir_eval.chord import InvalidChordException, encode
+    with needs_extra("eval"):
+        from mir_eval.chord import InvalidChordException, encode
 
     try:
         root, degrees, _ = encode(label)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..data.chords import CHORD_LABELS, NO_CHORD
 from ..data.recordings import Segments
+from ..utils.optional import needs_extra
 
 VOCABULARIES = ("majmin", "root", "mirex")
 
@@ -38,7 +39,8 @@ def chord_seconds(reference: Segments, estimate: Segments) -> dict[str, tuple[fl
         reference: annotation, labels in mir_eval's notation.
         estimate: cut and filled up with "no chord" to the annotation's span.
     """
-    import mir_eval
+    with needs_extra("eval"):
+        import mir_eval
 
     first, last = reference.intervals[0, 0], reference.intervals[-1, 1]
     with warnings.catch_warnings():  # of estimates that end before the annotation, which are filled up

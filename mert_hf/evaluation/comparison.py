@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ..utils.optional import needs_extra
 from .metrics import display_scale
 from .predictions import Predictions, predictions_path, read_predictions
 from .results import Results
@@ -154,7 +155,8 @@ def compare(results: Sequence[Results], resamples: int = RESAMPLES) -> Compariso
 
 def holm(tests: Sequence[PairedTest]) -> list[PairedTest]:
     """The tests with p-values corrected by Holm's method over all of them."""
-    from statsmodels.stats.multitest import multipletests
+    with needs_extra("eval"):
+        from statsmodels.stats.multitest import multipletests
 
     if not tests:
         return []
@@ -164,7 +166,8 @@ def holm(tests: Sequence[PairedTest]) -> list[PairedTest]:
 
 def average_ranks(scores: Mapping[TaskKey, Mapping[str, float]]) -> Ranks | None:
     """Average ranks over the tasks that every model has; equal scores share their ranks."""
-    from scipy.stats import friedmanchisquare, rankdata, studentized_range
+    with needs_extra("eval"):
+        from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
     models = list(dict.fromkeys(model for row in scores.values() for model in row))
     shared = [row for row in scores.values() if len(row) == len(models)]

@@ -165,7 +165,8 @@ def matched_events(reference: np.ndarray, estimate: np.ndarray, tolerance: float
 
     The F-measure is twice the first divided by the second.
     """
-    from mir_eval.util import match_events
+    with needs_extra("eval"):
+        from mir_eval.util import match_events
 
     matched = match_events(reference, estimate, tolerance) if len(reference) and len(estimate) else []
     return len(matched), len(reference) + len(estimate)

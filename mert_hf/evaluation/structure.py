@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..data.recordings import Segments
+from ..utils.optional import needs_extra
 
 HIT_WINDOWS = {"500ms": 0.5, "3s": 3.0}
 CONTEXT_SECONDS = 12.0  # around a frame, whose mean a peak must exceed (after Ullrich et al. 2014, section 3.3)
@@ -21,8 +22,9 @@ def find_boundaries(probabilities: np.ndarray, frame_rate: float) -> np.ndarray:
     (Ullrich, Schlüter and Grill 2014, "Boundary detection in music structure analysis using convolutional neural
     networks": peaks of the probability minus its mean over a context; height and distance are fixed here.)
     """
-    from scipy.ndimage import uniform_filter1d
-    from scipy.signal import find_peaks
+    with needs_extra("eval"):
+        from scipy.ndimage import uniform_filter1d
+        from scipy.signal import find_peaks
 
     context = max(1, round(CONTEXT_SECONDS * frame_rate))
     contrast = probabilities - uniform_filter1d(np.asarray(probabilities, dtype=float), context, mode="nearest")
@@ -51,7 +53,8 @@ def boundary_metrics(references: Sequence[Segments], estimates: Sequence[np.ndar
 
 def boundary_f1(reference: Segments, estimate: np.ndarray, window: float) -> float:
     """F-measure of boundaries that lie within `window` seconds; the first and the last boundary do not count."""
-    import mir_eval
+    with needs_extra("eval"):
+        import mir_eval
 
     found = np.stack([estimate[:-1], estimate[1:]], axis=1)
     with warnings.catch_warnings():  # of an estimate without inner boundaries, which here is a score of 0

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ..utils.optional import needs_extra
+
 if TYPE_CHECKING:
     from .onnx import OnnxExport, export_onnx
     from .onnx_embedder import OnnxEmbedder, OnnxEmbedding
@@ -21,4 +23,6 @@ def __getattr__(name: str):
     """Loads a name when it is first used: the embedder runs where torch is not imported."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name], __name__), name)
+    with needs_extra("onnx"):
+        module = import_module(_HOMES[name], __name__)
+    return getattr(module, name)

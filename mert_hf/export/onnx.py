@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..embedding import MERTEmbedder
+from ..utils.optional import needs_extra
 from ..utils.staging import staged_directory
 from . import onnx_embedder
 from .onnx_embedder import METADATA_KEY, MODEL_FILE, OnnxEmbedder
@@ -147,7 +148,8 @@ def _write_graph(embedder: MERTEmbedder, layers: Sequence[int], path: Path) -> N
 
 def _quantize(path: Path) -> None:
     """Replaces the model by one whose matrix products with constants run in int8."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    with needs_extra("onnx"):
+        from onnxruntime.quantization import QuantType, quantize_dynamic
 
     quantized = path.with_name("quantized.onnx")
     quantize_dynamic(path, quantized, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
@@ -174,7 +176,8 @@ def settings_of(embedder: MERTEmbedder, layers: Sequence[int], model: object, in
 
 
 def _add_settings(path: Path, settings: dict) -> None:
-    import onnx
+    with needs_extra("onnx"):
+        import onnx
 
     content = onnx.load(path, load_external_data=False)
     onnx.helper.set_model_props(content, {METADATA_KEY: json.dumps(settings)})

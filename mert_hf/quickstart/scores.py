@@ -151,8 +151,9 @@ def read_scores(path: str | os.PathLike) -> list[Piece]:
 
 
 def _piece_of(score, name: str) -> Piece | None:
-    from music21 import harmony
-    from music21.key import KeySignature
+    with needs_extra("quickstart"):
+        from music21 import harmony
+        from music21.key import KeySignature
 
     parts = [part.stripTies().flatten().notes for part in score.parts]
     notes = tuple(

@@ -220,9 +220,6 @@ class KMeansTeacher(AcousticTeacher):
 
 def fit_clusters(points: np.ndarray, feature_set: FeatureSet, seed: int, max_frames: int) -> dict[str, torch.Tensor]:
     """Centers (clusters, dimensions), mean and scale (dimensions,) of points (frames, dimensions)."""
-    from sklearn.cluster import MiniBatchKMeans
-
-    """Centres (clusters, dimensions), mean and scale (dimensions,) of points (frames, dimensions)."""
     with needs_extra("train"):
         from sklearn.cluster import MiniBatchKMeans
 
