@@ -32,7 +32,7 @@ def subnormal_numbers():
 def shared_dir() -> Path:
     """The project's shared material: reference numbers and recordings. Not part of the repository."""
     if not SHARED.is_dir():
-        pytest.skip("the shared reference material is not beside this checkout")
+        pytest.skip("the shared reference material is not next to this checkout")
     return SHARED
 
 

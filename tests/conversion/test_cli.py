@@ -44,7 +44,7 @@ def test_encodec(tmp_path):
         (("fairseq", "a", "b", "--export", "--backbone-only"), "--backbone-only applies to conversion from fairseq"),
     ],
 )
-def test_faults_are_told_in_a_line(arguments, message):
+def test_faults_are_reported_in_one_line(arguments, message):
     result = run(*arguments)
     assert result.exit_code == 1 and message in result.stderr and "Traceback" not in result.output
 

@@ -97,7 +97,7 @@ def test_gradients_equal_fairseq(reference_forward):
         assert difference <= 1e-3 * value.norm() + 1e-7, name
 
 
-def test_reference_comes_back_whole(reference, tmp_path):
+def test_reference_converts_there_and_back(reference, tmp_path):
     source, output, _, _ = reference
     report = export_fairseq_checkpoint(output, tmp_path / "back.pt")
     before, after = original_tensors(source / "checkpoint.pt"), torch.load(tmp_path / "back.pt")["model"]
@@ -124,7 +124,7 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_comes_back_whole(name, tmp_path):
+def test_every_variant_converts_there_and_back(name, tmp_path):
     model, options = VARIANTS[name]
     content = fairseq_content(model, **options)
     path = write_content(content, tmp_path / "a.pt")
@@ -219,7 +219,7 @@ def test_backbone_only(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("model", [{}, {"untie_final_proj": False, "final_dim": 0}, {"random_codebook": 2}])
-def test_unequal_codebooks_convert_whole(model, tmp_path):
+def test_unequal_codebooks_convert_completely(model, tmp_path):
     """MERT-v0 predicts 300 and 200 codes: each head scores its own rows, and every tensor comes back."""
     content = fairseq_content(model, symbols=(11, 8))
     path = write_content(content, tmp_path / "a.pt")
@@ -355,14 +355,14 @@ def test_other_architectures_are_refused(model, message, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.pt"]
 
 
-def test_plain_state_dict_is_no_fairseq_checkpoint(tmp_path):
+def test_plain_state_dict_is_not_a_fairseq_checkpoint(tmp_path):
     torch.save({"weight": torch.zeros(2)}, tmp_path / "a.bin")
     with pytest.raises(CheckpointError, match="not a fairseq checkpoint.*mert-hf convert hub"):
         convert_fairseq_checkpoint(tmp_path / "a.bin", tmp_path / "ours")
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.99])
-def test_truncated_file_leaves_nothing_behind(share, checkpoint, tmp_path):
+def test_truncated_file_leaves_no_output(share, checkpoint, tmp_path):
     raw = checkpoint.read_bytes()
     (tmp_path / "cut.pt").write_bytes(raw[: int(len(raw) * share)])
     with pytest.raises(CheckpointError, match=r"cut\.pt is truncated or damaged"):
@@ -390,7 +390,7 @@ def test_full_folder_is_not_touched(checkpoint, tmp_path):
 
 def test_missing_file():
     with pytest.raises(FileNotFoundError):
-        convert_fairseq_checkpoint("nowhere.pt", "out")
+        convert_fairseq_checkpoint("missing.pt", "out")
 
 
 def tiny_model(**changes) -> mert_hf.MERTForPreTraining:

@@ -87,7 +87,7 @@ def test_licence_of_the_origin_is_kept(folder, tmp_path):
     assert "license: cc-by-nc-4.0" in card and "converted from the folder `hub`" in card
 
 
-def test_unstated_licence_is_told(folder, tmp_path):
+def test_a_missing_license_is_stated(folder, tmp_path):
     convert_hub_checkpoint(folder, tmp_path / "ours")
     assert "the origin states none" in (tmp_path / "ours" / "README.md").read_text()
     assert not mert_hf.MERTFeatureExtractor.from_pretrained(tmp_path / "ours").do_normalize
@@ -156,7 +156,7 @@ CONFIGURATIONS = [
 
 
 @pytest.mark.parametrize(("changes", "message"), CONFIGURATIONS)
-def test_wrong_configurations_are_told(changes, message, folder, tmp_path):
+def test_wrong_configurations_are_reported(changes, message, folder, tmp_path):
     change_config(folder, **changes)
     with pytest.raises(CheckpointError, match=message):
         convert_hub_checkpoint(folder, tmp_path / "ours")
@@ -175,7 +175,7 @@ def test_folder_without_weights_or_configuration(folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["no-such-owner/no-such-model", "no such name"])
-def test_names_that_lead_nowhere(name, tmp_path):
+def test_names_that_do_not_exist(name, tmp_path):
     with pytest.raises(FileNotFoundError, match=f"'{name}' is neither a folder nor"):
         convert_hub_checkpoint(name, tmp_path / "ours")
 

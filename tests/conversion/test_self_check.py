@@ -98,7 +98,7 @@ def test_report_groups_reasons():
     assert "2 (x.0, ...): constant" in text and "y: other" in text and "no model was run" in text
 
 
-def test_staged_output_appears_whole_or_not_at_all(tmp_path):
+def test_staged_output_appears_complete_or_not_at_all(tmp_path):
     with pytest.raises(RuntimeError, match="power cut"), staged_directory(tmp_path / "out") as folder:
         (folder / "half").write_text("")
         raise RuntimeError("power cut")

@@ -54,7 +54,7 @@ def test_metadata_survives_the_hub_classes(tiny_model):
     assert {"music", "mert"} <= set(data.tags)
 
 
-def test_text_tells_protocol_spread_labels_and_architecture(tiny_model):
+def test_text_states_protocol_spread_labels_and_architecture(tiny_model):
     text = create_card(tiny_model, CardFacts("tiny", measurements=(GENRE,), hours=12.5)).text
     assert "| 74.8 ± 0.42 (5 runs) | linear probe on frozen features | measured here |" in text
     assert "Labels (3): calm, loud, strange." in text
@@ -85,7 +85,7 @@ def test_facts_cannot_break_the_tables(tiny_model):
     assert "| Data | a \\| b c |" in text and "| x\\|y | 1 2 |" in text
 
 
-def test_a_directory_is_no_base_model_of_the_hub(tiny_model):
+def test_a_folder_is_not_a_base_model_of_the_hub(tiny_model):
     for name in ("/data/mert", "./mert", "mert", "a/b/c"):
         assert "base_model" not in create_card(tiny_model, CardFacts("tiny", base_model=name)).data.to_dict()
 

@@ -46,6 +46,6 @@ def test_figures_are_the_published_ones(source, index):
 
 
 @pytest.mark.parametrize("name", ["MERT-v0", "MERT-v0-public", "music2vec-v1"])
-def test_nothing_unmeasured_is_in_a_model_index(name):
+def test_a_model_index_has_measured_values_only(name):
     card = ModelCard.load(Path(CARDS[0]).parent / f"{name}.md")
     assert card.data.eval_results is None and "Not measured here" in card.text

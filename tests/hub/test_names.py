@@ -1,4 +1,4 @@
-"""Names of checkpoints: folders, Hub ids, and what is told where the Hub cannot be asked."""
+"""Names of checkpoints: folders, Hub ids, and the errors where the Hub cannot be reached."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from mert_hf.pretraining.run import build_model
 from mert_hf.teachers import EncodecTeacher
 
 NO_FOLDERS = ["./nodir", "../nodir", "~/nodir", "/no/dir", "nodir/", "no/such/dir", "no dir", "no\\dir"]
-ABSENT = "'nobody/nothing' is neither a folder nor a downloaded Hub model, and {}.*hf download nobody/nothing$"
+ABSENT = "'absent/model' is neither a folder nor a downloaded Hub model, and {}.*hf download absent/model$"
 
 
 @pytest.mark.parametrize("name", NO_FOLDERS)
-def test_what_is_no_hub_id_is_a_folder_that_is_not_there(name):
+def test_a_name_that_cannot_be_a_hub_id_is_a_missing_folder(name):
     with pytest.raises(FileNotFoundError, match="There is no such folder: .* neither a folder nor the id of a Hub"):
         resolve_checkpoint(name)
 
@@ -41,12 +41,12 @@ def test_what_is_no_hub_id_is_a_folder_that_is_not_there(name):
     ],
     ids=["embedder", "finetune", "pretrain", "encodec"],
 )
-def test_every_loader_tells_it(load):
+def test_every_loader_reports_it(load):
     with pytest.raises(FileNotFoundError, match="There is no such folder: './nodir'"):
         load("./nodir")
 
 
-def test_commands_tell_it_in_one_line(tmp_path):
+def test_commands_report_it_in_one_line(tmp_path):
     (tmp_path / "a.wav").touch()
     arguments = ["embed", str(tmp_path / "a.wav"), "--output", str(tmp_path / "out"), "--model", "./nodir"]
     result = CliRunner().invoke(app, arguments)
@@ -72,35 +72,35 @@ def test_folders_stay_as_they_are(tmp_path, monkeypatch):
     assert local_checkpoint("me/model") == Path("me/model")
 
 
-def test_files_are_no_checkpoints(tmp_path):
+def test_files_are_not_checkpoints(tmp_path):
     (tmp_path / "model.pt").touch()
     with pytest.raises(NotADirectoryError, match="model.pt is a file; give the folder .*mert-hf doctor --model"):
         resolve_checkpoint(tmp_path / "model.pt")
-    assert local_checkpoint(tmp_path / "model.pt") == tmp_path / "model.pt"  # what it is, doctor tells
+    assert local_checkpoint(tmp_path / "model.pt") == tmp_path / "model.pt"  # doctor reports what it is
 
 
 def test_a_hub_that_answers_gets_the_name(hub):
-    assert resolve_checkpoint("nobody/nothing") == "nobody/nothing"  # the loader tells what is wrong with it
+    assert resolve_checkpoint("absent/model") == "absent/model"  # the loader reports what is wrong with it
     assert [request for request in hub.requests if request.startswith("HEAD")] == ["HEAD /"]
 
 
 def test_a_hub_that_is_switched_off(hub, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match=ABSENT.format("the Hub is switched off by HF_HUB_OFFLINE")):
-        resolve_checkpoint("nobody/nothing")
+        resolve_checkpoint("absent/model")
     with pytest.raises(FileNotFoundError, match=ABSENT.format("only local files may be used")):
-        resolve_checkpoint("nobody/nothing", local_files_only=True)
+        resolve_checkpoint("absent/model", local_files_only=True)
     assert hub.requests == []
 
 
 def test_no_connection(hub, tiny_model, monkeypatch):
-    """Told at once, not after the retries of the client; a downloaded model needs none."""
+    """Reported at once, not after the retries of the client; a downloaded model needs no connection."""
     push_checkpoint(tiny_model, MERTFeatureExtractor(), "alice/tiny")
     folder = Path(snapshot_download("alice/tiny"))
     monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("a request was repeated"))
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # the discard port: nobody listens
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # the discard port: no server listens
     with pytest.raises(FileNotFoundError, match=ABSENT.format("there is no connection to http://127.0.0.1:9 \\(")):
-        resolve_checkpoint("nobody/nothing")
+        resolve_checkpoint("absent/model")
     assert resolve_checkpoint("alice/tiny") == str(folder)
     with pytest.raises(FileNotFoundError, match="'alice/tiny' is neither a folder nor a downloaded"):
         resolve_checkpoint("alice/tiny", revision="v2")

@@ -243,7 +243,7 @@ def test_what_a_directory_lacks_is_added_to_the_commit_only(hub, checkpoint):
     assert f"| Parameters | {parameters:,} |" in pushed["README.md"].decode()
 
 
-def test_a_pretraining_directory_tells_its_run(hub, checkpoint):
+def test_a_pretraining_folder_describes_its_run(hub, checkpoint):
     (checkpoint / "README.md").unlink()
     settings = {"model": {"acoustic_teacher": {"type": "kmeans", "path": "/data/me/kmeans"}}, "data": {}}
     settings["data"]["train_data"] = ["/data/me/jazz", "folk"]
@@ -292,7 +292,7 @@ def refusal(*arguments, **options) -> str:
     return str(caught.value)
 
 
-def test_token_problems_are_told_in_one_line(hub, checkpoint, monkeypatch):
+def test_token_problems_are_reported_in_one_line(hub, checkpoint, monkeypatch):
     assert "hf_stolen" not in refusal(checkpoint, repo_id="alice/tiny", token="hf_stolen")
     assert "token is not valid" in refusal(checkpoint, repo_id="alice/tiny", token="hf_stolen")
     assert "may not write to alice/tiny" in refusal(checkpoint, repo_id="alice/tiny", token="hf_alice_read")
@@ -304,7 +304,7 @@ def test_token_problems_are_told_in_one_line(hub, checkpoint, monkeypatch):
     assert hub.repositories == {}
 
 
-def test_a_taken_name_is_told_in_one_line(hub, checkpoint):
+def test_a_taken_name_is_reported_in_one_line(hub, checkpoint):
     push_checkpoint(checkpoint, repo_id="alice/tiny")
     assert "exists already on the Hub" in refusal(checkpoint, repo_id="alice/tiny", exist_ok=False)
     assert "exists already and is public" in refusal(checkpoint, repo_id="alice/tiny", private=True)
@@ -313,7 +313,7 @@ def test_a_taken_name_is_told_in_one_line(hub, checkpoint):
     assert "taken on the Hub by a model of type 'bert'" in refusal(checkpoint, repo_id="tiny")
 
 
-def test_bad_names_and_no_connection_are_told_in_one_line(hub, checkpoint, monkeypatch):
+def test_bad_names_and_no_connection_are_reported_in_one_line(hub, checkpoint, monkeypatch):
     assert "malformed, give 'owner/name'" in refusal(checkpoint, repo_id="alice/tiny/model")
     assert "repo_id is missing" in refusal(checkpoint)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
@@ -324,7 +324,7 @@ def test_bad_names_and_no_connection_are_told_in_one_line(hub, checkpoint, monke
 
 
 def test_incomplete_directories_are_refused_before_anything_is_sent(hub, checkpoint, tiny_model, tmp_path):
-    assert "holds no config.json" in refusal(tmp_path / "nowhere", repo_id="alice/tiny")
+    assert "holds no config.json" in refusal(tmp_path / "missing", repo_id="alice/tiny")
     assert "with its feature_extractor" in refusal(tiny_model, repo_id="alice/tiny")
     (checkpoint / "README.md").write_text("---\nlicense: [\n---\n")
     assert "is not a valid model card" in refusal(checkpoint, repo_id="alice/tiny")

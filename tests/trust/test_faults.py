@@ -1,4 +1,4 @@
-"""Full disks, places that cannot be written, and signals: told before work starts, or the last good state stays.
+"""Full disks, places that cannot be written, and signals: reported before work starts, or the last good state is kept.
 
 Signals in pre-training are tested in tests/pretraining/test_callbacks.py and test_distributed.py.
 """
@@ -46,13 +46,13 @@ def clips(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def blocked(tmp_path) -> Path:
-    """A place below a file: nobody, root included, can write there."""
+    """A path below a file: no user, root included, can write there."""
     (tmp_path / "file").touch()
     return tmp_path / "file" / "output"
 
 
 def under_limit(work, folder: Path, limit: int) -> None:
-    """Runs the work where no file may grow beyond `limit` bytes, as on a full disk; status 3 where OSError tells it."""
+    """Runs the work where no file may grow beyond `limit` bytes, as on a full disk; status 3 for an OSError."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:
         work(folder)
@@ -77,7 +77,7 @@ def test_embedding_into_a_place_that_cannot_be_written(clips, tiny_checkpoint, b
     assert result.stderr.splitlines()[-1].startswith("mert-hf: error: ") and str(blocked) in result.stderr
 
 
-def test_evaluation_tells_before_it_works(clips, blocked, monkeypatch, tmp_path):
+def test_evaluation_checks_its_output_before_it_works(clips, blocked, monkeypatch, tmp_path):
     monkeypatch.setattr(runner, "get_task", lambda *arguments, **options: pytest.fail("work had begun"))
     with pytest.raises(OSError, match="file"):
         runner.evaluate("audiofolder", clips, "mel", blocked, target="kind")
@@ -85,7 +85,7 @@ def test_evaluation_tells_before_it_works(clips, blocked, monkeypatch, tmp_path)
         runner.evaluate("audiofolder", clips, "mel", tmp_path, target="kind")
 
 
-def test_labelling_tells_before_it_works(clips, blocked):
+def test_labeling_checks_its_output_before_it_works(clips, blocked):
     from mert_hf.pretraining.labels import label_files
 
     class Teacher:
@@ -96,7 +96,7 @@ def test_labelling_tells_before_it_works(clips, blocked):
 
 
 @pytest.mark.parametrize("stage", [staged_file, staged_directory])
-def test_conversion_tells_before_it_works(blocked, stage):
+def test_conversion_checks_its_output_before_it_works(blocked, stage):
     with pytest.raises(OSError, match="output|file"), stage(blocked):
         pytest.fail("work had begun")
 

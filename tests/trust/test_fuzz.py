@@ -177,7 +177,7 @@ def test_cut_recordings_never_lose_sound_in_silence(tmp_path, examples):
 
 
 @sizes(100)
-def test_bytes_that_are_no_audio(tmp_path, examples):
+def test_bytes_that_are_not_audio(tmp_path, examples):
     heads = [
         b"",
         b"RIFF",
@@ -266,9 +266,9 @@ def test_sizes_whose_product_is_huge_are_refused(fields):
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{", '"x"', "\x00", "{}" * 2])
-def test_files_that_are_no_config(tmp_path, text):
+def test_files_that_are_not_a_config(tmp_path, text):
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
-    with pytest.raises((ValueError, TypeError, OSError)):  # OSError: how transformers tells invalid JSON
+    with pytest.raises((ValueError, TypeError, OSError)):  # OSError: how transformers reports invalid JSON
         MERTConfig.from_pretrained(tmp_path)
 
 
@@ -331,7 +331,7 @@ def test_metadata_of_any_bytes(audio_folder, examples):
     run(check, head, strategies.binary(max_size=200), examples=examples)
 
 
-def test_a_huge_metadata_cell_is_told(audio_folder):
+def test_a_huge_metadata_cell_is_reported(audio_folder):
     (audio_folder / "metadata.csv").write_text("file_name,label\na.wav," + "x" * 200_000 + "\n", encoding="utf-8")
     with pytest.raises(ValueError, match="metadata.csv"):
         read_metadata(audio_folder)
