@@ -1,0 +1,304 @@
+"""Recordings -> an index: adds what is new, replaces what has changed, drops what is gone."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from ..audio import AudioReadError, Window, find_audio_files
+from ..audio.read_ahead import END, read_ahead
+from ..embedding import MERTEmbedder
+from ..embedding.embedder import SpeedBar
+from ..embedding.shards import FailedFile
+from ..utils.hashing import hash_tensors
+from ..utils.outputs import check_output_folder
+from ..utils.text import printable, shorten
+from .fingerprint import Fingerprinter
+from .store import IndexSettings, Recording, RecordingTable, is_index
+
+logger = logging.getLogger(__name__)
+
+ROWS_IN_VERSION = 200  # recordings that a killed run computes again, at most
+REFIT_SHARE = 0.1  # of changed recordings, after which the statistics are computed again
+SHOWN_FAILURES = 20
+LOCK_FILE = ".lock"
+
+
+@dataclass(frozen=True)
+class IndexSummary:
+    """What a run did to an index.
+
+    Attributes:
+        recordings: in the index after the run.
+        added, changed, dropped: recordings that were new, had been replaced by another file, or were gone.
+        failed: recordings that could not be read; they are not in the index and will be tried again.
+        seconds: of audio that were embedded.
+        speed: in multiples of real time.
+    """
+
+    recordings: int
+    added: int
+    changed: int
+    dropped: int
+    failed: tuple[FailedFile, ...]
+    seconds: float
+    speed: float
+
+    def text(self, folder: str | os.PathLike) -> str:
+        """The summary in a few lines, with the failed recordings."""
+        lines = [
+            f"{self.recordings} recordings in {folder}: {self.added} added, {self.changed} changed, {self.dropped} dropped"
+        ]
+        if self.seconds:
+            lines.append(f"{self.seconds:.0f} s of audio embedded, {self.speed:.1f} x real time")
+        if self.failed:
+            lines.append(f"{len(self.failed)} files could not be read:")
+            lines += [f"  {file.path}: {file.error}" for file in self.failed[:SHOWN_FAILURES]]
+        if len(self.failed) > SHOWN_FAILURES:
+            lines.append(f"  ... and {len(self.failed) - SHOWN_FAILURES} more")
+        return printable("\n".join(lines))
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What distinguishes the files from the index.
+
+    Attributes:
+        new: files that the index does not hold.
+        changed: files of another size or time of change than in the index.
+        gone: paths in the index whose file does not exist any more.
+    """
+
+    new: list[str]
+    changed: list[str]
+    gone: list[str]
+
+    def __len__(self) -> int:
+        return len(self.new) + len(self.changed) + len(self.gone)
+
+
+def update_index(
+    paths: Sequence[str | os.PathLike],
+    folder: str | os.PathLike,
+    model: str | os.PathLike | None = None,
+    layer: int | None = None,
+    window: float | None = None,
+    windows: bool | None = None,
+    batch_size: int = 16,
+    device: str | None = None,
+    dtype: str | None = None,
+    workers: int = 2,
+    show_progress_bar: bool = True,
+) -> IndexSummary:
+    """Makes an index of recordings, or brings one up to date; see `MusicIndex.update` for the arguments."""
+    place = Path(folder)
+    check_output_folder(place)
+    place.mkdir(parents=True, exist_ok=True)
+    files = [os.path.abspath(path) for path in find_audio_files(paths)]
+    try:
+        with FileLock(place / LOCK_FILE, timeout=0):
+            table = RecordingTable(place) if is_index(place) else None
+            changes = find_changes(table, files, [os.path.abspath(path) for path in paths])
+            embedder = None
+            if table is None or changes.new or changes.changed:
+                name = model or (table.settings.model if table else "mert-nano")
+                embedder = MERTEmbedder.from_pretrained(name, device=device, dtype=dtype)
+                settings = make_settings(embedder, name, layer, window, windows, table.settings if table else None)
+                table = table or RecordingTable.create(place, settings)
+            else:
+                _check_same(table.settings, {"layer": layer, "window": window, "windows": windows})
+            run = _Run(table, embedder, batch_size, workers, show_progress_bar)
+            return run.apply(changes)
+    except Timeout as error:
+        raise ValueError(f"Another process is writing {folder}. Wait until it has ended, or choose another folder.") from error
+
+
+def find_changes(table: RecordingTable | None, files: Sequence[str], roots: Sequence[str]) -> Changes:
+    """Compares files with an index.
+
+    A recording of the index that is not among the files is gone if it does not exist although its folder does, or
+    although one of the roots contains it: what lies on a drive that is not mounted stays in the index.
+    """
+    known: dict[str, tuple[int, int]] = {}
+    if table is not None:
+        rows = table.columns(["path", "size", "changed_ns"]).to_pydict()
+        known = dict(zip(rows["path"], zip(rows["size"], rows["changed_ns"], strict=True), strict=True))
+    new, changed = [], []
+    for file in files:
+        stamp = known.pop(printable(file), None)
+        if stamp is None:
+            new.append(file)
+        elif stamp != file_stamp(file):
+            changed.append(file)
+    gone = [path for path in known if not os.path.exists(path) and _is_expected(path, roots)]
+    return Changes(new, changed, gone)
+
+
+def make_settings(
+    embedder: MERTEmbedder,
+    model: str | os.PathLike,
+    layer: int | None,
+    window: float | None,
+    windows: bool | None,
+    old: IndexSettings | None,
+) -> IndexSettings:
+    """The settings of a new index, or those of an existing one where they agree with what is asked for.
+
+    Raises:
+        ValueError: they do not agree.
+    """
+    digest = hashlib.sha256()
+    hash_tensors(digest, embedder.model.state_dict())
+    if old is not None:
+        if digest.hexdigest() != old.weights_sha256:
+            raise ValueError(
+                f"The index was made with other weights than those of {os.fspath(model)} (model {old.model}). Use that "
+                "model, or choose another folder for the index."
+            )
+        asked = {"layer": None if layer is None else embedder.resolve_layers(layer)[0]}
+        _check_same(old, asked | {"window": window, "windows": windows})
+        return old
+    (layer,) = embedder.resolve_layers(-1 if layer is None else layer)
+    name = os.path.abspath(model) if os.path.isdir(model) else os.fspath(model)
+    length = 5.0 if window is None else float(window)
+    return IndexSettings(name, digest.hexdigest(), layer, length, bool(windows), embedder.hidden_size)
+
+
+def file_stamp(path: str) -> tuple[int, int]:
+    """Size in bytes and time of the last change in ns of a file; -1 where it does not exist."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def read_recording(
+    embedder: MERTEmbedder, path: str | os.PathLike, window: float
+) -> Iterator[Window | np.ndarray]:
+    """The windows of a file, and after them its fingerprint (frames,) uint32."""
+    fingerprinter = Fingerprinter(embedder.sampling_rate)
+    for piece in embedder.windows(path, window):
+        fingerprinter.add(piece.samples)
+        yield piece
+    yield fingerprinter.codes()
+
+
+class _Run:
+    """Applies changes to a table, `ROWS_IN_VERSION` recordings at a time."""
+
+    def __init__(
+        self, table: RecordingTable, embedder: MERTEmbedder | None, batch_size: int, workers: int, show_progress_bar: bool
+    ):
+        self.table, self.embedder, self.batch_size, self.workers = table, embedder, batch_size, workers
+        self.show_progress_bar = show_progress_bar
+        self.failed: dict[int, FailedFile] = {}
+        self.codes: dict[int, np.ndarray] = {}
+        self.pending: list[Recording] = []
+
+    def apply(self, changes: Changes) -> IndexSummary:
+        """Changes the table and describes what was done."""
+        files = changes.changed + changes.new
+        with SpeedBar(None, disable=not (self.show_progress_bar and files)) as bar:
+            self.table.delete(changes.gone)
+            if files:
+                self._embed(files, bar)
+        changed = [index for index in self.failed if index < len(changes.changed)]
+        self.table.delete([printable(files[index]) for index in changed])  # rows of the files that are damaged now
+        rows, fitted = len(self.table), self.table.scaling.count
+        if changes and (max(abs(rows - fitted), len(changes)) > REFIT_SHARE * fitted or fitted == 0) and rows:
+            self.table.refit()
+        if changes:
+            self.table.tidy()
+        return IndexSummary(
+            recordings=rows,
+            added=len(changes.new) - (len(self.failed) - len(changed)),
+            changed=len(changes.changed) - len(changed),
+            dropped=len(changes.gone) + len(changed),
+            failed=tuple(self.failed.values()),
+            seconds=bar.seconds,
+            speed=bar.speed,
+        )
+
+    def _embed(self, files: Sequence[str], bar: SpeedBar) -> None:
+        settings = self.table.settings
+        stamps = [file_stamp(file) for file in files]  # of before reading: a change in between is noticed next time
+        readers = [partial(read_recording, self.embedder, file, settings.window) for file in files]
+        items = read_ahead(readers, self.workers)
+        try:
+            feed = self._feed(files, items)
+            current, found = -1, []
+            for number, window, values in self.embedder.embed_windows(feed, (settings.layer,), "mean", self.batch_size):
+                if number != current:
+                    self._finish(current, files, stamps, found)
+                    current, found = number, []
+                found.append((window.start, window.end, values[0]))
+                bar.note = f", {len(self.failed)} failed" if self.failed else ""
+                bar.advance(number, window)
+            self._finish(current, files, stamps, found)
+        finally:
+            items.close()
+        self._write()
+
+    def _feed(self, files: Sequence[str], items: Iterator) -> Iterator[tuple[int, Window]]:
+        """The windows of all recordings; fingerprints go to `codes`, failures to `failed`."""
+        for number, item in items:
+            if isinstance(item, Window):
+                yield number, item
+            elif isinstance(item, np.ndarray):
+                self.codes[number] = item
+            elif item is not END:
+                self.failed[number] = FailedFile.of(files[number], item)
+                known = isinstance(item, (AudioReadError, OSError))
+                logger.log(
+                    logging.INFO if known else logging.WARNING,
+                    "%s",
+                    printable(f"{files[number]}: {self.failed[number].error}"),
+                    exc_info=None if known else item,
+                )
+
+    def _finish(self, number: int, files: Sequence[str], stamps: Sequence[tuple[int, int]], found: list) -> None:
+        """Ends a recording whose windows have all been embedded."""
+        if number < 0 or number in self.failed:
+            return
+        vectors = np.stack([vector for _, _, vector in found])
+        lengths = np.array([end - start for start, end, _ in found])
+        self.pending.append(
+            Recording(
+                path=printable(files[number]),
+                size=stamps[number][0],
+                changed_ns=stamps[number][1],
+                duration=found[-1][1],
+                vector=np.average(vectors, axis=0, weights=lengths),
+                windows=vectors if self.table.settings.windows else None,
+                fingerprint=self.codes.pop(number),
+            )
+        )
+        if len(self.pending) >= ROWS_IN_VERSION:
+            self._write()
+
+    def _write(self) -> None:
+        if self.pending:
+            self.table.put(self.pending)
+            self.pending = []
+
+
+def _check_same(settings: IndexSettings, asked: dict) -> None:
+    different = [name for name, value in asked.items() if value is not None and value != getattr(settings, name)]
+    if different:
+        changes = shorten([f"{name}: {getattr(settings, name)!r} there, {asked[name]!r} now" for name in different])
+        raise ValueError(
+            f"The index was made with other settings ({changes}). Leave these options out, or choose another folder."
+        )
+
+
+def _is_expected(path: str, roots: Sequence[str]) -> bool:
+    return os.path.isdir(os.path.dirname(path)) or any(Path(path).is_relative_to(root) for root in roots)

@@ -1,0 +1,206 @@
+"""An index of a music library: similar recordings, passages in them, duplicates."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..embedding import MERTEmbedder
+from ..utils.text import printable, shorten
+from .building import IndexSummary, update_index
+from .duplicates import BIT_ERROR_RATE, MAX_CUT, find_duplicates
+from .scaling import unit
+from .store import IndexSettings, RecordingTable, matrix
+
+
+@dataclass(frozen=True)
+class Match:
+    """A recording that a search has found.
+
+    Attributes:
+        path: absolute path of its file.
+        similarity: cosine of the standardized vectors, in [-1, 1].
+        duration: of the recording in seconds.
+        start, end: of its window that is most similar to the query, in seconds; None where the index has no windows.
+    """
+
+    path: str
+    similarity: float
+    duration: float
+    start: float | None = None
+    end: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The attributes that are not None."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+class MusicIndex:
+    """An index of recordings on disk, made by `mert-hf index` or `MusicIndex.update`.
+
+    It shows the state at the time when it was opened, also while another process writes to it.
+
+    Args:
+        folder: of the index.
+        device: where queries are embedded; a GPU if there is one.
+
+    Raises:
+        FileNotFoundError: the folder does not hold an index.
+        ValueError: it holds one of another format, or LanceDB is not installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike, device: str | None = None):
+        self.folder, self.device = os.fspath(folder), device
+        self._table = RecordingTable(folder)
+
+    @classmethod
+    def update(
+        cls,
+        paths: Sequence[str | os.PathLike],
+        folder: str | os.PathLike,
+        model: str | os.PathLike | None = None,
+        **options: Any,
+    ) -> IndexSummary:
+        """Makes an index of recordings, or brings one up to date.
+
+        Recordings that are new are added, those whose file has another size or time of change are embedded again, and
+        those whose file is gone are dropped. A run that was stopped is continued by the next one.
+
+        Args:
+            paths: files, folders and globs, see `find_audio_files`.
+            folder: of the index.
+            model: Hub id, folder, or name of a bundled checkpoint; that of the index if None, "mert-nano" for a new one.
+            options: `layer` (the last by default), `window` (5 seconds), `windows` (store a vector per window too),
+                `batch_size`, `device`, `dtype`, `workers`, `show_progress_bar`. The first three belong to the index and
+                cannot change later.
+
+        Raises:
+            ValueError: other settings or another model than those of the index; no recordings; another process is
+                writing the index; LanceDB is not installed.
+            OSError: nothing can be written to the folder.
+        """
+        return update_index(paths, folder, model, **options)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @property
+    def settings(self) -> IndexSettings:
+        """Model, layer and windows of the index."""
+        return self._table.settings
+
+    @cached_property
+    def embedder(self) -> MERTEmbedder:
+        """The model of the index, loaded when a query is a file that the index does not hold."""
+        return MERTEmbedder.from_pretrained(self.settings.model, device=self.device)
+
+    def paths(self) -> list[str]:
+        """Absolute paths of all recordings, in the order of `vectors`."""
+        return self._table.columns(["path"])["path"].to_pylist()
+
+    def vectors(self) -> np.ndarray:
+        """(recordings, hidden) float32: the standardized vectors."""
+        return matrix(self._table.columns(["vector"])["vector"])
+
+    def search(
+        self,
+        query: str | os.PathLike | np.ndarray | Sequence[str | os.PathLike | np.ndarray],
+        top_k: int = 10,
+        weights: Sequence[float] | None = None,
+        passages: bool = False,
+        where: str | None = None,
+    ) -> list[Match]:
+        """The recordings that are most similar to a query.
+
+        Args:
+            query: a recording, or several whose directions are added: a path in the index, the end of one ("album/song.mp3"),
+                any other file, or a vector of the model (hidden,), such as from `MERTEmbedder`.
+            top_k: number of recordings.
+            weights: of the queries; 1 each if None. A negative weight leads away from a recording.
+            passages: rank recordings by their most similar window rather than as a whole.
+            where: SQL condition on the columns `path`, `duration`, `size`, such as "duration < 300".
+
+        Returns:
+            At most `top_k` matches, best first. A query that is in the index is among them.
+
+        Raises:
+            ValueError: an argument out of its range, or `passages` without windows in the index.
+            FileNotFoundError: a query is neither in the index nor a file.
+        """
+        if top_k < 1:
+            raise ValueError(f"top_k={top_k} must be at least 1.")
+        if passages and not self.settings.windows:
+            raise ValueError("The index holds no windows. Make it with --windows to search for passages.")
+        vector = self._direction(query, weights)
+        rows = self._table.nearest(vector, top_k, "windows" if passages else "vector", where)
+        return [self._match(row, vector) for row in rows.to_pylist()]
+
+    def duplicates(self, threshold: float = BIT_ERROR_RATE, max_cut: float = MAX_CUT) -> list[list[str]]:
+        """Groups of files that hold the same recording in other formats, bit rates or loudness, or with other ends.
+
+        Args:
+            threshold: share of the bits of two fingerprints that may differ, above 0 and below 0.5.
+            max_cut: seconds that one copy may lack at its start or at its end.
+
+        Returns:
+            Groups of two or more paths, each sorted.
+        """
+        return find_duplicates(self._table, threshold, max_cut)
+
+    def vector(self, query: str | os.PathLike | np.ndarray) -> np.ndarray:
+        """The standardized vector (hidden,) of a path in the index, of another file, or of a vector of the model."""
+        if not isinstance(query, (str, os.PathLike)):
+            return self._given(np.asarray(query, dtype=np.float32))
+        name = printable(os.fspath(query))
+        rows = self._table.rows([os.path.abspath(name), name], ["path", "vector"])
+        if not len(rows) and not os.path.isfile(query):
+            rows = self._table.rows([self._ending_in(name)], ["path", "vector"])
+        if len(rows):
+            return matrix(rows["vector"])[0]
+        result = self.embedder.encode(
+            query, layers=self.settings.layer, window=self.settings.window, show_progress_bar=False
+        )
+        vector = np.average(result.embeddings, axis=0, weights=result.end - result.start)
+        return self._table.scaling.apply(vector)
+
+    def _given(self, vector: np.ndarray) -> np.ndarray:
+        if vector.shape != (self.settings.hidden_size,):
+            raise ValueError(
+                f"A query has the shape {vector.shape}; a vector of this index has ({self.settings.hidden_size},)."
+            )
+        return self._table.scaling.apply(vector)
+
+    def _ending_in(self, name: str) -> str:
+        """The one path of the index that ends in `name`."""
+        found = [path for path in self.paths() if path.endswith(os.sep + name)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ValueError(f"{name} could be several recordings: {shorten(found)}. Give more of the path.")
+        raise FileNotFoundError(f"{name} is neither a file nor a recording of {self.folder}. Check the path.")
+
+    def _direction(self, query: Any, weights: Sequence[float] | None) -> np.ndarray:
+        single = isinstance(query, (str, os.PathLike)) or (isinstance(query, np.ndarray) and query.ndim == 1)
+        queries = [query] if single else list(query)
+        if not queries:
+            raise ValueError("No query was given. Give a recording, or several.")
+        factors = [1.0] * len(queries) if weights is None else list(weights)
+        if len(factors) != len(queries):
+            raise ValueError(f"There are {len(factors)} weights for {len(queries)} queries. Give one for each.")
+        direction = sum(factor * unit(self.vector(item)) for factor, item in zip(factors, queries, strict=True))
+        if not np.any(direction):
+            raise ValueError("The queries cancel each other out. Give other weights.")
+        return direction
+
+    def _match(self, row: dict, vector: np.ndarray) -> Match:
+        start = end = None
+        if row.get("windows") is not None:
+            similarity = unit(np.array(row["windows"], np.float32)) @ unit(vector)
+            start = float(np.argmax(similarity)) * self.settings.window
+            end = min(start + self.settings.window, row["duration"])
+        return Match(row["path"], round(1.0 - row["_distance"], 4), round(row["duration"], 3), start, end)

@@ -1,0 +1,246 @@
+"""The table of an index in LanceDB: one row per recording. Each change is a new version that readers see as a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..audio.read_ahead import END, read_ahead
+from .scaling import Scaling
+
+TABLE = "recordings"
+METADATA_KEY = "mert_hf"
+BATCH_ROWS = 1000
+LARGE = 50_000  # rows from which searching all of them takes longer than 20 ms
+PROBES = 64  # lists of the inverted file that a query reads: recall@10 of 1.000, see docs/search.md
+KEEP_VERSIONS = timedelta(hours=1)  # for readers that opened the index before the last change
+MISSING_PACKAGE = "An index of a music library needs LanceDB: pip install 'mert_hf[search]'."
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """What the content of an index depends on.
+
+    Attributes:
+        model: name or folder of the model.
+        weights_sha256: hash of its weights.
+        layer: layer of the model, counted from 0.
+        window: seconds that the model sees at a time.
+        windows: whether the vectors of the windows are stored too.
+        hidden_size: values of a vector.
+        version: of the format.
+    """
+
+    model: str
+    weights_sha256: str
+    layer: int
+    window: float
+    windows: bool
+    hidden_size: int
+    version: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """A row of an index.
+
+    Attributes:
+        path: absolute path of the file.
+        size, changed_ns: of the file, in bytes and nanoseconds, to notice that it was replaced.
+        duration: in seconds.
+        vector: (hidden,) float32, as the model gives it.
+        windows: (windows, hidden) float32, or None where the index does not store them.
+        fingerprint: (frames,) uint32.
+    """
+
+    path: str
+    size: int
+    changed_ns: int
+    duration: float
+    vector: np.ndarray
+    windows: np.ndarray | None
+    fingerprint: np.ndarray
+
+
+class RecordingTable:
+    """Rows, settings and scaling of an index.
+
+    Args:
+        folder: of the index.
+
+    Raises:
+        FileNotFoundError: the folder does not hold an index.
+        ValueError: it holds one of another format, or LanceDB is not installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self._database = _connect(folder)
+        if not is_index(folder):
+            raise FileNotFoundError(
+                f"{folder} does not hold an index. Check the name, or make one: mert-hf index MUSIC --output {folder}"
+            )
+        self.table = self._database.open_table(TABLE)
+        content = json.loads((self.table.schema.metadata or {}).get(METADATA_KEY.encode(), b"{}"))
+        if content.get("settings", {}).get("version") != IndexSettings.version:
+            raise ValueError(f"{folder} holds an index of another version of mert_hf. Make it again in another folder.")
+        self.settings, self.scaling = IndexSettings(**content["settings"]), Scaling.from_json(content["scaling"])
+
+    @classmethod
+    def create(cls, folder: str | os.PathLike, settings: IndexSettings) -> RecordingTable:
+        """An index without recordings."""
+        schema = _schema(settings, Scaling.identity(settings.hidden_size))
+        _connect(folder).create_table(TABLE, schema=schema)
+        return cls(folder)
+
+    def __len__(self) -> int:
+        return self.table.count_rows()
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Columns of all rows, in the order of the table."""
+        return self.table.search().select(list(names)).to_arrow()
+
+    def rows(self, paths: Sequence[str], names: Sequence[str]) -> pa.Table:
+        """Columns of the rows with these paths."""
+        return self.table.search().where(_among(paths)).select(list(names)).limit(len(paths)).to_arrow()
+
+    def rows_at(self, offsets: Sequence[int], names: Sequence[str]) -> pa.Table:
+        """Columns of the rows at these places of `columns`."""
+        return self.table.take_offsets(list(offsets)).select(list(names)).to_arrow()
+
+    def nearest(self, vector: np.ndarray, count: int, column: str = "vector", where: str | None = None) -> pa.Table:
+        """The rows whose standardized vector, or whose best window, has the smallest angle to `vector` (hidden,).
+
+        Columns: `path`, `duration`, `_distance` (1 - cosine), and `windows` where the index has them.
+        """
+        query = vector.astype(np.float32)
+        names = ["path", "duration", "_distance"] + (["windows"] if self.settings.windows else [])
+        search = self.table.search(query if column == "vector" else query[None], vector_column_name=column)
+        search = search.distance_type("cosine").nprobes(PROBES).select(names).limit(count)
+        return (search.where(where) if where else search).to_arrow()
+
+    def put(self, recordings: Sequence[Recording]) -> None:
+        """Adds recordings, or replaces those of the same paths, in one version."""
+        batch = pa.Table.from_batches([self._batch(recordings)])
+        self.table.merge_insert("path").when_matched_update_all().when_not_matched_insert_all().execute(batch)
+
+    def delete(self, paths: Sequence[str]) -> None:
+        """Drops rows, `BATCH_ROWS` in a version."""
+        for start in range(0, len(paths), BATCH_ROWS):
+            self.table.delete(_among(paths[start : start + BATCH_ROWS]))
+
+    def refit(self) -> None:
+        """Standardizes the vectors with the statistics of the recordings that are in the table now, in one version."""
+        hidden = self.settings.hidden_size
+        total, squares, count = np.zeros(hidden), np.zeros(hidden), 0
+        for batch in self._batches(["vector"]):
+            vectors = self.scaling.invert(matrix(batch["vector"])).astype(np.float64)
+            total, squares, count = total + vectors.sum(0), squares + (vectors**2).sum(0), count + len(vectors)
+        scaling = Scaling.fit(total, squares, count)
+        schema = _schema(self.settings, scaling)
+        # LanceDB must not be asked for rows from within the iterator that it is reading: a thread reads ahead.
+        items = read_ahead([lambda: self._batches(schema.names)], workers=1)
+        rescaled = (_rescale(batch, self.scaling, scaling, schema) for batch in _until_end(items))
+        reader = pa.RecordBatchReader.from_batches(schema, rescaled)
+        self.table = self._database.create_table(TABLE, data=reader, mode="overwrite")
+        self.scaling = scaling
+
+    def tidy(self) -> None:
+        """Joins small files, brings the inverted file of a large table up to date, and removes old versions."""
+        if len(self) >= LARGE and not self.table.list_indices():
+            self.table.create_index(metric="cosine", vector_column_name="vector", index_type="IVF_FLAT")
+        self.table.optimize(cleanup_older_than=KEEP_VERSIONS)
+
+    def _batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        return iter(self.table.search().select(list(names)).to_batches(BATCH_ROWS))
+
+    def _batch(self, recordings: Sequence[Recording]) -> pa.RecordBatch:
+        schema, scaling = _schema(self.settings, self.scaling), self.scaling
+        columns: dict[str, Any] = {
+            name: [getattr(row, name) for row in recordings] for name in ("path", "size", "changed_ns", "duration")
+        }
+        columns["model"] = [self.settings.model] * len(recordings)
+        columns["fingerprint"] = [row.fingerprint.astype("<u4").tobytes() for row in recordings]
+        columns["vector"] = _vectors(scaling.apply(np.stack([row.vector for row in recordings])))
+        if self.settings.windows:
+            ends = np.cumsum([0, *(len(row.windows) for row in recordings)]).astype(np.int32)
+            flat = _vectors(scaling.apply(np.concatenate([row.windows for row in recordings])))
+            columns["windows"] = pa.ListArray.from_arrays(ends, flat)
+        arrays = [pa.array(columns[field.name], field.type) if isinstance(columns[field.name], list) else columns[field.name] for field in schema]
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def is_index(folder: str | os.PathLike) -> bool:
+    """Whether a folder holds an index."""
+    return (Path(folder) / f"{TABLE}.lance").is_dir()
+
+
+def matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """A column of vectors -> (rows, values) float32."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(array, pa.ChunkedArray):  # combine_chunks of no chunk
+        array = pa.concat_arrays(array.chunks)
+    return array.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(array), array.type.list_size)
+
+
+def _connect(folder: str | os.PathLike):
+    try:
+        import lancedb
+    except ImportError as error:
+        raise ValueError(MISSING_PACKAGE) from error
+    return lancedb.connect(folder)
+
+
+def _schema(settings: IndexSettings, scaling: Scaling) -> pa.Schema:
+    vector = pa.list_(pa.float16(), settings.hidden_size)
+    columns = [
+        ("path", pa.string()),
+        ("size", pa.int64()),
+        ("changed_ns", pa.int64()),
+        ("duration", pa.float64()),
+        ("model", pa.string()),
+        ("vector", vector),
+        ("fingerprint", pa.binary()),
+    ]
+    if settings.windows:
+        columns.append(("windows", pa.list_(vector)))
+    content = json.dumps({"settings": settings.__dict__, "scaling": scaling.as_json()})
+    return pa.schema(columns, metadata={METADATA_KEY: content})
+
+
+def _vectors(values: np.ndarray) -> pa.FixedSizeListArray:
+    """(rows, hidden) -> a column in float16, of which values beyond its range are cut."""
+    limit = np.finfo(np.float16).max
+    flat = np.clip(values, -limit, limit).astype(np.float16).reshape(-1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), values.shape[1])
+
+
+def _rescale(batch: pa.RecordBatch, old: Scaling, new: Scaling, schema: pa.Schema) -> pa.RecordBatch:
+    columns = {name: batch[name] for name in schema.names}
+    columns["vector"] = _vectors(new.apply(old.invert(matrix(columns["vector"]))))
+    if "windows" in columns:
+        windows = columns["windows"]
+        ends = np.cumsum([0, *windows.value_lengths().to_numpy(zero_copy_only=False)]).astype(np.int32)
+        columns["windows"] = pa.ListArray.from_arrays(ends, _vectors(new.apply(old.invert(matrix(windows.flatten())))))
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def _until_end(items: Iterator[tuple[int, Any]]) -> Iterator[pa.RecordBatch]:
+    for _, item in items:
+        if isinstance(item, Exception):
+            raise item
+        if item is not END:
+            yield item
+
+
+def _among(paths: Sequence[str]) -> str:
+    """An SQL condition that takes the rows of these paths."""
+    quoted = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+    return f"path IN ({quoted})"
