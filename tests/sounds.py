@@ -43,3 +43,19 @@ def write_format(folder: Path, name: str, seconds: float = 4.0, channels: int = 
     """A file of `FORMATS`."""
     format, subtype, rate = FORMATS[name]
     return write(folder / name, sweep(seconds, rate, channels), rate, format, subtype)
+
+
+def melody(seed: int, seconds: float = 12.0, sampling_rate: int = 24000) -> np.ndarray:
+    """(samples,) float32: notes of random pitch and length with partials, another melody for each seed."""
+    draws = np.random.default_rng(seed)
+    parts, remaining = [], round(seconds * sampling_rate)
+    while remaining > 0:
+        length = min(round(draws.uniform(0.15, 0.5) * sampling_rate), remaining)
+        time = np.arange(length) / sampling_rate
+        pitch = 110 * 2 ** (draws.integers(0, 36) / 12)
+        partials = sum(np.sin(2 * np.pi * pitch * k * time) / k ** draws.uniform(0.5, 1.5) for k in range(1, 9))
+        noise = draws.uniform(0.01, 0.1) * draws.standard_normal(length)
+        parts.append((partials + noise) * np.exp(-draws.uniform(1, 6) * time))
+        remaining -= length
+    samples = np.concatenate(parts)
+    return (0.3 * samples / np.abs(samples).max()).astype(np.float32)

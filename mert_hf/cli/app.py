@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import signal
 
-from . import checkpoints, embedding, evaluation, finetuning, pretraining, start
+from . import checkpoints, embedding, evaluation, finetuning, library, pretraining, start
 from .base import ErrorReportingGroup, new_app
 
 app = new_app(
     cls=ErrorReportingGroup,
     name="mert-hf",
-    help="MERT music models: embed, pre-train, fine-tune, evaluate, convert and push. `mert-hf COMMAND --help` "
-    "explains a command; `--debug` shows the traceback of an error.",
+    help="MERT music models: embed, index and search, pre-train, fine-tune, evaluate, convert and push. "
+    "`mert-hf COMMAND --help` explains a command; `--debug` shows the traceback of an error.",
     context_settings={"max_content_width": 100},
     no_args_is_help=True,
 )
-for group in (start, embedding, pretraining, finetuning, evaluation, checkpoints):  # the order of the help
+for group in (start, embedding, library, pretraining, finetuning, evaluation, checkpoints):  # the order of the help
     app.add_typer(group.app)
 
 

@@ -18,6 +18,7 @@ from ..audio.read_ahead import END, read_ahead
 from ..embedding import MERTEmbedder
 from ..embedding.embedder import SpeedBar
 from ..embedding.shards import FailedFile
+from ..hub.names import DEFAULT_CHECKPOINT
 from ..utils.hashing import hash_tensors
 from ..utils.outputs import check_output_folder
 from ..utils.text import printable, shorten
@@ -37,6 +38,7 @@ class IndexSummary:
     """What a run did to an index.
 
     Attributes:
+        files: recordings that the paths name.
         recordings: in the index after the run.
         added, changed, dropped: recordings that were new, had been replaced by another file, or were gone.
         failed: recordings that could not be read; they are not in the index and will be tried again.
@@ -44,6 +46,7 @@ class IndexSummary:
         speed: in multiples of real time.
     """
 
+    files: int
     recordings: int
     added: int
     changed: int
@@ -55,7 +58,8 @@ class IndexSummary:
     def text(self, folder: str | os.PathLike) -> str:
         """The summary in a few lines, with the failed recordings."""
         lines = [
-            f"{self.recordings} recordings in {folder}: {self.added} added, {self.changed} changed, {self.dropped} dropped"
+            f"{self.recordings} recordings in {folder}: {self.added} added, {self.changed} changed, "
+            f"{self.dropped} dropped"
         ]
         if self.seconds:
             lines.append(f"{self.seconds:.0f} s of audio embedded, {self.speed:.1f} x real time")
@@ -109,16 +113,19 @@ def update_index(
             changes = find_changes(table, files, [os.path.abspath(path) for path in paths])
             embedder = None
             if table is None or changes.new or changes.changed:
-                name = model or (table.settings.model if table else "mert-nano")
+                old = None if table is None else table.settings
+                name = model or (DEFAULT_CHECKPOINT if old is None else old.model)
                 embedder = MERTEmbedder.from_pretrained(name, device=device, dtype=dtype)
-                settings = make_settings(embedder, name, layer, window, windows, table.settings if table else None)
-                table = table or RecordingTable.create(place, settings)
+                settings = make_settings(embedder, name, layer, window, windows, old)
+                table = RecordingTable.create(place, settings) if table is None else table
             else:
                 _check_same(table.settings, {"layer": layer, "window": window, "windows": windows})
             run = _Run(table, embedder, batch_size, workers, show_progress_bar)
-            return run.apply(changes)
+            return run.apply(changes, len(files))
     except Timeout as error:
-        raise ValueError(f"Another process is writing {folder}. Wait until it has ended, or choose another folder.") from error
+        raise ValueError(
+            f"Another process is writing {folder}. Wait until it has ended, or choose another folder."
+        ) from error
 
 
 def find_changes(table: RecordingTable | None, files: Sequence[str], roots: Sequence[str]) -> Changes:
@@ -181,9 +188,7 @@ def file_stamp(path: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def read_recording(
-    embedder: MERTEmbedder, path: str | os.PathLike, window: float
-) -> Iterator[Window | np.ndarray]:
+def read_recording(embedder: MERTEmbedder, path: str | os.PathLike, window: float) -> Iterator[Window | np.ndarray]:
     """The windows of a file, and after them its fingerprint (frames,) uint32."""
     fingerprinter = Fingerprinter(embedder.sampling_rate)
     for piece in embedder.windows(path, window):
@@ -196,7 +201,12 @@ class _Run:
     """Applies changes to a table, `ROWS_IN_VERSION` recordings at a time."""
 
     def __init__(
-        self, table: RecordingTable, embedder: MERTEmbedder | None, batch_size: int, workers: int, show_progress_bar: bool
+        self,
+        table: RecordingTable,
+        embedder: MERTEmbedder | None,
+        batch_size: int,
+        workers: int,
+        show_progress_bar: bool,
     ):
         self.table, self.embedder, self.batch_size, self.workers = table, embedder, batch_size, workers
         self.show_progress_bar = show_progress_bar
@@ -204,7 +214,7 @@ class _Run:
         self.codes: dict[int, np.ndarray] = {}
         self.pending: list[Recording] = []
 
-    def apply(self, changes: Changes) -> IndexSummary:
+    def apply(self, changes: Changes, num_files: int) -> IndexSummary:
         """Changes the table and describes what was done."""
         files = changes.changed + changes.new
         with SpeedBar(None, disable=not (self.show_progress_bar and files)) as bar:
@@ -219,6 +229,7 @@ class _Run:
         if changes:
             self.table.tidy()
         return IndexSummary(
+            files=num_files,
             recordings=rows,
             added=len(changes.new) - (len(self.failed) - len(changed)),
             changed=len(changes.changed) - len(changed),

@@ -11,7 +11,7 @@ from .scaling import unit
 from .store import RecordingTable, matrix
 
 NEIGHBORS = 20  # candidates of a recording
-LEAST_SIMILARITY = 0.5  # of the vectors of two copies; see docs/search.md
+LEAST_SIMILARITY = 0.2  # of the vectors of two copies; see docs/search.md
 BLOCK_ROWS = 1000
 MAX_CUT = 12.0  # seconds that one copy may lack at an end
 BIT_ERROR_RATE = 0.3  # of copies at most 0.25, of other recordings at least 0.45; see docs/search.md
@@ -19,7 +19,9 @@ SEGMENT_MARGIN = 0.1  # by which a segment of 5 s may exceed it
 FEWEST_SECONDS = 2.0  # that both recordings must sound
 
 
-def find_duplicates(table: RecordingTable, threshold: float = BIT_ERROR_RATE, max_cut: float = MAX_CUT) -> list[list[str]]:
+def find_duplicates(
+    table: RecordingTable, threshold: float = BIT_ERROR_RATE, max_cut: float = MAX_CUT
+) -> list[list[str]]:
     """Groups of paths whose files hold the same recording; see `MusicIndex.duplicates`."""
     if not 0 < threshold < 0.5:
         raise ValueError(f"threshold={threshold} must be above 0 and below 0.5.")

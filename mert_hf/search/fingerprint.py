@@ -1,9 +1,9 @@
 """Fingerprints of recordings, to decide whether two files hold the same recording.
 
 A recording is described by 32 bits for each eighth of a second, after Haitsma and Kalker ("A Highly Robust Audio
-Fingerprinting System", ISMIR 2002, section 4.2): the signs of the differences of log energies between neighboring frequency
-bands and between frames. Gain does not change them, and lossy coding changes few. Two recordings are compared frame by
-frame at every offset that cuts at their ends allow.
+Fingerprinting System", ISMIR 2002, section 4.2): the signs of the differences of log energies between neighboring
+frequency bands and between frames. Gain does not change them, and lossy coding changes few. Two recordings are compared
+frame by frame at every offset that cuts at their ends allow.
 """
 
 from __future__ import annotations

@@ -39,6 +39,11 @@ class Match:
         """The attributes that are not None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
+    def text(self) -> str:
+        """The match in a line: similarity, path, and the time of the window."""
+        passage = "" if self.start is None else f"  [{_clock(self.start)} to {_clock(self.end)}]"
+        return f"{self.similarity:7.4f}  {self.path}{passage}"
+
 
 class MusicIndex:
     """An index of recordings on disk, made by `mert-hf index` or `MusicIndex.update`.
@@ -74,7 +79,8 @@ class MusicIndex:
         Args:
             paths: files, folders and globs, see `find_audio_files`.
             folder: of the index.
-            model: Hub id, folder, or name of a bundled checkpoint; that of the index if None, "mert-nano" for a new one.
+            model: Hub id, folder, or name of a bundled checkpoint. If None, that of the index, and "mert-nano" for a
+                new index.
             options: `layer` (the last by default), `window` (5 seconds), `windows` (store a vector per window too),
                 `batch_size`, `device`, `dtype`, `workers`, `show_progress_bar`. The first three belong to the index and
                 cannot change later.
@@ -118,8 +124,8 @@ class MusicIndex:
         """The recordings that are most similar to a query.
 
         Args:
-            query: a recording, or several whose directions are added: a path in the index, the end of one ("album/song.mp3"),
-                any other file, or a vector of the model (hidden,), such as from `MERTEmbedder`.
+            query: a recording, or several whose directions are added: a path in the index, the end of one
+                ("album/song.mp3"), any other file, or a vector of the model (hidden,), such as from `MERTEmbedder`.
             top_k: number of recordings.
             weights: of the queries; 1 each if None. A negative weight leads away from a recording.
             passages: rank recordings by their most similar window rather than as a whole.
@@ -204,3 +210,8 @@ class MusicIndex:
             start = float(np.argmax(similarity)) * self.settings.window
             end = min(start + self.settings.window, row["duration"])
         return Match(row["path"], round(1.0 - row["_distance"], 4), round(row["duration"], 3), start, end)
+
+
+def _clock(seconds: float) -> str:
+    """Minutes and seconds: 3:05."""
+    return f"{int(seconds // 60)}:{int(seconds % 60):02d}"

@@ -155,7 +155,9 @@ class RecordingTable:
     def tidy(self) -> None:
         """Joins small files, brings the inverted file of a large table up to date, and removes old versions."""
         if len(self) >= LARGE and not self.table.list_indices():
-            self.table.create_index(metric="cosine", vector_column_name="vector", index_type="IVF_FLAT")
+            from lancedb.index import IvfFlat
+
+            self.table.create_index("vector", config=IvfFlat(distance_type="cosine"))
         self.table.optimize(cleanup_older_than=KEEP_VERSIONS)
 
     def _batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -173,7 +175,10 @@ class RecordingTable:
             ends = np.cumsum([0, *(len(row.windows) for row in recordings)]).astype(np.int32)
             flat = _vectors(scaling.apply(np.concatenate([row.windows for row in recordings])))
             columns["windows"] = pa.ListArray.from_arrays(ends, flat)
-        arrays = [pa.array(columns[field.name], field.type) if isinstance(columns[field.name], list) else columns[field.name] for field in schema]
+        arrays = [
+            pa.array(columns[field.name], field.type) if isinstance(columns[field.name], list) else columns[field.name]
+            for field in schema
+        ]
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 

@@ -2,11 +2,11 @@
 
     python tests/benchmarks/bench_duplicates.py MUSIC --output WORK
 
-MUSIC is a folder of recordings. Consecutive parts of 50 s of them, the same album and loops included, are the recordings of the
-set. Of each, two copies are made: MP3 at 64 to 320 kbit/s, Opus, Ogg Vorbis, or FLAC at 16 to 48 kHz; gain of -12 to +6 dB
-(clipped at full scale); and either up to 10 s cut off at the start and at the end, or up to 5 s of silence added there. All
-are indexed together. A copy is found if it is in a group with its original. A group with parts of two recordings is false.
-Chromaprint (`fpcalc`, Debian's libchromaprint-tools) is compared on the same candidates by the same alignment.
+MUSIC is a folder or a glob. Consecutive parts of 50 s of its recordings, the same album and loops included, are the
+recordings of the set. Of each, two copies are made: MP3 at 64 to 320 kbit/s, Opus, Ogg Vorbis, or FLAC at 16 to 48 kHz;
+gain of -12 to +6 dB (clipped at full scale); and either up to 10 s cut off at the start and at the end, or up to 5 s of
+silence added there. All are indexed together. A copy is found if it is in a group with its original. A group with parts
+of two recordings is false. Chromaprint (`fpcalc`) is compared on the same candidates by the same alignment.
 """
 
 from __future__ import annotations
@@ -62,17 +62,31 @@ def write_copy(path: Path, samples: np.ndarray, draws: np.random.Generator) -> N
     if kind == "mp3":
         kilobits = int(draws.choice(MP3_RATES))
         samples = soxr.resample(samples, RATE, 44100)
-        write(path.with_name(f"{path.name}.mp3-{kilobits}.mp3"), samples, 44100, "MPEG_LAYER_III", (320 - kilobits) / 288)
+        write(
+            path.with_name(f"{path.name}.mp3-{kilobits}.mp3"), samples, 44100, "MPEG_LAYER_III", (320 - kilobits) / 288
+        )
     elif kind == "opus":
-        write(path.with_name(f"{path.name}.opus"), soxr.resample(samples, RATE, 48000), 48000, "OPUS", draws.uniform(0.3, 0.9))
+        write(
+            path.with_name(f"{path.name}.opus"),
+            soxr.resample(samples, RATE, 48000),
+            48000,
+            "OPUS",
+            draws.uniform(0.3, 0.9),
+        )
     elif kind == "ogg":
-        write(path.with_name(f"{path.name}.ogg"), soxr.resample(samples, RATE, 44100), 44100, "VORBIS", draws.uniform(0.1, 1))
+        write(
+            path.with_name(f"{path.name}.ogg"),
+            soxr.resample(samples, RATE, 44100),
+            44100,
+            "VORBIS",
+            draws.uniform(0.1, 1),
+        )
     else:
         rate = int(draws.choice([16000, 22050, 44100, 48000]))
         write(path.with_name(f"{path.name}.rate-{rate}.flac"), soxr.resample(samples, RATE, rate), rate, "PCM_16")
 
 
-def make_set(music: Path, folder: Path) -> None:
+def make_set(music: str, folder: Path) -> None:
     """Writes `NUMBER-PART.original.flac` and `NUMBER-PART.copyK....` for each part of each recording."""
     for number, path in enumerate(find_audio_files(music)):
         samples = read_audio(path, RATE)
@@ -96,9 +110,7 @@ def score(groups: list[list[str]], paths: list[str]) -> tuple[float, int]:
     of_path = {path: index for index, group in enumerate(groups) for path in group}
     originals = {recording_of(path): path for path in paths if ".original." in path}
     copies = [path for path in paths if ".original." not in path]
-    found = [
-        path in of_path and of_path[path] == of_path.get(originals[recording_of(path)], -1) for path in copies
-    ]
+    found = [path in of_path and of_path[path] == of_path.get(originals[recording_of(path)], -1) for path in copies]
     return float(np.mean(found)), sum(len({recording_of(path) for path in group}) > 1 for group in groups)
 
 
@@ -127,18 +139,26 @@ def report(index: MusicIndex, cache: Path) -> None:
     vectors, durations = unit(np.array(rows["vector"], np.float32)), np.array(rows["duration"])
     blocks = duplicates.candidates(vectors, durations, 2 * duplicates.MAX_CUT)
     pairs = sorted({tuple(pair) for block in blocks for pair in block.tolist()})
-    same = {tuple(sorted((one, other))) for one, other in pairs if recording_of(paths[one]) == recording_of(paths[other])}
+    same = {
+        tuple(sorted((one, other))) for one, other in pairs if recording_of(paths[one]) == recording_of(paths[other])
+    }
     print(f"{len(paths)} files, {len(pairs)} candidate pairs, {len(same)} of them of one recording")
     needed = sorted({row for pair in pairs for row in pair})
     ours = compare(pairs, {row: np.frombuffer(rows["fingerprint"][row], "<u4") for row in needed})
     table = [("mert_hf", threshold, *score(group(paths, ours, threshold), paths)) for threshold in THRESHOLDS]
     if shutil.which("fpcalc"):
         theirs = compare(pairs, {row: chromaprint(paths[row]) for row in needed})
-        table += [("Chromaprint", threshold, *score(group(paths, theirs, threshold), paths)) for threshold in THRESHOLDS]
+        table += [
+            ("Chromaprint", threshold, *score(group(paths, theirs, threshold), paths)) for threshold in THRESHOLDS
+        ]
     lines = [(name, threshold, f"{recall:.4f}", false) for name, threshold, recall, false in table]
     print(markdown_table(["fingerprint", "threshold", "recall of copies", "false groups"], lines))
-    rates = {kind: [found.bit_error_rate for pair, found in ours.items() if (pair in same) == kind] for kind in (True, False)}
-    worst = {kind: [found.worst_segment for pair, found in ours.items() if (pair in same) == kind] for kind in (True, False)}
+    rates = {
+        kind: [found.bit_error_rate for pair, found in ours.items() if (pair in same) == kind] for kind in (True, False)
+    }
+    worst = {
+        kind: [found.worst_segment for pair, found in ours.items() if (pair in same) == kind] for kind in (True, False)
+    }
     print("bit error rate of copies, 50 %, 95 %, 99 %:", np.percentile(rates[True], [50, 95, 99]).round(3))
     print("worst segment of copies, 50 %, 95 %, 99 %:", np.percentile(worst[True], [50, 95, 99]).round(3))
     print("bit error rate of others, 0 %, 0.1 %, 1 %, 50 %:", np.percentile(rates[False], [0, 0.1, 1, 50]).round(3))
@@ -150,7 +170,7 @@ def report(index: MusicIndex, cache: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("music", type=Path, help="Folder of recordings.")
+    parser.add_argument("music", help="Folder of recordings, or a glob.")
     parser.add_argument("--output", type=Path, required=True, help="Folder for the set and its index; used again.")
     arguments = parser.parse_args()
     folder = arguments.output / "set"

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/bench_index.py --rows 10000 100000 1000000
 
-Vectors are unit vectors of 128 values in float16 in groups of about 20 neighbors (an album), queries are rows with noise (another
-excerpt). Each store is built in one process and queried in another, one query at a time, for the ten nearest rows and their
-paths. Recall is the share of the exact ten that is found. The output is a Markdown table.
+Vectors are unit vectors of 128 values in float16 in groups of about 20 neighbors (an album), queries are rows with
+noise (another excerpt). Each store is built in one process and queried in another, one query at a time, for the ten nearest
+rows and their paths. Recall is the share of the exact ten that is found. The output is a Markdown table.
 """
 
 from __future__ import annotations
@@ -81,13 +81,14 @@ class LanceDB:
         self.index_type, self.probes = index_type, probes
 
     def build(self, folder: Path, rows: np.ndarray) -> None:
-        import lancedb
+        import lancedb.index
 
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), SIZE)
         data = pa.table({"path": paths(len(rows)), "vector": vectors})
         table = lancedb.connect(folder).create_table("rows", data)
         if self.index_type:
-            table.create_index(metric="cosine", vector_column_name="vector", index_type=self.index_type)
+            config = getattr(lancedb.index, self.index_type)(distance_type="cosine")
+            table.create_index("vector", config=config)
 
     def open(self, folder: Path) -> None:
         import lancedb
@@ -98,7 +99,7 @@ class LanceDB:
         search = self.table.search(query).distance_type("cosine").select(["path", "_distance"]).limit(TOP)
         if self.index_type:
             search = search.nprobes(self.probes)
-            search = search if self.index_type == "IVF_FLAT" else search.refine_factor(5)
+            search = search if self.index_type == "IvfFlat" else search.refine_factor(5)
         return search.to_arrow()["path"].to_pylist()
 
 
@@ -156,9 +157,9 @@ class Faiss:
 STORES = {
     "NumPy, exact": NumPy(),
     "LanceDB, exact": LanceDB(),
-    "LanceDB, IVF_FLAT": LanceDB("IVF_FLAT", probes=64),
-    "LanceDB, IVF_PQ": LanceDB("IVF_PQ"),
-    "LanceDB, IVF_HNSW_SQ": LanceDB("IVF_HNSW_SQ"),
+    "LanceDB, IVF_FLAT": LanceDB("IvfFlat", probes=64),
+    "LanceDB, IVF_PQ": LanceDB("IvfPq"),
+    "LanceDB, IVF_HNSW_SQ": LanceDB("HnswSq"),
     "USearch, HNSW": USearch(),
     "FAISS, HNSW": Faiss("HNSW32_SQfp16"),
     "FAISS, IVF": Faiss("IVF{lists},SQfp16"),
@@ -196,7 +197,9 @@ def query(name: str, count: int, folder: Path) -> dict:
 def write_reference(count: int, folder: Path) -> None:
     rows = make_rows(count)
     queries = make_queries(rows)
-    similarity = np.concatenate([rows[i : i + 100_000].astype(np.float32) @ queries.T for i in range(0, count, 100_000)])
+    similarity = np.concatenate(
+        [rows[i : i + 100_000].astype(np.float32) @ queries.T for i in range(0, count, 100_000)]
+    )
     best = np.argpartition(-similarity, TOP, axis=0)[:TOP].T
     np.save(folder.with_suffix(".queries.npy"), queries)
     names = [[f"music/{index:08d}.flac" for index in row] for row in best.tolist()]
@@ -204,14 +207,34 @@ def write_reference(count: int, folder: Path) -> None:
 
 
 def in_process(step: str, name: str, count: int, folder: Path) -> dict:
-    command = [sys.executable, __file__, "--step", step, "--stores", name, "--rows", str(count), "--folder", str(folder)]
+    command = [
+        sys.executable,
+        __file__,
+        "--step",
+        step,
+        "--stores",
+        name,
+        "--rows",
+        str(count),
+        "--folder",
+        str(folder),
+    ]
     result = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(result.stdout.splitlines()[-1])
 
 
 def compare(stores: list[str], counts: list[int]) -> None:
-    print("| vectors | store | build, s | open and first query, s | query, ms | recall@10 | memory of queries, MB | disk, MB |")
-    print("|---|---|---|---|---|---|---|---|")
+    columns = [
+        "vectors",
+        "store",
+        "build, s",
+        "open and first query, s",
+        "query, ms",
+        "recall@10",
+        "memory, MB",
+        "disk, MB",
+    ]
+    print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
     for count in counts:
         with tempfile.TemporaryDirectory() as parent:
             for number, name in enumerate(stores):

@@ -1,0 +1,125 @@
+"""`mert-hf index`, `mert-hf search` and `mert-hf duplicates`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from . import options
+from .base import command, new_app
+
+app = new_app()
+
+Index = Annotated[str, typer.Argument(metavar="INDEX", help="Folder of an index, made by mert-hf index.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@command(app, "mert-hf index my_music --output my_index")
+def index(
+    paths: options.Paths,
+    output: Annotated[str, typer.Option(help="Folder of the index; an existing index is brought up to date.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="Hub id, folder, or name of a bundled checkpoint; mert-nano for a new index by default."),
+    ] = None,
+    layer: Annotated[int | None, typer.Option(help="Layer of the model; the last by default.")] = None,
+    window: Annotated[
+        float | None, typer.Option(help="Seconds of audio that the model sees at a time; 5 by default.")
+    ] = None,
+    windows: Annotated[
+        bool, typer.Option("--windows", help="Store a vector per window too, so that a search answers with times.")
+    ] = False,
+    batch_size: options.BatchSize = 16,
+    workers: options.Workers = 2,
+    device: options.Device = None,
+    dtype: options.DType = "auto",
+    max_bad_files: options.MaxBadFiles = "0",
+    quiet: options.Quiet = False,
+) -> None:
+    """Make an index of a music library, or bring one up to date.
+
+    Run it again after changes: new recordings are added, replaced ones are embedded again, and those whose file is gone
+    are dropped. An interrupted run is resumed by the same command.
+    """
+    from ..search import MusicIndex
+    from ..utils.bad_files import check_bad_files
+    from ..utils.tolerance import Tolerance
+
+    tolerance = Tolerance.parse(max_bad_files)
+    summary = MusicIndex.update(
+        paths,
+        output,
+        model,
+        layer=layer,
+        window=window,
+        windows=windows or None,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        dtype=dtype,
+        show_progress_bar=not quiet,
+    )
+    typer.echo(summary.text(output))
+    check_bad_files(len(summary.failed), summary.files, tolerance)
+
+
+@command(app, "mert-hf search my_index song.mp3 --top-k 20 --m3u similar.m3u8")
+def search(
+    index: Index,
+    queries: Annotated[
+        list[str],
+        typer.Argument(metavar="QUERY...", help="Recordings: any file, a path in the index, or the end of one."),
+    ],
+    top_k: Annotated[int, typer.Option(help="Number of recordings to print.")] = 10,
+    weight: Annotated[
+        list[float] | None,
+        typer.Option(help="Weight of each query, in their order; a negative one leads away. 1 each by default."),
+    ] = None,
+    passages: Annotated[
+        bool, typer.Option("--passages", help="Rank by the most similar passage; needs an index with --windows.")
+    ] = False,
+    where: Annotated[
+        str | None, typer.Option(help="SQL condition on path, duration (seconds) and size: duration < 300.")
+    ] = None,
+    m3u: Annotated[str | None, typer.Option("--m3u", help="Write the result to this playlist.")] = None,
+    as_json: Json = False,
+    device: options.Device = None,
+) -> None:
+    """Find the recordings of an index that are most similar to one or several."""
+    from ..search import MusicIndex, write_playlist
+
+    matches = MusicIndex(index, device=device).search(queries, top_k, weight or None, passages, where)
+    if m3u:
+        write_playlist(m3u, matches)
+    if as_json:
+        typer.echo(json.dumps([match.as_json() for match in matches], indent=2))
+    else:
+        for match in matches:
+            typer.echo(match.text())
+
+
+@command(app, "mert-hf duplicates my_index --json")
+def duplicates(
+    index: Index,
+    threshold: Annotated[
+        float, typer.Option(help="Share of the bits of two fingerprints that may differ; lower is stricter.")
+    ] = 0.3,
+    max_cut: Annotated[float, typer.Option(help="Seconds that a copy may lack at its start or at its end.")] = 12.0,
+    as_json: Json = False,
+) -> None:
+    """Group the files of an index that hold the same recording.
+
+    Other formats, bit rates and loudness, and silence or cuts at the ends, make no difference. Other versions and
+    remixes are other recordings.
+    """
+    from ..search import MusicIndex
+
+    groups = MusicIndex(index).duplicates(threshold, max_cut)
+    if as_json:
+        typer.echo(json.dumps(groups, indent=2))
+        return
+    for group in groups:
+        typer.echo("\n".join(group) + "\n")
+    typer.echo(f"{len(groups)} groups, {sum(map(len, groups))} files")
