@@ -11,7 +11,6 @@ from .scaling import unit
 from .store import RecordingTable, matrix
 
 NEIGHBORS = 20  # candidates of a recording
-LEAST_SIMILARITY = 0.2  # of the vectors of two copies; see docs/search.md
 BLOCK_ROWS = 1000
 MAX_CUT = 12.0  # seconds that one copy may lack at an end
 BIT_ERROR_RATE = 0.3  # of copies at most 0.25, of other recordings at least 0.45; see docs/search.md
@@ -60,8 +59,7 @@ def candidates(vectors: np.ndarray, durations: np.ndarray, difference: float) ->
         similarity[np.arange(len(part)), part] = -np.inf
         nearest = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
         values = np.take_along_axis(similarity, nearest, axis=1)
-        close = np.abs(durations[part][:, None] - durations[nearest]) <= 2 * difference + 1
-        row, place = np.nonzero((values >= LEAST_SIMILARITY) & close)
+        row, place = np.nonzero(np.abs(durations[part][:, None] - durations[nearest]) <= 2 * difference + 1)
         order = np.argsort(-values[row, place], kind="stable")
         pairs = np.stack([part[row], nearest[row, place]], axis=1)[order]
         yield np.sort(pairs, axis=1)

@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_index.py --rows 10000 100000 1000000
 
 Vectors are unit vectors of 128 values in float16 in groups of about 20 neighbors (an album), queries are rows with
-noise (another excerpt). Each store is built in one process and queried in another, one query at a time, for the ten nearest
-rows and their paths. Recall is the share of the exact ten that is found. The output is a Markdown table.
+noise (another excerpt). Each store is built in one process and queried in another, one query at a time, for the ten
+nearest rows and their paths. Recall is the share of the exact ten that is found. The output is a Markdown table.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python tests/benchmarks/bench_retrieval.py MUSIC... [--model mert-nano]
 
-Files whose names begin alike up to the first `__`, or else whose folder is the same, are an album. Recordings are cut in parts
-of 30 s. For each part, all others are ranked by cosine similarity. Columns: mean average precision of the other parts of the
-recording; share of parts whose nearest neighbor is of the same recording; mean average precision of parts of other recordings
-of the album; 1st and 99th percentile of the similarity of parts of different albums.
+Files whose names begin alike up to the first `__`, or else whose folder is the same, are an album. Recordings are cut
+in parts of 30 s. For each part, all others are ranked by cosine similarity. Columns: mean average precision of the
+other parts of the recording; share of parts whose nearest neighbor is of the same recording; mean average precision
+of parts of other recordings of the album; 1st and 99th percentile of the similarity of parts of different albums.
 """
 
 from __future__ import annotations
