@@ -1,4 +1,4 @@
-"""`mert-hf evaluate` and `report`."""
+"""`mert-hf evaluate`, `compare` and `report`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,16 @@ def evaluate(
     ] = "all,weighted",
     learning_rates: Annotated[str, typer.Option(help="Learning rates of the grid.")] = "5e-5,1e-4,5e-4,1e-3,5e-3,1e-2",
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of the probes.")] = 3,
-    max_epochs: Annotated[int, typer.Option(min=1, help="Maximum number of passes over the training chunks.")] = 100,
+    protocol: Annotated[
+        str, typer.Option(help="Protocol: strict, marble-v1 or marble-v2; docs/evaluate.md compares them.")
+    ] = "strict",
+    pooling: Annotated[
+        str | None, typer.Option(help="Description of a chunk: mean or mean_std; by default as the protocol defines.")
+    ] = None,
+    max_epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Maximum number of passes over the training chunks; by default as the protocol."),
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Clips that the model computes at a time; about 80 s by default.")
     ] = None,
@@ -60,6 +69,15 @@ def evaluate(
     cache_dir: Annotated[
         str | None, typer.Option(help="Folder for features and probes, which later runs use again.")
     ] = None,
+    store_dtype: Annotated[str, typer.Option(help="Number format of stored features: float16 or float32.")] = "float16",
+    frame_features: Annotated[
+        str,
+        typer.Option(help="Features of beats and separation: store, compute (when needed), or auto by their size."),
+    ] = "auto",
+    resamples: Annotated[
+        int, typer.Option(min=0, help="Resamples of the test recordings for 95 % intervals; 0 for no intervals.")
+    ] = 1000,
+    name: Annotated[str | None, typer.Option(help="Label of the model in reports.")] = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Evaluate a model on a task.
@@ -86,10 +104,16 @@ def evaluate(
         layers=layers,
         learning_rates=learning_rates,
         seeds=range(seed, seed + seeds),
+        protocol=protocol,
+        pooling=pooling,
         max_epochs=max_epochs,
         batch_size=batch_size,
         max_bad_files=max_bad_files,
         cache_dir=cache_dir,
+        store_dtype=store_dtype,
+        frame_features=frame_features,
+        resamples=resamples,
+        name=name,
         device=device,
         dtype=dtype,
         progress=not quiet,
@@ -99,12 +123,30 @@ def evaluate(
     typer.echo(output)
 
 
+@command(app, "mert-hf compare results/mert.json results/mfcc.json")
+def compare(
+    results: Annotated[list[str], typer.Argument(help="Result files of mert-hf evaluate, of two or more models.")],
+    resamples: Annotated[int, typer.Option(min=100, help="Resamples of the test recordings.")] = 2000,
+) -> None:
+    """Test whether models differ.
+
+    Tests the difference of each pair of models on each task (paired bootstrap over recordings, Holm's correction over
+    all tests), and prints average ranks over tasks with their critical difference.
+    """
+    from ..evaluation import load_results
+    from ..evaluation.command import comparison_lines
+    from ..evaluation.comparison import compare as compare_results
+
+    for line in comparison_lines(compare_results(load_results(results), resamples)):
+        typer.echo(line)
+
+
 @command(app, "mert-hf report results/mert.json results/mfcc.json --output report")
 def report(
     results: Annotated[list[str], typer.Argument(help="Result files of mert-hf evaluate.")],
     output: Annotated[str, typer.Option(help="Folder for report.md, report.html and figures.")] = "report",
 ) -> None:
-    """Write results as a Markdown and an HTML page."""
-    from ..evaluation.report import load_results, write_report
+    """Write results as a Markdown and an HTML page, with paired tests and average ranks."""
+    from ..evaluation import load_results, write_report
 
     typer.echo(write_report(load_results(results), output))

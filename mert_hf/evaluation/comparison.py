@@ -13,6 +13,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,7 @@ def holm(tests: Sequence[PairedTest]) -> list[PairedTest]:
 def average_ranks(scores: Mapping[TaskKey, Mapping[str, float]]) -> Ranks | None:
     """Average ranks over the tasks that every model has; equal scores share their ranks."""
     with needs_extra("eval"):
-        from scipy.stats import friedmanchisquare, rankdata, studentized_range
+        from scipy.stats import friedmanchisquare, rankdata
 
     models = list(dict.fromkeys(model for row in scores.values() for model in row))
     shared = [row for row in scores.values() if len(row) == len(models)]
@@ -176,14 +177,22 @@ def average_ranks(scores: Mapping[TaskKey, Mapping[str, float]]) -> Ranks | None
     values = np.array([[row[model] for model in models] for row in shared])
     ranks = np.stack([rankdata(-row) for row in values])
     count, tasks = len(models), len(shared)
-    quantile = studentized_range.ppf(1 - ALPHA, count, np.inf) / math.sqrt(2)
     friedman = friedmanchisquare(*values.T).pvalue if count > 2 else math.nan
     return Ranks(
         dict(zip(models, ranks.mean(axis=0).tolist(), strict=True)),
         tasks,
-        float(quantile * math.sqrt(count * (count + 1) / (6 * tasks))),
+        nemenyi_quantile(count) * math.sqrt(count * (count + 1) / (6 * tasks)),
         float(friedman),
     )
+
+
+@lru_cache
+def nemenyi_quantile(models: int) -> float:
+    """Critical value of Nemenyi's test at 5 %: the studentized range for infinite degrees of freedom over sqrt(2)."""
+    with needs_extra("eval"):
+        from scipy.stats import studentized_range
+
+    return float(studentized_range.ppf(1 - ALPHA, models, np.inf)) / math.sqrt(2)
 
 
 def comparison_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:

@@ -15,7 +15,7 @@ from .figures import critical_difference, layer_map, radar
 from .metrics import display_scale
 from .pages import Figure, Page, Table
 from .published import SOURCES, PublishedFigures
-from .results import Results, load_results  # noqa: F401  # the name that earlier versions had here
+from .results import Results
 
 NOTE = (
     "Measured: mean over seeds on the test split ± sample standard deviation over seeds [95 % interval over test "
