@@ -20,7 +20,7 @@ class TaskCommand(Command):
 
         with formatter.section("Tasks"):
             names = ", ".join(TASK_NAMES + FURTHER_TASK_NAMES)
-            formatter.write_text(f"{names}; audiofolder for recordings of your own.")
+            formatter.write_text(f"{names}; audiofolder for recordings of your own; all for each data set below --data.")
         super().format_epilog(ctx, formatter)
 
 
@@ -40,6 +40,12 @@ def evaluate(
         typer.Option(help="Hub id, folder, bundled name, random:FOLDER, or a baseline: mfcc, chroma or mel."),
     ] = None,
     where: Annotated[bool, typer.Option("--where", help="Print where the data of the task is, and exit.")] = False,
+    features: Annotated[
+        str | None, typer.Option(help="Folder of features in place of a model: NAME.npy for each recording NAME.wav.")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run the code that a model of the Hub carries.")
+    ] = False,
     output: Annotated[str, typer.Option(help="JSON file for the results.")] = "results.json",
     target: Annotated[str | None, typer.Option(help="audiofolder: target column; several separated by commas.")] = None,
     kind: options.Kind = "classification",
@@ -78,29 +84,26 @@ def evaluate(
         int, typer.Option(min=0, help="Resamples of the test recordings for 95 % intervals; 0 for no intervals.")
     ] = 1000,
     name: Annotated[str | None, typer.Option(help="Label of the model in reports.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With the task all: print hours, bytes and estimated time, and stop.")
+    ] = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Evaluate a model on a task.
 
     Trains probes on frozen features, chooses layer and learning rate on validation data, and reports test metrics.
     """
-    from ..evaluation.command import evaluate_by_text, summary_lines
+    from ..evaluation.command import evaluate_by_text, plan_by_text, settings_of
     from ..evaluation.tasks import get_task
 
     if where:
         typer.echo(get_task(task, target).where())
         return
-    for option, value in (("--data", data), ("--model", model)):
-        if value is None:
-            raise typer.BadParameter(f"Missing option '{option}'.")
-    results = evaluate_by_text(
-        task,
-        data,
-        model,
-        output,
-        target=target,
-        kind=kind,
-        window=window,
+    if data is None:
+        raise typer.BadParameter("Missing option '--data'.")
+    if model is None and features is None:
+        raise typer.BadParameter("Missing option '--model'.")
+    settings = settings_of(
         layers=layers,
         learning_rates=learning_rates,
         seeds=range(seed, seed + seeds),
@@ -109,18 +112,20 @@ def evaluate(
         max_epochs=max_epochs,
         batch_size=batch_size,
         max_bad_files=max_bad_files,
-        cache_dir=cache_dir,
         store_dtype=store_dtype,
         frame_features=frame_features,
         resamples=resamples,
-        name=name,
-        device=device,
-        dtype=dtype,
         progress=not quiet,
     )
-    for line in summary_lines(results):
-        typer.echo(line)
-    typer.echo(output)
+    source = {"device": device, "dtype": dtype, "features": features, "trust_remote_code": trust_remote_code}
+    if dry_run:
+        parts = [plan_by_text(task, data, model, settings, **source)]
+    else:
+        audiofolder = {"target": target, "kind": kind, "window": window}
+        places = {"cache_dir": cache_dir, "name": name}
+        parts = evaluate_by_text(task, data, model, output, settings, **source, **places, **audiofolder)
+    for lines in parts:
+        typer.echo("\n".join(lines))
 
 
 @command(app, "mert-hf compare results/mert.json results/mfcc.json")

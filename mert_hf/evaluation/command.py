@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..utils.layers import ALL, WEIGHTED, parse_layers
@@ -11,55 +11,84 @@ from .metrics import display_scale
 from .runner import evaluate
 from .settings import EvaluationSettings
 
+EVERY_TASK = "all"
 
-def evaluate_by_text(
-    task: str,
-    data_dir: str,
-    model: str | None,
-    output: str,
+
+def settings_of(
     *,
     layers: str,
     learning_rates: str,
     seeds: int | Sequence[int],
-    max_epochs: int | None = None,
-    batch_size: int | None = None,
-    max_bad_files: int | str = 0,
-    progress: bool = True,
-    dtype: str | None = None,
     protocol: str | None = None,
-    pooling: str | None = None,
-    store_dtype: str = "float16",
-    frame_features: str = "auto",
-    resamples: int = 1000,
-    **options: Any,
-) -> dict[str, Any]:
-    """`evaluate` with the words of the command line.
+    **fields: Any,
+) -> EvaluationSettings:
+    """Settings from the words of the command line.
 
     Args:
-        task, data_dir, model, output: as `evaluate`.
         layers: "all" (each layer), "weighted" (the learned average) and numbers, separated by commas.
         learning_rates: numbers separated by commas.
         seeds: their number, or the seeds.
-        options: keyword arguments of `evaluate`; the others are settings.
+        protocol: name of a protocol; None for the default.
+        fields: further fields of `EvaluationSettings`.
 
     Raises:
-        ValueError: as `evaluate`, or a word that is not a layer or number.
+        ValueError: a word that is not a layer or number, or a value out of its range.
     """
-    settings = EvaluationSettings(
+    return EvaluationSettings(
         layers=probed_layers(layers),
         learning_rates=[_number(word) for word in _words(learning_rates)],
         seeds=range(seeds) if isinstance(seeds, int) else seeds,
-        max_epochs=max_epochs,
-        batch_size=batch_size,
-        max_bad_files=max_bad_files,
-        progress=progress,
-        pooling=pooling,
-        store_dtype=store_dtype,
-        frame_features=frame_features,
-        resamples=resamples,
         **({} if protocol is None else {"protocol": protocol}),
+        **fields,
     )
-    return evaluate(task, data_dir, model, output, settings, dtype=dtype, **options)
+
+
+def evaluate_by_text(
+    task: str, data_dir: str, model: str | None, output: str, settings: EvaluationSettings, **options: Any
+) -> Iterator[list[str]]:
+    """`evaluate`, or with the task "all" `evaluate_all`: the lines of each result, then the path of what was written.
+
+    Args:
+        task, data_dir, model, output, options: as `evaluate`; options whose value is None are left out.
+        settings: as `settings_of` gives them.
+    """
+    options = {name: value for name, value in options.items() if value is not None}
+    if task != EVERY_TASK:
+        yield [*summary_lines(evaluate(task, data_dir, model, output, settings, **options)), output]
+        return
+    from .whole import evaluate_all, process_share
+
+    for name in ("target", "kind", "window"):
+        options.pop(name, None)
+    lines: list[list[str]] = []
+    folder = output.removesuffix(".json")
+    written = evaluate_all(
+        data_dir,
+        model,
+        folder,
+        settings,
+        process_share(),
+        lambda result: lines.append(summary_lines(result)),
+        **options,
+    )
+    yield from lines
+    yield [str(path) for path in written]
+
+
+def plan_by_text(
+    task: str, data_dir: str, model: str | None, settings: EvaluationSettings, **options: Any
+) -> list[str]:
+    """What `mert-hf evaluate all` would take, as lines.
+
+    Raises:
+        ValueError: another task than "all".
+    """
+    from ..embedding.embedder import resolve_device
+    from .whole import plan_for, plan_lines
+
+    if task != EVERY_TASK:
+        raise ValueError(f"--dry-run is for the task {EVERY_TASK!r}; given: {task!r}.")
+    return plan_lines(plan_for(data_dir, model, settings, resolve_device(options.pop("device", None)), **options))
 
 
 def summary_lines(results: dict[str, Any]) -> list[str]:

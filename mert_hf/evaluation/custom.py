@@ -27,7 +27,7 @@ from ..audio import Window, stream_windows
 from ..embedding.embedder import resolve_device
 from ..utils.hashing import hash_tensors
 from ..utils.precision import resolve_dtype
-from .encoders import mean_and_deviation
+from .encoders import Encoder, mean_and_deviation, open_encoder
 
 PROBE_SECONDS = 4.0  # of silence, which shows layers, values and frame rate of an encoder
 FEATURE_SUFFIX = ".npy"
@@ -142,8 +142,8 @@ class RemoteEncoder:
         self.sampling_rate = next((int(rate) for rate in rates if rate), 0)
         if not self.sampling_rate:
             raise ValueError(
-                f"{name} states no sampling rate. Wrap it in an object with `sampling_rate` and `encode`, and give that "
-                "to `evaluate(encoder=...)`."
+                f"{name} states no sampling rate. Wrap it in an object with `sampling_rate` and `encode`, and give "
+                "that to `evaluate(encoder=...)`."
             )
 
     @torch.inference_mode()
@@ -221,6 +221,34 @@ class PrecomputedFeatures:
         raise ValueError("Precomputed features have no frames.")
 
 
+def chosen_encoder(
+    model: str | None,
+    encoder: ClipEncoder | Encoder | None,
+    features: str | Path | None,
+    data_dir: str | Path,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    trust_remote_code: bool = False,
+) -> Encoder:
+    """The encoder of an evaluation: exactly one of model, encoder and features is given.
+
+    Raises:
+        ValueError: none or several are given, or the model cannot be opened.
+    """
+    given = [
+        name for name, value in (("model", model), ("encoder", encoder), ("features", features)) if value is not None
+    ]
+    if len(given) != 1:
+        raise ValueError(f"Give one of model, encoder and features; given: {', '.join(given) or 'none'}.")
+    if features is not None:
+        return PrecomputedFeatures(features, data_dir)
+    if encoder is not None:
+        return encoder if isinstance(encoder, Encoder) else CustomEncoder(encoder)
+    if trust_remote_code:
+        return CustomEncoder(RemoteEncoder(model, device, dtype))
+    return open_encoder(model, device, dtype)
+
+
 def _plain(values: Any) -> np.ndarray:
     if isinstance(values, torch.Tensor):
         values = values.detach().float().cpu().numpy()
@@ -247,8 +275,8 @@ def _fingerprint(encoder: ClipEncoder) -> str:
         hash_tensors(digest, module.state_dict())
     else:
         raise ValueError(
-            f"{type(encoder).__name__} has no fingerprint. Add an attribute `fingerprint`, a text that changes when the "
-            "features change: it names the stored features."
+            f"{type(encoder).__name__} has no fingerprint. Add an attribute `fingerprint`, a text that changes when "
+            "the features change: it names the stored features."
         )
     return digest.hexdigest()
 

@@ -24,7 +24,8 @@ from ..utils.optional import require_extra
 from ..utils.outputs import check_output_file, check_output_folder
 from .archive import Layer, ProbeArchive, Record, write_json
 from .chunks import ChunkData
-from .encoders import Encoder, open_encoder
+from .custom import ClipEncoder, chosen_encoder
+from .encoders import Encoder
 from .features import FeatureRequest, estimated_bytes, extract
 from .frame_features import ComputedFrames, FrameFeatures, StoredFrames
 from .frames import BeatData
@@ -58,6 +59,9 @@ def evaluate(
     dtype: str | torch.dtype | None = None,
     *,
     name: str | None = None,
+    encoder: ClipEncoder | Encoder | None = None,
+    features: str | Path | None = None,
+    trust_remote_code: bool = False,
     **task_options: Any,
 ) -> dict[str, Any]:
     """Evaluates a model on a task.
@@ -72,6 +76,9 @@ def evaluate(
         device: where encoder and probes run; a GPU if there is one.
         dtype: of the model.
         name: label of the model in reports; default: its Hub id, or the last part of its folder.
+        encoder: your own encoder in place of `model`, see `mert_hf.evaluation.custom`.
+        features: folder of precomputed features in place of `model`, see `mert_hf.evaluation.custom`.
+        trust_remote_code: run the code that a model of the Hub carries.
         task_options: `target`, `kind`, `window` of `get_task`.
 
     Returns:
@@ -90,10 +97,11 @@ def evaluate(
     check_output_folder(cache_dir)
     task = get_task(task, **task_options) if isinstance(task, str) else task
     data = task.load(data_dir, settings.tolerance())
-    encoder = open_encoder(model, device, dtype)
+    encoder = chosen_encoder(model, encoder, features, data_dir, device, dtype, trust_remote_code)
     evaluation = Evaluation(task, data, encoder, settings, cache_dir, Path(data_dir), resolve_device(device))
     results, predictions = evaluation.run()
-    results |= {"model": name or model_label(model), "model_fingerprint": encoder.fingerprint}
+    label = name or (model_label(model) if model else type(encoder).__name__)
+    results |= {"model": label, "model_fingerprint": encoder.fingerprint}
     if output is not None:
         write_predictions(predictions_path(output), predictions)
         write_json(Path(output), results)

@@ -194,6 +194,22 @@ def test_table_gathers_and_standardizes_by_the_given_recordings(recordings):
     torch.testing.assert_close(values.std(dim=1, correction=0), torch.tensor([[1.0, 1.0], [1.0, 0.0]]))
 
 
+@pytest.mark.parametrize("free", [0.0, 1e9])
+def test_some_layers_of_a_table_are_held_or_stay_on_disk(recordings, monkeypatch, free):
+    rows = np.random.default_rng(0).normal(size=(9, 3, 4)).astype(np.float16)
+    spans = {"a": (4, 3), "b": (0, 2), "c": (8, 1)}  # a store of other recordings too
+    monkeypatch.setattr("mert_hf.evaluation.table.free_memory", lambda device: free)
+    table = FeatureTable(rows, spans).standardized(recordings[:2])
+    held = table.held([2, 0])
+    assert isinstance(held.rows, torch.Tensor) == (free > 0) and held.num_layers == 2
+    assert len(held.rows) == 6 if free else held.rows.shape[0] == 9
+    for recording in recordings:
+        start, count = held.span(recording)
+        mine = held.gather(np.arange(start, start + count))
+        start, count = table.span(recording)
+        torch.testing.assert_close(mine, table.gather(np.arange(start, start + count))[[2, 0]])
+
+
 def test_row_blocks_keep_recordings_whole(recordings):
     table = FeatureTable(np.zeros((6, 1, 1)), {"a": (0, 3), "b": (3, 2), "c": (5, 1)})
     blocks = list(row_blocks(table, recordings, limit=3))

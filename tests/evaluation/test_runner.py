@@ -210,7 +210,11 @@ def test_chroma_beats_mfcc_on_the_pitch_class_of_another_octave(notes, fast, tmp
     assert chroma > 0.8 and chroma > mfcc + 0.2
 
 
-def test_chroma_beats_mfcc_on_keys(fast, tmp_path, cache):
+# (weighted score, validation loss) on the keys below of the version before stores were shared, float32 features
+EARLIER = {"chroma": (0.92917, 0.46085), "mfcc": (0.79583, 0.85495)}
+
+
+def test_keys_as_in_earlier_versions_and_chroma_beats_mfcc(fast, tmp_path, cache):
     rng = np.random.default_rng(0)
     rows = [["file_name", "key", "split"]]
     for tonic in range(12):
@@ -220,12 +224,15 @@ def test_chroma_beats_mfcc_on_keys(fast, tmp_path, cache):
                 write(tmp_path / rows[-1][0], tune(tonic, mode, rng, 2.0))
     with (tmp_path / "metadata.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
-    scores = {
-        model: evaluate("audiofolder", tmp_path, model, settings=fast(), cache_dir=cache, target="key", kind="key")
-        for model in ("chroma", "mfcc")
-    }
-    chroma, mfcc = (scores[model]["metrics"]["weighted_score"]["mean"] for model in ("chroma", "mfcc"))
-    assert chroma > 0.7 and chroma > mfcc + 0.05
+    for model, (score, loss) in EARLIER.items():
+        settings = {"store_dtype": "float32", "resamples": 0}
+        results = evaluate(
+            "audiofolder", tmp_path, model, settings=fast(**settings), cache_dir=cache, target="key", kind="key"
+        )
+        assert results["metrics"]["weighted_score"]["mean"] == pytest.approx(score, abs=1e-4)
+        assert results["grid"][0]["loss"] == pytest.approx(loss, abs=1e-3)
+    half = evaluate("audiofolder", tmp_path, "chroma", settings=fast(), cache_dir=cache, target="key", kind="key")
+    assert half["grid"][0]["loss"] == pytest.approx(EARLIER["chroma"][1], abs=5e-3)  # float16 features
 
 
 class Spy:
@@ -259,6 +266,35 @@ def test_a_finished_evaluation_is_not_computed_again(notes, fast, tmp_path, monk
     assert (len(spy.read), len(spy.trained)) == (96, 1)
     evaluate("audiofolder", notes, "mfcc", **{**options, "target": "instrument"})  # other labels, same features
     assert (len(spy.read), len(spy.trained)) == (96, 2)
+
+
+@pytest.mark.parametrize(
+    "tasks", [("nsynth_instrument", "nsynth_pitch"), ("mtg_instrument", "mtg_moodtheme", "mtg_genre", "mtg_top50")]
+)
+def test_tasks_on_the_same_recordings_share_their_features(tasks, miniature, fast, tmp_path, monkeypatch):
+    spy = Spy(monkeypatch)
+    results = {}
+    for task in tasks:
+        settings = fast(max_epochs=2, resamples=0)
+        results[task] = evaluate(task, miniature(task), "mfcc", settings=settings, cache_dir=tmp_path, device="cpu")
+    recordings = sum(results[tasks[0]]["data"]["recordings"].values())
+    assert len(spy.read) == recordings
+    assert len(list((tmp_path / "features").iterdir())) == 1
+
+
+@pytest.mark.parametrize("protocol", ["strict", "marble-v1"])
+def test_beats_with_features_that_are_computed_when_needed(protocol, miniature, fast, tmp_path):
+    """The same numbers as with a store, where the protocol allows a store."""
+    root, found = miniature("gtzan_rhythm"), {}
+    for frame_features in ("store", "compute"):
+        settings = fast(max_epochs=2, protocol=protocol, frame_features=frame_features, resamples=0)
+        options = {"settings": settings, "cache_dir": tmp_path / frame_features, "device": "cpu"}
+        found[frame_features] = evaluate("gtzan_rhythm", root, "chroma", **options)["grid"][0]
+    assert not (tmp_path / "compute" / "features").exists()
+    if protocol == "strict":
+        assert found["compute"]["loss"] == pytest.approx(found["store"]["loss"], abs=1e-4)
+    else:  # the encoder sees a crop only; what chroma gives at its edges is other
+        assert found["compute"]["loss"] != found["store"]["loss"]
 
 
 def test_probes_go_on_where_they_stopped(notes, fast, tiny_checkpoint, tmp_path, monkeypatch):
