@@ -20,7 +20,7 @@ class TaskCommand(Command):
 
         with formatter.section("Tasks"):
             names = ", ".join(TASK_NAMES + FURTHER_TASK_NAMES)
-            formatter.write_text(f"{names}; audiofolder for recordings of your own; all for each data set below --data.")
+            formatter.write_text(f"{names}; audiofolder for your own recordings; all for each data set below --data.")
         super().format_epilog(ctx, formatter)
 
 
