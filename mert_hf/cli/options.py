@@ -6,6 +6,16 @@ from typing import Annotated
 
 import typer
 
+
+def hide_progress(quiet: bool) -> bool:
+    """Hides the progress bars of transformers too."""
+    if quiet:
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+    return quiet
+
+
 Recordings = Annotated[
     list[str], typer.Option("--data", help="File or folder of recordings, with or without metadata.csv; repeatable.")
 ]
@@ -52,4 +62,7 @@ MaxBadFiles = Annotated[
         help="Unreadable recordings tolerated before the run fails: a number such as 3, or a share such as 1%.",
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print results, warnings and errors only, no progress.")]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", callback=hide_progress, help="Print results, warnings and errors only, no progress."),
+]
