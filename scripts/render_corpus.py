@@ -32,7 +32,7 @@ from mert_hf.quickstart.scores import DRUMS, FAMILIES, Excerpt, Note, Piece, spl
 
 COLLECTIONS = {  # folder of music21's corpus -> largest number of files that are read
     "bach": 300, "ryansMammoth": 400, "oneills1850": 39, "essenFolksong": 3, "airdsAirs": 6, "josquin": 8,
-    "palestrina": 30, "joplin": 1,
+    "palestrina": 12, "joplin": 1,
 }  # fmt: skip
 PROGRAMS = len(FAMILIES) * scores.PROGRAMS_PER_FAMILY
 INSTRUMENTS = 102  # General MIDI programs that play notes of a pitch: all but effects and sounds

@@ -1,4 +1,4 @@
-"""`mert-hf convert` and `push`."""
+"""`mert-hf convert`, `export` and `push`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from typing import Annotated
 
 import typer
 
+from . import options
 from .base import command, new_app
 
 app = new_app()
 convert_app = new_app(help="Convert checkpoints of other projects to ours, and back.", no_args_is_help=True)
 app.add_typer(convert_app, name="convert")
+export_app = new_app(help="Export models to formats that run without torch.", no_args_is_help=True)
+app.add_typer(export_app, name="export")
 
 
 @command(convert_app, "mert-hf convert fairseq MERT-v1-95M_fairseq.pt converted", "fairseq")
@@ -66,6 +69,23 @@ def convert_encodec(
     from ..conversion import convert_encodec_checkpoint
 
     typer.echo(convert_encodec_checkpoint(checkpoint, output, sampling_rate=sampling_rate, causal=causal))
+
+
+@command(export_app, "mert-hf export onnx m-a-p/MERT-v1-95M mert-onnx --layers 7", "onnx")
+def export_onnx(
+    model: Annotated[str, typer.Argument(help="Hub id, folder, or name of a bundled checkpoint.")],
+    output: Annotated[str, typer.Argument(help="New folder.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Store the linear layers as int8.")] = False,
+    layers: options.Layers = "all",
+) -> None:
+    """Export an encoder to ONNX, from waveforms to embeddings.
+
+    The folder also holds a Python file that embeds recordings with onnxruntime, soundfile, soxr and numpy alone.
+    """
+    from ..embedding.dataset import embedding_layers
+    from ..export import export_onnx as export
+
+    typer.echo(export(model, output, layers=embedding_layers(layers), int8=int8))
 
 
 @command(app, "mert-hf push converted owner/name --private")
