@@ -19,7 +19,7 @@ def quickstart(
         "outputs/quickstart"
     ),
     from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Start from random weights instead of the bundled mert-nano.")
+        bool, typer.Option("--from-scratch", help="Start from random weights instead of the bundled checkpoint.")
     ] = False,
     minutes: Annotated[float, typer.Option(help="Minutes of training.")] = 2.5,
     steps: Annotated[int, typer.Option(help="Maximum number of updates.")] = 100_000,
@@ -29,7 +29,7 @@ def quickstart(
     data: Annotated[
         list[str] | None, typer.Option(help="Further folder of recordings to train on; repeatable.")
     ] = None,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1.5e-3,
     dtype: Annotated[str, typer.Option(help="Precision of the training: float32 or bfloat16.")] = "float32",
     seed: options.Seed = 0,
     quiet: options.Quiet = False,

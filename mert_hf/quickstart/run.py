@@ -19,15 +19,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from transformers import AutoModel, TrainerCallback
+from transformers import AutoConfig, AutoModel, PretrainedConfig, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from ..embedding.embedder import MERTEmbedder
 from ..evaluation.encoders import RANDOM_PREFIX
 from ..hub.cards import CardFacts, Measurement, training_facts
 from ..hub.checkpoint import save_checkpoint
 from ..hub.names import DEFAULT_CHECKPOINT, resolve_checkpoint
-from ..modeling.configuration_mert import MERTConfig
+from ..modeling.configuration_mert2 import MERT2Config
 from ..pretraining.arguments import MERTTrainingArguments, PretrainingDataArguments, PretrainingModelArguments
 from ..pretraining.dataset import AudioCropDataset, open_recordings
 from ..pretraining.labels import label_files
@@ -36,24 +35,42 @@ from ..pretraining.run import build_trainer
 from ..pretraining.trainer import MERTTrainer
 from ..teachers import CQTTeacher, FeatureSet, KMeansTeacher
 from ..utils.outputs import check_output_folder
+from .library import embed_library
 from .probing import ProbeResult, ProbeTask, probe_encoders
-from .report import Neighbour, ObjectiveRow, QuickstartReport, write_report
+from .report import ObjectiveRow, QuickstartReport, write_report
 from .score_sets import PRETRAINING_SECONDS, ScoreSets, render_sets
 
 logger = logging.getLogger(__name__)
 
 TEACHERS_OF_CHECKPOINT = "teachers"
-BOOKKEEPING = ("architectures", "auto_map", "dtype", "torch_dtype", "model_type", "transformers_version")
-SIZES_OF_TEACHERS = ("num_codebooks", "codebook_size", "cqt_bins")
+# The second generation's design in small: 25 frames/s, about 3 million parameters. A mel bin spans two semitones in the
+# bass, so a constant-Q spectrum with 24 bins an octave is a second input.
+STUDENT = {
+    "model_type": "mert2",
+    "hidden_size": 192,
+    "intermediate_size": 384,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "subsampling_channels": [96, 192],
+    "subsampling_depths": [1, 2],
+    "subsampling_strides": [2, 2],
+    "conv_depthwise_kernel_size": 15,
+    "cqt_input_bins": 168,
+    "cqt_loss_weight": 3.0,
+    "unmasked_loss_weight": 0.5,
+    "variant": "nano",
+    "context_seconds": 6.0,
+}
+CQT_BINS = 168  # of the musical teacher, over seven octaves
 # Few clusters are learned in minutes; contexts of seconds make codes of key and timbre.
 FEATURE_SETS = (
-    FeatureSet("chroma", 48),
-    FeatureSet("mfcc", 48),
-    FeatureSet("log_cqt", 48),
-    FeatureSet("chroma", 48, context=3.0),
+    FeatureSet("chroma_cqt", 64),
+    FeatureSet("mfcc", 64),
+    FeatureSet("log_cqt", 64),
+    FeatureSet("chroma_cqt", 48, context=3.0),
     FeatureSet("mfcc", 48, context=2.0),
-    FeatureSet("chroma", 48, context=10.0),
-    FeatureSet("mfcc", 48, context=10.0),
+    FeatureSet("chroma_cqt", 48, context=10.0),
+    FeatureSet("log_mel", 64),
 )
 LOG_EVERY = 10
 SAVE_EVERY = 500
@@ -90,9 +107,9 @@ class QuickstartSettings:
     probe_excerpts: int = 640
     teacher_clips: int = 240
     train_data: tuple[Path, ...] = ()
-    crop_seconds: float = 4.0
+    crop_seconds: float = 6.0
     batch_size: int = 12
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     seeds: tuple[int, ...] = (0, 1, 2)
     seed: int = 0
     workers: int = 2
@@ -153,7 +170,7 @@ def run_quickstart(settings: QuickstartSettings) -> Path:
     check_output_folder(settings.output)
     torch.set_flush_denormal(True)
     folders = render_scores(settings)
-    config = MERTConfig.from_pretrained(resolve_checkpoint(DEFAULT_CHECKPOINT))
+    config = student_config(settings)
     teachers = prepare_teachers(settings, config, folders["pretraining"])
     labels = label_recordings(settings, folders["pretraining"], teachers)
     trainer = make_trainer(settings, config, folders["pretraining"], teachers, labels)
@@ -165,9 +182,9 @@ def run_quickstart(settings: QuickstartSettings) -> Path:
     tasks = [ProbeTask("key", folders["probes"], "key"), ProbeTask("instrument", folders["probes"], "family")]
     probes = probe_everything(settings, checkpoint, tasks)
     write_card(settings, trainer, probes)
-    neighbours = nearest_windows(checkpoint, folders["probes"])
+    library = embed_library(checkpoint, folders["probes"])
     facts = describe_run(settings, trainer, checkpoint)
-    report = QuickstartReport("MERT in minutes", facts, objective, probes, trainer.state.log_history, neighbours)
+    report = QuickstartReport("MERT in minutes", facts, objective, probes, trainer.state.log_history, library)
     return write_report(report, settings.output)
 
 
@@ -179,7 +196,14 @@ def render_scores(settings: QuickstartSettings) -> dict[str, Path]:
     return render_sets(sets, settings.output / "scores", settings.workers, settings.progress)
 
 
-def prepare_teachers(settings: QuickstartSettings, config: MERTConfig, data: Path) -> Path:
+def student_config(settings: QuickstartSettings) -> PretrainedConfig:
+    """Configuration of the student: `STUDENT` from scratch, else that of the bundled checkpoint."""
+    if settings.from_scratch:
+        return MERT2Config(**{name: value for name, value in STUDENT.items() if name != "model_type"})
+    return AutoConfig.from_pretrained(resolve_checkpoint(DEFAULT_CHECKPOINT))
+
+
+def prepare_teachers(settings: QuickstartSettings, config: PretrainedConfig, data: Path) -> Path:
     """Step 2: the folder of the k-means teacher `acoustic` and the standardised constant-Q teacher `musical`.
 
     A run that continues from the shipped checkpoint takes the teachers that it was trained with: clusters fitted anew
@@ -190,8 +214,8 @@ def prepare_teachers(settings: QuickstartSettings, config: MERTConfig, data: Pat
     folder = settings.output / TEACHERS_OF_CHECKPOINT
     if (folder / "musical").is_dir():  # saved last, by a run that was killed later
         return folder
-    rates = {"sampling_rate": config.sample_rate, "hop_length": config.hop_length}
-    length = round(PRETRAINING_SECONDS * config.sample_rate)
+    rates = {"sampling_rate": config.sampling_rate, "hop_length": config.samples_per_frame}
+    length = round(PRETRAINING_SECONDS * config.sampling_rate)
     crops = AudioCropDataset(
         [str(path) for path in (data, *settings.train_data)], length, seed=settings.seed, split="train", **rates
     )
@@ -199,7 +223,7 @@ def prepare_teachers(settings: QuickstartSettings, config: MERTConfig, data: Pat
     clips = [crops[int(index)].waveform for index in chosen]
     acoustic = KMeansTeacher.fit(clips, FEATURE_SETS, seed=settings.seed, show_progress_bar=settings.progress, **rates)
     acoustic.save_pretrained(folder / "acoustic")
-    musical = CQTTeacher(num_bins=config.cqt_bins, bins_per_octave=config.cqt_bins // 7, log=True, **rates)
+    musical = CQTTeacher(num_bins=CQT_BINS, bins_per_octave=CQT_BINS // 7, log=True, **rates)
     musical.standardized(clips).save_pretrained(folder / "musical")
     return folder
 
@@ -214,17 +238,17 @@ def label_recordings(settings: QuickstartSettings, data: Path, teachers: Path) -
 
 
 def make_trainer(
-    settings: QuickstartSettings, config: MERTConfig, data: Path, teachers: Path, labels: Path
+    settings: QuickstartSettings, config: PretrainedConfig, data: Path, teachers: Path, labels: Path
 ) -> MERTTrainer:
     """Step 4: student, teachers, collator and data behind the Trainer, as `mert-hf pretrain` builds them."""
     model = PretrainingModelArguments(
         model_name_or_path=None if settings.from_scratch else resolve_checkpoint(DEFAULT_CHECKPOINT),
-        model_config=recipe_of(config) if settings.from_scratch else {},
+        model_config=STUDENT if settings.from_scratch else {},
         acoustic_teacher={"type": "kmeans", "path": str(teachers / "acoustic")},
         musical_teacher={"type": "cqt", "path": str(teachers / "musical")},
         label_cache=str(labels),
     )
-    crop = round(settings.crop_seconds * config.sample_rate)
+    crop = round(settings.crop_seconds * config.sampling_rate)
     recordings = PretrainingDataArguments(
         train_data=[str(folder) for folder in (data, *settings.train_data)],
         train_split="train",
@@ -232,23 +256,12 @@ def make_trainer(
         eval_split="valid",
         crop_length=crop,
         min_duration=min(settings.crop_seconds, 3.0),
-        mask_probability=0.4,
-        mask_length=4,
+        mask_probability=0.45,
+        mask_seconds=0.32,
     )
     trainer = build_trainer(model, recordings, training_arguments(settings))
     trainer.add_callback(TimedScheduleCallback(settings.minutes, settings.learning_rate, settings.progress))
     return trainer
-
-
-def recipe_of(config: MERTConfig) -> dict:
-    """The fields in which a configuration differs from the default one; the teachers of a run say what they give."""
-    default = MERTConfig().to_dict()
-    given = config.to_dict()
-    return {
-        name: value
-        for name, value in given.items()
-        if name in default and name not in BOOKKEEPING + SIZES_OF_TEACHERS and value != default[name]
-    }
 
 
 def training_arguments(settings: QuickstartSettings) -> MERTTrainingArguments:
@@ -352,26 +365,12 @@ def write_card(
     return directory
 
 
-def nearest_windows(checkpoint: Path, folder: Path, count: int = 40, shown: int = 6) -> list[Neighbour]:
-    """Step 7: embeds held-out excerpts and finds each one's nearest neighbour by the cosine of the middle layer."""
-    from ..data.metadata import read_metadata
-
-    entries = [(path, row) for path, row in read_metadata(folder) if row["split"] == "test"][:count]
-    embedder = MERTEmbedder.from_pretrained(checkpoint, device="cpu")
-    layer = embedder.num_layers // 2
-    found = embedder.encode([path for path, _ in entries], layers=layer, window=None, show_progress_bar=False)
-    vectors = np.concatenate([item.embeddings for item in found])
-    vectors = vectors - vectors.mean(axis=0)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    cosines = vectors @ vectors.T - 2 * np.eye(len(vectors))
-    names = [f"{row['key']}, {row['family']} ({row['piece']})" for _, row in entries]
-    return [Neighbour(names[i], names[j], float(cosines[i, j])) for i, j in enumerate(cosines.argmax(axis=1)[:shown])]
-
-
 def describe_run(settings: QuickstartSettings, trainer: MERTTrainer, checkpoint: Path) -> list[str]:
     """Facts for the top of the page; reloads the checkpoint with `AutoModel` and says whether it is the same net."""
     reloaded = AutoModel.from_pretrained(checkpoint).float().eval()
-    waveform = torch.randn(1, trainer.model.config.sample_rate, generator=torch.Generator().manual_seed(settings.seed))
+    waveform = torch.randn(
+        1, trainer.model.config.sampling_rate, generator=torch.Generator().manual_seed(settings.seed)
+    )
     with torch.no_grad():
         trained = trainer.model.mert.eval().float()
         same = torch.equal(trained(waveform).last_hidden_state, reloaded(waveform).last_hidden_state)

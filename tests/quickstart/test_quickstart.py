@@ -6,19 +6,20 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from sounds import sweep, write
 from transformers import AutoModel
 from typer.testing import CliRunner
 
 import mert_hf.quickstart.run as quickstart
 import mert_hf.quickstart.score_sets as score_sets
-from mert_hf.hub.names import DEFAULT_CHECKPOINT, resolve_checkpoint
-from mert_hf.modeling.configuration_mert import MERTConfig
+from mert_hf.hub.names import DEFAULT_CHECKPOINT
 from mert_hf.pretraining.resuming import last_complete_checkpoint
+from mert_hf.quickstart.library import EmbeddedLibrary
 from mert_hf.quickstart.probing import ProbeResult
 from mert_hf.quickstart.report import (
-    Neighbour,
     ObjectiveRow,
     QuickstartReport,
     markdown,
@@ -26,7 +27,7 @@ from mert_hf.quickstart.report import (
     verdict,
     write_report,
 )
-from mert_hf.quickstart.run import QuickstartSettings, TimedScheduleCallback, recipe_of, run_quickstart
+from mert_hf.quickstart.run import QuickstartSettings, TimedScheduleCallback, run_quickstart
 from mert_hf.quickstart.scores import Note, Piece, load_pieces, split_of
 
 for package in ("midirenderer", "pretty_midi", "sklearn", "matplotlib"):
@@ -62,18 +63,21 @@ def miniature(output: Path, **changes) -> QuickstartSettings:
 
 
 @pytest.mark.parametrize("from_scratch", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_quickstart_tells_the_whole_story(few_pieces, tmp_path, from_scratch):
+def test_quickstart_runs_the_full_pipeline(few_pieces, tmp_path, from_scratch):
     page = run_quickstart(miniature(tmp_path, from_scratch=from_scratch))
-    text = page.read_text()
-    for heading in ("## The objective", "## What the features know", "## Nearest neighbours"):
+    text = (tmp_path / "README.md").read_text()
+    for heading in ("## The objective", "## What the features know"):
         assert heading in text
+    html = page.read_text()
+    assert page.name == "report.html" and html.count("<img ") == 4 and html.count("<audio ") == 3 * 6
+    assert "http" not in html.replace("http-equiv", "")  # nothing is fetched
     assert "identical output" in text
     assert (f"{DEFAULT_CHECKPOINT} as shipped" in text) is not from_scratch
-    for name in ("loss.png", "probes.png", "model/README.md", "model/model.safetensors", "model/config.json"):
+    for name in ("model/README.md", "model/model.safetensors", "model/config.json"):
         assert (tmp_path / name).stat().st_size > 500
     assert json.loads((tmp_path / "model" / "training_log.json").read_text())
-    hidden = AutoModel.from_pretrained(tmp_path / "model")(torch.zeros(1, 24000)).last_hidden_state
-    assert hidden.shape[-1] == MERTConfig.from_pretrained(resolve_checkpoint(DEFAULT_CHECKPOINT)).hidden_size
+    model = AutoModel.from_pretrained(tmp_path / "model")
+    assert model(torch.zeros(1, 24000)).last_hidden_state.shape[-1] == model.config.hidden_size
 
 
 def test_no_piece_of_the_test_split_is_trained_on(few_pieces, tmp_path):
@@ -81,13 +85,6 @@ def test_no_piece_of_the_test_split_is_trained_on(few_pieces, tmp_path):
     pieces = {name: (folder / "metadata.csv").read_text() for name, folder in folders.items()}
     assert ",test" not in pieces["pretraining"]
     assert all(f",{split}" in pieces["probes"] for split in ("train", "valid", "test"))
-
-
-def test_recipe_holds_what_differs_from_the_defaults():
-    config = MERTConfig(hidden_size=96, num_attention_heads=4, feature_extractor_cqt=True)
-    recipe = recipe_of(config)
-    assert recipe == {"hidden_size": 96, "num_attention_heads": 4, "feature_extractor_cqt": True}
-    assert MERTConfig(**recipe).to_dict() == config.to_dict()
 
 
 def test_learning_rate_falls_with_time(monkeypatch):
@@ -117,11 +114,11 @@ def test_learning_rate_falls_with_time(monkeypatch):
 
 
 def test_a_killed_run_has_the_rest_of_its_time(few_pieces, tmp_path, monkeypatch):
-    """The second run goes on from the last checkpoint and counts the seconds that it holds."""
+    """The second run continues from the last checkpoint and counts the seconds that it holds."""
     monkeypatch.setattr(quickstart, "SAVE_EVERY", 2)
     settings = miniature(tmp_path, minutes=60)
     data = quickstart.render_scores(settings)["pretraining"]
-    config = MERTConfig.from_pretrained(resolve_checkpoint(DEFAULT_CHECKPOINT))
+    config = quickstart.student_config(settings)
     teachers = quickstart.prepare_teachers(settings, config, data)
     labels = quickstart.label_recordings(settings, data, teachers)
 
@@ -158,20 +155,38 @@ def test_verdict_counts_the_spread():
     ]
 
 
-def test_page_has_every_part(tmp_path):
+@pytest.fixture
+def library(tmp_path) -> EmbeddedLibrary:
+    """Six recordings in two groups of nearly equal vectors."""
+    vectors = np.array([[1, 0.1 * k] for k in range(3)] + [[-1, 0.1 * k] for k in range(3)], np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    names = [f"song <{index}>" for index in range(6)]
+    paths = [write(tmp_path / f"{index}.wav", sweep(0.5, 24000), 24000) for index in range(6)]
+    return EmbeddedLibrary(paths, names, ["organ"] * 3 + ["reed"] * 3, vectors)
+
+
+def test_page_has_every_part(tmp_path, library):
     report = QuickstartReport(
         title="Title",
         facts=["a fact"],
         objective=[ObjectiveRow("cqt loss", 1.0, 0.5, 0.9)],
         probes=PROBES,
         history=[{"step": 1, "loss": 2.0, "cqt_loss": 1.0, "codebook_0_loss": 3.0}, {"step": 1, "eval_loss": 2.0}],
-        neighbours=[Neighbour("C major, organ", "A minor, organ", 0.875)],
+        library=library,
     )
-    page = write_report(report, tmp_path)
-    assert page.read_text() == markdown(report)
-    assert "| cqt loss | 1.000 | 0.500 | 0.900 |" in markdown(report)
-    assert "| C major, organ | A minor, organ | 0.875 |" in markdown(report)
-    assert {path.name for path in tmp_path.iterdir()} == {"README.md", "loss.png", "probes.png"}
+    page = write_report(report, tmp_path / "out")
+    html = page.read_text()
+    assert "<td>cqt loss</td><td>1.000</td><td>0.500</td><td>0.900</td>" in html
+    assert "song &lt;1&gt;" in html and "song <1>" not in html
+    assert html.count("data:image/png;base64,") == 4 and html.count("data:audio/mpeg;base64,") == 2 * 6
+    summary = (tmp_path / "out" / "README.md").read_text()
+    assert summary == markdown(report) and "| cqt loss | 1.000 | 0.500 | 0.900 |" in summary
+
+
+def test_neighbors_are_the_nearest_others(library):
+    assert [index for index, _ in library.neighbors(0, 2)] == [1, 2]
+    assert [index for index, _ in library.neighbors(5, 2)] == [4, 3]
+    assert library.plane().shape == (6, 2) and library.similarities()[0, 3] < 0
 
 
 def test_too_few_scores_are_refused(tmp_path):
@@ -179,7 +194,7 @@ def test_too_few_scores_are_refused(tmp_path):
         run_quickstart(miniature(tmp_path, num_scores=2))
 
 
-def test_an_output_that_is_a_file_is_told_first(tmp_path):
+def test_an_output_that_is_a_file_is_refused_first(tmp_path):
     (tmp_path / "page").write_text("mine")
     with pytest.raises(NotADirectoryError, match="Choose another folder"):
         run_quickstart(miniature(tmp_path / "page"))
