@@ -148,9 +148,9 @@ class OnnxEmbedder:
             result = self._encode_one(item, chosen, pooling, (window, hop), batch_size, sampling_rate)
             results.append(_without_layer_axis(result) if isinstance(layers, (int, np.integer)) else result)
             if show_progress_bar:
-                print(f"\r{number} of {len(items)} recordings", end="", file=sys.stderr, flush=True)  # noqa: T201
+                sys.stderr.write(f"\r{number} of {len(items)} recordings")
         if show_progress_bar:
-            print(file=sys.stderr)  # noqa: T201
+            sys.stderr.write("\n")
         return results[0] if single else results
 
     def frame_times(self, num_frames: int) -> np.ndarray:
@@ -259,7 +259,7 @@ def _without_layer_axis(result: OnnxEmbedding) -> OnnxEmbedding:
 def main(arguments: Sequence[str]) -> int:
     """Embeds files from the command line; returns the exit status."""
     if len(arguments) < 3:
-        print("usage: python onnx_embedder.py FOLDER OUTPUT FILE [FILE ...]", file=sys.stderr)  # noqa: T201
+        sys.stderr.write("usage: python onnx_embedder.py FOLDER OUTPUT FILE [FILE ...]\n")
         return 2
     folder, output, *files = arguments
     embedder = OnnxEmbedder.from_pretrained(folder)
@@ -270,7 +270,7 @@ def main(arguments: Sequence[str]) -> int:
             result = embedder.encode(name, show_progress_bar=False)
         except (OSError, ValueError, soundfile.LibsndfileError) as error:
             failed += 1
-            print(f"{name}: {error}", file=sys.stderr)  # noqa: T201
+            sys.stderr.write(f"{name}: {error}\n")
             continue
         np.save(Path(output) / f"{Path(name).stem}.npy", result.embeddings)
     return int(failed > 0)
