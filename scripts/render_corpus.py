@@ -155,17 +155,17 @@ def render_probes(pieces: Sequence[Piece], arguments: argparse.Namespace) -> Non
     rng = np.random.default_rng(arguments.seed + 1)
     keyed = {name: [p for p in pieces if p.tonic is not None and split_of(p.name) == name] for name in SPLIT_SHARES}
     plans = {
-        "key": plan_keys(keyed, 1536, arguments.seed),
-        "tempo": plan_tempo(keyed, 1024, rng),
-        "family": plan_families(pieces, 1152, rng),
-        "instrument": plan_instruments(12, rng),
-        "pitch": scores.plan_notes(1536, seed=arguments.seed),
-        "chord": plan_chords(1536, rng),
+        "key": plan_keys(keyed, 1152, arguments.seed),
+        "tempo": plan_tempo(keyed, 768, rng),
+        "family": plan_families(pieces, 960, rng),
+        "instrument": plan_instruments(10, rng),
+        "pitch": scores.plan_notes(960, seed=arguments.seed),
+        "chord": plan_chords(960, rng),
     }
     for name, excerpts in plans.items():
         excerpts = [replace(excerpt, soundfont=arguments.soundfont) for excerpt in excerpts]
-        scores.write_excerpts(excerpts, arguments.output / name, workers=arguments.workers)
-    cut_recordings(arguments.music, arguments.output / "style", 6.0, 12)
+        scores.write_excerpts(excerpts, arguments.output / name, workers=arguments.workers, together=32)
+    cut_recordings(arguments.music, arguments.output / "style", 6.0, 6)
     (arguments.output / "settings.json").write_text(json.dumps({"seed": arguments.seed}) + "\n")
 
 

@@ -43,6 +43,7 @@ NOTE_PITCHES = range(36, 84)
 
 _TICKS_PER_SECOND = 960  # 480 ticks a beat at MIDI's default tempo of 120 beats a minute
 _PERCUSSION_CHANNEL = 9
+GAP_SECONDS = 2.0  # between excerpts that are rendered in one pass, for the last notes to fade
 DRUMS = -1
 """In place of a program: the part plays General MIDI percussion, its pitches are drums."""
 
@@ -326,24 +327,16 @@ def _soundfont(path: str | None) -> bytes:
     return Path(path or soundfont_path()).read_bytes()
 
 
-def midi_bytes(excerpt: Excerpt) -> bytes:
-    """Return the excerpt as a Standard MIDI file, one channel a part."""
+def midi_bytes(excerpts: Sequence[Excerpt]) -> bytes:
+    """Return excerpts one after the other, `GAP_SECONDS` apart, as a Standard MIDI file, one channel a part."""
     with needs_extra("quickstart"):
         import mido
 
     events = []
-    melodic = [channel for channel in range(16) if channel != _PERCUSSION_CHANNEL]
-    channels = []
-    for part, program in enumerate(excerpt.programs):
-        channels.append(_PERCUSSION_CHANNEL if program == DRUMS else melodic[part % len(melodic)])
-        if program != DRUMS:
-            events.append((0, 0, mido.Message("program_change", channel=channels[-1], program=program)))
-    for note in excerpt.notes:
-        message = {"channel": channels[note.part], "note": int(np.clip(note.pitch, 0, 127))}
-        end = min(note.onset + note.duration, excerpt.seconds)
-        start = mido.Message("note_on", velocity=note.velocity, **message)
-        events.append((round(note.onset * _TICKS_PER_SECOND), 2, start))
-        events.append((round(end * _TICKS_PER_SECOND), 1, mido.Message("note_off", **message)))
+    begin = 0.0
+    for excerpt in excerpts:
+        events += _midi_events(excerpt, begin)
+        begin += excerpt.seconds + GAP_SECONDS
     track = mido.MidiTrack()
     now = 0
     for tick, _, message in sorted(events, key=lambda event: event[:2]):
@@ -354,22 +347,48 @@ def midi_bytes(excerpt: Excerpt) -> bytes:
     return buffer.getvalue()
 
 
-def render(excerpt: Excerpt, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:
-    """Render an excerpt with sampled instruments: float32 mono, (seconds * sampling_rate,), peak at its gain."""
+def _midi_events(excerpt: Excerpt, begin: float) -> list[tuple]:
+    """(tick, rank among the events of a tick, message) of an excerpt that begins after `begin` seconds."""
+    import mido
+
+    events, channels = [], []
+    melodic = [channel for channel in range(16) if channel != _PERCUSSION_CHANNEL]
+    for part, program in enumerate(excerpt.programs):
+        channels.append(_PERCUSSION_CHANNEL if program == DRUMS else melodic[part % len(melodic)])
+        if program != DRUMS:
+            change = mido.Message("program_change", channel=channels[-1], program=program)
+            events.append((round(begin * _TICKS_PER_SECOND), 0, change))
+    for note in excerpt.notes:
+        message = {"channel": channels[note.part], "note": int(np.clip(note.pitch, 0, 127))}
+        end = min(note.onset + note.duration, excerpt.seconds)
+        start = mido.Message("note_on", velocity=note.velocity, **message)
+        events.append((round((begin + note.onset) * _TICKS_PER_SECOND), 2, start))
+        events.append((round((begin + end) * _TICKS_PER_SECOND), 1, mido.Message("note_off", **message)))
+    return events
+
+
+def render(excerpts: Sequence[Excerpt], sampling_rate: int = SAMPLING_RATE) -> list[np.ndarray]:
+    """Render excerpts of one soundfont with sampled instruments in one pass.
+
+    Returns:
+        float32 mono (seconds * sampling_rate,) for each excerpt, with its gain as the peak.
+    """
     with needs_extra("quickstart"):
         import midirenderer
     import soundfile
     import soxr
 
-    stereo, rate = soundfile.read(
-        io.BytesIO(midirenderer.render_wave_from(_soundfont(excerpt.soundfont), midi_bytes(excerpt)))
-    )
-    audio = soxr.resample(
-        np.asarray(stereo, dtype=np.float32).reshape(len(stereo), -1).mean(axis=1), rate, sampling_rate
-    )
-    length = round(excerpt.seconds * sampling_rate)
-    audio = np.pad(audio[:length], (0, max(0, length - len(audio))))
-    return (audio * (excerpt.gain / max(float(np.abs(audio).max()), 1e-6))).astype(np.float32)
+    wave = midirenderer.render_wave_from(_soundfont(excerpts[0].soundfont), midi_bytes(excerpts))
+    stereo, rate = soundfile.read(io.BytesIO(wave), dtype="float32", always_2d=True)
+    audio = soxr.resample(stereo.mean(axis=1), rate, sampling_rate)
+    parts, begin = [], 0.0
+    for excerpt in excerpts:
+        start, length = round(begin * sampling_rate), round(excerpt.seconds * sampling_rate)
+        part = audio[start : start + length]
+        part = np.pad(part, (0, length - len(part)))
+        parts.append((part * (excerpt.gain / max(float(np.abs(part).max()), 1e-6))).astype(np.float32))
+        begin += excerpt.seconds + GAP_SECONDS
+    return parts
 
 
 def write_excerpts(
@@ -378,6 +397,7 @@ def write_excerpts(
     sampling_rate: int = SAMPLING_RATE,
     workers: int = 2,
     progress: bool = True,
+    together: int = 1,
 ) -> Path:
     """Render the excerpts into `directory` as FLAC with a `metadata.csv` (audiofolder layout); return that file.
 
@@ -386,19 +406,21 @@ def write_excerpts(
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    missing = [excerpt for excerpt in excerpts if not (directory / excerpt.file_name).is_file()]
-    _parallel(partial(_render_to_file, directory, sampling_rate), missing, workers, "rendering", progress)
+    passes = [excerpts[first : first + together] for first in range(0, len(excerpts), together)]
+    missing = [some for some in passes if not all((directory / excerpt.file_name).is_file() for excerpt in some)]
+    _parallel(partial(_render_to_files, directory, sampling_rate), missing, workers, "rendering", progress)
     rows = [{"file_name": excerpt.file_name, "duration": excerpt.seconds, **excerpt.labels} for excerpt in excerpts]
     return write_metadata(directory, rows)
 
 
-def _render_to_file(directory: Path, sampling_rate: int, excerpt: Excerpt) -> None:
+def _render_to_files(directory: Path, sampling_rate: int, excerpts: Sequence[Excerpt]) -> None:
     import soundfile
 
-    path = directory / excerpt.file_name
-    partial_path = path.with_name(f".{path.name}.part")
-    soundfile.write(partial_path, render(excerpt, sampling_rate), sampling_rate, format="FLAC", subtype="PCM_16")
-    partial_path.rename(path)
+    for excerpt, audio in zip(excerpts, render(excerpts, sampling_rate), strict=True):
+        path = directory / excerpt.file_name
+        partial_path = path.with_name(f".{path.name}.part")
+        soundfile.write(partial_path, audio, sampling_rate, format="FLAC", subtype="PCM_16")
+        partial_path.rename(path)
 
 
 def _parallel(function: Callable, items: Iterable, workers: int, description: str, progress: bool) -> list:
