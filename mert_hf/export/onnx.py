@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..embedding import MERTEmbedder
-from ..utils.optional import needs_extra
+from ..utils.optional import needs_extra, require_extra
 from ..utils.staging import staged_directory
 from . import onnx_embedder
 from .onnx_embedder import METADATA_KEY, MODEL_FILE, OnnxEmbedder
@@ -101,6 +101,7 @@ def export_onnx(
         ValueError: an unknown layer, or a graph whose float32 results differ from torch's by more than 1e-4.
         FileExistsError: `output` is not an empty folder.
     """
+    require_extra("onnx", "onnx", "onnxscript", "onnxruntime")
     embedder = (
         model
         if isinstance(model, MERTEmbedder)

@@ -1,0 +1,127 @@
+"""Makes the bundled checkpoint out of a long run of the quickstart: fp16 weights, teachers, log of training, card.
+
+    python scripts/bundle_checkpoint.py --run RUN --results RESULTS/*.json
+
+RUN is the output folder of `mert-hf quickstart --from-scratch`, RESULTS are files of `mert-hf evaluate`, those of this
+model first. docs/results/mert2-nano.md has the commands that come before it.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForPreTraining, HfArgumentParser
+
+import mert_hf  # noqa: F401  registers the models
+from mert_hf import MERTFeatureExtractor
+from mert_hf.evaluation import load_results
+from mert_hf.hub.cards import CardFacts, Measurement
+from mert_hf.hub.checkpoint import save_checkpoint
+from mert_hf.pretraining.resuming import last_complete_checkpoint
+from mert_hf.quickstart.figures import loss_figure
+from mert_hf.teachers import load_teacher
+
+DATA = (
+    "Game soundtracks (the training split of ten Debian packages; GPL, CC-BY-SA, CC-BY, MIT) and rendered scores: "
+    "chorales, fiddle tunes, folk songs and more of music21's corpus, transposed and re-instrumented at random with "
+    "drums, played by the soundfonts TimGM6mb, FluidR3 GM, sf_GMbank and OPL-3 FM"
+)
+LICENSE_NOTE = (
+    "The weights were made by this project. The recordings and soundfonts they were trained on keep their own licenses "
+    "(GPL, CC-BY-SA, CC-BY, MIT); none of them is in the package. Whether such licenses reach a model's weights is not "
+    "settled law."
+)
+LOGGED = 100  # entries of the log that are kept
+LIMITS = (
+    "Trained for less than an hour on CPU cores: small enough to come with the package and to work offline. Use a "
+    "published MERT for real work.",
+    "25 frames a second: too coarse for precise onsets.",
+    "Most of its training music is synthetic; voices and acoustic recordings are rare in it.",
+)
+
+
+@dataclass
+class BundleArguments:
+    """Where the parts come from and go to."""
+
+    run: str = field(metadata={"help": "Output folder of the quickstart."})
+    hours: float = field(metadata={"help": "Hours of different recordings that it was trained on."})
+    results: list[str] = field(metadata={"help": "Result files of mert-hf evaluate, those of this model first."})
+    name: str = field(default="mert2-nano", metadata={"help": "Name of the checkpoint."})
+    output: str = field(default="mert_hf/hub/checkpoints", metadata={"help": "Folder of the bundled checkpoints."})
+    curve: str = field(default="docs/results/mert2-nano-loss.png", metadata={"help": "Picture of the losses."})
+
+
+def measurements(paths: list[str]) -> tuple[Measurement, ...]:
+    """The primary metric of each of the first model's results; those of the others go into the protocol."""
+    results = load_results(paths)
+    own = [result for result in results if result["model"] == results[0]["model"]]
+
+    def measure(result: dict) -> Measurement:
+        metric = result["primary_metric"]
+        value = result["metrics"][metric]
+        rivals = [other for other in results if other["title"] == result["title"] and other["model"] != own[0]["model"]]
+        values = (f"{other['model']} {other['metrics'][metric]['mean']:.3f}" for other in rivals)
+        return Measurement(
+            task=result["title"],
+            metric=metric,
+            value=round(value["mean"], 4),
+            spread=round(value["std"] or 0.0, 4),
+            runs=len(value["values"]),
+            dataset="rendered-and-real-music",
+            dataset_name="sets of scripts/render_corpus.py",
+            protocol=f"mert-hf evaluate, protocol {result['protocol']['name']}; {', '.join(values)}",
+        )
+
+    return tuple(measure(result) for result in own)
+
+
+def read_log(checkpoint: Path) -> list[dict]:
+    """The log of a trainer, thinned out to about `LOGGED` entries."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    entries = [entry for entry in state["log_history"] if "loss" in entry]
+    every = max(1, len(entries) // LOGGED)
+    return [
+        {name: round(value, 5) if isinstance(value, float) else value for name, value in entry.items()}
+        for entry in entries[every - 1 :: every]
+    ]
+
+
+def main() -> None:
+    """Parses the command line and writes the checkpoint."""
+    (arguments,) = HfArgumentParser(BundleArguments).parse_args_into_dataclasses()
+    run = Path(arguments.run)
+    log = read_log(Path(last_complete_checkpoint(run / "training")))
+    peak = max(entry["learning_rate"] for entry in log)
+    facts = CardFacts(
+        model_name=arguments.name,
+        data=DATA,
+        hours=arguments.hours,
+        teachers=("k-means codes of the teacher next to this card", "log constant-Q spectrum, 168 bins, standardized"),
+        training={
+            "Updates": f"{log[-1]['step']:,} of 12 x 6 s, AdamW, peak rate {peak:g}, bfloat16",
+            "Noise mixture": "probability 0.5",
+            "Masks": "spans of 320 ms on the mel spectrum, probability 0.45",
+        },
+        measurements=measurements(arguments.results),
+        licence="apache-2.0",
+        licence_note=LICENSE_NOTE,
+        limits=LIMITS,
+    )
+    model = AutoModelForPreTraining.from_pretrained(run / "model").to(torch.float16)
+    teachers = {name: load_teacher(run / "teachers" / name) for name in ("acoustic", "musical")}
+    output = Path(arguments.output) / arguments.name
+    folder = save_checkpoint(model, MERTFeatureExtractor(do_normalize=False), output, facts, teachers)
+    for code in [*folder.glob("*.py"), folder / "LICENSE"]:
+        code.unlink(missing_ok=True)  # the package itself holds them
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"dtype": "float32"}  # half precision is for the size of the package; models compute in float32
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / "training_log.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
+    loss_figure(log).savefig(arguments.curve, dpi=100)
+    print(folder)
+
+
+if __name__ == "__main__":
+    main()
