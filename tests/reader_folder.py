@@ -56,7 +56,7 @@ def make_checkpoints(folder: Path) -> None:
 def make_reader_folder(folder: Path) -> Path:
     """The folder in which documents run: songs, the examples, and checkpoints under names of the Hub."""
     write_song(folder / "song.wav", 440.0, 10.0)
-    for number, name in enumerate(("song.mp3", "a.mp3", "b.mp3", "b.flac")):
+    for number, name in enumerate(("song.mp3", "a.mp3", "b.mp3", "b.flac", "calm.flac", "loud.flac", "riff.wav")):
         write_song(folder / name, 440.0 + 110.0 * number, 10.0)
     for name in ("my_songs", "my_music"):
         write_songs(folder / name)
