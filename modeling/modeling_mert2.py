@@ -7,6 +7,7 @@ those of the authors' Hub checkpoints. What both generations share is imported f
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -39,6 +40,7 @@ SMALLEST_DEVIATION = 1e-5  # of a mel bin
 RESPONSE_EPSILON = 1e-6  # of the global response normalization (ConvNeXt V2, arXiv 2301.00808)
 DEPTHWISE_KERNEL = 7  # of the ConvNeXt layers
 EXPANSION = 4  # of the ConvNeXt layers
+PACKED_SHARE = 0.9  # rows of different lengths are packed where that leaves at most this share of the frames
 
 
 @dataclass
@@ -66,7 +68,7 @@ class MERT2ModelOutput(ModelOutput):
 
 
 class MERT2Rows:
-    """The true lengths of the rows of a batch at one frame rate.
+    """The rows of a batch at one frame rate: one below the other, padded to one length.
 
     Args:
         lengths: (batch,) integer, true frames of each row; None where all rows fill the batch.
@@ -74,22 +76,133 @@ class MERT2Rows:
     """
 
     def __init__(self, lengths: torch.Tensor | None, size: int):
-        self.lengths = lengths
-        self.valid = None if lengths is None else length_mask(lengths, size)[..., None]  # (batch, frames, 1)
+        self.lengths, self.size = lengths, size
+        self.frame_mask = None if lengths is None else length_mask(lengths, size)  # (batch, frames)
+        self.valid = None if lengths is None else self.frame_mask[..., None]
 
     def clear(self, states: torch.Tensor) -> torch.Tensor:
-        """(batch, frames, channels) with zeros behind each row's end, as a convolution finds them there."""
+        """The states with zeros behind each row's end, as a convolution finds them where the row is alone."""
         return states if self.valid is None else states.masked_fill(~self.valid, 0.0)
 
     def norms(self, states: torch.Tensor) -> torch.Tensor:
-        """L2 norm of each channel over each row's true frames: (batch, frames, c) -> (batch, 1, c) float32."""
+        """L2 norm of each channel over each row's true frames: (batch, 1, channels) float32."""
         return torch.linalg.vector_norm(self.clear(states), dim=1, keepdim=True, dtype=torch.float32)
+
+    def scale(self, states: torch.Tensor, gains: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """states x gains + bias with the gains (batch, 1, channels) of each row and one bias (1, 1, channels)."""
+        return torch.addcmul(bias, states, gains)
 
     def resampled(self, size: int, stride: int) -> "MERT2Rows":
         """The rows behind a resampling convolution of this stride, whose output has `size` frames."""
         if self.lengths is None:
-            return self
+            return MERT2Rows(None, size)
         return MERT2Rows((self.lengths - RESAMPLING_KERNEL) // stride + 1, size)
+
+    def pack(self, states: torch.Tensor) -> torch.Tensor:
+        """States of padded rows (batch, frames, channels) in the layout of these rows."""
+        return states
+
+    def unpack(self, states: torch.Tensor) -> torch.Tensor:
+        """The inverse of `pack`; what stands behind a row's end is not defined."""
+        return states
+
+    def padded(self, states: torch.Tensor) -> torch.Tensor:
+        """`unpack` with zeros behind each row's end."""
+        return self.clear(states)
+
+
+class MERT2PackedRows(MERT2Rows):
+    """Rows of different lengths one after the other, so that hardly a frame of padding is computed.
+
+    States are (1, total, channels). Zeros between the rows, in at least as many frames as a convolution reaches, keep
+    them apart. Attention alone takes them as padded rows.
+
+    Args:
+        lengths: true frames of each row.
+        slots: frames that each row occupies, gap included.
+        device: of the states.
+        size: frames of the padded rows.
+    """
+
+    def __init__(self, lengths: list[int], slots: list[int], device: torch.device, size: int):
+        self.row_lengths, self.slots, self.device, self.size = lengths, slots, device, size
+        self.starts = [sum(slots[:row]) for row in range(len(slots))]
+        valid = torch.zeros(sum(slots), dtype=torch.bool)
+        for start, length in zip(self.starts, lengths, strict=True):
+            valid[start : start + length] = True
+        self.valid = valid.to(device)[None, :, None]
+
+    @cached_property
+    def lengths(self) -> torch.Tensor:
+        """(batch,) true frames of each row."""
+        return torch.tensor(self.row_lengths, device=self.device)
+
+    @cached_property
+    def frame_mask(self) -> torch.Tensor:
+        """(batch, frames) bool, true frames of the padded rows."""
+        return length_mask(self.lengths, self.size)
+
+    @cached_property
+    def _places(self) -> torch.Tensor:
+        """Where each frame of the padded rows stands: (batch, size) positions in the packed states."""
+        starts = torch.tensor(self.starts, device=self.device)[:, None]
+        return (starts + torch.arange(self.size, device=self.device)).clamp(max=self.valid.shape[1] - 1)
+
+    @cached_property
+    def _sources(self) -> torch.Tensor:
+        """Where each packed frame stands in the flattened padded rows: (total,); gaps repeat some frame of theirs."""
+        rows = [
+            row * self.size + torch.arange(slot, device=self.device).clamp(max=self.size - 1)
+            for row, slot in enumerate(self.slots)
+        ]
+        return torch.cat(rows)
+
+    def norms(self, states: torch.Tensor) -> torch.Tensor:
+        rows = zip(self.starts, self.row_lengths, strict=True)
+        true = [states[0, start : start + length] for start, length in rows]
+        return torch.stack([torch.linalg.vector_norm(row, dim=0, dtype=torch.float32) for row in true])[:, None]
+
+    def scale(self, states: torch.Tensor, gains: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        rows = zip(states[0].split(self.slots), gains, strict=True)
+        return torch.cat([torch.addcmul(bias[0], row, gain) for row, gain in rows])[None]
+
+    def resampled(self, size: int, stride: int) -> "MERT2PackedRows":
+        lengths = [(length - RESAMPLING_KERNEL) // stride + 1 for length in self.row_lengths]
+        slots = [slot // stride for slot in self.slots]
+        slots[-1] += size - sum(slots)
+        return MERT2PackedRows(lengths, slots, self.device, (self.size - RESAMPLING_KERNEL) // stride + 1)
+
+    def pack(self, states: torch.Tensor) -> torch.Tensor:
+        return states.flatten(0, 1).index_select(0, self._sources)[None]
+
+    def unpack(self, states: torch.Tensor) -> torch.Tensor:
+        return states[0].index_select(0, self._places.flatten()).unflatten(0, self._places.shape)
+
+    def padded(self, states: torch.Tensor) -> torch.Tensor:
+        return self.unpack(states).masked_fill(~self.frame_mask[..., None], 0.0)
+
+
+def rows_of(config: MERT2Config, lengths: torch.Tensor | None, samples: int) -> MERT2Rows:
+    """The rows of a batch of clips at the rate of the mel frames: packed where that saves a tenth or more.
+
+    Args:
+        config: of the model.
+        lengths: (batch,) true samples of each row, or None.
+        samples: of the padded batch.
+    """
+    size = config.num_mel_frames(samples)
+    if lengths is None:
+        return MERT2Rows(None, size)
+    mel_lengths = config.num_mel_frames(lengths)
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or lengths.is_meta:
+        return MERT2Rows(mel_lengths, size)  # a graph does not depend on the lengths
+    ratio = config.samples_per_frame // config.hop_length
+    reach = max(config.conv_depthwise_kernel_size // 2, DEPTHWISE_KERNEL // 2)
+    counts = mel_lengths.tolist()
+    slots = [ratio * (count // ratio + 1 + reach) for count in counts]
+    if sum(slots) > PACKED_SHARE * len(slots) * size:
+        return MERT2Rows(mel_lengths, size)
+    return MERT2PackedRows(counts, slots, lengths.device, size)
 
 
 # --- mel spectrum ---
@@ -229,7 +342,7 @@ class MERT2GlobalResponseNorm(nn.Module):
         norms = rows.norms(states)
         responses = norms / (norms.mean(dim=-1, keepdim=True) + RESPONSE_EPSILON)
         gain = (1.0 + self.weight * responses).to(states.dtype)
-        return torch.addcmul(self.bias.to(states.dtype), states, gain)
+        return rows.scale(states, gain, self.bias.to(states.dtype))
 
 
 class MERT2ConvNextLayer(GradientCheckpointingLayer):
@@ -354,21 +467,21 @@ class MERT2SelfAttention(nn.Module):
     def forward(
         self,
         hidden_states: torch.Tensor,
+        rows: MERT2Rows,
         positions: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None,
         output_attentions: bool,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(batch, frames, hidden_size) -> the same shape and, if asked for, weights (batch, heads, frames, frames)."""
-        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         query, key, value = (
-            projection(hidden_states).view(shape).transpose(1, 2)
+            rows.unpack(projection(hidden_states)).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for projection in (self.query_proj, self.key_proj, self.value_proj)
         )
         cosines, sines = (table.to(query.dtype) for table in positions)
         query, key = rotate(query, cosines, sines), rotate(key, cosines, sines)
         states, weights = attend(self, query, key, value, attention_mask, output_attentions, **kwargs)
-        return self.out_proj(states), weights
+        return self.out_proj(rows.pack(states)), weights
 
 
 class MERT2FeedForward(nn.Module):
@@ -437,7 +550,7 @@ class MERT2ConformerBlock(GradientCheckpointingLayer):
         """(batch, frames, hidden_size) -> the same shape and attention weights or None."""
         states = hidden_states + 0.5 * self.dropout(self.ffn1(self.ffn1_layer_norm(hidden_states)))
         normed = self.attn_layer_norm(states)
-        attended, weights = self.attn(normed, positions, attention_mask, output_attentions, **kwargs)
+        attended, weights = self.attn(normed, rows, positions, attention_mask, output_attentions, **kwargs)
         states = states + self.dropout(attended)
         states = states + self.dropout(self.conv_module(states, rows))
         states = states + 0.5 * self.dropout(self.ffn2(self.ffn2_layer_norm(states)))
@@ -608,14 +721,14 @@ class MERT2Model(MERT2PreTrainedModel):
             self._check_mask(mask, (mel.shape[0], frames))
             mask = mask.bool()
             mel = self._mask_mel(mel, mask)
-        hidden_states = mel.to(self.dtype)
+        rows = rows_of(self.config, lengths, input_values.shape[1])
+        hidden_states = rows.pack(mel).to(self.dtype)
         if self.training and torch.is_grad_enabled() and self._subsampling_learns_by_checkpoints():
             hidden_states = hidden_states.requires_grad_(True)
-        rows = MERT2Rows(None if lengths is None else self.config.num_mel_frames(lengths), mel.shape[1])
         for stage in self.subsampling_module:
             hidden_states, rows = stage(hidden_states, rows)
         if self.cqt_input is not None:
-            hidden_states = hidden_states + self.cqt_input(input_values, lengths, mask, frames)
+            hidden_states = hidden_states + rows.pack(self.cqt_input(input_values, lengths, mask, frames))
         return hidden_states, rows
 
     def _subsampling_learns_by_checkpoints(self) -> bool:
@@ -651,23 +764,23 @@ class MERT2Model(MERT2PreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> MERT2ModelOutput:
         """The Conformer blocks: (batch, frames, hidden_size) -> the model's output."""
-        frame_mask = None if rows.valid is None else rows.valid[..., 0]
+        frame_mask = rows.frame_mask
         open_gradient(hidden_states, self.layers)
         mask = attention_mask_for(self.config, frame_mask, hidden_states.dtype, output_attentions)
-        positions = rotary_tables(self.config, hidden_states.shape[1], hidden_states.device)
+        positions = rotary_tables(self.config, rows.size, hidden_states.device)
         first, states, attentions = hidden_states, [], []
         for layer in self.layers:
             hidden_states, weights = layer(hidden_states, rows, positions, mask, output_attentions, **kwargs)
             if output_hidden_states:
-                states.append(rows.clear(hidden_states))
+                states.append(rows.padded(hidden_states))
             attentions.append(weights)
         if frame_mask is None:
             frame_mask = torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device)
         return MERT2ModelOutput(
-            last_hidden_state=states[-1] if output_hidden_states else rows.clear(hidden_states),
+            last_hidden_state=states[-1] if output_hidden_states else rows.padded(hidden_states),
             hidden_states=tuple(states) if output_hidden_states else None,
             feature_attention_mask=frame_mask,
-            input_hidden_state=rows.clear(first) if output_hidden_states else None,
+            input_hidden_state=rows.padded(first) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
         )
 

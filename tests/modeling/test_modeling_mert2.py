@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from mert_hf import MERT2Config, MERT2Model
+from mert_hf.modeling import modeling_mert2
 from mert_hf.modeling.modeling_mert2 import rotary_tables, rotate
 
 TOLERANCE = 2e-4
@@ -81,14 +82,17 @@ VARIANTS = {
 }
 
 
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_any_mix_of_lengths_equals_each_row_alone(tiny_config2, stirred, variant, attention):
+def test_any_mix_of_lengths_equals_each_row_alone(tiny_config2, stirred, monkeypatch, variant, attention, packed):
+    """In both layouts: rows one after the other, and padded rows."""
     torch.manual_seed(0)
+    monkeypatch.setattr(modeling_mert2, "PACKED_SHARE", 10.0 if packed else 0.0)
     config = tiny_config2(attn_implementation=attention, **VARIANTS[variant])
     model = stirred(MERT2Model(config))
     draw = np.random.default_rng(0)
-    for trial in range(3):
+    for trial in range(2):
         lengths = draw.integers(config.receptive_field + 960, 30_000, size=5).tolist() + [config.receptive_field]
         if trial == 0:
             lengths += [960 * 9 - 1, 960 * 9, 960 * 9 + 1, 240 * 39 - 1, 240 * 39]
@@ -111,8 +115,10 @@ def test_any_mix_of_lengths_equals_each_row_alone(tiny_config2, stirred, variant
                 assert not any(states[row, frames:].any() for states in ours)
 
 
-def test_gradients_do_not_depend_on_the_padding(tiny_config2, stirred):
+@pytest.mark.parametrize("packed", [True, False])
+def test_gradients_do_not_depend_on_the_padding(tiny_config2, stirred, monkeypatch, packed):
     torch.manual_seed(0)
+    monkeypatch.setattr(modeling_mert2, "PACKED_SHARE", 10.0 if packed else 0.0)
     model = stirred(MERT2Model(tiny_config2()))
     clips = [music(1, 9_000, 1), music(1, 5_000, 2)]
     batch, mask = torch.full((2, 9_500), 50.0), torch.zeros(2, 9_500, dtype=torch.long)
