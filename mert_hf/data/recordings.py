@@ -17,6 +17,19 @@ from ..audio import AUDIO_EXTENSIONS
 SPLITS = ("train", "valid", "test")
 
 
+class AudioOpener(Protocol):
+    """Audio that is not a file of its own: a row of a data set, or a deformed recording."""
+
+    def open(self) -> Path | BinaryIO:
+        """What `mert_hf.audio` reads."""
+
+    def exists(self) -> bool:
+        """Whether the audio is there."""
+
+    def version(self) -> dict[str, Any]:
+        """What changes when the audio changes, as JSON values."""
+
+
 class AudioRows(Protocol):
     """Rows of a data set, each a mapping of columns, as `datasets.Dataset` offers them."""
 
@@ -45,6 +58,14 @@ class AudioRow:
         value = self.rows[self.index][self.column]
         return io.BytesIO(value["bytes"]) if value.get("bytes") is not None else Path(value["path"])
 
+    def exists(self) -> bool:
+        """Rows of a data set are taken to be there."""
+        return True
+
+    def version(self) -> dict[str, Any]:
+        """Data set and row."""
+        return {"dataset": self.dataset, "row": self.index}
+
     def __str__(self) -> str:
         return f"row {self.index} of {self.dataset}"
 
@@ -55,7 +76,7 @@ class Recording:
 
     Attributes:
         id: unique in its data set.
-        path: its file, or a row of a data set; `open` gives what `mert_hf.audio` reads.
+        path: its file, or audio that is opened in another way; `open` gives what `mert_hf.audio` reads.
         split: "train", "valid" or "test".
         target: what the kind of the task asks for: classification, key: class index; multilabel: float32 (labels,) of 0
             and 1; regression: float32 (labels,); beats: `BeatTimes`; chords, structure: `Segments`; retrieval: index of
@@ -67,7 +88,7 @@ class Recording:
     """
 
     id: str
-    path: Path | AudioRow
+    path: Path | AudioOpener
     split: str
     target: Any
     group: str = ""
@@ -75,17 +96,17 @@ class Recording:
     seconds: float | None = None
 
     def open(self) -> Path | BinaryIO:
-        """What `mert_hf.audio` reads: a file, or a file object with the bytes of a data set's row."""
-        return self.path.open() if isinstance(self.path, AudioRow) else self.path
+        """What `mert_hf.audio` reads: a file, or a file object."""
+        return self.path if isinstance(self.path, Path) else self.path.open()
 
     def exists(self) -> bool:
-        """Whether there is a file; rows of a data set are taken to be there."""
-        return isinstance(self.path, AudioRow) or self.path.is_file()
+        """Whether the audio is there."""
+        return self.path.is_file() if isinstance(self.path, Path) else self.path.exists()
 
     def version(self) -> dict[str, Any]:
         """What changes when the audio changes: size and time of the file, or data set and row."""
-        if isinstance(self.path, AudioRow):
-            return {"dataset": self.path.dataset, "row": self.path.index}
+        if not isinstance(self.path, Path):
+            return self.path.version()
         state = self.path.stat()
         return {"size": state.st_size, "mtime_ns": state.st_mtime_ns}
 

@@ -1,4 +1,4 @@
-"""Fine-tuning on the tasks of `mert-hf evaluate`, by both generations of the model: same readers, splits and metrics."""
+"""Fine-tuning on the tasks of `mert-hf evaluate`, by both generations: same readers, splits and metrics."""
 
 from __future__ import annotations
 
@@ -95,6 +95,7 @@ def test_adapters_of_the_second_generation(gtzan, tiny_checkpoint2, tmp_path):
         fine_tune(arguments, training(tmp_path / "b"), lora=LoraArguments(lora_modules="q_proj"))
 
 
+@pytest.mark.slow
 def test_the_whole_recording_is_scored(gtzan, tiny_checkpoint, tmp_path):
     """The metrics of a run equal those of the saved model on all windows, computed one by one."""
     pytest.importorskip("mir_eval")
