@@ -83,6 +83,16 @@ def evaluate(
     resamples: Annotated[
         int, typer.Option(min=0, help="Resamples of the test recordings for 95 % intervals; 0 for no intervals.")
     ] = 1000,
+    deform: Annotated[
+        str,
+        typer.Option(
+            help="Also test deformed recordings: noise:20 (dB), mp3:64 (kbit/s), gain:-12 (dB), pitch:1 (semitones), "
+            "lowpass:4000 (Hz), separated by commas."
+        ),
+    ] = "",
+    shots: Annotated[
+        str, typer.Option(help="Also train with few recordings of each class: numbers and all, such as 1,5,10,all.")
+    ] = "",
     name: Annotated[str | None, typer.Option(help="Label of the model in reports.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="With the task all: print hours, bytes and estimated time, and stop.")
@@ -93,6 +103,7 @@ def evaluate(
 
     Trains probes on frozen features, chooses layer and learning rate on validation data, and reports test metrics.
     """
+    from ..data.few_shots import parse_shots
     from ..evaluation.command import evaluate_by_text, plan_by_text, settings_of
     from ..evaluation.tasks import get_task
 
@@ -115,6 +126,8 @@ def evaluate(
         store_dtype=store_dtype,
         frame_features=frame_features,
         resamples=resamples,
+        deformations=[word.strip() for word in deform.split(",") if word.strip()],
+        shots=parse_shots(shots),
         progress=not quiet,
     )
     source = {"device": device, "dtype": dtype, "features": features, "trust_remote_code": trust_remote_code}

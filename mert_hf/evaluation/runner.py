@@ -24,6 +24,7 @@ from ..utils.optional import require_extra
 from ..utils.outputs import check_output_file, check_output_folder
 from .archive import Layer, ProbeArchive, Record, write_json
 from .chunks import ChunkData
+from .curves import deformed_results, few_shot_results
 from .custom import ClipEncoder, chosen_encoder
 from .encoders import Encoder
 from .features import FeatureRequest, estimated_bytes, extract
@@ -83,7 +84,8 @@ def evaluate(
 
     Returns:
         The results as written to `output`: test metrics with mean and standard deviation over seeds and intervals over
-        recordings, the chosen layer and learning rate, validation and test by layer, the grid, protocol, versions.
+        recordings, the chosen layer and learning rate, validation and test by layer, the grid, protocol, versions; with
+        deformations or shots their curves, see `mert_hf.evaluation.curves`.
 
     Raises:
         ValueError: wrong layout, missing files, unknown names; the text lists what was looked for.
@@ -100,6 +102,10 @@ def evaluate(
     encoder = chosen_encoder(model, encoder, features, data_dir, device, dtype, trust_remote_code)
     evaluation = Evaluation(task, data, encoder, settings, cache_dir, Path(data_dir), resolve_device(device))
     results, predictions = evaluation.run()
+    if settings.deformations:
+        results["deformed"] = deformed_results(evaluation, results)
+    if settings.shots:
+        results["few_shot"] = few_shot_results(evaluation, results)
     label = name or (model_label(model) if model else type(encoder).__name__)
     results |= {"model": label, "model_fingerprint": encoder.fingerprint}
     if output is not None:
@@ -167,7 +173,7 @@ class Evaluation:
         """
         if self.protocol.normalize == "recording" and self.encoder.normalizes:
             self.encoder.normalize_recordings()
-        features = self._features()
+        features = self.features()
         if self.task.kind == "retrieval":
             return self._retrieve(features)
         self._train(features)
@@ -185,14 +191,14 @@ class Evaluation:
         records: dict[Layer, Record] = {}
         for layer in (layer for layer in self.layers if layer != WEIGHTED):
             position = self.request.layers.index(layer)
-            found = {split: self._scores(retrieve(self.data, table, position, split)) for split in ("valid", "test")}
+            found = {split: self.scores(retrieve(self.data, table, position, split)) for split in ("valid", "test")}
             records[layer] = {"layer": layer, "learning_rate": 0.0, "grid": []}
             records[layer] |= {"validation": [found["valid"]], "test": [found["test"]]}
         chosen = max(records, key=lambda layer: records[layer]["validation"][0][self.task.metric])
         predictions = {0: retrieve(self.data, table, self.request.layers.index(chosen), "test")}
         return self._results(records, chosen, predictions, table), predictions
 
-    def _features(self) -> FeatureTable | FrameFeatures:
+    def features(self) -> FeatureTable | FrameFeatures:
         """Features of all recordings, standardized as the protocol asks."""
         frames = self.task.kind in FRAME_KINDS
         features = self._computed_frames() if frames and self._computes_frames() else self._stored_features()
@@ -233,7 +239,7 @@ class Evaluation:
     def _computed_frames(self) -> ComputedFrames:
         return ComputedFrames(self.encoder, self.request)
 
-    def _grid_data(self, features: FeatureTable | FrameFeatures):
+    def grid_data(self, features: FeatureTable | FrameFeatures):
         """What probes are trained on, with these features."""
         kind, encoder, protocol = self.task.kind, self.encoder, self.protocol
         if kind not in FRAME_KINDS:
@@ -251,7 +257,7 @@ class Evaluation:
         rate, hop = encoder.sampling_rate, encoder.hop_length
         return SeparationData(self.data, features, rate, hop, self.settings.fft_size, self.device, alone)
 
-    def _positions(self, layers: Sequence[Layer]) -> list[int]:
+    def positions(self, layers: Sequence[Layer]) -> list[int]:
         """Where the layers of a group stand in the features; the learned average takes each, or each but the input."""
         if WEIGHTED in layers:
             start = 0 if self.protocol.input_in_average or self.encoder.num_layers == 1 else 1
@@ -271,12 +277,12 @@ class Evaluation:
     def _train(self, features: FeatureTable | FrameFeatures) -> None:
         # Groups are those of a run from the start, and trained whole: probes that are trained together share products
         # of matrices, whose rounding a smaller group would change.
-        for group in self._groups(features.dim, self._grid_data(features).num_outputs):
+        for group in self._groups(features.dim, self.grid_data(features).num_outputs):
             missing = [layer for layer in group if layer not in self.archive]
             if not missing:
                 continue
             logger.info("%s: training probes of layers %s", self.task.name, ", ".join(map(str, group)))
-            data = self._grid_data(features.held(self._positions(group), self.device))
+            data = self.grid_data(features.held(self.positions(group), self.device))
             names = [WEIGHTED] if group == [WEIGHTED] else list(range(len(group)))
             probes = grid(names, self.settings.learning_rates, self.settings.seeds)
             trained = train_grid(data, probes, self._probe_settings, self.device)
@@ -295,14 +301,14 @@ class Evaluation:
             "layer": layer,
             "learning_rate": rate,
             "grid": [probe_summary(probe) for probe in trained],
-            "validation": [self._scores(data.predict(probe, "valid")) for probe in winners],
+            "validation": [self.scores(data.predict(probe, "valid")) for probe in winners],
         }
         if layer == WEIGHTED:
             record["layer_weights"] = [probe.weights["mixture"].softmax(0).tolist() for probe in winners]
         self.archive.write_weights(layer, winners)
         self.archive.write(record)
 
-    def _scores(self, predictions: Predictions) -> dict[str, float]:
+    def scores(self, predictions: Predictions) -> dict[str, float]:
         return scores(self.task.kind, predictions, self.data.labels, self.protocol.beat_counts)
 
     def _predictions(
@@ -310,7 +316,7 @@ class Evaluation:
     ) -> dict[int, Predictions]:
         """What a layer's probes predict for a split, by seed."""
         layer = record["layer"]
-        data = self._grid_data(features.held(self._positions([layer]), self.device))
+        data = self.grid_data(features.held(self.positions([layer]), self.device))
         probes = self.archive.load(record, WEIGHTED if layer == WEIGHTED else 0)
         return {probe.probe.seed: data.predict(probe, split) for probe in probes}
 
@@ -318,7 +324,7 @@ class Evaluation:
         """Adds test metrics of a layer's probes, one for each seed, to its record."""
         if "test" not in record:
             predictions = self._predictions(record, features, "test")
-            record["test"] = [self._scores(part) for part in predictions.values()]
+            record["test"] = [self.scores(part) for part in predictions.values()]
             self.archive.write(record)
 
     @cached_property
@@ -373,6 +379,8 @@ class Evaluation:
         count = features.count if isinstance(features, FrameFeatures) else lambda recording: features.span(recording)[1]
         return {
             "labels": list(self.data.labels),
+            "manifest": self.data.manifest_hash,
+            "skipped": list(self.data.skipped),
             "recordings": {split: len(recordings) for split, recordings in splits.items()},
             "rows": {split: sum(map(count, recordings)) for split, recordings in splits.items()},
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ..data.deformations import Deformation
 from ..utils.tolerance import Tolerance
 from .probes import LEARNING_RATES, ProbeSettings
 from .protocols import DEFAULT_PROTOCOL, POOLINGS, Protocol, get_protocol
@@ -27,6 +28,8 @@ class EvaluationSettings:
         probe: training of the probes; None for the protocol's.
         max_epochs: maximum number of passes over the training chunks; None for the protocol's.
         batch_size: windows that the model takes at a time; None for about 80 s of audio.
+        deformations: what is done to the test recordings for the robustness curve, see `mert_hf.data.deformations`.
+        shots: numbers of training recordings and "all" for the curve of few labels, see `mert_hf.data.few_shots`.
         max_bad_files: recordings that may be missing or unreadable, a number or a percentage such as "1%".
         max_missing: the same as a number; the name of earlier versions.
         store_dtype: number format of stored features, "float16" or "float32".
@@ -55,6 +58,8 @@ class EvaluationSettings:
     frame_features: str = "auto"
     resamples: int = 1000
     max_bad_files: int | str = 0
+    deformations: Sequence[str] = ()
+    shots: Sequence[int | str] = ()
 
     def __post_init__(self) -> None:
         if not self.learning_rates or min(self.learning_rates) <= 0:
@@ -69,6 +74,8 @@ class EvaluationSettings:
             raise ValueError(f"resamples={self.resamples} must be 0 or more.")
         get_protocol(self.protocol)
         Tolerance.parse(self.max_bad_files)
+        for deformation in self.deformations:
+            Deformation.parse(deformation)
         for name, allowed in (("pooling", POOLINGS), ("store_dtype", STORE_DTYPES), ("frame_features", FRAME_FEATURES)):
             value = getattr(self, name)
             if value not in allowed and not (name == "pooling" and value is None):

@@ -183,7 +183,7 @@ def test_the_average_of_layers_leaves_out_the_input_in_marble_v1_only():
         settings = EvaluationSettings(protocol=protocol)
         encoder = SimpleNamespace(num_layers=layers)
         evaluation = Evaluation(get_task("gtzan_genre"), None, encoder, settings, None, None, torch.device("cpu"))
-        return evaluation._positions([WEIGHTED])
+        return evaluation.positions([WEIGHTED])
 
     assert positions("marble-v1") == [1, 2, 3, 4]
     assert positions("strict") == positions("marble-v2") == [0, 1, 2, 3, 4]
