@@ -46,7 +46,9 @@ def track_beats(activation: np.ndarray, frame_times: np.ndarray, min_bpm: float,
         highest activation of its beat region.
     """
     if len(activation) != len(frame_times):
-        raise ValueError(f"{len(activation)} activations and {len(frame_times)} frame times; need one time a frame")
+        raise ValueError(
+            f"There are {len(activation)} activations and {len(frame_times)} frame times; give one time for each frame."
+        )
     active = np.flatnonzero(activation >= THRESHOLD)
     if len(active) < 2:
         return frame_times[active].astype(np.float64)

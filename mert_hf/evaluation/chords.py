@@ -23,7 +23,7 @@ def chord_segments(classes: np.ndarray, frame_rate: float) -> Segments:
     """Runs of equal classes as segments.
 
     Args:
-        classes: int (frames,), indices in `CHORD_LABELS`; frame k is centred on k / frame_rate.
+        classes: int (frames,), indices in `CHORD_LABELS`; frame k is centered on k / frame_rate.
         frame_rate: frames in a second.
     """
     edges = np.flatnonzero(np.diff(classes)) + 1

@@ -82,7 +82,7 @@ def joined_ranks(values: Sequence[float], difference: float) -> list[tuple[float
 def radar(results: Sequence[dict[str, Any]], labels: Mapping[str, str]) -> str | None:
     """A radar of primary test metrics, SVG text, a line for each model; None for fewer than three tasks.
 
-    Percent from the centre (0, also for what is below) to the rim (100); SDR in dB is multiplied by 10.
+    Percent from the center (0, also for what is below) to the rim (100); SDR in dB is multiplied by 10.
     """
     titles = list(dict.fromkeys(result["title"] for result in results))
     if len(titles) < MIN_RADAR_TASKS:

@@ -2,12 +2,12 @@
 
 A grid is layers x learning rates x seeds. Its probes are stacked and trained side by side: features are read, drawn and
 converted once for all of them, what the probes of a layer compute from its features is one product, every core takes a
-stack of its own, and one validation pass serves the grid. Every probe still follows the path it takes alone. What is
-random (first weights, order of chunks, dropout) comes from a generator of the probe's seed that draws the same numbers
-whatever else is in the grid; learning rate, plateau and early stopping are the probe's own.
+stack of its own, and one validation pass serves the grid. The result of each probe is the same as if it were trained
+alone: what is random (first weights, order of chunks, dropout) comes from a generator of the probe's seed that draws the
+same numbers whatever else is in the grid; learning rate, plateau and early stopping are the probe's own.
 
-Protocol: MARBLE v1 (arXiv 2306.10548; benchmark/models/probers.py and the tasks' base configs): Adam without weight
-decay, batch 64, learning rate halved after 5 epochs without progress, stop after 20.
+Source: MARBLE v1 (arXiv 2306.10548; benchmark/models/probers.py and the tasks' base configurations): Adam without weight
+decay, learning rate halved on a plateau, early stopping. `protocols.py` has the patience of each task.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ProbeSettings:
 
     Attributes:
         hidden_size, dropout: shape of the probe.
-        max_epochs: most passes over the training data.
+        max_epochs: maximum number of passes over the training data.
         patience: epochs without progress on validation data before a probe stops.
         plateau_patience, plateau_factor: epochs without progress before the learning rate is multiplied.
         plateau_threshold: share by which a score must exceed the best one to count as progress for the learning rate.
@@ -131,7 +131,7 @@ def train_grid(
 ) -> list[TrainedProbe]:
     """Trains all probes together and returns them, each at its best epoch, in the given order.
 
-    Best is the highest monitored validation score; equal scores are told apart by the lower validation loss.
+    Best is the highest monitored validation score; of equal scores, that with the lower validation loss (see `ProbeSettings`).
     """
     device = torch.device(device)
     runs = [

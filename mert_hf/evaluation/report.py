@@ -21,7 +21,7 @@ NOTE = (
     "Measured: mean over seeds on the test split ± sample standard deviation over seeds [95 % interval over test "
     "recordings, by bootstrap]. Layer and learning rate were chosen on the validation split. In percent; SDR in dB. "
     "**Bold** is the best model of a task where paired tests against every other model support it; ≈ marks models that "
-    "no test tells from the best one (paired bootstrap, Holm's correction over all tests, 5 %)."
+    "no test separates from the best one (paired bootstrap, Holm's correction over all tests, 5 %)."
 )
 PUBLISHED_NOTE = "Columns in italics are published figures, measured by others with their own code: {sources}."
 RANK_NOTE = (

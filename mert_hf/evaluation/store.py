@@ -145,7 +145,7 @@ class FeatureStore:
         return entry["start"], entry["count"]
 
     def _name(self, recording: Recording) -> str:
-        """The recording's path below the data folder, by which every task on it knows it."""
+        """The recording's path below the data folder, the same for every task."""
         path = recording.path
         if isinstance(path, Path) and self.data_dir is not None and path.is_relative_to(self.data_dir):
             return path.relative_to(self.data_dir).as_posix()

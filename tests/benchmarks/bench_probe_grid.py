@@ -31,7 +31,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from mert_hf.data.recordings import Recording, TaskData
 from mert_hf.evaluation.chunks import ChunkData
-from mert_hf.evaluation.features import FeatureTable
 from mert_hf.evaluation.probes import (
     LEARNING_RATES,
     WEIGHTED,
@@ -42,6 +41,7 @@ from mert_hf.evaluation.probes import (
     train_grid,
 )
 from mert_hf.evaluation.runner import GROUP_WEIGHTS
+from mert_hf.evaluation.table import FeatureTable
 from mert_hf.evaluation.tasks.base import Task
 
 NETS = {"mert-nano": (5, 128), "MERT-v1-95M": (13, 768)}  # layers and values of a layer
@@ -136,7 +136,7 @@ def make_ways(shape: tuple[int, int], epochs: int, folder: Path) -> tuple[int, d
     sample = [Probe(layer, 1e-3, 0) for layer in layers]
 
     def together() -> None:
-        chunks = ChunkData(task, data, table)
+        chunks = ChunkData(task.kind, data, table)
         size = max(1, GROUP_WEIGHTS // (num_weights(shape[1], HIDDEN, CLASSES) * len(LEARNING_RATES) * len(SEEDS)))
         for start in range(0, len(layers), size):
             part = grid(layers[start : start + size], LEARNING_RATES, SEEDS)
