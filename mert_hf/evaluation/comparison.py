@@ -105,7 +105,7 @@ class Comparison:
         )
 
     def leaders(self, task: TaskKey) -> list[str]:
-        """The best model of a task and those that no test separates from it; a best model alone is supported by tests."""
+        """The best model of a task and those that no test separates from it."""
         scores = self.scores[task]
         best = max(scores, key=scores.__getitem__)
         rest = [model for model in scores if model != best]

@@ -3,11 +3,11 @@
 A grid is layers x learning rates x seeds. Its probes are stacked and trained side by side: features are read, drawn and
 converted once for all of them, what the probes of a layer compute from its features is one product, every core takes a
 stack of its own, and one validation pass serves the grid. The result of each probe is the same as if it were trained
-alone: what is random (first weights, order of chunks, dropout) comes from a generator of the probe's seed that draws the
-same numbers whatever else is in the grid; learning rate, plateau and early stopping are the probe's own.
+alone: what is random (first weights, order of chunks, dropout) comes from a generator of the probe's seed that draws
+the same numbers whatever else is in the grid; learning rate, plateau and early stopping are the probe's own.
 
-Source: MARBLE v1 (arXiv 2306.10548; benchmark/models/probers.py and the tasks' base configurations): Adam without weight
-decay, learning rate halved on a plateau, early stopping. `protocols.py` has the patience of each task.
+Source: MARBLE v1 (arXiv 2306.10548; benchmark/models/probers.py and the tasks' base configurations): Adam without
+weight decay, learning rate halved on a plateau, early stopping. `protocols.py` has the patience of each task.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def train_grid(
 ) -> list[TrainedProbe]:
     """Trains all probes together and returns them, each at its best epoch, in the given order.
 
-    Best is the highest monitored validation score; of equal scores, that with the lower validation loss (see `ProbeSettings`).
+    Best is the highest monitored validation score; `ProbeSettings.ties_by_loss` decides between equal scores.
     """
     device = torch.device(device)
     runs = [
