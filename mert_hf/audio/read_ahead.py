@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +14,7 @@ DEPTH = 8  # items that a reader may be ahead of its consumer
 PATIENCE = 0.1  # seconds after which a waiting reader looks whether anybody still wants its items
 
 
-def read_ahead(readers: Sequence[Callable[[], Iterator]], workers: int = 2) -> Iterator[tuple[int, Any]]:
+def read_ahead(readers: Iterable[Callable[[], Iterator]], workers: int = 2) -> Iterator[tuple[int, Any]]:
     """Runs readers in threads, ahead of their consumer; decoding and resampling leave Python's lock to others.
 
     Args:

@@ -79,6 +79,60 @@ def label(
     check_bad_files(len(summary.failed), summary.labelled + summary.kept + len(summary.failed), tolerance)
 
 
+@command(app, "mert-hf shard my_music --teacher facebook/encodec_24khz --output shards")
+def shard(
+    data: Annotated[
+        list[str],
+        typer.Argument(help="Files and folders of recordings, tars of WebDataset, folders or Hub ids of data sets."),
+    ],
+    output: Annotated[str, typer.Option(help="Folder of the shards; an interrupted run is resumed there.")],
+    teacher: Annotated[
+        str | None, typer.Option(help="Teacher whose codes are stored: encodec, or folder or Hub id of one.")
+    ] = None,
+    num_codebooks: Annotated[int | None, typer.Option(help="Codebooks of an EnCodec; 8 by default.")] = None,
+    seconds: Annotated[float, typer.Option(help="Length of a segment in seconds.")] = 60.0,
+    codec: Annotated[str, typer.Option(help="flac, opus, or original: whole files as they are.")] = "flac",
+    shard_size: Annotated[str, typer.Option(help="Encoded audio in a shard, such as 500MB or 2GB.")] = "500MB",
+    part: Annotated[str, typer.Option(metavar="I/N", help="Write part I of N; parts may run on any machines.")] = "1/1",
+    sampling_rate: Annotated[int, typer.Option(help="Sampling rate in Hz; that of the teacher if there is one.")] = (
+        24000
+    ),
+    hop_length: Annotated[int, typer.Option(help="Samples between two frames; those of the teacher if any.")] = 320,
+    split: options.Split = None,
+    workers: options.Workers = 2,
+    device: options.Device = None,
+    max_bad_files: options.MaxBadFiles = "0",
+    quiet: options.Quiet = False,
+) -> None:
+    """Write recordings, and optionally codes, to Parquet shards for streaming.
+
+    datasets.load_dataset opens the folder. An interrupted run is resumed by the same command.
+    """
+    from ..pretraining.sharding import shard_by_name
+    from ..utils.bad_files import check_bad_files
+    from ..utils.tolerance import Tolerance
+
+    tolerance = Tolerance.parse(max_bad_files)
+    summary = shard_by_name(
+        data,
+        output,
+        teacher,
+        num_codebooks,
+        seconds,
+        codec,
+        shard_size,
+        part,
+        sampling_rate,
+        hop_length,
+        split,
+        device,
+        workers,
+        not quiet,
+    )
+    typer.echo(summary.text())
+    check_bad_files(len(summary.failed), summary.total, tolerance)
+
+
 class RecipeCommand(Command):
     """A command whose help also lists the fields of a recipe."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -63,20 +63,32 @@ class AudioFiles:
         return self.names[index]
 
 
+def audio_column(features: Mapping[str, Any], column: str | None = None) -> str:
+    """The Audio column of a data set: the given one, or the only one.
+
+    Raises:
+        ValueError: there is no such column, or there are several to choose from.
+    """
+    from datasets import Audio
+
+    columns = [name for name, feature in features.items() if isinstance(feature, Audio)]
+    if column is None and len(columns) == 1:
+        column = columns[0]
+    if column not in columns:
+        raise ValueError(
+            f"The column of the audio must be one of the Audio columns {columns} of this data set; got {column!r}. "
+            "Name one of them, or cast yours first: dataset.cast_column(name, datasets.Audio())."
+        )
+    return column
+
+
 class AudioColumn:
     """Recordings in the Audio column of a `datasets.Dataset`, left encoded so that only a crop is decoded."""
 
     def __init__(self, dataset: datasets.Dataset, column: str | None = None):
         from datasets import Audio
 
-        columns = [name for name, feature in dataset.features.items() if isinstance(feature, Audio)]
-        if column is None and len(columns) == 1:
-            column = columns[0]
-        if column not in columns:
-            raise ValueError(
-                f"The column of the audio must be one of the Audio columns {columns} of this data set; got {column!r}. "
-                "Name one of them, or cast yours first: dataset.cast_column(name, datasets.Audio())."
-            )
+        column = audio_column(dataset.features, column)
         self.dataset = dataset.select_columns(column).cast_column(column, Audio(decode=False))
         self.column = column
         self.names = [f"{column}[{row}]" for row in range(len(dataset))]
