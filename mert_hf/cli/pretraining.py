@@ -91,7 +91,9 @@ def shard(
     ] = None,
     num_codebooks: Annotated[int | None, typer.Option(help="Codebooks of an EnCodec; 8 by default.")] = None,
     seconds: Annotated[float, typer.Option(help="Length of a segment in seconds.")] = 60.0,
-    codec: Annotated[str, typer.Option(help="flac, opus, or original: whole files as they are.")] = "flac",
+    codec: Annotated[
+        str, typer.Option(help="Format of the audio: flac, opus, or original (whole files as they are).")
+    ] = "flac",
     shard_size: Annotated[str, typer.Option(help="Encoded audio in a shard, such as 500MB or 2GB.")] = "500MB",
     part: Annotated[str, typer.Option(metavar="I/N", help="Write part I of N; parts may run on any machines.")] = "1/1",
     sampling_rate: Annotated[int, typer.Option(help="Sampling rate in Hz; that of the teacher if there is one.")] = (
