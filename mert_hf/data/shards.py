@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import logging
 import os
@@ -110,10 +111,17 @@ class ShardedRecording:
 
 @dataclass(frozen=True)
 class ShardFooter:
-    """Settings and recordings of a shard, from the metadata of its file."""
+    """What a shard lists in the metadata of its file.
+
+    Attributes:
+        settings: settings of its rows.
+        recordings: its recordings, in the order of their rows.
+        groups: samples of each row at the rate of the settings, for each row group.
+    """
 
     settings: ShardSettings
     recordings: tuple[ShardedRecording, ...]
+    groups: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -239,26 +247,27 @@ def find_shards(folder: str | os.PathLike) -> list[Path]:
     return sorted(Path(folder).glob("train-*.parquet"))
 
 
-def read_footer(path: str | os.PathLike) -> ShardFooter:
-    """Settings and recordings of a shard.
+def read_footer(path: str | os.PathLike, filesystem: Any = None) -> ShardFooter:
+    """What a shard lists of itself.
+
+    Args:
+        path: the shard.
+        filesystem: the fsspec file system of the path; the local one if None.
 
     Raises:
         ValueError: the file was not written here, or is damaged.
     """
     try:
-        metadata = pq.read_metadata(path).metadata or {}
+        metadata = pq.read_metadata(path, filesystem=filesystem).metadata or {}
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path} is damaged: {error}. Remove it, and run mert-hf shard again.") from error
     text = metadata.get(METADATA_KEY.encode())
     if text is None:
         raise ValueError(f"{path} was not written by mert-hf shard. Choose another folder for the output.")
-    return _parse_footer(text)
-
-
-def _parse_footer(text: bytes) -> ShardFooter:
     content = json.loads(text)
     recordings = tuple(ShardedRecording(**entry) for entry in content["recordings"])
-    return ShardFooter(ShardSettings(**content["settings"]), recordings)
+    groups = tuple(tuple(samples) for samples in content["groups"])
+    return ShardFooter(ShardSettings(**content["settings"]), recordings, groups)
 
 
 def write_shards(
@@ -367,14 +376,16 @@ def _drop(path: Path, name: str, part: tuple[int, int]) -> None:
     if not recordings:
         path.unlink()
         return
+    groups: list[list[int]] = []
     with staged_file(path) as staging, pq.ParquetFile(path) as old:
         with pq.ParquetWriter(staging, shard_schema(footer.settings)) as writer:
             for group in range(old.num_row_groups):
                 table = old.read_row_group(group)
-                table = table.filter(pc.not_equal(table["name"], name))
-                if len(table):
+                kept = pc.not_equal(table["name"], name)
+                if (table := table.filter(kept)).num_rows:
                     writer.write_table(table, row_group_size=len(table))
-            _write_footer(writer, ShardFooter(footer.settings, recordings))
+                    groups.append(list(itertools.compress(footer.groups[group], kept.to_pylist())))
+            _write_footer(writer, ShardFooter(footer.settings, recordings, groups))
         _synchronize(staging)
 
 
@@ -480,6 +491,7 @@ class ShardSetWriter:
                 last = None if start + samples == len(recording.waveform) else (start + samples) // hop
                 row["codes"] = [codebook.astype(np.uint16) for codebook in codes[:, start // hop : last]]
             self._rows.append(row)
+            self._samples.append(samples)
             self._group_bytes += len(content)
             self._bytes += len(content)
             if self._group_bytes >= GROUP_BYTES:
@@ -503,6 +515,8 @@ class ShardSetWriter:
         self._staging = self._stack.enter_context(staged_file(path))
         self._writer = self._stack.enter_context(pq.ParquetWriter(self._staging, self.schema))
         self._rows: list[dict[str, Any]] = []
+        self._samples: list[int] = []
+        self._groups: list[list[int]] = []
         self._recordings: list[ShardedRecording] = []
         self._bytes = self._group_bytes = 0
 
@@ -510,12 +524,13 @@ class ShardSetWriter:
         if self._rows:
             table = pa.Table.from_pylist(self._rows, schema=self.schema)
             self._writer.write_table(table, row_group_size=len(table))
-        self._rows, self._group_bytes = [], 0
+            self._groups.append(self._samples)
+        self._rows, self._samples, self._group_bytes = [], [], 0
 
     def _finish(self) -> None:
         with self._stack:
             self._write_group()
-            _write_footer(self._writer, ShardFooter(self.settings, tuple(self._recordings)))
+            _write_footer(self._writer, ShardFooter(self.settings, self._recordings, self._groups))
             self._writer.close()
             _synchronize(self._staging)
         self._stack = None

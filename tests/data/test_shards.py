@@ -92,8 +92,14 @@ def test_a_second_call_writes_what_is_new_or_has_changed(items, tmp_path):
     assert Counter(row["name"] for row in rows) == Counter(
         {f"r{index}.wav": -(-7 * (index + 1) // 10) for index in range(6)} | {"r1.wav": 1}
     )
-    recordings = [recording.name for path in find_shards(out) for recording in read_footer(path).recordings]
+    footers = {path: read_footer(path) for path in find_shards(out)}
+    recordings = [recording.name for footer in footers.values() for recording in footer.recordings]
     assert sorted(recordings) == [item.name for item in items]
+    for path, footer in footers.items():
+        with pq.ParquetFile(path) as file:
+            for group, samples in enumerate(footer.groups):
+                durations = file.read_row_group(group, columns=["duration"])["duration"].to_pylist()
+                assert [duration * RATE for duration in durations] == pytest.approx(samples)
 
 
 def test_parts_share_the_recordings_out(items, tmp_path):
