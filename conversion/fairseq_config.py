@@ -199,7 +199,7 @@ def config_to_fairseq(config: MERTConfig, normalize: bool, known: dict | None = 
 def recorded_sections(settings: FairseqSettings) -> dict:
     """What is kept of a fairseq configuration for an export: its model, task and criterion without private paths."""
     sections = {"model": settings.model, "task": settings.task, "criterion": settings.criterion}
-    if settings.model is settings.task:  # one flat namespace: the fields of a section cannot be told apart
+    if settings.model is settings.task:  # one flat namespace: the fields cannot be assigned to sections
         sections = {"model": settings.model, "task": {}, "criterion": {}}
     return {
         name: {key: value for key, value in section.items() if key not in PRIVATE_FIELDS}

@@ -1,4 +1,4 @@
-"""Fine-tune MERT as a beat tracker: each frame is no beat, a beat or a downbeat.
+"""Fine-tune MERT as a beat tracker: each frame is a beat, a downbeat or neither.
 
 The target column holds JSON: [0.5, 1.0, ...] in seconds, or [[0.5, 1], [1.0, 2], ...] with the position in the bar.
 

@@ -36,7 +36,7 @@ MODEL_FILES = (".modeling.modeling_mert", ".modeling.modeling_mert2")
 class DeferredModel(type):
     """Metaclass of a stand-in for a model class: the first use of any attribute imports the class it stands for.
 
-    transformers' modelling code takes seconds to import, which `import mert_hf` must not cost.
+    transformers' modeling code takes seconds to import, which `import mert_hf` must not cost.
     """
 
     def __getattr__(cls, name: str):

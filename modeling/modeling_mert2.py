@@ -400,7 +400,7 @@ class MERT2ConvNextStage(nn.Module):
 class MERT2CQTInput(nn.Module):
     """A second input spectrum (ours): log constant-Q magnitudes at the encoder's frame rate, in its width.
 
-    A mel bin spans two semitones in the bass; 24 bins an octave tell the notes apart.
+    A mel bin spans two semitones in the bass; 24 bins an octave separate the notes.
     """
 
     def __init__(self, config: MERT2Config):

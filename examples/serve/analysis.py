@@ -52,7 +52,7 @@ class Library:
 
     Attributes:
         names: file names, relative to the folder.
-        mean: (hidden,) mean over the recordings: what all music shares tells nothing apart.
+        mean: (hidden,) mean over the recordings, which does not distinguish them.
         directions: (recordings, hidden) unit vectors from the mean.
     """
 

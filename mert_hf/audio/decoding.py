@@ -1,7 +1,7 @@
 """Files and file objects -> blocks of mono samples at their own rate: soundfile first, torchcodec for the rest.
 
-A file is decoded from its start to its end in blocks. Whatever is wrong with it becomes an `AudioReadError`: files that
-are empty, are no audio, hold a header only, break off early, or hold NaN or infinite samples.
+A file is decoded from its start to its end in blocks. Every fault of a file becomes an `AudioReadError`: files that
+are empty, are not audio, hold a header only, are cut off, or hold NaN or infinite samples.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ AudioSource = str | os.PathLike | BinaryIO
 
 BLOCK_FRAMES = 65536  # decoded at a time: half a megabyte of stereo
 PLAUSIBLE_RATES = (1000, 1_000_000)  # a wrong header must not ask for gigabytes of resampled sound
-UNKNOWN_LENGTH = 2**62  # libsndfile gives 2^63 - 1 where a header does not tell the length
+UNKNOWN_LENGTH = 2**62  # libsndfile gives 2^63 - 1 where a header does not state the length
 MP3_TOLERANCE = 2304  # two frames: some encoders count the frame that holds the count, too
 OGG_PAGE_SIZE = 65536  # a page has at most 65307 bytes
 STREAMED_SIZES = (0xFFFFFFFF, 0x7FFFFFFF)  # what programs that write WAV to a pipe leave as the size
@@ -52,7 +52,7 @@ class AudioReadError(ValueError):
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What the header of a recording tells.
+    """The content of a recording's header.
 
     Attributes:
         sampling_rate: in Hz.
@@ -68,10 +68,10 @@ class AudioInfo:
 
 
 def audio_info(source: AudioSource) -> AudioInfo:
-    """Reads the header of a recording; decodes it only where the header does not tell the length.
+    """Reads the header of a recording; decodes it only where the header does not state the length.
 
     Raises:
-        AudioReadError: the file is missing, empty, no audio, or known by its header to be cut off.
+        AudioReadError: the file is missing, empty, not audio, or cut off according to its header.
     """
     with closing(open_decoder(source)) as decoder:
         if decoder.num_samples is None:
@@ -84,7 +84,7 @@ def open_decoder(source: AudioSource) -> SoundfileDecoder | TorchcodecDecoder:
     """The decoder of a recording, to be closed after use.
 
     Raises:
-        AudioReadError: the file is missing, empty, no audio, or known by its header to be cut off.
+        AudioReadError: the file is missing, empty, not audio, or cut off according to its header.
     """
     name, head = _inspect(source)
     decoder = _open(source, name, head)
@@ -93,7 +93,7 @@ def open_decoder(source: AudioSource) -> SoundfileDecoder | TorchcodecDecoder:
         decoder.close()
         raise AudioReadError(
             name,
-            f"the header tells a sampling rate of {decoder.sampling_rate} Hz",
+            f"the header states a sampling rate of {decoder.sampling_rate} Hz",
             f"Recordings have {low} to {high} Hz: correct the header, or leave the file out",
         )
     return decoder
@@ -115,7 +115,7 @@ def _open(source: AudioSource, name: str, head: bytes) -> SoundfileDecoder | Tor
         reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"failed too ({_first_line(error)})"
     if head.startswith(AUDIO_SIGNATURES):
         problem = "the file begins like audio, but no audio can be decoded: damaged, or cut off after its header"
-        remedy = "Fetch the file again, or leave it out"
+        remedy = "Copy the file again, or leave it out"
     else:
         problem = "not audio in a format that can be read"
         remedy = "Leave it out; formats such as M4A or WMA need torchcodec and FFmpeg, or a conversion to FLAC"
@@ -125,7 +125,7 @@ def _open(source: AudioSource, name: str, head: bytes) -> SoundfileDecoder | Tor
 class _SequentialFile(soundfile.SoundFile):
     """A sound file read from front to back.
 
-    soundfile seeks after each block to where the file stands anyway; in a FLAC of unknown length, or one cut off, this
+    soundfile seeks after each block to the current position; in a FLAC of unknown length, or one cut off, this
     seek fails although there is more to decode.
     """
 
@@ -134,7 +134,7 @@ class _SequentialFile(soundfile.SoundFile):
 
 
 class SoundfileDecoder:
-    """Decodes WAV, FLAC, Ogg Vorbis, Opus, MP3, AIFF and whatever else libsndfile knows."""
+    """Decodes WAV, FLAC, Ogg Vorbis, Opus, MP3, AIFF and all other formats of libsndfile."""
 
     def __init__(self, source: AudioSource, name: str):
         self.name = name
@@ -155,7 +155,7 @@ class SoundfileDecoder:
         """Mono blocks (samples,) float32 from sample `start` to the end of the file.
 
         Raises:
-            AudioReadError: the file turns out to be damaged, cut off, without samples, or with NaN or infinite ones.
+            AudioReadError: the file is damaged, cut off, without samples, or with NaN or infinite ones.
         """
         position = 0
         # libsndfile lands up to a packet off when it seeks in Vorbis, and cannot seek where the length is unknown.
@@ -186,18 +186,18 @@ class SoundfileDecoder:
             raise AudioReadError(
                 self.name,
                 f"damaged or cut off: decoding fails after {position / self.sampling_rate:.2f} s ({error})",
-                "Fetch the file again, or keep its sound part with `ffmpeg -i FILE good.flac`",
+                "Copy the file again, or keep its sound part with `ffmpeg -i FILE good.flac`",
             ) from error
 
     def _check_end(self, decoded: int) -> None:
         if decoded == 0:
-            raise AudioReadError(self.name, "a header without any samples", "Fetch the file again, or leave it out")
+            raise AudioReadError(self.name, "a header without any samples", "Copy the file again, or leave it out")
         tolerance = MP3_TOLERANCE if self._file.format == "MP3" else 0
         if self.num_samples is not None and self._count_is_known and decoded < self.num_samples - tolerance:
             raise _cut_off(self.name, decoded / self.sampling_rate, self.num_samples / self.sampling_rate)
 
     def _refuse_cut_off(self, source: AudioSource) -> None:
-        """libsndfile mends headers that promise too much and says so only in its log."""
+        """libsndfile corrects headers that state too many samples and reports it only in its log."""
         log = self._file.extra_info
         seconds = (self.num_samples or 0) / self.sampling_rate
         if self._file.format == "OGG" and not _ogg_is_closed(source):
@@ -249,7 +249,7 @@ class TorchcodecDecoder:
             position += len(mono)
             tail = np.concatenate([tail, mono[-self.TAIL :]])[-self.TAIL :]
         if position == 0:
-            raise AudioReadError(self.name, "a header without any samples", "Fetch the file again, or leave it out")
+            raise AudioReadError(self.name, "a header without any samples", "Copy the file again, or leave it out")
 
     def _open(self):
         from torchcodec.decoders import AudioDecoder
@@ -270,12 +270,12 @@ class TorchcodecDecoder:
             raise AudioReadError(
                 self.name,
                 f"damaged or cut off: decoding fails between {begin:.0f} and {end:.0f} s ({_first_line(error)})",
-                "Fetch the file again, or keep its sound part with `ffmpeg -i FILE good.flac`",
+                "Copy the file again, or keep its sound part with `ffmpeg -i FILE good.flac`",
             ) from error
 
 
 def place_after(tail: np.ndarray, samples: np.ndarray, expected: int) -> int:
-    """Where `samples` go on after `tail`: behind its occurrence nearest to `expected`, or there if there is none."""
+    """Position in `samples` behind the occurrence of `tail` nearest to `expected`; `expected` if there is none."""
     last = min(2 * expected, len(samples) - 1)
     ends = np.flatnonzero(samples[: last + 1] == tail[-1]) + 1
     for end in sorted(ends, key=lambda end: abs(end - expected)):
@@ -297,7 +297,7 @@ def check_finite(samples: np.ndarray, position: int, sampling_rate: int, name: s
 
 
 def source_name(source: AudioSource) -> str:
-    """What error messages call a recording."""
+    """The name of a recording in error messages."""
     if hasattr(source, "read"):
         name = getattr(source, "name", None)
         return name if isinstance(name, str) else "<audio in memory>"
@@ -319,7 +319,7 @@ def _inspect(source: AudioSource) -> tuple[str, bytes]:
     except OSError as error:
         raise AudioReadError(name, f"cannot be opened ({error.strerror})", "Check its permissions") from error
     if not head:
-        raise AudioReadError(name, "the file is empty (0 bytes)", "Fetch it again, or leave it out")
+        raise AudioReadError(name, "the file is empty (0 bytes)", "Copy it again, or leave it out")
     return name, head
 
 
@@ -337,7 +337,7 @@ def _head(source: AudioSource, count: int, offset: int = 0) -> bytes:
 
 
 def _openable(source: AudioSource) -> bytes | str | BinaryIO:
-    """What soundfile opens; bytes where names of files are bytes, as it cannot encode those that are no UTF-8."""
+    """What soundfile opens; bytes where names of files are bytes, as it cannot encode those that are not UTF-8."""
     if hasattr(source, "read"):
         return source
     return os.fspath(source) if os.name == "nt" else os.fsencode(source)
@@ -353,7 +353,7 @@ def _size(source: AudioSource) -> int:
 
 
 def _ogg_is_closed(source: AudioSource) -> bool:
-    """Whether the last page of an Ogg file is whole and marked as the end of its stream (RFC 3533, section 6)."""
+    """Whether the last page of an Ogg file is complete and marked as the end of its stream (RFC 3533, section 6)."""
     tail = _head(source, OGG_PAGE_SIZE, max(_size(source) - OGG_PAGE_SIZE, 0))
     page = tail[tail.rfind(b"OggS") :]
     if len(page) < 27 or not page[5] & 0x04:
@@ -367,7 +367,7 @@ def _cut_off(name: str, found: float, promised: float | None) -> AudioReadError:
     return AudioReadError(
         name,
         f"cut off: {found:.3f} s can be decoded, but the file {whole}",
-        "Fetch the file again, or keep what is there with `ffmpeg -i FILE good.flac`",
+        "Copy the file again, or keep what is there with `ffmpeg -i FILE good.flac`",
     )
 
 

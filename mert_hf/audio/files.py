@@ -24,10 +24,10 @@ def find_audio_files(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> 
     Args:
         paths: one or more of: a file, taken whatever its extension, and also where it is missing, so that reading it
             reports it; a folder, searched with its subfolders for names that end in one of `AUDIO_EXTENSIONS`, hidden
-            ones excepted; a glob (`*`, `?`, `[...]`, `**`), of which folders are searched in turn.
+            ones excepted; a glob (`*`, `?`, `[...]`, `**`), whose folders are searched too.
 
     Returns:
-        The paths as given, sorted, each file once even where several of the paths lead to it.
+        The paths as given, sorted, each file once even where several paths name it.
 
     Raises:
         ValueError: no path, a folder without audio, or a glob that matches nothing.
@@ -44,7 +44,7 @@ def find_audio_files(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> 
 def _expand(path: str) -> list[str]:
     if os.path.isdir(path):
         return _keep_audio(path, _walk(path))
-    if os.path.lexists(path) or not glob.has_magic(path):  # a name such as "song [live].wav" is no glob if it is there
+    if os.path.lexists(path) or not glob.has_magic(path):  # a name such as "song [live].wav" is not a glob if it exists
         return [path]
     matches = glob.glob(path, recursive=True)
     if not matches:
@@ -57,7 +57,7 @@ def _keep_audio(place: str, files: Iterable[str]) -> list[str]:
     audio, others = [], Counter()
     for file in files:
         name, extension = os.path.split(file)[1], os.path.splitext(file)[1].lower()
-        # "._song.mp3" is macOS's bookkeeping, no recording
+        # "._song.mp3" is a file of macOS, not a recording
         if extension in AUDIO_EXTENSIONS and not name.startswith("."):
             audio.append(file)
         else:
@@ -69,7 +69,7 @@ def _keep_audio(place: str, files: Iterable[str]) -> list[str]:
             "give files with other endings by name."
         )
     if others:
-        logger.warning("%s: %d recordings; left aside as no audio: %s", place, len(audio), listed)
+        logger.warning("%s: %d recordings; ignored because they are not audio: %s", place, len(audio), listed)
     return audio
 
 
@@ -87,4 +87,4 @@ def _walk(folder: str) -> Iterator[str]:
 
 
 def _refuse(error: OSError) -> None:
-    raise error  # a folder that cannot be read is no empty one
+    raise error  # a folder that cannot be read is not an empty one

@@ -1,8 +1,8 @@
-"""MP3 files that do not tell their length.
+"""MP3 files that do not state their length.
 
 libsndfile reads an MP3 up to the length that it takes it to have. Without a frame count in the first MPEG frame it
-estimates that length from the size of the file and the bit rate of the first frame, and where the bit rate varies most
-of the music can be lost without a word. Such a file is read behind a frame that counts more frames than it can have.
+estimates that length from the size of the file and the bit rate of the first frame, and where the bit rate varies, most
+of the music can be lost without a warning. Such a file is read behind a frame that counts more frames than it can have.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SAMPLING_RATES = (44100, 48000, 32000)
 
 
 def length_frame(file: BinaryIO) -> bytes | None:
-    """A frame to put before an MP3 that does not tell its length; None where it does, or has no frame.
+    """A frame to put before an MP3 that does not state its length; None where it does, or has no frame.
 
     Args:
         file: the MP3; it is left where it was.
@@ -76,7 +76,7 @@ class PrefixedFile(io.RawIOBase):
 
 
 def _frame_size(header: bytes) -> int:
-    """Bytes of the frame that a header of four bytes begins, 0 if it is no header of layer III."""
+    """Bytes of the frame that a header of four bytes begins, 0 if it is not a header of layer III."""
     (bits,) = struct.unpack(">I", header)
     version, layer = (bits >> 19) & 3, (bits >> 17) & 3  # 3: MPEG-1, 2: MPEG-2, 0: MPEG-2.5
     bit_rate, rate, padding = (bits >> 12) & 15, (bits >> 10) & 3, (bits >> 9) & 1

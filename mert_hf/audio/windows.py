@@ -74,11 +74,11 @@ def check_window(sampling_rate: int, window: float | None, hop: float | None) ->
     """Window and hop in samples; a whole recording counts as a window of 2^62 samples.
 
     Raises:
-        ValueError: either is shorter than a sample, or a hop goes without a window.
+        ValueError: either is shorter than a sample, or a hop is given without a window.
     """
     if window is None:
         if hop is not None:
-            raise ValueError(f"hop={hop!r} makes no sense with window=None, which takes the recording as one window.")
+            raise ValueError(f"hop={hop!r} cannot be combined with window=None, the recording as one window.")
         return 2**62, 2**62
     lengths = []
     for name, seconds in (("window", window), ("hop", window if hop is None else hop)):

@@ -12,7 +12,7 @@ def key_index(text: str, where: object) -> int:
     """Index in `KEYS` of a key such as "C# minor" or "db maj".
 
     Raises:
-        ValueError: it is no major or minor key; the text lists the names.
+        ValueError: it is not a major or minor key; the text lists the names.
     """
     with needs_extra("eval"):
         from mir_eval.key import KEY_TO_SEMITONE

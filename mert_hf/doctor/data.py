@@ -28,7 +28,7 @@ def check_data(folder: str | os.PathLike, model_rate: int | None = None) -> list
 
     folder = Path(folder)
     if not folder.is_dir():
-        return [Finding(PROBLEM, f"{folder} is no folder", "give the folder that holds the recordings")]
+        return [Finding(PROBLEM, f"{folder} is not a folder", "give the folder that holds the recordings")]
     try:
         files = find_audio_files(folder)
     except ValueError as error:
@@ -51,16 +51,20 @@ def _check_recordings(files: list[Path], model_rate: int | None) -> Iterator[Fin
         seconds += info.duration
         silent += [path] if peak == 0 else []
         short += [path] if info.duration < 1 else []
-    told = ", ".join(f"{count} at {rate} Hz" for rate, count in sorted(rates.items()))
-    read = f"{sum(rates.values())} of {len(files)} recordings can be read, {seconds / 3600:.2f} hours: {told or 'none'}"
+    shown = ", ".join(f"{count} at {rate} Hz" for rate, count in sorted(rates.items()))
+    read = (
+        f"{sum(rates.values())} of {len(files)} recordings can be read, {seconds / 3600:.2f} hours: {shown or 'none'}"
+    )
     yield Finding(OK, f"{read} (recordings over {WHOLE_SECONDS:g} s were decoded at both ends only)")
-    yield from _tell(silent, "silent", "leave them out: they teach nothing, and normalisation blows up their noise")
+    yield from _tell(
+        silent, "silent", "leave them out: they contain nothing to learn, and normalization raises their noise"
+    )
     yield from _tell(short, "shorter than 1 s", "leave them out, or pad them: the evaluation drops them")
     low = sum(count for rate, count in rates.items() if model_rate and rate < model_rate)
     if low:
-        remedy = "nothing mends it; look for better copies, or expect worse results on them"
+        remedy = "look for copies at a higher rate, or expect worse results on them"
         yield Finding(
-            WARNING, f"{low} recordings are below the model's {model_rate} Hz: they lack its high range", remedy
+            WARNING, f"{low} recordings are below the model's {model_rate} Hz: they lack high frequencies", remedy
         )
 
 
@@ -87,7 +91,7 @@ def _check_metadata(folder: Path, files: list[Path]) -> list[Finding]:
     findings = [Finding(OK, f"{METADATA_FILE} lists {len(entries)} recordings with the columns {', '.join(columns)}")]
     listed = {path.resolve() for path, _ in entries}
     unlisted = [path for path in files if path.resolve() not in listed]
-    remedy = f"add them to {METADATA_FILE}, or leave them: tasks with labels do not see them"
+    remedy = f"add them to {METADATA_FILE}, or ignore this: tasks with labels do not use them"
     findings += _tell(unlisted, f"not in {METADATA_FILE}", remedy)
     for column in columns:
         empty = [path for path, row in entries if not row[column]]

@@ -28,7 +28,7 @@ def check_packages() -> Iterator[Finding]:
     try:
         requirements = metadata.requires("mert_hf") or []
     except metadata.PackageNotFoundError:
-        yield Finding(WARNING, "mert_hf runs from a checkout: its requirements are not known", "pip install -e .")
+        yield Finding(WARNING, "mert_hf runs from a checkout: its requirements are unknown", "pip install -e .")
         return
     for requirement in map(Requirement, requirements):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
@@ -41,8 +41,8 @@ def check_packages() -> Iterator[Finding]:
         if requirement.specifier.contains(version, prereleases=True):
             yield from _installed(requirement.name, version)
         else:
-            told = f"{requirement.name} {version} does not satisfy {requirement.specifier}"
-            yield Finding(PROBLEM, told, f'pip install --upgrade "{_spelled(requirement)}"')
+            fault = f"{requirement.name} {version} does not satisfy {requirement.specifier}"
+            yield Finding(PROBLEM, fault, f'pip install --upgrade "{_spelled(requirement)}"')
 
 
 def check_fragile_packages() -> Iterator[Finding]:
@@ -91,7 +91,7 @@ def _spelled(requirement) -> str:
 
 
 def _import_error(name: str) -> str | None:
-    """The last line of what the import of a package says in a new process; None where it succeeds."""
+    """The last line of the error when a package is imported in a new process; None where it succeeds."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", f"import {name}"], capture_output=True, text=True, timeout=IMPORT_SECONDS

@@ -31,7 +31,7 @@ def check_model(name: str | os.PathLike) -> tuple[list[Finding], int | None]:
     """Checks a checkpoint folder, a downloaded Hub model or a checkpoint file; nothing in it is run.
 
     Returns:
-        The findings, and the model's sampling rate in Hz if it could be told.
+        The findings, and the model's sampling rate in Hz if it is known.
     """
     name = str(name).removeprefix("random:")
     path = local_checkpoint(name)
@@ -59,7 +59,7 @@ def check_model(name: str | os.PathLike) -> tuple[list[Finding], int | None]:
 
 
 def _missing(name: str) -> Finding:
-    """That there is no such model here; doctor downloads nothing."""
+    """The finding for a model that is not on this machine; doctor downloads nothing."""
     if is_hub_id(name):
         return Finding(PROBLEM, f"{name} is neither a folder nor a downloaded Hub model", f"hf download {name}")
     return Finding(PROBLEM, f"{name} is neither a folder nor the id of a Hub model", "check the spelling")
@@ -107,11 +107,11 @@ def _check_weights(path: Path, config: PreTrainedConfig) -> Iterator[Finding]:
 
 
 def _check_names(tensors: Mapping[str, Any], config: PreTrainedConfig) -> Iterator[Finding]:
-    """Missing, unknown and mis-shaped weights, and how the position embedding's are named."""
+    """Missing, unknown and wrongly shaped weights, and the names of the position embedding's weights."""
     named = {our_name(name): tensor for name, tensor in tensors.items() if CQT_CONSTANTS not in name}
     faults, _ = compare_weights(named, config)
     remedies = {
-        "missing": "fetch the complete checkpoint; mert_hf refuses to fill them with random numbers",
+        "missing": "download the complete checkpoint; mert_hf refuses to fill them with random numbers",
         "unknown": "check that config.json belongs to these weights",
         "of another shape": "check that config.json belongs to these weights",
     }
@@ -133,7 +133,7 @@ def _check_values(tensors: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _check_extractor(path: Path, config: PreTrainedConfig) -> Iterator[Finding]:
-    """Rate and normalisation of the feature extractor against the checkpoint."""
+    """Rate and normalization of the feature extractor against the checkpoint."""
     file = path / EXTRACTOR_FILE
     write = "python -c \"from mert_hf import MERTFeatureExtractor as F; F(sampling_rate={}).save_pretrained('{}')\""
     if not file.is_file():
@@ -149,12 +149,12 @@ def _check_extractor(path: Path, config: PreTrainedConfig) -> Iterator[Finding]:
         what = f"the feature extractor works at {rate} Hz, the model at {config.sampling_rate} Hz"
         yield Finding(PROBLEM, what, f'set "sampling_rate": {config.sampling_rate} in {file}')
     if fields.get("padding_value", 0.0) != 0:
-        what = f"the feature extractor pads with {fields['padding_value']}, which a model hears as a jump"
+        what = f"the feature extractor pads with {fields['padding_value']}, which a model sees as a step in the signal"
         yield Finding(WARNING, what, f'set "padding_value": 0.0 in {file}')
-    yield from _check_normalisation(path, config, normalize)
+    yield from _check_normalization(path, config, normalize)
 
 
-def _check_normalisation(path: Path, config: PreTrainedConfig, normalize: Any) -> Iterator[Finding]:
+def _check_normalization(path: Path, config: PreTrainedConfig, normalize: Any) -> Iterator[Finding]:
     """The training's own setting where a conversion recorded it; else wav2vec 2.0's rule for layer-norm extractors."""
     recorded = recorded_normalize(path)
     remedy = f'set "do_normalize": {{}} in {path / EXTRACTOR_FILE}'
@@ -162,7 +162,7 @@ def _check_normalisation(path: Path, config: PreTrainedConfig, normalize: Any) -
         what = f"do_normalize is {normalize}, but the model was trained with {recorded}"
         yield Finding(PROBLEM, what, remedy.format(str(recorded).lower()))
     elif recorded is None and getattr(config, "feat_extract_norm", None) == "layer" and not normalize:
-        what = "do_normalize is false, but models with feat_extract_norm='layer' are trained on normalised audio"
+        what = "do_normalize is false, but models with feat_extract_norm='layer' are trained on normalized audio"
         yield Finding(WARNING, what, remedy.format("true"))
     else:
         yield Finding(OK, f"feature extractor: {config.sampling_rate} Hz, do_normalize {str(bool(normalize)).lower()}")

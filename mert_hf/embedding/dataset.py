@@ -159,7 +159,7 @@ def embed_dataset(
     Raises:
         ValueError: an argument out of its range; no recording; a folder that holds another data set or one made with
             other settings.
-        OSError: none of the recordings exists, or nothing can be written to `output`; told before the model is loaded.
+        OSError: none of the recordings exists, or nothing can be written to `output`; checked before the model loads.
     """
     if store_dtype not in STORE_DTYPES:
         raise ValueError(f"store_dtype={store_dtype!r} must be one of {', '.join(STORE_DTYPES)}.")
@@ -295,10 +295,10 @@ class _Run:
             if isinstance(item, Exception):
                 failed[number] = FailedFile.of(files[number - first], item)
                 self.num_failed += 1
-                # Whatever a file does to its reader, the others go on; what is no known damage shows its traceback.
+                # One bad file does not stop the others; an unknown kind of damage is logged with its traceback.
                 text = printable(f"{files[number - first]}: {failed[number].error}")
                 if isinstance(item, (AudioReadError, OSError)):
-                    logger.info("%s", text)  # the summary tells it
+                    logger.info("%s", text)  # the summary lists it
                 else:
                     logger.warning("%s", text, exc_info=item)
             elif item is not END:

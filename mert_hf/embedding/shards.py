@@ -1,4 +1,4 @@
-"""Parquet shards of an embedding data set: a shard is there with all its rows, or it is not there."""
+"""Parquet shards of an embedding data set: a shard exists with all its rows or not at all."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STORE_DTYPES = {"float32": np.float32, "float16": np.float16}
 
 @dataclass(frozen=True)
 class FailedFile:
-    """A recording that could not be embedded; size and time of change tell whether it was replaced since."""
+    """A recording that could not be embedded; size and time of change show whether it was replaced since."""
 
     path: str
     error: str
@@ -42,7 +42,7 @@ class FailedFile:
 
 @dataclass(frozen=True)
 class ShardSummary:
-    """What a finished shard says of itself in the metadata of its file."""
+    """The summary of a finished shard, in the metadata of its file."""
 
     rows: int
     windows: int
@@ -63,7 +63,7 @@ def read_summary(path: Path) -> ShardSummary:
     metadata = pq.read_metadata(path)
     text = (metadata.metadata or {}).get(METADATA_KEY)
     if text is None:
-        raise ValueError(f"{path} is no shard of an embedding data set. Choose an empty folder for the output.")
+        raise ValueError(f"{path} is not a shard of an embedding data set. Choose an empty folder for the output.")
     content = json.loads(text)
     failed = tuple(FailedFile(**entry) for entry in content["failed"])
     return ShardSummary(metadata.num_rows, content["windows"], failed)
@@ -79,12 +79,12 @@ def embedding_schema(hidden_size: int, pooling: str, store_dtype: str) -> pa.Sch
 
 
 class ShardWriter:
-    """Writes a shard beside its place and moves it there when it is whole.
+    """Writes a shard under a temporary name and renames it when it is complete.
 
-    Rows of a file that fails after its first windows are left out, also where they had left memory by then.
+    Rows of a file that fails after its first windows are left out, also where they have left memory already.
 
     Args:
-        path: place of the shard.
+        path: path of the shard.
         schema: of `embedding_schema`.
         layers: the layers of each window's values.
     """
@@ -122,7 +122,7 @@ class ShardWriter:
             columns.append(self._vectors(values))
         else:
             columns.append([frame_times] * rows)
-            vectors = self._vectors(values.swapaxes(0, 1))  # the frames of a layer side by side
+            vectors = self._vectors(values.swapaxes(0, 1))  # the frames of a layer next to each other
             columns.append(pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * len(values), vectors))
         arrays = [
             pa.array(column, field.type) if isinstance(column, (list, tuple)) else column
@@ -137,7 +137,7 @@ class ShardWriter:
             self._done, self._current, self._bytes = [], [], 0
 
     def finish_file(self) -> None:
-        """The current file is whole: its rows stay."""
+        """The current file is complete: its rows stay."""
         self._done += self._current
         self._windows += self._current_windows
         self._current, self._current_windows = [], 0
@@ -147,7 +147,7 @@ class ShardWriter:
         self._current, self._current_windows = [], 0
 
     def commit(self, settings: dict, failed: list[FailedFile]) -> None:
-        """Moves the shard to its place, with its summary."""
+        """Gives the shard its name, with its summary."""
         self._write(self._done, None)
         dropped = {file.path for file in failed}
         if dropped.intersection(owner for owner in self._owners if owner):

@@ -14,7 +14,7 @@ FEWEST_RECORDINGS = 10  # below which mean and deviation say more about chance t
 class Scaling:
     """Subtracts a mean from each dimension of a vector and divides it by a deviation.
 
-    What all recordings of a library share does not tell them apart, and dimensions with large values hide the others.
+    What all recordings of a library share does not distinguish them, and dimensions with large values hide the others.
     docs/search.md compares this with other ways of whitening.
 
     Attributes:

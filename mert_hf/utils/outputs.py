@@ -1,4 +1,4 @@
-"""Places for results, tried before any work is done: hours of it should not end where nothing can be written."""
+"""Checks that results can be written, before work that may take hours."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 def check_output_folder(folder: str | os.PathLike) -> None:
-    """Tries that a folder can be made and written; makes nothing that stays.
+    """Checks that a folder can be created and written; leaves no files.
 
     Raises:
-        NotADirectoryError: there is a file of that name, or of that of a folder above it.
-        OSError: what else the system refuses, such as for lack of permission.
+        NotADirectoryError: the path, or that of a folder above it, is a file.
+        OSError: the system refuses, for example for lack of permission.
     """
     folder = Path(folder).absolute()
     nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
@@ -26,12 +26,12 @@ def check_output_folder(folder: str | os.PathLike) -> None:
     except OSError as error:
         raise type(error)(
             f"{folder} cannot be a folder for the output: {nearest} cannot be written ({error.strerror}). Choose "
-            "another folder, or mend the permissions of this one."
+            "another folder, or fix the permissions of this one."
         ) from error
 
 
 def check_output_file(path: str | os.PathLike) -> None:
-    """Tries that a file can be written; makes nothing that stays.
+    """Checks that a file can be written; leaves no files.
 
     Raises:
         IsADirectoryError: there is a folder of that name.

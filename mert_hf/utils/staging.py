@@ -1,4 +1,4 @@
-"""Output that appears whole or not at all."""
+"""Output that appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .outputs import check_output_folder
 
 @contextmanager
 def staged_directory(output_dir: str | os.PathLike) -> Iterator[Path]:
-    """A new directory beside `output_dir` that takes its name when the block ends well, and is removed otherwise.
+    """A new directory next to `output_dir` that gets its name if the block succeeds, and is removed otherwise.
 
     Raises:
         FileExistsError: `output_dir` exists and is not an empty directory.
@@ -29,7 +29,7 @@ def staged_directory(output_dir: str | os.PathLike) -> Iterator[Path]:
     try:
         yield staging
         if output_dir.exists():
-            output_dir.rmdir()  # empty: not every system replaces a folder by another
+            output_dir.rmdir()  # empty: not every system can replace a folder by another
         os.replace(staging, output_dir)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -37,7 +37,7 @@ def staged_directory(output_dir: str | os.PathLike) -> Iterator[Path]:
 
 @contextmanager
 def staged_file(path: str | os.PathLike) -> Iterator[Path]:
-    """A new file beside `path` that replaces it when the block ends well, and is removed otherwise."""
+    """A new file next to `path` that replaces it if the block succeeds, and is removed otherwise."""
     staging = _sibling(Path(path))
     staging.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -59,7 +59,7 @@ def test_wav_written_to_a_pipe_is_whole(tmp_path, size):
 def test_cut_off_files_are_refused(tmp_path, name, fraction):
     path = write_format(tmp_path, name)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * fraction)])
-    with pytest.raises(AudioReadError, match=rf"{name}: (damaged or )?cut off.*(Fetch the file again)") as caught:
+    with pytest.raises(AudioReadError, match=rf"{name}: (damaged or )?cut off.*(Copy the file again)") as caught:
         read_audio(path, 24000)
     assert caught.value.path == str(path)
 
@@ -131,7 +131,7 @@ def test_rates_that_no_recording_has(tmp_path, rate):
     data = bytearray(path.read_bytes())
     data[24:28] = struct.pack("<I", rate)
     path.write_bytes(data)
-    with pytest.raises(AudioReadError, match=f"the header tells a sampling rate of {rate} Hz"):
+    with pytest.raises(AudioReadError, match=f"the header states a sampling rate of {rate} Hz"):
         audio_info(path)
 
 

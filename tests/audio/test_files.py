@@ -43,7 +43,7 @@ def test_folder_is_searched_to_its_depth(folder):
 def test_what_is_left_aside_is_told(folder, caplog):
     with caplog.at_level(logging.WARNING):
         find_audio_files(folder)
-    assert "5 recordings; left aside as no audio: 1 .jpg, 1 .txt, 1 hidden files" in caplog.text
+    assert "5 recordings; ignored because they are not audio: 1 .jpg, 1 .txt, 1 hidden files" in caplog.text
 
 
 @pytest.mark.parametrize(

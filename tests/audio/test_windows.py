@@ -61,7 +61,7 @@ def test_windows_of_a_file_equal_its_parts(tmp_path):
         (float("inf"), None, "window=inf must be"),
         (float("nan"), None, "window=nan must be"),
         ("5", None, "window='5' must be"),
-        (None, 1.0, "hop=1.0 makes no sense with window=None"),
+        (None, 1.0, "hop=1.0 cannot be combined with window=None"),
     ],
 )
 def test_windows_out_of_range(tmp_path, window, hop, message):

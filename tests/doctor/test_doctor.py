@@ -135,7 +135,7 @@ def test_normalisation_against_the_checkpoint(folder):
     (folder / "fairseq_config.json").unlink()
     config = mert_hf.MERTConfig(**SIZES, feat_extract_norm="layer")
     mert_hf.MERTModel(config).save_pretrained(folder)
-    assert "trained on normalised audio" in told(check_model(folder)[0], "warning")
+    assert "trained on normalized audio" in told(check_model(folder)[0], "warning")
 
 
 def test_missing_feature_extractor_has_a_command_that_works(folder, tmp_path):
@@ -255,7 +255,7 @@ def test_metadata_against_the_files(text, level, message, recordings):
 
 
 def test_folders_without_recordings(tmp_path):
-    assert "is no folder" in told(check_data(tmp_path / "nowhere"), "problem")
+    assert "is not a folder" in told(check_data(tmp_path / "nowhere"), "problem")
     assert has_problem(check_data(tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""Training and evaluation facts out of a Trainer's state, and measurements out of evaluation results."""
+"""Training and evaluation facts from a Trainer's state, and measurements from evaluation results."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def pretraining_facts(
 
 
 def _recipe(data: Mapping[str, Any]) -> dict[str, str]:
-    """Rows for crops, mixture and masking, as far as the settings tell them."""
+    """Rows for crops, mixture and masking, as far as the settings contain them."""
     rows = {
         "Crops": ("{crop_length} samples", ("crop_length",)),
         "Mixture": (
