@@ -1,4 +1,4 @@
-"""What encoders know of rendered scores: key, instrument family and pitch, by `mert_hf.evaluation`.
+"""Features of encoders on rendered scores: key, instrument family and pitch, by `mert_hf.evaluation`.
 
 python examples/render_scores.py --output scores --num_scores 400 --pretraining 20 --probes 640 --notes 384
 python examples/probe_scores.py --scores scores --output results

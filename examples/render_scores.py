@@ -1,4 +1,4 @@
-"""Renders music21's scores to audio: excerpts to pre-train on, excerpts and notes to probe with, all labelled.
+"""Renders music21's scores to audio: excerpts to pre-train on, excerpts and notes to probe with, all labeled.
 
     python examples/render_scores.py --output outputs/scores --pretraining 2400 --probes 1920 --notes 1536
 
@@ -14,14 +14,14 @@ from mert_hf.quickstart.score_sets import ScoreSets, render_sets
 
 @dataclass
 class RenderArguments:
-    """What is rendered, and where to."""
+    """What is rendered, and the output folder."""
 
-    output: str = field(metadata={"help": "Folder of the sets; what is there is kept."})
+    output: str = field(metadata={"help": "Folder of the sets; existing files are kept."})
     num_scores: int = field(default=1467, metadata={"help": "Scores to read."})
     pretraining: int = field(default=2400, metadata={"help": "Excerpts of 10 s to train on."})
     probes: int = field(default=1920, metadata={"help": "Excerpts of 6 s with key and family."})
     notes: int = field(default=1536, metadata={"help": "Single notes with their pitch."})
-    seed: int = field(default=0, metadata={"help": "All choices follow from it."})
+    seed: int = field(default=0, metadata={"help": "Seed of all random choices."})
     workers: int = field(default=2, metadata={"help": "Processes that render."})
 
 

@@ -2,7 +2,7 @@
 
     python examples/run_audio_classification.py --data my_songs --target genre --output_dir runs/genre
 
-A YAML file with the same names may come first: python examples/run_audio_classification.py my_run.yaml --seed 1
+A YAML file with the same names may be first: python examples/run_audio_classification.py my_run.yaml --seed 1
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments,
 
 @dataclass
 class TaskArguments:
-    """What the target column holds."""
+    """The kind of the target."""
 
     kind: str = field(
         default="classification",

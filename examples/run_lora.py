@@ -1,8 +1,8 @@
-"""Fine-tune MERT with low-rank adapters (LoRA): a few megabytes to store for each task, the encoder stays as it is.
+"""Fine-tune MERT with low-rank adapters (LoRA): a few megabytes to store for each task; the encoder is not changed.
 
     python examples/run_lora.py --data my_songs --target genre --output_dir runs/genre-lora
 
-OUTPUT_DIR holds the adapter, OUTPUT_DIR/merged the whole model, ready for pipeline("audio-classification").
+OUTPUT_DIR holds the adapter, OUTPUT_DIR/merged the complete model for pipeline("audio-classification").
 """
 
 from __future__ import annotations

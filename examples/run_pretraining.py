@@ -4,7 +4,7 @@
     accelerate launch --config_file examples/configs/ddp.yaml examples/run_pretraining.py \
         examples/configs/mert-95m.yaml --train_data MUSIC --output_dir outputs/mert-95m
 
-Options after the file go before it; `--help` lists them all. Run the same line again to go on after an interruption.
+Options override the file, and `--help` lists them all. The same command resumes an interrupted run.
 """
 
 import sys

@@ -17,7 +17,7 @@ WINDOW_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Limits:
-    """What an upload may be.
+    """The limits of an upload.
 
     Attributes:
         seconds: longest recording.
@@ -31,7 +31,7 @@ class Limits:
         """The length of the recording in seconds.
 
         Raises:
-            ValueError: no file, one that is too large or too long, or no audio; the message is meant for the visitor.
+            ValueError: no file, one that is too large or too long, or not audio; the message is for the visitor.
         """
         if not path:
             raise ValueError("Choose a recording first.")

@@ -1,4 +1,4 @@
-"""A small Gradio app: embed a recording, label it, find similar ones, look at it as MERT does.
+"""A small Gradio app: embed a recording, label it, find similar ones, and look inside the model.
 
     python examples/serve/app.py --model m-a-p/MERT-v1-95M --classifier runs/genre --library my_songs
 
