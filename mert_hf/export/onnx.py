@@ -56,7 +56,7 @@ class EmbeddingGraph(nn.Module):
 
     def __init__(self, embedder: MERTEmbedder, layers: Sequence[int]) -> None:
         super().__init__()
-        self.model, self.layers = embedder.model, tuple(layers)
+        self.model, self.encoder, self.layers = embedder.model, embedder.encoder, tuple(layers)
         self.normalize = bool(getattr(embedder.feature_extractor, "do_normalize", False))
 
     def forward(self, input_values: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,9 +66,9 @@ class EmbeddingGraph(nn.Module):
         if self.normalize:
             input_values = normalized(input_values, valid)
         outputs = self.model(input_values * valid, attention_mask, output_hidden_states=True, return_dict=True)
-        states = outputs.hidden_states
+        states = self.encoder.layer_states(outputs)
         frames = torch.stack([states[layer] for layer in self.layers], dim=1).float()
-        counts = self.model._get_feat_extract_output_lengths(samples)
+        counts = self.encoder.num_frames(samples)
         inside = (torch.arange(frames.shape[2], device=counts.device) < counts[:, None])[:, None, :, None]
         embeddings = (frames * inside).sum(dim=2) / counts[:, None, None].to(frames.dtype)
         return embeddings, frames, counts
@@ -169,6 +169,7 @@ def settings_of(embedder: MERTEmbedder, layers: Sequence[int], model: object, in
         "hidden_size": embedder.hidden_size,
         "receptive_field": embedder.receptive_field,
         "hop_length": embedder.hop_length,
+        "first_frame": float(embedder.frame_times(1)[0]),
         "model": os.fspath(model) if named else type(embedder.model).__name__,
         "license": None,
         "precision": "int8" if int8 else "float32",

@@ -71,7 +71,7 @@ class OnnxEmbedder:
     Args:
         session: an open session of onnxruntime.
         settings: what the export stored: `sampling_rate`, `layers`, `receptive_field`, `hop_length`, `hidden_size`,
-            `window`, and for reference `model`, `license` and `version`.
+            `first_frame` (its center in seconds), and for reference `model`, `license` and `version`.
     """
 
     def __init__(self, session: onnxruntime.InferenceSession, settings: dict[str, Any]) -> None:
@@ -155,7 +155,7 @@ class OnnxEmbedder:
 
     def frame_times(self, num_frames: int) -> np.ndarray:
         """(num_frames,) float64: the centers of a window's first frames, in seconds from the window's start."""
-        return (np.arange(num_frames) * self.hop_length + self.receptive_field / 2) / self.sampling_rate
+        return self.settings["first_frame"] + np.arange(num_frames) * self.hop_length / self.sampling_rate
 
     def _positions(self, layers: str | int | Sequence[int]) -> list[int]:
         """Positions of layers among those that were exported."""

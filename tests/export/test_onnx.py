@@ -13,7 +13,7 @@ import torch
 from sounds import sweep, write
 from tiny_sizes import SIZES
 
-from mert_hf import MERTConfig, MERTEmbedder, MERTFeatureExtractor, MERTModel
+from mert_hf import MERT2Config, MERT2Model, MERTConfig, MERTEmbedder, MERTFeatureExtractor, MERTModel
 from mert_hf.audio import cut_windows
 from mert_hf.export import OnnxEmbedder, export_onnx
 from mert_hf.export.onnx_embedder import _windows as runner_windows
@@ -33,16 +33,38 @@ sys.meta_path.insert(0, Blocker())
 """
 
 
-@pytest.fixture(scope="module")
-def embedder() -> MERTEmbedder:
-    """A tiny model with a constant-Q input and layer normalization of its waveforms."""
-    torch.manual_seed(0)
+def first_generation() -> MERTEmbedder:
+    """With a constant-Q input, and waveforms that are normalized."""
     config = MERTConfig(
         **SIZES | {"hidden_size": 32, "num_hidden_layers": 2, "conv_stride": [80, 12]},
         feature_extractor_cqt=True,
         attn_implementation="eager",
     )
     return MERTEmbedder(MERTModel(config), MERTFeatureExtractor())
+
+
+def second_generation() -> MERTEmbedder:
+    """With a constant-Q input too, and waveforms as they are."""
+    config = MERT2Config(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_mel_bins=16,
+        subsampling_channels=[16, 24, 32],
+        subsampling_depths=[1, 1, 1],
+        conv_depthwise_kernel_size=7,
+        cqt_input_bins=84,
+        attn_implementation="eager",
+    )
+    return MERTEmbedder(MERT2Model(config), MERTFeatureExtractor(do_normalize=False))
+
+
+@pytest.fixture(scope="module", params=[first_generation, second_generation], ids=["mert", "mert2"])
+def embedder(request) -> MERTEmbedder:
+    """A tiny model."""
+    torch.manual_seed(0)
+    return request.param()
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +78,7 @@ def folder(embedder, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def song(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("songs") / "song.flac"
-    return write(path, np.stack([sweep(7.3, 44100), 0.5 * sweep(7.3, 44100)], axis=1), 44100, "FLAC")
+    return write(path, sweep(7.3, 44100), 44100, "FLAC")
 
 
 @pytest.mark.slow
