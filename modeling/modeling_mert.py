@@ -92,6 +92,16 @@ class MERTForPreTrainingOutput(ModelOutput):
 # --- masks ---
 
 
+def check_last_layer(last_layer: int | None, num_layers: int) -> None:
+    """Refuses a layer that an encoder of `num_layers` layers does not have.
+
+    Raises:
+        ValueError: it is not between 0 (the input) and `num_layers`.
+    """
+    if last_layer is not None and not 0 <= last_layer <= num_layers:
+        raise ValueError(f"last_layer={last_layer} must be between 0 (the encoder's input) and {num_layers}, or None.")
+
+
 def length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
     """True where the position lies within the row: lengths (batch,) integer -> (batch, size) bool."""
     return torch.arange(size, device=lengths.device)[None, :] < lengths[:, None]
@@ -582,9 +592,11 @@ class MERTEncoder(nn.Module):
         frame_mask: torch.Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        last_layer: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
         """(batch, frames, hidden_size), valid frames (batch, frames) bool -> [`BaseModelOutput`]."""
+        check_last_layer(last_layer, len(self.layers))
         pre_norm = self.config.do_stable_layer_norm
         if frame_mask is not None:
             hidden_states = hidden_states.masked_fill(~frame_mask[..., None], 0.0)
@@ -594,13 +606,13 @@ class MERTEncoder(nn.Module):
         mask = attention_mask_for(self.config, frame_mask, hidden_states.dtype, output_attentions)
         keep = self._layers_to_keep(hidden_states.device)
         states, attentions = [hidden_states], []
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.layers[:last_layer]):
             layer_states, weights = layer(states[-1], mask, output_attentions, **kwargs)
             if keep is not None:
                 layer_states = torch.where(keep[index], layer_states, states[-1])
             states.append(layer_states)
             attentions.append(weights)
-        if pre_norm:
+        if pre_norm and len(states) > len(self.layers):
             states[-1] = self.layer_norm(states[-1])
         return BaseModelOutput(
             last_hidden_state=states[-1],
@@ -903,6 +915,7 @@ class MERTModel(MERTPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        last_layer: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutput:
         """Encodes audio.
@@ -915,6 +928,7 @@ class MERTModel(MERTPreTrainedModel):
             output_attentions: also return attention weights; eager attention is used for this call.
             output_hidden_states: also return the input of the first layer and the output of every layer.
             return_dict: return a [`BaseModelOutput`] (default) or a tuple.
+            last_layer: compute no layer above this one, counted from 1; its output is the last hidden state.
             kwargs: further arguments of the attention function.
 
         Returns:
@@ -927,7 +941,13 @@ class MERTModel(MERTPreTrainedModel):
                 finite.
         """
         outputs, _ = self.encode(
-            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states, **kwargs
+            input_values,
+            attention_mask,
+            mask_time_indices,
+            output_attentions,
+            output_hidden_states,
+            last_layer=last_layer,
+            **kwargs,
         )
         return outputs if self._wants_dict(return_dict) else outputs.to_tuple()
 

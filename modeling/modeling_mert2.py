@@ -29,6 +29,7 @@ from .modeling_mert import (
     TransformersKwargs,
     attend,
     attention_mask_for,
+    check_last_layer,
     chunked_codebook_sums,
     float32_linear,
     length_mask,
@@ -677,6 +678,7 @@ class MERT2Model(MERT2PreTrainedModel):
         return_dict: bool | None = None,
         mask_time_indices: torch.Tensor | None = None,
         output_attentions: bool | None = None,
+        last_layer: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | MERT2ModelOutput:
         """Encodes audio.
@@ -690,6 +692,7 @@ class MERT2Model(MERT2PreTrainedModel):
             return_dict: return a [`MERT2ModelOutput`] (default) or a tuple.
             mask_time_indices: (batch, frames) bool, frames whose input is replaced by noise.
             output_attentions: also return attention weights; under fused attention this call falls back to eager.
+            last_layer: compute no block above this one, counted from 1; its output is the last hidden state.
             kwargs: further arguments of the attention function.
 
         Returns:
@@ -708,7 +711,10 @@ class MERT2Model(MERT2PreTrainedModel):
             output_hidden_states = self.config.output_hidden_states
         lengths = None if attention_mask is None else attention_mask.long().sum(dim=-1)
         hidden_states, rows = self._subsample(input_values, lengths, mask_time_indices)
-        outputs = self._run_blocks(hidden_states, rows, bool(output_attentions), bool(output_hidden_states), **kwargs)
+        check_last_layer(last_layer, len(self.layers))
+        outputs = self._run_blocks(
+            hidden_states, rows, bool(output_attentions), bool(output_hidden_states), last_layer, **kwargs
+        )
         return outputs if self._wants_dict(return_dict) else outputs.to_tuple()
 
     def _subsample(
@@ -761,6 +767,7 @@ class MERT2Model(MERT2PreTrainedModel):
         rows: MERT2Rows,
         output_attentions: bool,
         output_hidden_states: bool,
+        last_layer: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MERT2ModelOutput:
         """The Conformer blocks: (batch, frames, hidden_size) -> the model's output."""
@@ -769,7 +776,7 @@ class MERT2Model(MERT2PreTrainedModel):
         mask = attention_mask_for(self.config, frame_mask, hidden_states.dtype, output_attentions)
         positions = rotary_tables(self.config, rows.size, hidden_states.device)
         first, states, attentions = hidden_states, [], []
-        for layer in self.layers:
+        for layer in self.layers[:last_layer]:
             hidden_states, weights = layer(hidden_states, rows, positions, mask, output_attentions, **kwargs)
             if output_hidden_states:
                 states.append(rows.padded(hidden_states))
@@ -777,7 +784,7 @@ class MERT2Model(MERT2PreTrainedModel):
         if frame_mask is None:
             frame_mask = torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device)
         return MERT2ModelOutput(
-            last_hidden_state=states[-1] if output_hidden_states else rows.padded(hidden_states),
+            last_hidden_state=states[-1] if states else rows.padded(hidden_states),
             hidden_states=tuple(states) if output_hidden_states else None,
             feature_attention_mask=frame_mask,
             input_hidden_state=rows.padded(first) if output_hidden_states else None,

@@ -312,6 +312,7 @@ class MERTEmbedder:
         lengths = torch.tensor([len(clip) for clip in clips])
         if int(lengths.min()) < int(lengths.max()):
             inputs["attention_mask"] = features["attention_mask"].to(self.model.device)
+        inputs |= self.encoder.stop_after(max(layers))
         states = self.encoder.layer_states(self.model(**inputs, output_hidden_states=True, return_dict=True))
         frames = self.encoder.num_frames(lengths).tolist()
         chosen = [states[layer] for layer in layers]

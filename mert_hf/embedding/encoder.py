@@ -44,6 +44,9 @@ class Encoder(Protocol):
     def layer_states(self, outputs: Any) -> Sequence[torch.Tensor]:
         """The hidden states of an output by their numbers, `num_layers` of (batch, frames, hidden_size)."""
 
+    def stop_after(self, layer: int) -> dict[str, Any]:
+        """Arguments of the model with which it computes no layer above this one; none where it cannot stop."""
+
 
 class NativeEncoder:
     """A model of either generation of MERT: model and configuration answer themselves.
@@ -72,6 +75,10 @@ class NativeEncoder:
     def layer_states(self, outputs: Any) -> Sequence[torch.Tensor]:
         """See `Encoder.layer_states`."""
         return self.model.layer_states(outputs)
+
+    def stop_after(self, layer: int) -> dict[str, Any]:
+        """See `Encoder.stop_after`."""
+        return {"last_layer": layer}
 
 
 class ConvolutionalEncoder:
@@ -117,6 +124,10 @@ class ConvolutionalEncoder:
     def layer_states(self, outputs: Any) -> Sequence[torch.Tensor]:
         """See `Encoder.layer_states`."""
         return outputs.hidden_states
+
+    def stop_after(self, layer: int) -> dict[str, Any]:
+        """See `Encoder.stop_after`."""
+        return {}
 
 
 def encoder_of(model: torch.nn.Module) -> Encoder:

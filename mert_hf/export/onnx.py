@@ -65,7 +65,13 @@ class EmbeddingGraph(nn.Module):
         samples = attention_mask.sum(dim=1)
         if self.normalize:
             input_values = normalized(input_values, valid)
-        outputs = self.model(input_values * valid, attention_mask, output_hidden_states=True, return_dict=True)
+        outputs = self.model(
+            input_values * valid,
+            attention_mask,
+            output_hidden_states=True,
+            return_dict=True,
+            **self.encoder.stop_after(max(self.layers)),
+        )
         states = self.encoder.layer_states(outputs)
         frames = torch.stack([states[layer] for layer in self.layers], dim=1).float()
         counts = self.encoder.num_frames(samples)
