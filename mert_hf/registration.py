@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType
 
 from transformers import (
     AutoConfig,
@@ -17,7 +16,7 @@ from transformers import (
 from .modeling.configuration_mert import MERTConfig
 from .modeling.configuration_mert2 import MERT2Config
 from .modeling.feature_extraction_mert import MERTFeatureExtractor
-from .utils.after_import import after_import
+from .utils.import_observer import around_import
 
 MODEL_CLASSES = {
     "MERTModel": AutoModel,
@@ -53,16 +52,18 @@ def register_auto_classes() -> None:
     for name, auto_class in MODEL_CLASSES.items():
         stand_in = DeferredModel(name, (), {"config_class": config_class_of(name)})
         auto_class.register(stand_in.config_class, stand_in, exist_ok=True)
-    after_import("transformers.models.auto.processing_auto", register_processors)
+    around_import("transformers.models.auto.processing_auto", after=register_processors)
 
 
-def register_processors(processing_auto: ModuleType) -> None:
-    """Registers the feature extractor with AutoProcessor, given the module of that class.
+def register_processors() -> None:
+    """Registers the feature extractor with AutoProcessor, whose import takes seconds and therefore waits.
 
     Without it, AutoProcessor tries an image processor first and asks whether to run the checkpoint's code.
     """
+    from transformers import AutoProcessor
+
     for config_class in CONFIG_CLASSES:
-        processing_auto.AutoProcessor.register(config_class, MERTFeatureExtractor, exist_ok=True)
+        AutoProcessor.register(config_class, MERTFeatureExtractor, exist_ok=True)
 
 
 def register_models() -> dict[str, type]:

@@ -13,8 +13,12 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 
-def around_import(name: str, before: Callable[[], None], after: Callable[[], None]) -> None:
-    """Calls `before` and `after` around the first import of a package, or both now if it has been imported already."""
+def do_nothing() -> None:
+    """An action that does nothing."""
+
+
+def around_import(name: str, before: Callable[[], None] = do_nothing, after: Callable[[], None] = do_nothing) -> None:
+    """Calls `before` and `after` around the first import of a module, or both now if it has been imported already."""
     if name in sys.modules:
         before()
         after()
