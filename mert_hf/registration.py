@@ -1,4 +1,4 @@
-"""Makes transformers' Auto classes and pipelines know MERT, without importing the models before they are needed."""
+"""Registers MERT with transformers' Auto classes, without importing the models before they are needed."""
 
 from __future__ import annotations
 

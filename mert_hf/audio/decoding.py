@@ -57,7 +57,8 @@ class AudioInfo:
     Attributes:
         sampling_rate: in Hz.
         channels: number of channels.
-        num_samples: samples of one channel. An estimate for an MP3 without a frame count and for what torchcodec reads.
+        num_samples: samples of one channel; an estimate for an MP3 without a frame count and for files that torchcodec
+            reads.
         duration: in seconds.
     """
 
@@ -111,7 +112,7 @@ def _open(source: AudioSource, name: str, head: bytes) -> SoundfileDecoder | Tor
         OSError,
         RuntimeError,
         ValueError,
-    ) as error:  # absent, without FFmpeg, unable too
+    ) as error:  # not installed, without FFmpeg, or unable to read it
         reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"failed too ({_first_line(error)})"
     if head.startswith(AUDIO_SIGNATURES):
         problem = "the file begins like audio, but no audio can be decoded: damaged, or cut off after its header"
@@ -158,7 +159,7 @@ class SoundfileDecoder:
             AudioReadError: the file is damaged, cut off, without samples, or with NaN or infinite ones.
         """
         position = 0
-        # libsndfile lands up to a packet off when it seeks in Vorbis, and cannot seek where the length is unknown.
+        # Seeking in Vorbis is wrong by up to a packet in libsndfile, and impossible where the length is unknown.
         if start and self.num_samples is not None and self._file.subtype != "VORBIS":
             position = self._file.seek(min(start, self.num_samples))
         while True:
@@ -211,11 +212,11 @@ class SoundfileDecoder:
 
 
 class TorchcodecDecoder:
-    """Decodes what FFmpeg knows (M4A, AAC, WMA, ...), where torchcodec is installed.
+    """Decodes the formats of FFmpeg (M4A, AAC, WMA, ...) where torchcodec is installed.
 
-    torchcodec gives ranges of time, for each of which it decodes from the start of the file, and its clock drifts from
-    the count of samples in some formats. So ranges are long, they overlap, and each is continued where the samples that
-    ended the one before are found in it: joined, they are what the whole file decodes to.
+    torchcodec decodes ranges of time, each from the start of the file, and in some formats its time stamps drift from
+    the count of samples. Therefore the ranges are long and overlap, and each is joined where the last samples of the
+    previous range are found in it. The result equals the whole file.
     """
 
     RANGE = 300.0  # seconds
@@ -232,7 +233,7 @@ class TorchcodecDecoder:
         self.num_samples = None if duration is None else round(duration * self.sampling_rate)
 
     def close(self) -> None:
-        """Nothing stays open between two ranges."""
+        """Does nothing: no file stays open between two ranges."""
 
     def blocks(self, start: int = 0) -> Iterator[np.ndarray]:
         """Mono blocks (samples,) float32 from sample `start` to the end of the file; errors as with soundfile."""
@@ -305,7 +306,7 @@ def source_name(source: AudioSource) -> str:
 
 
 def _inspect(source: AudioSource) -> tuple[str, bytes]:
-    """Name and first bytes of a file that is there and not empty."""
+    """Name and first bytes of a file that exists and is not empty."""
     name = source_name(source)
     if not hasattr(source, "read"):
         path = Path(source)

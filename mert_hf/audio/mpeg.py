@@ -13,7 +13,7 @@ import struct
 from typing import BinaryIO
 
 LENGTH_TAGS = (b"Xing", b"Info", b"VBRI")
-SEARCHED = 65536  # bytes behind the ID3 tag in which the first frame is looked for
+SEARCHED = 65536  # bytes after the ID3 tag in which the first frame is searched
 FRAMES = 2**26  # three weeks of frames: more than any file has
 # ISO/IEC 11172-3, 2.4.2.3, and 13818-3, layer III, in kbit/s and Hz, by the indices of a frame's header
 BIT_RATES = {1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)}
@@ -25,7 +25,7 @@ def length_frame(file: BinaryIO) -> bytes | None:
     """A frame to put before an MP3 that does not state its length; None where it does, or has no frame.
 
     Args:
-        file: the MP3; it is left where it was.
+        file: the MP3 file; its position is not changed.
     """
     position = file.tell()
     file.seek(0)
@@ -89,7 +89,7 @@ def _frame_size(header: bytes) -> int:
 
 
 def _counting_frame(header: bytes, size: int) -> bytes:
-    """A frame of silence with `FRAMES` as its Xing count, behind the side information of the header's kind of frame."""
+    """A frame of silence with `FRAMES` as its Xing count, after the side information of the header's kind of frame."""
     first, mono = (header[1] >> 3) & 3 == 3, header[3] >> 6 == 3
     side_information = (17 if mono else 32) if first else (9 if mono else 17)
     without_checksum = bytes([header[0], header[1] | 1, header[2], header[3]])

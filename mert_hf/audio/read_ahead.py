@@ -1,4 +1,4 @@
-"""Several readers at work in threads, their items handed on in order."""
+"""Runs several readers in threads and yields their items in order."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-END = object()  # what follows the last item of a reader
+END = object()  # follows the last item of a reader
 DEPTH = 8  # items that a reader may be ahead of its consumer
-PATIENCE = 0.1  # seconds after which a waiting reader looks whether anybody still wants its items
+PATIENCE = 0.1  # seconds after which a waiting reader checks whether its items are still needed
 
 
 def read_ahead(readers: Iterable[Callable[[], Iterator]], workers: int = 2) -> Iterator[tuple[int, Any]]:
-    """Runs readers in threads, ahead of their consumer; decoding and resampling leave Python's lock to others.
+    """Runs readers in threads, ahead of their consumer; decoding and resampling release Python's lock.
 
     Args:
-        readers: functions that return an iterator each.
-        workers: readers at work at the same time. Memory holds the items of a few readers more, `DEPTH` of each.
+        readers: functions, each of which returns an iterator.
+        workers: number of readers that run at the same time. Memory holds at most `DEPTH` items of each of
+            4 readers per worker.
 
     Yields:
         `(index, item)` for each item of the first reader, then the second, ...; after the items of a reader
@@ -59,7 +60,7 @@ def _read(reader: Callable[[], Iterator], items: queue.Queue, stopped: threading
         for item in reader():
             if not _put(items, item, stopped):
                 return
-    except Exception as error:  # handed to the consumer, whose decision it is
+    except Exception as error:  # the consumer decides what to do
         _put(items, error, stopped)
     else:
         _put(items, END, stopped)

@@ -11,7 +11,7 @@ import soxr
 
 from .decoding import AudioReadError, AudioSource, open_decoder, source_name
 
-MARGIN_SECONDS = 0.25  # decoded ahead of a part, so that the resampling filter sees what precedes it
+MARGIN_SECONDS = 0.25  # decoded before a part, as the resampling filter needs it
 
 
 def read_audio(
@@ -19,7 +19,7 @@ def read_audio(
 ) -> np.ndarray:
     """Reads a recording, or the half-open interval [offset, offset + duration) of it.
 
-    A part equals the same samples of the whole recording: it is resampled on the same grid, from a start ahead of it.
+    A part equals the same samples of the whole recording: it is resampled on the same grid, from an earlier start.
 
     Args:
         source: a file, or a file object opened for reading bytes.
@@ -55,8 +55,8 @@ def stream_audio(
 def _stream(source: AudioSource, sampling_rate: int, start: int, stop: int | None) -> Iterator[np.ndarray]:
     """Samples [start, stop), counted at `sampling_rate`, of a recording."""
     with closing(open_decoder(source)) as decoder:
-        # Every `down` samples of the file, its grid and the new one meet after `up` new samples: a decoder started at
-        # such a point makes the samples that it would have made on its way from the beginning.
+        # Every `down` samples of the file, its grid and the new one coincide after `up` new samples: decoding
+        # from such a point gives the same samples as decoding from the beginning.
         divisor = math.gcd(decoder.sampling_rate, sampling_rate)
         up, down = sampling_rate // divisor, decoder.sampling_rate // divisor
         period = max(start // up - math.ceil(MARGIN_SECONDS * divisor), 0)
@@ -74,7 +74,7 @@ def _stream(source: AudioSource, sampling_rate: int, start: int, stop: int | Non
 def resample_stream(blocks: Iterable[np.ndarray], rate: int, target_rate: int) -> Iterator[np.ndarray]:
     """Blocks (samples,) float32 at `rate` Hz -> blocks at `target_rate` Hz, by soxr at high quality.
 
-    Joined, they equal the whole recording resampled at once: `round(samples * target_rate / rate)` samples.
+    Their concatenation equals the whole recording resampled at once: `round(samples * target_rate / rate)` samples.
     """
     if rate == target_rate:
         yield from blocks
@@ -91,4 +91,6 @@ def _check_interval(sampling_rate: int, offset: float, duration: float | None) -
     if not 0 <= offset < math.inf:
         raise ValueError(f"offset={offset!r} must be a number of seconds, 0 or more.")
     if duration is not None and not 0 < duration < math.inf:
-        raise ValueError(f"duration={duration!r} must be a positive number of seconds, or None for all that follows.")
+        raise ValueError(
+            f"duration={duration!r} must be a positive number of seconds, or None for the rest of the recording."
+        )

@@ -1,4 +1,4 @@
-"""Recordings -> windows with their times, one after the other."""
+"""Recordings -> windows with their times, in order."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def stream_windows(
         hop: seconds from one start to the next; `window` if None.
 
     Yields:
-        Windows that start at 0, hop, 2 hop, ... as long as each reaches sound that the one before did not. The last is
-        shorter where the recording ends inside it.
+        Windows that start at 0, hop, 2 hop, ... while each has samples that the previous one does not have. The last
+        is shorter where the recording ends inside it.
 
     Raises:
-        AudioReadError: the file cannot be read; the windows before the damage have been yielded by then.
+        AudioReadError: the file cannot be read; the windows before the fault have been yielded.
         ValueError: a window or hop of less than a sample.
     """
     check_window(sampling_rate, window, hop)

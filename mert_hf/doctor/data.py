@@ -14,7 +14,7 @@ from ..data.metadata import METADATA_FILE, read_metadata
 from ..utils.text import shorten
 from .findings import LISTED, OK, PROBLEM, WARNING, Finding
 
-WHOLE_SECONDS = 60.0  # recordings up to this length are decoded whole, longer ones at both ends
+WHOLE_SECONDS = 60.0  # recordings up to this length are decoded completely, longer ones at both ends
 END_SECONDS = 5.0
 
 
@@ -43,7 +43,7 @@ def _check_recordings(files: list[Path], model_rate: int | None) -> Iterator[Fin
     silent, short, seconds = [], [], 0.0
     for path in files:
         try:
-            info, peak = _listen(path)
+            info, peak = _decode_parts(path)
         except AudioReadError as error:
             yield Finding(PROBLEM, f"{error.path}: {error.problem}", error.remedy)
             continue
@@ -68,7 +68,7 @@ def _check_recordings(files: list[Path], model_rate: int | None) -> Iterator[Fin
         )
 
 
-def _listen(path: Path):
+def _decode_parts(path: Path):
     """(header, peak of the parts that were decoded). Raises AudioReadError where the recording cannot be decoded."""
 
     info = audio_info(path)
@@ -95,13 +95,13 @@ def _check_metadata(folder: Path, files: list[Path]) -> list[Finding]:
     findings += _tell(unlisted, f"not in {METADATA_FILE}", remedy)
     for column in columns:
         empty = [path for path, row in entries if not row[column]]
-        findings += _tell(empty, f"without a value in the column {column!r}", "fill the column, or remove the rows")
+        findings += _report(empty, f"without a value in the column {column!r}", "fill the column, or remove the rows")
     if "split" in columns:
         counts = Counter(row["split"] for _, row in entries)
         findings.append(Finding(OK, f"splits: {', '.join(f'{name} {count}' for name, count in counts.items())}"))
     return findings
 
 
-def _tell(paths: list[Path], fault: str, remedy: str) -> Iterator[Finding]:
+def _report(paths: list[Path], fault: str, remedy: str) -> Iterator[Finding]:
     if paths:
         yield Finding(WARNING, f"{len(paths)} recordings are {fault}: {shorten(paths, LISTED)}", remedy)

@@ -1,4 +1,4 @@
-"""What a check finds, and what to do about it."""
+"""What a check finds, and how to fix it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Finding:
 
     Attributes:
         level: "ok", "warning" (works, but not as one might expect) or "problem" (would fail).
-        what: what was found, in a sentence.
-        remedy: what to do about it; empty where nothing is to be done.
+        what: what was found.
+        remedy: how to fix it; empty where nothing has to be done.
     """
 
     level: str

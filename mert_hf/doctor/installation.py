@@ -21,7 +21,7 @@ NEWEST_TRANSFORMERS = 5  # major version up to which the tests run
 
 
 def check_packages() -> Iterator[Finding]:
-    """Python and every package that mert_hf requires: installed, and in a version that it can work with."""
+    """Python and every package that mert_hf requires: installed, and in a supported version."""
     from packaging.requirements import Requirement
 
     yield Finding(OK, f"Python {sys.version.split()[0]} on {sys.platform}")
@@ -36,7 +36,9 @@ def check_packages() -> Iterator[Finding]:
         try:
             version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
-            yield Finding(PROBLEM, f"{requirement.name} is not installed", f'pip install "{_spelled(requirement)}"')
+            yield Finding(
+                PROBLEM, f"{requirement.name} is not installed", f'pip install "{_requirement_text(requirement)}"'
+            )
             continue
         if requirement.specifier.contains(version, prereleases=True):
             yield from _installed(requirement.name, version)
@@ -46,7 +48,7 @@ def check_packages() -> Iterator[Finding]:
 
 
 def check_fragile_packages() -> Iterator[Finding]:
-    """Optional packages that are installed but cannot be imported; tried in a process of their own."""
+    """Optional packages that are installed but cannot be imported; tried in a separate process."""
     for name, remedy in FRAGILE_PACKAGES.items():
         try:
             version = metadata.version(name)
@@ -61,7 +63,7 @@ def check_fragile_packages() -> Iterator[Finding]:
 
 
 def check_devices() -> Iterator[Finding]:
-    """Accelerators that torch sees, or why it sees none."""
+    """Accelerators that torch finds, or why it finds none."""
     import torch
 
     yield Finding(OK, f"CPU: torch uses {torch.get_num_threads()} of {os.cpu_count()} cores")
@@ -73,7 +75,7 @@ def check_devices() -> Iterator[Finding]:
             yield Finding(OK, f"cuda:{index}: {properties.name}, {memory:.0f} GiB, {precision}")
     elif torch.version.cuda or torch.version.hip:
         build = f"CUDA {torch.version.cuda}" if torch.version.cuda else f"ROCm {torch.version.hip}"
-        remedy = "look at `nvidia-smi` or `rocm-smi`: the driver may be missing or too old for this build"
+        remedy = "check `nvidia-smi` or `rocm-smi`: the driver may be missing or too old for this build"
         yield Finding(WARNING, f"torch is built for {build} but finds no GPU: everything runs on the CPU", remedy)
     if torch.backends.mps.is_available():
         yield Finding(OK, "mps: Apple GPU")
@@ -86,7 +88,7 @@ def _installed(name: str, version: str) -> Iterator[Finding]:
         yield Finding(WARNING, f"transformers {version} is newer than the versions that mert_hf is tested with", remedy)
 
 
-def _spelled(requirement) -> str:
+def _requirement_text(requirement) -> str:
     return f"{requirement.name}{requirement.specifier}"
 
 
@@ -101,4 +103,4 @@ def _import_error(name: str) -> str | None:
     if done.returncode == 0:
         return None
     lines = done.stderr.strip().splitlines()
-    return lines[-1] if lines else f"its import ends the process with status {done.returncode}"
+    return lines[-1] if lines else f"its import exits with status {done.returncode}"

@@ -1,4 +1,4 @@
-"""The part of `mert-hf doctor` that looks at a model: configuration, weights, feature extractor."""
+"""The part of `mert-hf doctor` that checks a model: configuration, weights, feature extractor."""
 
 from __future__ import annotations
 

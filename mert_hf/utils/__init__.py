@@ -1,1 +1,1 @@
-"""Small helpers without knowledge of audio or models: staged output, checks of output places, settings, packages."""
+"""Helpers that are independent of audio and models: staged output, output checks, settings, optional packages."""

@@ -1,7 +1,7 @@
-"""Work that waits for the import of another package, so that `import mert_hf` itself is light.
+"""Actions that wait for the import of another package, so that `import mert_hf` itself is fast.
 
-transformers takes seconds to import and imports torch. Those who only run an exported model need neither; those who use
-transformers find MERT registered whenever they import it, before or after mert_hf.
+transformers takes seconds to import and imports torch. Programs that only run an exported model need neither; programs
+that use transformers find MERT registered whether they import it before or after mert_hf.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ImportObserver:
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Executes the package between the two calls; from here on the package knows only its own loader."""
+        """Executes the package between the two calls; afterwards the package has its own loader again."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
         module.__loader__ = module.__spec__.loader = self.loader

@@ -33,11 +33,11 @@ MOVED_MODULES = {
 
 
 class MovedModuleFinder:
-    """Meta path finder that gives the module of the new name for an old one."""
+    """Meta path finder that returns the module of the new name for an old name."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """The specification of an old name; None for any other, which other finders look for."""
+        """The specification of an old name; None for any other name."""
         return ModuleSpec(name, MovedModuleFinder) if name in MOVED_MODULES else None
 
     @staticmethod
@@ -53,7 +53,7 @@ class MovedModuleFinder:
 
     @staticmethod
     def exec_module(module: ModuleType) -> None:
-        """Does nothing: the module has been executed under its new name."""
+        """Does nothing: the module was executed under its new name."""
 
 
 def keep_old_names() -> None:

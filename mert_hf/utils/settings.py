@@ -16,7 +16,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 @contextmanager
 def explained_bf16_refusal(arguments: TrainingArguments) -> Iterator[None]:
-    """Says what to do where transformers refuses bf16 arguments for want of a GPU that computes in it."""
+    """Explains the error of transformers where bf16 is set and no GPU computes in bfloat16."""
     try:
         yield
     except ValueError as error:
@@ -26,8 +26,8 @@ def explained_bf16_refusal(arguments: TrainingArguments) -> Iterator[None]:
         found = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
         other = "--bf16 false --fp16 true" if torch.cuda.is_available() else "--bf16 false (float32 on the CPU)"
         raise ValueError(
-            f"bf16 is asked for, here or in the settings file, and needs a GPU that computes in bfloat16; torch finds "
-            f"{found}. Give {other}, or --use_cpu true for bfloat16 on the CPU, which is slow where the CPU has none."
+            f"bf16 is set, here or in the settings file, and needs a GPU that computes in bfloat16; torch finds "
+            f"{found}. Give {other}, or --use_cpu true for bfloat16 on the CPU, which is slow on most CPUs."
         ) from error
 
 
