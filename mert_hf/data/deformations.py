@@ -23,6 +23,7 @@ import soundfile
 import soxr
 
 from ..audio import audio_info, read_audio
+from ..utils.optional import needs_extra
 from .recordings import Recording, TaskData
 
 # kind -> lowest and highest amount
@@ -142,7 +143,8 @@ def change_gain(samples: np.ndarray, rate: int, decibels: float, generator: np.r
 
 def low_pass(samples: np.ndarray, rate: int, hertz: float, generator: np.random.Generator) -> np.ndarray:
     """A Butterworth filter of order 8, forwards and backwards so that nothing is delayed."""
-    from scipy.signal import butter, sosfiltfilt
+    with needs_extra("eval"):
+        from scipy.signal import butter, sosfiltfilt
 
     if hertz >= rate / 2:
         return samples
@@ -162,8 +164,9 @@ def stretch_time(samples: np.ndarray, factor: float) -> np.ndarray:
 
     (Laroche and Dolson 1999, "Improved phase vocoder time-scale modification of audio", identity phase locking.)
     """
-    from scipy.signal import ShortTimeFFT
-    from scipy.signal.windows import hann
+    with needs_extra("eval"):
+        from scipy.signal import ShortTimeFFT
+        from scipy.signal.windows import hann
 
     transform = ShortTimeFFT(hann(FRAME, sym=False), HOP, fs=1.0)
     spectrum = transform.stft(np.pad(samples, (0, FRAME)))

@@ -56,10 +56,10 @@ def _check_recordings(files: list[Path], model_rate: int | None) -> Iterator[Fin
         f"{sum(rates.values())} of {len(files)} recordings can be read, {seconds / 3600:.2f} hours: {shown or 'none'}"
     )
     yield Finding(OK, f"{read} (recordings over {WHOLE_SECONDS:g} s were decoded at both ends only)")
-    yield from _tell(
+    yield from _report(
         silent, "silent", "leave them out: they contain nothing to learn, and normalization raises their noise"
     )
-    yield from _tell(short, "shorter than 1 s", "leave them out, or pad them: the evaluation drops them")
+    yield from _report(short, "shorter than 1 s", "leave them out, or pad them: the evaluation drops them")
     low = sum(count for rate, count in rates.items() if model_rate and rate < model_rate)
     if low:
         remedy = "look for copies at a higher rate, or expect worse results on them"
@@ -92,7 +92,7 @@ def _check_metadata(folder: Path, files: list[Path]) -> list[Finding]:
     listed = {path.resolve() for path, _ in entries}
     unlisted = [path for path in files if path.resolve() not in listed]
     remedy = f"add them to {METADATA_FILE}, or ignore this: tasks with labels do not use them"
-    findings += _tell(unlisted, f"not in {METADATA_FILE}", remedy)
+    findings += _report(unlisted, f"not in {METADATA_FILE}", remedy)
     for column in columns:
         empty = [path for path, row in entries if not row[column]]
         findings += _report(empty, f"without a value in the column {column!r}", "fill the column, or remove the rows")

@@ -44,7 +44,7 @@ def check_packages() -> Iterator[Finding]:
             yield from _installed(requirement.name, version)
         else:
             fault = f"{requirement.name} {version} does not satisfy {requirement.specifier}"
-            yield Finding(PROBLEM, fault, f'pip install --upgrade "{_spelled(requirement)}"')
+            yield Finding(PROBLEM, fault, f'pip install --upgrade "{_requirement_text(requirement)}"')
 
 
 def check_fragile_packages() -> Iterator[Finding]:

@@ -349,7 +349,8 @@ def midi_bytes(excerpts: Sequence[Excerpt]) -> bytes:
 
 def _midi_events(excerpt: Excerpt, begin: float) -> list[tuple]:
     """(tick, rank among the events of a tick, message) of an excerpt that begins after `begin` seconds."""
-    import mido
+    with needs_extra("quickstart"):
+        import mido
 
     events, channels = [], []
     melodic = [channel for channel in range(16) if channel != _PERCUSSION_CHANNEL]

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..audio.read_ahead import END, read_ahead
+from ..utils.optional import needs_extra
 from .scaling import Scaling
 
 TABLE = "recordings"
@@ -22,7 +23,6 @@ BATCH_ROWS = 1000
 LARGE = 50_000  # rows from which searching all of them takes longer than 20 ms
 PROBES = 64  # lists of the inverted file that a query reads: recall@10 of 1.000, see docs/search.md
 KEEP_VERSIONS = timedelta(hours=1)  # for readers that opened the index before the last change
-MISSING_PACKAGE = "An index of a music library needs LanceDB: pip install 'mert_hf[search]'."
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,8 @@ class RecordingTable:
     def tidy(self) -> None:
         """Joins small files, brings the inverted file of a large table up to date, and removes old versions."""
         if len(self) >= LARGE and not self.table.list_indices():
-            from lancedb.index import IvfFlat
+            with needs_extra("search"):
+                from lancedb.index import IvfFlat
 
             self.table.create_index("vector", config=IvfFlat(distance_type="cosine"))
         self.table.optimize(cleanup_older_than=KEEP_VERSIONS)
@@ -196,10 +197,9 @@ def matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 
 def _connect(folder: str | os.PathLike):
-    try:
+    with needs_extra("search"):
         import lancedb
-    except ImportError as error:
-        raise ValueError(MISSING_PACKAGE) from error
+
     return lancedb.connect(folder)
 
 
