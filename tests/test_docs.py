@@ -30,6 +30,7 @@ NOT_RUN = {
     "mert-hf doctor --model converted": "needs the result of the command above it",
     "mert-hf evaluate gtzan_genre --data": "needs the data set",
     "mert-hf evaluate all": "needs data sets; tests/evaluation/test_any_encoder.py runs it on small ones",
+    "mert-hf finetune --task gtzan_genre": "needs the data set; tests/examples has a small one",
     "mert-hf label --data my_music --teacher facebook/encodec_24khz": "needs EnCodec from the Hub",
     "mert-hf pretrain examples/configs/mert-95m.yaml": "needs EnCodec from the Hub, and a GPU",
     "python examples/run_music_tagging.py --data owner/": "needs a data set of the Hub",

@@ -18,7 +18,7 @@ def beat_classes(beats: BeatTimes, num_frames: int, frame_rate: float, start: fl
         beats: beat times in seconds.
         num_frames: number of frames.
         frame_rate: frames in a second.
-        start: centre of the first frame in seconds.
+        start: center of the first frame in seconds.
     """
     classes = np.zeros(num_frames, dtype=np.int64)
     for label, times in ((1, beats.beats), (2, beats.downbeats)):

@@ -41,13 +41,13 @@ def chord_class(label: str) -> int:
 
 
 def chord_classes(chords: Segments, num_frames: int, frame_rate: float, start: float = 0.0) -> np.ndarray:
-    """Class of the chord at the centre of each frame, int64 (frames,); no chord where nothing is annotated.
+    """Class of the chord at the center of each frame, int64 (frames,); no chord where nothing is annotated.
 
     Args:
         chords: annotation.
         num_frames: number of frames.
         frame_rate: frames in a second.
-        start: centre of the first frame in seconds.
+        start: center of the first frame in seconds.
     """
     classes = np.full(num_frames, len(CHORD_LABELS) - 1, dtype=np.int64)
     edges = np.ceil((chords.intervals - start) * frame_rate - 1e-6).astype(int).clip(0, num_frames)

@@ -7,14 +7,14 @@ import math
 import numpy as np
 
 
-def nearest_frames(centres: np.ndarray, start: float, end: float, frame_rate: float) -> np.ndarray:
+def nearest_frames(centers: np.ndarray, start: float, end: float, frame_rate: float) -> np.ndarray:
     """Index of the frame nearest to each grid point k / frame_rate in [start, end), int (points,).
 
     Args:
-        centres: (frames,) of a window, in seconds from its start, ascending.
+        centers: (frames,) of a window, in seconds from its start, ascending.
         start, end: of the window, in seconds from the start of the recording.
         frame_rate: grid points in a second.
     """
     first, last = (math.ceil(time * frame_rate - 1e-6) for time in (start, end))
     points = np.arange(first, last) / frame_rate - start
-    return np.searchsorted((centres[1:] + centres[:-1]) / 2, points)
+    return np.searchsorted((centers[1:] + centers[:-1]) / 2, points)

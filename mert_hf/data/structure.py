@@ -18,6 +18,6 @@ def boundaries(parts: Segments) -> np.ndarray:
 
 def boundary_classes(parts: Segments, num_frames: int, frame_rate: float, start: float = 0.0) -> np.ndarray:
     """1 next to a boundary, 0 elsewhere, int64 (frames,); the arguments are those of `chord_classes`."""
-    centres = start + np.arange(num_frames) / frame_rate
-    distances = np.abs(centres[:, None] - boundaries(parts)[None, :]).min(axis=1)
+    centers = start + np.arange(num_frames) / frame_rate
+    distances = np.abs(centers[:, None] - boundaries(parts)[None, :]).min(axis=1)
     return (distances <= BOUNDARY_REACH_SECONDS).astype(np.int64)

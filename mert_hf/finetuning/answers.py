@@ -153,7 +153,7 @@ def frame_probabilities(outputs: np.ndarray, windows: Windows, config: Any) -> l
         if not frames:
             continue
         values = torch.from_numpy(logits[:frames]).double().softmax(dim=1).numpy()
-        centres = np.asarray(config.frame_times(frames))
+        centers = np.asarray(config.frame_times(frames))
         end = stretch.offset + stretch.seconds
-        parts[stretch.recording.id].append(values[nearest_frames(centres, stretch.offset, end, config.frame_rate)])
+        parts[stretch.recording.id].append(values[nearest_frames(centers, stretch.offset, end, config.frame_rate)])
     return [(recordings[name], np.concatenate(values)) for name, values in parts.items()]

@@ -1,4 +1,4 @@
-"""The card of a fine-tuned model: data, training, metrics, and the licence that the weights carry on."""
+"""The card of a fine-tuned model: data, training, metrics, and the license that the weights carry on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..hub.checkpoint import CARD_FILE
 from ..hub.names import is_hub_id, local_checkpoint
 from .problem import LearningProblem
 
-AUTHORS_LICENCE = "cc-by-nc-4.0"
+AUTHORS_LICENSE = "cc-by-nc-4.0"
 FROZEN_PARTS = {"none": "nothing", "feature_encoder": "convolutions", "backbone": "the whole encoder"}
 
 
@@ -20,7 +20,7 @@ def card_facts(problem: LearningProblem, trainer: Trainer) -> CardFacts:
     """The facts of the card of a run."""
     arguments, data = problem.arguments, problem.data
     name = trainer.args.hub_model_id or Path(trainer.args.output_dir).resolve().name
-    licence, note = _base_licence(arguments.model_name_or_path)
+    license_name, note = _base_license(arguments.model_name_or_path)
     base = arguments.model_name_or_path
     task = problem.task.title
     dataset = "-".join(data.name.split())
@@ -45,17 +45,17 @@ def card_facts(problem: LearningProblem, trainer: Trainer) -> CardFacts:
             **training_facts(trainer.state, trainer.args),
         },
         measurements=measured + tested,
-        licence=licence,
+        licence=license_name,
         licence_note=note,
     )
 
 
-def _base_licence(base: str) -> tuple[str | None, str]:
-    """The licence that the base model's card states, and where that is from; weights carry it on."""
+def _base_license(base: str) -> tuple[str | None, str]:
+    """The license that the base model's card states, and where that is from; weights carry it on."""
     card = (local_checkpoint(base) or Path(base)) / CARD_FILE
     if card.is_file():
-        licence = ModelCard.load(card, ignore_metadata_errors=True).data.get("license")
-        return licence, "as stated by the card of the base model" if licence else ""
+        license_name = ModelCard.load(card, ignore_metadata_errors=True).data.get("license")
+        return license_name, "as stated by the card of the base model" if license_name else ""
     if base.startswith("m-a-p/"):
-        return AUTHORS_LICENCE, "the licence of the base model's weights"
+        return AUTHORS_LICENSE, "the license of the base model's weights"
     return None, ""

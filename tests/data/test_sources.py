@@ -228,6 +228,6 @@ def test_every_task_says_where_its_data_is(name):
     task = get_task(name)
     text = task.where()
     assert text.startswith(f"{task.title} ({name})")
-    for word in ("http", "licence", "layout", "size"):
+    for word in ("http", "license", "layout", "size"):
         assert word in text
     assert all(len(line) <= 160 for line in text.splitlines())

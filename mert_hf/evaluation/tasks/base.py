@@ -83,7 +83,7 @@ class Task:
         return replace(found, recordings=tuple(recordings), name=found.name or self.name)
 
     def where(self) -> str:
-        """Where the data is, its size and licence, and the layout that is read; for `--where`."""
+        """Where the data is, its size and license, and the layout that is read; for `--where`."""
         lines = [f"{self.title} ({self.name})"]
         lines += self.notes.lines() if self.notes else ["  A data set of your own, see docs/evaluate.md."]
         return "\n".join(lines + self.tables.lines())

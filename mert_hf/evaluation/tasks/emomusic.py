@@ -60,7 +60,7 @@ def _split(row: dict[str, str]) -> str:
 NOTES = ArchiveNotes(
     urls=("http://cvml.unige.ch/databases/emoMusic/",),
     size="744 clips of 45 s, 9.3 h",
-    licence="for research, after registration",
+    license="for research, after registration",
     layout=(
         "annotations/songs_info.csv (or songs_info.csv)",
         "annotations/static_annotations.csv (or static_annotations.csv)",

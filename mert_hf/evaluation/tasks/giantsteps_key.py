@@ -96,7 +96,7 @@ NOTES = ArchiveNotes(
         "https://github.com/GiantSteps/giantsteps-key-dataset",
     ),
     size="1,763 previews of 2 minutes, 59 h",
-    licence="annotations free, previews by Beatport",
+    license="annotations free, previews by Beatport",
     layout=(
         "giantsteps-mtg-key-dataset*/annotations/{annotations.txt,beatport_metadata.txt}",
         "giantsteps-mtg-key-dataset*/audio/*.LOFI.mp3",

@@ -65,7 +65,7 @@ NOTES = ArchiveNotes(
         "https://github.com/coreyker/dnn-mgr/tree/master/gtzan ({train,valid,test}_filtered.txt)",
     ),
     size="1,000 clips of 30 s, 8.3 h, 1.2 GB",
-    licence="for research; no licence is stated",
+    license="for research; no license is stated",
     layout=("genres/GENRE/GENRE.00000.wav (or .au; also genres_original/)", "{train,valid,test}_filtered.txt"),
     manifest="f9e38153362e2021989bdfd300cc5932c061d9d60deb0366a43efeba75ca0827",
     counts=(443, 197, 290),

@@ -60,7 +60,7 @@ NOTES = ArchiveNotes(
         "https://github.com/CPJKU/beat_this_annotations (.beats)",
     ),
     size=CLIP_NOTES.size,
-    licence=CLIP_NOTES.licence,
+    license=CLIP_NOTES.license,
     layout=(*CLIP_NOTES.layout, "**/jams/GENRE.00000.wav.jams, or **/beats/gtzan_GENRE_00000.beats"),
     manifest=CLIP_NOTES.manifest,
     counts=CLIP_NOTES.counts,

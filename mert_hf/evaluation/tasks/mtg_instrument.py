@@ -1,4 +1,4 @@
-"""MTG-Jamendo instrument: 40 instrument tags of whole tracks. Layout, licence and split: `mtg_jamendo`."""
+"""MTG-Jamendo instrument: 40 instrument tags of whole tracks. Layout, license and split: `mtg_jamendo`."""
 
 from .mtg_jamendo import mtg_task
 

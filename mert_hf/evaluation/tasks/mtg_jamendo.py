@@ -1,6 +1,6 @@
 """MTG-Jamendo, the reader of its four tasks: whole tracks in windows of 30 s; ROC-AUC and average precision, macro.
 
-Data: Bogdanov et al. 2019; audio under the tracks' Creative Commons licences, metadata CC BY-NC-SA 4.0. Clone
+Data: Bogdanov et al. 2019; audio under the tracks' Creative Commons licenses, metadata CC BY-NC-SA 4.0. Clone
 `mtg-jamendo-dataset`, and download with its `scripts/download/download.py --type audio` (or `audio-low`), which
 compares SHA-256 sums:
 
@@ -28,7 +28,7 @@ FIXED_COLUMNS = 5  # TRACK_ID, ARTIST_ID, ALBUM_ID, PATH, DURATION; all that fol
 NOTES = ArchiveNotes(
     urls=("https://github.com/MTG/mtg-jamendo-dataset", "https://mtg.github.io/mtg-jamendo-dataset"),
     size="55,701 tracks, 3,764 h, 508 GB (audio) or 156 GB (audio-low)",
-    licence="audio under the tracks' Creative Commons licences, metadata CC BY-NC-SA 4.0",
+    license="audio under the tracks' Creative Commons licenses, metadata CC BY-NC-SA 4.0",
     layout=(
         "data/splits/split-0/autotagging_SUBSET-{train,validation,test}.tsv, or the clone itself",
         "audio/00/7400.mp3 (also raw_30s/audio/, audio-low/00/7400.low.mp3)",

@@ -1,4 +1,4 @@
-"""MTG-Jamendo mood and theme: 56 moods and themes of whole tracks. Layout, licence and split: `mtg_jamendo`."""
+"""MTG-Jamendo mood and theme: 56 moods and themes of whole tracks. Layout, license and split: `mtg_jamendo`."""
 
 from .mtg_jamendo import mtg_task
 

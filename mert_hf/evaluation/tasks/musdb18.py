@@ -74,7 +74,7 @@ def _recording(song: Path, split: str) -> Recording:
 NOTES = ArchiveNotes(
     urls=("https://zenodo.org/records/3338373 (musdb18hq.zip)",),
     size="150 songs, 10 h, 23 GB",
-    licence="for education and research, terms of each song in the archive",
+    license="for education and research, terms of each song in the archive",
     layout=("{train,test}/TRACK/{mixture,vocals,drums,bass,other}.wav",),
     counts=(86, 14, 50),
 )

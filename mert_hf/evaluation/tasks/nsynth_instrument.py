@@ -57,7 +57,7 @@ def read_notes(root: Path, labels: tuple[str, ...], field: str, to_label: Callab
 NOTES = ArchiveNotes(
     urls=("https://magenta.tensorflow.org/datasets/nsynth (the three .jsonwav.tar.gz)",),
     size="305,979 notes of 4 s, 340 h, 39 GB unpacked",
-    licence="CC BY 4.0",
+    license="CC BY 4.0",
     layout=("nsynth-{train,valid,test}/examples.json", "nsynth-{train,valid,test}/audio/NAME.wav"),
     counts=(289205, 12678, 4096),
 )

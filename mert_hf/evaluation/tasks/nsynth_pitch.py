@@ -1,4 +1,4 @@
-"""NSynth pitch: 128 MIDI pitches of single notes of 4 s; accuracy. Layout, licence and split: `nsynth_instrument`."""
+"""NSynth pitch: 128 MIDI pitches of single notes of 4 s; accuracy. Layout, license and split: `nsynth_instrument`."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class ArchiveNotes:
     Attributes:
         urls: where it is published.
         size: bytes to download and to keep, hours of audio.
-        licence: terms of audio and annotations.
+        license: terms of audio and annotations.
         layout: files that are read, below the data folder.
         manifest: SHA-256 of the manifest of the published split, see `TaskData.manifest`; empty where the split cannot
             be known without the data.
@@ -25,7 +25,7 @@ class ArchiveNotes:
 
     urls: tuple[str, ...]
     size: str
-    licence: str
+    license: str
     layout: tuple[str, ...]
     manifest: str = ""
     counts: tuple[int, int, int] | None = None
@@ -33,7 +33,7 @@ class ArchiveNotes:
     def lines(self) -> list[str]:
         """The notes as lines of text."""
         lines = [f"  source   {self.urls[0]}", *(f"           {url}" for url in self.urls[1:])]
-        lines += [f"  size     {self.size}", f"  licence  {self.licence}"]
+        lines += [f"  size     {self.size}", f"  license  {self.license}"]
         lines += ["  layout   below the folder that --data names:", *(f"             {line}" for line in self.layout)]
         if self.counts:
             lines.append("  split    {} training, {} validation, {} test recordings".format(*self.counts))

@@ -59,7 +59,7 @@ def _listed(root: Path) -> dict[str, str]:
 NOTES = ArchiveNotes(
     urls=("https://github.com/DDMAL/salami-data-public", "https://github.com/urinieto/harmonixset"),
     size="SALAMI: 1,164 annotated recordings; Harmonix: 912 songs, 56 h",
-    licence="SALAMI's annotations CC0, Harmonix's MIT; audio is to be collected by the user",
+    license="SALAMI's annotations CC0, Harmonix's MIT; audio is to be collected by the user",
     layout=("audio/NAME.mp3", "annotations/NAME.lab or NAME.txt", "{train,valid,test}.txt, optional lists of names"),
 )
 TABLES = TableForm(columns=(("structure",), ("label",)))

@@ -44,7 +44,7 @@ def read(root: Path) -> TaskData:
 NOTES = ArchiveNotes(
     urls=("http://labrosa.ee.columbia.edu/projects/coversongs/covers80/",),
     size="covers80: 160 recordings, 9 h, 0.2 GB",
-    licence="covers80: for research",
+    license="covers80: for research",
     layout=("WORK/NAME.mp3, two or more recordings a work (or */WORK/NAME.mp3)",),
 )
 TABLES = TableForm(columns=(("work",), ("label",)))

@@ -78,7 +78,7 @@ def vocalset_takes(root: Path) -> tuple[list[tuple[Path, str, str]], tuple[str, 
 NOTES = ArchiveNotes(
     urls=("https://zenodo.org/records/1193957 (VocalSet.zip)",),
     size="3,560 recordings, 10 h, 3 GB unpacked",
-    licence="CC BY 4.0",
+    license="CC BY 4.0",
     layout=("FULL/SINGER/CONTEXT/TECHNIQUE/*.wav (or data_by_singer/)",),
 )
 TABLES = TableForm(labels=TECHNIQUES, columns=(("technique",), ("label",)))
