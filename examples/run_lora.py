@@ -25,8 +25,8 @@ class TaskArguments:
     kind: str = field(
         default="classification",
         metadata={
-            "help": "One class, any number of tags, numbers, a key, or beat times.",
-            "choices": ["classification", "multilabel", "regression", "key", "beats"],
+            "help": "One class, any number of tags, numbers, a key, beat times, chords, or parts of songs.",
+            "choices": ["classification", "multilabel", "regression", "key", "beats", "chords", "structure"],
         },
     )
 

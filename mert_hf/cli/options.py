@@ -34,7 +34,11 @@ Layers = Annotated[
 ]
 Target = Annotated[str, typer.Option("--target", help="Target column; several separated by commas.")]
 Kind = Annotated[
-    str, typer.Option("--kind", help="Kind of the target: classification, multilabel, regression, key or beats.")
+    str,
+    typer.Option(
+        "--kind",
+        help="Kind of the target: classification, multilabel, regression, key, beats, chords, structure or retrieval.",
+    ),
 ]
 Split = Annotated[
     str | None, typer.Option("--split", help="Use only the rows of metadata.csv with this split; all by default.")

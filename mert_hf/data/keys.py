@@ -21,4 +21,4 @@ def key_index(text: str, where: object) -> int:
     modes = {"major": 0, "maj": 0, "minor": 1, "min": 1}
     if len(words) == 2 and words[1] in modes and KEY_TO_SEMITONE.get(words[0]) is not None:
         return KEY_TO_SEMITONE[words[0]] + 12 * modes[words[1]]
-    raise ValueError(f"{where}: unknown key {text!r}; the keys are {', '.join(KEYS)} (sharps are read too)")
+    raise ValueError(f"{where}: unknown key {text!r}; the keys are {', '.join(KEYS)} (sharps are read too).")

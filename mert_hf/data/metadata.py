@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from ..utils.text import shorten
+
 METADATA_FILE = "metadata.csv"
 
 
@@ -27,7 +29,9 @@ def read_metadata(folder: str | Path) -> list[tuple[Path, dict[str, str]]]:
     folder = Path(folder)
     table = folder / METADATA_FILE
     if not table.is_file():
-        raise ValueError(f"no {METADATA_FILE} in {folder}: looked for {table}, a CSV with the column 'file_name'")
+        raise ValueError(
+            f"There is no {METADATA_FILE} in {folder}; looked for {table}, a CSV with the column 'file_name'."
+        )
     rows = _read_rows(table)
     entries = [(folder / safe_name(row["file_name"], table), row) for row in rows]
     _check_files([path for path, _ in entries], table)
@@ -53,7 +57,7 @@ def _read_rows(table: Path) -> list[dict[str, str]]:
     try:
         return _parse(table)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{table} is no CSV table in UTF-8 ({error}); save it as one") from error
+        raise ValueError(f"{table} is not a CSV table in UTF-8 ({error}). Save it as one.") from error
 
 
 def _parse(table: Path) -> list[dict[str, str]]:
@@ -61,15 +65,15 @@ def _parse(table: Path) -> list[dict[str, str]]:
         reader = csv.DictReader(file, skipinitialspace=True, restkey="", restval="")
         columns = [name.strip() for name in reader.fieldnames or []]
         if "file_name" not in columns:
-            raise ValueError(f"{table} has the columns {columns}; it needs 'file_name', the path of each recording")
+            raise ValueError(f"{table} has the columns {columns}; it needs 'file_name', the path of each recording.")
         reader.fieldnames = columns
         rows = []
         for row in reader:
             if "" in row:
-                raise ValueError(f"{table}, line {reader.line_num}: more values than the {len(columns)} columns")
+                raise ValueError(f"{table}, line {reader.line_num}: more values than the {len(columns)} columns.")
             rows.append({name: value.strip() for name, value in row.items()})
     if not rows:
-        raise ValueError(f"{table} has no rows; give one line for each recording")
+        raise ValueError(f"{table} has no rows; give one line for each recording.")
     return rows
 
 
@@ -79,7 +83,7 @@ def safe_name(name: str, table: Path) -> str:
     if not name or PurePosixPath(name).is_absolute() or windows.drive or windows.root or ".." in windows.parts:
         raise ValueError(
             f"{table}: file_name {name!r} does not stay inside the folder; give paths relative to {table.parent}, "
-            "without '..'"
+            "without '..'."
         )
     return name
 
@@ -88,10 +92,11 @@ def _check_files(paths: list[Path], table: Path) -> None:
     seen: set[Path] = set()
     for path in paths:
         if path in seen:
-            raise ValueError(f"{table}: file_name {path.relative_to(table.parent)} is listed twice; list it once")
+            raise ValueError(f"{table}: file_name {path.relative_to(table.parent)} is listed twice; list it once.")
         seen.add(path)
-    # os.path's check answers no, where pathlib's raises, for names that no file system takes.
+    # os.path's check returns False, where pathlib's raises, for names that no file system accepts.
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
-        shown = ", ".join(str(path) for path in missing[:5])
-        raise ValueError(f"{table}: {len(missing)} of {len(paths)} recordings are missing; looked for {shown}")
+        raise ValueError(
+            f"{table}: {len(missing)} of {len(paths)} recordings are missing; looked for {shorten(missing, 5)}."
+        )

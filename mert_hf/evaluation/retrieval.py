@@ -9,11 +9,11 @@ from .predictions import Predictions
 from .table import FeatureTable
 
 
-def retrieval_metrics(embeddings: np.ndarray, works: np.ndarray) -> dict[str, float]:
-    """Mean average precision, and the share of queries whose nearest recording is a version.
+def query_scores(embeddings: np.ndarray, works: np.ndarray) -> dict[str, np.ndarray]:
+    """`average_precision` and `top1` of each query, float64 (recordings,); nan for a work with one recording.
 
-    (Average precision as in MIREX's audio cover song identification; a work with one recording is not a query, but its
-    recording is among the others.)
+    (Average precision as in MIREX's audio cover song identification. A work with one recording is not a query, but its
+    recording is among the candidates.)
 
     Args:
         embeddings: (recordings, values), compared by their cosine.
@@ -24,20 +24,9 @@ def retrieval_metrics(embeddings: np.ndarray, works: np.ndarray) -> dict[str, fl
     """
     embeddings, works = np.asarray(embeddings, dtype=np.float64), np.asarray(works)
     if embeddings.ndim != 2 or works.shape != embeddings.shape[:1]:
-        raise ValueError(f"embeddings {embeddings.shape} and works {works.shape} do not fit; one work a recording.")
-    each = query_scores(embeddings, works)
-    return {
-        "mean_average_precision": float(np.nanmean(each["average_precision"])),
-        "top1": float(np.nanmean(each["top1"])),
-    }
-
-
-def query_scores(embeddings: np.ndarray, works: np.ndarray) -> dict[str, np.ndarray]:
-    """`average_precision` and `top1` of each query, float64 (recordings,); nan for a work with one recording.
-
-    Raises:
-        ValueError: no work has two recordings.
-    """
+        raise ValueError(
+            f"embeddings {embeddings.shape} and works {works.shape} do not fit; give one work a recording."
+        )
     ranked = works[_ranking(embeddings)]
     relevant = ranked == works[:, None]
     hits = relevant.cumsum(axis=1)

@@ -35,7 +35,7 @@ def audiofolder_task(target: str, kind: str, window: float = 30.0) -> Task:
         raise ValueError(f"kind {kind!r} is not one of {', '.join(METRICS)}.")
     columns = [name.strip() for name in target.split(",") if name.strip()]
     if not columns or (len(columns) > 1 and kind not in ("multilabel", "regression")):
-        raise ValueError(f"target {target!r}: give one column of metadata.csv for {kind}")
+        raise ValueError(f"target {target!r}: give one column of metadata.csv for {kind}.")
     read = partial(read_folder, columns=columns, kind=kind)
     tables = TableForm(columns=(tuple(columns),))
     return Task("audiofolder", f"{target} ({kind})", kind, METRICS[kind], window, read, tables=tables)

@@ -155,7 +155,9 @@ def first_existing(root: Path, candidates: Iterable[str], what: str) -> Path:
     for pattern in candidates:
         for path in sorted(root.glob(pattern)):
             return path
-    raise ValueError(f"no {what} in {root}; looked for {', '.join(str(root / pattern) for pattern in candidates)}.")
+    raise ValueError(
+        f"There are no {what} in {root}; looked for {', '.join(str(root / pattern) for pattern in candidates)}."
+    )
 
 
 def read_table(path: Path, delimiter: str, columns: Sequence[str]) -> list[dict[str, str]]:

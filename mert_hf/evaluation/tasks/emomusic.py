@@ -1,4 +1,4 @@
-"""EmoMusic: valence and arousal of 45 s clips, heard in windows of 5 s; R2 of each.
+"""EmoMusic: valence and arousal of 45 s clips in windows of 5 s; R2 of each.
 
 Data: Soleymani et al. 2013, "1000 songs for emotional analysis of music", the 744 clips of the second release; free for
 research. Unpack `annotations.tar.gz` and `clips_45sec.tar.gz`:
@@ -7,7 +7,7 @@ research. Unpack `annotations.tar.gz` and `clips_45sec.tar.gz`:
     DATA_DIR/annotations/static_annotations.csv     song_id, mean_arousal, mean_valence
     DATA_DIR/clips_45seconds/SONG_ID.mp3            or in clips_45sec/, or in clips_45sec/clips_45seconds/
 
-The tables may also lie in DATA_DIR itself. Split as in jukemir and MARBLE: the "evaluation" set is the test; the
+The tables may also be in DATA_DIR itself. Split as in jukemir and MARBLE: the "evaluation" set is the test; the
 rest goes by the artist's SHA-1, 8 of 10 residues for training. Metric: scikit-learn; `r2` is the mean of the two.
 """
 
@@ -41,7 +41,7 @@ def read(root: Path) -> TaskData:
     for row in read_table(songs, ",", ["song_id", "Artist", SET]):
         song = row["song_id"]
         if song not in targets:
-            raise ValueError(f"{ratings} has no row for song_id {song} of {songs}")
+            raise ValueError(f"{ratings} has no row for song_id {song} of {songs}.")
         path = clips / f"{song}.mp3"
         if not path.is_file() and path.with_suffix(".wav").is_file():
             path = path.with_suffix(".wav")

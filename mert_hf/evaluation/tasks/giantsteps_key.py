@@ -46,7 +46,7 @@ def _training_recordings(folder: Path) -> list[Recording]:
         if row["C"] != CONFIDENT or "/" in key:
             continue
         if row["ID"] not in artists:
-            raise ValueError(f"{metadata} has no row for track {row['ID']} of {notes}")
+            raise ValueError(f"{metadata} has no row for track {row['ID']} of {notes}.")
         split = "valid" if validation.intersection(artists[row["ID"]]) else "train"
         path = _audio(folder, row["ID"])
         recordings.append(Recording(f"mtg/{row['ID']}", path, split, key_index(key, notes)))

@@ -49,7 +49,7 @@ def _read_jams(path: Path) -> BeatTimes:
         if annotation.get("namespace") == "beat" and kind in times:
             times[kind] += [float(event["time"]) for event in annotation["data"]]
     if not times["beat"]:
-        raise ValueError(f"{path} has no annotation with namespace 'beat' and sandbox.annotation_type 'beat'")
+        raise ValueError(f"{path} has no annotation with namespace 'beat' and sandbox.annotation_type 'beat'.")
     return BeatTimes(np.unique(times["beat"]), np.unique(times["downbeat"]))
 
 

@@ -55,7 +55,7 @@ def _frequent_tags(rows: list[dict[str, str]]) -> tuple[str, ...]:
 def _split(name: str, table: Path) -> str:
     folder = name.split("/")[0]
     if len(folder) != 1 or folder not in "0123456789abcdef":
-        raise ValueError(f"{table}: mp3_path {name!r} does not begin with a folder 0 to f")
+        raise ValueError(f"{table}: mp3_path {name!r} does not begin with a folder 0 to f.")
     digit = int(folder, 16)
     return "train" if digit < 12 else "valid" if digit == 12 else "test"
 

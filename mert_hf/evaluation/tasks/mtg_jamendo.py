@@ -78,15 +78,15 @@ def _read_split(root: Path, subset: str, split: str) -> list[tuple[str, list[str
         fields = [field.strip() for field in line.split("\t")]
         tags = [tag for tag in fields[FIXED_COLUMNS:] if tag]
         if not tags:
-            raise ValueError(f"{table}: a line has no tags in column {FIXED_COLUMNS + 1} and later: {line!r}")
+            raise ValueError(f"{table}: a line has no tags in column {FIXED_COLUMNS + 1} and later: {line!r}.")
         rows.append((fields[3], tags))
     if not rows:
-        raise ValueError(f"{table} lists no tracks")
+        raise ValueError(f"{table} lists no tracks.")
     return rows
 
 
 def _locator(root: Path, names: Sequence[str]) -> Callable[[str], Path]:
-    """How a listed path is found on disk, judged by the first track that is there."""
+    """How a listed path is found on disk: as the first track that exists."""
     for example in names:
         for base in AUDIO_FOLDERS:
             for suffix in (".mp3", ".low.mp3"):

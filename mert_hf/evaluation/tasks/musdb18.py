@@ -48,7 +48,10 @@ def read(root: Path) -> TaskData:
     names = [song.name for song in training]
     split = {name: "valid" if name in VALIDATION_SONGS else "train" for name in names}
     if not VALIDATION_SONGS.intersection(names):
-        logger.warning("none of the official validation songs is in %s: a seventh of the songs is held out", root)
+        logger.warning(
+            "None of the official validation songs is in %s; a seventh of the training songs takes over.",
+            root,
+        )
         split = hash_split(names, {"train": 0.86, "valid": 0.14})
     recordings = [_recording(song, split[song.name]) for song in training]
     return TaskData(STEMS, tuple(recordings + [_recording(song, "test") for song in test]))
@@ -59,7 +62,7 @@ def _songs(root: Path, part: str) -> list[Path]:
     songs = sorted(path for path in folder.iterdir() if path.is_dir())
     if not songs:
         hint = "; the .stem.mp4 release must be converted to WAV" if list(folder.glob("*.stem.mp4")) else ""
-        raise ValueError(f"no songs in {folder}; looked for {folder}/TRACK/mixture.wav{hint}")
+        raise ValueError(f"There are no songs in {folder}; looked for {folder}/TRACK/mixture.wav{hint}.")
     return songs
 
 
@@ -67,7 +70,7 @@ def _recording(song: Path, split: str) -> Recording:
     stems = {stem: song / f"{stem}.wav" for stem in STEMS}
     missing = [str(path) for path in stems.values() if not path.is_file()]
     if missing:
-        raise ValueError(f"{song.name} lacks stems; looked for {', '.join(missing)}")
+        raise ValueError(f"{song.name} lacks stems; looked for {', '.join(missing)}.")
     return Recording(f"{split}/{song.name}", song / "mixture.wav", split, stems)
 
 

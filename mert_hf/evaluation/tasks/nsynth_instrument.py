@@ -48,7 +48,7 @@ def read_notes(root: Path, labels: tuple[str, ...], field: str, to_label: Callab
         table = first_existing(root, patterns, f"NSynth {split} notes")
         for name, note in json.loads(table.read_text(encoding="utf-8")).items():
             if field not in note:
-                raise ValueError(f"{table}: note {name} has no field {field!r}; it has {', '.join(note)}")
+                raise ValueError(f"{table}: note {name} has no field {field!r}; it has {', '.join(note)}.")
             target = label_index(to_label(note[field]), labels, table)
             recordings.append(Recording(f"{split}/{name}", table.parent / "audio" / f"{name}.wav", split, target))
     return TaskData(labels, tuple(recordings))

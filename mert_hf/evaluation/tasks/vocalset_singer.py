@@ -1,4 +1,4 @@
-"""VocalSet singer: who of 20 sings, in pieces of 3 s; accuracy. Layout and license: `vocalset_technique`.
+"""VocalSet singer: which of 20 singers, in pieces of 3 s; accuracy. Layout and license: `vocalset_technique`.
 
 Split: recordings, 48 % training, 32 % validation, 20 % test as in MARBLE, here by SHA-1 of the recording's name within
 each singer; the pieces of a recording stay together.

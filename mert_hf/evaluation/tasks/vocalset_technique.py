@@ -1,4 +1,4 @@
-"""VocalSet technique: 10 ways of singing, in pieces of 3 s; accuracy.
+"""VocalSet technique: 10 techniques of singing, in pieces of 3 s; accuracy.
 
 Data: Wilkins, Seetharaman, Wahl and Pardo 2018, CC BY 4.0. Unpack `VocalSet.zip` of the Zenodo record, which shows
 its MD5:
@@ -71,7 +71,9 @@ def vocalset_takes(root: Path) -> tuple[list[tuple[Path, str, str]], tuple[str, 
         elif name not in STRAY_FILES and not name.startswith("."):
             takes.append((path, singer, technique))
     if not takes:
-        raise ValueError(f"no VocalSet recordings in {base}; looked for {base}/SINGER/CONTEXT/TECHNIQUE/*.wav")
+        raise ValueError(
+            f"There are no VocalSet recordings in {base}; looked for {base}/SINGER/CONTEXT/TECHNIQUE/*.wav."
+        )
     return takes, tuple(sorted(unknown))
 
 
