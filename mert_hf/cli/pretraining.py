@@ -1,4 +1,4 @@
-"""`mert-hf fit-kmeans`, `label` and `pretrain`."""
+"""`mert-hf fit-kmeans`, `fit-rvq`, `label` and `pretrain`."""
 
 from __future__ import annotations
 
@@ -42,6 +42,47 @@ def fit_kmeans(
         paths,
         output,
         feature_sets,
+        sampling_rate,
+        hop_length,
+        seed=seed,
+        max_minutes=max_minutes,
+        split=split,
+        max_bad_files=max_bad_files,
+        show_progress_bar=not quiet,
+    )
+    typer.echo(counts.table())
+    typer.echo(output)
+
+
+@command(app, "mert-hf fit-rvq --data my_music --encoder m-a-p/MERT-v1-95M:9 --output fused", "fit-rvq")
+def fit_rvq(
+    data: options.Recordings,
+    output: Annotated[str, typer.Option(help="Folder of the teacher.")],
+    encoder: Annotated[
+        list[str],
+        typer.Option(metavar="NAME:LAYER", help="Frozen encoder and its layer. Repeat the option to fuse several."),
+    ],
+    codebooks: Annotated[int, typer.Option(help="Number of codebooks.")] = 4,
+    codebook_size: Annotated[int, typer.Option(help="Codes in each codebook.")] = 1024,
+    components: Annotated[int, typer.Option(help="Principal components that are quantized.")] = 256,
+    sampling_rate: Annotated[int, typer.Option(help="Sampling rate of the model to pre-train in Hz.")] = 24000,
+    hop_length: Annotated[int, typer.Option(help="Samples between two frames of the model.")] = 960,
+    max_minutes: Annotated[float, typer.Option(help="Minutes of audio to use at most.")] = 120.0,
+    split: options.Split = None,
+    max_bad_files: options.MaxBadFiles = "1%",
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Fit the teacher of MERT-v2 to recordings: layers of frozen encoders, fused and residually quantized."""
+    from ..pretraining.rvq_fitting import fit_rvq as fit
+    from ..pretraining.rvq_fitting import parse_encoder
+
+    counts = fit(
+        data,
+        output,
+        [parse_encoder(text) for text in encoder],
+        (codebook_size,) * codebooks,
+        components,
         sampling_rate,
         hop_length,
         seed=seed,

@@ -22,8 +22,8 @@ from ..audio.read_ahead import END, read_ahead
 from ..audio.windows import check_window
 from ..hub.names import resolve_checkpoint
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
+from ..utils.encoder import encoder_of
 from ..utils.precision import resolve_dtype
-from .encoder import encoder_of
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class MERTEmbedder:
     """Embeds recordings of any length, in windows.
 
     Works with both generations of MERT and with encoders of transformers that take waveforms and return hidden states:
-    HuBERT, wav2vec 2.0, Data2VecAudio (music2vec); see `mert_hf.embedding.encoder`.
+    HuBERT, wav2vec 2.0, Data2VecAudio (music2vec); see `mert_hf.utils.encoder`.
 
     Args:
         model: the encoder; it is set to evaluation.

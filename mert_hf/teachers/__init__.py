@@ -17,11 +17,12 @@ from .base import (
 )
 from .cqt import CQTTeacher
 from .encodec import DEFAULT_CODEC, EncodecTeacher
+from .fused import EncoderLayer, FusedEncoderTeacher
 from .kmeans import FeatureSet, KMeansTeacher
 from .log_mel import LogMelTeacher
 
 TEACHERS: dict[str, type[Teacher]] = {
-    teacher.kind: teacher for teacher in (EncodecTeacher, KMeansTeacher, CQTTeacher, LogMelTeacher)
+    teacher.kind: teacher for teacher in (EncodecTeacher, KMeansTeacher, FusedEncoderTeacher, CQTTeacher, LogMelTeacher)
 }
 
 
@@ -54,8 +55,10 @@ def load_teacher(name_or_path: str | os.PathLike, **settings: Any) -> Teacher:
 __all__ = [
     "AcousticTeacher",
     "CQTTeacher",
+    "EncoderLayer",
     "EncodecTeacher",
     "FeatureSet",
+    "FusedEncoderTeacher",
     "KMeansTeacher",
     "LogMelTeacher",
     "MusicalTeacher",

@@ -10,7 +10,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from mert_hf import MERTEmbedder, MERTFeatureExtractor
-from mert_hf.embedding.encoder import encoder_of
+from mert_hf.utils.encoder import encoder_of
 
 QUIET = {"show_progress_bar": False}
 
