@@ -309,8 +309,8 @@ class MERT2DepthwiseConv(nn.Conv1d):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         if states.device.type != "cpu":
             return super().forward(states.transpose(1, 2)).transpose(1, 2)
-        # As an image of height 1 the frames have the layout for which oneDNN has a fast kernel, ten times as fast with 31
-        # taps. That kernel is wrong in bfloat16 on some processors, so it always gets float32.
+        # As an image of height 1 the frames have the layout of a fast kernel of oneDNN, ten times as fast for 31 taps.
+        # That kernel is wrong in bfloat16 on some processors, so it always gets float32.
         with without_autocast(states.device):
             bias = None if self.bias is None else self.bias.float()
             image, kernel = states.transpose(1, 2)[:, :, None].float(), self.weight[:, :, None].float()
