@@ -1,6 +1,6 @@
 """Features of encoders on rendered scores: key, instrument family and pitch, by `mert_hf.evaluation`.
 
-python examples/render_scores.py --output scores --num_scores 400 --pretraining 20 --probes 640 --notes 384
+python examples/render_scores.py --output scores --num_scores 400 --pretraining 8 --probes 640 --notes 960
 python examples/probe_scores.py --scores scores --output results
 mert-hf report results/*.json --output report
 """

@@ -79,6 +79,55 @@ def joined_ranks(values: Sequence[float], difference: float) -> list[tuple[float
     return runs
 
 
+def few_labels(results: Sequence[dict[str, Any]], labels: Mapping[str, str]) -> str | None:
+    """Test metric over the number of training recordings, SVG text, a line for each model; None without such entries.
+
+    Args:
+        results: of one task.
+        labels: key of a model -> its name.
+    """
+    lines = {}
+    for result in results:
+        entries = sorted(result.get("few_shot", ()), key=lambda entry: entry["recordings"])
+        if entries:
+            lines[labels[model_key(result)]] = [(entry["recordings"], entry["metrics"]) for entry in entries]
+    return _curves(lines, results[0]["metric"], "training recordings", logarithmic=True)
+
+
+def deformed(results: Sequence[dict[str, Any]], labels: Mapping[str, str]) -> dict[str, str]:
+    """Test metric over the amount of each kind of deformation, SVG text by kind, a line for each model."""
+    kinds = dict.fromkeys(entry["kind"] for result in results for entry in result.get("deformed", ()))
+    drawings = {}
+    for kind in kinds:
+        lines = {}
+        for result in results:
+            entries = [entry for entry in result.get("deformed", ()) if entry["kind"] == kind]
+            points = [(entry["amount"], entry["metrics"]) for entry in entries]
+            if points:
+                lines[labels[model_key(result)]] = sorted(points, key=lambda point: point[0])
+        drawings[kind] = _curves(lines, results[0]["metric"], f"amount of {kind}", logarithmic=False)
+    return drawings
+
+
+def _curves(
+    lines: Mapping[str, Sequence[tuple[float, dict[str, Any]]]], metric: str, title: str, logarithmic: bool
+) -> str | None:
+    """A line of means with deviations for each model."""
+    if not lines:
+        return None
+    scale = display_scale(metric)
+    figure, axes = _canvas(7, 4)
+    for label, points in lines.items():
+        means = [metrics[metric]["mean"] * scale for _, metrics in points]
+        spreads = [(metrics[metric]["std"] or 0.0) * scale for _, metrics in points]
+        axes.errorbar([amount for amount, _ in points], means, yerr=spreads, marker="o", capsize=3, label=label)
+    if logarithmic:
+        axes.set_xscale("log")
+    axes.set(xlabel=title, ylabel=metric)
+    axes.legend(fontsize=8, frameon=False)
+    return _svg(figure)
+
+
 def radar(results: Sequence[dict[str, Any]], labels: Mapping[str, str]) -> str | None:
     """A radar of primary test metrics, SVG text, a line for each model; None for fewer than three tasks.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult
 from ..hub.cards import Measurement
 from ..utils.outputs import check_output_folder
 from .comparison import Comparison, compare, comparison_rows, latest, model_key, model_labels, task_key
-from .figures import critical_difference, layer_map, radar
+from .figures import critical_difference, deformed, few_labels, layer_map, radar
 from .metrics import display_scale
 from .pages import Figure, Page, Table
 from .published import SOURCES, PublishedFigures
@@ -61,6 +61,7 @@ def report_page(results: Sequence[Results], comparison: Comparison) -> Page:
     for model in labels:
         own = [result for result in results if model_key(result) == model]
         parts.append(Figure(f"Validation score by layer: {labels[model]}", layer_map(own)))
+    parts += _curve_figures(results, labels)
     drawing = radar(results, labels)
     if drawing:
         parts.append(Figure("Tasks and models (percent; SDR in dB times 10)", drawing))
@@ -175,6 +176,19 @@ def shown_value(value: dict[str, Any] | None, metric: str) -> str:
     spread = "" if value["std"] is None else f" ± {value['std'] * scale:.1f}"
     low, high = (f"{scale * end:.1f}" for end in value["interval"]) if value.get("interval") else ("", "")
     return f"{value['mean'] * scale:.1f}{spread}" + (f" [{low}, {high}]" if low else "")
+
+
+def _curve_figures(results: Sequence[Results], labels: Mapping[str, str]) -> list[Figure]:
+    """Curves of few labels and of deformed recordings, where the results hold them."""
+    figures = []
+    for task in dict.fromkeys(map(task_key, results)):
+        own = [result for result in results if task_key(result) == task]
+        drawing = few_labels(own, labels)
+        if drawing:
+            figures.append(Figure(f"{task[1]}: few labels", drawing, "Mean and deviation over draws and seeds."))
+        for kind, drawing in deformed(own, labels).items():
+            figures.append(Figure(f"{task[1]}: deformed test recordings, {kind}", drawing))
+    return figures
 
 
 def _published_note(sources: Sequence[PublishedFigures]) -> str:

@@ -103,6 +103,19 @@ def test_page_is_well_formed_and_escapes_names(results, tmp_path):
     assert page.count("<figure>") == 4 and 'class="published"' in page and "measured by others" in parser.text
 
 
+def test_curves_are_drawn_where_results_hold_them(results, tmp_path):
+    for entry in results:
+        scores = entry["metrics"]
+        entry["few_shot"] = [{"shots": n, "recordings": 10 * n, "metrics": scores} for n in (1, 5)]
+        entry["deformed"] = [
+            {"deformation": f"noise:{amount}", "kind": "noise", "amount": amount, "metrics": scores}
+            for amount in (0.0, 20.0)
+        ]
+    markdown = write_report(results, tmp_path).with_suffix(".md").read_text()
+    assert "## GTZAN genre: few labels" in markdown
+    assert "## GTZAN genre: deformed test recordings, noise" in markdown
+
+
 def test_the_same_results_give_the_same_files(results, tmp_path):
     one, two = (write_report(results, tmp_path / name).read_text() for name in ("a", "b"))
     assert one == two
