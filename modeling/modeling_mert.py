@@ -1110,7 +1110,14 @@ def float32_linear(layer: nn.Module, states: torch.Tensor) -> torch.Tensor:
 
 
 class MERTPreTrainingModel(MERTPreTrainedModel):
-    """What the pre-training models of both generations share: the losses at the masked frames and their sum."""
+    """What the pre-training models of both generations share: the losses at the masked frames and their sum.
+
+    Attributes:
+        codebook_loss_weights: factor of each codebook's loss; None is 1 for all. A setting of a training run, which is
+            not stored with the model.
+    """
+
+    codebook_loss_weights: tuple[float, ...] | None = None
 
     def _losses(self, hidden_states, frame_mask, mask, codes, cqt, penalty) -> dict:
         """The objective and its parts, by their names in [`MERTForPreTrainingOutput`]."""
@@ -1144,8 +1151,11 @@ class MERTPreTrainingModel(MERTPreTrainedModel):
         return parts
 
     def _weighted_sum(self, parts: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Codebook losses plus the weighted error of the spectrum."""
-        codebooks = parts["codebook_losses"].sum() if "codebook_losses" in parts else 0.0
+        """Weighted codebook losses plus the weighted error of the spectrum."""
+        codebooks = 0.0
+        if "codebook_losses" in parts:
+            losses, weights = parts["codebook_losses"], self.codebook_loss_weights
+            codebooks = losses.sum() if weights is None else (losses * losses.new_tensor(weights)).sum()
         return codebooks + self.config.cqt_loss_weight * parts.get("cqt_loss", 0.0)
 
     def _chosen_codes(self, codes: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

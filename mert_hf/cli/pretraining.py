@@ -20,9 +20,9 @@ def fit_kmeans(
     features: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME:CLUSTERS[:SECONDS],...",
+            metavar="NAME:CLUSTERS[:SECONDS[:DIMENSIONS]],...",
             help="One codebook for each: mfcc, log_mel, chroma, chroma_cqt or log_cqt, number of clusters, and "
-            "optionally seconds of context. Default: mfcc:300,chroma:200.",
+            "optionally seconds of context and dimensions. Default: mfcc:300,chroma:200.",
         ),
     ] = None,
     sampling_rate: Annotated[int, typer.Option(help="Sampling rate of the model to pre-train in Hz.")] = 24000,
@@ -54,43 +54,47 @@ def fit_kmeans(
     typer.echo(output)
 
 
-@command(app, "mert-hf fit-rvq --data my_music --encoder m-a-p/MERT-v1-95M:9 --output fused", "fit-rvq")
+@command(app, "mert-hf fit-rvq --data my_music --output mel-rvq", "fit-rvq")
 def fit_rvq(
     data: options.Recordings,
     output: Annotated[str, typer.Option(help="Folder of the teacher.")],
     encoder: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(metavar="NAME:LAYER", help="Frozen encoder and its layer. Repeat the option to fuse several."),
-    ],
-    codebooks: Annotated[int, typer.Option(help="Number of codebooks.")] = 4,
+    ] = None,
+    kind: Annotated[
+        str,
+        typer.Option(help="Without encoders: mel_rvq (MuQ's quantizer of log-mel) or random_projection (BEST-RQ's)."),
+    ] = "mel_rvq",
+    codebooks: Annotated[
+        int | None, typer.Option(help="Number of codebooks; by default 4 with encoders and 8 without.")
+    ] = None,
     codebook_size: Annotated[int, typer.Option(help="Codes in each codebook.")] = 1024,
-    components: Annotated[int, typer.Option(help="Principal components that are quantized.")] = 256,
+    components: Annotated[int, typer.Option(help="With encoders: principal components that are quantized.")] = 256,
     sampling_rate: Annotated[int, typer.Option(help="Sampling rate of the model to pre-train in Hz.")] = 24000,
-    hop_length: Annotated[int, typer.Option(help="Samples between two frames of the model.")] = 960,
+    hop_length: Annotated[
+        int | None,
+        typer.Option(help="Samples between two frames of the model; by default 960 with encoders and 320 without."),
+    ] = None,
     max_minutes: Annotated[float, typer.Option(help="Minutes of audio to use at most.")] = 120.0,
     split: options.Split = None,
     max_bad_files: options.MaxBadFiles = "1%",
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
 ) -> None:
-    """Fit the teacher of MERT-v2 to recordings: layers of frozen encoders, fused and residually quantized."""
+    """Fit a residual quantizer to recordings: of log-mel frames, or of layers of frozen encoders (MERT-v2)."""
+    from ..pretraining.mel_rvq_fitting import RVQSettings, fit_mel_quantizer
     from ..pretraining.rvq_fitting import fit_rvq as fit
     from ..pretraining.rvq_fitting import parse_encoder
 
-    counts = fit(
-        data,
-        output,
-        [parse_encoder(text) for text in encoder],
-        (codebook_size,) * codebooks,
-        components,
-        sampling_rate,
-        hop_length,
-        seed=seed,
-        max_minutes=max_minutes,
-        split=split,
-        max_bad_files=max_bad_files,
-        show_progress_bar=not quiet,
-    )
+    shared = {"max_minutes": max_minutes, "split": split, "max_bad_files": max_bad_files}
+    shared["show_progress_bar"] = not quiet
+    if encoder:
+        layers, sizes = [parse_encoder(text) for text in encoder], (codebook_size,) * (codebooks or 4)
+        counts = fit(data, output, layers, sizes, components, sampling_rate, hop_length or 960, seed=seed, **shared)
+    else:
+        settings = RVQSettings(sampling_rate, hop_length or 320, codebooks or 8, codebook_size, seed=seed)
+        counts = fit_mel_quantizer(data, output, kind, settings, **shared)
     typer.echo(counts.table())
     typer.echo(output)
 

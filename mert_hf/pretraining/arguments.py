@@ -14,6 +14,7 @@ from ..utils.settings import SettingsParser, as_options, explained_bf16_refusal,
 from ..utils.tolerance import Tolerance
 
 # `Optional` and `Union` as objects below: HfArgumentParser reads the annotations at run time, on Python 3.10 too.
+# Where a list of mappings is allowed as well, it travels to the parser as JSON text.
 Settings = Optional[Union[dict, str]]  # noqa: UP007, UP045
 
 
@@ -38,11 +39,18 @@ class PretrainingModelArguments:
     )
     acoustic_teacher: Settings = field(
         default=None,
-        metadata={"help": "Teacher of codes: 'type', 'path' of a saved one, and further settings of its class."},
+        metadata={
+            "help": "Teacher of codes: 'type', 'path' of a saved one, and further settings of its class; or a list of "
+            "them, each with a 'weight' in the loss."
+        },
     )
     musical_teacher: Settings = field(
         default=None,
         metadata={"help": "Teacher of spectra: 'type', 'path' of a saved one, and further settings of its class."},
+    )
+    ema: Settings = field(
+        default=None,
+        metadata={"help": "For the teacher music2vec: start_decay, end_decay and decay_steps of its average."},
     )
     label_cache: Optional[str] = field(  # noqa: UP045
         default=None,
@@ -59,8 +67,9 @@ class PretrainingModelArguments:
 
     def __post_init__(self):
         self.model_config = parse_settings("model_config", self.model_config) or {}
-        self.acoustic_teacher = parse_settings("acoustic_teacher", self.acoustic_teacher)
+        self.acoustic_teacher = parse_settings("acoustic_teacher", self.acoustic_teacher, lists=True)
         self.musical_teacher = parse_settings("musical_teacher", self.musical_teacher)
+        self.ema = parse_settings("ema", self.ema)
 
 
 @dataclass
@@ -103,6 +112,11 @@ class PretrainingDataArguments:
             "percentage with its sign."
         },
     )
+    probe_tasks: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Tasks of mert_hf.evaluation that are probed during training, each written TASK=FOLDER."},
+    )
+    probe_steps: int = field(default=10000, metadata={"help": "Updates from one probing to the next."})
     max_bad_fraction: Optional[float] = field(  # noqa: UP045
         default=None, metadata={"help": "Former spelling of max_bad_files; will be removed."}
     )

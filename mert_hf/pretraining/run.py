@@ -21,7 +21,14 @@ from ..hub.names import resolve_checkpoint
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..registration import CONFIG_CLASSES
-from ..teachers import AcousticTeacher, MusicalTeacher, Teacher, codebook_sizes_of
+from ..teachers import (
+    AcousticTeacher,
+    CombinedTeacher,
+    Music2VecTeacher,
+    MusicalTeacher,
+    Teacher,
+    codebook_sizes_of,
+)
 from ..utils.outputs import check_output_folder
 from ..utils.tolerance import Tolerance
 from .arguments import (
@@ -33,9 +40,11 @@ from .arguments import (
 from .callbacks import SignalCallback
 from .collator import DataCollatorForMERTPreTraining
 from .dataset import AudioCropDataset, held_out_names, open_recordings
+from .ema import EMATeacherCallback
 from .labels import LabelCache
 from .masking import SpanMasking
 from .mixture import NoiseMixture
+from .probing import ProbeCallback, parse_probe_tasks
 from .resuming import checkpoint_to_resume
 from .trainer import MERTTrainer
 
@@ -107,7 +116,7 @@ def build_trainer(
         # Activations become denormal during training, with which a CPU computes several times slower.
         torch.set_flush_denormal(True)
         training_arguments.dataloader_pin_memory = False  # there is no device to pin for
-    acoustic = open_teacher(model_arguments.acoustic_teacher, AcousticTeacher, "acoustic_teacher")
+    acoustic = open_acoustic_teachers(model_arguments.acoustic_teacher)
     musical = open_teacher(model_arguments.musical_teacher, MusicalTeacher, "musical_teacher")
     cache = None
     if model_arguments.label_cache is not None:
@@ -122,8 +131,10 @@ def build_trainer(
     train, evaluation = build_datasets(model.config, data_arguments, training_arguments.seed, cache)
     if model_arguments.model_name_or_path is None:
         measure_input(model, train)
+    if isinstance(acoustic, CombinedTeacher):
+        model.codebook_loss_weights = acoustic.codebook_weights
     schedule_evaluation(training_arguments, evaluation is not None)
-    return MERTTrainer(
+    trainer = MERTTrainer(
         model=model,
         args=training_arguments,
         data_collator=collator,
@@ -131,6 +142,12 @@ def build_trainer(
         eval_dataset=evaluation,
         processing_class=feature_extractor,
     )
+    if isinstance(musical, Music2VecTeacher):
+        trainer.add_callback(EMATeacherCallback(musical, model, **model_arguments.ema or {}))
+    if data_arguments.probe_tasks:
+        tasks = parse_probe_tasks(data_arguments.probe_tasks)
+        trainer.add_callback(ProbeCallback(tasks, feature_extractor, trainer.log, data_arguments.probe_steps))
+    return trainer
 
 
 def open_teacher(settings: Mapping[str, Any] | None, base: type[Teacher], name: str) -> Any:
@@ -154,6 +171,16 @@ def open_teacher(settings: Mapping[str, Any] | None, base: type[Teacher], name: 
     if path is None:
         return teachers.load_teacher(kind, **settings)
     return teachers.TEACHERS[kind].from_pretrained(path, **settings)
+
+
+def open_acoustic_teachers(settings: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) -> Any:
+    """One acoustic teacher from its settings, or several from a list, each with its "weight" in the loss (1)."""
+    if not isinstance(settings, list):
+        return open_teacher(settings, AcousticTeacher, "acoustic_teacher")
+    weights = [float(entry.get("weight", 1.0)) for entry in settings]
+    plain = [{name: value for name, value in entry.items() if name != "weight"} for entry in settings]
+    members = [open_teacher(entry, AcousticTeacher, "acoustic_teacher") for entry in plain]
+    return CombinedTeacher(members, weights)
 
 
 def build_model(model_arguments: PretrainingModelArguments, acoustic: Any, musical: Any) -> PreTrainedModel:
@@ -206,7 +233,8 @@ def build_collator(
     acoustic, cache, musical = labels
     on_device = model_arguments.labels_on_device
     if on_device is None:
-        on_device = training_arguments.device.type != "cpu"
+        # The teacher of Music2Vec changes during training, in the main process only.
+        on_device = training_arguments.device.type != "cpu" or isinstance(musical, Music2VecTeacher)
     if on_device:
         for teacher in (acoustic if cache is None else None, musical):
             if isinstance(teacher, torch.nn.Module):

@@ -15,34 +15,57 @@ from .base import (
     codebook_sizes_of,
     read_config,
 )
+from .combined import CombinedTeacher
 from .cqt import CQTTeacher
 from .encodec import DEFAULT_CODEC, EncodecTeacher
 from .fused import EncoderLayer, FusedEncoderTeacher
 from .kmeans import FeatureSet, KMeansTeacher
 from .log_mel import LogMelTeacher
+from .mel_rvq import MelRVQTeacher
+from .meta_encodec import MetaEncodecTeacher
+from .music2vec import Music2VecTeacher
+from .random_projection import RandomProjectionTeacher
 
 TEACHERS: dict[str, type[Teacher]] = {
-    teacher.kind: teacher for teacher in (EncodecTeacher, KMeansTeacher, FusedEncoderTeacher, CQTTeacher, LogMelTeacher)
+    teacher.kind: teacher
+    for teacher in (
+        EncodecTeacher,
+        MetaEncodecTeacher,
+        KMeansTeacher,
+        RandomProjectionTeacher,
+        MelRVQTeacher,
+        FusedEncoderTeacher,
+        CombinedTeacher,
+        CQTTeacher,
+        LogMelTeacher,
+        Music2VecTeacher,
+    )
 }
+# Teachers that need no weights, and the commands that make those of the others.
+BUILT_FROM_SETTINGS = ("cqt", "log_mel", "random_projection", "music2vec")
+FITTED_BY = {"kmeans": "mert-hf fit-kmeans", "mel_rvq": "mert-hf fit-rvq"}
 
 
 def load_teacher(name_or_path: str | os.PathLike, **settings: Any) -> Teacher:
     """Opens a teacher of any kind.
 
     Args:
-        name_or_path: "cqt" or "log_mel" (built from `settings`), "encodec" (facebook/encodec_24khz), or the folder or
-            Hub id of a saved teacher or of an EncodecModel.
+        name_or_path: a kind that is built from `settings` ("cqt", "log_mel", "random_projection", "music2vec"),
+            "encodec" (facebook/encodec_24khz), or the folder or Hub id of a saved teacher or of an EncodecModel.
         settings: arguments of the constructor or of `from_pretrained`.
 
     Raises:
         ValueError: the kind does not exist, or the teacher must be fitted first.
     """
-    if name_or_path in ("cqt", "log_mel"):
+    if name_or_path in BUILT_FROM_SETTINGS:
         return TEACHERS[str(name_or_path)](**settings)
     if name_or_path == "encodec":
         return EncodecTeacher.from_pretrained(DEFAULT_CODEC, **settings)
-    if name_or_path == "kmeans":
-        raise ValueError("A k-means teacher is fitted first, by `mert-hf fit-kmeans`: give its folder.")
+    if name_or_path in FITTED_BY:
+        raise ValueError(
+            f"A {name_or_path} teacher is fitted first, by `{FITTED_BY[str(name_or_path)]}`: give the folder that it "
+            "wrote."
+        )
     folder = checkpoint_folder(name_or_path, files=TEACHER_FILES)
     if not (folder / CONFIG_NAME).is_file():
         return EncodecTeacher.from_pretrained(folder, **settings)
@@ -55,13 +78,18 @@ def load_teacher(name_or_path: str | os.PathLike, **settings: Any) -> Teacher:
 __all__ = [
     "AcousticTeacher",
     "CQTTeacher",
+    "CombinedTeacher",
     "EncoderLayer",
     "EncodecTeacher",
     "FeatureSet",
     "FusedEncoderTeacher",
     "KMeansTeacher",
     "LogMelTeacher",
+    "MelRVQTeacher",
+    "MetaEncodecTeacher",
+    "Music2VecTeacher",
     "MusicalTeacher",
+    "RandomProjectionTeacher",
     "Teacher",
     "codebook_sizes_of",
     "load_teacher",

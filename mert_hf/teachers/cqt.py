@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import nn
 
-from ..modeling.cqt_mert import CQT_LOG_GAIN
+from ..modeling.cqt_mert import CQT_LOG_GAIN, CQT_LOWEST_FREQUENCY
+from ..utils.optional import needs_extra
 from .base import MusicalTeacher, check_sizes, check_waveforms
 from .features import cqt_transform
 
@@ -18,12 +20,18 @@ class CQTTeacher(MusicalTeacher):
     Equals nnAudio's `CQT(norm=1, output_format="Magnitude")` with the same settings to 1e-5 of the largest magnitude.
 
     Args:
-        sampling_rate: of the waveforms, in Hz.
-        hop_length: samples between frames.
-        num_bins: frequencies from 32.7 Hz up.
-        bins_per_octave: of them in an octave.
+        sampling_rate: sampling rate of the waveforms in Hz.
+        hop_length: samples from one frame to the next.
+        num_bins: number of frequencies, the lowest of which is 32.7 Hz.
+        bins_per_octave: frequencies in an octave.
         log: give log(1 + 100 x magnitude).
-        mean, scale: (num_bins,) float32; subtracted from and dividing each bin, as `standardized` measures them.
+        backend: "mert_hf", our transform, or "nnaudio", which is slower and needs the package nnAudio. Their spectra
+            are equal to 1e-5 of the largest magnitude.
+        mean, scale: (num_bins,) float32, subtracted from each bin and dividing it; `standardized` measures them.
+
+    Raises:
+        ValueError: a size is out of range or the backend does not exist.
+        MissingExtraError: nnAudio is asked for and not installed.
     """
 
     kind = "cqt"
@@ -35,6 +43,7 @@ class CQTTeacher(MusicalTeacher):
         num_bins: int = 336,
         bins_per_octave: int = 48,
         log: bool = False,
+        backend: str = "mert_hf",
         mean: torch.Tensor | None = None,
         scale: torch.Tensor | None = None,
     ):
@@ -48,20 +57,47 @@ class CQTTeacher(MusicalTeacher):
             if (mean is None) != (scale is None) or (tensor is not None and tensor.shape != (num_bins,)):
                 given = None if tensor is None else tuple(tensor.shape)
                 raise ValueError(f"mean and scale come together, each of shape ({num_bins},); {name} has {given}.")
+        if backend not in ("mert_hf", "nnaudio"):
+            raise ValueError(f"backend must be 'mert_hf' or 'nnaudio', got {backend!r}.")
+        self.backend = backend
         cqt_transform(sampling_rate, hop_length, num_bins, bins_per_octave)  # refuses impossible sizes now
+        self.nnaudio = self._nnaudio_transform() if backend == "nnaudio" else None
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
 
     def settings(self) -> dict[str, Any]:
-        """What the constructor needs, the buffers aside."""
+        """The arguments of the constructor, without the buffers."""
         names = ("sampling_rate", "hop_length", "num_bins", "bins_per_octave", "log")
-        return {name: getattr(self, name) for name in names}
+        settings = {name: getattr(self, name) for name in names}
+        return settings if self.backend == "mert_hf" else {**settings, "backend": self.backend}
+
+    def _nnaudio_transform(self) -> nn.Module:
+        with needs_extra("nnaudio"):
+            from nnAudio.features import CQT
+        sizes = {"sr": self.sampling_rate, "hop_length": self.hop_length, "n_bins": self.num_bins}
+        return CQT(
+            **sizes, fmin=CQT_LOWEST_FREQUENCY, bins_per_octave=self.bins_per_octave, norm=1, pad_mode="constant",
+            output_format="Magnitude", verbose=False,
+        )  # fmt: skip
+
+    def state_dict(self, *args, **kwargs) -> dict[str, torch.Tensor]:
+        """The weights; nnAudio's kernels are computed anew and are not among them."""
+        state = super().state_dict(*args, **kwargs)
+        for name in [name for name in state if name.startswith("nnaudio.")]:
+            del state[name]
+        return state
+
+    def _magnitudes(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) float32 -> (batch, samples // hop_length + 1, num_bins) float32."""
+        if self.nnaudio is not None:
+            with torch.autocast(waveforms.device.type, enabled=False):
+                return self.nnaudio(waveforms).transpose(1, 2)
+        return cqt_transform(self.sampling_rate, self.hop_length, self.num_bins, self.bins_per_octave)(waveforms)
 
     @torch.no_grad()
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
         """(batch, samples) floating point in [-1, 1] -> (batch, samples // hop_length + 1, num_bins) float32."""
-        transform = cqt_transform(self.sampling_rate, self.hop_length, self.num_bins, self.bins_per_octave)
-        spectrum = transform(check_waveforms(waveforms))
+        spectrum = self._magnitudes(check_waveforms(waveforms))
         if self.log:
             spectrum = torch.log1p(CQT_LOG_GAIN * spectrum)
         return spectrum if self.mean is None else (spectrum - self.mean) / self.scale
@@ -74,7 +110,7 @@ class CQTTeacher(MusicalTeacher):
             spectrum = plain(clip if clip.ndim == 2 else clip[None]).double().flatten(0, 1)
             count, total, squares = count + len(spectrum), total + spectrum.sum(0), squares + spectrum.square().sum(0)
         if count < 2:
-            raise ValueError("Standardising a teacher needs at least two frames of audio.")
+            raise ValueError("Standardizing a teacher needs at least two frames of audio.")
         mean = total / count
         scale = (squares / count - mean.square()).clamp(min=1e-8).sqrt()
         return CQTTeacher(**self.settings(), mean=mean.float(), scale=scale.float())

@@ -12,7 +12,8 @@ from torch import nn
 from transformers import EncodecModel
 
 from ..hub.names import resolve_checkpoint
-from .base import CONFIG_NAME, AcousticTeacher, check_sizes, check_waveforms, read_config
+from .base import CONFIG_NAME, AcousticTeacher, Teacher, check_sizes, check_waveforms, read_config
+from .meta_encodec import META_MODEL, MetaEncodecTeacher
 
 BLOCK_FRAMES = 2250  # frames of a recording that are computed at a time: 30 s at 75 Hz
 DEFAULT_CODEC = "facebook/encodec_24khz"
@@ -100,6 +101,20 @@ class EncodecTeacher(AcousticTeacher):
         if num_codebooks is None and os.path.isfile(saved):
             num_codebooks = read_config(Path(name_or_path)).get("num_codebooks")
         return cls(model, num_codebooks)
+
+    @classmethod
+    def from_meta(cls, source: str | os.PathLike = META_MODEL, num_codebooks: int = DEFAULT_CODEBOOKS) -> Teacher:
+        """The codec through Meta's own package: a `MetaEncodecTeacher`, whose codes are equal.
+
+        Args:
+            source: "encodec_24khz", which the package downloads, or a file of its weights.
+            num_codebooks: number of codebooks, counted from the first.
+
+        Raises:
+            MissingExtraError: the package `encodec` is not installed.
+            ValueError: there is no such file, or its weights do not fit.
+        """
+        return MetaEncodecTeacher.from_meta(source, num_codebooks)
 
     @torch.no_grad()
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:

@@ -31,19 +31,21 @@ def explained_bf16_refusal(arguments: TrainingArguments) -> Iterator[None]:
         ) from error
 
 
-def parse_settings(name: str, value: dict | str | None) -> dict[str, Any] | None:
-    """A mapping as it is, or JSON text of one, or None.
+def parse_settings(name: str, value: dict | list | str | None, lists: bool = False) -> Any:
+    """A mapping as it is, or JSON text of one, or None; with `lists` a list of mappings too.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: the value is something else.
     """
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except json.JSONDecodeError as error:
             raise ValueError(f"{name} must be a mapping (YAML) or JSON text of one, got {value!r}: {error}.") from error
+    if lists and isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
+        return value
     if value is not None and not isinstance(value, dict):
-        raise ValueError(f"{name} must be a mapping, got {value!r}.")
+        raise ValueError(f"{name} must be a mapping{' or a list of mappings' if lists else ''}, got {value!r}.")
     return value
 
 
@@ -100,6 +102,7 @@ def as_options(settings: Mapping[str, Any]) -> list[str]:
     for name, value in settings.items():
         if value is None or value == []:
             continue
-        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        holds_mappings = isinstance(value, dict) or (isinstance(value, list) and isinstance(value[0], dict))
+        values = [json.dumps(value)] if holds_mappings else value if isinstance(value, list) else [value]
         options += [f"--{name}", *(str(entry) for entry in values)]
     return options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 
 import pytest
@@ -11,6 +12,7 @@ from transformers import EncodecConfig, EncodecModel
 from mert_hf.conversion import CheckpointError, convert_encodec_checkpoint
 from mert_hf.conversion.checkpoint_file import open_checkpoint, state_dict_of
 from mert_hf.conversion.encodec import infer_config
+from mert_hf.teachers.meta_encodec import meta_encodec
 
 SMALL = {"num_filters": 4, "hidden_size": 8, "codebook_size": 1024, "num_lstm_layers": 1, "upsampling_ratios": [5, 4]}
 VARIANTS = {
@@ -126,7 +128,9 @@ def test_other_tensors_are_refused(change, message, tmp_path):
 
 
 def test_against_metas_package(tmp_path):
-    encodec = pytest.importorskip("encodec", reason="Meta's encodec package needs torchaudio", exc_type=ImportError)
+    if importlib.util.find_spec("encodec") is None:
+        pytest.skip("Meta's package is not installed: pip install --no-deps encodec einops")
+    encodec = meta_encodec()
     torch.manual_seed(0)
     model = encodec.EncodecModel._get_model([1.5, 3, 6, 12, 24], 24000, 1, causal=True, model_norm="weight_norm").eval()
     for layer in model.quantizer.vq.layers:

@@ -382,3 +382,48 @@ def test_checkpoints_cut_off_while_saving_are_passed_over(recordings, tmp_path, 
     shutil.rmtree(tmp_path / "checkpoint-2")
     assert last_complete_checkpoint(tmp_path) is None
     assert last_complete_checkpoint(tmp_path / "nothing") is None
+
+
+def test_a_list_of_acoustic_teachers_with_weights(nano_run, tmp_path):
+    """Their codebooks follow one another, and each loss counts by its teacher's weight."""
+    model, *_ = parse_arguments(nano_run)
+    projection = {"type": "random_projection", "hop_length": 960, "codebook_size": 32, "num_bins": 40, "weight": 0.25}
+    student = {**model.model_config, "unmasked_loss_weight": 0.0}
+    options = ["--acoustic_teacher", json.dumps([model.acoustic_teacher, projection]), "--disable_tqdm", "True"]
+    trainer = run.main([*nano_run, *options, "--model_config", json.dumps(student), "--output_dir", str(tmp_path)])
+    config = trainer.model.config
+    assert config.codebook_sizes == [8, 32] and trainer.model.codebook_loss_weights == (1.0, 0.25)
+    settings = json.loads((tmp_path / "pretraining.json").read_text())["model"]["acoustic_teacher"]
+    assert [teacher["type"] for teacher in settings] == ["kmeans", "random_projection"]
+    outputs = trainer.model.eval()(**trainer.data_collator([trainer.train_dataset[0]]))
+    codes = outputs.codebook_losses[0] + 0.25 * outputs.codebook_losses[1]
+    others = config.cqt_loss_weight * outputs.cqt_loss + config.feature_penalty_weight * outputs.feature_penalty
+    assert outputs.loss.item() == pytest.approx((codes + others).item(), rel=1e-5)
+
+
+AUTHORS_CHOICES = ("mert-95m", "mert-330m", "mert-95m-kmeans")
+
+
+@pytest.mark.parametrize("name", AUTHORS_CHOICES)
+def test_recipes_named_after_the_authors_make_their_choices(name):
+    """METHOD.md, section 2: fairseq's masks, embeddings and sampling."""
+    model, data, training = parse_arguments([str(CONFIGS / f"{name}.yaml"), "--bf16", "false", "--report_to", "none"])
+    assert data.require_same_masks and data.weighting == "file"
+    assert model.model_config["codebook_init"] == "uniform" and model.model_config["num_special_codes"] == 4
+    assert (data.eval_share, training.eval_strategy) == ("0.5%", "steps")
+
+
+@pytest.mark.parametrize("name", ["mert-95m", "mert-330m"])
+def test_tuned_recipes_differ_in_our_choices_only(name):
+    arguments = ["--bf16", "false", "--report_to", "none"]
+    base, tuned = (parse_arguments([str(CONFIGS / f"{name}{suffix}.yaml"), *arguments]) for suffix in ("", "-tuned"))
+    assert not tuned[1].require_same_masks and tuned[1].weighting == "duration"
+    changed = {"codebook_init": "normal", "num_special_codes": 0}
+    assert tuned[0].model_config == {**base[0].model_config, **changed}
+    assert tuned[2].learning_rate == base[2].learning_rate and tuned[1].mixture_length == base[1].mixture_length
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("mert-*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_evaluates(path):
+    _, data, training = parse_arguments([str(path), "--bf16", "false", "--report_to", "none"])
+    assert data.eval_share.endswith("%") and training.eval_strategy == "steps" and training.eval_steps > 0

@@ -11,6 +11,7 @@ import torch
 
 from mert_hf.modeling import cqt_mert
 from mert_hf.modeling.cqt_mert import MERTConstantQTransform
+from mert_hf.teachers import CQTTeacher
 
 nnaudio = pytest.importorskip("nnAudio.features.cqt", reason="nnAudio is the reference; pip install nnaudio")
 
@@ -244,3 +245,18 @@ def test_other_shapes_are_refused(small, shape):
 def test_integers_are_refused(small):
     with pytest.raises(TypeError, match=r"floating point, given torch\.int16"):
         small(torch.zeros(1, 16000, dtype=torch.int16))
+
+
+def test_the_nnaudio_backend_is_nnaudio(sounds, tmp_path):
+    pytest.importorskip("nnAudio", reason="nnAudio is not installed")
+    settings = {"sampling_rate": 16000, "num_bins": 84, "bins_per_octave": 12}
+    ours, theirs = (CQTTeacher(**settings, backend=backend) for backend in ("mert_hf", "nnaudio"))
+    spectrum, reference = ours(sounds), theirs(sounds)
+    assert spectrum.shape == reference.shape and (spectrum - reference).abs().max() < 1e-4 * reference.max()
+    theirs.save_pretrained(tmp_path)
+    loaded = CQTTeacher.from_pretrained(tmp_path)
+    assert loaded.backend == "nnaudio" and torch.equal(loaded(sounds), reference)
+    assert loaded.fingerprint() == theirs.fingerprint() != ours.fingerprint()
+    assert "backend" not in ours.settings(), "fingerprints from before the choice existed stay valid"
+    with pytest.raises(ValueError, match="backend must be 'mert_hf' or 'nnaudio', got 'librosa'"):
+        CQTTeacher(backend="librosa")

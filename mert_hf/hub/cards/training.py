@@ -99,10 +99,12 @@ def _text(value: Any) -> str:
     return " to ".join(map(_text, value)) if isinstance(value, (list, tuple)) else f"{value:,}"
 
 
-def _teacher_text(settings: Mapping[str, Any] | None) -> str:
+def _teacher_text(settings: Mapping[str, Any] | list[Mapping[str, Any]] | None) -> str:
     """A teacher's settings as text, without folders of the machine that trained."""
     if not settings:
         return ""
+    if isinstance(settings, list):
+        return "; ".join(_teacher_text(entry) for entry in settings)
     rest = [f"{key} {Path(str(value)).name}" for key, value in settings.items() if key != "type"]
     return ", ".join([str(settings.get("type", "")), *rest])
 
