@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_reading_ahead.py [--accumulation 16] [--read 0.05] [--compute 0.03] [--workers 2]
 
-Data workers take `--read` seconds for a micro-batch, and the device `--compute`. "all first" fetches the micro-batches of an
-update before its first forward, as transformers' Trainer does; "read ahead" is MERTTrainer's reader.
+Data workers take `--read` seconds for a micro-batch, and the device `--compute`. "all first" fetches the micro-batches
+of an update before its first forward, as transformers' Trainer does; "read ahead" is MERTTrainer's reader.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def test_kmeans_has_to_be_fitted():
         (b"{", "is not valid JSON"),
         (b"\xff\xfe", "is not valid JSON"),
         (b"[1]", "must hold a JSON object, but holds a list"),
-        (b"{}", "names the teacher None. Known are encodec, kmeans, cqt, log_mel"),
+        (b"{}", "names the teacher None. Known are encodec, encodec_meta, kmeans"),
         (b'{"teacher": "os.system"}', "names the teacher 'os.system'"),
         (b'{"teacher": "log_mel", "device": "x"}', "do not fit LogMelTeacher"),
         (b'{"teacher": "cqt", "mean": 5}', "do not fit CQTTeacher|come together"),

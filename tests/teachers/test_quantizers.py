@@ -9,7 +9,12 @@ import pytest
 import soundfile
 import torch
 
-from mert_hf.pretraining.rvq_fitting import RVQSettings, fit_random_projection, fit_rvq, train_mel_rvq
+from mert_hf.pretraining.mel_rvq_fitting import (
+    RVQSettings,
+    fit_mel_quantizer,
+    fit_random_projection,
+    train_mel_rvq,
+)
 from mert_hf.teachers import CombinedTeacher, MelRVQTeacher, RandomProjectionTeacher, load_teacher
 from mert_hf.teachers import mel_frames as mel_frames_module
 from mert_hf.teachers.features import log_mel
@@ -150,8 +155,8 @@ def test_teachers_that_cannot_be_combined(rvq):
 def test_fitting_from_files(sounds, tmp_path, kind):
     for index, clip in enumerate(sounds):
         soundfile.write(tmp_path / f"{index}.wav", clip.numpy(), 24000, subtype="FLOAT")
-    counts = fit_rvq(tmp_path, tmp_path / "teacher", kind, SMALL, show_progress_bar=False)
+    counts = fit_mel_quantizer(tmp_path, tmp_path / "teacher", kind, SMALL, show_progress_bar=False)
     assert len(counts.counts) == 3 and json.loads((tmp_path / "teacher" / "teacher_config.json").read_text())
     assert load_teacher(tmp_path / "teacher").kind == kind
     with pytest.raises(ValueError, match="kind must be 'mel_rvq' or 'random_projection', got 'x'"):
-        fit_rvq(tmp_path, tmp_path / "other", "x", SMALL, show_progress_bar=False)
+        fit_mel_quantizer(tmp_path, tmp_path / "other", "x", SMALL, show_progress_bar=False)
