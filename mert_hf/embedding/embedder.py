@@ -179,7 +179,7 @@ class MERTEmbedder:
         check_window(self.sampling_rate, window, hop)
         single = _is_single(paths_or_arrays)
         inputs = [paths_or_arrays] if single else list(paths_or_arrays)
-        readers = [partial(self._windows_of, item, sampling_rate, window, hop, min_window) for item in inputs]
+        readers = [partial(self.windows_of, item, sampling_rate, window, hop, min_window) for item in inputs]
         parts: list[list[tuple[Window, np.ndarray]]] = [[] for _ in inputs]
         with SpeedBar(_total_seconds(inputs, show_progress_bar), disable=not show_progress_bar) as bar:
             stream = _raise_errors(read_ahead(readers, workers))
@@ -251,7 +251,15 @@ class MERTEmbedder:
             raise ValueError(f"layers={layers!r} must name at least one layer, and each once.")
         return resolved
 
-    def _windows_of(self, item, sampling_rate, window, hop, min_window) -> Iterator[Window]:
+    def windows_of(
+        self,
+        item: Any,
+        sampling_rate: int | None = None,
+        window: float | None = 5.0,
+        hop: float | None = None,
+        min_window: float = 0.0,
+    ) -> Iterator[Window]:
+        """Windows of a file or of audio in memory; arguments and errors as with `encode`."""
         if _is_file(item):
             return self.windows(item, window, hop, min_window)
         reader = MERTFeatureExtractor(sampling_rate=self.sampling_rate, do_normalize=False)
@@ -316,7 +324,7 @@ class MERTEmbedder:
         states = self.encoder.layer_states(self.model(**inputs, output_hidden_states=True, return_dict=True))
         frames = self.encoder.num_frames(lengths).tolist()
         chosen = [states[layer] for layer in layers]
-        values = _mean_over_frames(chosen, frames) if pooling == "mean" else _all_frames(chosen)
+        values = mean_over_frames(chosen, frames).cpu().numpy() if pooling == "mean" else _all_frames(chosen)
         if not np.isfinite(values).all():
             raise ValueError(
                 f"The model gave NaN or infinite embeddings in {self.model.dtype}. Use dtype float32 or bfloat16, and "
@@ -387,7 +395,7 @@ def check_pooling(pooling: str) -> None:
         raise ValueError(f"pooling={pooling!r} must be one of {', '.join(POOLINGS)}.")
 
 
-def _mean_over_frames(states: Sequence[torch.Tensor], frames: list[int]) -> np.ndarray:
+def mean_over_frames(states: Sequence[torch.Tensor], frames: list[int]) -> torch.Tensor:
     """Layers of (batch, frames, hidden) -> (batch, layers, hidden) float32, over each row's valid frames."""
     counts = torch.tensor(frames, device=states[0].device)
     valid = torch.arange(states[0].shape[1], device=counts.device) < counts[:, None]
@@ -395,7 +403,7 @@ def _mean_over_frames(states: Sequence[torch.Tensor], frames: list[int]) -> np.n
     for state in states:
         state = state.float().masked_fill(~valid[..., None], 0.0) if min(frames) < max(frames) else state.float()
         means.append(state.sum(dim=1) / counts[:, None])
-    return torch.stack(means, dim=1).cpu().numpy()
+    return torch.stack(means, dim=1)
 
 
 def _all_frames(states: Sequence[torch.Tensor]) -> np.ndarray:

@@ -1,0 +1,166 @@
+"""A module for sentence-transformers: recordings to one vector each, equal to `MERTEmbedder`.
+
+    from sentence_transformers import SentenceTransformer
+    from mert_hf.embedding.sentence_transformers import MERTTransformer
+
+    model = SentenceTransformer(modules=[MERTTransformer("mert-nano")])
+    model.encode(["a.mp3", "b.flac"])
+    model.save_pretrained("my_model")
+    model = SentenceTransformer("my_model", trust_remote_code=True)
+
+sentence-transformers asks for `trust_remote_code` for every class of another package, also an installed one.
+Their own audio module averages padding in, because a model has fewer frames than samples and their mask is dropped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers.base.modules import InputModule
+from torch import nn
+
+from .embedder import MERTEmbedder, mean_over_frames
+
+WINDOWS_AT_A_TIME = 16  # through the encoder, without gradients
+
+
+class MERTTransformer(InputModule):
+    """Encoder, pooling over time, and average over the windows of a recording, weighted by their lengths.
+
+    Args:
+        name_or_path: Hub id, folder, or name of a bundled checkpoint.
+        layers: a layer (0 is the encoder's input, -1 the last), or "all" or several, of which the average is learned.
+        window: seconds that the encoder sees at a time; None takes each recording whole.
+        layer_weights: logits of a learned average, as `save` writes them; equal by default.
+        embedder: an encoder that is loaded already, in place of `name_or_path`.
+        kwargs: as for `MERTEmbedder.from_pretrained`.
+
+    Raises:
+        ValueError: a layer that the encoder does not have.
+        OSError: there is no such checkpoint.
+    """
+
+    config_file_name = "mert_transformer.json"
+    save_in_root = True
+
+    def __init__(
+        self,
+        name_or_path: str | os.PathLike | None = None,
+        layers: str | int | Sequence[int] = -1,
+        window: float | None = 5.0,
+        layer_weights: Sequence[float] | None = None,
+        embedder: MERTEmbedder | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__()
+        if (name_or_path is None) == (embedder is None):
+            raise ValueError("Give either name_or_path or embedder.")
+        self.embedder = embedder or MERTEmbedder.from_pretrained(name_or_path, device="cpu", **kwargs)
+        self.model, self.window = self.embedder.model, window
+        self.layers = self.embedder.resolve_layers(layers)
+        if layer_weights is not None and len(layer_weights) != len(self.layers):
+            raise ValueError(f"There are {len(layer_weights)} layer_weights for {len(self.layers)} layers.")
+        initial = torch.zeros(len(self.layers)) if layer_weights is None else torch.tensor(list(layer_weights))
+        self.layer_weights = nn.Parameter(initial) if len(self.layers) > 1 else None
+
+    @property
+    def modalities(self) -> list[str]:
+        """What sentence-transformers accepts: audio in memory, and paths.
+
+        It takes text that does not end in .mp3, .wav, .ogg, .flac or .aac for a sentence. Give the paths of other files
+        as `pathlib.Path`.
+        """
+        return ["audio"]
+
+    def get_embedding_dimension(self) -> int:
+        """Values of a vector."""
+        return self.embedder.hidden_size
+
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, torch.Tensor]:
+        """Reads recordings and cuts them in windows.
+
+        Args:
+            inputs: paths, or audio in memory as `MERTEmbedder.encode` takes it; arrays at the encoder's rate.
+            prompt: not used.
+            kwargs: `sampling_rate` of arrays in Hz; the encoder's if not given.
+
+        Returns:
+            `input_values` (windows, samples) float32 with padding, `window_samples` (windows,) int64, the samples of
+            each, and `window_owners` (windows,) int64, the number of its recording.
+        """
+        rate = kwargs.get("sampling_rate", self.embedder.sampling_rate)
+        clips, owners = [], []
+        for number, item in enumerate(inputs):
+            for piece in self.embedder.windows_of(item, rate, self.window):
+                clips.append(piece.samples)
+                owners.append(number)
+        lengths = torch.tensor([len(clip) for clip in clips])
+        values = self.embedder.feature_extractor(
+            clips, sampling_rate=self.embedder.sampling_rate, padding=True, return_tensors="pt"
+        )["input_values"]
+        return {"input_values": values.float(), "window_samples": lengths, "window_owners": torch.tensor(owners)}
+
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Adds `sentence_embedding` (recordings, hidden) float32."""
+        lengths, owners = features["window_samples"], features["window_owners"]
+        vectors = torch.zeros(len(lengths), self.embedder.hidden_size, device=lengths.device)
+        for chosen in self._groups(lengths.tolist()):
+            rows = torch.tensor(chosen, device=lengths.device)
+            vectors = vectors.index_copy(0, rows, self._embed(features["input_values"][rows], lengths[rows]))
+        count = int(owners.max()) + 1
+        weights = lengths.to(vectors.dtype)
+        totals = vectors.new_zeros(count, vectors.shape[1]).index_add(0, owners, vectors * weights[:, None])
+        seconds = vectors.new_zeros(count).index_add(0, owners, weights)
+        return {**features, "sentence_embedding": totals / seconds[:, None]}
+
+    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
+        """Writes encoder, code, feature extractor and the settings of this module: a folder for `AutoModel` as well."""
+        self.model.save_pretrained(output_path)
+        self.embedder.feature_extractor.save_pretrained(output_path)
+        self.save_config(output_path)
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """The settings that `save` writes."""
+        weights = None if self.layer_weights is None else self.layer_weights.tolist()
+        return {"layers": list(self.layers), "window": self.window, "layer_weights": weights}
+
+    @classmethod
+    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> MERTTransformer:
+        """The module that `save` has written to a folder or a Hub repository."""
+        places = {"token": kwargs.get("token"), "revision": kwargs.get("revision")}
+        found = {**places, "local_files_only": kwargs.get("local_files_only", False)}
+        config = cls.load_config(
+            model_name_or_path, subfolder=subfolder, cache_folder=kwargs.get("cache_folder"), **found
+        )
+        options = {name: value for name, value in found.items() if value}
+        if kwargs.get("cache_folder"):
+            options["cache_dir"] = kwargs["cache_folder"]
+        return cls(model_name_or_path, **config, **options)
+
+    def _groups(self, lengths: list[int]) -> list[list[int]]:
+        """Windows that go through the encoder together, by their numbers; of one length where padding is not exact."""
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
+        if self.embedder.padding_is_exact:
+            size = len(order) if torch.is_grad_enabled() else WINDOWS_AT_A_TIME
+            return [order[start : start + size] for start in range(0, len(order), size)]
+        groups: dict[int, list[int]] = {}
+        for index in order:
+            groups.setdefault(lengths[index], []).append(index)
+        return list(groups.values())
+
+    def _embed(self, values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Windows (windows, samples) of these lengths -> (windows, hidden) float32."""
+        encoder, longest = self.embedder.encoder, int(lengths.max())
+        inputs = {"input_values": values[:, :longest].to(encoder.input_dtype)}
+        if int(lengths.min()) < longest:
+            inputs["attention_mask"] = (torch.arange(longest, device=lengths.device) < lengths[:, None]).long()
+        states = encoder.layer_states(self.model(**inputs, output_hidden_states=True, return_dict=True))
+        frames = encoder.num_frames(lengths).tolist()
+        means = mean_over_frames([states[layer] for layer in self.layers], frames)
+        if self.layer_weights is None:
+            return means[:, 0]
+        return torch.einsum("l,wlh->wh", self.layer_weights.softmax(dim=0), means)
