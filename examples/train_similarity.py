@@ -2,8 +2,8 @@
 
     python examples/train_similarity.py my_music --output similarity --steps 200
 
-The result is a folder for `SentenceTransformer`, for `mert-hf index --model`, and for `AutoModel`. A fifth of the recordings
-is held out: their excerpts are retrieved among each other before and after training.
+The result is a folder for `SentenceTransformer`, for `mert-hf index --model`, and for `AutoModel`. A fifth of the
+recordings is held out: their excerpts are retrieved among each other before and after training.
 """
 
 from __future__ import annotations

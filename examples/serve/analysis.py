@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,9 @@ import numpy as np
 from transformers import Pipeline
 
 from mert_hf import MERTEmbedder
-from mert_hf.audio import audio_info, find_audio_files, read_audio
+from mert_hf.audio import audio_info, read_audio
+from mert_hf.search import MusicIndex
+from mert_hf.search.store import is_index
 
 WINDOW_SECONDS = 5.0
 
@@ -46,55 +49,36 @@ class Limits:
         return seconds
 
 
-@dataclass(frozen=True)
-class Library:
-    """Embeddings of a folder of recordings, to find similar ones.
-
-    Attributes:
-        names: file names, relative to the folder.
-        mean: (hidden,) mean over the recordings, which does not distinguish them.
-        directions: (recordings, hidden) unit vectors from the mean.
-    """
-
-    names: tuple[str, ...]
-    mean: np.ndarray
-    directions: np.ndarray
-
-    @classmethod
-    def index(cls, folder: str | Path, embedder: MERTEmbedder) -> Library:
-        """Embeds every recording of a folder.
-
-        Raises:
-            ValueError: no recordings, or one that cannot be read.
-        """
-        paths = find_audio_files([folder])
-        if not paths:
-            raise ValueError(f"{folder} holds no recordings")
-        vectors = np.stack([song_vector(embedder, path) for path in paths])
-        mean = vectors.mean(axis=0)
-        names = tuple(str(Path(path).relative_to(folder)) for path in paths)
-        return cls(names, mean, _unit(vectors - mean))
-
-    def most_similar(self, vector: np.ndarray, count: int = 5) -> list[tuple[str, float]]:
-        """The nearest recordings and their cosine similarity, nearest first."""
-        similarity = self.directions @ _unit(vector - self.mean)
-        order = np.argsort(-similarity, kind="stable")[:count]
-        return [(self.names[index], round(float(similarity[index]), 4)) for index in order]
-
-
 def embed(embedder: MERTEmbedder, path: str | Path) -> np.ndarray:
     """Mean over time of every layer in windows of 5 s, float32 (windows, layers, hidden)."""
     return embedder.encode(path, window=WINDOW_SECONDS, show_progress_bar=False).embeddings
 
 
-def song_vector(embedder: MERTEmbedder, path: str | Path) -> np.ndarray:
-    """One vector for a recording: the middle layer's mean over time, float32 (hidden,)."""
-    return middle_layer(embed(embedder, path))
+def open_library(folder: str | Path, model: str, cache: str | Path) -> MusicIndex:
+    """An index of a music library: `folder` itself, or one of its recordings that is made in `cache`.
+
+    Raises:
+        ValueError: no recordings in the folder.
+    """
+    if is_index(folder):
+        return MusicIndex(folder)
+    MusicIndex.update([folder], cache, model)
+    return MusicIndex(cache)
 
 
-def middle_layer(embeddings: np.ndarray) -> np.ndarray:
-    """(windows, layers, hidden) -> mean over windows of the middle layer (hidden,)."""
-    return embeddings[:, embeddings.shape[1] // 2].mean(axis=0)
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Names for visitors, without the folder that all paths share -> paths."""
+    root = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    return {os.path.relpath(path, root): path for path in paths}
+
+
+def projection(vectors: np.ndarray) -> np.ndarray:
+    """(recordings, hidden) -> (recordings, 2): the first two principal components."""
+    centered = vectors - vectors.mean(axis=0)
+    left, scales, _ = np.linalg.svd(centered, full_matrices=False)
+    points = np.zeros((len(vectors), 2), vectors.dtype)
+    points[:, : min(2, len(scales))] = left[:, :2] * scales[:2]
+    return points
 
 
 def layer_similarity(embedder: MERTEmbedder, path: str | Path) -> np.ndarray:
@@ -139,8 +123,3 @@ def _mean_scores(answers: Sequence[Sequence[dict]]) -> dict[str, float]:
         for entry in answer:
             scores[entry["label"]] = scores.get(entry["label"], 0.0) + entry["score"] / len(answers)
     return scores
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)

@@ -1,8 +1,9 @@
 """A small Gradio app: embed a recording, label it, find similar ones, and look inside the model.
 
-    python examples/serve/app.py --model m-a-p/MERT-v1-95M --classifier runs/genre --library my_songs
+    python examples/serve/app.py --classifier runs/genre --library my_index
 
-As a Hub Space it takes the same settings from the variables MERT_MODEL, MERT_CLASSIFIER and MERT_LIBRARY.
+`--library` takes an index (`mert-hf index`), or a folder of recordings, which is indexed at the start. As a Hub Space it
+takes the same settings from the variables MERT_MODEL, MERT_CLASSIFIER and MERT_LIBRARY.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ from pathlib import Path
 
 import gradio as gr
 import numpy as np
-from analysis import Library, Limits, embed, label, layer_similarity, middle_layer
-from figures import layers, spectrum, waveform
+from analysis import Limits, embed, label, layer_similarity, open_library, projection, short_names
+from figures import layers, library_map, spectrum, waveform
 from transformers import Pipeline, pipeline
 
 from mert_hf import MERTEmbedder
+from mert_hf.audio import read_audio
+from mert_hf.hub import DEFAULT_CHECKPOINT
+from mert_hf.search import MusicIndex
 
 FONT = ("system-ui", "sans-serif")  # Gradio's own fonts come from the network
 KEEP_SECONDS = 3600  # uploads and results
+PLAYED_RATE = 24000
 NO_CLASSIFIER = "No fine-tuned head is loaded: start the app with --classifier DIR."
 NO_LIBRARY = "No library is loaded: start the app with --library DIR."
 
@@ -35,15 +40,18 @@ class Demo:
     Args:
         embedder: the encoder.
         classify: an audio-classification pipeline with a fine-tuned head, or None.
-        library: recordings to compare with, or None.
+        library: index of the recordings to compare with, or None.
         limits: what an upload may be.
     """
 
     embedder: MERTEmbedder
     classify: Pipeline | None = None
-    library: Library | None = None
+    library: MusicIndex | None = None
     limits: Limits = field(default_factory=Limits)
     results: tempfile.TemporaryDirectory = field(default_factory=lambda: tempfile.TemporaryDirectory(prefix="mert-"))
+
+    def __post_init__(self) -> None:
+        self.names = short_names(self.library.paths()) if self.library else {}
 
     def analyse(self, path: str | None) -> tuple:
         """Everything the page shows about an upload, in the order of its components.
@@ -62,9 +70,34 @@ class Demo:
         windows, num_layers, hidden = embeddings.shape
         summary = f"{seconds:.1f} seconds: {windows} windows x {num_layers} layers x {hidden} dimensions."
         scores = label(self.classify, path) if self.classify else {}
-        similar = self.library.most_similar(middle_layer(embeddings)) if self.library else []
+        similar = self.similar(path) if self.library else []
         pictures = waveform(path), spectrum(path), layers(layer_similarity(self.embedder, path))
         return summary, self.save(embeddings), scores, similar, *pictures
+
+    def similar(self, path: str) -> list[list]:
+        """Names and similarities of the recordings of the library that are nearest to a file, nearest first."""
+        names = {path: name for name, path in self.names.items()}
+        return [[names[match.path], match.similarity] for match in self.library.search(path, top_k=5)]
+
+    def play(self, name: str) -> tuple[int, np.ndarray]:
+        """Sampling rate and samples (samples,) int16 of a recording of the library, as long as an upload may be.
+
+        Raises:
+            gr.Error: the library does not hold it, or it cannot be read.
+        """
+        try:
+            samples = read_audio(self.names[name], PLAYED_RATE, duration=self.limits.seconds)
+        except (KeyError, ValueError, OSError) as error:
+            raise gr.Error(f"{name} cannot be played.", print_exception=False) from error
+        return PLAYED_RATE, (np.clip(samples, -1, 1) * 32767).astype(np.int16)
+
+    def play_selected(self, event: gr.SelectData) -> tuple[int, np.ndarray]:
+        """The recording in the row that the visitor has clicked."""
+        return self.play(event.row_value[0])
+
+    def map(self):
+        """The figure of the library: a point for each recording, a color for each folder."""
+        return library_map(projection(self.library.vectors()), [os.path.dirname(name) for name in self.names])
 
     def save(self, embeddings: np.ndarray) -> str:
         """Writes embeddings (windows, layers, hidden) as .npy and returns the file's path; old files are deleted."""
@@ -77,13 +110,27 @@ class Demo:
 
 
 def build(demo: Demo) -> gr.Blocks:
-    """The page."""
+    """The app: a page for uploads, and a map of the library."""
     limits = demo.limits
-    with gr.Blocks(title="MERT", analytics_enabled=False, delete_cache=(600, KEEP_SECONDS)) as page:
+    with gr.Blocks(title="MERT", analytics_enabled=False, delete_cache=(600, KEEP_SECONDS)) as app:
         gr.Markdown(
             "# MERT: music representations\nUpload a recording, "
             f"up to {limits.seconds:g} seconds and {limits.megabytes:g} MB. It is deleted after an hour."
         )
+        with gr.Tab("Recording"):
+            build_analysis(demo)
+        with gr.Tab("Map of the library", elem_id="map-tab"):
+            if demo.library is None:
+                gr.Markdown(NO_LIBRARY)
+            else:
+                gr.Markdown(f"{len(demo.names)} recordings. Near points are similar; colors are folders.")
+                gr.Plot(demo.map(), show_label=False, elem_id="map")
+    return app
+
+
+def build_analysis(demo: Demo) -> None:
+    """Upload, results, and a player for the recordings that are listed."""
+    with gr.Column():
         recording = gr.Audio(type="filepath", sources=["upload", "microphone"], label="Recording", elem_id="recording")
         button = gr.Button("Analyse", variant="primary", elem_id="analyse")
         summary = gr.Markdown(elem_id="summary")
@@ -96,32 +143,36 @@ def build(demo: Demo) -> gr.Blocks:
                 similar = gr.Dataframe(headers=["Recording", "Similarity"], label="Most similar", elem_id="similar")
                 if demo.library is None:
                     gr.Markdown(NO_LIBRARY)
+                else:
+                    gr.Markdown("Click a recording to hear it.")
+                    player = gr.Audio(label="Player", interactive=False, elem_id="player")
+                    similar.select(demo.play_selected, None, player)
         pictures = [gr.Plot(show_label=False, elem_id=name) for name in ("waveform", "spectrum", "layers")]
         embeddings = gr.File(label="Embeddings (NumPy, windows x layers x dimensions)", elem_id="embeddings")
         button.click(demo.analyse, recording, [summary, embeddings, scores, similar, *pictures])
-    return page
 
 
 def load(model: str, classifier: str | None, library: str | None, limits: Limits) -> Demo:
-    """Loads the models and indexes the library."""
+    """Loads the models and opens the library."""
     embedder = MERTEmbedder.from_pretrained(model)
     classify = pipeline("audio-classification", model=classifier) if classifier else None
-    return Demo(embedder, classify, Library.index(library, embedder) if library else None, limits)
+    cache = Path(tempfile.mkdtemp(prefix="mert-index-"))
+    return Demo(embedder, classify, open_library(library, model, cache) if library else None, limits)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=os.environ.get("MERT_MODEL", "m-a-p/MERT-v1-95M"), help="encoder")
-    parser.add_argument("--classifier", default=os.environ.get("MERT_CLASSIFIER"), help="result of mert-hf finetune")
-    parser.add_argument("--library", default=os.environ.get("MERT_LIBRARY"), help="folder of recordings to search")
-    parser.add_argument("--max-seconds", type=float, default=Limits.seconds, help="longest upload")
-    parser.add_argument("--max-megabytes", type=float, default=Limits.megabytes, help="largest upload")
-    parser.add_argument("--port", type=int, help="a free port from 7860 on if left out")
+    parser.add_argument("--model", default=os.environ.get("MERT_MODEL", DEFAULT_CHECKPOINT), help="Encoder.")
+    parser.add_argument("--classifier", default=os.environ.get("MERT_CLASSIFIER"), help="Result of mert-hf finetune.")
+    parser.add_argument("--library", default=os.environ.get("MERT_LIBRARY"), help="Index or folder of recordings.")
+    parser.add_argument("--max-seconds", type=float, default=Limits.seconds, help="Longest upload.")
+    parser.add_argument("--max-megabytes", type=float, default=Limits.megabytes, help="Largest upload.")
+    parser.add_argument("--port", type=int, help="A free port from 7860 on by default.")
     arguments = parser.parse_args()
     limits = Limits(arguments.max_seconds, arguments.max_megabytes)
-    page = build(load(arguments.model, arguments.classifier, arguments.library, limits))
+    app = build(load(arguments.model, arguments.classifier, arguments.library, limits))
     # The server refuses far larger uploads while they arrive; those just above the limit get the app's own message.
-    page.queue(max_size=20, default_concurrency_limit=1).launch(
+    app.queue(max_size=20, default_concurrency_limit=1).launch(
         server_port=arguments.port,
         max_file_size=int(2 * limits.megabytes * 1e6),
         theme=gr.themes.Default(font=FONT, font_mono=("monospace",)),

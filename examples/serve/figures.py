@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -14,6 +16,7 @@ from mert_hf.audio import read_audio
 WAVEFORM_COLUMNS = 1200
 MAX_CQT_SECONDS = 30.0
 CQT_BINS_PER_OCTAVE = 48
+MAP_COLORS = 10
 
 
 @lru_cache(maxsize=1)
@@ -57,6 +60,22 @@ def layers(similarity: np.ndarray) -> Figure:
     axes.set_xticks(range(0, len(similarity), 2))
     axes.set_yticks(range(0, len(similarity), 2))
     figure.colorbar(image, ax=axes)
+    return figure
+
+
+def library_map(points: np.ndarray, folders: Sequence[str]) -> Figure:
+    """Recordings at their points (recordings, 2), with a color for each of the largest folders."""
+    figure, axes = _canvas("Map of the library (two principal components)", "", "", height=6)
+    counts = Counter(folders)
+    for folder, _ in counts.most_common(MAP_COLORS):
+        chosen = np.array([name == folder for name in folders])
+        axes.scatter(*points[chosen].T, s=14, alpha=0.8, label=folder or "top folder")
+    others = np.array([name not in dict(counts.most_common(MAP_COLORS)) for name in folders])
+    if others.any():
+        axes.scatter(*points[others].T, s=8, alpha=0.4, color="gray", label="other folders")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    axes.set_xticks([])
+    axes.set_yticks([])
     return figure
 
 

@@ -173,7 +173,7 @@ def embed_dataset(
     if not (folder / RUN_FILE).is_file():
         _check_any_exists(files)
     if dtype in (None, AUTO) and (folder / RUN_FILE).is_file():
-        dtype = _read_settings(folder)["dtype"]
+        dtype = read_settings(folder)["dtype"]
     state = _process_state(device)
     embedder = MERTEmbedder.from_pretrained(model, device=device or state.device, dtype=dtype)
     check_window(embedder.sampling_rate, window, hop)
@@ -181,20 +181,20 @@ def embed_dataset(
     if state.is_main_process:
         plan_run(folder, files, settings, batch_size, state.num_processes, workers)
     state.wait_for_everyone()
-    plan = _read_plan(folder)
-    todo = [index for index in range(len(plan)) if not _is_done(shard_path(folder, index))]
+    plan = read_plan(folder)
+    todo = [index for index in range(len(plan)) if not is_done(shard_path(folder, index))]
     state.wait_for_everyone()  # no shard appears before every process has the same list
     mine = todo[state.process_index :: state.num_processes]
-    run = _Run(embedder, settings, folder, plan, batch_size, workers)
+    run = ShardRun(embedder, settings, folder, plan, batch_size, workers)
     with SpeedBar(
         sum(file.seconds for index in mine for file in plan[index]),
         disable=not (show_progress_bar and state.is_main_process),
     ) as bar:
         run.embed_shards(mine, bar)
     state.wait_for_everyone()
-    summary = _summarise(folder, len(plan), files, bar, state.is_main_process)
+    summary = summarize(folder, len(plan), files, bar, state.is_main_process)
     if summary.is_main:
-        _write_errors(folder, summary.failed)
+        write_errors(folder, summary.failed)
     state.wait_for_everyone()  # a launcher ends the others as soon as one exits with an error
     return summary
 
@@ -234,7 +234,7 @@ def plan_run(
     plan: Plan = []
     if (folder / RUN_FILE).is_file():
         _check_settings(folder, settings)
-        plan = _without_gone(folder, _read_plan(folder), set(files))
+        plan = _without_gone(folder, read_plan(folder), set(files))
     elif any(folder.glob("*.parquet")):
         raise ValueError(f"{folder} holds Parquet files of something else. Choose an empty folder for the output.")
     known = {file.path for shard in plan for file in shard}
@@ -245,8 +245,17 @@ def plan_run(
     _replace_text(folder / "README.md", _card(settings))
 
 
-class _Run:
-    """The shards of one process."""
+class ShardRun:
+    """Embeds shards of a data set in one process.
+
+    Args:
+        embedder: the model.
+        settings: of the data set, see `run_settings`.
+        folder: of the data set.
+        plan: recordings of all shards.
+        batch_size: windows that the model takes at a time.
+        workers: recordings decoded at a time.
+    """
 
     def __init__(self, embedder: MERTEmbedder, settings: dict, folder: Path, plan: Plan, batch_size: int, workers: int):
         self.embedder, self.settings, self.folder, self.plan = embedder, settings, folder, plan
@@ -262,12 +271,12 @@ class _Run:
             first = 0
             for index in shards:
                 count = len(self.plan[index])
-                self._embed_shard(shard_path(self.folder, index), paths[first : first + count], first, items, bar)
+                self.embed_shard(shard_path(self.folder, index), paths[first : first + count], first, items, bar)
                 first += count
         finally:
             items.close()
 
-    def _embed_shard(self, path: Path, files: list[str], first: int, items: Iterator, bar: SpeedBar) -> None:
+    def embed_shard(self, path: Path, files: list[str], first: int, items: Iterator, bar: SpeedBar) -> None:
         """One shard: `files`, whose windows come next from `items` under the numbers `first`, `first` + 1, ..."""
         failed: dict[int, FailedFile] = {}
         layers, pooling = tuple(self.settings["layers"]), self.settings["pooling"]
@@ -331,17 +340,19 @@ def _process_state(device: str | None):
     return PartialState(cpu=device == "cpu", timeout=PATIENCE)
 
 
-def _read_plan(folder: Path) -> Plan:
+def read_plan(folder: Path) -> Plan:
+    """The recordings of each shard of the data set in a folder."""
     content = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
     return [[PlannedFile(**file) for file in shard] for shard in content["shards"]]
 
 
-def _read_settings(folder: Path) -> dict:
+def read_settings(folder: Path) -> dict:
+    """The settings of the data set in a folder, see `run_settings`."""
     return json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["settings"]
 
 
 def _check_settings(folder: Path, settings: dict) -> None:
-    before = _read_settings(folder)
+    before = read_settings(folder)
     different = [name for name in settings if name != "model" and before.get(name) != settings[name]]
     if "dtype" in different:
         different.remove("weights_sha256")  # follows from the dtype
@@ -353,7 +364,7 @@ def _check_settings(folder: Path, settings: dict) -> None:
         )
 
 
-def _is_done(path: Path) -> bool:
+def is_done(path: Path) -> bool:
     """Whether a shard is there, and no recording that failed in it has been replaced since."""
     return path.is_file() and all(file.is_unchanged() for file in read_summary(path).failed)
 
@@ -404,7 +415,8 @@ def _divide(files: list[PlannedFile], hop: float, batch_size: int, processes: in
     return shards
 
 
-def _summarise(folder: Path, num_shards: int, files: list[str], bar: SpeedBar, is_main: bool) -> RunSummary:
+def summarize(folder: Path, num_shards: int, files: list[str], bar: SpeedBar, is_main: bool) -> RunSummary:
+    """Reads what is in the finished shards; `bar` knows what this process has embedded."""
     shards = [read_summary(shard_path(folder, index)) for index in range(num_shards)]
     wanted = set(files)
     failed = tuple(file for shard in shards for file in shard.failed if file.path in wanted)
@@ -412,7 +424,8 @@ def _summarise(folder: Path, num_shards: int, files: list[str], bar: SpeedBar, i
     return RunSummary(len(files), windows, rows, failed, bar.seconds, bar.speed, is_main)
 
 
-def _write_errors(folder: Path, failed: Sequence[FailedFile]) -> None:
+def write_errors(folder: Path, failed: Sequence[FailedFile]) -> None:
+    """Writes the list of the recordings that failed, or removes that of a former run."""
     path = folder / ERRORS_FILE
     if not failed:
         path.unlink(missing_ok=True)

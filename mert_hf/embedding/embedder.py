@@ -195,7 +195,7 @@ class MERTEmbedder:
         self, source: Any, window: float | None = 5.0, hop: float | None = None, min_window: float = 0.0
     ) -> Iterator[Window]:
         """Windows of a file as the model takes them; arguments and errors as with `encode`."""
-        return self._long_enough(stream_windows(source, self.sampling_rate, window, hop), source, min_window)
+        return self.long_enough(stream_windows(source, self.sampling_rate, window, hop), source, min_window)
 
     def embed_windows(
         self,
@@ -264,9 +264,10 @@ class MERTEmbedder:
             return self.windows(item, window, hop, min_window)
         reader = MERTFeatureExtractor(sampling_rate=self.sampling_rate, do_normalize=False)
         samples = reader([item], sampling_rate=sampling_rate)["input_values"][0]
-        return self._long_enough(cut_windows([samples], self.sampling_rate, window, hop), item, min_window)
+        return self.long_enough(cut_windows([samples], self.sampling_rate, window, hop), item, min_window)
 
-    def _long_enough(self, windows: Iterable[Window], source: Any, min_window: float) -> Iterator[Window]:
+    def long_enough(self, windows: Iterable[Window], source: Any, min_window: float = 0.0) -> Iterator[Window]:
+        """The windows of a recording that the model can embed; errors as with `encode`."""
         for window in windows:
             if window.start == 0 and len(window.samples) < self.receptive_field:
                 raise AudioReadError(
@@ -375,9 +376,13 @@ class SpeedBar:
         reached = self._last[1] if self._last[0] == key else 0.0
         new = max(window.end - reached, 0.0)
         self._last = (key, max(window.end, reached))
-        self.seconds += new
+        self.add(new)
+
+    def add(self, seconds: float) -> None:
+        """Counts seconds of audio."""
+        self.seconds += seconds
         self.bar.set_postfix_str(f"{self.speed:.1f} x real time{self.note}", refresh=False)
-        self.bar.update(min(new, self.bar.total - self.bar.n) if self.bar.total else new)
+        self.bar.update(min(seconds, self.bar.total - self.bar.n) if self.bar.total else seconds)
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:

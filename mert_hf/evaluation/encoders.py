@@ -81,7 +81,7 @@ class ModelEncoder(MERTEmbedder):
         if not self._whole:
             return super().windows(source, window, hop, min_window)
         samples = normalized(read_audio(source, self.sampling_rate))
-        return self._long_enough(cut_windows([samples], self.sampling_rate, window, hop), source, min_window)
+        return self.long_enough(cut_windows([samples], self.sampling_rate, window, hop), source, min_window)
 
     def embed_windows(
         self,

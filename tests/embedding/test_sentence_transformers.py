@@ -9,9 +9,7 @@ import pytest
 import torch
 from sounds import melody, write_format
 
-sentence_transformers = pytest.importorskip(
-    "sentence_transformers", reason="needs the extra 'sentence-transformers'", exc_type=ImportError
-)
+pytest.importorskip("sentence_transformers", reason="needs the extra 'sentence-transformers'", exc_type=ImportError)
 
 from sentence_transformers import SentenceTransformer
 

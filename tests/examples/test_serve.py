@@ -78,35 +78,70 @@ def test_linear_cka_by_hand(generator):
     assert linear_cka(np.stack([first, second], axis=1)) == pytest.approx(np.eye(2), abs=1e-12)
 
 
-def test_a_recording_is_most_similar_to_itself(songs, embedder):
-    from analysis import Library, song_vector
+@pytest.fixture(scope="module")
+def library(songs, tiny_checkpoint, tmp_path_factory):
+    from analysis import open_library
 
-    library = Library.index(songs, embedder)
-    assert len(library.names) == 24
-    (name, similarity), *others = library.most_similar(song_vector(embedder, songs / "05.flac"))
+    return open_library(songs, str(tiny_checkpoint), tmp_path_factory.mktemp("index"))
+
+
+def test_a_recording_is_most_similar_to_itself(songs, embedder, library):
+    from analysis import open_library
+    from app import Demo
+
+    demo = Demo(embedder, library=library)
+    (name, similarity), *others = demo.similar(str(songs / "05.flac"))
     assert (name, similarity) == ("05.flac", 1.0) and len(others) == 4
     assert all(-1 <= value < 1 for _, value in others)
+    assert open_library(library.folder, "unused", "unused").paths() == library.paths()  # an index is opened as it is
+    demo.results.cleanup()
 
 
-def test_a_library_without_recordings_is_refused(tmp_path, embedder):
-    from analysis import Library
+def test_recordings_of_the_library_are_played_and_no_others(songs, embedder, library):
+    import gradio
+    from app import Demo
+
+    demo = Demo(embedder, library=library)
+    rate, samples = demo.play("05.flac")
+    assert samples.dtype == np.int16 and len(samples) == round(soundfile.info(songs / "05.flac").duration * rate)
+    for name in ("../conftest.py", "/etc/passwd", "nothing.flac"):
+        with pytest.raises(gradio.Error, match="cannot be played"):
+            demo.play(name)
+    demo.results.cleanup()
+
+
+def test_a_library_without_recordings_is_refused(tmp_path):
+    from analysis import open_library
 
     with pytest.raises(ValueError, match="no recordings|no audio"):
-        Library.index(tmp_path, embedder)
+        open_library(tmp_path, "mert-nano", tmp_path / "index")
 
 
-def test_the_page_shows_everything_about_an_upload(songs, embedder, classifier):
-    from analysis import Library
+def test_map_of_the_library():
+    from analysis import projection, short_names
+    from figures import library_map
+
+    draws = np.random.default_rng(0)
+    far = np.concatenate([draws.standard_normal((20, 8)), draws.standard_normal((20, 8)) + 9])
+    points = projection(far)
+    assert points.shape == (40, 2)
+    assert (points[:20, 0].max() < points[20:, 0].min()) or (points[:20, 0].min() > points[20:, 0].max())
+    figure = library_map(points, [f"folder{index % 12}" for index in range(40)])
+    assert "other folders" in [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert short_names(["/m/a/1.mp3", "/m/b/2.mp3"]) == {"a/1.mp3": "/m/a/1.mp3", "b/2.mp3": "/m/b/2.mp3"}
+
+
+def test_the_page_shows_everything_about_an_upload(songs, embedder, classifier, library):
     from app import Demo, build
 
-    demo = Demo(embedder, pipeline("audio-classification", model=str(classifier)), Library.index(songs, embedder))
+    demo = Demo(embedder, pipeline("audio-classification", model=str(classifier)), library)
     page = build(demo)
     summary, file, scores, similar, *pictures = demo.analyse(str(songs / "03.flac"))
     assert summary.endswith("1 windows x 3 layers x 32 dimensions.")
     assert np.load(file).shape == (1, 3, 32)
     assert set(scores) == {"calm", "loud", "strange"} and sum(scores.values()) == pytest.approx(1, abs=1e-5)
-    assert similar[0] == ("03.flac", 1.0) and len(pictures) == 3
-    assert len(page.fns) == 1
+    assert similar[0] == ["03.flac", 1.0] and len(pictures) == 3
+    assert len(page.fns) == 2  # analyse, play
     demo.results.cleanup()
 
 
@@ -209,8 +244,26 @@ def test_upload_and_results_in_a_browser(browser, served, tmp_path):
     assert "3 layers x 32 dimensions" in text("#summary")
     assert all(name in text("#labels") for name in ("calm", "loud", "strange"))
     assert ".flac" in text("#similar") and ".npy" in text("#embeddings")
+    cell = next(c for c in browser.find_elements(By.CSS_SELECTOR, "#similar td") if ".flac" in c.text)
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", cell)
+    cell.click()
+    wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "#player .waveform-container, #player audio[src]"))
     for picture in browser.find_elements(By.CSS_SELECTOR, "#waveform img, #spectrum img, #layers img"):
         assert browser.execute_script("return arguments[0].naturalWidth", picture) > 300
+
+
+@pytest.mark.slow
+def test_the_map_in_a_browser(browser, served, tmp_path):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    wait = WebDriverWait(browser, ANSWER_SECONDS)
+    browser.get(served)
+    wait.until(lambda b: b.find_elements(By.XPATH, "//button[contains(., 'Map of the library')]"))[0].click()
+    (picture,) = wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "#map img"))
+    wait.until(lambda b: b.execute_script("return arguments[0].naturalWidth", picture) > 300)
+    browser.save_screenshot(str(tmp_path / "map.png"))
+    assert "24 recordings" in browser.page_source
 
 
 @pytest.mark.slow
