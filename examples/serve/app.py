@@ -2,8 +2,8 @@
 
     python examples/serve/app.py --classifier runs/genre --library my_index
 
-`--library` takes an index (`mert-hf index`), or a folder of recordings, which is indexed at the start. As a Hub Space it
-takes the same settings from the variables MERT_MODEL, MERT_CLASSIFIER and MERT_LIBRARY.
+`--library` takes an index (`mert-hf index`), or a folder of recordings, which is indexed at the start. As a Hub Space
+it takes the same settings from the variables MERT_MODEL, MERT_CLASSIFIER and MERT_LIBRARY.
 """
 
 from __future__ import annotations
