@@ -117,7 +117,7 @@ def score(groups: list[list[str]], paths: list[str]) -> tuple[float, int]:
 def chromaprint(path: str) -> np.ndarray:
     """(frames,) uint32, about 8.08 per second."""
     command = ["fpcalc", "-raw", "-json", "-length", "0", path]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(command, capture_output=True, text=True).stdout  # status 3 only warns of the file's end
     return np.array(json.loads(output)["fingerprint"], np.int64).astype(np.uint32)
 
 
@@ -133,26 +133,10 @@ def compare(pairs: list[tuple[int, int]], codes: dict[int, np.ndarray]) -> dict:
     return {pair: fingerprint.agreement(codes[pair[0]], codes[pair[1]], 2 * duplicates.MAX_CUT) for pair in pairs}
 
 
-def report(index: MusicIndex, cache: Path) -> None:
-    rows = index._table.columns(["path", "duration", "vector", "fingerprint"]).to_pydict()
-    paths = rows["path"]
-    vectors, durations = unit(np.array(rows["vector"], np.float32)), np.array(rows["duration"])
-    blocks = duplicates.candidates(vectors, durations, 2 * duplicates.MAX_CUT)
-    pairs = sorted({tuple(pair) for block in blocks for pair in block.tolist()})
-    same = {
-        tuple(sorted((one, other))) for one, other in pairs if recording_of(paths[one]) == recording_of(paths[other])
-    }
-    print(f"{len(paths)} files, {len(pairs)} candidate pairs, {len(same)} of them of one recording")
-    needed = sorted({row for pair in pairs for row in pair})
-    ours = compare(pairs, {row: np.frombuffer(rows["fingerprint"][row], "<u4") for row in needed})
-    table = [("mert_hf", threshold, *score(group(paths, ours, threshold), paths)) for threshold in THRESHOLDS]
-    if shutil.which("fpcalc"):
-        theirs = compare(pairs, {row: chromaprint(paths[row]) for row in needed})
-        table += [
-            ("Chromaprint", threshold, *score(group(paths, theirs, threshold), paths)) for threshold in THRESHOLDS
-        ]
-    lines = [(name, threshold, f"{recall:.4f}", false) for name, threshold, recall, false in table]
-    print(markdown_table(["fingerprint", "threshold", "recall of copies", "false groups"], lines))
+def describe(paths: list[str], ours: dict, same: set) -> None:
+    """Prints how far copies and other recordings are apart."""
+    for threshold in THRESHOLDS:
+        print(threshold, score(group(paths, ours, threshold), paths), flush=True)
     rates = {
         kind: [found.bit_error_rate for pair, found in ours.items() if (pair in same) == kind] for kind in (True, False)
     }
@@ -166,6 +150,29 @@ def report(index: MusicIndex, cache: Path) -> None:
     false = [g for g in group(paths, ours, duplicates.BIT_ERROR_RATE) if len({recording_of(path) for path in g}) > 1]
     for files in false[:10]:
         print("false group:", sorted({recording_of(path) for path in files}))
+
+
+def report(index: MusicIndex, cache: Path) -> None:
+    rows = index._table.columns(["path", "duration", "vector", "fingerprint"]).to_pydict()
+    paths = rows["path"]
+    vectors, durations = unit(np.array(rows["vector"], np.float32)), np.array(rows["duration"])
+    blocks = duplicates.candidates(vectors, durations, 2 * duplicates.MAX_CUT)
+    pairs = sorted({tuple(pair) for block in blocks for pair in block.tolist()})
+    same = {
+        tuple(sorted((one, other))) for one, other in pairs if recording_of(paths[one]) == recording_of(paths[other])
+    }
+    print(f"{len(paths)} files, {len(pairs)} candidate pairs, {len(same)} of them of one recording")
+    needed = sorted({row for pair in pairs for row in pair})
+    ours = compare(pairs, {row: np.frombuffer(rows["fingerprint"][row], "<u4") for row in needed})
+    table = [("mert_hf", threshold, *score(group(paths, ours, threshold), paths)) for threshold in THRESHOLDS]
+    describe(paths, ours, same)
+    if shutil.which("fpcalc"):
+        theirs = compare(pairs, {row: chromaprint(paths[row]) for row in needed})
+        table += [
+            ("Chromaprint", threshold, *score(group(paths, theirs, threshold), paths)) for threshold in THRESHOLDS
+        ]
+    lines = [(name, threshold, f"{recall:.4f}", false) for name, threshold, recall, false in table]
+    print(markdown_table(["fingerprint", "threshold", "recall of copies", "false groups"], lines))
 
 
 def main() -> None:
