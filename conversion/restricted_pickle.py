@@ -6,7 +6,7 @@ refuses such files as a whole, so the program is interpreted here, the one place
 
 - tensors become `LazyTensor`: their place in the file, read when asked for;
 - plain containers are rebuilt;
-- every other class becomes an inert `Placeholder`, which keeps the recorded state and has no behaviour. No module is
+- every other class becomes an inert `Placeholder`, which keeps the recorded state and has no behavior. No module is
   imported and nothing of the file is called;
 - a mention of a module that can act on the machine, or a call of a function, is refused and named.
 """
@@ -66,7 +66,7 @@ class Global:
 
 @dataclass(eq=False, repr=False)
 class Placeholder:
-    """An object of an unknown class: its recorded arguments, state and items, and no behaviour."""
+    """An object of an unknown class: its recorded arguments, state and items, and no behavior."""
 
     kind: Global
     args: tuple = ()

@@ -46,7 +46,7 @@ def test_hub_files_import_only_what_every_user_has():
 
 
 def test_import_is_light():
-    """`import mert_hf` leaves transformers' modelling code, and every optional package, alone."""
+    """`import mert_hf` leaves transformers' modeling code, and every optional package, alone."""
     heavy = ["transformers.modeling_utils", "datasets", "sklearn", "matplotlib", "nnAudio", "music21"]
     code = f"import sys, mert_hf; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Annotations in time: beats and labelled segments, from JSON values and from the text files of the field."""
+"""Annotations in time: beats and labeled segments, from JSON values and from the text files of the field."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def check_audio(data: TaskData, min_seconds: float, max_bad_files: int | str | T
     """Reads the header of every recording. Returns the usable recordings with their lengths.
 
     Args:
-        data: labelled recordings.
+        data: labeled recordings.
         min_seconds: shortest recording that the model can take.
         max_bad_files: recordings that may be unreadable or too short; they are left out and logged.
 

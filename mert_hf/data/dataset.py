@@ -1,4 +1,4 @@
-"""Data sets of the `datasets` library, from the Hub or a folder, as labelled recordings; audio is not decoded by it."""
+"""Data sets of the `datasets` library, from the Hub or a folder, as labeled recordings; audio is not decoded by it."""
 
 from __future__ import annotations
 

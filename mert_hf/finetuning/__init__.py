@@ -1,4 +1,4 @@
-"""Fine-tuning on labelled recordings with transformers' Trainer: the shared body of the fine-tuning examples."""
+"""Fine-tuning on labeled recordings with transformers' Trainer: the shared body of the fine-tuning examples."""
 
 from .arguments import FineTuningArguments, FineTuningTrainingArguments, LoraArguments, parse_arguments
 from .run import fine_tune

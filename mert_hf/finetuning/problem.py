@@ -20,7 +20,7 @@ from .clips import ClipCollator, RandomCrops, Windows
 
 @dataclass(frozen=True)
 class LearningProblem:
-    """A task on labelled recordings, and the configuration of the model that learns it.
+    """A task on labeled recordings, and the configuration of the model that learns it.
 
     Attributes:
         arguments: of the run.

@@ -1,4 +1,4 @@
-"""Codes made ahead of time: whole recordings are labelled once, and training reads the frames of a crop.
+"""Codes made ahead of time: whole recordings are labeled once, and training reads the frames of a crop.
 
     DIR/labels.json            teacher (fingerprint, kind, settings), sizes, rates, frames of each recording, failures
     DIR/codes/AB/ABCD....npy   unsigned integers (codebooks, frames) of a recording, named by the hash of its path
@@ -45,9 +45,9 @@ class LabelSummary:
     """The result of a run of `label_files`.
 
     Attributes:
-        labelled: number of recordings labelled by this run.
+        labelled: number of recordings labeled by this run.
         kept: number of recordings whose codes existed already.
-        failed: for each recording that could not be labelled, the reason.
+        failed: for each recording that could not be labeled, the reason.
         counts: histogram of the codes in the folder, those of earlier runs included.
     """
 
@@ -58,7 +58,7 @@ class LabelSummary:
 
     def text(self) -> str:
         """Numbers of recordings, the failures, and the table of the codes."""
-        lines = [f"{self.labelled} recordings labelled, {self.kept} existed already, {len(self.failed)} failed."]
+        lines = [f"{self.labelled} recordings labeled, {self.kept} existed already, {len(self.failed)} failed."]
         lines += [f"failed: {printable(error)}" for error in self.failed.values()]
         return "\n".join([*lines, self.counts.table()])
 
@@ -72,7 +72,7 @@ def label_files(
 ) -> LabelSummary:
     """Labels recordings, each as a whole, and resumes where an earlier run into the same folder stopped.
 
-    Memory holds two recordings, one being read while the other is labelled, and the buffers of `label_recording`.
+    Memory holds two recordings, one being read while the other is labeled, and the buffers of `label_recording`.
 
     Args:
         files: recordings.
@@ -153,7 +153,7 @@ def _label(
         index["files"][file] = codes.shape[1]
     index["failed"] |= failed
     if not index["files"]:
-        raise ValueError(f"None of {len(files)} recordings could be labelled. {' '.join(list(failed.values())[:1])}")
+        raise ValueError(f"None of {len(files)} recordings could be labeled. {' '.join(list(failed.values())[:1])}")
     index["statistics"] = counts.summary()
     _write_index(folder, index)
     counts.check()
@@ -323,13 +323,13 @@ class LabelCache:
     Args:
         directory: folder that `label_files` filled.
         teacher: if given, labels of another teacher are refused.
-        root: folder that holds the recordings now, in place of their common folder when they were labelled.
+        root: folder that holds the recordings now, in place of their common folder when they were labeled.
 
     Attributes:
         num_codebooks: number of codebooks.
         codebook_size: number of codes in the largest codebook.
         codebook_sizes: number of codes in each codebook.
-        sampling_rate: sampling rate in Hz at which the recordings were labelled.
+        sampling_rate: sampling rate in Hz at which the recordings were labeled.
         hop_length: samples from one frame to the next.
 
     Raises:
@@ -364,7 +364,7 @@ class LabelCache:
 
     @property
     def recordings(self) -> list[str]:
-        """Absolute paths of the labelled recordings at the time of labelling."""
+        """Absolute paths of the labeled recordings at the time of labeling."""
         return list(self._frames)
 
     def __call__(self, source: str, first_frame: int, num_frames: int) -> np.ndarray:
@@ -383,7 +383,7 @@ class LabelCache:
         """
         file = self._labelled_as(source)
         if file not in self._frames:
-            reason = self._failed.get(file, f"it is not among the {len(self._frames)} labelled recordings").rstrip(".")
+            reason = self._failed.get(file, f"it is not among the {len(self._frames)} labeled recordings").rstrip(".")
             raise ValueError(f"There are no codes of {source} in {self.directory}: {reason}. {self._remedy}")
         codes = load_codes(self.directory, file)
         last = first_frame + num_frames
@@ -395,12 +395,12 @@ class LabelCache:
         return codes[:, first_frame:last].astype(np.int64)
 
     def failures(self, sources: Sequence[str]) -> dict[str, str]:
-        """Those of the recordings that could not be labelled, with the reason."""
+        """Those of the recordings that could not be labeled, with the reason."""
         labelled_as = {source: self._labelled_as(source) for source in sources}
         return {source: self._failed[file] for source, file in labelled_as.items() if file in self._failed}
 
     def check(self, sources: Sequence[str]) -> None:
-        """Looks for recordings that were never labelled, so that they do not end a run in the middle of training.
+        """Looks for recordings that were never labeled, so that they do not end a run in the middle of training.
 
         Raises:
             ValueError: there are such recordings.
@@ -420,7 +420,7 @@ class LabelCache:
         )
 
     def _labelled_as(self, source: str) -> str:
-        """The path under which a recording was labelled."""
+        """The path under which a recording was labeled."""
         file = absolute(source)
         if self._root is None:
             return file

@@ -26,8 +26,8 @@ class ScoreSets:
         num_scores: scores that are read, of music21's 1,467 chorales and tunes.
         pretraining: excerpts of 10 s to train on, half of them with an instrument for each part, half with one for
             all; a tenth as many from other pieces validate.
-        probes: excerpts of 6 s with one instrument, labelled with key and family, train : valid : test as 5 : 1 : 2.
-        notes: single notes, labelled with their pitch, split by instrument in the same proportion.
+        probes: excerpts of 6 s with one instrument, labeled with key and family, train : valid : test as 5 : 1 : 2.
+        notes: single notes, labeled with their pitch, split by instrument in the same proportion.
         seed: all choices follow from it.
     """
 

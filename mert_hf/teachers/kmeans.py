@@ -1,4 +1,4 @@
-"""The acoustic teacher of MERT-v0: nearest cluster centres of frame features (paper, section 3.1)."""
+"""The acoustic teacher of MERT-v0: nearest cluster centers of frame features (paper, section 3.1)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..utils.optional import needs_extra
 from .base import AcousticTeacher, check_sizes, check_waveforms
 from .features import FEATURES, RESIZABLE_FEATURES, feature_reach, moving_statistics
 
-BLOCK_FRAMES = 4096  # frames of a recording that are labelled at a time
+BLOCK_FRAMES = 4096  # frames of a recording that are labeled at a time
 MAX_FRAMES = 500_000  # frames to which the clusters are fitted: a few hundred MB
 
 

@@ -1,4 +1,4 @@
-"""MERTFeatureExtractor: every kind of audio, padding, normalisation, errors."""
+"""MERTFeatureExtractor: every kind of audio, padding, normalization, errors."""
 
 import re
 

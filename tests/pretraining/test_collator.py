@@ -1,4 +1,4 @@
-"""The collator: clean labels, mixed and normalised input, masks in step with frames, draws that no worker changes."""
+"""The collator: clean labels, mixed and normalized input, masks in step with frames, draws that no worker changes."""
 
 from __future__ import annotations
 

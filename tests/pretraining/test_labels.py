@@ -228,12 +228,12 @@ def test_files_that_cannot_be_read_are_reported(recordings, tmp_path, caplog):
     write_recordings(tmp_path, [1.0])[0].rename(broken)  # mended
     assert label(bad[:1], CountingTeacher(), tmp_path / "labels").failed == {}
     assert str(broken) not in read_index(tmp_path / "labels")["failed"]
-    with pytest.raises(ValueError, match="None of 1 recordings could be labelled"):
+    with pytest.raises(ValueError, match="None of 1 recordings could be labeled"):
         label([str(empty)], CountingTeacher(), tmp_path / "nothing")
 
 
 class StuckTeacher(CountingTeacher):
-    """Tells when it has labelled three recordings, and goes no further."""
+    """Tells when it has labeled three recordings, and goes no further."""
 
     def __init__(self, told):
         super().__init__()
@@ -315,7 +315,7 @@ def test_frames_that_are_not_there(recordings, tmp_path):
     for first, count in ((-1, 5), (100, 2), (0, 102)):
         with pytest.raises(ValueError, match=r"has codes of shape \(2, 101\), asked for frames"):
             cache(file, first, count)
-    with pytest.raises(ValueError, match="not among the 1 labelled recordings"):
+    with pytest.raises(ValueError, match="not among the 1 labeled recordings"):
         cache("audio[3]", 0, 1)
 
 
@@ -355,7 +355,7 @@ def test_commands(recordings, tmp_path):
         "--quiet",
     ]
     result = run(app, arguments)
-    assert result.exit_code == 0 and "8 recordings labelled" in result.output and "8/8" in result.output
+    assert result.exit_code == 0 and "8 recordings labeled" in result.output and "8/8" in result.output
     assert "8 existed already" in run(app, arguments).output
     LabelCache(output, load_teacher(teacher))
     (broken := tmp_path / "broken.wav").write_bytes(b"RIFF")

@@ -1,4 +1,4 @@
-"""Scores as labelled audio: keys, balance, transposition, rendering, the folder that is written."""
+"""Scores as labeled audio: keys, balance, transposition, rendering, the folder that is written."""
 
 from __future__ import annotations
 

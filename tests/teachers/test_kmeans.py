@@ -113,7 +113,7 @@ def test_a_long_recording_in_blocks(kmeans, sounds, monkeypatch):
         expected = whole if size > 1 else kmeans(clip[None])[0]
         blocks = kmeans.label_recording(clip)
         assert blocks.shape == expected.shape
-        assert (blocks != expected).float().mean() < 2e-3  # rounding decides between centres that are as near
+        assert (blocks != expected).float().mean() < 2e-3  # rounding decides between centers that are as near
 
 
 def test_saved_and_loaded_to_the_bit(kmeans, sounds, tmp_path):

@@ -192,7 +192,7 @@ def test_a_signal_ends_labelling_cleanly(clips, tmp_path, number):
     assert 0 < done < 200
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
-    assert f"{200 - done} recordings labelled, {done} existed already, 0 failed" in result.stdout
+    assert f"{200 - done} recordings labeled, {done} existed already, 0 failed" in result.stdout
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The facts of a model card that the checkpoint itself does not hold: data, licence, measured results."""
+"""The facts of a model card that the checkpoint itself does not hold: data, license, measured results."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ class CardFacts:
         loss: the training objective; written from the configuration if empty.
         training: further rows of the training table, for example from `training_facts`.
         measurements: rows of the evaluation table and of the `model-index`.
-        licence: Hub id of the licence, for example "cc-by-nc-4.0"; None is shown as not stated.
-        licence_note: where the licence comes from.
+        licence: Hub id of the license, for example "cc-by-nc-4.0"; None is shown as not stated.
+        licence_note: where the license comes from.
         limits: what the model is not good for; general limits if empty.
         tags: further tags.
         widget: examples of the Hub's widget, each {"src": address of an audio file, "example_title": text}.
