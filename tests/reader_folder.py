@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import io
 import re
 import runpy
+import shlex
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +98,23 @@ def run_script(words: list[str], monkeypatch) -> None:
         patch.setattr(sys, "argv", words)
         patch.syspath_prepend(str(Path(words[0]).parent.resolve()))
         runpy.run_path(words[0], run_name="__main__")
+
+
+def run_line(line: str, monkeypatch, not_run: Iterable[str], shorter: Mapping[str, str]) -> None:
+    """Runs a command of a document in this process.
+
+    Args:
+        line: the command, `mert-hf` or `python`.
+        monkeypatch: of the test.
+        not_run: beginnings of commands that are not run.
+        shorter: options to add, by the beginning of the command.
+    """
+    if line.startswith(tuple(not_run)):
+        return
+    extra = next((more for start, more in shorter.items() if line.startswith(start)), "")
+    program, *words = shlex.split(f"{line.partition(' #')[0]} {extra}")
+    if program == "mert-hf":
+        run_mert_hf([path for word in words for path in (sorted(glob.glob(word)) or [word])])
+    else:
+        assert program == "python", f"{line}: state why it does not run"
+        run_script(words, monkeypatch)

@@ -9,7 +9,7 @@ import shlex
 
 import pytest
 import typer
-from reader_folder import REPOSITORY, blocks_of, lines_of, make_reader_folder, run_mert_hf, run_python, run_script
+from reader_folder import REPOSITORY, blocks_of, lines_of, make_reader_folder, run_line, run_python
 from transformers import HfArgumentParser
 
 from mert_hf.cli.app import app
@@ -104,21 +104,9 @@ def test_blocks_run(page, tmp_path, monkeypatch):
     for language, block in blocks_of(page.read_text(encoding="utf-8")):
         if language == "bash":
             for line in lines_of(block):
-                run_line(line, monkeypatch)
+                run_line(line, monkeypatch, NOT_RUN, SHORTER)
         elif not any(word in block for word in NOT_RUN_PYTHON):
             run_python(block, namespace, page.name)
-
-
-def run_line(line: str, monkeypatch) -> None:
-    if line.startswith(tuple(NOT_RUN)):
-        return
-    extra = next((more for start, more in SHORTER.items() if line.startswith(start)), "")
-    program, *words = shlex.split(f"{line.partition(' #')[0]} {extra}")
-    if program == "mert-hf":
-        run_mert_hf(words)
-    else:
-        assert program == "python", f"{line}: state in NOT_RUN why it does not run"
-        run_script(words, monkeypatch)
 
 
 def test_reasons_are_of_commands_in_the_documents():

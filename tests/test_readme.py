@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from reader_folder import REPOSITORY, blocks_of, make_reader_folder, run_python
+from reader_folder import REPOSITORY, blocks_of, lines_of, make_reader_folder, run_line, run_python
 
 README = (REPOSITORY / "README.md").read_text()
 BLOCKS = blocks_of(README)
@@ -24,15 +21,6 @@ def folder(tmp_path_factory) -> Path:
     return make_reader_folder(tmp_path_factory.mktemp("readme"))
 
 
-def run_command(line: str, folder: Path) -> None:
-    extra = next((more for start, more in SHORTER.items() if line.startswith(start)), "")
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    result = subprocess.run(
-        f"{line} {extra}", shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, f"{line}\n{result.stdout[-1000:]}\n{result.stderr[-3000:]}"
-
-
 @pytest.mark.slow
 def test_blocks_run_in_order(folder, monkeypatch):
     monkeypatch.chdir(folder)
@@ -41,9 +29,8 @@ def test_blocks_run_in_order(folder, monkeypatch):
         if language == "python":
             run_python(block, namespace, "README.md")
             continue
-        for line in block.splitlines():
-            if not line.startswith(NOT_RUN):
-                run_command(line, folder)
+        for line in lines_of(block):
+            run_line(line, monkeypatch, NOT_RUN, SHORTER)
 
 
 def test_first_block_prints_what_its_comments_state(folder, monkeypatch):

@@ -75,7 +75,7 @@ def search(
     top_k: Annotated[int, typer.Option(help="Number of recordings to print.")] = 10,
     weight: Annotated[
         list[float] | None,
-        typer.Option(help="Weight of each query, in their order; a negative one moves away from it. 1 each by default."),
+        typer.Option(help="Weight of each query, in their order; a negative one moves away. 1 each by default."),
     ] = None,
     passages: Annotated[
         bool, typer.Option("--passages", help="Rank by the most similar passage; needs an index with --windows.")
