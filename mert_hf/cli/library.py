@@ -105,7 +105,7 @@ def duplicates(
     index: Index,
     threshold: Annotated[
         float, typer.Option(help="Share of the bits of two fingerprints that may differ; lower is stricter.")
-    ] = 0.3,
+    ] = 0.2,
     max_cut: Annotated[float, typer.Option(help="Seconds that a copy may lack at its start or at its end.")] = 12.0,
     as_json: Json = False,
 ) -> None:

@@ -13,8 +13,8 @@ from .store import RecordingTable, matrix
 NEIGHBORS = 20  # candidates of a recording
 BLOCK_ROWS = 1000
 MAX_CUT = 12.0  # seconds that one copy may lack at an end
-BIT_ERROR_RATE = 0.3  # of copies at most 0.25, of other recordings at least 0.45; see docs/search.md
-SEGMENT_MARGIN = 0.1  # by which a segment of 5 s may exceed it
+BIT_ERROR_RATE = 0.2  # of copies 0.20 (95th percentile), of loops of one recording from 0.14; see docs/search.md
+SEGMENT_MARGIN = 0.02  # by which a segment of 5 s may exceed it
 FEWEST_SECONDS = 2.0  # that both recordings must sound
 
 
