@@ -224,7 +224,8 @@ class DataCollatorForMERTPreTraining:
         hop = self.config.samples_per_frame
         start = draw_integer(0, room // hop, generator) * hop
         waveform = crop.waveform[start : start + self.crop_length]
-        return replace(crop, waveform=waveform, offset=crop.offset + start)
+        codes = None if crop.codes is None else crop.codes[:, start // hop :]
+        return replace(crop, waveform=waveform, offset=crop.offset + start, codes=codes)
 
     def _own_generator(self) -> torch.Generator:
         """The generator of this worker and epoch, for clips without a seed."""
@@ -286,11 +287,14 @@ class DataCollatorForMERTPreTraining:
         return codes.masked_fill(past, IGNORED_CODE)
 
     def _cached_codes(self, crops: Sequence[AudioCrop], frame_lengths: torch.Tensor) -> torch.Tensor:
-        """Cached codes of each crop, (batch, codebooks, frames), -100 past a clip's end."""
+        """Codes of each crop, its own or cached ones, (batch, codebooks, frames), -100 past a clip's end."""
         hop, sizes = self.config.samples_per_frame, self.config.resolved_codebook_sizes
         codes = torch.full((len(crops), len(sizes), int(frame_lengths.max())), IGNORED_CODE)
         for row, (crop, frames) in enumerate(zip(crops, frame_lengths.tolist(), strict=True)):
-            found = torch.as_tensor(np.asarray(self.label_cache(crop.source, crop.offset // hop, frames)))[None]
+            found = crop.codes
+            if found is None:
+                found = torch.as_tensor(np.asarray(self.label_cache(crop.source, crop.offset // hop, frames)))
+            found = found[None, :, :frames]
             refuse_invalid_codes(codes_out_of_range(found, sizes), found, sizes)
             codes[row, :, :frames] = found[0]
         return codes

@@ -39,12 +39,14 @@ class AudioCrop:
         source: name of the recording.
         offset: first sample of the crop within the recording, at the model's rate.
         seed: seed of everything that is drawn for this item later (mixture, mask).
+        codes: (codebooks, frames) int64 of its frames, where the data set has codes; None otherwise.
     """
 
     waveform: torch.Tensor
     source: str
     offset: int
     seed: int
+    codes: torch.Tensor | None = None
 
 
 def derive_seed(*keys: int) -> int:

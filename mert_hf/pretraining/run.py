@@ -46,6 +46,7 @@ from .masking import SpanMasking
 from .mixture import NoiseMixture
 from .probing import ProbeCallback, parse_probe_tasks
 from .resuming import checkpoint_to_resume
+from .streaming import are_shards, build_streams, shard_labels
 from .trainer import MERTTrainer
 
 logger = logging.getLogger(__name__)
@@ -121,6 +122,8 @@ def build_trainer(
     cache = None
     if model_arguments.label_cache is not None:
         cache = LabelCache(model_arguments.label_cache, teacher=acoustic, root=model_arguments.label_root)
+    elif are_shards(data_arguments.train_data):
+        cache = shard_labels(data_arguments.train_data, acoustic)
     model = build_model(model_arguments, acoustic if cache is None else cache, musical)
     feature_extractor = MERTFeatureExtractor(
         sampling_rate=model.config.sampling_rate, do_normalize=model_arguments.do_normalize
@@ -279,6 +282,9 @@ def build_datasets(
     Evaluation takes `eval_data`, else the rows of `eval_split` in `train_data`, else `eval_share` of the training
     recordings, which are then not trained on.
     """
+    if are_shards(data_arguments.train_data):
+        train, held_out_crops = build_streams(config, data_arguments, seed, parse_share(data_arguments.eval_share))
+        return train, held_out_crops and thinned(held_out_crops, data_arguments.max_eval_crops)
     data, split = data_arguments.eval_data or data_arguments.train_data, data_arguments.eval_split
     held_out: set[str] = set()
     if not data_arguments.eval_data and split is None:

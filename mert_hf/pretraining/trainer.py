@@ -181,6 +181,12 @@ class MERTTrainer(HubTrainerMixin, Trainer):
         self.update_reader = None if isinstance(loader, DataLoaderDispatcher) else UpdateReader()
         return loader
 
+    def _get_train_sampler(self, *args, **kwargs):
+        # The order of an epoch is computed by the data set: no list of all items, and none to restore on resuming.
+        if hasattr(self.train_dataset, "sampler"):
+            return self.train_dataset.sampler(self.args.train_batch_size)
+        return super()._get_train_sampler(*args, **kwargs)
+
     def get_eval_dataloader(self, *args, **kwargs):
         collator = self.data_collator
         try:
