@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from ..audio import AudioReadError, audio_info, find_audio_files, read_audio
 from ..data.metadata import METADATA_FILE, read_metadata
 from ..utils.bad_files import check_bad_files
 from ..utils.tolerance import Tolerance
+from .index import BLOCK, PermutedSampler
 from .mixture import draw_integer
 
 if TYPE_CHECKING:
@@ -133,6 +133,8 @@ def open_recordings(
     """
     if hasattr(data, "features") and hasattr(data, "cast_column"):
         return AudioColumn(data, column)
+    if hasattr(data, "names") and hasattr(data, "durations"):  # opened already
+        return data
     paths: list[Path] = []
     durations: list[float | None] = []
     for entry in [data] if isinstance(data, str | Path) else data:
@@ -173,7 +175,7 @@ class AudioCropDataset(Dataset):
         weighting: "duration" or "file".
         max_bad_files: unreadable recordings tolerated: a number such as 3, or a share of all such as "1%".
         min_duration: minimum duration of a recording in seconds.
-        select: keeps the recordings for whose names it is true; None keeps all.
+        select: keeps the recordings for whose names it is true, or an array (recordings,) of bool; None keeps all.
 
     Raises:
         ValueError: an argument is out of range, or there is nothing to read.
@@ -192,7 +194,7 @@ class AudioCropDataset(Dataset):
         weighting: str = "duration",
         max_bad_files: int | str = "1%",
         min_duration: float = 1.0,
-        select: Callable[[str], bool] | None = None,
+        select: Callable[[str], bool] | np.ndarray | None = None,
     ):
         if weighting not in ("duration", "file"):
             raise ValueError(f"weighting must be 'duration' or 'file', got {weighting!r}.")
@@ -209,13 +211,13 @@ class AudioCropDataset(Dataset):
         # In shared memory: data workers count bad recordings together, and persistent ones see the new epoch.
         self._bad = torch.zeros(len(self.recordings.names), dtype=torch.bool).share_memory_()
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._selected = np.array([select is None or select(name) for name in self.recordings.names])
+        self._selected = select_recordings(self.recordings.names, select)
         self.durations = self._scan_durations()
         self._index_crops()
 
     def _index_crops(self) -> None:
         """Assigns the items of an epoch to the recordings."""
-        self._last_crop = np.cumsum(self._crops_per_recording())
+        self._last_crop = self._count_crops()
         if len(self) == 0:
             raise ValueError(
                 f"None of {len(self.recordings.names)} recordings can be used: each is unreadable, shorter than "
@@ -232,6 +234,8 @@ class AudioCropDataset(Dataset):
             TooManyBadFilesError: more recordings are bad than the data set allows.
             ValueError: no recording is left.
         """
+        if not faults:
+            return
         for index, name in enumerate(self.recordings.names):
             if name in faults and self._selected[index]:
                 self._report_bad(index, faults[name])
@@ -252,13 +256,17 @@ class AudioCropDataset(Dataset):
     @property
     def used_recordings(self) -> list[str]:
         """Names of the recordings that give crops."""
-        used = np.diff(self._last_crop, prepend=0) > 0
-        return [name for name, gives_crops in zip(self.recordings.names, used, strict=True) if gives_crops]
+        used = np.flatnonzero(np.diff(self._last_crop, prepend=0) > 0)
+        return [self.recordings.names[index] for index in used.tolist()]
 
     @property
     def bad_recordings(self) -> list[str]:
         """Names of the recordings found unreadable so far."""
         return [self.recordings.names[index] for index in self._bad.nonzero()[:, 0].tolist()]
+
+    def sampler(self, batch_size: int) -> PermutedSampler:
+        """The order of the items in their epoch, computed rather than stored."""
+        return PermutedSampler(len(self), lambda: derive_seed(self.seed, self.epoch, 6))
 
     def __getitem__(self, index: int) -> AudioCrop:
         if not 0 <= index < len(self):
@@ -300,40 +308,41 @@ class AudioCropDataset(Dataset):
 
     def _scan_durations(self) -> np.ndarray:
         """Duration of each recording in seconds, NaN for those that cannot be opened or are not selected."""
+        durations = np.asarray(self.recordings.durations, dtype=np.float64)  # None becomes NaN
+        missing = np.flatnonzero(np.isnan(durations) & self._selected)
+        if not len(missing):
+            return durations
+        durations = durations.copy()
+        for index, found in zip(missing.tolist(), read_durations(self.recordings, missing), strict=True):
+            if isinstance(found, Exception):
+                self._report_bad(index, str(found))
+            else:
+                durations[index] = found
+        return durations
 
-        def read_duration(index: int) -> float:
-            known = self.recordings.durations[index]
-            if known is not None or not self._selected[index]:
-                return math.nan if known is None else known
-            try:
-                return audio_info(self.recordings.open(index)).duration
-            except (AudioReadError, OSError) as error:
-                self._report_bad(index, str(error))
-                return math.nan
-
-        total = len(self.recordings.names)
-        with ThreadPoolExecutor(max_workers=8) as pool:
-            durations = tqdm(
-                pool.map(read_duration, range(total)), total=total, desc="Reading headers", disable=total < 1000
-            )
-            return np.array(list(durations), dtype=np.float64)
-
-    def _crops_per_recording(self) -> np.ndarray:
-        """Number of items in an epoch from each recording."""
-        candidates = self._selected & ~self._bad.numpy()
-        durations = np.nan_to_num(self.durations, nan=0.0)
-        used = candidates & (durations >= self.min_duration)
-        if short := int((candidates & ~used).sum()):
+    def _count_crops(self) -> np.ndarray:
+        """For each recording, the number of items of an epoch up to its last one."""
+        last = np.zeros(len(self.durations), dtype=np.int64)
+        bad, short = self._bad.numpy(), 0
+        for start in range(0, len(last), BLOCK):  # temporary arrays stay small
+            part = slice(start, start + BLOCK)
+            candidates = self._selected[part] & ~bad[part]
+            durations = np.nan_to_num(self.durations[part], nan=0.0)
+            used = candidates & (durations >= self.min_duration)
+            short += int((candidates & ~used).sum())
+            if self.weighting == "file":
+                last[part] = used
+            else:
+                lengths = durations * self.sampling_rate / self.crop_length
+                last[part] = np.where(used, np.maximum(np.round(lengths), 1), 0)
+        if short:
             logger.warning(
                 "%d of %d recordings are shorter than %s seconds and are left out.",
                 short,
                 int(self._selected.sum()),
                 self.min_duration,
             )
-        if self.weighting == "file":
-            return used.astype(np.int64)
-        lengths = durations * self.sampling_rate / self.crop_length
-        return np.where(used, np.maximum(np.round(lengths), 1), 0).astype(np.int64)
+        return np.cumsum(last, out=last)
 
     def _report_bad(self, recording: int, reason: str) -> None:
         """Counts a bad recording, logs it once, and raises past the limit."""
@@ -344,21 +353,50 @@ class AudioCropDataset(Dataset):
         check_bad_files(int(self._bad.sum()), total, self.tolerance, f"{self.recordings.names[recording]}: {reason}")
 
 
-def held_out_names(names: Sequence[str], share: float) -> set[str]:
+def select_recordings(names: Sequence[str], select: Callable[[str], bool] | np.ndarray | None) -> np.ndarray:
+    """Which recordings are used, (recordings,) bool."""
+    if select is None:
+        return np.ones(len(names), dtype=bool)
+    return np.array([select(name) for name in names], dtype=bool) if callable(select) else select
+
+
+def read_durations(recordings: AudioFiles | AudioColumn, indices: Iterable[int]) -> Iterator[float | Exception]:
+    """Durations in seconds of some recordings from their headers, or the error of reading one."""
+
+    def read(index: int) -> float | Exception:
+        try:
+            return audio_info(recordings.open(index)).duration
+        except (AudioReadError, OSError) as error:
+            return error
+
+    indices = list(map(int, indices))
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        yield from tqdm(pool.map(read, indices), "Reading headers", len(indices), disable=len(indices) < 1000)
+
+
+def name_hashes(names: Sequence[str]) -> np.ndarray:
+    """A hash of each recording's path relative to the common folder of all, (recordings,) uint64."""
+    folder = os.path.commonpath(list(names)) if all(map(os.path.isabs, names)) else ""
+    hashes = (hashlib.blake2b(os.fsencode(os.path.relpath(name, folder or "."))).digest()[:8] for name in names)
+    return np.fromiter((int.from_bytes(value, "big") for value in hashes), dtype=np.uint64, count=len(names))
+
+
+def held_out_recordings(recordings: AudioFiles | AudioColumn, share: float) -> np.ndarray:
     """A fixed choice of recordings for validation: those with the smallest hashes of their relative paths.
 
     A larger collection keeps nearly all of its held-out recordings, and a collection that has moved all of them.
 
     Args:
-        names: paths, or other names, of all recordings.
+        recordings: all recordings.
         share: share to hold out, between 0 and 1; at least one recording is held out and at least one is kept.
 
     Returns:
-        The names; empty with a single recording, or a share of 0.
+        (recordings,) bool; all False with a single recording, or a share of 0.
     """
-    if not share or len(names) < 2:
-        return set()
-    folder = os.path.commonpath(list(names)) if all(map(os.path.isabs, names)) else ""
-    hashes = {name: hashlib.blake2b(os.fsencode(os.path.relpath(name, folder or "."))).digest() for name in names}
-    count = min(max(round(share * len(names)), 1), len(names) - 1)
-    return set(sorted(names, key=lambda name: (hashes[name], name))[:count])
+    total = len(recordings.names)
+    chosen = np.zeros(total, dtype=bool)
+    if share and total > 1:
+        hashes = getattr(recordings, "hashes", None)
+        hashes = name_hashes(recordings.names) if hashes is None else hashes
+        chosen[np.argpartition(hashes, count := min(max(round(share * total), 1), total - 1))[:count]] = True
+    return chosen

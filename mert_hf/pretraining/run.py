@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset, Subset
 from transformers import AutoConfig, AutoModelForPreTraining, PretrainedConfig, PreTrainedModel, set_seed
@@ -39,12 +40,13 @@ from .arguments import (
 )
 from .callbacks import SignalCallback
 from .collator import DataCollatorForMERTPreTraining
-from .dataset import AudioCropDataset, held_out_names, open_recordings
+from .dataset import AudioCropDataset, AudioFiles, held_out_recordings
 from .ema import EMATeacherCallback
 from .labels import LabelCache
 from .masking import SpanMasking
 from .mixture import NoiseMixture
 from .probing import ProbeCallback, parse_probe_tasks
+from .recordings_index import open_indexed
 from .resuming import checkpoint_to_resume
 from .streaming import are_shards, build_streams, shard_labels
 from .trainer import MERTTrainer
@@ -285,20 +287,17 @@ def build_datasets(
     if are_shards(data_arguments.train_data):
         train, held_out_crops = build_streams(config, data_arguments, seed, parse_share(data_arguments.eval_share))
         return train, held_out_crops and thinned(held_out_crops, data_arguments.max_eval_crops)
-    data, split = data_arguments.eval_data or data_arguments.train_data, data_arguments.eval_split
-    held_out: set[str] = set()
-    if not data_arguments.eval_data and split is None:
-        names = open_recordings(data_arguments.train_data, data_arguments.train_split).names
-        held_out = held_out_names(names, parse_share(data_arguments.eval_share))
-        split = data_arguments.train_split
-    train = crops_of(
-        config, data_arguments, seed, cache, data_arguments.train_data, data_arguments.train_split,
-        select=lambda name: name not in held_out,
-    )  # fmt: skip
-    if not (held_out or data_arguments.eval_data or data_arguments.eval_split):
-        return train, None
-    select = held_out.__contains__ if held_out else None
-    evaluation = crops_of(config, data_arguments, seed, cache, data, split, select=select)
+    train_data = open_indexed(data_arguments.train_data, data_arguments.train_split)
+    if data_arguments.eval_data or data_arguments.eval_split:
+        eval_data = open_indexed(data_arguments.eval_data or data_arguments.train_data, data_arguments.eval_split)
+        train = crops_of(config, data_arguments, seed, cache, train_data)
+        evaluation = crops_of(config, data_arguments, seed, cache, eval_data)
+    else:
+        held_out = held_out_recordings(train_data, parse_share(data_arguments.eval_share))
+        train = crops_of(config, data_arguments, seed, cache, train_data, select=~held_out)
+        if not held_out.any():
+            return train, None
+        evaluation = crops_of(config, data_arguments, seed, cache, train_data, select=held_out)
     logger.info("Evaluation on %d recordings.", len(evaluation.used_recordings))
     return train, thinned(evaluation, data_arguments.max_eval_crops)
 
@@ -308,9 +307,8 @@ def crops_of(
     data_arguments: PretrainingDataArguments,
     seed: int,
     cache: LabelCache | None,
-    data: list[str],
-    split: str | None,
-    select: Any,
+    recordings: AudioFiles,
+    select: np.ndarray | None = None,
 ) -> AudioCropDataset:
     """The crops of some of the recordings; those that could not be labelled count as bad files.
 
@@ -319,12 +317,11 @@ def crops_of(
         TooManyBadFilesError: more recordings than tolerated could not be read or labelled.
     """
     dataset = AudioCropDataset(
-        data,
+        recordings,
         crop_length=data_arguments.crop_length,
         sampling_rate=config.sampling_rate,
         hop_length=config.samples_per_frame,
         seed=seed,
-        split=split,
         weighting=data_arguments.weighting,
         max_bad_files=data_arguments.max_bad_files,
         min_duration=data_arguments.min_duration,

@@ -9,7 +9,7 @@ import torch
 from tiny_pretraining import RATE, make_collator, make_dataset, make_trainer, write_recordings
 
 from mert_hf.pretraining.arguments import parse_arguments
-from mert_hf.pretraining.dataset import held_out_names
+from mert_hf.pretraining.dataset import AudioFiles, held_out_recordings
 from mert_hf.pretraining.masking import SpanMasking
 from mert_hf.pretraining.run import build_trainer, parse_share
 
@@ -21,6 +21,12 @@ def built(arguments: list[str]):
 def evaluated(trainer) -> set[str]:
     dataset = getattr(trainer.eval_dataset, "dataset", trainer.eval_dataset)
     return set(dataset.used_recordings)
+
+
+def held_out_names(names, share):
+    return {
+        name for name, held_out in zip(names, held_out_recordings(AudioFiles(names), share), strict=True) if held_out
+    }
 
 
 def test_evaluation_data_alone_turns_evaluation_on(tiny_run, recordings, caplog):
