@@ -377,7 +377,8 @@ def read_durations(recordings: AudioFiles | AudioColumn, indices: Iterable[int])
 def name_hashes(names: Sequence[str]) -> np.ndarray:
     """A hash of each recording's path relative to the common folder of all, (recordings,) uint64."""
     folder = os.path.commonpath(list(names)) if all(map(os.path.isabs, names)) else ""
-    hashes = (hashlib.blake2b(os.fsencode(os.path.relpath(name, folder or "."))).digest()[:8] for name in names)
+    prefix = os.path.join(folder, "")
+    hashes = (hashlib.blake2b(os.fsencode(name.removeprefix(prefix))).digest()[:8] for name in names)
     return np.fromiter((int.from_bytes(value, "big") for value in hashes), dtype=np.uint64, count=len(names))
 
 
