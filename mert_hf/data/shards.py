@@ -12,38 +12,25 @@ from __future__ import annotations
 
 import hashlib
 import io
-import itertools
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import soundfile
-from tqdm.auto import tqdm
-
-from ..audio import AudioReadError, read_audio
-from ..audio.read_ahead import END, read_ahead
-from ..utils.staging import staged_file
-from ..utils.text import printable
 
 logger = logging.getLogger(__name__)
 
 METADATA_KEY = "mert_hf_shard"
-GROUP_BYTES = 4 * 2**20  # of encoded audio in a row group, the smallest part of a shard that can be read
 CODECS = ("flac", "opus", "original")
 OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 FORMATS = {"flac": ("FLAC", "PCM_16"), "opus": ("OGG", "OPUS")}
-
-Label = Callable[[np.ndarray, str], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -156,36 +143,6 @@ class AudioItem:
         return content_digest(self.read()) == written.digest
 
 
-@dataclass
-class ShardSummary:
-    """The result of writing shards.
-
-    Attributes:
-        written: number of recordings written by this run.
-        kept: number of recordings that were in the shards already.
-        failed: for each recording that could not be used, the reason.
-        shards: number of shards written by this run.
-    """
-
-    written: int = 0
-    kept: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    shards: int = 0
-
-    @property
-    def total(self) -> int:
-        """Number of recordings that were looked at."""
-        return self.written + self.kept + len(self.failed)
-
-    def text(self) -> str:
-        """The numbers, and the failures, a line each."""
-        lines = [
-            f"{self.written} recordings written to {self.shards} shards, {self.kept} existed already, "
-            f"{len(self.failed)} failed."
-        ]
-        return "\n".join([*lines, *(f"failed: {printable(reason)}" for reason in self.failed.values())])
-
-
 def content_digest(content: bytes) -> str:
     """Hash of the bytes of a file."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
@@ -270,173 +227,9 @@ def read_footer(path: str | os.PathLike, filesystem: Any = None) -> ShardFooter:
     return ShardFooter(ShardSettings(**content["settings"]), recordings, groups)
 
 
-def write_shards(
-    items: Iterable[AudioItem],
-    folder: str | os.PathLike,
-    settings: ShardSettings,
-    label: Label | None = None,
-    part: tuple[int, int] = (0, 1),
-    shard_size: int = 500 * 10**6,
-    workers: int = 2,
-    show_progress_bar: bool = True,
-) -> ShardSummary:
-    """Writes those recordings of one part that the folder does not hold yet.
-
-    Memory holds a row group, and the recordings that are read ahead.
-
-    Args:
-        items: recordings of all parts, each with its own name.
-        folder: folder of the shards, which several parts may fill at the same time.
-        settings: settings of the rows; those of the shards in the folder must be the same.
-        label: samples (samples,) float32 of a whole recording and its name -> codes (codebooks, frames), where there
-            are codebook sizes.
-        part: index (from 0) and number of parts; a recording belongs to the same part on every machine.
-        shard_size: bytes of encoded audio after which a shard ends.
-        workers: recordings that are read at the same time.
-        show_progress_bar: show a progress bar over the recordings.
-
-    Raises:
-        ValueError: the folder has shards with other settings or damaged ones, or two recordings have the same name.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(f".{_prefix(part)}*.partial"):
-        leftover.unlink(missing_ok=True)
-    summary = ShardSummary()
-    missing = _missing(items, folder, settings, part, summary)
-    with ShardSetWriter(folder, settings, part, shard_size) as writer:
-        bar = tqdm(desc="sharding", unit=" recordings", disable=not show_progress_bar)
-        for item, prepared in _prepare_ahead(missing, settings, workers):
-            bar.update()
-            if isinstance(prepared, Exception):
-                reason = str(prepared)
-                summary.failed[item.name] = reason if item.name in reason else f"{item.name}: {reason}"
-                logger.warning("Cannot use %s", printable(summary.failed[item.name]))
-                continue
-            codes = label(prepared.waveform, item.name) if settings.codebook_sizes else None
-            writer.add(prepared, codes)
-            summary.written += 1
-    summary.shards = writer.finished
-    return summary
-
-
-def _missing(
-    items: Iterable[AudioItem], folder: Path, settings: ShardSettings, part: tuple[int, int], summary: ShardSummary
-) -> Iterator[AudioItem]:
-    """The recordings of this part that are not in the shards; rows of those that have changed are removed."""
-    written = _written(folder, settings)
-    seen: set[str] = set()
-    for item in items:
-        if part_of(item.name, part[1]) != part[0]:
-            continue
-        if item.name in seen:
-            raise ValueError(
-                f"Two recordings have the name {item.name!r}. Give their common folder instead of each of them."
-            )
-        seen.add(item.name)
-        shard, recording = written.get(item.name, (None, None))
-        if recording is None:
-            yield item
-        elif item.is_same(recording):
-            summary.kept += 1
-        else:
-            _drop(shard, item.name, part)
-            yield item
-
-
-def _written(folder: Path, settings: ShardSettings) -> dict[str, tuple[Path, ShardedRecording]]:
-    """For the name of each recording in the folder, its shard."""
-    written: dict[str, tuple[Path, ShardedRecording]] = {}
-    for path in find_shards(folder):
-        footer = read_footer(path)
-        if footer.settings != settings:
-            raise ValueError(
-                f"{path} was written with other settings ({_difference(footer.settings, settings)}). Choose another "
-                "folder for the output, or the settings of this one."
-            )
-        written |= {recording.name: (path, recording) for recording in footer.recordings}
-    return written
-
-
-def _difference(found: ShardSettings, given: ShardSettings) -> str:
-    found, given = asdict(found), asdict(given)
-    return ", ".join(f"{name}: {found[name]!r}, now {given[name]!r}" for name in found if found[name] != given[name])
-
-
-def _drop(path: Path, name: str, part: tuple[int, int]) -> None:
-    """Rewrites a shard without a recording that has changed since, a row group at a time."""
-    if not path.name.startswith(_prefix(part)):
-        raise ValueError(
-            f"{name} has changed since it was written to {path}, which belongs to another part. Run mert-hf shard with "
-            "the parts of that run, or remove the shard."
-        )
-    logger.warning("%s has changed and is written again.", printable(name))
-    footer = read_footer(path)
-    recordings = tuple(recording for recording in footer.recordings if recording.name != name)
-    if not recordings:
-        path.unlink()
-        return
-    groups: list[list[int]] = []
-    with staged_file(path) as staging, pq.ParquetFile(path) as old:
-        with pq.ParquetWriter(staging, shard_schema(footer.settings)) as writer:
-            for group in range(old.num_row_groups):
-                table = old.read_row_group(group)
-                kept = pc.not_equal(table["name"], name)
-                if (table := table.filter(kept)).num_rows:
-                    writer.write_table(table, row_group_size=len(table))
-                    groups.append(list(itertools.compress(footer.groups[group], kept.to_pylist())))
-            _write_footer(writer, ShardFooter(footer.settings, recordings, groups))
-        _synchronize(staging)
-
-
-@dataclass
-class PreparedRecording:
-    """A recording read, cut and encoded: samples (samples,) float32, and (offset, samples, bytes) of each segment."""
-
-    item: AudioItem
-    digest: str
-    size: int
-    changed_ns: int
-    waveform: np.ndarray
-    segments: list[tuple[int, int, bytes]]
-
-
-def _prepare_ahead(
-    items: Iterable[AudioItem], settings: ShardSettings, workers: int
-) -> Iterator[tuple[AudioItem, PreparedRecording | Exception]]:
-    """Recordings in order, or the error of reading them, prepared in threads."""
-    started: dict[int, AudioItem] = {}
-
-    def readers() -> Iterator[Callable[[], Iterator[PreparedRecording]]]:
-        for index, item in enumerate(items):
-            started[index] = item
-            yield partial(_prepare, item, settings)
-
-    for index, result in read_ahead(readers(), workers):
-        if result is END:
-            del started[index]
-        elif isinstance(result, Exception) and not isinstance(result, (AudioReadError, OSError)):
-            raise result
-        else:
-            yield started[index], result
-
-
-def _prepare(item: AudioItem, settings: ShardSettings) -> Iterator[PreparedRecording]:
-    changed = 0 if item.path is None else os.stat(item.path).st_mtime_ns
-    content = item.read()
-    try:
-        waveform = read_audio(io.BytesIO(content), settings.sampling_rate)
-    except AudioReadError as error:
-        raise AudioReadError(item.name, error.problem, error.remedy) from error
-    if settings.codec == "original":
-        segments = [(0, len(waveform), content)]
-    else:
-        length = settings.segment_length
-        segments = [
-            (start, len(waveform[start : start + length]), encode(waveform[start : start + length], settings))
-            for start in range(0, len(waveform), length)
-        ]
-    yield PreparedRecording(item, content_digest(content), len(content), changed, waveform, segments)
+def write_footer(writer: pq.ParquetWriter, footer: ShardFooter) -> None:
+    """Adds to a shard what it lists of itself."""
+    writer.add_key_value_metadata({METADATA_KEY: json.dumps(asdict(footer))})
 
 
 def encode(samples: np.ndarray, settings: ShardSettings) -> bytes:
@@ -445,107 +238,3 @@ def encode(samples: np.ndarray, settings: ShardSettings) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, np.clip(samples, -1.0, 1.0), settings.sampling_rate, format=kind, subtype=subtype)
     return file.getvalue()
-
-
-class ShardSetWriter:
-    """Writes shards one after the other, each of which appears when it is whole; an exception drops the last one.
-
-    Args:
-        folder: folder of the shards.
-        settings: settings of the rows.
-        part: index and number of parts.
-        shard_size: bytes of encoded audio after which a shard ends.
-    """
-
-    def __init__(self, folder: Path, settings: ShardSettings, part: tuple[int, int], shard_size: int):
-        self.folder, self.settings, self.part, self.shard_size = folder, settings, part, shard_size
-        self.schema = shard_schema(settings)
-        self.finished = 0
-        self._stack: ExitStack | None = None
-
-    def __enter__(self) -> ShardSetWriter:
-        return self
-
-    def __exit__(self, kind, *exception) -> None:
-        if self._stack is None:
-            return
-        if kind is None:
-            self._finish()
-        else:
-            self._stack.__exit__(kind, *exception)
-
-    def add(self, recording: PreparedRecording, codes: np.ndarray | None) -> None:
-        """Adds all segments of a recording, with their part of its codes (codebooks, frames)."""
-        if self._stack is None:
-            self._start()
-        hop = self.settings.hop_length
-        for start, samples, content in recording.segments:
-            row = {
-                "audio": {"bytes": content, "path": None},
-                "name": recording.item.name,
-                "offset": start / self.settings.sampling_rate,
-                "duration": samples / self.settings.sampling_rate,
-            }
-            if codes is not None:
-                # Segments start at a frame. The last one keeps all frames that the teacher gave.
-                last = None if start + samples == len(recording.waveform) else (start + samples) // hop
-                row["codes"] = [codebook.astype(np.uint16) for codebook in codes[:, start // hop : last]]
-            self._rows.append(row)
-            self._samples.append(samples)
-            self._group_bytes += len(content)
-            self._bytes += len(content)
-            if self._group_bytes >= GROUP_BYTES:
-                self._write_group()
-        self._recordings.append(
-            ShardedRecording(
-                recording.item.name,
-                recording.digest,
-                recording.size,
-                recording.changed_ns,
-                len(recording.segments),
-            )
-        )
-        if self._bytes >= self.shard_size:
-            self._finish()
-
-    def _start(self) -> None:
-        taken = [int(path.stem.rsplit("-", 1)[1]) for path in self.folder.glob(f"{_prefix(self.part)}*.parquet")]
-        path = self.folder / f"{_prefix(self.part)}{max(taken, default=-1) + 1:05d}.parquet"
-        self._stack = ExitStack()
-        self._staging = self._stack.enter_context(staged_file(path))
-        self._writer = self._stack.enter_context(pq.ParquetWriter(self._staging, self.schema))
-        self._rows: list[dict[str, Any]] = []
-        self._samples: list[int] = []
-        self._groups: list[list[int]] = []
-        self._recordings: list[ShardedRecording] = []
-        self._bytes = self._group_bytes = 0
-
-    def _write_group(self) -> None:
-        if self._rows:
-            table = pa.Table.from_pylist(self._rows, schema=self.schema)
-            self._writer.write_table(table, row_group_size=len(table))
-            self._groups.append(self._samples)
-        self._rows, self._samples, self._group_bytes = [], [], 0
-
-    def _finish(self) -> None:
-        with self._stack:
-            self._write_group()
-            _write_footer(self._writer, ShardFooter(self.settings, self._recordings, self._groups))
-            self._writer.close()
-            _synchronize(self._staging)
-        self._stack = None
-        self.finished += 1
-
-
-def _prefix(part: tuple[int, int]) -> str:
-    return f"train-{part[0]:05d}-of-{part[1]:05d}-"
-
-
-def _write_footer(writer: pq.ParquetWriter, footer: ShardFooter) -> None:
-    writer.add_key_value_metadata({METADATA_KEY: json.dumps(asdict(footer))})
-
-
-def _synchronize(path: Path) -> None:
-    """Waits until the file is on the disk: a machine that fails must not leave a shard without content."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

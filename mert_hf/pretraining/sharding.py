@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from ..data.shards import AudioItem, ShardSettings, ShardSummary, parse_part, parse_size, write_shards
+from ..data.shard_writing import ShardSummary, write_shards
+from ..data.shards import AudioItem, ShardSettings, parse_part, parse_size
 from ..teachers import AcousticTeacher, load_teacher
 from ..utils.outputs import check_output_folder
 from .dataset import audio_column, open_recordings

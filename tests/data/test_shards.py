@@ -14,7 +14,8 @@ import soundfile
 
 from mert_hf.audio import read_audio
 from mert_hf.data import shards
-from mert_hf.data.shards import AudioItem, ShardSettings, find_shards, part_of, read_footer, write_shards
+from mert_hf.data.shard_writing import write_shards
+from mert_hf.data.shards import AudioItem, ShardSettings, find_shards, part_of, read_footer
 
 RATE, HOP = 8000, 80
 SETTINGS = ShardSettings(RATE, HOP, seconds=1.0, codebook_sizes=(300, 70000 // 2))
