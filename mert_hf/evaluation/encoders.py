@@ -64,11 +64,12 @@ class ModelEncoder(MERTEmbedder):
         super().__init__(model, feature_extractor)
         self.fingerprint = model_fingerprint(model, feature_extractor)
         self.normalizes = bool(getattr(feature_extractor, "do_normalize", False))
-        self._whole = False
+        self._whole, self._first_seconds = False, None
 
-    def normalize_recordings(self) -> None:
-        """From now on normalizes the amplitude of whole recordings instead of windows."""
+    def normalize_recordings(self, first_seconds: float | None = None) -> None:
+        """From now on normalizes the amplitude of whole recordings, or of their first seconds, instead of windows."""
         self._whole, self.feature_extractor.do_normalize = self.normalizes, False
+        self._first_seconds = first_seconds
 
     def row_size(self, pooling: str) -> int:
         """Values of a layer in a row."""
@@ -80,7 +81,7 @@ class ModelEncoder(MERTEmbedder):
         """Windows of a file as the model takes them."""
         if not self._whole:
             return super().windows(source, window, hop, min_window)
-        samples = normalized(read_audio(source, self.sampling_rate))
+        samples = normalized(read_audio(source, self.sampling_rate, 0.0, self._first_seconds))
         return self.long_enough(cut_windows([samples], self.sampling_rate, window, hop), source, min_window)
 
     def embed_windows(

@@ -172,7 +172,7 @@ class Evaluation:
             The results, and the predictions of each seed for the test recordings.
         """
         if self.protocol.normalize == "recording" and self.encoder.normalizes:
-            self.encoder.normalize_recordings()
+            self.encoder.normalize_recordings(self.protocol.first_seconds.get(self.task.name))
         features = self.features()
         if self.task.kind == "retrieval":
             return self._retrieve(features)

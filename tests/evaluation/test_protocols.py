@@ -75,7 +75,7 @@ def test_chunks_of_marble_v1(song, normalizing_checkpoint, task, seconds):
     if seconds:  # MARBLE crops when it loads the file, and normalizes what it has loaded
         samples = samples[: round(24000 * seconds)]
     expected = plain_chunks(samples, request.window)
-    encoder.normalize_recordings()
+    encoder.normalize_recordings(request.first_seconds)
     windows = list(request.windows(encoder, song))
     assert len(windows) == len(expected) and not encoder.feature_extractor.do_normalize
     for window, chunk in zip(windows, expected, strict=True):
@@ -88,7 +88,8 @@ def test_windows_are_normalized_by_themselves_in_other_protocols(song, normalizi
     encoder = open_encoder(str(normalizing_checkpoint), "cpu")
     request = FeatureRequest.of(get_task("vocalset_singer"), STRICT, range(encoder.num_layers))
     windows = list(request.windows(encoder, song))
-    np.testing.assert_array_equal(np.concatenate([w.samples for w in windows]), read_audio(song.path, 24000))
+    samples = np.concatenate([window.samples for window in windows])
+    np.testing.assert_array_equal(samples, read_audio(song.path, 24000)[: len(samples)])
     assert encoder.normalizes and encoder.feature_extractor.do_normalize
 
 
