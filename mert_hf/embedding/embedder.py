@@ -347,7 +347,7 @@ class MERTEmbedder:
 
 
 class SpeedBar:
-    """A progress bar over seconds of audio that tells the speed in multiples of real time.
+    """A progress bar over seconds of audio that shows the speed in multiples of real time.
 
     Args:
         total: seconds of audio ahead; None where that is not known.
