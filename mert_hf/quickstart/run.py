@@ -1,4 +1,4 @@
-"""The whole story in minutes, offline, on 2 CPU cores: scores, teachers, pre-training, probes, a checkpoint, a page.
+"""The full pipeline in minutes, offline, on 2 CPU cores: scores, teachers, pre-training, probes, a checkpoint, a page.
 
     mert-hf quickstart --output outputs/quickstart
 
@@ -91,7 +91,7 @@ class QuickstartSettings:
         teacher_clips: crops of 10 s that the teachers are fitted to.
         train_data: further folders with recordings to train on.
         crop_seconds, batch_size, learning_rate: of an update.
-        seeds: of the probes and the untrained nets.
+        seeds: of the probes and the untrained models.
         seed: of everything else.
         workers: processes that read and render.
         bf16: compute in bfloat16, twice as fast on CPUs that have it.
@@ -284,7 +284,7 @@ def training_arguments(settings: QuickstartSettings) -> MERTTrainingArguments:
         logging_steps=LOG_EVERY,
         save_steps=SAVE_EVERY,
         save_total_limit=1,
-        ignore_data_skip=True,  # crops are random: a run that goes on need not read those of the time before
+        ignore_data_skip=True,  # crops are random: a resumed run need not read the earlier ones
         restore_callback_states_from_checkpoint=True,
         report_to="none",
         disable_tqdm=True,  # its bar counts updates, and time ends the training: see TimedScheduleCallback
@@ -314,7 +314,7 @@ def constant_predictions(trainer: MERTTrainer) -> dict[str, float]:
 
 
 def objective_rows(before: dict, after: dict, constant: dict[str, float]) -> list[ObjectiveRow]:
-    """Losses and accuracies of `trainer.evaluate()` before and after training beside the constant predictions."""
+    """Losses and accuracies of `trainer.evaluate()` before and after training, next to the constant predictions."""
     return [
         ObjectiveRow(name.replace("_", " "), before[f"eval_{name}"], after[f"eval_{name}"], value)
         for name, value in sorted(constant.items())
@@ -366,7 +366,7 @@ def write_card(
 
 
 def describe_run(settings: QuickstartSettings, trainer: MERTTrainer, checkpoint: Path) -> list[str]:
-    """Facts for the top of the page; reloads the checkpoint with `AutoModel` and says whether it is the same net."""
+    """Facts for the top of the page; reloads the checkpoint with `AutoModel` and states whether it is the same model."""
     reloaded = AutoModel.from_pretrained(checkpoint).float().eval()
     waveform = torch.randn(
         1, trainer.model.config.sampling_rate, generator=torch.Generator().manual_seed(settings.seed)

@@ -403,7 +403,7 @@ def write_excerpts(
     """Render the excerpts into `directory` as FLAC with a `metadata.csv` (audiofolder layout); return that file.
 
     Columns: file_name, duration in seconds and the excerpts' labels (key, family, piece, split; pitch for notes).
-    A file that is already there is kept, so an interrupted call goes on where it stopped.
+    An existing file is kept, so that an interrupted call can be resumed.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
