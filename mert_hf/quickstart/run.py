@@ -366,7 +366,7 @@ def write_card(
 
 
 def describe_run(settings: QuickstartSettings, trainer: MERTTrainer, checkpoint: Path) -> list[str]:
-    """Facts for the top of the page; reloads the checkpoint with `AutoModel` and states whether it is the same model."""
+    """Facts for the top of the page; reloads the checkpoint with `AutoModel` and states whether it is the same."""
     reloaded = AutoModel.from_pretrained(checkpoint).float().eval()
     waveform = torch.randn(
         1, trainer.model.config.sampling_rate, generator=torch.Generator().manual_seed(settings.seed)
