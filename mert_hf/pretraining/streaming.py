@@ -36,7 +36,7 @@ from ..data.shards import ShardFooter, ShardSettings, find_shards, part_of, read
 from ..utils.bad_files import check_bad_files
 from ..utils.tolerance import Tolerance
 from .dataset import AudioCrop, derive_seed
-from .index import Permutation, cache_path, column, open_table, write_table
+from .index import BLOCK, Permutation, cache_path, column, open_table, write_table
 from .mixture import draw_integer
 
 if TYPE_CHECKING:
@@ -350,14 +350,17 @@ class ShardCropDataset(Dataset):
 
     def _count_crops(self, weights: np.ndarray, held_out: np.ndarray, only_held_out: bool) -> np.ndarray:
         """For each row, the number of crops up to its end."""
-        seconds = self._samples / self.settings.sampling_rate
-        used = (seconds >= min(self.min_duration, self.settings.seconds)) & (held_out == only_held_out)
-        crops = seconds * self.sampling_rate / self.crop_length
-        weight = np.repeat(weights[self._shard], np.diff(self._first_row))
-        # Whole passes count each row alike; of a fraction every row has its share, evenly spread.
-        spread = np.modf(np.arange(len(crops)) * 0.6180339887498949)[0]
-        partly = np.floor(np.maximum(np.round(crops), 1) * weight + spread)
-        last = np.cumsum(np.where(used, partly, 0).astype(np.int64))
+        last = np.zeros(len(self._samples), dtype=np.int64)
+        for start in range(0, len(last), BLOCK):  # temporary arrays stay small
+            rows = np.arange(start, min(start + BLOCK, len(last)))
+            seconds = self._samples[rows] / self.settings.sampling_rate
+            used = (seconds >= min(self.min_duration, self.settings.seconds)) & (held_out[rows] == only_held_out)
+            crops = np.maximum(np.round(seconds * self.sampling_rate / self.crop_length), 1)
+            weight = weights[self._shard[np.searchsorted(self._first_row, rows, side="right") - 1]]
+            # Whole passes count each row alike; of a fraction every row has its share, evenly spread.
+            spread = np.modf(rows * 0.6180339887498949)[0]
+            last[rows] = np.where(used, np.floor(crops * weight + spread), 0)
+        np.cumsum(last, out=last)
         if not len(last) or last[-1] == 0:
             raise ValueError(
                 f"None of {len(last)} segments in {len(self.shards)} shards can be used: each is shorter than "
