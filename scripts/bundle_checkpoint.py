@@ -59,7 +59,7 @@ def measurements(paths: list[str]) -> tuple[Measurement, ...]:
     own = [result for result in results if result["model"] == results[0]["model"]]
 
     def measure(result: dict) -> Measurement:
-        metric = result["primary_metric"]
+        metric = result["metric"]
         value = result["metrics"][metric]
         rivals = [other for other in results if other["title"] == result["title"] and other["model"] != own[0]["model"]]
         values = (f"{other['model']} {other['metrics'][metric]['mean']:.3f}" for other in rivals)

@@ -240,10 +240,18 @@ def plan_chords(count: int, rng: np.random.Generator) -> list[Excerpt]:
 
 
 def cut_recordings(music: Path, output: Path, seconds: float, takes: int) -> None:
-    """Excerpts of real recordings, evenly spread over each: columns style, recording and split (by recording)."""
+    """Excerpts of real recordings, evenly spread over each: columns style, recording and split (by recording).
+
+    Styles without recordings in all three splits are left out.
+    """
     output.mkdir(parents=True, exist_ok=True)
     rows = []
-    for path, row in tqdm(read_metadata(music), desc="cutting recordings"):
+    entries = read_metadata(music)
+    splits_of_style: dict[str, set[str]] = {}
+    for _, row in entries:
+        splits_of_style.setdefault(row["style"], set()).add(row["split"])
+    kept = [(path, row) for path, row in entries if len(splits_of_style[row["style"]]) == len(SPLIT_SHARES)]
+    for path, row in tqdm(kept, desc="cutting recordings"):
         duration = float(row["seconds"])
         for take, start in enumerate(np.linspace(0, duration - seconds, takes + 2)[1:-1]):
             name = f"{path.stem}-{take:02d}.flac"

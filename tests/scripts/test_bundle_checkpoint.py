@@ -41,7 +41,7 @@ def results(tmp_path) -> list[str]:
     paths = []
     for name, value in {"nano": 0.55, "untrained": 0.45, "mfcc": 0.15}.items():
         metrics = {"accuracy": {"mean": value, "std": 0.07, "values": [value - 0.05, value + 0.05]}}
-        result = {"format": 2, "model": name, "title": "key", "primary_metric": "accuracy", "metrics": metrics}
+        result = {"format": 2, "model": name, "title": "key", "metric": "accuracy", "metrics": metrics}
         path = tmp_path / f"{name}.json"
         path.write_text(json.dumps({**result, "protocol": {"name": "strict"}}))
         paths.append(str(path))
