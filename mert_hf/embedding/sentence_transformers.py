@@ -19,10 +19,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from sentence_transformers.base.modules import InputModule
 from torch import nn
 
+from ..utils.optional import needs_extra
 from .embedder import MERTEmbedder, mean_over_frames
+
+with needs_extra("sentence-transformers"):
+    from sentence_transformers.base.modules import InputModule
 
 WINDOWS_AT_A_TIME = 16  # through the encoder, without gradients
 

@@ -315,11 +315,10 @@ def plan_notes(count: int, seconds: float = 1.5, seed: int = 0, prefix: str = "n
 
 def soundfont_path() -> Path:
     """Return the General MIDI soundfont that the installed pretty_midi carries (TimGM6mb, GPL-2; used, not copied)."""
+    require_extra("quickstart", "pretty_midi")
     spec = importlib.util.find_spec("pretty_midi")
-    path = Path(spec.origin).parent / "TimGM6mb.sf2" if spec and spec.origin else None
-    if path is None or not path.is_file():
-        raise ImportError("the soundfont comes with pretty_midi: pip install 'mert_hf[quickstart]'")
-    return path
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent / "TimGM6mb.sf2"
 
 
 @lru_cache(maxsize=1)

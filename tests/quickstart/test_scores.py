@@ -175,7 +175,7 @@ def test_rendering_resumes(pieces, tmp_path):
 
 
 def test_missing_package_names_the_extra(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("mert_hf.utils.optional.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"mert_hf\[quickstart\]"):
         soundfont_path()
     with pytest.raises(ImportError, match=r"mert_hf\[quickstart\]"):

@@ -87,9 +87,16 @@ def test_evaluation_checks_its_output_before_it_works(clips, blocked, monkeypatc
 
 def test_labeling_checks_its_output_before_it_works(clips, blocked):
     from mert_hf.pretraining.labels import label_files
+    from mert_hf.teachers import AcousticTeacher
 
-    class Teacher:
-        num_codebooks = 1
+    class Teacher(AcousticTeacher):
+        codebook_sizes = (2,)
+
+        def settings(self) -> dict:
+            return {}
+
+        def forward(self, waveforms):
+            pytest.fail("work had begun")
 
     with pytest.raises(OSError, match="output"):
         label_files(sorted(clips.glob("*.wav")), Teacher(), blocked)
