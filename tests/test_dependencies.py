@@ -16,7 +16,12 @@ tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no reader of TO
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "nnAudio": "nnaudio"}  # where the names differ
+DISTRIBUTIONS = {  # where the names differ
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+    "nnAudio": "nnaudio",
+    "sentence_transformers": "sentence-transformers",
+}
 # Imported if they are installed, and replaced or reported where they are not.
 GUARDED = {"torchcodec", "nnAudio"}
 # Travels with an exported model and imports nothing of mert_hf; mert_hf.export surrounds its import with needs_extra.
