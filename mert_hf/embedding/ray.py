@@ -1,0 +1,213 @@
+"""Many machines: recordings to the data set of `mert-hf embed`, by Ray Data.
+
+Recordings are decoded by actors on CPUs, and embedded by actors that keep the model, on GPUs or CPUs. The unit of work
+is a shard of the data set. It is written at once, so that a lost worker loses nothing and repeats nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import ray
+
+from ..audio import Window, find_audio_files, stream_windows
+from ..audio.files import AUDIO_EXTENSIONS
+from ..audio.read_ahead import END
+from ..audio.windows import check_window
+from ..utils.outputs import check_output_folder
+from .dataset import (
+    RunSummary,
+    ShardRun,
+    is_done,
+    plan_run,
+    read_plan,
+    read_settings,
+    run_settings,
+    summarize,
+    write_errors,
+)
+from .embedder import MERTEmbedder, SpeedBar, check_pooling
+from .shards import FailedFile, shard_path
+
+
+class DecodingError(OSError):
+    """A recording that an actor could not decode; the text says why."""
+
+
+def embed_with_ray(
+    paths: Sequence[str | os.PathLike],
+    output: str | os.PathLike,
+    model: str | os.PathLike,
+    layers: str | int | Sequence[int] = "all",
+    pooling: str = "mean",
+    window: float = 5.0,
+    hop: float | None = None,
+    batch_size: int = 16,
+    dtype: str | None = None,
+    store_dtype: str = "float32",
+    decoders: int = 2,
+    embedders: int = 1,
+    num_gpus: float = 0,
+    num_cpus: float = 1,
+    show_progress_bar: bool = True,
+) -> RunSummary:
+    """Embeds recordings on a Ray cluster into the data set that `embed_dataset` makes.
+
+    A run that was stopped is continued by calling this again; finished shards stay as they are. Call `ray.init` first
+    to choose a cluster.
+
+    Args:
+        paths: files, folders and globs, or addresses that fsspec opens ("s3://bucket/music"); every node must see them.
+        output: folder of the data set, on a file system that every node sees.
+        model: Hub id, folder that every node sees, or name of a bundled checkpoint.
+        layers, pooling, window, hop, batch_size, dtype, store_dtype: as for `embed_dataset`.
+        decoders: actors that decode recordings, on a CPU each.
+        embedders: actors that embed.
+        num_gpus, num_cpus: what each of these takes of its node.
+        show_progress_bar: show one, with the speed in multiples of real time.
+
+    Raises:
+        ValueError: an argument out of its range; no recording; a folder that holds another data set.
+        OSError: nothing can be written to `output`.
+    """
+    check_pooling(pooling)
+    folder = Path(os.path.abspath(output))
+    check_output_folder(folder)
+    files = find_recordings(paths)
+    embedder = MERTEmbedder.from_pretrained(model, device="cpu", dtype=dtype)
+    check_window(embedder.sampling_rate, window, hop)
+    settings = run_settings(embedder, model, embedder.resolve_layers(layers), pooling, window, hop, store_dtype)
+    plan_run(folder, files, settings, batch_size, embedders)
+    plan = read_plan(folder)
+    todo = [index for index in range(len(plan)) if not is_done(shard_path(folder, index))]
+    with SpeedBar(None, disable=not show_progress_bar) as bar:
+        device = "cuda" if num_gpus else "cpu"
+        arguments = {"folder": os.fspath(folder), "model": os.fspath(model), "dtype": settings["dtype"]}
+        arguments |= {"device": device, "batch_size": batch_size}
+        decoding = {"fn_constructor_args": [os.fspath(folder)], "num_cpus": 1, "concurrency": decoders}
+        embedding = {"fn_constructor_kwargs": arguments, "num_cpus": num_cpus, "num_gpus": num_gpus}
+        if todo:
+            rows = ray.data.from_items([{"shard": index} for index in todo], override_num_blocks=len(todo))
+            done = rows.map(Decoder, **decoding).map(ShardEmbedder, **embedding, concurrency=embedders)
+            for row in done.iter_rows():
+                bar.add(float(row["seconds"]))
+    summary = summarize(folder, len(plan), files, bar, is_main=True)
+    write_errors(folder, summary.failed)
+    return summary
+
+
+def find_recordings(paths: Sequence[str | os.PathLike]) -> list[str]:
+    """Recordings that paths and fsspec addresses name, sorted; see `find_audio_files`.
+
+    Raises:
+        ValueError: no path, or a place without audio.
+    """
+    found, local = [], []
+    for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
+        if "://" not in os.fspath(path):
+            local.append(path)
+            continue
+        system, place = fsspec.core.url_to_fs(os.fspath(path))
+        inside = system.find(place) if system.isdir(place) else [place]
+        audio = [name for name in inside if os.path.splitext(name)[1].lower() in AUDIO_EXTENSIONS]
+        if not audio:
+            raise ValueError(f"{path} holds no recordings. Check the address.")
+        found += [system.unstrip_protocol(name) for name in audio]
+    if local or not found:
+        found += [os.path.abspath(file) for file in find_audio_files(local)]
+    return sorted(set(found))
+
+
+class Decoder:
+    """Actor: the number of a shard -> the windows of its recordings.
+
+    Args:
+        folder: of the data set, with its plan.
+    """
+
+    def __init__(self, folder: str):
+        self.plan, self.settings = read_plan(Path(folder)), read_settings(Path(folder))
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Adds `samples` (all samples of the shard,) float32, and for each window `files`, `starts` and `lengths`.
+
+        `errors` holds one text for each recording, empty where it could be decoded.
+        """
+        samples, files, starts, errors = [], [], [], []
+        for number, file in enumerate(self.plan[int(row["shard"])]):
+            text = ""
+            try:
+                for piece in self._windows(file.path):
+                    samples.append(piece.samples)
+                    files.append(number)
+                    starts.append(piece.start)
+            except Exception as error:  # whatever a file does to its reader, the others are embedded
+                text = FailedFile.of(file.path, error).error
+            errors.append(text)
+        return {
+            "shard": row["shard"],
+            "samples": np.concatenate([np.zeros(0, np.float32), *samples]),
+            "files": np.array(files, np.int64),
+            "starts": np.array(starts, np.float64),
+            "lengths": np.array([len(piece) for piece in samples], np.int64),
+            "errors": errors,
+        }
+
+    def _windows(self, path: str) -> Iterator[Window]:
+        settings = (self.settings["sampling_rate"], self.settings["window"], self.settings["hop"])
+        if "://" not in path:
+            yield from stream_windows(path, *settings)
+            return
+        with fsspec.open(path, "rb") as file:
+            yield from stream_windows(file, *settings)
+
+
+class ShardEmbedder:
+    """Actor that keeps the model: the windows of a shard -> its Parquet file.
+
+    Args:
+        folder: of the data set, with its plan.
+        model, device, dtype: as for `MERTEmbedder.from_pretrained`.
+        batch_size: windows that the model computes at a time.
+    """
+
+    def __init__(self, folder: str, model: str, device: str, dtype: str, batch_size: int):
+        self.folder = Path(folder)
+        embedder = MERTEmbedder.from_pretrained(model, device=device, dtype=dtype)
+        self.run = ShardRun(embedder, read_settings(self.folder), self.folder, read_plan(self.folder), batch_size, 1)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Writes the shard, and returns its number and the `seconds` of audio in it."""
+        index = int(row["shard"])
+        files = [file.path for file in self.run.plan[index]]
+        with SpeedBar(None, disable=True) as bar:
+            path = shard_path(self.folder, index)
+            if not is_done(path):  # a former attempt may have been lost after it had written
+                self.run.embed_shard(path, files, 0, self._items(row, files), bar)
+        return {"shard": index, "seconds": bar.seconds}
+
+    def _items(self, row: dict[str, Any], files: list[str]) -> Iterator[tuple[int, Any]]:
+        """What `read_ahead` would yield for the recordings of the shard."""
+        rate, ends = self.run.settings["sampling_rate"], np.cumsum(row["lengths"])
+        for number, path in enumerate(files):
+            mine = np.flatnonzero(row["files"] == number)
+            pieces = (row["samples"][ends[place] - row["lengths"][place] : ends[place]] for place in mine)
+            starts = row["starts"][mine]
+            windows = (
+                Window(np.asarray(piece, np.float32), float(start), float(start) + len(piece) / rate)
+                for piece, start in zip(pieces, starts, strict=True)
+            )
+            try:
+                for window in self.run.embedder.long_enough(windows, path):
+                    yield number, window
+                if row["errors"][number]:
+                    raise DecodingError(row["errors"][number])
+            except (ValueError, OSError) as error:
+                yield number, error
+            else:
+                yield number, END
