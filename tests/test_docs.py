@@ -37,6 +37,9 @@ NOT_RUN = {
     "mert-hf label --data my_music --teacher facebook/encodec_24khz": "needs EnCodec from the Hub",
     "mert-hf pretrain examples/configs/mert-95m.yaml": "needs EnCodec from the Hub, and a GPU",
     "python examples/run_music_tagging.py --data owner/": "needs a data set of the Hub",
+    "python examples/embed_ray.py": "needs a Ray cluster; tests/embedding/test_ray.py starts one",
+    "python examples/train_similarity.py": "trains; tests/embedding/test_sentence_transformers.py runs it",
+    "mert-hf index my_music --output my_index --model similarity": "needs the result of the command above it",
     "python examples/run_frame_classification.py": "needs beats; tests/examples runs it",
 }
 # Added to commands that would take long.
