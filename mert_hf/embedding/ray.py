@@ -13,12 +13,12 @@ from typing import Any
 
 import fsspec
 import numpy as np
-import ray
 
 from ..audio import Window, find_audio_files, stream_windows
 from ..audio.files import AUDIO_EXTENSIONS
 from ..audio.read_ahead import END
 from ..audio.windows import check_window
+from ..utils.optional import needs_extra
 from ..utils.outputs import check_output_folder
 from .dataset import (
     RunSummary,
@@ -33,6 +33,9 @@ from .dataset import (
 )
 from .embedder import MERTEmbedder, SpeedBar, check_pooling
 from .shards import FailedFile, shard_path
+
+with needs_extra("ray"):
+    import ray
 
 
 class DecodingError(OSError):
