@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..audio import AudioReadError, audio_info, read_audio
-from ..teachers import FeatureSet, KMeansTeacher
+from ..teachers import AcousticTeacher, FeatureSet, KMeansTeacher
 from ..teachers.features import FEATURES
 from ..teachers.statistics import CodeCounts
 from ..utils.bad_files import check_bad_files
@@ -67,9 +67,23 @@ def fit_kmeans(
     teacher = KMeansTeacher.fit(
         clips, tuple(feature_sets), sampling_rate, hop_length, seed, show_progress_bar=show_progress_bar
     )
+    return save_checked(teacher, clips, output_dir)
+
+
+def save_checked(
+    teacher: AcousticTeacher, clips: Iterable[np.ndarray | torch.Tensor], output_dir: str | os.PathLike
+) -> CodeCounts:
+    """Saves a fitted teacher if every codebook is alive on the first clips.
+
+    Returns:
+        How often each code occurs in these clips.
+
+    Raises:
+        ValueError: a dead codebook; nothing is saved.
+    """
     counts = CodeCounts(teacher.codebook_sizes)
     for clip in islice(clips, CHECKED_CLIPS):
-        counts.add(teacher.label_recording(torch.from_numpy(clip)).numpy())
+        counts.add(teacher.label_recording(torch.as_tensor(clip)).numpy())
     counts.check()
     teacher.save_pretrained(output_dir)
     return counts

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from torch import nn
@@ -17,7 +16,7 @@ from ..teachers.residual import residual_codes
 from ..teachers.statistics import CodeCounts
 from ..utils.outputs import check_output_folder
 from .dataset import open_recordings
-from .kmeans_fitting import CHECKED_CLIPS, RandomClips
+from .kmeans_fitting import RandomClips, save_checked
 
 REVIVAL_INTERVAL = 100  # steps after which codes that did not occur get vectors of the batch
 
@@ -101,12 +100,7 @@ def fit_mel_quantizer(
         teacher = fit_random_projection(waveforms, settings)
     else:
         raise ValueError(f"kind must be 'mel_rvq' or 'random_projection', got {kind!r}.")
-    counts = CodeCounts(teacher.codebook_sizes)
-    for clip in islice(waveforms, CHECKED_CLIPS):
-        counts.add(teacher.label_recording(clip).numpy())
-    counts.check()
-    teacher.save_pretrained(output_dir)
-    return counts
+    return save_checked(teacher, waveforms, output_dir)
 
 
 def fit_random_projection(waveforms: Sequence[torch.Tensor], settings: RVQSettings) -> RandomProjectionTeacher:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from itertools import islice
-
-import torch
 
 from ..teachers.fused import EncoderLayer, FusedEncoderTeacher
 from ..teachers.statistics import CodeCounts
 from ..utils.optional import require_extra
 from ..utils.outputs import check_output_folder
 from .dataset import open_recordings
-from .kmeans_fitting import CHECKED_CLIPS, RandomClips
+from .kmeans_fitting import RandomClips, save_checked
 
 
 def fit_rvq(
@@ -58,12 +55,7 @@ def fit_rvq(
         clips, encoders, **sizes, sampling_rate=sampling_rate, hop_length=hop_length, seed=seed,
         show_progress_bar=show_progress_bar,
     )  # fmt: skip
-    counts = CodeCounts(teacher.codebook_sizes)
-    for clip in islice(clips, CHECKED_CLIPS):
-        counts.add(teacher.label_recording(torch.from_numpy(clip)).numpy())
-    counts.check()
-    teacher.save_pretrained(output_dir)
-    return counts
+    return save_checked(teacher, clips, output_dir)
 
 
 def parse_encoder(text: str) -> EncoderLayer:
