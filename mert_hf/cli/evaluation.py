@@ -37,7 +37,10 @@ def evaluate(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Hub id, folder, bundled name, random:FOLDER, or a baseline: mfcc, chroma or mel."),
+        typer.Option(
+            help="Hub id, folder or bundled name; random: before it for fresh weights (random:1: for those of seed 1); "
+            "or a baseline: mfcc, chroma, mel, or handmade for these three side by side."
+        ),
     ] = None,
     where: Annotated[bool, typer.Option("--where", help="Print where the data of the task is, and exit.")] = False,
     features: Annotated[

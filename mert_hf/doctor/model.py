@@ -15,7 +15,7 @@ from ..conversion.fairseq_config import read_settings
 from ..conversion.fairseq_origin import recorded_normalize
 from ..conversion.hub import CQT_CONSTANTS, compare_weights, open_weights, our_name, weight_files
 from ..hub.model_types import class_name, config_from_fields
-from ..hub.names import is_hub_id, local_checkpoint
+from ..hub.names import is_hub_id, local_checkpoint, untrained_checkpoint
 from ..utils.json_files import read_json
 from ..utils.text import shorten
 from .findings import LISTED, OK, PROBLEM, WARNING, Finding
@@ -33,7 +33,7 @@ def check_model(name: str | os.PathLike) -> tuple[list[Finding], int | None]:
     Returns:
         The findings, and the model's sampling rate in Hz if it is known.
     """
-    name = str(name).removeprefix("random:")
+    name, _ = untrained_checkpoint(str(name)) or (str(name), None)
     path = local_checkpoint(name)
     if path is None:
         return [_missing(name)], None

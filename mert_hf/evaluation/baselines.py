@@ -1,14 +1,15 @@
 """Hand-made features behind the same probe: what a trained model must beat.
 
-`mfcc`, `chroma` and `mel` are the descriptors of `mert_hf.teachers.features` at MERT's rates, with one "layer". A chunk
-is described by the mean of each value over its frames, or by mean and standard deviation; a frame by its values and how
-much each has risen since the frame before, which is where onsets show.
+`mfcc`, `chroma` and `mel` are the descriptors of `mert_hf.teachers.features` at MERT's rates, with one "layer";
+`handmade` is all three side by side. A chunk is described by the mean of each value over its frames, or by mean and
+standard deviation; a frame by its values and how much each has risen since the frame before, which is where onsets
+show.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +21,23 @@ from .encoders import mean_and_deviation
 
 SAMPLING_RATE = 24000
 HOP_LENGTH = 320
-BASELINES = {"mfcc": ("mfcc", 39), "chroma": ("chroma", 12), "mel": ("log_mel", 80)}  # name -> descriptor, its values
+
+
+class Part(NamedTuple):
+    """A descriptor of a baseline: its name in `FEATURES`, how many values it has, and what they are multiplied by."""
+
+    descriptor: str
+    num_values: int
+    factor: float = 1.0
+
+
+BASELINES: dict[str, tuple[Part, ...]] = {
+    "mfcc": (Part("mfcc", 39),),
+    "chroma": (Part("chroma", 12),),
+    "mel": (Part("log_mel", 80),),
+    # In comparable units: logarithms of a band's energy, and a pitch class's share of an even distribution.
+    "handmade": (Part("log_mel", 80), Part("mfcc", 39, 80**-0.5), Part("chroma", 12, 12.0)),
+}
 
 
 class FeatureBaseline:
@@ -38,8 +55,8 @@ class FeatureBaseline:
     normalizes = False
 
     def __init__(self, name: str, device: str | torch.device | None = None) -> None:
-        descriptor, self.num_values = BASELINES[name]
-        self._feature = FEATURES[descriptor]
+        self._parts = BASELINES[name]
+        self.num_values = sum(part.num_values for part in self._parts)
         self.device = resolve_device(device)
         self.fingerprint = f"{name} {self.num_values} {SAMPLING_RATE} {HOP_LENGTH}"
 
@@ -81,4 +98,8 @@ class FeatureBaseline:
     def _values(self, samples: np.ndarray) -> np.ndarray:
         """Values of each frame of (samples,), float32 (frames, values)."""
         waveform = torch.from_numpy(samples)[None].to(self.device)
-        return self._feature(waveform, self.sampling_rate, self.hop_length)[0].cpu().numpy()
+        values = [
+            part.factor * FEATURES[part.descriptor](waveform, self.sampling_rate, self.hop_length)[0]
+            for part in self._parts
+        ]
+        return torch.cat(values, dim=1).cpu().numpy()

@@ -12,11 +12,10 @@ import torch
 
 from ..audio import Window, cut_windows, read_audio
 from ..embedding.embedder import MERTEmbedder, resolve_device
-from ..hub.names import resolve_checkpoint
+from ..hub.names import resolve_checkpoint, untrained_checkpoint
 from ..utils.hashing import hash_tensors
 from ..utils.precision import resolve_dtype
 
-RANDOM_PREFIX = "random:"
 NORMALIZATION_FLOOR = 1e-7  # added to the variance, as in transformers' Wav2Vec2FeatureExtractor
 
 
@@ -110,16 +109,15 @@ def normalized(samples: np.ndarray) -> np.ndarray:
 
 
 def open_encoder(
-    model: str, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None, seed: int = 0
+    model: str, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
 ) -> Encoder:
     """Opens what `--model` names.
 
     Args:
-        model: Hub id or folder of an encoder; "random:" before it for the same network with fresh weights; or "mfcc",
-            "chroma", "mel".
+        model: Hub id or folder of an encoder; "random:" before it for the same network with fresh weights, "random:1:"
+            for the draw of seed 1 (0 by default); or "mfcc", "chroma", "mel", "handmade".
         device: where the encoder computes; a GPU if there is one.
         dtype: "float32" (default), "bfloat16" or "float16".
-        seed: of fresh weights.
 
     Raises:
         ValueError: no such baseline or checkpoint.
@@ -128,19 +126,19 @@ def open_encoder(
 
     if model in BASELINES:
         return FeatureBaseline(model, device)
-    if model.startswith(RANDOM_PREFIX):
-        return _untrained(model.removeprefix(RANDOM_PREFIX), device, dtype, seed)
+    if untrained := untrained_checkpoint(model):
+        return _untrained(*untrained, device, dtype)
     try:
         return ModelEncoder.from_pretrained(model, device=device, dtype=dtype)
     except OSError as error:
         raise ValueError(
-            f"cannot open the model {model!r}: {error}\nGive a Hub id, a folder, random:FOLDER, or a baseline: "
-            f"{', '.join(BASELINES)}."
+            f"The model {model!r} cannot be opened: {error}\nGive a Hub id, a folder, random:FOLDER or "
+            f"random:SEED:FOLDER, or a baseline: {', '.join(BASELINES)}."
         ) from error
 
 
 def _untrained(
-    name: str, device: str | torch.device | None, dtype: str | torch.dtype | None, seed: int
+    name: str, seed: int, device: str | torch.device | None, dtype: str | torch.dtype | None
 ) -> ModelEncoder:
     """The network of a checkpoint with weights drawn anew."""
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel

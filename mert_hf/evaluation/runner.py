@@ -70,7 +70,7 @@ def evaluate(
     Args:
         task: a name of `mert_hf.evaluation.tasks.TASK_NAMES`, "audiofolder", or a `Task`.
         data_dir: the data set in its official layout.
-        model: Hub id, folder, "random:FOLDER", "mfcc", "chroma" or "mel".
+        model: as of `open_encoder`: Hub id, folder, "random:FOLDER" or a baseline such as "mfcc".
         output: JSON file for the results; the predictions of the test recordings are written next to it.
         settings: protocol, layers, learning rates, seeds, training.
         cache_dir: folder for features and probes; default: `default_cache_dir()`.

@@ -15,6 +15,7 @@ from .connection import transport_errors, why_unreachable
 
 DEFAULT_CHECKPOINT = "mert-nano"
 BUNDLED_CHECKPOINTS = (DEFAULT_CHECKPOINT,)
+RANDOM_PREFIX = "random:"
 
 
 def resolve_checkpoint(
@@ -119,6 +120,14 @@ def is_hub_id(name: str) -> bool:
     except HFValidationError:
         return False
     return True
+
+
+def untrained_checkpoint(model: str) -> tuple[str, int] | None:
+    """Checkpoint and seed of "random:NAME" (seed 0) or "random:SEED:NAME", its network with fresh weights; else None."""
+    if not model.startswith(RANDOM_PREFIX):
+        return None
+    seed, colon, name = model.removeprefix(RANDOM_PREFIX).partition(":")
+    return (name, int(seed)) if colon and seed.isdecimal() else (model.removeprefix(RANDOM_PREFIX), 0)
 
 
 def _bundled(name: str) -> Path:

@@ -22,10 +22,9 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModel, PretrainedConfig, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from ..evaluation.encoders import RANDOM_PREFIX
 from ..hub.cards import CardFacts, Measurement, training_facts
 from ..hub.checkpoint import save_checkpoint
-from ..hub.names import DEFAULT_CHECKPOINT, resolve_checkpoint
+from ..hub.names import DEFAULT_CHECKPOINT, RANDOM_PREFIX, resolve_checkpoint
 from ..modeling.configuration_mert2 import MERT2Config
 from ..pretraining.arguments import MERTTrainingArguments, PretrainingDataArguments, PretrainingModelArguments
 from ..pretraining.dataset import AudioCropDataset, open_recordings

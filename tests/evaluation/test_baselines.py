@@ -10,6 +10,7 @@ import transformers
 from mert_hf.audio import read_audio
 from mert_hf.evaluation.baselines import BASELINES, FeatureBaseline
 from mert_hf.evaluation.encoders import open_encoder
+from mert_hf.hub.names import untrained_checkpoint
 from mert_hf.teachers.features import log_mel
 
 from .synthesis import note, write
@@ -47,6 +48,15 @@ def test_chunks_are_mean_and_deviation_of_the_descriptor(tmp_path):
     np.testing.assert_allclose(describe("mel", path)[0], expected, atol=1e-4)
 
 
+def test_handmade_is_the_three_side_by_side(tmp_path):
+    path = write(tmp_path / "a.wav", note(60, 1.0), 24000)
+    expected = [describe("mel", path), describe("mfcc", path) / np.sqrt(80), 12 * describe("chroma", path)]
+    for half in (0, 1):  # means, deviations
+        parts = [np.split(values[0], 2)[half] for values in expected]
+        found = np.split(describe("handmade", path)[0], 2)[half]
+        np.testing.assert_allclose(found, np.concatenate(parts), rtol=1e-5, atol=1e-6)
+
+
 def test_random_is_the_same_net_with_fresh_weights(tiny_checkpoint):
     trained, fresh = open_encoder(str(tiny_checkpoint), "cpu"), open_encoder(f"random:{tiny_checkpoint}", "cpu")
     assert type(fresh.model) is type(trained.model)
@@ -54,6 +64,19 @@ def test_random_is_the_same_net_with_fresh_weights(tiny_checkpoint):
     assert fresh.fingerprint == again.fingerprint
     for one, two in zip(fresh.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+def test_fresh_weights_of_other_seeds(tiny_checkpoint):
+    draws = [open_encoder(f"random:{seed}{tiny_checkpoint}", "cpu") for seed in ("", "0:", "1:", "2:")]
+    assert draws[0].fingerprint == draws[1].fingerprint
+    assert len({draw.fingerprint for draw in draws}) == 3
+
+
+def test_names_of_untrained_checkpoints():
+    assert untrained_checkpoint("random:mert-nano") == ("mert-nano", 0)
+    assert untrained_checkpoint("random:12:m-a-p/MERT-v1-95M") == ("m-a-p/MERT-v1-95M", 12)
+    assert untrained_checkpoint("random:C:/model") == ("C:/model", 0)
+    assert untrained_checkpoint("mert-nano") is None
 
 
 def test_random_leaves_the_global_random_state_alone(tiny_checkpoint):
@@ -97,5 +120,5 @@ def test_other_encoders_of_the_hub_give_all_their_layers(family, tmp_path):
 
 
 def test_unknown_models_are_told():
-    with pytest.raises(ValueError, match=r"(?s)cannot open the model 'no/such-model'.*a baseline: mfcc, chroma, mel"):
+    with pytest.raises(ValueError, match=r"(?s)'no/such-model' cannot be opened.*a baseline: mfcc, chroma, mel"):
         open_encoder("no/such-model")
