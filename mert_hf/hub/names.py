@@ -123,7 +123,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def untrained_checkpoint(model: str) -> tuple[str, int] | None:
-    """Checkpoint and seed of "random:NAME" (seed 0) or "random:SEED:NAME", its network with fresh weights; else None."""
+    """Checkpoint and seed of fresh weights where a model is "random:NAME" (seed 0) or "random:SEED:NAME"; else None."""
     if not model.startswith(RANDOM_PREFIX):
         return None
     seed, colon, name = model.removeprefix(RANDOM_PREFIX).partition(":")
