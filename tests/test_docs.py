@@ -29,6 +29,7 @@ NOT_RUN = {
     "mert-hf convert fairseq MERT-v1-95M_fairseq.pt": "needs the authors' checkpoint; tests/conversion has small ones",
     "mert-hf doctor --model converted": "needs the result of the command above it",
     "mert-hf evaluate gtzan_genre --data": "needs the data set",
+    "mert-hf evaluate audiofolder --data excerpts": "needs excerpts; tests/evaluation/test_further_tasks.py makes some",
     "python examples/render_scores.py": "takes minutes; tests/examples/test_score_examples.py runs it",
     "python examples/probe_scores.py": "takes minutes; tests/evaluation/test_rendered_music.py evaluates such data",
     "mert-hf report results/scores": "needs the results of the command above it",

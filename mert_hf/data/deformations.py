@@ -106,16 +106,34 @@ class DeformedAudio:
         return f"{self.source.path} with {self.deformation}, seed {self.seed}"
 
 
+def check_deformation(deformation: Deformation, kind: str, predicts_pitch: bool = False) -> None:
+    """Refuses a deformation that changes what is to be predicted in a way that the targets cannot follow.
+
+    Args:
+        deformation: of the recordings.
+        kind: of the task.
+        predicts_pitch: whether the targets are pitches.
+
+    Raises:
+        ValueError: it is refused; the text says why.
+    """
+    shifts = deformation.kind == "pitch"
+    if kind == "separation" or (shifts and (kind == "chords" or predicts_pitch)):
+        raise ValueError(
+            f"The deformation {deformation} cannot be used for {'pitches' if predicts_pitch else kind}: it changes "
+            "what is to be predicted. Leave it out."
+        )
+    if shifts and kind == "key" and deformation.amount % 1:
+        raise ValueError(f"The deformation {deformation} leaves no key; give whole semitones.")
+
+
 def deform_split(data: TaskData, kind: str, deformation: Deformation, split: str = "test", seed: int = 0) -> TaskData:
     """The same data with the recordings of a split deformed; a pitch shift transposes keys with the recording.
 
     Raises:
-        ValueError: the deformation would change what is to be predicted.
+        ValueError: as of `check_deformation`.
     """
-    if kind == "separation" or (deformation.kind == "pitch" and kind == "chords"):
-        raise ValueError(f"The deformation {deformation} cannot be used for {kind}: it changes the answer, too.")
-    if deformation.kind == "pitch" and kind == "key" and deformation.amount % 1:
-        raise ValueError(f"The deformation {deformation} leaves no key; give whole semitones.")
+    check_deformation(deformation, kind)
     steps = int(deformation.amount) if deformation.kind == "pitch" and kind == "key" else 0
     recordings = [
         replace(

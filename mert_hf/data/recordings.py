@@ -99,6 +99,11 @@ class Recording:
         """What `mert_hf.audio` reads: a file, or a file object."""
         return self.path if isinstance(self.path, Path) else self.path.open()
 
+    @property
+    def scored_as(self) -> str:
+        """Name under which its outputs are averaged: that of its ensemble, or its own id."""
+        return self.ensemble or self.id
+
     def exists(self) -> bool:
         """Whether the audio is there."""
         return self.path.is_file() if isinstance(self.path, Path) else self.path.exists()

@@ -1,4 +1,7 @@
-"""Training data of tasks with one answer a recording: train on chunks, validate and test on the mean of outputs."""
+"""Training data of tasks with one answer a recording: train on chunks, validate and test on the mean of outputs.
+
+The mean is over the chunks of a recording, or of all recordings of its ensemble, such as the clips of one song.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ class ChunkData:
         table: their features.
         device: where probes are trained.
         batch: a batch is 64 "chunks", or 64 "recordings" with all their chunks.
-        scores_chunks: validate and test on each chunk instead of on the mean of a recording's outputs.
+        scores_chunks: validate and test on each chunk instead of on the mean of outputs.
     """
 
     kind: str
@@ -92,30 +95,34 @@ class ChunkData:
 
     def validate(self, predict: Predict) -> tuple[Tensor, Tensor]:
         """Monitored score and loss of the validation recordings."""
-        recordings = self.data.split("valid")
-        outputs = self._outputs(recordings, predict)
-        targets = self._targets(recordings).to(self.device)
+        outputs, _, targets = self._scored("valid", predict)
+        targets = targets.to(self.device)
         return self.head.score(outputs, targets), self.head.loss(outputs, targets)
 
     def predict(self, probe: TrainedProbe, split: str) -> Predictions:
         """What a trained probe predicts for a split."""
-        recordings = self.data.split(split)
-        outputs = self._outputs(recordings, lambda features: probe.outputs(features)[None])[0]
-        ids = [recording.id for recording in recordings]
-        if self.scores_chunks:
-            ids = [f"{r.id}#{chunk}" for r in recordings for chunk in range(self.table.span(r)[1])]
-        return Predictions(tuple(ids), self.head.columns(outputs.cpu(), self._targets(recordings)))
+        outputs, ids, targets = self._scored(split, lambda features: probe.outputs(features)[None])
+        return Predictions(tuple(ids), self.head.columns(outputs[0].cpu(), targets))
 
-    def _targets(self, recordings: Sequence[Recording]) -> Tensor:
-        """Targets of what is scored: recordings or their chunks."""
-        targets = self.head.targets(recordings)
-        if not self.scores_chunks:
-            return targets
+    def _scored(self, split: str, predict: Predict) -> tuple[Tensor, list[str], Tensor]:
+        """Outputs (probes, scored, outputs), ids and targets of what is scored: recordings, ensembles, or chunks."""
+        recordings = self.data.split(split)
         counts = torch.tensor([self.table.span(recording)[1] for recording in recordings])
-        return targets.repeat_interleave(counts, dim=0)
+        outputs, targets = self._outputs(recordings, predict), self.head.targets(recordings)
+        if self.scores_chunks:
+            ids = [f"{r.id}#{chunk}" for r, count in zip(recordings, counts, strict=True) for chunk in range(count)]
+            return outputs, ids, targets.repeat_interleave(counts, dim=0)
+        first: dict[str, int] = {}
+        for row, recording in enumerate(recordings):
+            first.setdefault(recording.scored_as, row)
+        if len(first) < len(recordings):
+            place = {name: place for place, name in enumerate(first)}
+            ensembles = torch.tensor([place[recording.scored_as] for recording in recordings])
+            outputs, targets = averaged(outputs, ensembles, counts), targets[list(first.values())]
+        return outputs, list(first), targets
 
     def _outputs(self, recordings: Sequence[Recording], predict: Predict) -> Tensor:
-        """Mean of the outputs of each recording's chunks, or the outputs of each chunk, (probes, scored, outputs)."""
+        """Mean of the outputs of each recording's chunks, or the outputs of each chunk, (probes, rows, outputs)."""
         found = []
         for _, counts, rows in row_blocks(self.table, recordings, VALIDATION_ROWS):
             outputs = predict(self.table.gather(rows, self.device))
@@ -124,3 +131,21 @@ class ChunkData:
             else:
                 found.append(torch.stack([chunk.mean(dim=1) for chunk in outputs.split(counts, dim=1)], dim=1))
         return torch.cat(found, dim=1)
+
+
+def averaged(outputs: Tensor, ensembles: Tensor, counts: Tensor) -> Tensor:
+    """Mean of recordings' outputs over ensembles, in which each chunk counts once.
+
+    Args:
+        outputs: (probes, recordings, outputs).
+        ensembles: int64 (recordings,), the ensemble of each recording, from 0.
+        counts: int64 (recordings,), its chunks.
+
+    Returns:
+        (probes, ensembles, outputs).
+    """
+    ensembles, weights = ensembles.to(outputs.device), counts.to(outputs)
+    size = int(ensembles.max()) + 1
+    total = weights.new_zeros(size).index_add_(0, ensembles, weights)
+    summed = outputs.new_zeros(len(outputs), size, outputs.shape[2])
+    return summed.index_add_(1, ensembles, outputs * weights[:, None]) / total[:, None]

@@ -6,15 +6,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..data.deformations import Deformation, deform_split
+from ..data.deformations import Deformation, check_deformation, deform_split
 from ..data.few_shots import ALL_SHOTS, draw_shots
 from ..utils.layers import WEIGHTED
 from .results import over_seeds
 
 if TYPE_CHECKING:
     from .runner import Evaluation
+    from .settings import EvaluationSettings
+    from .tasks import Task
 
 DRAWS = 3  # of each number of shots: which recordings are drawn matters as much as the seed of a probe
+
+
+def check_curves(task: Task, settings: EvaluationSettings) -> None:
+    """Refuses curves that a task cannot have, before any work.
+
+    Raises:
+        ValueError: a deformation that changes what is to be predicted, or few labels for a task that trains nothing.
+    """
+    for deformation in map(Deformation.parse, settings.deformations):
+        check_deformation(deformation, task.kind, task.predicts_pitch)
+    if settings.shots and task.kind == "retrieval":
+        raise ValueError(f"{task.name} trains no probe, so there is no curve of few labels; leave out --shots.")
 
 
 def deformed_results(evaluation: Evaluation, results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -26,17 +40,13 @@ def deformed_results(evaluation: Evaluation, results: Mapping[str, Any]) -> list
 
     Returns:
         One entry for each deformation of the settings: `deformation`, `kind`, `amount`, `metrics` over seeds.
-
-    Raises:
-        ValueError: a deformation that changes what is to be predicted, or a task without a probe.
     """
-    layer = results["selected"]["layer"]
     return [
         {
             "deformation": str(deformation),
             "kind": deformation.kind,
             "amount": deformation.amount,
-            "metrics": over_seeds(_deformed_scores(evaluation, layer, deformation)),
+            "metrics": over_seeds(_deformed_scores(evaluation, results["selected"]["layer"], deformation)),
         }
         for deformation in map(Deformation.parse, evaluation.settings.deformations)
     ]
@@ -45,6 +55,8 @@ def deformed_results(evaluation: Evaluation, results: Mapping[str, Any]) -> list
 def _deformed_scores(evaluation: Evaluation, layer: int | str, deformation: Deformation) -> list[dict[str, float]]:
     data = deform_split(evaluation.data, evaluation.task.kind, deformation)
     other = replace(evaluation, data=data)
+    if evaluation.task.kind == "retrieval":  # deformed queries, candidates as they are
+        return [evaluation.scores(evaluation.retrieved(evaluation.features(), layer, "test", queries=other))]
     features = other.features()
     grid_data = other.grid_data(features.held(other.positions([layer]), other.device))
     probes = evaluation.archive.load(evaluation.archive.read(layer), WEIGHTED if layer == WEIGHTED else 0)

@@ -197,6 +197,8 @@ class PrecomputedFeatures:
         self, source: Any, window: float | None = None, hop: float | None = None, min_window: float = 0.0
     ) -> Iterator[Window]:
         """A "window" for each chunk, which holds its features."""
+        if not isinstance(source, (str, Path)):
+            raise ValueError("Precomputed features belong to files: they serve neither --deform nor data sets of rows.")
         place = Path(source)
         inside = place.relative_to(self.data_dir) if place.is_relative_to(self.data_dir) else Path(place.name)
         file = self.folder / inside.with_suffix(FEATURE_SUFFIX)

@@ -9,7 +9,7 @@ from .predictions import Predictions
 from .table import FeatureTable
 
 
-def query_scores(embeddings: np.ndarray, works: np.ndarray) -> dict[str, np.ndarray]:
+def query_scores(embeddings: np.ndarray, works: np.ndarray, queries: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """`average_precision` and `top1` of each query, float64 (recordings,); nan for a work with one recording.
 
     (Average precision as in MIREX's audio cover song identification. A work with one recording is not a query, but its
@@ -18,16 +18,20 @@ def query_scores(embeddings: np.ndarray, works: np.ndarray) -> dict[str, np.ndar
     Args:
         embeddings: (recordings, values), compared by their cosine.
         works: int (recordings,), the work of each.
+        queries: (recordings, values), the same recordings as they are searched for, such as deformed ones; None for
+            `embeddings`. No query finds its own recording.
 
     Raises:
         ValueError: shapes differ, or no work has two recordings.
     """
     embeddings, works = np.asarray(embeddings, dtype=np.float64), np.asarray(works)
-    if embeddings.ndim != 2 or works.shape != embeddings.shape[:1]:
+    queries = embeddings if queries is None else np.asarray(queries, dtype=np.float64)
+    if embeddings.ndim != 2 or works.shape != embeddings.shape[:1] or queries.shape != embeddings.shape:
         raise ValueError(
-            f"embeddings {embeddings.shape} and works {works.shape} do not fit; give one work a recording."
+            f"embeddings {embeddings.shape}, works {works.shape} and queries {queries.shape} do not fit; give one work "
+            "and one query a recording."
         )
-    ranked = works[_ranking(embeddings)]
+    ranked = works[_ranking(queries, embeddings)]
     relevant = ranked == works[:, None]
     hits = relevant.cumsum(axis=1)
     positions = np.arange(1, relevant.shape[1] + 1)
@@ -39,29 +43,40 @@ def query_scores(embeddings: np.ndarray, works: np.ndarray) -> dict[str, np.ndar
     return {"average_precision": precisions, "top1": np.where(total > 0, relevant[:, 0].astype(float), np.nan)}
 
 
-def _ranking(embeddings: np.ndarray) -> np.ndarray:
+def _ranking(queries: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
     """The other recordings from most to least similar, int (recordings, recordings - 1); ties in order of the index."""
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    unit = embeddings / np.maximum(lengths, np.finfo(float).tiny)
-    similarities = unit @ unit.T
+    similarities = _unit(queries) @ _unit(embeddings).T
     np.fill_diagonal(similarities, -np.inf)
     return np.argsort(-similarities, axis=1, kind="stable")[:, :-1]
 
 
-def retrieve(data: TaskData, table: FeatureTable, layer: int, split: str) -> Predictions:
-    """Average precision of each query of a split, its recordings described by the mean of their chunks.
+def _unit(embeddings: np.ndarray) -> np.ndarray:
+    """Rows of length 1; rows of zeros stay."""
+    return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), np.finfo(float).tiny)
+
+
+def recording_embeddings(data: TaskData, table: FeatureTable, layer: int, split: str) -> np.ndarray:
+    """Mean of the chunks of each recording of a split, (recordings, values).
+
+    Args:
+        data: the recordings.
+        table: features, one row a chunk.
+        layer: position of the layer in the rows.
+        split: whose recordings are described.
+    """
+    spans = [table.span(recording) for recording in data.split(split)]
+    rows = (table.gather(np.arange(start, start + count))[layer] for start, count in spans)
+    return np.stack([row.mean(dim=0).numpy() for row in rows])
+
+
+def retrieve(data: TaskData, embeddings: np.ndarray, split: str, queries: np.ndarray | None = None) -> Predictions:
+    """Average precision of each query of a split.
 
     Args:
         data: recordings whose targets are works.
-        table: features, one row a chunk.
-        layer: position of the layer in the rows.
+        embeddings, queries: of the recordings of the split, as in `query_scores`.
         split: whose recordings are queries and candidates.
     """
     recordings = data.split(split)
-    embeddings = []
-    for recording in recordings:
-        start, count = table.span(recording)
-        embeddings.append(table.gather(np.arange(start, start + count))[layer].mean(dim=0).numpy())
     works = np.array([recording.target for recording in recordings])
-    scores = query_scores(np.stack(embeddings), works)
-    return Predictions(tuple(recording.id for recording in recordings), scores)
+    return Predictions(tuple(recording.id for recording in recordings), query_scores(embeddings, works, queries))

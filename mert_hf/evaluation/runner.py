@@ -24,7 +24,7 @@ from ..utils.optional import require_extra
 from ..utils.outputs import check_output_file, check_output_folder
 from .archive import Layer, ProbeArchive, Record, write_json
 from .chunks import ChunkData
-from .curves import deformed_results, few_shot_results
+from .curves import check_curves, deformed_results, few_shot_results
 from .custom import ClipEncoder, chosen_encoder
 from .encoders import Encoder
 from .features import FeatureRequest, estimated_bytes, extract
@@ -34,7 +34,7 @@ from .predictions import Predictions, predictions_path, write_predictions
 from .probes import TrainedProbe, grid, num_weights, train_grid
 from .protocols import Protocol
 from .results import RESULTS_FORMAT, layer_summary, model_label, over_seeds, probe_summary, versions
-from .retrieval import retrieve
+from .retrieval import recording_embeddings, retrieve
 from .scores import scores
 from .segments import SEGMENT_DATA
 from .settings import EvaluationSettings
@@ -98,6 +98,7 @@ def evaluate(
     cache_dir = Path(cache_dir or default_cache_dir())
     check_output_folder(cache_dir)
     task = get_task(task, **task_options) if isinstance(task, str) else task
+    check_curves(task, settings)
     data = task.load(data_dir, settings.tolerance())
     encoder = chosen_encoder(model, encoder, features, data_dir, device, dtype, trust_remote_code)
     evaluation = Evaluation(task, data, encoder, settings, cache_dir, Path(data_dir), resolve_device(device))
@@ -190,13 +191,22 @@ class Evaluation:
         """Results of a task without a probe: the layer is chosen on validation data, nothing is trained."""
         records: dict[Layer, Record] = {}
         for layer in (layer for layer in self.layers if layer != WEIGHTED):
-            position = self.request.layers.index(layer)
-            found = {split: self.scores(retrieve(self.data, table, position, split)) for split in ("valid", "test")}
+            found = {split: self.scores(self.retrieved(table, layer, split)) for split in ("valid", "test")}
             records[layer] = {"layer": layer, "learning_rate": 0.0, "grid": []}
             records[layer] |= {"validation": [found["valid"]], "test": [found["test"]]}
+        if not records:
+            raise ValueError("Retrieval learns no average of layers; give --layers all, or numbers.")
         chosen = max(records, key=lambda layer: records[layer]["validation"][0][self.task.metric])
-        predictions = {0: retrieve(self.data, table, self.request.layers.index(chosen), "test")}
+        predictions = {0: self.retrieved(table, chosen, "test")}
         return self._results(records, chosen, predictions, table), predictions
+
+    def retrieved(self, table: FeatureTable, layer: int, split: str, queries: Evaluation | None = None) -> Predictions:
+        """What each query of a split finds; with other `queries`, those recordings are searched for."""
+        position = self.request.layers.index(layer)
+        asked = None
+        if queries is not None:
+            asked = recording_embeddings(queries.data, queries.features(), position, split)
+        return retrieve(self.data, recording_embeddings(self.data, table, position, split), split, asked)
 
     def features(self) -> FeatureTable | FrameFeatures:
         """Features of all recordings, standardized as the protocol asks."""
@@ -335,7 +345,8 @@ class Evaluation:
         """What decides the probes in addition to the features: targets, splits, grid and training."""
         digest = hashlib.sha256()
         for recording in self.data.recordings:
-            digest.update(repr((recording.id, recording.split, _plain_target(recording.target))).encode())
+            ensemble = [recording.ensemble] if recording.ensemble else []
+            digest.update(repr((recording.id, recording.split, _plain_target(recording.target), *ensemble)).encode())
         settings, protocol = self.settings, self.protocol
         return {
             "recordings": digest.hexdigest(),

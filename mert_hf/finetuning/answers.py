@@ -138,7 +138,7 @@ def mean_outputs(outputs: np.ndarray, windows: Windows) -> tuple[list[Recording]
     rows: dict[str, list[int]] = defaultdict(list)
     first: dict[str, Recording] = {}
     for index, stretch in enumerate(windows.stretches):
-        name = stretch.recording.ensemble or stretch.recording.id
+        name = stretch.recording.scored_as
         rows[name].append(index)
         first.setdefault(name, stretch.recording)
     return list(first.values()), np.stack([outputs[indices].mean(axis=0) for indices in rows.values()])

@@ -9,7 +9,14 @@ import pytest
 import soundfile
 
 from mert_hf.audio import read_audio
-from mert_hf.data.deformations import Deformation, DeformedAudio, deform_split, encode_mp3, stretch_time
+from mert_hf.data.deformations import (
+    Deformation,
+    DeformedAudio,
+    check_deformation,
+    deform_split,
+    encode_mp3,
+    stretch_time,
+)
 from mert_hf.data.few_shots import draw_shots, parse_shots
 from mert_hf.data.recordings import Recording, TaskData
 
@@ -112,6 +119,14 @@ def test_only_the_split_is_deformed_and_keys_move_with_the_pitch(recording):
     for kind, text in (("separation", "noise:3"), ("chords", "pitch:1"), ("key", "pitch:0.5")):
         with pytest.raises(ValueError, match="cannot be used|leaves no key"):
             deform_split(data, kind, Deformation.parse(text))
+
+
+def test_a_pitch_shift_of_pitches_is_refused():
+    shift = Deformation.parse("pitch:1")
+    with pytest.raises(ValueError, match="cannot be used for pitches: it changes what is to be predicted"):
+        check_deformation(shift, "classification", predicts_pitch=True)
+    check_deformation(Deformation.parse("noise:10"), "classification", predicts_pitch=True)
+    check_deformation(shift, "classification")
 
 
 def many(targets) -> TaskData:

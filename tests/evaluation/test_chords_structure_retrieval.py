@@ -113,6 +113,19 @@ def test_retrieval_equals_the_definition():
     assert np.nanmean(found["top1"]) == pytest.approx(np.mean(firsts))
 
 
+def test_deformed_queries_search_the_recordings_as_they_are():
+    generator = np.random.default_rng(1)
+    embeddings, works = generator.standard_normal((12, 6)), np.arange(12) // 3
+    queries = embeddings + generator.standard_normal((12, 6))
+    expected = []
+    for query in range(12):
+        others = [index for index in range(12) if index != query]
+        ranked = sorted(others, key=lambda i: -queries[query] @ embeddings[i] / np.linalg.norm(embeddings[i]))
+        hits = [position for position, index in enumerate(ranked, 1) if works[index] == works[query]]
+        expected.append(np.mean([count / position for count, position in enumerate(hits, 1)]))
+    np.testing.assert_allclose(query_scores(embeddings, works, queries)["average_precision"], expected)
+
+
 def test_perfect_retrieval_and_nothing_to_retrieve():
     works = np.array([0, 0, 1, 1, 2])
     embeddings = np.eye(3)[works] + 0.01

@@ -64,6 +64,13 @@ def test_a_pitch_shift_moves_the_key(fast, tmp_path):
     assert all(entry["metrics"]["accuracy"]["mean"] >= 0.5 for entry in results["deformed"])
 
 
+def test_a_pitch_shift_of_pitches_is_refused_before_any_work(fast, tmp_path):
+    settings = fast(deformations=["pitch:1"])
+    for task, options in (("nsynth_pitch", {}), ("audiofolder", {"target": "pitch"})):
+        with pytest.raises(ValueError, match="cannot be used for pitches"):
+            evaluate(task, tmp_path / "nowhere", "mel", None, settings, tmp_path / "cache", **options)
+
+
 def test_words_of_the_command_line(notes, tmp_path):
     from typer.testing import CliRunner
 

@@ -6,7 +6,9 @@ import json
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from mert_hf.cli.app import app
 from mert_hf.evaluation import evaluate, load_results
 from mert_hf.evaluation.tasks import get_task
 
@@ -111,6 +113,37 @@ def test_versions_of_works(works, fast, tmp_path, caplog):
     results = evaluate("versions", works, "chroma", tmp_path / "chroma.json", settings, cache_dir=tmp_path / "cache")
     assert results["metrics"]["mean_average_precision"]["mean"] > 0.6
     assert results["metrics"]["top1"]["mean"] <= 1.0 and results["selected"]["layer"] == 0
+
+
+def test_versions_with_deformed_queries(works, fast, tmp_path):
+    settings = fast(layers=[0], deformations=["gain:-6", "pitch:6"])
+    results = evaluate("versions", works, "chroma", None, settings, cache_dir=tmp_path / "cache")
+    gain, shifted = (entry["metrics"]["mean_average_precision"]["mean"] for entry in results["deformed"])
+    clean = results["metrics"]["mean_average_precision"]["mean"]
+    assert gain == pytest.approx(clean, abs=0.01) and shifted < clean - 0.2
+    with pytest.raises(ValueError, match="trains no probe"):
+        evaluate("versions", works, "chroma", None, fast(shots=[1]), cache_dir=tmp_path / "cache")
+    with pytest.raises(ValueError, match="learns no average of layers"):
+        evaluate("versions", works, "chroma", None, fast(layers=["weighted"]), cache_dir=tmp_path / "cache")
+
+
+def test_excerpts_of_the_same_recording(tmp_path):
+    """`--kind retrieval` on a folder with a column that names the recording."""
+    generator, lines = np.random.default_rng(3), ["file_name,recording,split"]
+    for tonic, split in enumerate(("train", "valid", "valid", "test", "test", "test", "test")):
+        for excerpt in range(3):
+            name = f"{tonic}-{excerpt}.wav"
+            write(tmp_path / "excerpts" / name, tune(tonic, "major", generator, 2.0))
+            lines.append(f"{name},recording {tonic},{split}")
+    (tmp_path / "excerpts" / "metadata.csv").write_text("\n".join(lines))
+    words = ["evaluate", "audiofolder", "--data", str(tmp_path / "excerpts"), "--target", "recording", "--quiet"]
+    words += ["--kind", "retrieval", "--output", str(tmp_path / "r.json"), "--cache-dir", str(tmp_path / "cache")]
+    for model in ("mel", "mfcc", "chroma", "handmade"):
+        done = CliRunner().invoke(app, [*words, "--model", model])
+        assert done.exit_code == 0 and "mean_average_precision" in done.output
+        (results,) = load_results([tmp_path / "r.json"])
+        assert 0.3 < results["metrics"]["mean_average_precision"]["mean"] <= 1.0
+        assert results["data"]["recordings"] == {"train": 3, "valid": 6, "test": 12}
 
 
 def test_further_tasks_say_what_they_looked_for(tmp_path):

@@ -236,6 +236,37 @@ def test_recordings_are_scored_by_the_mean_of_their_logits_and_vocalset_by_piece
     assert MARBLE_V1.scored_pieces == ("vocalset_technique", "vocalset_singer") and not STRICT.scored_pieces
 
 
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_clips_of_one_song_are_scored_by_the_mean_of_all_their_logits(split):
+    """The clips of three songs in turn, and one clip by itself; MARBLE's groups of `ori_uid`."""
+    data, table = toy_data()
+    outputs = np.random.default_rng(2).normal(size=(len(table.rows), CLASSES)).astype(np.float32)
+    table = replace(table, rows=outputs[:, None])
+    probe = SimpleNamespace(outputs=lambda features: features[0])
+    clips = [
+        replace(r, ensemble="" if i == 4 else f"song {i % 3}", target=i % 3) for i, r in enumerate(data.split(split))
+    ]
+    groups: dict[str, list] = {}
+    for clip in clips:
+        groups.setdefault(clip.ensemble or clip.id, []).append(clip)
+    expected = {}
+    for name, members in groups.items():
+        rows = [outputs[start + i] for start, count in map(table.span, members) for i in range(count)]
+        expected[name] = (np.mean(rows, axis=0), members[0].target)
+    others = [r for r in data.recordings if r.split != split]
+    chunks = ChunkData("classification", data.with_recordings([*others, *clips]), table)
+    predictions = chunks.predict(probe, split)
+    assert list(predictions.ids) == list(expected) and len(expected) == 4
+    np.testing.assert_allclose(predictions["output"], [mean for mean, _ in expected.values()], rtol=1e-5, atol=1e-6)
+    assert predictions["target"].tolist() == [target for _, target in expected.values()]
+    if split == "valid":
+        score, loss = chunks.validate(lambda features: features)
+        means = torch.tensor(np.stack([mean for mean, _ in expected.values()]))
+        targets = torch.tensor([target for _, target in expected.values()])
+        assert float(score) == pytest.approx(float((means.argmax(1) == targets).double().mean()))
+        assert float(loss) == pytest.approx(float(F.cross_entropy(means, targets)), rel=1e-5)
+
+
 def count_matches(reference: np.ndarray, estimate: np.ndarray, tolerance: float) -> int:
     """Greedy matching in time order, which is a largest one for events on a line."""
     matched = position = 0

@@ -38,4 +38,5 @@ def audiofolder_task(target: str, kind: str, window: float = 30.0) -> Task:
         raise ValueError(f"target {target!r}: give one column of metadata.csv for {kind}.")
     read = partial(read_folder, columns=columns, kind=kind)
     tables = TableForm(columns=(tuple(columns),))
-    return Task("audiofolder", f"{target} ({kind})", kind, METRICS[kind], window, read, tables=tables)
+    title, pitches = f"{target} ({kind})", columns == ["pitch"]
+    return Task("audiofolder", title, kind, METRICS[kind], window, read, tables=tables, predicts_pitch=pitches)

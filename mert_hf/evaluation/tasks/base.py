@@ -38,6 +38,7 @@ class Task:
         max_epochs: maximum number of passes over the training chunks.
         notes: where the data is, and under which terms.
         tables: how the task is found in MARBLE v2's tables and in data sets of the `datasets` library.
+        predicts_pitch: whether the targets are pitches, which a pitch shift changes.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Task:
     max_epochs: int = 100
     notes: ArchiveNotes | None = None
     tables: TableForm = field(default_factory=TableForm)
+    predicts_pitch: bool = False
 
     def load(
         self,

@@ -19,5 +19,14 @@ def read(root: Path) -> TaskData:
 
 TABLES = TableForm(labels=PITCHES, columns=(("pitch",), ("label",)), hub=("confit/nsynth-parquet:pitch",))
 TASK = Task(
-    "nsynth_pitch", "NSynth pitch", "classification", "accuracy", 4.0, read, max_epochs=50, notes=NOTES, tables=TABLES
+    "nsynth_pitch",
+    "NSynth pitch",
+    "classification",
+    "accuracy",
+    4.0,
+    read,
+    max_epochs=50,
+    notes=NOTES,
+    tables=TABLES,
+    predicts_pitch=True,
 )
