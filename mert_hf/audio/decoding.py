@@ -31,6 +31,8 @@ STREAMED_SIZES = (0xFFFFFFFF, 0x7FFFFFFF)  # what programs that write WAV to a p
 SIZE_TOO_LARGE = re.compile(r"^\s*(?:data|SSND|Data Size)\s*:\s*(\d+)(?: \(should be (\d+)\))?", re.MULTILINE)
 COUNT_TOO_LARGE = re.compile(r"Calculated frame count (\d+) does not match value from 'ds64' chunk of (\d+)")
 AUDIO_SIGNATURES = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b"ID3", b"caff", b".snd", b"riff")
+TEXT_BYTES = bytes(range(32, 127)) + b"\t\r\n"
+NOT_THERE = "File does not exist"  # libsndfile's words also for an MP3 without any frame
 
 
 class AudioReadError(ValueError):
@@ -105,6 +107,8 @@ def _open(source: AudioSource, name: str, head: bytes) -> SoundfileDecoder | Tor
         return SoundfileDecoder(source, name)
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: headerless .raw
         soundfile_error = str(error).rsplit(": ", 1)[-1]
+        if NOT_THERE in soundfile_error:  # the file is there, see _inspect
+            soundfile_error = "No frame of MPEG audio was found."
     try:
         return TorchcodecDecoder(source, name)
     except (
@@ -117,6 +121,8 @@ def _open(source: AudioSource, name: str, head: bytes) -> SoundfileDecoder | Tor
     if head.startswith(AUDIO_SIGNATURES):
         problem = "the file begins like audio, but no audio can be decoded: damaged, or cut off after its header"
         remedy = "Copy the file again, or leave it out"
+    elif not head.translate(None, TEXT_BYTES):
+        raise AudioReadError(name, "text, not audio", "Leave it out, or download the recording again")
     else:
         problem = "not audio in a format that can be read"
         remedy = "Leave it out; formats such as M4A or WMA need torchcodec and FFmpeg, or a conversion to FLAC"

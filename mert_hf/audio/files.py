@@ -24,7 +24,7 @@ def find_audio_files(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> 
     Args:
         paths: one or more of: a file, taken whatever its extension, and also where it is missing, so that reading it
             reports it; a folder, searched with its subfolders for names that end in one of `AUDIO_EXTENSIONS`, hidden
-            ones excepted; a glob (`*`, `?`, `[...]`, `**`), whose folders are searched too.
+            files and folders excepted; a glob (`*`, `?`, `[...]`, `**`), whose folders are searched too.
 
     Returns:
         The paths as given, sorted, each file once even where several paths name it.
@@ -74,7 +74,7 @@ def _keep_audio(place: str, files: Iterable[str]) -> list[str]:
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """Files below a folder, through links to folders too, each real folder once."""
+    """Files below a folder and its visible subfolders, through links to folders too, each real folder once."""
     seen = set()
     for root, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         real = os.path.realpath(root)
@@ -82,7 +82,7 @@ def _walk(folder: str) -> Iterator[str]:
             folders.clear()
             continue
         seen.add(real)
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (os.path.join(root, name) for name in sorted(names))
 
 

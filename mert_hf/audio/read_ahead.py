@@ -14,13 +14,16 @@ DEPTH = 8  # items that a reader may be ahead of its consumer
 PATIENCE = 0.1  # seconds after which a waiting reader checks whether its items are still needed
 
 
-def read_ahead(readers: Iterable[Callable[[], Iterator]], workers: int = 2) -> Iterator[tuple[int, Any]]:
+def read_ahead(
+    readers: Iterable[Callable[[], Iterator]], workers: int = 2, held: int | None = None
+) -> Iterator[tuple[int, Any]]:
     """Runs readers in threads, ahead of their consumer; decoding and resampling release Python's lock.
 
     Args:
         readers: functions, each of which returns an iterator.
-        workers: number of readers that run at the same time. Memory holds at most `DEPTH` items of each of
-            4 readers per worker.
+        workers: number of readers that run at the same time.
+        held: number of readers whose items memory holds, at most `DEPTH` of each, the one that is consumed included; 4
+            for each worker by default.
 
     Yields:
         `(index, item)` for each item of the first reader, then the second, ...; after the items of a reader
@@ -31,6 +34,7 @@ def read_ahead(readers: Iterable[Callable[[], Iterator]], workers: int = 2) -> I
     """
     if workers < 1:
         raise ValueError(f"workers={workers} must be at least 1.")
+    held = held or 4 * workers
     stopped = threading.Event()
     pending: deque[tuple[int, queue.Queue]] = deque()
     remaining = iter(enumerate(readers))
@@ -38,7 +42,7 @@ def read_ahead(readers: Iterable[Callable[[], Iterator]], workers: int = 2) -> I
     try:
         while True:
             # The pool starts readers in order, so the one whose items are wanted next always has a thread.
-            while len(pending) < 4 * workers and (following := next(remaining, None)) is not None:
+            while len(pending) < held and (following := next(remaining, None)) is not None:
                 items: queue.Queue = queue.Queue(maxsize=DEPTH)
                 executor.submit(_read, following[1], items, stopped)
                 pending.append((following[0], items))

@@ -57,6 +57,10 @@ DType = Annotated[
         "and correctly, else float32.",
     ),
 ]
+StudentRate = Annotated[int, typer.Option("--sampling-rate", help="Sampling rate of the model to pre-train in Hz.")]
+MaxMinutes = Annotated[float, typer.Option("--max-minutes", help="Minutes of audio to use at most.")]
+TeacherFolder = Annotated[str, typer.Option("--output", help="Folder of the teacher.")]
+NumCodebooks = Annotated[int | None, typer.Option("--num-codebooks", help="Codebooks of an EnCodec; 8 by default.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all random choices.")]
 MaxBadFiles = Annotated[
     str,

@@ -16,7 +16,7 @@ app = new_app()
 @command(app, "mert-hf fit-kmeans --data my_music --features mfcc:300,chroma:200 --output kmeans", "fit-kmeans")
 def fit_kmeans(
     data: options.Recordings,
-    output: Annotated[str, typer.Option(help="Folder of the teacher.")],
+    output: options.TeacherFolder,
     features: Annotated[
         list[str] | None,
         typer.Option(
@@ -25,9 +25,9 @@ def fit_kmeans(
             "optionally seconds of context and dimensions. Default: mfcc:300,chroma:200.",
         ),
     ] = None,
-    sampling_rate: Annotated[int, typer.Option(help="Sampling rate of the model to pre-train in Hz.")] = 24000,
+    sampling_rate: options.StudentRate = 24000,
     hop_length: Annotated[int, typer.Option(help="Samples between two frames of the model.")] = 320,
-    max_minutes: Annotated[float, typer.Option(help="Minutes of audio to use at most.")] = 120.0,
+    max_minutes: options.MaxMinutes = 120.0,
     split: options.Split = None,
     max_bad_files: options.MaxBadFiles = "1%",
     seed: options.Seed = 0,
@@ -57,7 +57,7 @@ def fit_kmeans(
 @command(app, "mert-hf fit-rvq --data my_music --output mel-rvq", "fit-rvq")
 def fit_rvq(
     data: options.Recordings,
-    output: Annotated[str, typer.Option(help="Folder of the teacher.")],
+    output: options.TeacherFolder,
     encoder: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME:LAYER", help="Frozen encoder and its layer. Repeat the option to fuse several."),
@@ -71,12 +71,12 @@ def fit_rvq(
     ] = None,
     codebook_size: Annotated[int, typer.Option(help="Codes in each codebook.")] = 1024,
     components: Annotated[int, typer.Option(help="With encoders: principal components that are quantized.")] = 256,
-    sampling_rate: Annotated[int, typer.Option(help="Sampling rate of the model to pre-train in Hz.")] = 24000,
+    sampling_rate: options.StudentRate = 24000,
     hop_length: Annotated[
         int | None,
         typer.Option(help="Samples between two frames of the model; by default 960 with encoders and 320 without."),
     ] = None,
-    max_minutes: Annotated[float, typer.Option(help="Minutes of audio to use at most.")] = 120.0,
+    max_minutes: options.MaxMinutes = 120.0,
     split: options.Split = None,
     max_bad_files: options.MaxBadFiles = "1%",
     seed: options.Seed = 0,
@@ -104,8 +104,9 @@ def label(
     data: options.Recordings,
     teacher: Annotated[str, typer.Option(help="encodec, or folder or Hub id of a k-means teacher or an EnCodec.")],
     output: Annotated[str, typer.Option(help="Folder of the labels; an interrupted run is resumed there.")],
-    num_codebooks: Annotated[int | None, typer.Option(help="Codebooks of an EnCodec; 8 by default.")] = None,
+    num_codebooks: options.NumCodebooks = None,
     split: options.Split = None,
+    workers: options.Workers = 1,
     device: options.Device = None,
     max_bad_files: options.MaxBadFiles = "0",
     quiet: options.Quiet = False,
@@ -119,7 +120,7 @@ def label(
     from ..utils.tolerance import Tolerance
 
     tolerance = Tolerance.parse(max_bad_files)
-    summary = label_by_name(data, teacher, output, num_codebooks, split, device, not quiet)
+    summary = label_by_name(data, teacher, output, num_codebooks, split, device, not quiet, workers)
     typer.echo(summary.text())
     check_bad_files(len(summary.failed), summary.labelled + summary.kept + len(summary.failed), tolerance)
 
@@ -134,7 +135,7 @@ def shard(
     teacher: Annotated[
         str | None, typer.Option(help="Teacher whose codes are stored: encodec, or folder or Hub id of one.")
     ] = None,
-    num_codebooks: Annotated[int | None, typer.Option(help="Codebooks of an EnCodec; 8 by default.")] = None,
+    num_codebooks: options.NumCodebooks = None,
     seconds: Annotated[float, typer.Option(help="Length of a segment in seconds.")] = 60.0,
     codec: Annotated[
         str, typer.Option(help="Format of the audio: flac, opus, or original (whole files as they are).")

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..audio import AudioReadError, Window, audio_info, find_audio_files
 from ..audio.read_ahead import END, read_ahead
@@ -33,6 +34,9 @@ from .shards import (
     read_summary,
     shard_path,
 )
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 logger = logging.getLogger(__name__)
 
@@ -182,21 +186,25 @@ def embed_dataset(
         plan_run(folder, files, settings, batch_size, state.num_processes, workers)
     state.wait_for_everyone()
     plan = read_plan(folder)
-    todo = [index for index in range(len(plan)) if not is_done(shard_path(folder, index))]
-    state.wait_for_everyone()  # no shard appears before every process has the same list
-    mine = todo[state.process_index :: state.num_processes]
     run = ShardRun(embedder, settings, folder, plan, batch_size, workers)
-    with SpeedBar(
-        sum(file.seconds for index in mine for file in plan[index]),
-        disable=not (show_progress_bar and state.is_main_process),
-    ) as bar:
-        run.embed_shards(mine, bar)
-    state.wait_for_everyone()
+    bar = _embed_share(run, state, show_progress_bar)
     summary = summarize(folder, len(plan), files, bar, state.is_main_process)
     if summary.is_main:
         write_errors(folder, summary.failed)
     state.wait_for_everyone()  # a launcher ends the others as soon as one exits with an error
     return summary
+
+
+def _embed_share(run: ShardRun, state: PartialState, show_progress_bar: bool) -> SpeedBar:
+    """Embeds this process's share of the shards that are not done; returns once all processes have done theirs."""
+    todo = [index for index in range(len(run.plan)) if not is_done(shard_path(run.folder, index))]
+    state.wait_for_everyone()  # no shard appears before every process has the same list
+    mine = todo[state.process_index :: state.num_processes]
+    seconds = sum(file.seconds for index in mine for file in run.plan[index])
+    with SpeedBar(seconds, disable=not (show_progress_bar and state.is_main_process)) as bar:
+        run.embed_shards(mine, bar)
+    state.wait_for_everyone()
+    return bar
 
 
 def run_settings(embedder, model, layers, pooling, window, hop, store_dtype) -> dict:
@@ -333,7 +341,7 @@ def _end_file(writer: ShardWriter, failed: bool) -> None:
         writer.finish_file()
 
 
-def _process_state(device: str | None):
+def _process_state(device: str | None) -> PartialState:
     """accelerate's view of the processes; alone, nothing is set up."""
     from accelerate import PartialState
 

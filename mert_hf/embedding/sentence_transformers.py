@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from ..utils.optional import needs_extra
+from ..utils.staging import follow_umask
 from .embedder import MERTEmbedder, mean_over_frames
 
 with needs_extra("sentence-transformers"):
@@ -122,6 +123,7 @@ class MERTTransformer(InputModule):
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
         """Writes encoder, code, feature extractor and the settings of this module: a folder for `AutoModel` as well."""
         self.model.save_pretrained(output_path)
+        follow_umask(output_path)
         self.embedder.feature_extractor.save_pretrained(output_path)
         self.save_config(output_path)
 

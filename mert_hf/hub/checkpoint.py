@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from huggingface_hub import ModelCard
 
+from ..utils.staging import follow_umask
 from .cards import CardFacts, create_card
 from .model_types import CONFIG_CLASSES, LICENSE_FILE, code_files, is_known, license_text
 
@@ -81,6 +82,7 @@ def save_checkpoint(
         if card is not None or not (output_dir / CARD_FILE).exists():
             text = str(as_card(card if card is not None else CardFacts(output_dir.resolve().name), model))
             (folder / CARD_FILE).write_text(text, encoding="utf-8")
+        follow_umask(folder)
         _move_into(folder, output_dir)
     return output_dir
 

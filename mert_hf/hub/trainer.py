@@ -9,6 +9,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from ..utils.json_files import read_json
+from ..utils.staging import follow_umask
 from .cards import CardFacts, create_card, pretraining_facts, training_facts
 from .checkpoint import CARD_FILE, RUN_SETTINGS_FILE, save_code
 from .model_types import is_known
@@ -23,6 +24,12 @@ class HubTrainerMixin:
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.add_callback(HubFilesCallback())
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves the model with the permissions that the umask leaves."""
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            follow_umask(output_dir or self.args.output_dir)
 
     def card_facts(self) -> CardFacts:
         """The facts of the card: the trainer's state and arguments, and the settings that a pre-training run left."""

@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..teachers.music2vec import Music2VecTeacher
+from ..utils.staging import staged_file
 
 AVERAGE_NAME = "ema_teacher.safetensors"
 
@@ -60,7 +61,8 @@ class EMATeacherCallback(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
             weights = {name: tensor.contiguous() for name, tensor in self.teacher.average.state_dict().items()}
-            save_file(weights, checkpoint_of(args.output_dir, state.global_step) / AVERAGE_NAME)
+            with staged_file(checkpoint_of(args.output_dir, state.global_step) / AVERAGE_NAME) as path:
+                save_file(weights, path)
 
 
 def checkpoint_of(output_dir: str, step: int) -> Path:

@@ -13,10 +13,9 @@ import hashlib
 import json
 import logging
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from ..audio import AudioReadError, read_audio
+from ..audio.read_ahead import END, read_ahead
 from ..teachers import AcousticTeacher, load_teacher
 from ..teachers.statistics import CodeCounts
 from ..utils.outputs import check_output_folder
@@ -69,10 +69,11 @@ def label_files(
     output_dir: str | os.PathLike,
     device: str | torch.device | None = None,
     show_progress_bar: bool = True,
+    workers: int = 1,
 ) -> LabelSummary:
     """Labels recordings, each as a whole, and resumes where an earlier run into the same folder stopped.
 
-    Memory holds two recordings, one being read while the other is labeled, and the buffers of `label_recording`.
+    Memory holds a recording for each worker, the one that is labeled, and the buffers of `label_recording`.
 
     Args:
         files: recordings.
@@ -80,6 +81,7 @@ def label_files(
         output_dir: folder of the labels; several runs may add recordings to it.
         device: device on which the teacher computes; the one where it is if None.
         show_progress_bar: show a progress bar over the recordings.
+        workers: recordings that are read at the same time.
 
     Returns:
         The result. Recordings that cannot be read are logged and listed in it and in the index.
@@ -98,7 +100,8 @@ def label_files(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):
-            return _label(sorted({absolute(file) for file in files}), teacher, folder, device, show_progress_bar)
+            teacher = teacher if device is None else teacher.to(device)
+            return _label(sorted({absolute(file) for file in files}), teacher, folder, workers, show_progress_bar)
     except Timeout:
         raise ValueError(f"Another run is writing to {folder}. Wait until it ends, or choose another folder.") from None
 
@@ -111,36 +114,27 @@ def label_by_name(
     split: str | None = None,
     device: str | None = None,
     show_progress_bar: bool = True,
+    workers: int = 1,
 ) -> LabelSummary:
     """Calls `label_files` for files and folders and the name of a teacher, on a GPU if there is one."""
     check_output_folder(output_dir)  # before the teacher is loaded
     settings = {} if num_codebooks is None else {"num_codebooks": num_codebooks}
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     files = open_recordings(data, split).names
-    return label_files(files, load_teacher(teacher, **settings), output_dir, device, show_progress_bar)
+    return label_files(files, load_teacher(teacher, **settings), output_dir, device, show_progress_bar, workers)
 
 
 def _label(
-    files: Sequence[str],
-    teacher: AcousticTeacher,
-    folder: Path,
-    device: str | torch.device | None,
-    show_progress_bar: bool,
+    files: Sequence[str], teacher: AcousticTeacher, folder: Path, workers: int, show_progress_bar: bool
 ) -> LabelSummary:
     index = _start_index(folder, teacher)
     counts = CodeCounts(teacher.codebook_sizes)
     kept = [file for file in files if is_labelled(folder, file, index)]
     missing = sorted(set(files) - set(kept))
-    for file in sorted(set(kept) | set(index["files"]) - set(missing)):
-        codes = load_codes(folder, file)
-        counts.add(codes)
-        index["files"][file] = codes.shape[1]
-        index["failed"].pop(file, None)
+    _count_existing(sorted(set(kept) | set(index["files"]) - set(missing)), folder, index, counts)
     failed: dict[str, str] = {}
-    if device is not None:
-        teacher.to(device)
-    bar = tqdm(read_ahead(missing, teacher.sampling_rate), "labelling", len(missing), disable=not show_progress_bar)
-    for file, recording in bar:
+    recordings = read_recordings(missing, teacher.sampling_rate, workers)
+    for file, recording in tqdm(recordings, "labeling", len(missing), disable=not show_progress_bar):
         index["files"].pop(file, None)
         index["failed"].pop(file, None)
         if isinstance(recording, Exception):
@@ -161,6 +155,15 @@ def _label(
     return LabelSummary(len(missing) - len(failed), len(kept), failed, counts)
 
 
+def _count_existing(files: Sequence[str], folder: Path, index: dict[str, Any], counts: CodeCounts) -> None:
+    """Adds codes that exist already to the histogram, and their recordings to the index."""
+    for file in files:
+        codes = load_codes(folder, file)
+        counts.add(codes)
+        index["files"][file] = codes.shape[1]
+        index["failed"].pop(file, None)
+
+
 def label_recording(teacher: AcousticTeacher, waveform: np.ndarray, name: str) -> np.ndarray:
     """Codes (codebooks, frames) of a recording (samples,) float32.
 
@@ -175,27 +178,28 @@ def label_recording(teacher: AcousticTeacher, waveform: np.ndarray, name: str) -
     return codes
 
 
-def read_ahead(files: Sequence[str], sampling_rate: int) -> Iterator[tuple[str, np.ndarray | Exception]]:
-    """Whole recordings (samples,) float32, or the error of reading them; the next one is read while one is in use."""
+def read_recordings(
+    files: Sequence[str], sampling_rate: int, workers: int
+) -> Iterator[tuple[str, np.ndarray | AudioReadError | OSError]]:
+    """Each file with its recording (samples,) float32 or the error of reading it; the next ones are read ahead."""
+    readers = [partial(read_recording, file, sampling_rate) for file in files]
+    for position, recording in read_ahead(readers, workers, held=workers + 1):
+        if isinstance(recording, Exception) and not isinstance(recording, (AudioReadError, OSError)):
+            raise recording
+        if recording is not END:
+            yield files[position], recording
 
-    def read(file: str) -> np.ndarray | Exception:
-        try:
-            waveform = read_audio(file, sampling_rate)
-        except (AudioReadError, OSError) as error:
-            return error
-        if not np.isfinite(waveform).all():
-            return AudioReadError(file, "it holds values that are not finite", "Fix or remove the file")
-        return waveform
 
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        pending: deque[tuple[str, Any]] = deque()
-        for file in files:
-            pending.append((file, pool.submit(read, file)))
-            if len(pending) > 1:
-                file, recording = pending.popleft()
-                yield file, recording.result()
-        for file, recording in pending:
-            yield file, recording.result()
+def read_recording(file: str, sampling_rate: int) -> Iterator[np.ndarray]:
+    """A whole recording (samples,) float32, as the single item of a reader.
+
+    Raises:
+        AudioReadError: it cannot be decoded, or holds values that are not finite.
+    """
+    waveform = read_audio(file, sampling_rate)
+    if not np.isfinite(waveform).all():
+        raise AudioReadError(file, "it holds values that are not finite", "Fix or remove the file")
+    yield waveform
 
 
 def absolute(file: str | os.PathLike) -> str:

@@ -121,11 +121,7 @@ def build_trainer(
         training_arguments.dataloader_pin_memory = False  # there is no device to pin for
     acoustic = open_acoustic_teachers(model_arguments.acoustic_teacher)
     musical = open_teacher(model_arguments.musical_teacher, MusicalTeacher, "musical_teacher")
-    cache = None
-    if model_arguments.label_cache is not None:
-        cache = LabelCache(model_arguments.label_cache, teacher=acoustic, root=model_arguments.label_root)
-    elif are_shards(data_arguments.train_data):
-        cache = shard_labels(data_arguments.train_data, acoustic)
+    cache = open_labels(model_arguments, data_arguments, acoustic)
     model = build_model(model_arguments, acoustic if cache is None else cache, musical)
     feature_extractor = MERTFeatureExtractor(
         sampling_rate=model.config.sampling_rate, do_normalize=model_arguments.do_normalize
@@ -153,6 +149,19 @@ def build_trainer(
         tasks = parse_probe_tasks(data_arguments.probe_tasks)
         trainer.add_callback(ProbeCallback(tasks, feature_extractor, trainer.log, data_arguments.probe_steps))
     return trainer
+
+
+def open_labels(
+    model_arguments: PretrainingModelArguments,
+    data_arguments: PretrainingDataArguments,
+    acoustic: AcousticTeacher | None,
+) -> Any:
+    """Codes made ahead of training, from a label cache or shards; None where the teacher computes them live."""
+    if model_arguments.label_cache is not None:
+        return LabelCache(model_arguments.label_cache, teacher=acoustic, root=model_arguments.label_root)
+    if are_shards(data_arguments.train_data):
+        return shard_labels(data_arguments.train_data, acoustic)
+    return None
 
 
 def open_teacher(settings: Mapping[str, Any] | None, base: type[Teacher], name: str) -> Any:

@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -17,10 +18,13 @@ from torch import nn
 from ..hub.names import checkpoint_folder
 from ..utils.hashing import hash_tensors
 from ..utils.json_files import read_json
+from ..utils.staging import staged_file
 
 CONFIG_NAME = "teacher_config.json"
 WEIGHTS_NAME = "teacher.safetensors"
 TEACHER_FILES = ("*.json", "*.safetensors")  # of a Hub repository
+
+Item = TypeVar("Item")
 
 
 class Teacher(nn.Module, ABC):
@@ -67,7 +71,8 @@ class Teacher(nn.Module, ABC):
         """Writes `teacher_config.json` and, if there are weights, `teacher.safetensors`."""
         self._write_config(directory)
         if weights := {name: tensor.contiguous() for name, tensor in self.state_dict().items()}:
-            save_file(weights, Path(directory) / WEIGHTS_NAME, {"format": "pt"})
+            with staged_file(Path(directory) / WEIGHTS_NAME) as path:
+                save_file(weights, path, {"format": "pt"})
 
     def _write_config(self, directory: str | os.PathLike) -> None:
         Path(directory).mkdir(parents=True, exist_ok=True)
@@ -181,6 +186,18 @@ def check_sizes(**sizes: Any) -> None:
     for name, value in sizes.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}={value!r} must be a positive integer.")
+
+
+def from_fields(kind: type[Item], items: Iterable[Item | dict[str, Any]], requirement: str) -> tuple[Item, ...]:
+    """Instances of a data class from themselves or from mappings of their fields.
+
+    Raises:
+        ValueError: a mapping has an unknown field or lacks one; the message begins with `requirement`.
+    """
+    try:
+        return tuple(item if isinstance(item, kind) else kind(**item) for item in items)
+    except TypeError as error:
+        raise ValueError(f"{requirement}: {error}.") from error
 
 
 def check_waveforms(waveforms: torch.Tensor) -> torch.Tensor:

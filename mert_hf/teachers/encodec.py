@@ -12,6 +12,7 @@ from torch import nn
 from transformers import EncodecModel
 
 from ..hub.names import resolve_checkpoint
+from ..utils.staging import follow_umask
 from .base import CONFIG_NAME, AcousticTeacher, Teacher, check_sizes, check_waveforms, read_config
 from .meta_encodec import META_MODEL, MetaEncodecTeacher
 
@@ -71,6 +72,7 @@ class EncodecTeacher(AcousticTeacher):
     def save_pretrained(self, directory: str | os.PathLike) -> None:
         """Writes the codec as transformers does, and the number of codebooks next to it."""
         self.model.save_pretrained(directory)
+        follow_umask(directory)
         self._write_config(directory)
 
     @classmethod

@@ -17,7 +17,8 @@ from ..modeling.feature_extraction_mert import resample
 from ..utils.encoder import Encoder, encoder_of
 from ..utils.hashing import hash_tensors
 from ..utils.optional import needs_extra
-from .base import AcousticTeacher, check_sizes, check_waveforms
+from .base import AcousticTeacher, check_sizes, check_waveforms, from_fields
+from .residual import nearest_codes, residual_codes
 
 MAX_FRAMES = 200_000  # frames that the quantizer is fitted to
 BLOCK_SECONDS, MARGIN_SECONDS = 30.0, 2.0  # of a recording labeled at a time, and of what is heard on either side
@@ -175,12 +176,8 @@ class FusedEncoderTeacher(AcousticTeacher):
         with torch.autocast(waveforms.device.type, enabled=False):
             features = fused_features(self._encoders, waveforms, self.sampling_rate, self.hop_length)
             rest = ((features.to(self.mean) - self.mean) / self.scale) @ self.projection
-            codes = []
-            for k in range(self.num_codebooks):
-                centers = self.get_buffer(f"centers_{k}")
-                codes.append(nearest(rest, centers))
-                rest = rest - centers[codes[-1]]
-        return torch.stack(codes, dim=1)
+            codes, _ = residual_codes(rest, [self.get_buffer(f"centers_{k}") for k in range(self.num_codebooks)])
+        return codes.transpose(1, 2)
 
     @torch.no_grad()
     def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
@@ -250,10 +247,7 @@ def as_encoder_layers(encoders: Sequence[EncoderLayer | dict[str, Any]]) -> tupl
     Raises:
         ValueError: there is none, or a mapping has an unknown field.
     """
-    try:
-        layers = tuple(item if isinstance(item, EncoderLayer) else EncoderLayer(**item) for item in encoders)
-    except TypeError as error:
-        raise ValueError(f"An encoder needs the fields name and layer: {error}.") from error
+    layers = from_fields(EncoderLayer, encoders, "An encoder needs the fields name and layer")
     if not layers:
         raise ValueError("A fused teacher needs at least one encoder.")
     return layers
@@ -264,12 +258,6 @@ def fused_features(
 ) -> torch.Tensor:
     """Features of all encoders side by side: (batch, samples) -> (batch, frames, dimensions) float32."""
     return torch.cat([encoder.features(waveforms, sampling_rate, hop_length) for encoder in encoders], dim=-1)
-
-
-def nearest(points: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
-    """Index of the nearest center: (..., components), (codes, components) -> (...) int64."""
-    # |x - c|^2 = |x|^2 - 2 x.c + |c|^2, and |x|^2 is the same for all centers.
-    return (centers.square().sum(1) - 2 * points @ centers.T).argmin(dim=-1)
 
 
 def fit_quantizer(
@@ -289,5 +277,5 @@ def fit_quantizer(
         clusters = MiniBatchKMeans(size, batch_size=4096, n_init=3, random_state=seed + k).fit(rest.numpy())
         centers = torch.from_numpy(np.ascontiguousarray(clusters.cluster_centers_, dtype=np.float32))
         weights[f"centers_{k}"] = centers
-        rest = rest - centers[nearest(rest, centers)]
+        rest = rest - centers[nearest_codes(rest, centers)]
     return {name: tensor.contiguous() for name, tensor in weights.items()}

@@ -12,8 +12,9 @@ import torch
 from tqdm import tqdm
 
 from ..utils.optional import needs_extra
-from .base import AcousticTeacher, check_sizes, check_waveforms
+from .base import AcousticTeacher, check_sizes, check_waveforms, from_fields
 from .features import FEATURES, RESIZABLE_FEATURES, feature_reach, moving_statistics
+from .residual import nearest_codes
 
 BLOCK_FRAMES = 4096  # frames of a recording that are labeled at a time
 MAX_FRAMES = 500_000  # frames to which the clusters are fitted: a few hundred MB
@@ -161,9 +162,7 @@ class KMeansTeacher(AcousticTeacher):
 
     def _nearest(self, k: int, features: torch.Tensor) -> torch.Tensor:
         features = (features - self.get_buffer(f"mean_{k}")) / self.get_buffer(f"scale_{k}")
-        centres = self.get_buffer(f"centres_{k}")
-        # |x - c|^2 = |x|^2 - 2 x.c + |c|^2, and |x|^2 is the same for all centers.
-        return (centres.square().sum(1) - 2 * features @ centres.T).argmin(dim=-1)
+        return nearest_codes(features, self.get_buffer(f"centres_{k}"))
 
     @torch.no_grad()
     def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
@@ -244,10 +243,7 @@ def as_feature_sets(feature_sets: Sequence[FeatureSet | dict[str, Any]]) -> tupl
     Raises:
         ValueError: there is none, or a mapping has an unknown field.
     """
-    try:
-        sets = tuple(s if isinstance(s, FeatureSet) else FeatureSet(**s) for s in feature_sets)
-    except TypeError as error:
-        raise ValueError(f"A feature set needs the fields name, num_clusters, context: {error}.") from error
+    sets = from_fields(FeatureSet, feature_sets, "A feature set needs the fields name, num_clusters, context")
     if not sets:
         raise ValueError("A k-means teacher needs at least one feature set.")
     return sets

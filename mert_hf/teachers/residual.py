@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
 
@@ -11,12 +13,12 @@ def nearest_codes(vectors: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor
     return (codebook.square().sum(dim=1) - 2 * vectors @ codebook.T).argmin(dim=-1)
 
 
-def residual_codes(vectors: torch.Tensor, codebooks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def residual_codes(vectors: torch.Tensor, codebooks: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Quantizes vectors with one codebook after another.
 
     Args:
         vectors: (..., dim) floating point.
-        codebooks: (num_codebooks, codes, dim).
+        codebooks: (num_codebooks, codes, dim), or (codes, dim) for each codebook where their sizes differ.
 
     Returns:
         Codes (..., num_codebooks) int64 and the sum of their code vectors (..., dim).

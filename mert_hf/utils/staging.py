@@ -28,6 +28,7 @@ def staged_directory(output_dir: str | os.PathLike) -> Iterator[Path]:
     staging.mkdir(parents=True)
     try:
         yield staging
+        follow_umask(staging)
         if output_dir.exists():
             output_dir.rmdir()  # empty: not every system can replace a folder by another
         os.replace(staging, output_dir)
@@ -41,10 +42,26 @@ def staged_file(path: str | os.PathLike) -> Iterator[Path]:
     staging = _sibling(Path(path))
     staging.parent.mkdir(parents=True, exist_ok=True)
     try:
+        staging.touch()
+        mode = staging.stat().st_mode
         yield staging
+        staging.chmod(mode)  # safetensors puts a file of its own there, see follow_umask
         os.replace(staging, path)
     finally:
         staging.unlink(missing_ok=True)
+
+
+def follow_umask(folder: str | os.PathLike) -> None:
+    """Gives the safetensors files in a folder the permissions of other new files.
+
+    safetensors 0.8 makes them readable for their owner only, so that colleagues could not load a checkpoint.
+    """
+    probe = _sibling(Path(folder) / "probe")
+    probe.touch()
+    mode = probe.stat().st_mode
+    probe.unlink()
+    for file in Path(folder).rglob("*.safetensors"):
+        file.chmod(mode)
 
 
 def _sibling(path: Path) -> Path:

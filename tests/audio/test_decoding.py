@@ -68,7 +68,7 @@ def test_cut_off_files_are_refused(tmp_path, name, fraction):
     ("name", "content", "message"),
     [
         ("empty.wav", b"", "the file is empty"),
-        ("letter.mp3", b"Dear reader, this is no music. " * 40, "not audio in a format that can be read"),
+        ("letter.mp3", b"Dear reader, this is not music. " * 40, "text, not audio"),
         ("noise.bin", bytes(range(256)) * 20, "not audio in a format that can be read"),
         ("header.raw", bytes(4000), "not audio in a format that can be read"),
         ("lone.flac", b"fLaC\x00\x00\x00\x22" + bytes(34), "begins like audio, but no audio can be decoded"),

@@ -18,6 +18,7 @@ def folder(tmp_path) -> Path:
         "A.MP3",
         "cover.jpg",
         "._b.wav",
+        ".Trash/old.wav",
         "sub/c.flac",
         "sub/deep/d.opus",
         "sub/notes.txt",

@@ -6,6 +6,8 @@ import builtins
 
 import numpy as np
 import pytest
+import soundfile
+from reader_folder import blocks_of
 from transformers import AutoProcessor, pipeline
 
 from mert_hf import MERTEmbedder, MERTFeatureExtractor, MERTForSequenceClassification, MERTModel
@@ -42,6 +44,15 @@ def test_feature_extraction_pipeline(checkpoint, tmp_path):
     assert [part.ndim for part in several] == [2, 2]
     with pytest.raises(ValueError, match="The options are layers, .*; got batch"):
         embed(song, batch=3)
+
+
+def test_the_cards_pipeline_runs(checkpoint, tmp_path, monkeypatch, capsys):
+    soundfile.write(tmp_path / "song.mp3", np.random.default_rng(0).uniform(-0.5, 0.5, 24000), 24000)
+    monkeypatch.chdir(checkpoint.parent)
+    card = (checkpoint / "README.md").read_text()
+    (code,) = (block for _, block in blocks_of(card) if "pipeline_class" in block)
+    exec(code, {})
+    assert capsys.readouterr().out.strip() == "(1, 32)"
 
 
 def test_classification_pipeline(tiny_checkpoint, checkpoint, tmp_path):
