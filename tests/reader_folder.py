@@ -53,7 +53,8 @@ def make_checkpoints(folder: Path) -> None:
         mert = MERTModel(MERTConfig(**NARROW, num_hidden_layers=12, conv_dim=[16] * 7, num_conv_pos_embedding_groups=2))
         mert2 = MERT2Model(MERT2Config(**NARROW, num_hidden_layers=24, **NARROW_SUBSAMPLING))
     save_checkpoint(mert, output_dir=folder / "m-a-p" / "MERT-v1-95M", **save)
-    save_checkpoint(mert2, output_dir=folder / "m-a-p" / "MERT-v2-30s", **save)
+    for name in ("MERT-v2-30s", "MERT-v2-FullSong"):
+        save_checkpoint(mert2, output_dir=folder / "m-a-p" / name, **save)
 
 
 def make_reader_folder(folder: Path) -> Path:

@@ -68,7 +68,8 @@ def bare(tmp_path_factory) -> Path:
     """Folder of the programs of an environment with the base dependencies; each test installs mert_hf into it."""
     folder = tmp_path_factory.mktemp("bare")
     must(sys.executable, "-m", "venv", folder)
-    pip = [folder / "bin" / "pip", "install", "--quiet", "-c", REPOSITORY / "constraints.txt"]
+    # Most of what is installed is never imported here: compiling all of it would take as long as the tests.
+    pip = [folder / "bin" / "pip", "install", "--quiet", "--no-compile", "-c", REPOSITORY / "constraints.txt"]
     must(*pip, "torch")
     must(*pip, *PROJECT["dependencies"])
     return folder / "bin"
@@ -124,15 +125,31 @@ def test_editable_install_without_symlinks(source, bare, tmp_path):
     check_installation(bare, checkout, tmp_path)
 
 
+# What each command does in the bare environment: it works (None), or names the extra to install.
 COMMANDS = {
     "quickstart --minutes 0.01": "quickstart",
     "embed SONGS --output out": None,
+    "index SONGS --output index": "search",
+    "search INDEX song.wav": "search",
+    "duplicates INDEX": "search",
     "fit-kmeans --data SONGS --output kmeans": "train",
-    "label --data SONGS --teacher KMEANS --output labels": None,
+    "fit-rvq --data SONGS --output rvq --encoder mert-nano:2": "train",
+    "label --data SONGS --teacher CHECKPOINT/teachers/acoustic --output labels": None,
+    "shard SONGS --teacher CHECKPOINT/teachers/acoustic --output shards": None,
     "pretrain CONFIG --data SONGS --output run --max_steps 1 --report_to none --device cpu": None,
     "finetune --data SONGS --target kind --model mert-nano --output tuned": "eval",
     "evaluate audiofolder --data SONGS --target kind --model mel --output results.json": "eval",
+    "export onnx mert-nano exported": "onnx",
+    "convert hub CHECKPOINT converted": None,
     "doctor --data SONGS": None,
+}
+# Commands that cannot do their work here, and what they report.
+REFUSED = {
+    "convert fairseq CONFIG converted": "config.yaml",
+    "convert encodec CONFIG converted": "config.yaml",
+    "push CHECKPOINT owner/name": "HF_HUB_OFFLINE",
+    "compare CONFIG": "config.yaml",
+    "report CONFIG": "config.yaml",
 }
 
 
@@ -142,26 +159,55 @@ def wheel_environment(artifacts, bare) -> Path:
     return bare
 
 
-@pytest.mark.parametrize("words", COMMANDS)
-def test_command_without_extras(words, wheel_environment, songs, tmp_path):
-    """A command works, or says in one line which extra to install."""
-    extra = COMMANDS[words]
-    teachers = must(
-        wheel_environment / "python",
-        "-c",
-        "import mert_hf.hub.names as n; print(n.resolve_checkpoint('mert-nano'))",
-    ).strip()
+@pytest.fixture(scope="module")
+def checkpoint(wheel_environment) -> str:
+    """Folder of the bundled checkpoint as it is installed."""
+    code = "import mert_hf.hub.names as n; print(n.resolve_checkpoint('mert-nano'))"
+    return must(wheel_environment / "python", "-c", code).strip()
+
+
+@pytest.fixture
+def run_command(wheel_environment, checkpoint, songs, tmp_path):
+    """Runs a command in the bare environment; the words in capitals become places."""
     config = tmp_path / "config.yaml"
     config.write_text(
-        f"model_name_or_path: mert-nano\nacoustic_teacher: {{type: kmeans, path: {teachers}/teachers/acoustic}}\n"
-        f"musical_teacher: {{type: cqt, path: {teachers}/teachers/musical}}\ncrop_length: 24000\nmin_duration: 1\n"
+        f"model_name_or_path: mert-nano\nacoustic_teacher: {{type: kmeans, path: {checkpoint}/teachers/acoustic}}\n"
+        f"musical_teacher: {{type: cqt, path: {checkpoint}/teachers/musical}}\ncrop_length: 24000\nmin_duration: 1\n"
     )
-    places = {"SONGS": songs, "KMEANS": f"{teachers}/teachers/acoustic", "CONFIG": config}
-    done = call(wheel_environment / "mert-hf", *(places.get(word, word) for word in words.split()), cwd=tmp_path)
-    assert "Traceback" not in done.stderr
-    if extra is None:
+    places = {"SONGS": songs, "CHECKPOINT": checkpoint, "CONFIG": config, "INDEX": tmp_path / "index"}
+
+    def run(words: str) -> subprocess.CompletedProcess:
+        for name, place in places.items():
+            words = words.replace(name, str(place))
+        done = call(wheel_environment / "mert-hf", *words.split(), cwd=tmp_path)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    return run
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_command_without_extras(words, run_command):
+    """A command works, or reports in one line which extra to install."""
+    done = run_command(words)
+    if (extra := COMMANDS[words]) is None:
         assert done.returncode == 0, done.stdout + done.stderr
         return
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith("mert-hf: error: ") and last.endswith(f'Install it with: pip install "mert_hf[{extra}]"')
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_refusal_without_extras(words, run_command):
+    done = run_command(words)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and last.startswith("mert-hf: error: ") and REFUSED[words] in last, done.stderr
+
+
+def test_every_command_is_tried():
+    import typer
+
+    from mert_hf.cli.app import app
+
+    assert {words.split()[0] for words in (*COMMANDS, *REFUSED)} == set(typer.main.get_command(app).commands)

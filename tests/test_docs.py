@@ -36,6 +36,7 @@ NOT_RUN = {
     "mert-hf evaluate all": "needs data sets; tests/evaluation/test_any_encoder.py runs it on small ones",
     "mert-hf finetune --task gtzan_genre": "needs the data set; tests/examples has a small one",
     "mert-hf label --data my_music --teacher facebook/encodec_24khz": "needs EnCodec from the Hub",
+    "mert-hf shard my_music --teacher facebook/encodec_24khz": "needs EnCodec from the Hub",
     "mert-hf pretrain examples/configs/mert-95m.yaml": "needs EnCodec from the Hub, and a GPU",
     "python examples/run_music_tagging.py --data owner/": "needs a data set of the Hub",
     "python examples/embed_ray.py": "needs a Ray cluster; tests/embedding/test_ray.py starts one",
@@ -46,6 +47,8 @@ NOT_RUN = {
 # Added to commands that would take long.
 SHORTER = {
     "mert-hf finetune": "--epochs 1 --window 1 --model m-a-p/MERT-v1-95M",
+    "mert-hf pretrain examples/configs/mert2-nano.yaml": "--max_steps 1 --per_device_train_batch_size 2 "
+    "--crop_length 48000 --min_duration 1 --dataloader_num_workers 0 --report_to none",
     "mert-hf evaluate": "--seeds 1 --max-epochs 2 --learning-rates 1e-3",
     "python examples/run_": "--num_train_epochs 1 --max_seconds 1 --report_to none",
 }

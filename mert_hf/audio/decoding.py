@@ -122,7 +122,7 @@ def _open(source: AudioSource, name: str, head: bytes) -> SoundfileDecoder | Tor
         problem = "the file begins like audio, but no audio can be decoded: damaged, or cut off after its header"
         remedy = "Copy the file again, or leave it out"
     elif not head.translate(None, TEXT_BYTES):
-        raise AudioReadError(name, "text, not audio", "Leave it out, or download the recording again")
+        raise AudioReadError(name, "not audio, but text", "Leave it out, or download the recording again")
     else:
         problem = "not audio in a format that can be read"
         remedy = "Leave it out; formats such as M4A or WMA need torchcodec and FFmpeg, or a conversion to FLAC"

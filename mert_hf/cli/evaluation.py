@@ -71,6 +71,7 @@ def evaluate(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Clips that the model computes at a time; about 80 s by default.")
     ] = None,
+    workers: options.Workers = 2,
     device: options.Device = None,
     dtype: options.DType = "auto",
     seed: options.Seed = 0,
@@ -125,6 +126,7 @@ def evaluate(
         pooling=pooling,
         max_epochs=max_epochs,
         batch_size=batch_size,
+        workers=workers,
         max_bad_files=max_bad_files,
         store_dtype=store_dtype,
         frame_features=frame_features,

@@ -101,6 +101,7 @@ def extract(
     max_failures: int = 0,
     progress: bool = True,
     name: str = "features",
+    workers: int = 2,
 ) -> set[str]:
     """Fills a store with the features of the recordings that it lacks.
 
@@ -113,6 +114,7 @@ def extract(
         max_failures: recordings that may be unreadable; they are logged and left out.
         progress: show a progress bar.
         name: of the progress bar.
+        workers: recordings that are read at the same time.
 
     Returns:
         Ids of recordings that could not be read.
@@ -127,7 +129,7 @@ def extract(
     _check_space(wanted, request.rows_per_second(encoder), store)
     failures: dict[int, AudioReadError] = {}
     with tqdm(total=len(wanted), desc=f"{name}: features", unit="recording", disable=not progress) as bar:
-        for index, rows in recording_rows(request, wanted, encoder, batch_size, failures, max_failures):
+        for index, rows in recording_rows(request, wanted, encoder, batch_size, failures, max_failures, workers):
             store.append(wanted[index], rows)
             bar.update()
     for index, error in failures.items():
@@ -142,6 +144,7 @@ def recording_rows(
     batch_size: int | None = None,
     failures: dict[int, AudioReadError] | None = None,
     max_failures: int = 0,
+    workers: int = 2,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Features of recordings: `(index, rows)` with rows (rows, layers, values) float32.
 
@@ -152,7 +155,7 @@ def recording_rows(
     """
     failures = {} if failures is None else failures
     readers = [partial(request.windows, encoder, recording) for recording in recordings]
-    stream = _without_failures(read_ahead(readers), failures, max_failures)
+    stream = _without_failures(read_ahead(readers, workers), failures, max_failures)
     frames = request.pooling == "frames"
     size = batch_size or request.batch_size()
     for index, parts in _by_recording(encoder.embed_windows(stream, request.layers, request.pooling, size)):

@@ -233,6 +233,7 @@ class Evaluation:
                 settings.tolerance().allowed(len(self.data.recordings)),
                 settings.progress,
                 self.task.name,
+                settings.workers,
             )
             self.data = replace(self.data, recordings=tuple(r for r in self.data.recordings if r.id not in failed))
             return FeatureTable.open(store, self.data.recordings)

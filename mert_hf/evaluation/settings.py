@@ -28,6 +28,7 @@ class EvaluationSettings:
         probe: training of the probes; None for the protocol's.
         max_epochs: maximum number of passes over the training chunks; None for the protocol's.
         batch_size: windows that the model takes at a time; None for about 80 s of audio.
+        workers: recordings that are read at the same time.
         deformations: what is done to the test recordings for the robustness curve, see `mert_hf.data.deformations`.
         shots: numbers of training recordings and "all" for the curve of few labels, see `mert_hf.data.few_shots`.
         max_bad_files: recordings that may be missing or unreadable, a number or a percentage such as "1%".
@@ -60,6 +61,7 @@ class EvaluationSettings:
     max_bad_files: int | str = 0
     deformations: Sequence[str] = ()
     shots: Sequence[int | str] = ()
+    workers: int = 2
 
     def __post_init__(self) -> None:
         if not self.learning_rates or min(self.learning_rates) <= 0:
@@ -70,6 +72,8 @@ class EvaluationSettings:
             raise ValueError(
                 'layers is empty. Give numbers, "all", "weighted", or None for each layer and the learned average.'
             )
+        if self.workers < 1:
+            raise ValueError(f"workers={self.workers} must be at least 1.")
         if self.resamples < 0:
             raise ValueError(f"resamples={self.resamples} must be 0 or more.")
         get_protocol(self.protocol)

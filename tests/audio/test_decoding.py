@@ -68,7 +68,7 @@ def test_cut_off_files_are_refused(tmp_path, name, fraction):
     ("name", "content", "message"),
     [
         ("empty.wav", b"", "the file is empty"),
-        ("letter.mp3", b"Dear reader, this is not music. " * 40, "text, not audio"),
+        ("letter.mp3", b"Dear reader, this is not music. " * 40, "not audio, but text"),
         ("noise.bin", bytes(range(256)) * 20, "not audio in a format that can be read"),
         ("header.raw", bytes(4000), "not audio in a format that can be read"),
         ("lone.flac", b"fLaC\x00\x00\x00\x22" + bytes(34), "begins like audio, but no audio can be decoded"),
@@ -200,7 +200,7 @@ DAMAGED = {
     "empty.wav": "the file is empty",
     "header_only.flac": "begins like audio, but no audio can be decoded",
     "nan.wav": "NaN or infinite samples, the first at 0.21 s",
-    "not_audio.mp3": "not audio in a format that can be read",
+    "not_audio.mp3": "not audio, but text",
     "truncated.ogg": "cut off: 8.242 s can be decoded, but the file does not end as an Ogg stream must",
 }
 
