@@ -35,7 +35,7 @@ def test_checkout_holds_links_not_copies():
 
 
 def test_hub_files_import_only_what_every_user_has():
-    """The files beside a checkpoint may need torch, transformers and numpy, nothing else at import."""
+    """The files next to a checkpoint may need torch, transformers and numpy, nothing else at import."""
     for path in (REPOSITORY / "modeling").glob("*_mert.py"):
         for line in path.read_text().splitlines():
             words = line.split()

@@ -81,7 +81,7 @@ class QuickstartSettings:
 
     Attributes:
         output: folder for scores, teachers, checkpoint and page.
-        from_scratch: start from random weights and a newly fitted k-means teacher, not from the shipped checkpoint.
+        from_scratch: start from random weights and a newly fitted k-means teacher, not from the bundled checkpoint.
         minutes: longest time of training; the learning rate falls to zero over it.
         steps: most updates.
         num_scores: scores that are read.
@@ -205,7 +205,7 @@ def student_config(settings: QuickstartSettings) -> PretrainedConfig:
 def prepare_teachers(settings: QuickstartSettings, config: PretrainedConfig, data: Path) -> Path:
     """Step 2: the folder of the k-means teacher `acoustic` and the standardised constant-Q teacher `musical`.
 
-    A run that continues from the shipped checkpoint takes the teachers that it was trained with: clusters fitted anew
+    A run that continues from the bundled checkpoint takes the teachers that it was trained with: clusters fitted anew
     have other numbers, and its heads would have to learn them from the start.
     """
     if not settings.from_scratch:
@@ -326,7 +326,7 @@ def probe_everything(
     """Step 5: this run's network, the bundled one, the same network untrained, MFCC and chroma behind one probe."""
     models = {"this run": str(checkpoint)}
     if not settings.from_scratch:
-        models[f"{DEFAULT_CHECKPOINT} as shipped"] = DEFAULT_CHECKPOINT
+        models[f"{DEFAULT_CHECKPOINT} as bundled"] = DEFAULT_CHECKPOINT
     models |= {"untrained": f"{RANDOM_PREFIX}{checkpoint}", "mfcc": "mfcc", "chroma": "chroma"}
     return probe_encoders(models, tasks, settings.output / "probes", settings.seeds, settings.progress)
 
@@ -373,7 +373,7 @@ def describe_run(settings: QuickstartSettings, trainer: MERTTrainer, checkpoint:
     with torch.no_grad():
         trained = trainer.model.mert.eval().float()
         same = torch.equal(trained(waveform).last_hidden_state, reloaded(waveform).last_hidden_state)
-    start = "random weights" if settings.from_scratch else f"the shipped {DEFAULT_CHECKPOINT}"
+    start = "random weights" if settings.from_scratch else f"the bundled {DEFAULT_CHECKPOINT}"
     return [
         f"{trainer.model.mert.num_parameters():,} parameters, started from {start}",
         f"{trainer.state.global_step} updates of {settings.batch_size} x {settings.crop_seconds:g} s in at most "

@@ -41,7 +41,7 @@ def test_folder_is_searched_to_its_depth(folder):
     assert names(find_audio_files(str(folder)), folder) == EVERYTHING
 
 
-def test_what_is_left_aside_is_told(folder, caplog):
+def test_what_is_ignored_is_reported(folder, caplog):
     with caplog.at_level(logging.WARNING):
         find_audio_files(folder)
     assert "5 recordings; ignored because they are not audio: 1 .jpg, 1 .txt, 1 hidden files" in caplog.text

@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_cqt.py [--repeats 5] [--threads 1 2]
 
 Both transform the same noise, in turns, so that other load on the machine meets both; the ratio is that of the medians.
-Wall time, and beside it the CPU time of the process, on which other load weighs less.
+Wall time, and next to it the CPU time of the process, on which other load weighs less.
 """
 
 from __future__ import annotations

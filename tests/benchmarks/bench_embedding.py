@@ -1,4 +1,4 @@
-"""Speed of the 95M configuration on CPU: times real time, beside transformers' HubertModel and the machine's own limit.
+"""Speed of the 95M configuration on CPU in times real time, next to transformers' HubertModel and the machine's limit.
 
 Everything is measured in turn in one run, round after round, so that a busy machine slows all of it alike; the medians
 and their ratios are printed. Weights are random.

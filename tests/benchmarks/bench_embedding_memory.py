@@ -1,4 +1,4 @@
-"""Peak memory of embedding a long recording, beside a short one, with the 95M configuration (random weights).
+"""Peak memory of embedding a long recording and a short one, with the 95M configuration (random weights).
 
 Each recording is embedded in a process of its own, whose peak resident memory is printed, with the difference.
 
@@ -43,10 +43,11 @@ def main() -> None:
 
 
 def write_noise(path: Path, minutes: float) -> None:
-    generator = np.random.default_rng(0)
+    """Stereo noise that repeats every 10 s."""
+    noise = (0.1 * np.random.default_rng(0).standard_normal((10 * RATE, 2))).astype(np.float32)
     with soundfile.SoundFile(path, "w", samplerate=RATE, channels=2) as file:
         for _ in range(round(minutes * 6)):
-            file.write((0.1 * generator.standard_normal((10 * RATE, 2))).astype(np.float32))
+            file.write(noise)
 
 
 def embed(arguments: argparse.Namespace) -> None:

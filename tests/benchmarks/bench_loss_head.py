@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_loss_head.py [--frames 1000] [--repeats 5]
 
-The expanded form lays every code's vector beside every frame's, (codes, frames, dim), as fairseq's HuBERT does; ours
+The expanded form lays every code's vector next to every frame's, (codes, frames, dim), as fairseq's HuBERT does; ours
 normalizes and multiplies matrices. Each measurement is a process of its own, so that its peak memory is its own.
 """
 

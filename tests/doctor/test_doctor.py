@@ -1,4 +1,4 @@
-"""`mert-hf doctor`: every fault is told with its remedy, and nothing of a checkpoint is run."""
+"""`mert-hf doctor`: every fault is reported with its remedy, and nothing of a checkpoint is run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mert_hf.doctor.installation import check_fragile_packages, check_packages
 from mert_hf.doctor.model import check_model
 
 
-def told(findings: list[Finding], level: str) -> str:
+def texts_of(findings: list[Finding], level: str) -> str:
     return "\n".join(str(finding) for finding in findings if finding.level == level)
 
 
@@ -56,8 +56,8 @@ def test_a_sound_checkpoint_has_no_complaint(folder):
     findings, rate = check_model(folder)
     assert rate == 24000
     assert {finding.level for finding in findings} == {"ok"}
-    assert "weights, all of config.json's names and shapes" in told(findings, "ok")
-    assert "24000 Hz, do_normalize true" in told(findings, "ok")
+    assert "weights, all of config.json's names and shapes" in texts_of(findings, "ok")
+    assert "24000 Hz, do_normalize true" in texts_of(findings, "ok")
 
 
 FAULTS = [
@@ -84,7 +84,7 @@ NEW = f"{CONV}.parametrizations.weight"
 def test_wrong_weights_are_named(edit, level, message, folder):
     rewrite(folder, edit)
     findings, _ = check_model(folder)
-    assert message in told(findings, level)
+    assert message in texts_of(findings, level)
     assert all(finding.remedy for finding in findings if finding.level != "ok")
 
 
@@ -94,7 +94,7 @@ def test_pickled_weights_and_old_code_have_a_command(folder):
     change(folder / "config.json", auto_map={"AutoModel": "modeling_MERT.MERTModel"})
     findings, _ = check_model(folder)
     assert not has_problem(findings)
-    warnings = told(findings, "warning")
+    warnings = texts_of(findings, "warning")
     assert "pytorch_model.bin is a pickle" in warnings and "an auto_map of other code" in warnings
     assert f"mert-hf convert hub {folder} OUT" in warnings
 
@@ -107,9 +107,9 @@ def test_hostile_pickle_is_refused_and_not_run(folder, tmp_path):
     torch.save({"weight": Hostile()}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     findings, _ = check_model(folder)
-    assert "refers to posix.system (os.system)" in told(findings, "problem")
+    assert "refers to posix.system (os.system)" in texts_of(findings, "problem")
     findings, _ = check_model(folder / "pytorch_model.bin")
-    assert "delete the file" in told(findings, "problem")
+    assert "delete the file" in texts_of(findings, "problem")
     assert not (tmp_path / "touched").exists()
 
 
@@ -123,19 +123,19 @@ EXTRACTORS = [
 def test_feature_extractor_against_the_model(changes, level, message, folder):
     change(folder / "preprocessor_config.json", **changes)
     findings, _ = check_model(folder)
-    assert message in told(findings, level)
+    assert message in texts_of(findings, level)
 
 
 def test_normalisation_against_the_checkpoint(folder):
     (folder / "fairseq_config.json").write_text(json.dumps({"cfg": {"task": {"normalize": False}}}))
     findings, _ = check_model(folder)
-    assert "do_normalize is True, but the model was trained with False" in told(findings, "problem")
+    assert "do_normalize is True, but the model was trained with False" in texts_of(findings, "problem")
     change(folder / "preprocessor_config.json", do_normalize=False)
     assert not has_problem(check_model(folder)[0])
     (folder / "fairseq_config.json").unlink()
     config = mert_hf.MERTConfig(**SIZES, feat_extract_norm="layer")
     mert_hf.MERTModel(config).save_pretrained(folder)
-    assert "trained on normalized audio" in told(check_model(folder)[0], "warning")
+    assert "trained on normalized audio" in texts_of(check_model(folder)[0], "warning")
 
 
 def test_missing_feature_extractor_has_a_command_that_works(folder, tmp_path):
@@ -168,31 +168,31 @@ BROKEN = [
 def test_broken_folders_are_findings(spoil, message, folder):
     spoil(folder)
     findings, _ = check_model(folder)
-    assert message in told(findings, "problem")
+    assert message in texts_of(findings, "problem")
 
 
 def test_names_that_lead_nowhere():
-    assert "neither a folder nor a downloaded Hub model" in told(check_model("nobody/nothing")[0], "problem")
-    assert "neither a folder nor the id" in told(check_model("no/such/thing/here")[0], "problem")
+    assert "neither a folder nor a downloaded Hub model" in texts_of(check_model("nobody/nothing")[0], "problem")
+    assert "neither a folder nor the id" in texts_of(check_model("no/such/thing/here")[0], "problem")
 
 
 def test_checkpoint_of_the_package_goes_by_its_name():
     findings, rate = check_model("mert-nano")
-    assert rate == 24000 and "mert-nano: MERTForPreTraining" in told(findings, "ok")
+    assert rate == 24000 and "mert-nano: MERTForPreTraining" in texts_of(findings, "ok")
 
 
 def test_music2vec_needs_nothing(folder):
     change(folder / "config.json", model_type="data2vec-audio")
     findings, rate = check_model(folder)
-    assert rate == 16000 and "is used as it is" in told(findings, "ok")
+    assert rate == 16000 and "is used as it is" in texts_of(findings, "ok")
 
 
 def test_other_files_are_told(tmp_path):
     torch.save({"model": {}, "cfg": {"model": {"_name": "mert"}}}, tmp_path / "fairseq.pt")
     findings, _ = check_model(tmp_path / "fairseq.pt")
-    assert f"mert-hf convert fairseq {tmp_path / 'fairseq.pt'} OUT" in told(findings, "problem")
+    assert f"mert-hf convert fairseq {tmp_path / 'fairseq.pt'} OUT" in texts_of(findings, "problem")
     (tmp_path / "text.pt").write_text("text")
-    assert "not a file of torch.save" in told(check_model(tmp_path / "text.pt")[0], "problem")
+    assert "not a file of torch.save" in texts_of(check_model(tmp_path / "text.pt")[0], "problem")
 
 
 @pytest.fixture
@@ -213,10 +213,10 @@ def test_sound_recordings(recordings):
     metadata_csv(recordings, "file_name,genre,split\na.wav,rock,train\nb.wav,jazz,test\n")
     findings = check_data(recordings, 24000)
     assert {finding.level for finding in findings} == {"ok"}
-    assert "2 of 2 recordings can be read" in told(findings, "ok") and "1 at 24000 Hz, 1 at 44100 Hz" in told(
+    assert "2 of 2 recordings can be read" in texts_of(findings, "ok") and "1 at 24000 Hz, 1 at 44100 Hz" in texts_of(
         findings, "ok"
     )
-    assert "splits: train 1, test 1" in told(findings, "ok")
+    assert "splits: train 1, test 1" in texts_of(findings, "ok")
 
 
 def test_faults_of_recordings(recordings):
@@ -225,8 +225,8 @@ def test_faults_of_recordings(recordings):
     soundfile.write(recordings / "short.wav", np.ones(400) / 2, 24000)
     soundfile.write(recordings / "nan.wav", np.full(24000, np.nan, dtype=np.float32), 24000, subtype="FLOAT")
     findings = check_data(recordings, 24000)
-    assert "bad.mp3: not audio" in told(findings, "problem") and "nan.wav: NaN" in told(findings, "problem")
-    warnings = told(findings, "warning")
+    assert "bad.mp3: not audio" in texts_of(findings, "problem") and "nan.wav: NaN" in texts_of(findings, "problem")
+    warnings = texts_of(findings, "warning")
     assert "1 recordings are silent" in warnings and "silent.wav" in warnings
     assert "1 recordings are shorter than 1 s" in warnings and "1 recordings are below the model's 24000 Hz" in warnings
 
@@ -237,7 +237,7 @@ def test_long_recordings_are_decoded_at_both_ends(recordings, monkeypatch):
     samples = np.full(24000, 0.5, dtype=np.float32)
     samples[-10] = np.inf
     soundfile.write(recordings / "end.wav", samples, 24000, subtype="FLOAT")
-    assert "end.wav: NaN or infinite" in told(check_data(recordings), "problem")
+    assert "end.wav: NaN or infinite" in texts_of(check_data(recordings), "problem")
 
 
 TABLES = [
@@ -251,11 +251,11 @@ TABLES = [
 @pytest.mark.parametrize(("text", "level", "message"), TABLES)
 def test_metadata_against_the_files(text, level, message, recordings):
     metadata_csv(recordings, text)
-    assert message in told(check_data(recordings), level)
+    assert message in texts_of(check_data(recordings), level)
 
 
 def test_folders_without_recordings(tmp_path):
-    assert "is not a folder" in told(check_data(tmp_path / "nowhere"), "problem")
+    assert "is not a folder" in texts_of(check_data(tmp_path / "nowhere"), "problem")
     assert has_problem(check_data(tmp_path))
 
 
@@ -263,12 +263,12 @@ def test_requirements_are_compared_with_what_is_installed(monkeypatch):
     assert not has_problem(check_packages())
     requirements = ["torch>=99", "no-such-package>=1", "typer>=0.1", 'absent; extra == "dev"']
     monkeypatch.setattr(metadata, "requires", lambda name: requirements)
-    problems = told(list(check_packages()), "problem")
+    problems = texts_of(list(check_packages()), "problem")
     assert "does not satisfy >=99" in problems and 'pip install --upgrade "torch>=99"' in problems
     assert "no-such-package is not installed" in problems and "absent" not in problems
     monkeypatch.setattr(installation, "NEWEST_TRANSFORMERS", 1)
     monkeypatch.setattr(metadata, "requires", lambda name: ["transformers"])
-    assert "newer than the versions" in told(list(check_packages()), "warning")
+    assert "newer than the versions" in texts_of(list(check_packages()), "warning")
 
 
 @pytest.fixture
@@ -287,7 +287,7 @@ def broken_torchaudio(tmp_path, monkeypatch) -> Path:
 
 def test_torchaudio_that_cannot_load(broken_torchaudio, monkeypatch):
     monkeypatch.syspath_prepend(broken_torchaudio)
-    problems = told(list(check_fragile_packages()), "problem")
+    problems = texts_of(list(check_fragile_packages()), "problem")
     assert "torchaudio 2.11.0 is installed but cannot load: OSError: libcudart.so.13" in problems
     assert "pip uninstall torchaudio" in problems
 

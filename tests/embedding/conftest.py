@@ -36,7 +36,7 @@ def damaged(tmp_path) -> list[Path]:
     folder = tmp_path / "damaged"
     folder.mkdir()
     (folder / "empty.wav").touch()
-    (folder / "letter.mp3").write_text("Dear reader, this is no music.")
+    (folder / "letter.mp3").write_text("Dear reader, this is not music.")
     write(folder / "short.wav", np.zeros(200, np.float32), 24000)
     late = sweep(14.0, 24000)
     late[-1] = np.nan

@@ -28,7 +28,7 @@ def model(tiny_config):
 
 
 def expanded_loss(model, batch, frames=None):
-    """The objective written out frame by frame, every code's vector beside every frame's, as fairseq computes it.
+    """The objective written out frame by frame, every code's vector next to every frame's, as fairseq computes it.
 
     It is averaged over the masked frames, or those given, (batch, frames) bool."""
     hidden = model.mert(batch["input_values"], mask_time_indices=batch["mask_time_indices"])[0]

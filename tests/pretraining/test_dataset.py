@@ -131,8 +131,8 @@ def test_too_many_bad_files_stop_the_run(tmp_path):
         TooManyBadFilesError, match=r"1 of 5 recordings .*max_bad_files=1% tolerates 0.*broken.wav.*Fix or remove"
     ) as caught:
         all_items(dataset)
-    told = type(caught.value)("a data worker hands its error on as type(error)(text)")
-    assert isinstance(told, ValueError)
+    raised = type(caught.value)("a data worker hands its error on as type(error)(text)")
+    assert isinstance(raised, ValueError)
 
 
 def test_unreadable_headers_count_at_once(tmp_path):

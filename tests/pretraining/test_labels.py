@@ -225,7 +225,7 @@ def test_files_that_cannot_be_read_are_reported(recordings, tmp_path, caplog):
     assert sorted(read_index(tmp_path / "labels")["failed"]) == sorted(bad)
     with pytest.raises(ValueError, match=r"no codes of .*broken\.wav.*remove them from the data"):
         LabelCache(tmp_path / "labels")(str(broken), 0, 1)
-    write_recordings(tmp_path, [1.0])[0].rename(broken)  # mended
+    write_recordings(tmp_path, [1.0])[0].rename(broken)  # repaired
     assert label(bad[:1], CountingTeacher(), tmp_path / "labels").failed == {}
     assert str(broken) not in read_index(tmp_path / "labels")["failed"]
     with pytest.raises(ValueError, match="None of 1 recordings could be labeled"):
@@ -235,23 +235,23 @@ def test_files_that_cannot_be_read_are_reported(recordings, tmp_path, caplog):
 class StuckTeacher(CountingTeacher):
     """Tells when it has labeled three recordings, and goes no further."""
 
-    def __init__(self, told):
+    def __init__(self, begun):
         super().__init__()
-        self.told = told
+        self.begun = begun
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
         if self.labelled == 3:
-            self.told.set()
+            self.begun.set()
             time.sleep(60)
         return super().forward(waveforms)
 
 
 def test_a_killed_run_goes_on(recordings, tmp_path):
     files, fork = files_of(recordings), multiprocessing.get_context("fork")
-    told = fork.Event()
-    process = fork.Process(target=label, args=(files, StuckTeacher(told), tmp_path))
+    begun = fork.Event()
+    process = fork.Process(target=label, args=(files, StuckTeacher(begun), tmp_path))
     process.start()
-    assert told.wait(timeout=60)
+    assert begun.wait(timeout=60)
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL

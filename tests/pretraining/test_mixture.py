@@ -29,7 +29,7 @@ def test_equal_seeds_give_equal_mixtures(generator):
 
 
 def test_what_is_added_is_a_snippet_of_another_clip_times_the_volume():
-    # Each clip is a ramp of its own range, so a sample tells where it was cut from.
+    # Each clip is a ramp of its own range, so a sample shows where it was cut from.
     clean = torch.stack([1000.0 * row + torch.arange(500.0) for row in range(1, 4)])
     mixture = NoiseMixture(probability=1.0, count=(1, 1), length=(50, 80), volume=0.5)
     for seed in range(50):

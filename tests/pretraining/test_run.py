@@ -274,12 +274,12 @@ def nano_run(tmp_path_factory) -> list[str]:
     return [str(CONFIGS / "mert-nano.yaml"), *options, *steps, *data]
 
 
-def test_the_nano_recipe_builds_the_shipped_student():
-    shipped = MERTConfig.from_pretrained(CHECKPOINT)
-    sizes = {name: getattr(shipped, name) for name in ("num_codebooks", "codebook_size", "cqt_bins")}
+def test_the_nano_recipe_builds_the_bundled_student():
+    bundled = MERTConfig.from_pretrained(CHECKPOINT)
+    sizes = {name: getattr(bundled, name) for name in ("num_codebooks", "codebook_size", "cqt_bins")}
     fields = parse_arguments([str(CONFIGS / "mert-nano.yaml"), "--report_to", "none"])[0].model_config
-    built, expected = MERTConfig(**fields, **sizes).to_dict(), shipped.to_dict()
-    # The shipped net's musical teacher is standardised, the recipe's gives about twice the variance.
+    built, expected = MERTConfig(**fields, **sizes).to_dict(), bundled.to_dict()
+    # The bundled model's musical teacher is standardized, the recipe's gives about twice the variance.
     assert built.pop("cqt_loss_weight") == expected.pop("cqt_loss_weight") / 2
     names = [name for name in built if name not in ("architectures", "dtype", "transformers_version")]
     assert {name: built.get(name) for name in names} == {name: expected.get(name) for name in names}

@@ -1,4 +1,4 @@
-"""MERTTrainer: the loss over the whole update, its parts in the log, resuming, and the stock Trainer beside it."""
+"""MERTTrainer: the loss over the whole update, its parts in the log, resuming, and the stock Trainer next to it."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def train_or_go_on(rank: int, folder, output_dir) -> None:
 
 
 def test_a_full_disk_leaves_the_last_complete_checkpoint(recordings, tmp_path, monkeypatch):
-    """The disk fills up while the second checkpoint is written; with room again the run goes on from the first."""
+    """The disk fills up while the second checkpoint is written; with room again the run resumes from the first."""
     arguments = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2}
     straight = make_trainer(recordings, tmp_path / "straight", **arguments)
     straight.train()

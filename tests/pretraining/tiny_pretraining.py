@@ -121,7 +121,7 @@ def make_collator(config: MERTConfig | MERT2Config | None = None, **arguments) -
 
 
 def write_recordings(folder: Path, durations: list[float], rate: int = RATE) -> list[Path]:
-    """Sweeping tones as WAV files; each has its own pitch, so that a crop tells its file."""
+    """Sweeping tones as WAV files; each has its own pitch, so that a crop shows its file."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for index, duration in enumerate(durations):

@@ -1,4 +1,4 @@
-"""The quickstart in miniature: from scores to the page, with and without the shipped checkpoint."""
+"""The quickstart in miniature: from scores to the page, with and without the bundled checkpoint."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_quickstart_runs_the_full_pipeline(few_pieces, tmp_path, from_scratch):
     assert page.name == "report.html" and html.count("<img ") == 4 and html.count("<audio ") == 3 * 6
     assert "http" not in html.replace("http-equiv", "")  # nothing is fetched
     assert "identical output" in text
-    assert (f"{DEFAULT_CHECKPOINT} as shipped" in text) is not from_scratch
+    assert (f"{DEFAULT_CHECKPOINT} as bundled" in text) is not from_scratch
     for name in ("model/README.md", "model/model.safetensors", "model/config.json"):
         assert (tmp_path / name).stat().st_size > 500
     assert json.loads((tmp_path / "model" / "training_log.json").read_text())

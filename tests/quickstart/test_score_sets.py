@@ -1,4 +1,4 @@
-"""Sets of rendered scores: sizes, splits, and that a run that was stopped goes on."""
+"""Sets of rendered scores: sizes, splits, and that a run that was stopped resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clusters: found again, told apart, saved and loaded to the bit."""
+"""Clusters: found again, separated, saved and loaded to the bit."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_commands_tell_it_before_they_work(name, tiny_checkpoint, tmp_path, monkeypatch):
-    """`data` holds nothing, which would be told first if work had begun."""
+    """`data` holds nothing, which would be reported first if work had begun."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     out = tmp_path / "file"
