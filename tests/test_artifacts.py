@@ -147,7 +147,7 @@ COMMANDS = {
 REFUSED = {
     "convert fairseq CONFIG converted": "config.yaml",
     "convert encodec CONFIG converted": "config.yaml",
-    "push CHECKPOINT owner/name": "HF_HUB_OFFLINE",
+    "push CHECKPOINT owner/name": "HF_TOKEN",
     "compare CONFIG": "config.yaml",
     "report CONFIG": "config.yaml",
 }

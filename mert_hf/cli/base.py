@@ -44,15 +44,23 @@ class ErrorReportingGroup(TyperGroup):
         except (Exception, KeyboardInterrupt) as error:
             if not is_user_error(error) or ctx.find_root().meta.get(DEBUG):
                 raise
-            interrupted = isinstance(error, KeyboardInterrupt)
-            typer.echo(f"mert-hf: error: {'interrupted' if interrupted else error}", err=True)
-            raise typer.Exit(INTERRUPTED if interrupted else 1) from error
+            typer.echo(f"mert-hf: error: {message_of(error)}", err=True)
+            raise typer.Exit(INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1) from error
 
 
 def is_user_error(error: BaseException) -> bool:
     """Whether the message of an error is all that a user needs; a traceback is for errors of the program."""
     ours = type(error).__module__.startswith("mert_hf.")
     return ours or isinstance(error, (ValueError, OSError, ImportError, KeyboardInterrupt))
+
+
+def message_of(error: BaseException) -> str:
+    """The message of an error; those of the operating system become sentences."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, OSError) and error.filename is not None and str(error).startswith("[Errno"):
+        return f"{error.filename}: {error.strerror}. Check the path and its permissions."
+    return str(error)
 
 
 def warn(message: str) -> None:

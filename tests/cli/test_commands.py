@@ -18,10 +18,10 @@ from mert_hf.pretraining.callbacks import NonFiniteLossError
 SHARED_OPTIONS = {
     "embed": "model output layers batch-size workers device dtype max-bad-files quiet",
     "fit-kmeans": "data output seed max-bad-files quiet",
-    "label": "data output device max-bad-files quiet",
+    "label": "data output workers device max-bad-files quiet",
     "pretrain": "data output model batch-size workers device dtype seed max-bad-files quiet",
     "finetune": "data output model layers batch-size workers device dtype seed max-bad-files quiet",
-    "evaluate": "data output model layers batch-size device dtype seed max-bad-files quiet",
+    "evaluate": "data output model layers batch-size workers device dtype seed max-bad-files quiet",
     "report": "output",
     "doctor": "model data",
     "quickstart": "output data dtype seed quiet",
@@ -151,6 +151,13 @@ def test_errors_are_one_line(failing, name):
     result = run("doctor")
     assert result.exit_code == status
     assert result.stderr == f"mert-hf: error: {'interrupted' if name == 'interrupt' else error}\n"
+
+
+def test_errors_of_the_system_are_sentences(tmp_path):
+    missing = tmp_path / "missing.pt"
+    result = run("convert", "fairseq", str(missing), str(tmp_path / "out"))
+    expected = f"mert-hf: error: {missing}: No such file or directory. Check the path and its permissions.\n"
+    assert (result.exit_code, result.stderr) == (1, expected)
 
 
 @pytest.mark.parametrize("words", [("--debug", "doctor"), ("doctor", "--debug")])
