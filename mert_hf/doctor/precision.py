@@ -73,10 +73,14 @@ def kernels() -> dict[str, tuple[Operation, list[tuple[int, ...]]]]:
     """Operations of both generations of MERT with the shapes of their arguments: sizes of the models, short clips."""
     from ..modeling.modeling_mert import grouped_conv1d
 
-    conv1d = nn.functional.conv1d
+    conv1d, conv2d = nn.functional.conv1d, nn.functional.conv2d
     return {
         "first convolution": (lambda x, w: conv1d(x, w, stride=5), [(1, 1, 10 * FRAMES), (512, 1, 10)]),
         "convolution": (lambda x, w: conv1d(x, w, stride=2), [(1, 512, FRAMES), (512, 512, 3)]),
+        "convolution with channels last": (
+            lambda x, w: conv2d(x.transpose(1, 2)[:, :, None], w[:, :, None], stride=(1, 2)),
+            [(1, FRAMES, 512), (512, 512, 3)],
+        ),
         "depthwise convolution": (
             lambda x, w: conv1d(x, w, padding=15, groups=1024),
             [(1, 1024, FRAMES), (1024, 1, 31)],

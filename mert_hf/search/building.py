@@ -21,6 +21,7 @@ from ..embedding.shards import FailedFile
 from ..hub.names import DEFAULT_CHECKPOINT
 from ..utils.hashing import hash_tensors
 from ..utils.outputs import check_output_folder
+from ..utils.precision import AUTO
 from ..utils.text import printable, shorten
 from .fingerprint import Fingerprinter
 from .store import IndexSettings, Recording, RecordingTable, is_index
@@ -115,6 +116,8 @@ def update_index(
             if table is None or changes.new or changes.changed:
                 old = None if table is None else table.settings
                 name = model or (DEFAULT_CHECKPOINT if old is None else old.model)
+                if old is not None and dtype in (None, AUTO):
+                    dtype = old.dtype
                 embedder = MERTEmbedder.from_pretrained(name, device=device, dtype=dtype)
                 settings = make_settings(embedder, name, layer, window, windows, old)
                 table = RecordingTable.create(place, settings) if table is None else table
@@ -164,7 +167,9 @@ def make_settings(
     """
     digest = hashlib.sha256()
     hash_tensors(digest, embedder.model.state_dict())
+    dtype = str(embedder.model.dtype).removeprefix("torch.")
     if old is not None:
+        _check_same(old, {"dtype": dtype})  # the hash follows from it
         if digest.hexdigest() != old.weights_sha256:
             raise ValueError(
                 f"The index was made with other weights than those of {os.fspath(model)} (model {old.model}). Use that "
@@ -176,7 +181,7 @@ def make_settings(
     (layer,) = embedder.resolve_layers(-1 if layer is None else layer)
     name = os.path.abspath(model) if os.path.isdir(model) else os.fspath(model)
     length = 5.0 if window is None else float(window)
-    return IndexSettings(name, digest.hexdigest(), layer, length, bool(windows), embedder.hidden_size)
+    return IndexSettings(name, digest.hexdigest(), layer, length, bool(windows), embedder.hidden_size, dtype)
 
 
 def file_stamp(path: str) -> tuple[int, int]:

@@ -82,8 +82,8 @@ class MusicIndex:
             model: Hub id, folder, or name of a bundled checkpoint. If None, that of the index, and "mert-nano" for a
                 new index.
             options: `layer` (the last by default), `window` (5 seconds), `windows` (store a vector per window too),
-                `batch_size`, `device`, `dtype`, `workers`, `show_progress_bar`. The first three belong to the index and
-                cannot change later.
+                `dtype` (float32), `batch_size`, `device`, `workers`, `show_progress_bar`. The first four belong to the
+                index and cannot change later.
 
         Raises:
             ValueError: other settings or another model than those of the index; no recordings; another process is
@@ -103,7 +103,7 @@ class MusicIndex:
     @cached_property
     def embedder(self) -> MERTEmbedder:
         """The model of the index, loaded when a query is a file that the index does not hold."""
-        return MERTEmbedder.from_pretrained(self.settings.model, device=self.device)
+        return MERTEmbedder.from_pretrained(self.settings.model, device=self.device, dtype=self.settings.dtype)
 
     def paths(self) -> list[str]:
         """Absolute paths of all recordings, in the order of `vectors`."""

@@ -22,6 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mert_hf.search.store import PROBES
+
 SIZE, NEIGHBORS, QUERIES, TOP = 128, 20, 100, 10
 
 
@@ -157,7 +159,7 @@ class Faiss:
 STORES = {
     "NumPy, exact": NumPy(),
     "LanceDB, exact": LanceDB(),
-    "LanceDB, IVF_FLAT": LanceDB("IvfFlat", probes=64),
+    "LanceDB, IVF_FLAT": LanceDB("IvfFlat", probes=PROBES),
     "LanceDB, IVF_PQ": LanceDB("IvfPq"),
     "LanceDB, IVF_HNSW_SQ": LanceDB("HnswSq"),
     "USearch, HNSW": USearch(),

@@ -32,7 +32,7 @@ def expected(model, recordings, layer=-1, window=5.0) -> np.ndarray:
     return np.stack([np.average(one.embeddings, axis=0, weights=one.end - one.start) for one in results])
 
 
-@pytest.fixture(scope="module", params=["tiny_checkpoint", "mert-nano"])
+@pytest.fixture(scope="module", params=["tiny_checkpoint", "tiny_checkpoint2", "mert-nano"])
 def checkpoint(request):
     return request.param if request.param == "mert-nano" else request.getfixturevalue(request.param)
 

@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
+import torch
 from sounds import melody
 from typer.testing import CliRunner
 
@@ -186,10 +187,24 @@ def test_settings_belong_to_the_index(music, update, tiny_config, tmp_path):
         update([music], layer=2)
     with pytest.raises(ValueError, match=r"window: 4.0 there, 3.0 now"):
         update([music / "album0"], window=3.0)
+    with pytest.raises(ValueError, match="dtype: 'float32' there, 'bfloat16' now"):
+        update([music], dtype="bfloat16")
     MERTModel(tiny_config()).save_pretrained(tmp_path / "other")
     MERTFeatureExtractor().save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match="made with other weights than those of .*other"):
         update([music], model=tmp_path / "other")
+
+
+def test_the_precision_of_an_index_is_kept(music, update, tmp_path):
+    """Also where `auto` would choose another one, and for queries."""
+    update([music / "album0"], dtype="bfloat16")
+    for options in ({}, {"dtype": "auto"}):
+        soundfile.write(music / "album0" / "new.flac", melody(len(options), 3.0), 24000)
+        summary = update([music / "album0"], **options)
+        assert summary.added + summary.changed == 1
+    index = MusicIndex(tmp_path / "index", device="cpu")
+    assert index.settings.dtype == "bfloat16" and index.embedder.model.dtype == torch.bfloat16
+    assert index.search(music / "album1" / os.listdir(music / "album1")[0])
 
 
 def test_one_writer_at_a_time(music, update, tmp_path):
