@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -30,8 +31,14 @@ MERTModel.from_pretrained(mert_hf.hub.names.resolve_checkpoint("mert-nano")).sav
 """
 
 
+# Without what would let the bare environment find this checkout, or a user's account on the Hub.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "HF_TOKEN")}
+
+
 def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
-    return subprocess.run([str(word) for word in words], cwd=cwd, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [str(word) for word in words], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
 
 
 def must(*words: object, cwd: Path | None = None) -> str:
