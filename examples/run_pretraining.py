@@ -7,9 +7,11 @@
 Options override the file, and `--help` lists them all. The same command resumes an interrupted run.
 """
 
+import logging
 import sys
 
 from mert_hf.pretraining.run import main
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     main(sys.argv[1:])

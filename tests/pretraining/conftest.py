@@ -11,21 +11,9 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent))  # for tiny_pretraining, in data workers and subprocesses too
 
 from tiny_pretraining import RATE, BandTeacher, LoudnessTeacher, write_recordings
+from tiny_sizes import STUDENT_SIZES
 
 from mert_hf.pretraining import run
-
-STUDENT = {
-    "sample_rate": RATE,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "conv_dim": [8, 8, 8],
-    "conv_stride": [5, 4, 2],
-    "conv_kernel": [10, 4, 2],
-    "num_conv_pos_embeddings": 8,
-    "num_conv_pos_embedding_groups": 2,
-}
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +32,7 @@ def tiny_run(recordings, tmp_path, monkeypatch) -> list[str]:
     monkeypatch.setattr(run.teachers, "load_teacher", lambda kind, **settings: tiny_teachers[kind](**settings))
     settings = {
         "output_dir": str(tmp_path / "out"),
-        "model_config": STUDENT,
+        "model_config": STUDENT_SIZES,
         "acoustic_teacher": {"type": "loudness"},
         "musical_teacher": {"type": "bands"},
         "train_data": [str(recordings)],

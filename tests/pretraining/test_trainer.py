@@ -191,11 +191,23 @@ def test_frames_are_counted_without_padding():
     assert masked == batch["mask_time_indices"].sum() and frames == config.num_frames(RATE) + config.num_frames(1000)
 
 
-def train_or_go_on(rank: int, folder, output_dir) -> None:
-    """What `run_pretraining` does: on from the last complete checkpoint; leaves the losses at the end."""
+class StepCounter(TrainerCallback):
+    """Counts the steps of this process in shared memory."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.steps.value += 1
+
+
+def train_or_resume(folder, output_dir, steps=None) -> None:
+    """What `run_pretraining` does: resumes from the last complete checkpoint; leaves the losses at the end."""
     trainer = make_trainer(
         folder, output_dir, collator=make_collator(), max_steps=60, save_strategy="steps", save_steps=3
     )
+    if steps is not None:
+        trainer.add_callback(StepCounter(steps))
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(output_dir))
     (output_dir / "losses.json").write_text(json.dumps(losses_of(trainer)))
 
@@ -226,20 +238,20 @@ def test_a_full_disk_leaves_the_last_complete_checkpoint(recordings, tmp_path, m
 
 @pytest.mark.slow
 def test_ten_kills_at_random_moments_change_nothing(recordings, tmp_path):
-    """Killed wherever it is, saving included; about a minute."""
-    started = time.monotonic()
-    train_or_go_on(0, recordings, tmp_path / "straight")
-    whole_run = time.monotonic() - started
-    draws = random.Random(0)
+    """Killed after one to four steps and a moment more, wherever the run then is, saving included."""
+    train_or_resume(recordings, tmp_path / "straight")
+    draws, fork = random.Random(0), torch.multiprocessing.get_context("fork")
     for _ in range(10):
-        process = torch.multiprocessing.get_context("fork").Process(
-            target=train_or_go_on, args=(0, recordings, tmp_path / "killed")
-        )
+        steps = fork.Value("i", 0)
+        process = fork.Process(target=train_or_resume, args=(recordings, tmp_path / "killed", steps))
         process.start()
-        process.join(draws.uniform(0.02, 0.12) * whole_run)
+        wanted = draws.randint(1, 4)
+        while process.is_alive() and steps.value < wanted:
+            time.sleep(0.001)
+        time.sleep(draws.uniform(0, 0.03))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
-    train_or_go_on(0, recordings, tmp_path / "killed")
+    train_or_resume(recordings, tmp_path / "killed")
     killed, straight = (json.loads((tmp_path / name / "losses.json").read_text()) for name in ("killed", "straight"))
     assert killed == straight and len(straight) == 60

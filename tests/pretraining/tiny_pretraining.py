@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+from tiny_sizes import STUDENT_SIZES
 from transformers import AutoModelForPreTraining, Trainer
 
 from mert_hf.modeling.configuration_mert import MERTConfig
@@ -62,16 +63,7 @@ class BandTeacher(TinyTeacher, MusicalTeacher):
 def tiny_config(**fields) -> MERTConfig:
     """A student of some thousand parameters, hop 40, without dropout and with layerdrop."""
     settings = {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "conv_dim": [8, 8, 8],
-        "conv_stride": [5, 4, 2],
-        "conv_kernel": [10, 4, 2],
-        "num_conv_pos_embeddings": 8,
-        "num_conv_pos_embedding_groups": 2,
-        "sample_rate": RATE,
+        **STUDENT_SIZES,
         "hidden_dropout": 0.0,
         "activation_dropout": 0.0,
         "attention_dropout": 0.0,

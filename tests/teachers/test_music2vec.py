@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_sizes import STUDENT_SIZES
 
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.modeling_mert import MERTModel
 from mert_hf.teachers.music2vec import Music2VecTeacher, average_of_layers
 
-SIZES = {
-    "sample_rate": 2000,
-    "hidden_size": 16,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "conv_dim": [8, 8, 8],
-    "conv_stride": [5, 4, 2],
-    "conv_kernel": [10, 4, 2],
-    "num_conv_pos_embeddings": 8,
-    "num_conv_pos_embedding_groups": 2,
-}
+SIZES = {**STUDENT_SIZES, "num_hidden_layers": 3}
 
 
 @pytest.fixture
