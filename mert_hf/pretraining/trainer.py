@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate.data_loader import DataLoaderDispatcher
 from torch import nn
-from transformers import PretrainedConfig, Trainer
+from transformers import PretrainedConfig, Trainer, TrainerCallback
 
 from ..hub.trainer import HubTrainerMixin
 from ..modeling.modeling_mert import MERTForPreTrainingOutput
@@ -85,11 +85,14 @@ class LossMeter:
         return metrics
 
 
-class UpdateReader:
+class UpdateReader(TrainerCallback):
     """Reads the micro-batches of an update from a data loader, and those of the next one while the model computes.
 
     Without it the data workers stand still from the moment their queues are full until the next update begins, and the
     model waits for all micro-batches of an update before its first forward. Host memory holds two updates.
+
+    The end of an epoch waits for the reader: accelerate counts epochs where the data loader ends, which the reader may
+    reach after the Trainer has begun the next epoch. That one would then have the order of the epoch after it.
     """
 
     def __init__(self):
@@ -112,6 +115,9 @@ class UpdateReader:
         if self._following is not None:
             self._following.exception()
         self._iterator = self._following = None
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        self.stop()
 
 
 class MERTTrainer(HubTrainerMixin, Trainer):
@@ -147,7 +153,9 @@ class MERTTrainer(HubTrainerMixin, Trainer):
         # The loss is normalized here over the whole batch, so Trainer must not divide it by the accumulation steps.
         self.model_accepts_loss_kwargs = True
         self.train_meter, self.eval_meter = LossMeter(), LossMeter()
-        self.update_reader: UpdateReader | None = None
+        self.update_reader = UpdateReader()
+        self.reads_ahead = True
+        self.add_callback(self.update_reader)
         self.non_finite_callback = NonFiniteStepCallback(getattr(self.args, "max_non_finite_steps", 3))
         self.add_callback(self.non_finite_callback)
         clips = self.args.train_batch_size * self.args.gradient_accumulation_steps * max(self.args.world_size, 1)
@@ -165,8 +173,7 @@ class MERTTrainer(HubTrainerMixin, Trainer):
         try:
             result = super().train(*args, **kwargs)
         finally:
-            if self.update_reader is not None:
-                self.update_reader.stop()
+            self.update_reader.stop()
         if self.non_finite_callback.failure is not None:
             raise self.non_finite_callback.failure
         return result
@@ -178,7 +185,7 @@ class MERTTrainer(HubTrainerMixin, Trainer):
         loader = super().get_train_dataloader()
         loader.device = None  # micro-batches wait on the host, and `_prepare_inputs` moves one when its turn comes
         # A dispatcher communicates with other processes while it reads, which a second thread must not do.
-        self.update_reader = None if isinstance(loader, DataLoaderDispatcher) else UpdateReader()
+        self.reads_ahead = not isinstance(loader, DataLoaderDispatcher)
         return loader
 
     def _get_train_sampler(self, *args, **kwargs):
@@ -203,10 +210,10 @@ class MERTTrainer(HubTrainerMixin, Trainer):
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device | None = None
     ) -> tuple[list, torch.Tensor | None]:
         """The micro-batches of an update, and the (masked frames, frames) of all of them in all processes."""
-        if self.update_reader is None:
-            batches = list(itertools.islice(epoch_iterator, num_batches))
-        else:
+        if self.reads_ahead:
             batches = self.update_reader.read(epoch_iterator, num_batches, self.args.gradient_accumulation_steps)
+        else:
+            batches = list(itertools.islice(epoch_iterator, num_batches))
         if not batches:
             return batches, None
         totals = (

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 
 import pytest
@@ -98,6 +99,41 @@ def test_a_killed_run_goes_on_to_the_last_bit(recordings, tmp_path, workers, hal
     assert losses_of(resumed) == losses_of(straight) and len(losses_of(straight)) == 2 * half
     for one, other in zip(straight.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def read_late(reader, monkeypatch) -> None:
+    """Lets a reader begin as late as possible: when it is waited for."""
+    waited_for, submit, stop, read = threading.Event(), reader._pool.submit, reader.stop, reader.read
+
+    def submit_late(work):
+        waited_for.clear()
+        return submit(lambda: (waited_for.wait(), work())[1])
+
+    def stop_late():
+        waited_for.set()
+        stop()
+
+    def read_following(iterator, *counts):
+        if iterator is reader._iterator:
+            waited_for.set()
+        return read(iterator, *counts)
+
+    monkeypatch.setattr(reader._pool, "submit", submit_late)
+    monkeypatch.setattr(reader, "stop", stop_late)
+    monkeypatch.setattr(reader, "read", read_following)
+
+
+def test_a_slow_reader_changes_nothing(recordings, tmp_path, monkeypatch):
+    """The reader reaches the end of an epoch after the model: the next epoch has its own order all the same."""
+    losses = []
+    for late in (False, True):
+        trainer = make_trainer(recordings, tmp_path, max_steps=18)
+        if late:
+            read_late(trainer.update_reader, monkeypatch)
+        trainer.train()
+        assert trainer.state.epoch > 2
+        losses.append(losses_of(trainer))
+    assert losses[0] == losses[1]
 
 
 def test_crops_change_from_epoch_to_epoch(recordings, tmp_path):
