@@ -5,7 +5,7 @@ Shapes are written as (batch, samples) for waveforms, (batch, frames, hidden_siz
 those of the authors' Hub checkpoints. What both generations share is imported from the first one's file.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -42,6 +42,7 @@ RESPONSE_EPSILON = 1e-6  # of the global response normalization (ConvNeXt V2, ar
 DEPTHWISE_KERNEL = 7  # of the ConvNeXt layers
 EXPANSION = 4  # of the ConvNeXt layers
 PACKED_SHARE = 0.9  # rows of different lengths are packed where that leaves at most this share of the frames
+GROUP_FRAMES = 512  # of packed rows that a CPU computes at a time; the states of more do not stay in its caches
 
 
 @dataclass
@@ -79,108 +80,131 @@ class MERT2Rows:
     def __init__(self, lengths: torch.Tensor | None, size: int):
         self.lengths, self.size = lengths, size
         self.frame_mask = None if lengths is None else length_mask(lengths, size)  # (batch, frames)
-        self.valid = None if lengths is None else self.frame_mask[..., None]
 
     def clear(self, states: torch.Tensor) -> torch.Tensor:
-        """The states with zeros behind each row's end, as a convolution finds them where the row is alone."""
-        return states if self.valid is None else states.masked_fill(~self.valid, 0.0)
+        """Padded states with zeros behind each row's end, as a convolution finds them where the row is alone."""
+        return states if self.frame_mask is None else states.masked_fill(~self.frame_mask[..., None], 0.0)
+
+    def resampled(self, stride: int) -> "MERT2Rows":
+        """The rows behind a resampling convolution of this stride."""
+        lengths = None if self.lengths is None else resampled_frames(self.lengths, stride)
+        return MERT2Rows(lengths, resampled_frames(self.size, stride))
+
+    def convolve(self, convolution: nn.Module, states: torch.Tensor, rows: "MERT2Rows | None" = None) -> torch.Tensor:
+        """A convolution over the frames of each row; `rows` are those of its output where they differ."""
+        return convolution(self.clear(states))
 
     def norms(self, states: torch.Tensor) -> torch.Tensor:
         """L2 norm of each channel over each row's true frames: (batch, 1, channels) float32."""
-        return torch.linalg.vector_norm(self.clear(states), dim=1, keepdim=True, dtype=torch.float32)
+        return channel_norms(self.clear(states))
 
     def scale(self, states: torch.Tensor, gains: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """states x gains + bias with the gains (batch, 1, channels) of each row and one bias (1, 1, channels)."""
         return torch.addcmul(bias, states, gains)
 
-    def resampled(self, size: int, stride: int) -> "MERT2Rows":
-        """The rows behind a resampling convolution of this stride, whose output has `size` frames."""
-        if self.lengths is None:
-            return MERT2Rows(None, size)
-        return MERT2Rows((self.lengths - RESAMPLING_KERNEL) // stride + 1, size)
+    def positions(self, table: torch.Tensor) -> torch.Tensor:
+        """Entries of a table (frames, channels) at the places of the states' frames within their rows."""
+        return table
+
+    def attend(self, module: nn.Module, heads: Sequence[torch.Tensor], mask, output_attentions: bool, **kwargs):
+        """Attention within each row, see [`attend`]; heads are query, key and value (batch, heads, frames, size)."""
+        return attend(module, *heads, mask, output_attentions, **kwargs)
 
     def pack(self, states: torch.Tensor) -> torch.Tensor:
         """States of padded rows (batch, frames, channels) in the layout of these rows."""
         return states
 
-    def unpack(self, states: torch.Tensor) -> torch.Tensor:
-        """The inverse of `pack`; what stands behind a row's end is not defined."""
-        return states
-
     def padded(self, states: torch.Tensor) -> torch.Tensor:
-        """`unpack` with zeros behind each row's end."""
+        """The inverse of `pack`, with zeros behind each row's end."""
         return self.clear(states)
 
 
 class MERT2PackedRows(MERT2Rows):
-    """Rows of different lengths one after the other, so that hardly a frame of padding is computed.
+    """Rows of different lengths one after the other, (1, total, channels), so that no frame of padding is computed.
 
-    States are (1, total, channels). Zeros between the rows, in at least as many frames as a convolution reaches, keep
-    them apart. Attention alone takes them as padded rows.
+    What looks at several frames takes the rows one by one on a CPU, and padded elsewhere, where many small kernels
+    cost more than padding.
 
     Args:
         lengths: true frames of each row.
-        slots: frames that each row occupies, gap included.
-        device: of the states.
         size: frames of the padded rows.
+        device: of the states.
     """
 
-    def __init__(self, lengths: list[int], slots: list[int], device: torch.device, size: int):
-        self.row_lengths, self.slots, self.device, self.size = lengths, slots, device, size
-        self.starts = [sum(slots[:row]) for row in range(len(slots))]
-        valid = torch.zeros(sum(slots), dtype=torch.bool)
-        for start, length in zip(self.starts, lengths, strict=True):
-            valid[start : start + length] = True
-        self.valid = valid.to(device)[None, :, None]
+    def __init__(self, lengths: list[int], size: int, device: torch.device):
+        self.row_lengths, self.size, self.device = lengths, size, device
 
-    @cached_property
-    def lengths(self) -> torch.Tensor:
-        """(batch,) true frames of each row."""
-        return torch.tensor(self.row_lengths, device=self.device)
+    @property
+    def one_by_one(self) -> bool:
+        """Whether what looks at several frames takes the rows one by one."""
+        return self.device.type == "cpu"
 
     @cached_property
     def frame_mask(self) -> torch.Tensor:
         """(batch, frames) bool, true frames of the padded rows."""
-        return length_mask(self.lengths, self.size)
+        return length_mask(torch.tensor(self.row_lengths, device=self.device), self.size)
+
+    @cached_property
+    def _frames(self) -> torch.Tensor:
+        """(total,) where each packed frame stands in the flattened padded rows."""
+        return self.frame_mask.flatten().nonzero()[:, 0]
 
     @cached_property
     def _places(self) -> torch.Tensor:
-        """Where each frame of the padded rows stands: (batch, size) positions in the packed states."""
-        starts = torch.tensor(self.starts, device=self.device)[:, None]
-        return (starts + torch.arange(self.size, device=self.device)).clamp(max=self.valid.shape[1] - 1)
+        """(batch, frames) where each frame of the padded rows stands among the packed ones; any place for padding."""
+        return (self.frame_mask.flatten().cumsum(0) - 1).clamp(min=0).view_as(self.frame_mask)
 
-    @cached_property
-    def _sources(self) -> torch.Tensor:
-        """Where each packed frame stands in the flattened padded rows: (total,); gaps repeat some frame of theirs."""
-        rows = [
-            row * self.size + torch.arange(slot, device=self.device).clamp(max=self.size - 1)
-            for row, slot in enumerate(self.slots)
-        ]
-        return torch.cat(rows)
+    def split(self, states: torch.Tensor, dim: int = 1) -> tuple[torch.Tensor, ...]:
+        """The rows, each a batch of one."""
+        return states.split(self.row_lengths, dim)
+
+    def resampled(self, stride: int) -> "MERT2PackedRows":
+        lengths = [resampled_frames(length, stride) for length in self.row_lengths]
+        return MERT2PackedRows(lengths, resampled_frames(self.size, stride), self.device)
+
+    def convolve(self, convolution: nn.Module, states: torch.Tensor, rows: MERT2Rows | None = None) -> torch.Tensor:
+        if self.one_by_one:
+            return torch.cat([convolution(row) for row in self.split(states)], dim=1)
+        return (rows or self).pack(convolution(self.padded(states)))
 
     def norms(self, states: torch.Tensor) -> torch.Tensor:
-        rows = zip(self.starts, self.row_lengths, strict=True)
-        true = [states[0, start : start + length] for start, length in rows]
-        return torch.stack([torch.linalg.vector_norm(row, dim=0, dtype=torch.float32) for row in true])[:, None]
+        return torch.cat([channel_norms(row) for row in self.split(states)])
 
     def scale(self, states: torch.Tensor, gains: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        rows = zip(states[0].split(self.slots), gains, strict=True)
-        return torch.cat([torch.addcmul(bias[0], row, gain) for row, gain in rows])[None]
+        rows = zip(self.split(states), gains, strict=True)
+        return torch.cat([torch.addcmul(bias, row, gain) for row, gain in rows], dim=1)
 
-    def resampled(self, size: int, stride: int) -> "MERT2PackedRows":
-        lengths = [(length - RESAMPLING_KERNEL) // stride + 1 for length in self.row_lengths]
-        slots = [slot // stride for slot in self.slots]
-        slots[-1] += size - sum(slots)
-        return MERT2PackedRows(lengths, slots, self.device, (self.size - RESAMPLING_KERNEL) // stride + 1)
+    def positions(self, table: torch.Tensor) -> torch.Tensor:
+        return torch.cat([table[:length] for length in self.row_lengths])
+
+    def attend(self, module: nn.Module, heads: Sequence[torch.Tensor], mask, output_attentions: bool, **kwargs):
+        if self.one_by_one and not output_attentions:
+            rows = zip(*(self.split(states, dim=2) for states in heads), strict=True)
+            return torch.cat([attend(module, *row, None, False, **kwargs)[0] for row in rows], dim=1), None
+        heads = (states[0].index_select(1, self._places.flatten()) for states in heads)
+        heads = (states.unflatten(1, self._places.shape).transpose(0, 1) for states in heads)
+        states, weights = attend(module, *heads, mask, output_attentions, **kwargs)
+        return self.pack(states), weights
 
     def pack(self, states: torch.Tensor) -> torch.Tensor:
-        return states.flatten(0, 1).index_select(0, self._sources)[None]
-
-    def unpack(self, states: torch.Tensor) -> torch.Tensor:
-        return states[0].index_select(0, self._places.flatten()).unflatten(0, self._places.shape)
+        return states.flatten(0, 1).index_select(0, self._frames)[None]
 
     def padded(self, states: torch.Tensor) -> torch.Tensor:
-        return self.unpack(states).masked_fill(~self.frame_mask[..., None], 0.0)
+        rows = states[0].index_select(0, self._places.flatten()).unflatten(0, self._places.shape)
+        return self.clear(rows)
+
+
+def resampled_frames(frames, stride: int):
+    """Frames behind a resampling convolution of this stride: int -> int, integer tensor -> tensor."""
+    return (frames - RESAMPLING_KERNEL) // stride + 1
+
+
+def channel_norms(states: torch.Tensor) -> torch.Tensor:
+    """L2 norm of each channel over time: (batch, frames, channels) -> (batch, 1, channels) float32."""
+    if states.device.type != "cpu":
+        return torch.linalg.vector_norm(states, dim=1, keepdim=True, dtype=torch.float32)
+    # Ten times as fast there; the smallest number keeps the gradient of a channel of zeros finite.
+    return states.float().square().sum(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny).sqrt()
 
 
 def rows_of(config: MERT2Config, lengths: torch.Tensor | None, samples: int) -> MERT2Rows:
@@ -197,13 +221,47 @@ def rows_of(config: MERT2Config, lengths: torch.Tensor | None, samples: int) -> 
     mel_lengths = config.num_mel_frames(lengths)
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or lengths.is_meta:
         return MERT2Rows(mel_lengths, size)  # a graph does not depend on the lengths
-    ratio = config.samples_per_frame // config.hop_length
-    reach = max(config.conv_depthwise_kernel_size // 2, DEPTHWISE_KERNEL // 2)
     counts = mel_lengths.tolist()
-    slots = [ratio * (count // ratio + 1 + reach) for count in counts]
-    if sum(slots) > PACKED_SHARE * len(slots) * size:
+    if sum(counts) > PACKED_SHARE * len(counts) * size:
         return MERT2Rows(mel_lengths, size)
-    return MERT2PackedRows(counts, slots, lengths.device, size)
+    return MERT2PackedRows(counts, size, lengths.device)
+
+
+def row_groups(config: MERT2Config, lengths: torch.Tensor | None, waveforms: torch.Tensor) -> list[torch.Tensor]:
+    """Rows of similar length to compute together on a CPU, without gradients; none where the batch is not packed.
+
+    Args:
+        config: of the model.
+        lengths: (batch,) true samples of each row, or None.
+        waveforms: (batch, samples).
+
+    Returns:
+        The numbers of each group's rows, of about `GROUP_FRAMES` frames where a row is not longer itself.
+    """
+    if torch.is_grad_enabled() or waveforms.device.type != "cpu":
+        return []
+    if not isinstance(rows_of(config, lengths, waveforms.shape[1]), MERT2PackedRows):
+        return []
+    order = lengths.argsort()
+    ends = config.num_frames(lengths[order]).cumsum(0)
+    counts = torch.bincount((ends - 1) // GROUP_FRAMES)
+    return [group for group in order.split(counts.tolist()) if len(group)]
+
+
+def merged_rows(groups: Sequence[torch.Tensor], parts: Sequence[MERT2ModelOutput], frames: int) -> MERT2ModelOutput:
+    """The output of a batch from those of groups of its rows, padded with zeros to its number of frames."""
+
+    def merge(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        merged = tensors[0].new_zeros(sum(len(group) for group in groups), frames, *tensors[0].shape[2:])
+        for group, tensor in zip(groups, tensors, strict=True):
+            merged[group, : tensor.shape[1]] = tensor
+        return merged
+
+    fields = {}
+    for name, value in parts[0].items():
+        values = [part[name] for part in parts]
+        fields[name] = tuple(map(merge, zip(*values, strict=True))) if isinstance(value, tuple) else merge(values)
+    return MERT2ModelOutput(**fields)
 
 
 # --- mel spectrum ---
@@ -373,7 +431,7 @@ class MERT2ConvNextLayer(GradientCheckpointingLayer):
     def forward(self, hidden_states: torch.Tensor, rows: MERT2Rows) -> torch.Tensor:
         """(batch, frames, channels) -> the same shape."""
         pointwise = self.pointwise_block
-        states = self.depthwise_block["1"](rows.clear(hidden_states))
+        states = rows.convolve(self.depthwise_block["1"], hidden_states)
         states = nn.functional.gelu(pointwise["1"](pointwise["0"](states)))
         return hidden_states + pointwise["4"](pointwise["3"](states, rows))
 
@@ -398,8 +456,8 @@ class MERT2ConvNextStage(nn.Module):
         """(batch, frames, in_channels) -> (batch, frames', channels), and the rows at that rate."""
         if self.resampling_layer is not None:
             # A true frame sees true frames only: the last one of an odd number has no partner and is left out.
-            hidden_states = self.resampling_layer["2"](self.resampling_layer["0"](hidden_states))
-            rows = rows.resampled(hidden_states.shape[1], self.stride)
+            normed, before, rows = self.resampling_layer["0"](hidden_states), rows, rows.resampled(self.stride)
+            hidden_states = before.convolve(self.resampling_layer["2"], normed, rows)
         for layer in self.convnext_layers:
             hidden_states = layer(hidden_states, rows)
         return hidden_states, rows
@@ -483,13 +541,13 @@ class MERT2SelfAttention(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(batch, frames, hidden_size) -> the same shape and, if asked for, weights (batch, heads, frames, frames)."""
         query, key, value = (
-            rows.unpack(projection(hidden_states)).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            projection(hidden_states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for projection in (self.query_proj, self.key_proj, self.value_proj)
         )
         cosines, sines = (table.to(query.dtype) for table in positions)
-        query, key = rotate(query, cosines, sines), rotate(key, cosines, sines)
-        states, weights = attend(self, query, key, value, attention_mask, output_attentions, **kwargs)
-        return self.out_proj(rows.pack(states)), weights
+        heads = rotate(query, cosines, sines), rotate(key, cosines, sines), value
+        states, weights = rows.attend(self, heads, attention_mask, output_attentions, **kwargs)
+        return self.out_proj(states), weights
 
 
 class MERT2FeedForward(nn.Module):
@@ -526,7 +584,7 @@ class MERT2ConvolutionModule(nn.Module):
         """(batch, frames, hidden_size) -> the same shape."""
         block = self.conv_block
         states = nn.functional.glu(block["1"](self.layer_norm(hidden_states)), dim=-1)
-        states = block["4"]["1"](block["3"](rows.clear(states)))
+        states = block["4"]["1"](rows.convolve(block["3"], states))
         return block["6"](nn.functional.gelu(states))
 
 
@@ -716,13 +774,35 @@ class MERT2Model(MERT2PreTrainedModel):
             output_attentions = self.config.output_attentions
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        lengths = None if attention_mask is None else attention_mask.long().sum(dim=-1)
-        hidden_states, rows = self._subsample(input_values, lengths, mask_time_indices)
         check_last_layer(last_layer, len(self.layers))
-        outputs = self._run_blocks(
-            hidden_states, rows, bool(output_attentions), bool(output_hidden_states), last_layer, **kwargs
-        )
+        lengths = None if attention_mask is None else attention_mask.long().sum(dim=-1)
+        kwargs |= {"output_hidden_states": bool(output_hidden_states), "last_layer": last_layer}
+        groups = [] if output_attentions else row_groups(self.config, lengths, input_values)
+        if len(groups) > 1:
+            outputs = self._encode_groups(groups, input_values, lengths, mask_time_indices, **kwargs)
+        else:
+            hidden_states, rows = self._subsample(input_values, lengths, mask_time_indices)
+            outputs = self._run_blocks(hidden_states, rows, output_attentions=bool(output_attentions), **kwargs)
         return outputs if self._wants_dict(return_dict) else outputs.to_tuple()
+
+    def _encode_groups(
+        self,
+        groups: Sequence[torch.Tensor],
+        input_values: torch.Tensor,
+        lengths: torch.Tensor,
+        mask: torch.Tensor | None,
+        **kwargs,
+    ) -> MERT2ModelOutput:
+        """The output of groups of rows that are computed one after the other."""
+        parts, frames = [], self.config.num_frames(input_values.shape[1])
+        if mask is not None:
+            self._check_mask(mask, (len(input_values), frames))
+        for group in groups:
+            samples = int(lengths[group].max())
+            chosen = None if mask is None else mask[group, : self.config.num_frames(samples)]
+            hidden_states, rows = self._subsample(input_values[group, :samples], lengths[group], chosen)
+            parts.append(self._run_blocks(hidden_states, rows, output_attentions=False, **kwargs))
+        return merged_rows(groups, parts, frames)
 
     def _subsample(
         self, input_values: torch.Tensor, lengths: torch.Tensor | None, mask: torch.Tensor | None
@@ -781,12 +861,14 @@ class MERT2Model(MERT2PreTrainedModel):
         frame_mask = rows.frame_mask
         open_gradient(hidden_states, self.layers)
         mask = attention_mask_for(self.config, frame_mask, hidden_states.dtype, output_attentions)
-        positions = rotary_tables(self.config, rows.size, hidden_states.device)
+        tables = rotary_tables(self.config, rows.size, hidden_states.device)
+        positions = tuple(rows.positions(table) for table in tables)
         first, states, attentions = hidden_states, [], []
         for layer in self.layers[:last_layer]:
             hidden_states, weights = layer(hidden_states, rows, positions, mask, output_attentions, **kwargs)
-            if output_hidden_states:
+            if output_hidden_states:  # the next block takes what is returned, so that gradients can be read there
                 states.append(rows.padded(hidden_states))
+                hidden_states = rows.pack(states[-1])
             attentions.append(weights)
         if frame_mask is None:
             frame_mask = torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device)

@@ -23,6 +23,7 @@ from ..utils.hashing import hash_tensors
 from ..utils.layers import ALL, WEIGHTED, parse_layers
 from ..utils.outputs import check_output_folder
 from ..utils.precision import AUTO
+from ..utils.processes import launched_processes
 from ..utils.staging import staged_file
 from ..utils.text import printable, shorten
 from .embedder import MERTEmbedder, SpeedBar, check_pooling
@@ -343,9 +344,7 @@ def _end_file(writer: ShardWriter, failed: bool) -> None:
 
 def _process_state(device: str | None) -> PartialState:
     """accelerate's view of the processes; alone, nothing is set up."""
-    from accelerate import PartialState
-
-    return PartialState(cpu=device == "cpu", timeout=PATIENCE)
+    return launched_processes(device, timeout=PATIENCE)
 
 
 def read_plan(folder: Path) -> Plan:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from ..audio import Window
+from ..utils.processes import launched_processes
 from .custom import chosen_encoder
 from .encoders import Encoder
 from .features import FeatureRequest, durations
@@ -184,9 +185,7 @@ def evaluate_all(
 
 def process_share() -> tuple[int, int]:
     """Number of this process and of all that `accelerate launch` started; (0, 1) without it."""
-    from accelerate import PartialState
-
-    state = PartialState()
+    state = launched_processes()
     return state.process_index, state.num_processes
 
 

@@ -300,7 +300,8 @@ class AudioCropDataset(Dataset):
         waveform = torch.from_numpy(np.ascontiguousarray(waveform[: self.crop_length], dtype=np.float32))
         if not torch.isfinite(waveform).all():
             return self._report_bad(recording, "it holds values that are not finite")
-        if len(waveform) + self.hop_length < self.min_duration * self.sampling_rate:  # resampling may round down
+        expected = min(self.min_duration * self.sampling_rate, self.crop_length)
+        if len(waveform) + self.hop_length < expected:  # resampling may round down
             return self._report_bad(
                 recording, f"it has only {len(waveform)} samples at {offset}, fewer than its header states"
             )

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 
 from ..data.shard_writing import ShardSummary, write_shards
 from ..data.shards import AudioItem, ShardSettings, parse_part, parse_size
 from ..teachers import AcousticTeacher, load_teacher
 from ..utils.outputs import check_output_folder
+from ..utils.processes import launched_processes
 from .dataset import audio_column, open_recordings
 from .labels import label_recording
 
@@ -63,11 +63,11 @@ def shard_by_name(
     """
     check_output_folder(output_dir)
     bytes_of_shard, (index, parts) = parse_size(shard_size), parse_part(part)
-    state = PartialState()
+    state = launched_processes(device)
     label = None
     facts: dict[str, Any] = {"sampling_rate": sampling_rate, "hop_length": hop_length}
     if teacher is not None:
-        opened = open_labeller(teacher, num_codebooks, device, state)
+        opened = open_labeller(teacher, num_codebooks, device or state.device)
         facts = teacher_facts(opened)
         label = lambda waveform, name: checked_codes(opened, waveform, name)  # noqa: E731
     return write_shards(
@@ -82,8 +82,8 @@ def shard_by_name(
     )
 
 
-def open_labeller(name: str, num_codebooks: int | None, device: str | None, state: PartialState) -> AcousticTeacher:
-    """The teacher on the device of this process.
+def open_labeller(name: str, num_codebooks: int | None, device: str | torch.device) -> AcousticTeacher:
+    """The teacher on its device.
 
     Raises:
         ValueError: the teacher does not give codes.
@@ -91,7 +91,7 @@ def open_labeller(name: str, num_codebooks: int | None, device: str | None, stat
     teacher = load_teacher(name, **({} if num_codebooks is None else {"num_codebooks": num_codebooks}))
     if not isinstance(teacher, AcousticTeacher):
         raise ValueError(f"{type(teacher).__name__} does not give codes. Give an EnCodec or another AcousticTeacher.")
-    return teacher.to(torch.device(device) if device is not None else state.device)
+    return teacher.to(torch.device(device))
 
 
 def teacher_facts(teacher: AcousticTeacher) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Speed of MERT-v2: one padded batch against a pass per length, and against the architecture in plain modules.
 
-    python tests/benchmarks/bench_mert2.py [--threads 1] [--repeats 3] [--width 512] [--blocks 12]
+    python tests/benchmarks/bench_mert2.py [clips] [lengths] [--threads 1] [--repeats 3] [--width 512] [--blocks 12]
 
 The plain version is the published architecture as nn.Sequential modules, channels first around each convolution, with
 scaled_dot_product_attention. All variants have the same weights and take turns in one process; printed are the medians
@@ -151,6 +151,7 @@ def compare(title: str, variants: dict, repeats: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", nargs="*", default=["clips", "lengths"], help="Single clips, lengths in one batch.")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--width", type=int, default=512)
@@ -165,8 +166,16 @@ def main() -> None:
     )
     ours = MERT2Model(config).eval()
     plain = PlainModel.from_ours(ours)
+    if "clips" in arguments.what:
+        compare_clips(ours, plain, arguments)
+    if "lengths" in arguments.what:
+        compare_lengths(ours, plain, arguments)
+
+
+def compare_clips(ours: MERT2Model, plain: PlainModel, arguments: argparse.Namespace) -> None:
+    """Single clips of 10 and 30 s, in float32 and in the dtype of `--dtype auto`."""
     dtype = resolve_dtype("auto", torch.device("cpu"))
-    fast = MERT2Model(config).eval()
+    fast = MERT2Model(ours.config).eval()
     fast.load_state_dict(ours.state_dict())
     fast.to(dtype)
     for length in (10, 30):
@@ -178,7 +187,11 @@ def main() -> None:
             "ours, float32": lambda clip=clip: ours(clip),
             f"ours, auto ({str(dtype).removeprefix('torch.')})": lambda clip=clip: fast(clip),
         }
-        compare(f"one clip of {length} s, {arguments.blocks} blocks of {width}", variants, arguments.repeats)
+        compare(f"one clip of {length} s, {arguments.blocks} blocks of {arguments.width}", variants, arguments.repeats)
+
+
+def compare_lengths(ours: MERT2Model, plain: PlainModel, arguments: argparse.Namespace) -> None:
+    """16 clips of 16 lengths: a pass for each, and one padded batch."""
     lengths = torch.linspace(2, arguments.longest, 16).mul(24_000).long()
     clips = 0.1 * torch.randn(16, int(lengths.max()))
     mask = (torch.arange(clips.shape[1]) < lengths[:, None]).long()

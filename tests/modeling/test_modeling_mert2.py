@@ -82,13 +82,19 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("packed", [True, False])
+@pytest.fixture(params=["padded", "packed", "packed in groups", "packed, as on a GPU"])
+def layout(request, monkeypatch):
+    """Rows of a batch padded, or one after the other, which convolutions and attention take one by one or padded."""
+    monkeypatch.setattr(modeling_mert2, "GROUP_FRAMES", 30 if request.param.endswith("groups") else 10**9)
+    monkeypatch.setattr(modeling_mert2, "PACKED_SHARE", 0.0 if request.param == "padded" else 10.0)
+    if request.param.endswith("GPU"):
+        monkeypatch.setattr(modeling_mert2.MERT2PackedRows, "one_by_one", False)
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_any_mix_of_lengths_equals_each_row_alone(tiny_config2, stirred, monkeypatch, variant, attention, packed):
-    """In both layouts: rows one after the other, and padded rows."""
+def test_any_mix_of_lengths_equals_each_row_alone(tiny_config2, stirred, layout, variant, attention):
     torch.manual_seed(0)
-    monkeypatch.setattr(modeling_mert2, "PACKED_SHARE", 10.0 if packed else 0.0)
     config = tiny_config2(attn_implementation=attention, **VARIANTS[variant])
     model = stirred(MERT2Model(config))
     draw = np.random.default_rng(0)
@@ -115,10 +121,8 @@ def test_any_mix_of_lengths_equals_each_row_alone(tiny_config2, stirred, monkeyp
                 assert not any(states[row, frames:].any() for states in ours)
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_gradients_do_not_depend_on_the_padding(tiny_config2, stirred, monkeypatch, packed):
+def test_gradients_do_not_depend_on_the_padding(tiny_config2, stirred, layout):
     torch.manual_seed(0)
-    monkeypatch.setattr(modeling_mert2, "PACKED_SHARE", 10.0 if packed else 0.0)
     model = stirred(MERT2Model(tiny_config2()))
     clips = [music(1, 9_000, 1), music(1, 5_000, 2)]
     batch, mask = torch.full((2, 9_500), 50.0), torch.zeros(2, 9_500, dtype=torch.long)
@@ -132,6 +136,18 @@ def test_gradients_do_not_depend_on_the_padding(tiny_config2, stirred, monkeypat
         gradients.append({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
     for name, gradient in gradients[1].items():
         torch.testing.assert_close(gradients[0][name], gradient, atol=1e-3 * float(gradient.norm()), rtol=0)
+
+
+def test_gradients_can_be_read_at_hidden_states(tiny_config2, layout):
+    """The returned states of a padded batch are those that the next block takes, not copies of them."""
+    mask = torch.ones(2, 9_000, dtype=torch.long)
+    mask[1, 5_000:] = 0
+    outputs = MERT2Model(tiny_config2())(music(2, 9_000), mask, output_hidden_states=True)
+    outputs.hidden_states[0].retain_grad()
+    outputs.last_hidden_state.square().sum().backward()
+    frames = outputs.feature_attention_mask
+    assert outputs.hidden_states[0].grad[frames].abs().sum(dim=-1).min() > 0
+    assert not outputs.hidden_states[0].grad[~frames].any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -10,7 +10,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))  # for tiny_pretraining, in data workers and subprocesses too
 
-from tiny_pretraining import RATE, BandTeacher, LoudnessTeacher, write_recordings
+from tiny_pretraining import RATE, TINY_TEACHERS, load_tiny_teacher, write_recordings
 from tiny_sizes import STUDENT_SIZES
 
 from mert_hf.pretraining import run
@@ -27,9 +27,8 @@ def recordings(tmp_path_factory) -> Path:
 @pytest.fixture
 def tiny_run(recordings, tmp_path, monkeypatch) -> list[str]:
     """Arguments of a run of six steps with the tiny teachers, from a YAML file."""
-    tiny_teachers = {"loudness": LoudnessTeacher, "bands": BandTeacher}
-    monkeypatch.setattr(run.teachers, "TEACHERS", tiny_teachers)
-    monkeypatch.setattr(run.teachers, "load_teacher", lambda kind, **settings: tiny_teachers[kind](**settings))
+    monkeypatch.setattr(run.teachers, "TEACHERS", TINY_TEACHERS)
+    monkeypatch.setattr(run.teachers, "load_teacher", load_tiny_teacher)
     settings = {
         "output_dir": str(tmp_path / "out"),
         "model_config": STUDENT_SIZES,

@@ -50,6 +50,12 @@ def test_crops_are_resampled_and_mixed_to_mono(tmp_path):
     np.testing.assert_allclose(crop.waveform[200:-200], expected[200:-200], atol=2e-3)
 
 
+def test_crops_may_be_shorter_than_the_shortest_recording(recordings):
+    dataset = make_dataset(recordings, crop_length=RATE // 2, min_duration=3.0, max_bad_files=0)
+    assert {len(dataset[index].waveform) for index in range(len(dataset))} == {RATE // 2}
+    assert not dataset.bad_recordings
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_items_are_the_same_for_any_number_of_workers(recordings, workers):
     alone = all_items(make_dataset(recordings))

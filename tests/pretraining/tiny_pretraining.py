@@ -19,7 +19,7 @@ from mert_hf.pretraining.collator import DataCollatorForMERTPreTraining
 from mert_hf.pretraining.dataset import AudioCropDataset
 from mert_hf.pretraining.mixture import NoiseMixture
 from mert_hf.pretraining.trainer import MERTTrainer
-from mert_hf.teachers import AcousticTeacher, MusicalTeacher
+from mert_hf.teachers import AcousticTeacher, MusicalTeacher, Teacher
 
 RATE = 2000  # Hz: a second of audio is 50 frames of the tiny student
 
@@ -58,6 +58,14 @@ class BandTeacher(TinyTeacher, MusicalTeacher):
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
         return frames_of(waveforms).abs().unflatten(2, (4, 10)).mean(dim=3)
+
+
+TINY_TEACHERS = {"loudness": LoudnessTeacher, "bands": BandTeacher}
+
+
+def load_tiny_teacher(kind: str, **settings) -> Teacher:
+    """In place of `mert_hf.teachers.load_teacher`."""
+    return TINY_TEACHERS[kind](**settings)
 
 
 def tiny_config(**fields) -> MERTConfig:
