@@ -37,29 +37,38 @@ def shard(music: Path, out: Path, cache: Path) -> None:
     in_two_processes(cache, "-m", "mert_hf.cli", *words, "--seconds", "2", "--shard-size", "40KB", "--quiet")
 
 
-def test_sharded_and_streamed_by_two_processes(tiny_run, tmp_path):
-    music, out, cache = tmp_path / "music", tmp_path / "shards", tmp_path / "cache"
-    write_recordings(music, [3.0 + index % 5 for index in range(200)])
-    shard(music, out, cache)
-    written = [name for path in find_shards(out) for name in pq.read_table(path, columns=["name"])["name"].to_pylist()]
-    expected = Counter({f"clip_{index:02d}.wav": [2, 2, 3, 3, 4][index % 5] for index in range(200)})
-    assert Counter(written) == expected
-    listed = Counter(recording.name for path in find_shards(out) for recording in read_footer(path).recordings)
-    assert len(listed) == 200 and set(listed.values()) == {1}
-    before = {path: path.stat().st_mtime_ns for path in find_shards(out)}
-    shard(music, out, cache)
-    assert {path: path.stat().st_mtime_ns for path in find_shards(out)} == before
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Path:
+    """200 recordings in segments of 2 s, written by two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    write_recordings(folder / "music", [3.0 + index % 5 for index in range(200)])
+    shard(folder / "music", folder / "shards", folder / "cache")
+    return folder / "shards"
 
-    words = [*tiny_run, "--train_data", str(out), "--crop_length", "2000", "--min_duration", "0.1"]
+
+def test_two_processes_write_each_recording_once(shards):
+    written = Counter()
+    for path in find_shards(shards):
+        written.update(pq.read_table(path, columns=["name"])["name"].to_pylist())
+    assert written == Counter({f"clip_{index:02d}.wav": [2, 2, 3, 3, 4][index % 5] for index in range(200)})
+    listed = Counter(recording.name for path in find_shards(shards) for recording in read_footer(path).recordings)
+    assert len(listed) == 200 and set(listed.values()) == {1}
+    before = {path: path.stat().st_mtime_ns for path in find_shards(shards)}
+    shard(shards.parent / "music", shards, shards.parent / "cache")
+    assert {path: path.stat().st_mtime_ns for path in find_shards(shards)} == before
+
+
+def test_two_processes_stream_the_crops_of_one(shards, tiny_run, tmp_path):
+    words = [*tiny_run, "--train_data", str(shards), "--crop_length", "2000", "--min_duration", "0.1"]
     words += ["--save_strategy", "no", "--output_dir", str(tmp_path / "out")]
     dataset = build_trainer(*parse_arguments(words)).train_dataset
     steps = len(dataset) // 8
     order = list(dataset.sampler(4))[: 8 * steps]
+    assert len(set(order)) == len(order) > 400
     alone = Counter((crop.source, crop.offset) for crop in map(dataset.__getitem__, order))
-    assert len(alone) == 8 * steps > 400  # no crop twice
     script = Path(tiny_pretraining.__file__).with_name("record_crops.py")
     more = ["--max_steps", str(steps), "--dataloader_num_workers", "1"]
-    in_two_processes(cache, str(script), str(tmp_path), *words, *more)
+    in_two_processes(shards.parent / "cache", str(script), str(tmp_path), *words, *more)
     parts = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     assert len(parts[0]) == len(parts[1]) == 4 * steps
     assert Counter((source, offset) for part in parts for source, offset in part) == alone
