@@ -263,12 +263,16 @@ def test_gradient_checkpointing_repeats_the_same_network(tiny_config2, stirred, 
     model = stirred(MERT2Model(tiny_config2(cqt_input_bins=84))).train()
     mask = torch.ones(2, 9_000, dtype=torch.long)
     mask[1, 6_000:] = 0
-    gradients = []
+    gradients, calls = [], []
+    for inner in (model.layers[0].ffn1, model.subsampling_module[0].convnext_layers[0].depthwise_block["1"]):
+        inner.register_forward_hook(lambda module, inputs, outputs: calls.append(module))
     for checkpointing in (False, True):
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": reentrant})
         model.zero_grad()
+        calls.clear()
         model(music(2, 9_000), mask)[0].square().mean().backward()
+        assert len(calls) == (4 if checkpointing else 2)  # each layer is computed again in the backward pass
         gradients.append({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, msg=name)
