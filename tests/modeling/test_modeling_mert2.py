@@ -264,7 +264,7 @@ def test_gradient_checkpointing_repeats_the_same_network(tiny_config2, stirred, 
     mask = torch.ones(2, 9_000, dtype=torch.long)
     mask[1, 6_000:] = 0
     gradients, calls = [], []
-    for inner in (model.layers[0].ffn1, model.subsampling_module[0].convnext_layers[0].depthwise_block["1"]):
+    for inner in (model.layers[0].ffn1, model.subsampling_module[0].convnext_layers[0].pointwise_block["1"]):
         inner.register_forward_hook(lambda module, inputs, outputs: calls.append(module))
     for checkpointing in (False, True):
         if checkpointing:
