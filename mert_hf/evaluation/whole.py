@@ -1,7 +1,7 @@
 """All tasks below one folder: what a run would take, and the run itself, resumable and shared by several processes.
 
     ROOT/gtzan, ROOT/nsynth, ROOT/vocalset, ROOT/mtg_jamendo, ROOT/magnatagatune, ROOT/giantsteps, ROOT/emomusic,
-    ROOT/musdb18, each in its official layout
+    ROOT/musdb18, ROOT/chords1217, ROOT/structure, ROOT/versions, each in the layout of its task
 
 Processes started by `accelerate launch` share out the data sets: tasks on the same recordings stay in one process,
 which computes their features once.
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from ..audio import Window
+from ..data.deformations import Deformation
 from ..utils.processes import launched_processes
 from .custom import chosen_encoder
 from .encoders import Encoder
@@ -29,7 +30,7 @@ from .probes import num_weights
 from .results import RESULTS_FORMAT
 from .runner import choose_layers, evaluate
 from .settings import EvaluationSettings
-from .tasks import FRAME_KINDS, TASK_NAMES, get_task
+from .tasks import FRAME_KINDS, FURTHER_TASK_NAMES, TASK_NAMES, get_task
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,9 @@ DATA_SETS = {
     ("vocalset",): ("vocalset_technique", "vocalset_singer"),
     ("mtgjamendo", "mtg", "mtgjamendodataset"): ("mtg_instrument", "mtg_moodtheme", "mtg_genre", "mtg_top50"),
     ("musdb18", "musdb18hq"): ("musdb18",),
+    ("chords1217", "chords"): ("chords1217",),
+    ("structure", "salami", "harmonix"): ("structure",),
+    ("versions", "covers", "covers80"): ("versions",),
 }
 USUAL_EPOCHS = 40  # after which early stopping has ended most probes
 FLOPS_PER_WEIGHT = 6  # forward and backward, for each row
@@ -101,7 +105,8 @@ def find_tasks(root: str | Path) -> dict[Path, tuple[str, ...]]:
     if not found:
         names = ", ".join(names[0] for names in DATA_SETS)
         raise ValueError(f"No data set is in {root}. Give a folder with folders such as {names}.")
-    missing = [task for task in TASK_NAMES if task not in {name for tasks in found.values() for name in tasks}]
+    present = {name for tasks in found.values() for name in tasks}
+    missing = [task for task in TASK_NAMES + FURTHER_TASK_NAMES if task not in present]
     if missing:
         logger.warning("No data in %s for %s; these tasks are left out.", root, ", ".join(missing))
     return found
@@ -239,16 +244,20 @@ def _probe_seconds(task, data, encoder: Encoder, settings, rows: float, values: 
 
 
 def _is_finished(path: Path, settings: EvaluationSettings) -> bool:
-    """Whether there is a result of this version, protocol and seeds."""
+    """Whether there is a result of this version with the protocol, grid and curves of the settings."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     if result.get("format") != RESULTS_FORMAT:
         return False
-    protocol = result["protocol"]
-    expected = (settings.chosen_protocol().name, list(settings.seeds), list(settings.learning_rates))
-    return (protocol["name"], protocol["seeds"], protocol["learning_rates"]) == expected
+    protocol, chosen = result["protocol"], settings.chosen_protocol()
+    found = [protocol[name] for name in ("name", "pooling", "seeds", "learning_rates")]
+    found += [[entry["deformation"] for entry in result.get("deformed", ())]]
+    found += [[entry["shots"] for entry in result.get("few_shot", ())]]
+    deformations = [str(Deformation.parse(text)) for text in settings.deformations]
+    grid = [list(settings.seeds), list(settings.learning_rates)]
+    return found == [chosen.name, chosen.pooling, *grid, deformations, list(settings.shots)]
 
 
 def _line(name: str, recordings: str, hours: float, size: float, seconds: float) -> str:

@@ -63,7 +63,7 @@ def gtzan(root: Path, broken: bool = True) -> Path:
         names = [f"{genre}/{genre}.{number:05d}.wav" for genre in GENRES for number in numbers]
         for name in names:
             touch(root / "Data" / "genres_original" / name)
-            _beats(root / "rhythm" / "beats", name.split("/")[1].removesuffix(".wav"))
+            beats(root / "rhythm" / "beats", name.split("/")[1].removesuffix(".wav"))
         (root / f"{split}_filtered.txt").write_text("\n".join(names) + "\n")
     doubtful = root / "Data/genres_original/jazz/jazz.00054.wav"  # not a RIFF file in the common copy
     if broken:
@@ -73,7 +73,8 @@ def gtzan(root: Path, broken: bool = True) -> Path:
     return root
 
 
-def _beats(folder: Path, name: str) -> None:
+def beats(folder: Path, name: str) -> None:
+    """The `.beats` file of a clip."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [f"{0.29 + 0.77 * beat:.3f}" for beat in range(8)]
     if name not in BEATS_WITHOUT_POSITIONS:

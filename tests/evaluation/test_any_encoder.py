@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from mert_hf.cli.app import app
 from mert_hf.evaluation import evaluate
 from mert_hf.evaluation.baselines import FeatureBaseline
 from mert_hf.evaluation.custom import CustomEncoder, PrecomputedFeatures, RemoteEncoder, chosen_encoder
-from mert_hf.evaluation.whole import evaluate_all, find_tasks, plan_lines, plan_tasks
+from mert_hf.evaluation.whole import _is_finished, evaluate_all, find_tasks, plan_lines, plan_tasks
 
 from .synthesis import note, write
 
@@ -187,6 +188,9 @@ def test_a_whole_run_resumes(archive, fast, tmp_path, monkeypatch):
     assert [path.name for path in first] == ["nsynth_instrument.json", "nsynth_pitch.json"] and len(done) == 2
     written = evaluate_all(archive, "chroma", tmp_path / "one", settings, (0, 1), done.append, **options)
     assert len(written) == 4 and [result["task"] for result in done[2:]] == ["gtzan_genre", "gtzan_rhythm"]
+    assert not _is_finished(written[0], replace(settings, deformations=["gain:-6"]))
+    assert not _is_finished(written[0], replace(settings, pooling="mean"))
+    assert _is_finished(written[0], settings)
 
 
 def test_a_folder_without_data_sets_is_refused(tmp_path):

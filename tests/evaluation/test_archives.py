@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from mert_hf.data.recordings import SPLITS
+from mert_hf.data.recordings import SPLITS, Recording, TaskData
 from mert_hf.evaluation.tasks import get_task
+from mert_hf.evaluation.tasks.gtzan_genre import GENRES, NOTES
+from mert_hf.evaluation.tasks.gtzan_split import clip_names
 
 from . import archives
 
@@ -51,6 +55,36 @@ def test_gtzan_without_that_clip_is_read(tmp_path):
     root = archives.gtzan(tmp_path)
     (root / "Data/genres_original/jazz/jazz.00054.wav").unlink()
     assert counts(get_task("gtzan_genre").load(root))[0] == 10 * 4 - 1
+
+
+def test_the_built_in_split_of_gtzan_is_that_of_the_published_lists():
+    """The hash was computed from the lists; with the 443, 197 and 290 clips of the paper."""
+    recordings = [
+        Recording(name, Path(name), split, GENRES.index(name.split("/")[0]))
+        for split in SPLITS
+        for name in clip_names(split)
+    ]
+    data = TaskData(GENRES, tuple(recordings))
+    assert counts(data) == [443, 197, 290] == list(NOTES.counts)
+    assert data.manifest_hash == NOTES.manifest
+
+
+@pytest.mark.parametrize("name", ["gtzan_genre", "gtzan_rhythm"])
+def test_gtzan_without_lists_has_the_built_in_split(name, tmp_path):
+    root = archives.gtzan(tmp_path)
+    for path in root.glob("*_filtered.txt"):
+        path.unlink()
+    for clip in (clip for split in SPLITS for clip in clip_names(split)):
+        archives.touch(root / "Data" / "genres_original" / f"{clip}.wav")
+        archives.beats(root / "rhythm" / "beats", clip.split("/")[1])
+    assert counts(get_task(name).load(root)) == [442, 197, 290]  # jazz.00054 is broken
+
+
+def test_a_missing_list_of_gtzan_is_an_error(tmp_path):
+    root = archives.gtzan(tmp_path)
+    (root / "valid_filtered.txt").unlink()
+    with pytest.raises(ValueError, match="There are no GTZAN valid list"):
+        get_task("gtzan_genre").load(root)
 
 
 def test_beats_without_positions_have_no_downbeats(tmp_path):
