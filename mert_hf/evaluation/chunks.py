@@ -102,7 +102,8 @@ class ChunkData:
     def predict(self, probe: TrainedProbe, split: str) -> Predictions:
         """What a trained probe predicts for a split."""
         outputs, ids, targets = self._scored(split, lambda features: probe.outputs(features)[None])
-        return Predictions(tuple(ids), self.head.columns(outputs[0].cpu(), targets))
+        recordings = tuple(name.rpartition("#")[0] for name in ids) if self.scores_chunks else ()
+        return Predictions(tuple(ids), self.head.columns(outputs[0].cpu(), targets), recordings)
 
     def _scored(self, split: str, predict: Predict) -> tuple[Tensor, list[str], Tensor]:
         """Outputs (probes, scored, outputs), ids and targets of what is scored: recordings, ensembles, or chunks."""

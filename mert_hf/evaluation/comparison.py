@@ -24,7 +24,7 @@ from ..utils.optional import needs_extra
 from .metrics import display_scale
 from .predictions import Predictions, predictions_path, read_predictions
 from .results import Results
-from .statistics import CONFIDENCE, draw_resamples, paired_p_value, resampled_metrics
+from .statistics import CONFIDENCE, paired_p_value, resample_weights, resampled_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -257,10 +257,11 @@ def _on_shared_recordings(
         raise ValueError(f"{task[1]}: the results have no test recording in common. Give results on the same data.")
     if any(len(ids) != len(shared) for ids in all_ids):
         logger.warning("%s: only the %d test recordings that all results hold are compared.", task[1], len(shared))
-    weights = np.concatenate([np.ones((1, len(shared))), draw_resamples(len(shared), resamples)])
+    each = [{seed: _aligned(part, shared) for seed, part in predictions.items()} for _, predictions in found]
+    first = next(iter(each[0].values()))
+    weights = np.concatenate([np.ones((1, len(shared))), resample_weights(first, resamples)])
     values, reference = [], None
-    for result, predictions in found:
-        aligned = {seed: _aligned(part, shared) for seed, part in predictions.items()}
+    for (result, _), aligned in zip(found, each, strict=True):
         targets = _targets(next(iter(aligned.values())))
         if reference is not None and not _equal(targets, reference):
             raise ValueError(f"{task[1]}: {result['model']} was tested with other targets. Evaluate on the same data.")
@@ -269,7 +270,7 @@ def _on_shared_recordings(
         metrics = resampled_metrics(result["kind"], aligned, result["data"]["labels"], counts, weights)
         measured, *others = metrics[result["metric"]]
         values.append((measured, np.array(others)))
-    return ResampledModels(len(shared), values)
+    return ResampledModels(len(set(first.resampled)), values)
 
 
 def _aligned(predictions: Predictions, ids: Sequence[str]) -> Predictions:
@@ -279,7 +280,8 @@ def _aligned(predictions: Predictions, ids: Sequence[str]) -> Predictions:
         name: values[chosen] if isinstance(values, np.ndarray) else [values[row] for row in chosen]
         for name, values in predictions.columns.items()
     }
-    return Predictions(tuple(ids), columns)
+    recordings = tuple(predictions.recordings[row] for row in chosen) if predictions.recordings else ()
+    return Predictions(tuple(ids), columns, recordings)
 
 
 def _targets(predictions: Predictions) -> Any:

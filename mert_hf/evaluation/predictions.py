@@ -43,10 +43,17 @@ class Predictions:
     Attributes:
         ids: of the recordings, or of chunks where those are scored.
         columns: name -> values, one for each id: an array (ids, ...), or a list of arrays of any length.
+        recordings: of chunks: the recording of each; empty where the ids are recordings.
     """
 
     ids: tuple[str, ...]
     columns: Mapping[str, Any]
+    recordings: tuple[str, ...] = ()
+
+    @property
+    def resampled(self) -> tuple[str, ...]:
+        """What is drawn in a resample, for each id: recordings with all their chunks."""
+        return self.recordings or self.ids
 
     def __getitem__(self, column: str) -> Any:
         return self.columns[column]
@@ -70,6 +77,8 @@ def write_predictions(path: str | Path, predictions: Mapping[int, Predictions]) 
     for seed, part in predictions.items():
         columns["id"] += part.ids
         columns["seed"] += [seed] * len(part)
+        if part.recordings:
+            columns.setdefault("recording", []).extend(part.recordings)
         for name, values in part.columns.items():
             columns.setdefault(name, []).extend(_plain(value) for value in values)
     with staged_file(Path(path)) as place:
@@ -90,12 +99,14 @@ def read_predictions(path: str | Path, kind: str) -> dict[int, Predictions]:
         raise ValueError(f"{path} has no column {', '.join(missing)}; it does not hold predictions of kind {kind!r}.")
     seeds = table["seed"].to_numpy()
     ids = table["id"].to_pylist()
+    recordings = table["recording"].to_pylist() if "recording" in table.column_names else []
     values = {name: table[name].to_pylist() for name in COLUMNS[kind]}
     found = {}
     for seed in dict.fromkeys(seeds.tolist()):
         rows = np.flatnonzero(seeds == seed)
         columns = {name: _arrays([column[row] for row in rows], kind) for name, column in values.items()}
-        found[seed] = Predictions(tuple(ids[row] for row in rows), columns)
+        parts = tuple(recordings[row] for row in rows) if recordings else ()
+        found[seed] = Predictions(tuple(ids[row] for row in rows), columns, parts)
     return found
 
 

@@ -24,6 +24,12 @@ def draw_resamples(count: int, resamples: int, seed: int = SEED) -> np.ndarray:
     return generator.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)
 
 
+def resample_weights(predictions: Predictions, resamples: int) -> np.ndarray:
+    """How often each id occurs in each resample of recordings, (resamples, ids); chunks of a recording stay together."""
+    names, recordings = np.unique(predictions.resampled, return_inverse=True)
+    return draw_resamples(len(names), resamples)[:, recordings]
+
+
 def resampled_metrics(
     kind: str, predictions: Mapping[int, Predictions], labels: Sequence[str], beat_counts: str, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
@@ -46,7 +52,7 @@ def intervals(
     """
     if not resamples:
         return {}
-    weights = draw_resamples(len(next(iter(predictions.values()))), resamples)
+    weights = resample_weights(next(iter(predictions.values())), resamples)
     tail = 50 * (1 - CONFIDENCE)
     found = resampled_metrics(kind, predictions, labels, beat_counts, weights)
     return {metric: np.nanpercentile(values, [tail, 100 - tail]).tolist() for metric, values in found.items()}

@@ -233,6 +233,7 @@ def test_recordings_are_scored_by_the_mean_of_their_logits_and_vocalset_by_piece
         predictions = ChunkData("classification", data, table, scores_chunks=pieces).predict(probe, "test")
         assert scores("classification", predictions, data.labels)["accuracy"] == pytest.approx(expected)
         assert len(predictions) == (len(flat) if pieces else len(test))
+        assert set(predictions.resampled) == {recording.id for recording in test}
     assert MARBLE_V1.scored_pieces == ("vocalset_technique", "vocalset_singer") and not STRICT.scored_pieces
 
 

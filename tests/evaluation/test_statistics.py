@@ -124,6 +124,23 @@ def test_an_interval_covers_the_true_accuracy():
     assert 180 <= inside <= 199
 
 
+def test_chunks_of_a_recording_are_drawn_together(tmp_path):
+    """Ten equal chunks a recording say no more than one: the interval is that of the recordings."""
+    one = random_predictions("classification", 60)
+    columns = {name: np.repeat(values, 10, axis=0) for name, values in one.columns.items()}
+    ids = tuple(f"{name}#{chunk}" for name in one.ids for chunk in range(10))
+    chunks = Predictions(ids, columns, tuple(np.repeat(one.ids, 10).tolist()))
+    write_predictions(tmp_path / "x.parquet", {0: chunks})
+    read = read_predictions(tmp_path / "x.parquet", "classification")
+    assert read[0].recordings == chunks.recordings
+    alone, together, apart = (
+        intervals("classification", {0: part}, LABELS, "recording", 200)["accuracy"]
+        for part in (one, read[0], Predictions(ids, columns))
+    )
+    assert together == pytest.approx(alone)
+    assert apart[1] - apart[0] < 0.6 * (alone[1] - alone[0])
+
+
 def p_value_of_random_models(rng: np.random.Generator, recordings: int = 150, resamples: int = 400) -> float:
     """Two models whose outputs have nothing to do with the (shuffled) labels, compared by R2 of one number."""
     targets = rng.normal(size=(recordings, 1))
