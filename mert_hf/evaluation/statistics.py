@@ -25,7 +25,7 @@ def draw_resamples(count: int, resamples: int, seed: int = SEED) -> np.ndarray:
 
 
 def resample_weights(predictions: Predictions, resamples: int) -> np.ndarray:
-    """How often each id occurs in each resample of recordings, (resamples, ids); chunks of a recording stay together."""
+    """How often each id occurs in each resample of recordings, (resamples, ids); chunks go with their recording."""
     names, recordings = np.unique(predictions.resampled, return_inverse=True)
     return draw_resamples(len(names), resamples)[:, recordings]
 
