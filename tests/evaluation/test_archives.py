@@ -127,6 +127,7 @@ def test_mtg_jamendo_with_full_and_low_quality(low, tmp_path):
 
 def test_magnatagatune_without_its_empty_clips(tmp_path):
     data = get_task("magnatagatune").load(archives.magnatagatune(tmp_path))
+    assert data.skipped == ("6/norine_braun-now_and_zen-08-gently-117-146.mp3 (empty file)",)
     assert counts(data) == [24, 2, 6] and len(data.labels) == 50
 
 

@@ -34,6 +34,7 @@ def read(root: Path) -> TaskData:
     """Reads tags and clips of MagnaTagATune."""
     table = first_existing(root, ["annotations_final.csv", "*/annotations_final.csv"], "MagnaTagATune annotations")
     rows = read_table(table, "\t", ["clip_id", "mp3_path"])
+    skipped = tuple(f"{row['mp3_path']} (empty file)" for row in rows if row["mp3_path"] in EMPTY_CLIPS)
     rows = [row for row in rows if row["mp3_path"] not in EMPTY_CLIPS]
     audio = first_existing(root, ["mp3", "*/mp3", "[0-9a-f]"], "MagnaTagATune clips")
     audio = audio if audio.name == "mp3" else audio.parent
@@ -43,7 +44,7 @@ def read(root: Path) -> TaskData:
         target = multi_hot((index for index, tag in enumerate(tags) if row[tag] == "1"), len(tags))
         name = row["mp3_path"]
         recordings.append(Recording(name, audio / name, _split(name, table), target))
-    return TaskData(tags, tuple(recordings))
+    return TaskData(tags, tuple(recordings), skipped)
 
 
 def _frequent_tags(rows: list[dict[str, str]]) -> tuple[str, ...]:
