@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -86,9 +87,7 @@ class MultilabelHead(Head):
         for split in ("valid", "test"):
             scored = metrics.scored_labels(self.targets(data.split(split)).numpy(), split)
             if not scored.all():
-                logger.warning(
-                    "%s: %d of %d tags occur never or always and are not scored", split, (~scored).sum(), len(scored)
-                )
+                _warn_unscored(data.name, split, int((~scored).sum()), len(scored))
 
     def columns(self, outputs: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
         """Target and output of each recording, as `Predictions` holds them."""
@@ -107,6 +106,12 @@ class MultilabelHead(Head):
         """Macro ROC-AUC of each probe, (probes,); scores that are not finite count as 0."""
         finite = torch.nan_to_num(outputs).cpu().numpy()
         return torch.from_numpy(metrics.batched_roc_auc(targets.cpu().numpy(), finite))
+
+
+@lru_cache
+def _warn_unscored(name: str, split: str, unscored: int, total: int) -> None:
+    """Warns once: a head is made for each group of layers."""
+    logger.warning("%s, %s: %d of %d tags occur never or always and are not scored.", name, split, unscored, total)
 
 
 class RegressionHead(Head):
