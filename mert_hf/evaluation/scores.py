@@ -141,7 +141,9 @@ def _mean_over_labels(targets: np.ndarray, outputs: np.ndarray, statistic: Calla
         np.stack([statistic(targets[:, label], outputs[:, label], block) for label in scored])
         for block in np.array_split(weights, -(-len(weights) // BLOCK))
     ]
-    return np.nanmean(np.concatenate(values, axis=1), axis=0)
+    each = np.concatenate(values, axis=1)
+    known = np.isfinite(each)
+    return _ratio(np.where(known, each, 0.0).sum(axis=0), known.sum(axis=0))
 
 
 def _mean_of(parts: Sequence[Statistic], weights: np.ndarray) -> np.ndarray:

@@ -124,6 +124,16 @@ def test_an_interval_covers_the_true_accuracy():
     assert 180 <= inside <= 199
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_resample_without_a_scored_tag_has_no_value():
+    targets = np.array([[1], [0], [0]], dtype=np.uint8)
+    outputs = np.array([[0.9], [0.2], [0.1]], dtype=np.float32)
+    values = statistics("multilabel", Predictions(("a", "b", "c"), {"target": targets, "output": outputs}), ("x",))
+    assert values["roc_auc"](np.array([[1.0, 1.0, 1.0], [0.0, 3.0, 0.0]])).tolist() == pytest.approx(
+        [1.0, np.nan], nan_ok=True
+    )
+
+
 def test_chunks_of_a_recording_are_drawn_together(tmp_path):
     """Ten equal chunks a recording say no more than one: the interval is that of the recordings."""
     one = random_predictions("classification", 60)
