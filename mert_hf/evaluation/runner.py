@@ -235,7 +235,9 @@ class Evaluation:
                 self.task.name,
                 settings.workers,
             )
-            self.data = replace(self.data, recordings=tuple(r for r in self.data.recordings if r.id not in failed))
+            unreadable = tuple(f"{name} (unreadable)" for name in sorted(failed))
+            left = tuple(recording for recording in self.data.recordings if recording.id not in failed)
+            self.data = replace(self.data, recordings=left, skipped=self.data.skipped + unreadable)
             return FeatureTable.open(store, self.data.recordings)
 
     def _computes_frames(self) -> bool:

@@ -184,6 +184,18 @@ def test_test_labels_have_no_part_in_training_and_choice(notes, fast, tmp_path, 
     assert one["metrics"] != two["metrics"]
 
 
+def test_an_unreadable_recording_is_listed_in_the_result(notes, fast, tmp_path, cache):
+    folder = linked(notes, tmp_path / "notes", list(csv.DictReader((notes / "metadata.csv").open())))
+    (folder / "0-4-organ-0.wav").unlink()
+    (folder / "0-4-organ-0.wav").write_bytes(b"not audio")
+    settings = fast(max_epochs=2, max_bad_files="3%")
+    results = evaluate("audiofolder", folder, "chroma", settings=settings, cache_dir=cache, target="pitch")
+    assert results["data"]["skipped"] == ["0-4-organ-0.wav (unreadable)"]
+    assert results["data"]["recordings"]["train"] == 47
+    with pytest.raises(ValueError, match="0-4-organ-0"):
+        evaluate("audiofolder", folder, "chroma", settings=fast(), cache_dir=cache, target="pitch")
+
+
 def test_shuffled_labels_give_chance(notes, fast, tmp_path, cache):
     other = shuffled(notes, tmp_path / "shuffled", "all")
     scores = [
