@@ -87,7 +87,8 @@ class MERTTransformer(InputModule):
         """Reads recordings and cuts them in windows.
 
         Args:
-            inputs: paths, or audio in memory as `MERTEmbedder.encode` takes it; arrays at the encoder's rate.
+            inputs: paths, or audio in memory as `MERTEmbedder.encode` takes it, arrays at the encoder's rate; or
+                dictionaries with one of these as "audio", the form of sentence-transformers for several modalities.
             prompt: not used.
             kwargs: `sampling_rate` of arrays in Hz; the encoder's if not given.
 
@@ -98,7 +99,8 @@ class MERTTransformer(InputModule):
         rate = kwargs.get("sampling_rate", self.embedder.sampling_rate)
         clips, owners = [], []
         for number, item in enumerate(inputs):
-            for piece in self.embedder.windows_of(item, rate, self.window):
+            recording = item["audio"] if isinstance(item, dict) and "audio" in item else item
+            for piece in self.embedder.windows_of(recording, rate, self.window):
                 clips.append(piece.samples)
                 owners.append(number)
         lengths = torch.tensor([len(clip) for clip in clips])

@@ -44,6 +44,8 @@ def test_mixed_batches_equal_the_embedder(checkpoint, clips, recordings, layer, 
         found = model.encode(clips, batch_size=batch_size, **QUIET)
         np.testing.assert_allclose(found, expected(checkpoint, clips, layer), atol=2e-5)
     opus = write_format(tmp_path, "f.opus")  # an ending that they take for text in a str
+    named = [{"audio": {"array": clip, "sampling_rate": 24000}} for clip in clips]
+    np.testing.assert_allclose(model.encode(named, **QUIET), found, atol=2e-5)
     paths = [*map(str, recordings), opus]
     np.testing.assert_allclose(model.encode(paths, **QUIET), expected(checkpoint, paths, layer), atol=2e-5)
     assert model.get_embedding_dimension() == found.shape[1]
