@@ -157,7 +157,14 @@ def test_a_staged_file_on_a_full_disk_leaves_the_old_one(tmp_path):
 def end_by_signal(command: list[str], number: signal.Signals, folder: Path, works: Callable[[], object]) -> None:
     """Runs a command that writes to `folder` until it works, ends it, and looks at how it ends."""
     command = [sys.executable, "-m", "mert_hf.cli", *command]
-    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored below a shell's background job
+    )
     while not works():
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
@@ -211,7 +218,7 @@ def test_a_signal_ends_evaluation_cleanly(clips, tiny_checkpoint, tmp_path, numb
     command += ["--window", "1", "--batch-size", "1", "--learning-rates", "1e-5,1e-4"]
 
     def index() -> str:
-        return "".join(path.read_text() for path in (tmp_path / "cache").glob("*/index.jsonl"))
+        return "".join(path.read_text() for path in (tmp_path / "cache").rglob("index.jsonl"))
 
     end_by_signal(command, number, tmp_path / "cache", lambda: index().count("\n") >= recordings)
     assert not (tmp_path / "results.json").exists()

@@ -84,9 +84,9 @@ def embeddings_of(folder: Path) -> dict:
 
 
 def results_of(folder: Path) -> dict:
-    (index,) = folder.glob("cache/*/index.jsonl")
-    ids = [json.loads(line)["id"] for line in index.read_text().splitlines()]
-    assert len(ids) == len(set(ids)) == 60  # nothing twice
+    (index,) = (folder / "cache").rglob("index.jsonl")
+    names = [json.loads(line)["name"] for line in index.read_text().splitlines()]
+    assert len(names) == len(set(names)) == 60  # nothing twice
     return json.loads((folder / "results.json").read_text())
 
 
