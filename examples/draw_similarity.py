@@ -29,7 +29,7 @@ def parse_arguments() -> argparse.Namespace:
     source.add_argument("recording", nargs="?", help="File of the recording.")
     source.add_argument("--score", help="File name of a score of music21 to render in place of a recording.")
     parser.add_argument("--output", default="similarity.png", help="File of the picture.")
-    parser.add_argument("--model", default="mert-nano", help="Hub id or folder.")
+    parser.add_argument("--model", default="mert2-nano", help="Hub id or folder.")
     parser.add_argument("--layer", type=int, default=-1, help="Layer of the embeddings; -1 is the last.")
     parser.add_argument("--window", type=float, default=2.0, help="Seconds that each embedding covers.")
     parser.add_argument("--hop", type=float, default=0.8, help="Seconds from one embedding to the next.")
@@ -49,10 +49,9 @@ def render_score(name: str, repeats: int = 3) -> io.BytesIO:
         for note in piece.notes
     )
     programs = (0,) * (1 + max(note.part for note in notes))
+    (audio,) = render([Excerpt(name, notes, programs, repeats * length, 0.7, {})])
     file = io.BytesIO()
-    soundfile.write(
-        file, render(Excerpt(name, notes, programs, repeats * length, 0.7, {})), SAMPLING_RATE, format="FLAC"
-    )
+    soundfile.write(file, audio, SAMPLING_RATE, format="FLAC")
     file.seek(0)
     return file
 

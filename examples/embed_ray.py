@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", help="Files, folders, globs, and addresses that fsspec opens.")
     parser.add_argument("--output", required=True, help="Folder of the data set; an interrupted run is resumed there.")
-    parser.add_argument("--model", default="mert-nano", help="Hub id, folder, or name of a bundled checkpoint.")
+    parser.add_argument("--model", default="mert2-nano", help="Hub id, folder, or name of a bundled checkpoint.")
     parser.add_argument("--layers", default="all", help="all, or layers such as 7 or 5,7,9.")
     parser.add_argument("--window", type=float, default=5.0, help="Seconds of audio that the model sees at a time.")
     parser.add_argument("--batch-size", type=int, default=16, help="Windows that the model computes at a time.")

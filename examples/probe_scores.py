@@ -24,7 +24,7 @@ class ProbeArguments:
     scores: str = field(metadata={"help": "Folder of render_scores.py."})
     output: str = field(metadata={"help": "Folder of the results, one file for each task and model."})
     models: list[str] = field(
-        default_factory=lambda: ["mert-nano", "random:mert-nano", "mfcc", "chroma", "mel", "handmade"],
+        default_factory=lambda: ["mert2-nano", "random:mert2-nano", "mfcc", "chroma", "mel", "handmade"],
         metadata={"help": "As mert-hf evaluate --model takes them."},
     )
     protocol: str = field(default="strict", metadata={"help": "strict, marble-v1 or marble-v2."})

@@ -85,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("music", nargs="+", help="Files, folders and globs.")
     parser.add_argument("--output", required=True, help="Folder of the result.")
-    parser.add_argument("--model", default="mert-nano", help="Hub id, folder, or name of a bundled checkpoint.")
+    parser.add_argument("--model", default="mert2-nano", help="Hub id, folder, or name of a bundled checkpoint.")
     parser.add_argument("--seconds", type=float, default=5.0, help="Length of an excerpt.")
     parser.add_argument("--steps", type=int, default=200, help="Training steps.")
     parser.add_argument("--batch-size", type=int, default=32, help="Pairs per step; the other pairs are negatives.")

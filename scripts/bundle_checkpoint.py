@@ -25,7 +25,8 @@ from mert_hf.teachers import load_teacher
 DATA = (
     "Game soundtracks (the training split of ten Debian packages; GPL, CC-BY-SA, CC-BY, MIT) and rendered scores: "
     "chorales, fiddle tunes, folk songs and more of music21's corpus, transposed and re-instrumented at random with "
-    "drums, played by the soundfonts TimGM6mb, FluidR3 GM, sf_GMbank and OPL-3 FM"
+    "drums, and single notes of random instruments, played by the soundfonts TimGM6mb, FluidR3 GM, sf_GMbank and OPL-3 "
+    "FM"
 )
 LICENSE_NOTE = (
     "The weights were made by this project. The recordings and soundfonts they were trained on keep their own licenses "
@@ -34,8 +35,8 @@ LICENSE_NOTE = (
 )
 LOGGED = 100  # entries of the log that are kept
 LIMITS = (
-    "Trained for less than an hour on CPU cores: small enough to come with the package and to work offline. Use a "
-    "published MERT for real work.",
+    "Trained for about an hour on one CPU core: small enough to come with the package and to work offline. "
+    "Use a published MERT for real work.",
     "25 frames a second: too coarse for precise onsets.",
     "Most of its training music is synthetic; voices and acoustic recordings are rare in it.",
 )
@@ -98,7 +99,7 @@ def main() -> None:
         model_name=arguments.name,
         data=DATA,
         hours=arguments.hours,
-        teachers=("k-means codes of the teacher next to this card", "log constant-Q spectrum, 168 bins, standardized"),
+        teachers=("k-means codes of the teacher next to this card", "regression of log constant-Q, MFCC and chroma"),
         training={
             "Updates": f"{log[-1]['step']:,} of 12 x 6 s, AdamW, peak rate {peak:g}, bfloat16",
             "Noise mixture": "probability 0.5",

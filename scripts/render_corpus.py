@@ -36,6 +36,7 @@ COLLECTIONS = {  # folder of music21's corpus -> largest number of files that ar
 }  # fmt: skip
 PROGRAMS = len(FAMILIES) * scores.PROGRAMS_PER_FAMILY
 INSTRUMENTS = 102  # General MIDI programs that play notes of a pitch: all but effects and sounds
+EXERCISE_SHARE = 0.3  # of the training excerpts: single notes instead of pieces
 SPLIT_SHARES = {"train": 0.625, "valid": 0.125, "test": 0.25}
 CHORDS = {"major": (0, 4, 7), "minor": (0, 3, 7), "dominant": (0, 4, 7, 10), "diminished": (0, 3, 6)}
 KICK, SNARE, CLOSED_HAT, OPEN_HAT, CRASH = 36, 38, 42, 46, 49
@@ -97,7 +98,10 @@ def read_or_nothing(path: Path) -> list[Piece]:
 
 
 def plan_training(pieces: Sequence[Piece], count: int, soundfonts: Sequence[str], seed: int) -> Iterator[Excerpt]:
-    """Excerpts of 20 s: a random piece, tempo, transposition, instruments and dynamics; drums in a third of them."""
+    """Excerpts of 20 s: a random piece, tempo, transposition, instruments and dynamics; drums in a third of them.
+
+    A share of the excerpts are single notes of one instrument instead of a piece.
+    """
     rng = np.random.default_rng(seed)
     by_collection: dict[str, list[Piece]] = {}
     for piece in pieces:
@@ -106,8 +110,12 @@ def plan_training(pieces: Sequence[Piece], count: int, soundfonts: Sequence[str]
     names = rng.choice(list(by_collection), size=count, p=weights / weights.sum())
     order = np.sort(rng.integers(len(soundfonts), size=count))  # a soundfont is read once by each process
     for index, (name, font) in enumerate(zip(names, order, strict=True)):
+        file_name = f"train-{index:05d}.flac"
+        if rng.random() < EXERCISE_SHARE:
+            yield plan_exercise(file_name, 20.0, soundfonts[font], rng)
+            continue
         piece = by_collection[name][rng.integers(len(by_collection[name]))]
-        yield plan_excerpt(piece, f"train-{index:05d}.flac", 20.0, soundfonts[font], rng, split="train")
+        yield plan_excerpt(piece, file_name, 20.0, soundfonts[font], rng, split="train")
 
 
 def plan_excerpt(
@@ -128,6 +136,26 @@ def plan_excerpt(
     labels = {"piece": piece.name, "tempo": round(float(np.log2(beats_per_minute)), 4), **labels}
     gain = float(rng.uniform(0.1, 0.95))
     return Excerpt(file_name, tuple(notes), tuple(programs), seconds, gain, labels, soundfont)
+
+
+def plan_exercise(file_name: str, seconds: float, soundfont: str, rng: np.random.Generator) -> Excerpt:
+    """Single notes of one instrument, each at a random pitch, length and loudness, some with a rest behind them."""
+    notes, start = [], float(rng.uniform(0, 0.3))
+    while start < seconds - 0.3:
+        length = float(np.exp(rng.uniform(np.log(0.2), np.log(2.0))))
+        pitch = int(rng.integers(scores.NOTE_PITCHES.start - 6, scores.NOTE_PITCHES.stop + 6))
+        notes.append(Note(start, min(length, seconds - start), pitch, 0, int(rng.integers(50, 120))))
+        start += length + max(float(rng.normal(0.1, 0.2)), 0.0)
+    labels = {"piece": "exercise", "tempo": "", "split": "train"}
+    return Excerpt(
+        file_name,
+        tuple(notes),
+        (int(rng.integers(INSTRUMENTS)),),
+        seconds,
+        float(rng.uniform(0.1, 0.95)),
+        labels,
+        soundfont,
+    )
 
 
 def plan_drums(seconds: float, beat: float, part: int, rng: np.random.Generator) -> list[Note]:

@@ -12,11 +12,11 @@ from .base import command, new_app
 app = new_app()
 
 
-@command(app, "mert-hf embed my_music --model mert-nano --layers 2,4 --window 5 --output embeddings")
+@command(app, "mert-hf embed my_music --model mert2-nano --layers 2,4 --window 5 --output embeddings")
 def embed(
     paths: options.Paths,
     output: Annotated[str, typer.Option(help="Folder of the data set; an interrupted run is resumed there.")],
-    model: options.Model = "mert-nano",
+    model: options.Model = "mert2-nano",
     layers: options.Layers = "all",
     pooling: Annotated[str, typer.Option(help="mean over the frames of each window, or frames.")] = "mean",
     window: options.Window = 5.0,

@@ -26,7 +26,7 @@ class TaskCommand(Command):
 
 @command(
     app,
-    "mert-hf evaluate audiofolder --data my_songs --target genre --model mert-nano --output results.json",
+    "mert-hf evaluate audiofolder --data my_songs --target genre --model mert2-nano --output results.json",
     cls=TaskCommand,
 )
 def evaluate(
@@ -149,7 +149,10 @@ def evaluate(
 @command(app, "mert-hf compare results/mert.json results/mfcc.json")
 def compare(
     results: Annotated[list[str], typer.Argument(help="Result files of mert-hf evaluate, of two or more models.")],
-    resamples: Annotated[int, typer.Option(min=100, help="Resamples of the test recordings.")] = 2000,
+    resamples: Annotated[
+        int | None,
+        typer.Option(min=100, help="Resamples of the test recordings; by default as many as the correction needs."),
+    ] = None,
 ) -> None:
     """Test whether models differ.
 

@@ -12,7 +12,7 @@ from .base import command, new_app
 app = new_app()
 
 
-@command(app, "mert-hf finetune --data my_songs --target genre --model mert-nano --epochs 5 --output runs/genre")
+@command(app, "mert-hf finetune --data my_songs --target genre --model mert2-nano --epochs 5 --output runs/genre")
 def finetune(
     data: options.LabelledData,
     target: options.Target = "label",

@@ -22,7 +22,7 @@ def index(
     output: Annotated[str, typer.Option(help="Folder of the index; an existing index is brought up to date.")],
     model: Annotated[
         str | None,
-        typer.Option(help="Hub id, folder, or name of a bundled checkpoint; mert-nano for a new index by default."),
+        typer.Option(help="Hub id, folder, or name of a bundled checkpoint; mert2-nano for a new index by default."),
     ] = None,
     layer: Annotated[int | None, typer.Option(help="Layer of the model; the last by default.")] = None,
     window: Annotated[

@@ -58,7 +58,7 @@ def quickstart(
     typer.echo(run_quickstart(settings))
 
 
-@command(app, "mert-hf doctor --model mert-nano --data my_music")
+@command(app, "mert-hf doctor --model mert2-nano --data my_music")
 def doctor(
     model: Annotated[
         str | None, typer.Option(help="Checkpoint folder, downloaded Hub id, or fairseq checkpoint.")

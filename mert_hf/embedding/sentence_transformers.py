@@ -3,7 +3,7 @@
     from sentence_transformers import SentenceTransformer
     from mert_hf.embedding.sentence_transformers import MERTTransformer
 
-    model = SentenceTransformer(modules=[MERTTransformer("mert-nano")])
+    model = SentenceTransformer(modules=[MERTTransformer("mert2-nano")])
     model.encode(["a.mp3", "b.flac"])
     model.save_pretrained("my_model")
     model = SentenceTransformer("my_model", trust_remote_code=True)

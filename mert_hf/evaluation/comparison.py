@@ -28,8 +28,10 @@ from .statistics import CONFIDENCE, paired_p_value, resample_weights, resampled_
 
 logger = logging.getLogger(__name__)
 
-RESAMPLES = 2000
 ALPHA = 1 - CONFIDENCE
+FEWEST_RESAMPLES = 2000
+RESOLUTION = 4  # Holm's strictest threshold, ALPHA / tests, over the smallest p-value of the bootstrap
+BLOCK = 2000  # resamples that are drawn at a time
 TaskKey = tuple[str, str]
 """Name and title of a task."""
 
@@ -135,12 +137,12 @@ def model_labels(results: Sequence[Results]) -> dict[str, str]:
     return {key: name if names.count(name) == 1 else f"{name} ({key[:6]})" for key, name in labels.items()}
 
 
-def compare(results: Sequence[Results], resamples: int = RESAMPLES) -> Comparison:
+def compare(results: Sequence[Results], resamples: int | None = None) -> Comparison:
     """Compares the models of results.
 
     Args:
         results: as `load_results` gives them; the predictions lie next to the files.
-        resamples: of the test recordings.
+        resamples: of the test recordings; as many as the correction for the number of tests needs if None.
 
     Raises:
         ValueError: two results of a task hold different targets or no recordings in common.
@@ -149,9 +151,18 @@ def compare(results: Sequence[Results], resamples: int = RESAMPLES) -> Compariso
     tasks: dict[TaskKey, list[Results]] = {}
     for result in results:
         tasks.setdefault(task_key(result), []).append(result)
+    resamples = resamples or needed_resamples(sum(math.comb(len(group), 2) for group in tasks.values()))
     tests = [test for task, group in tasks.items() for test in _paired_tests(task, group, resamples)]
     scores = {task: {model_key(r): r["metrics"][r["metric"]]["mean"] for r in group} for task, group in tasks.items()}
     return Comparison(model_labels(results), scores, holm(tests), average_ranks(scores))
+
+
+def needed_resamples(tests: int) -> int:
+    """Resamples with which a clear difference is found among so many tests.
+
+    The smallest p-value of r resamples is 1 / (r + 1), and Holm's method asks for ALPHA / tests.
+    """
+    return max(FEWEST_RESAMPLES, math.ceil(RESOLUTION * tests / ALPHA))
 
 
 def holm(tests: Sequence[PairedTest]) -> list[PairedTest]:
@@ -259,18 +270,31 @@ def _on_shared_recordings(
         logger.warning("%s: only the %d test recordings that all results hold are compared.", task[1], len(shared))
     each = [{seed: _aligned(part, shared) for seed, part in predictions.items()} for _, predictions in found]
     first = next(iter(each[0].values()))
-    weights = np.concatenate([np.ones((1, len(shared))), resample_weights(first, resamples)])
     values, reference = [], None
     for (result, _), aligned in zip(found, each, strict=True):
         targets = _targets(next(iter(aligned.values())))
         if reference is not None and not _equal(targets, reference):
             raise ValueError(f"{task[1]}: {result['model']} was tested with other targets. Evaluate on the same data.")
         reference = targets
-        counts = result["protocol"].get("beat_counts", "recording")
-        metrics = resampled_metrics(result["kind"], aligned, result["data"]["labels"], counts, weights)
-        measured, *others = metrics[result["metric"]]
-        values.append((measured, np.array(others)))
+        values.append(_measured_and_resampled(result, aligned, resamples))
     return ResampledModels(len(set(first.resampled)), values)
+
+
+def _measured_and_resampled(
+    result: Results, predictions: Mapping[int, Predictions], resamples: int
+) -> tuple[float, np.ndarray]:
+    """The primary metric, and its values (resamples,) in resamples that are the same for every model."""
+    first = next(iter(predictions.values()))
+    counts = result["protocol"].get("beat_counts", "recording")
+
+    def measure(weights: np.ndarray) -> np.ndarray:
+        metrics = resampled_metrics(result["kind"], predictions, result["data"]["labels"], counts, weights)
+        return metrics[result["metric"]]
+
+    (measured,) = measure(np.ones((1, len(first.ids))))
+    blocks = range(0, resamples, BLOCK)
+    drawn = [measure(resample_weights(first, min(BLOCK, resamples - start), seed=start)) for start in blocks]
+    return float(measured), np.concatenate(drawn)
 
 
 def _aligned(predictions: Predictions, ids: Sequence[str]) -> Predictions:

@@ -24,10 +24,10 @@ def draw_resamples(count: int, resamples: int, seed: int = SEED) -> np.ndarray:
     return generator.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)
 
 
-def resample_weights(predictions: Predictions, resamples: int) -> np.ndarray:
+def resample_weights(predictions: Predictions, resamples: int, seed: int = SEED) -> np.ndarray:
     """How often each id occurs in each resample of recordings, (resamples, ids); chunks go with their recording."""
     names, recordings = np.unique(predictions.resampled, return_inverse=True)
-    return draw_resamples(len(names), resamples)[:, recordings]
+    return draw_resamples(len(names), resamples, seed)[:, recordings]
 
 
 def resampled_metrics(

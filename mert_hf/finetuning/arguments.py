@@ -25,7 +25,7 @@ class FineTuningArguments:
     """Model, data, and what is trained."""
 
     model_name_or_path: str = field(
-        default="m-a-p/MERT-v1-95M", metadata={"help": "Hub id or directory of a MERT checkpoint, or mert-nano."}
+        default="m-a-p/MERT-v1-95M", metadata={"help": "Hub id or directory of a MERT checkpoint, or mert2-nano."}
     )
     model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of a model on the Hub."})
     data: str | None = field(

@@ -13,8 +13,8 @@ from huggingface_hub.utils import validate_repo_id
 from ..utils.text import one_line
 from .connection import transport_errors, why_unreachable
 
-DEFAULT_CHECKPOINT = "mert-nano"
-BUNDLED_CHECKPOINTS = (DEFAULT_CHECKPOINT,)
+DEFAULT_CHECKPOINT = "mert2-nano"
+BUNDLED_CHECKPOINTS = (DEFAULT_CHECKPOINT, "mert-nano")  # the second one is of the first generation
 RANDOM_PREFIX = "random:"
 
 

@@ -32,7 +32,7 @@ from ..pretraining.labels import label_files
 from ..pretraining.resuming import last_complete_checkpoint
 from ..pretraining.run import build_trainer
 from ..pretraining.trainer import MERTTrainer
-from ..teachers import CQTTeacher, FeatureSet, KMeansTeacher
+from ..teachers import FeatureSet, FeatureTeacher, KMeansTeacher
 from ..utils.outputs import check_output_folder
 from .library import embed_library
 from .probing import ProbeResult, ProbeTask, probe_encoders
@@ -50,17 +50,17 @@ STUDENT = {
     "intermediate_size": 384,
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
-    "subsampling_channels": [96, 192],
+    "hop_length": 480,  # half as many Fourier transforms as at the published 240
+    "subsampling_channels": [128, 192],
     "subsampling_depths": [1, 2],
-    "subsampling_strides": [2, 2],
+    "subsampling_strides": [1, 2],
     "conv_depthwise_kernel_size": 15,
     "cqt_input_bins": 168,
-    "cqt_loss_weight": 3.0,
+    "cqt_loss_weight": 10.0,
     "unmasked_loss_weight": 0.5,
     "variant": "nano",
     "context_seconds": 6.0,
 }
-CQT_BINS = 168  # of the musical teacher, over seven octaves
 # Few clusters are learned in minutes; contexts of seconds make codes of key and timbre.
 FEATURE_SETS = (
     FeatureSet("chroma_cqt", 64),
@@ -70,6 +70,14 @@ FEATURE_SETS = (
     FeatureSet("mfcc", 48, context=2.0),
     FeatureSet("chroma_cqt", 48, context=10.0),
     FeatureSet("log_mel", 64),
+)
+# What the musical teacher gives for regression. A spectrum alone leaves timbre to the codes.
+REGRESSED_SETS = (
+    FeatureSet("log_cqt"),
+    FeatureSet("mfcc"),
+    FeatureSet("mfcc", context=2.0),
+    FeatureSet("chroma_cqt"),
+    FeatureSet("chroma_cqt", context=3.0),
 )
 LOG_EVERY = 10
 SAVE_EVERY = 500
@@ -148,7 +156,8 @@ class TimedScheduleCallback(TrainerCallback, ExportableState):
     def on_step_end(self, args, state, control, **kwargs):
         self.elapsed = time.monotonic() - self.started
         self.bar.update(min(round(self.elapsed), round(60 * self.minutes)) - self.bar.n)
-        control.should_training_stop |= self.elapsed >= 60 * self.minutes
+        if self.elapsed >= 60 * self.minutes:
+            control.should_training_stop = control.should_save = True
         return control
 
     def on_log(self, args, state, control, logs=None, **kwargs):
@@ -203,7 +212,7 @@ def student_config(settings: QuickstartSettings) -> PretrainedConfig:
 
 
 def prepare_teachers(settings: QuickstartSettings, config: PretrainedConfig, data: Path) -> Path:
-    """Step 2: the folder of the k-means teacher `acoustic` and the standardised constant-Q teacher `musical`.
+    """Step 2: the folder of the k-means teacher `acoustic` and the teacher of standardized features `musical`.
 
     A run that continues from the bundled checkpoint takes the teachers that it was trained with: clusters fitted anew
     have other numbers, and its heads would have to learn them from the start.
@@ -222,8 +231,7 @@ def prepare_teachers(settings: QuickstartSettings, config: PretrainedConfig, dat
     clips = [crops[int(index)].waveform for index in chosen]
     acoustic = KMeansTeacher.fit(clips, FEATURE_SETS, seed=settings.seed, show_progress_bar=settings.progress, **rates)
     acoustic.save_pretrained(folder / "acoustic")
-    musical = CQTTeacher(num_bins=CQT_BINS, bins_per_octave=CQT_BINS // 7, log=True, **rates)
-    musical.standardized(clips).save_pretrained(folder / "musical")
+    FeatureTeacher.fit(clips, REGRESSED_SETS, **rates).save_pretrained(folder / "musical")
     return folder
 
 
@@ -244,7 +252,7 @@ def make_trainer(
         model_name_or_path=None if settings.from_scratch else resolve_checkpoint(DEFAULT_CHECKPOINT),
         model_config=STUDENT if settings.from_scratch else {},
         acoustic_teacher={"type": "kmeans", "path": str(teachers / "acoustic")},
-        musical_teacher={"type": "cqt", "path": str(teachers / "musical")},
+        musical_teacher={"type": "features", "path": str(teachers / "musical")},
         label_cache=str(labels),
     )
     crop = round(settings.crop_seconds * config.sampling_rate)

@@ -18,6 +18,7 @@ from .base import (
 from .combined import CombinedTeacher
 from .cqt import CQTTeacher
 from .encodec import DEFAULT_CODEC, EncodecTeacher
+from .feature_regression import FeatureTeacher
 from .fused import EncoderLayer, FusedEncoderTeacher
 from .kmeans import FeatureSet, KMeansTeacher
 from .log_mel import LogMelTeacher
@@ -38,6 +39,7 @@ TEACHERS: dict[str, type[Teacher]] = {
         CombinedTeacher,
         CQTTeacher,
         LogMelTeacher,
+        FeatureTeacher,
         Music2VecTeacher,
     )
 }
@@ -82,6 +84,7 @@ __all__ = [
     "EncoderLayer",
     "EncodecTeacher",
     "FeatureSet",
+    "FeatureTeacher",
     "FusedEncoderTeacher",
     "KMeansTeacher",
     "LogMelTeacher",

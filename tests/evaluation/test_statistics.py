@@ -219,6 +219,20 @@ def test_different_models_are_told_apart_and_ranked(tmp_path):
     assert comparison.ranks.critical_difference == pytest.approx(2.343 * np.sqrt(3 * 4 / (6 * 3)), abs=2e-3)
 
 
+def test_a_clear_difference_survives_the_correction_for_many_tests(tmp_path):
+    """With a fixed number of resamples the smallest p-value, times 144 tests, exceeds 5 %."""
+    rng = np.random.default_rng(5)
+    results = [
+        result_of(name, accurate(0.95 if name == "a" else 0.5, 60, rng), tmp_path, task)
+        for task in ("one", "two", "three", "four")
+        for name in "abcdefghi"
+    ]
+    comparison = compare(results)
+    assert len(comparison.tests) == 144
+    assert comparison.leaders(("one", "one")) == ["a"]
+    assert not any(test.significant for test in compare(results, 2000).tests)
+
+
 def test_other_recordings_or_targets_are_refused(tmp_path):
     rng = np.random.default_rng(3)
     one, two = accurate(0.5, 20, rng), accurate(0.5, 20, rng)

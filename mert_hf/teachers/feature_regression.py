@@ -1,0 +1,99 @@
+"""A musical teacher of several features side by side, for small models that must learn pitch and timbre quickly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from .base import MusicalTeacher, check_sizes, check_waveforms
+from .kmeans import FeatureSet, as_feature_sets, extract
+
+
+class FeatureTeacher(MusicalTeacher):
+    """Standardized features of frames as targets of regression, each set with the same weight in the mean error.
+
+    Args:
+        feature_sets: the features, with or without a context of seconds; mappings of the fields of `FeatureSet` are
+            accepted too. Their number of clusters has no meaning here.
+        sampling_rate: sampling rate of the waveforms in Hz.
+        hop_length: samples from one frame to the next.
+        mean, scale: (num_bins,) float32, subtracted from each value and dividing it; `fit` measures them.
+
+    Raises:
+        ValueError: the weights do not fit the feature sets.
+    """
+
+    kind = "features"
+
+    def __init__(
+        self,
+        feature_sets: Sequence[FeatureSet | dict[str, Any]],
+        sampling_rate: int = 24000,
+        hop_length: int = 320,
+        *,
+        mean: torch.Tensor,
+        scale: torch.Tensor,
+    ):
+        super().__init__()
+        check_sizes(sampling_rate=sampling_rate, hop_length=hop_length)
+        self.feature_sets = as_feature_sets(feature_sets)
+        self.sampling_rate, self.hop_length = sampling_rate, hop_length
+        self.num_bins = sum(self._sizes())
+        for name, tensor in {"mean": mean, "scale": scale}.items():
+            if tuple(tensor.shape) != (self.num_bins,) or not torch.isfinite(tensor).all():
+                raise ValueError(
+                    f"{name} must have shape ({self.num_bins},), the sizes of the feature sets together, and finite "
+                    f"values; it has the shape {tuple(tensor.shape)}. Fit the teacher again."
+                )
+            self.register_buffer(name, tensor.float())
+        if not (self.scale > 0).all():
+            raise ValueError("scale must be positive. Fit the teacher again.")
+
+    def _sizes(self) -> list[int]:
+        silence = extract(self.feature_sets, torch.zeros(1, 1), self.sampling_rate, self.hop_length)
+        return [values.shape[-1] for values in silence]
+
+    def settings(self) -> dict[str, Any]:
+        """Feature sets and rates."""
+        sets = [
+            {"name": item.name, "context": item.context, "dimensions": item.dimensions} for item in self.feature_sets
+        ]
+        return {"feature_sets": sets, "sampling_rate": self.sampling_rate, "hop_length": self.hop_length}
+
+    @torch.no_grad()
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) floating point in [-1, 1] -> (batch, samples // hop_length + 1, num_bins) float32."""
+        waveforms = check_waveforms(waveforms)
+        with torch.autocast(waveforms.device.type, enabled=False):
+            features = extract(self.feature_sets, waveforms, self.sampling_rate, self.hop_length)
+            return (torch.cat(features, dim=-1) - self.mean) / self.scale
+
+    @classmethod
+    def fit(
+        cls,
+        waveforms: Iterable[torch.Tensor],
+        feature_sets: Sequence[FeatureSet | dict[str, Any]],
+        sampling_rate: int = 24000,
+        hop_length: int = 320,
+    ) -> FeatureTeacher:
+        """Measures mean and deviation of each value over clips (samples,) in [-1, 1].
+
+        The variance of each set sums to the same, so that a large set does not count more than a small one.
+
+        Raises:
+            ValueError: there are fewer than two frames.
+        """
+        sets = as_feature_sets(feature_sets)
+        count, total, squares, sizes = 0, 0.0, 0.0, []
+        for clip in waveforms:
+            parts = extract(sets, check_waveforms(torch.as_tensor(clip)[None]), sampling_rate, hop_length)
+            values, sizes = torch.cat(parts, dim=-1)[0].double(), [part.shape[-1] for part in parts]
+            count, total, squares = count + len(values), total + values.sum(0), squares + values.square().sum(0)
+        if count < 2:
+            raise ValueError("Fitting a teacher needs at least two frames of audio. Give at least one recording.")
+        mean = total / count
+        scale = (squares / count - mean.square()).clamp(min=1e-8).sqrt()
+        shares = torch.cat([torch.full((size,), (size * len(sizes) / sum(sizes)) ** 0.5) for size in sizes])
+        return cls(sets, sampling_rate, hop_length, mean=mean.float(), scale=(scale * shares).float())
