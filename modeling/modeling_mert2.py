@@ -222,6 +222,8 @@ def rows_of(config: MERT2Config, lengths: torch.Tensor | None, samples: int) -> 
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or lengths.is_meta:
         return MERT2Rows(mel_lengths, size)  # a graph does not depend on the lengths
     counts = mel_lengths.tolist()
+    if min(counts) == size:
+        return MERT2Rows(None, size)
     if sum(counts) > PACKED_SHARE * len(counts) * size:
         return MERT2Rows(mel_lengths, size)
     return MERT2PackedRows(counts, size, lengths.device)
