@@ -24,7 +24,7 @@ def index(
         str | None,
         typer.Option(help="Hub id, folder, or name of a bundled checkpoint; mert2-nano for a new index by default."),
     ] = None,
-    layer: Annotated[int | None, typer.Option(help="Layer of the model; the last by default.")] = None,
+    layer: Annotated[int | None, typer.Option(help="Layer of the model; the middle one by default.")] = None,
     window: Annotated[
         float | None, typer.Option(help="Seconds of audio that the model sees at a time; 5 by default.")
     ] = None,

@@ -178,7 +178,7 @@ def make_settings(
         asked = {"layer": None if layer is None else embedder.resolve_layers(layer)[0]}
         _check_same(old, asked | {"window": window, "windows": windows})
         return old
-    (layer,) = embedder.resolve_layers(-1 if layer is None else layer)
+    (layer,) = embedder.resolve_layers(embedder.num_layers // 2 if layer is None else layer)
     name = os.path.abspath(model) if os.path.isdir(model) else os.fspath(model)
     length = 5.0 if window is None else float(window)
     return IndexSettings(name, digest.hexdigest(), layer, length, bool(windows), embedder.hidden_size, dtype)

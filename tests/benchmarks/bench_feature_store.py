@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tracks", type=int, default=60)
     parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--model", default="mert-nano")
+    parser.add_argument("--model", default="mert2-nano")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         make_tracks(Path(folder) / "data", arguments.tracks, arguments.seconds)

@@ -1,6 +1,6 @@
 """Which layer, pooling and whitening finds other parts of a recording, and other recordings of its album, best?
 
-    python tests/benchmarks/bench_retrieval.py MUSIC... [--model mert-nano]
+    python tests/benchmarks/bench_retrieval.py MUSIC... [--model mert2-nano]
 
 Files whose names begin alike up to the first `__`, or else whose folder is the same, are an album. Recordings are cut
 in parts of 30 s. For each part, all others are ranked by cosine similarity. Columns: mean average precision of the
@@ -89,7 +89,7 @@ def scores(vectors: np.ndarray, recordings: np.ndarray, albums: np.ndarray) -> l
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("music", nargs="+", help="Files, folders and globs.")
-    parser.add_argument("--model", default="mert-nano", help="Hub id, folder, or name of a bundled checkpoint.")
+    parser.add_argument("--model", default="mert2-nano", help="Hub id, folder, or name of a bundled checkpoint.")
     arguments = parser.parse_args()
     parts, recordings, albums = embed_parts(find_audio_files(arguments.music), arguments.model)
     rows = [
