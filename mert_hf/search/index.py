@@ -81,9 +81,9 @@ class MusicIndex:
             folder: of the index.
             model: Hub id, folder, or name of a bundled checkpoint. If None, that of the index, and "mert2-nano" for a
                 new index.
-            options: `layer` (the middle one by default), `window` (5 seconds), `windows` (store a vector per window too),
-                `dtype` (float32), `batch_size`, `device`, `workers`, `show_progress_bar`. The first four belong to the
-                index and cannot change later.
+            options: `layer` (the middle one by default), `window` (5 seconds), `windows` (store a vector per window
+                too), `dtype` (float32), `batch_size`, `device`, `workers`, `show_progress_bar`. The first four belong
+                to the index and cannot change later.
 
         Raises:
             ValueError: other settings or another model than those of the index; no recordings; another process is
