@@ -22,8 +22,9 @@ import pytest
 import torch
 from sounds import sweep, write
 
-from mert_hf import KMeansTeacher, cli
+from mert_hf import KMeansTeacher
 from mert_hf.audio import read_audio
+from mert_hf.cli.app import end_on_signal
 from mert_hf.embedding.dataset import embed_dataset
 from mert_hf.evaluation import EvaluationSettings, evaluate
 from mert_hf.evaluation.probes import ProbeSettings
@@ -111,7 +112,7 @@ JOBS["evaluation"] = (evaluate_job, results_of)
 
 def as_command(work: Callable[[Path], None], folder: Path, started: Any) -> None:
     """Runs the work with what the command line does about signals."""
-    signal.signal(signal.SIGTERM, cli._end)
+    signal.signal(signal.SIGTERM, end_on_signal)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     started.set()
     work(folder)
@@ -123,7 +124,7 @@ def run_until(work: Callable[[Path], None], folder: Path, seconds: float, number
     started = context.Event()
     process = context.Process(target=as_command, args=(work, folder, started))
     process.start()
-    started.wait()
+    assert started.wait(timeout=60), "the process ended before it began"
     process.join(seconds)
     if process.is_alive():
         os.kill(process.pid, number)
