@@ -217,7 +217,7 @@ def comparison_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]
         numbers = [
             f"{scale * test.difference:+.1f}",
             f"{low} to {high}",
-            f"{test.p_value:.3f}",
+            f"{test.p_value:.4f}",
             f"{test.corrected:.3f}",
         ]
         verdict = "yes" if test.significant else "no"
