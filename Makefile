@@ -34,7 +34,7 @@ test: setup-dev  ## run the fast tests: CPU, offline (4 minutes, and 5 for the s
 	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu and not hub"
 
 test-slow: setup-dev  ## run the slow tests: installation, kill and resume, long files, training runs (15 minutes)
-	$(BIN)/python -m pytest -q -n $(SLOW_JOBS) --dist loadgroup -m "slow and not gpu and not hub"
+	$(BIN)/python -m pytest -q -n $(SLOW_JOBS) --dist loadfile -m "slow and not gpu and not hub"
 
 test-compat: $(COMPAT_VERSIONS:%=test-compat-%) test-compat-newest  ## run the model tests on every supported transformers
 

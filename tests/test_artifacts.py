@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LINKED = ("modeling", "conversion")  # symlinks in mert_hf/; text files in a checkout on Windows
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("artifacts")]
+pytestmark = pytest.mark.slow
 
 CHECK = """
 import sys

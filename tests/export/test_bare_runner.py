@@ -17,7 +17,7 @@ from mert_hf.export import export_onnx
 pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")
 pytest.importorskip("onnxscript", reason="the onnx extra is not installed")
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("artifacts")]
+pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIBRARIES = ("onnxruntime", "soundfile", "soxr", "numpy")
 PACKAGE = """
