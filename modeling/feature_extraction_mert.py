@@ -135,7 +135,12 @@ class MERTFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(
                 "A clip contains NaN or infinite samples. Leave it out, or replace them with numpy.nan_to_num."
             )
-        return resample(mono, rate, self.sampling_rate)
+        resampled = resample(mono, rate, self.sampling_rate)
+        if not len(resampled):
+            raise ValueError(
+                f"A clip of {len(mono)} samples at {rate} Hz has none at {self.sampling_rate}. Leave it out."
+            )
+        return resampled
 
     def _normalize(self, values: np.ndarray, length: int) -> np.ndarray:
         """Zero mean and unit variance over the first `length` samples; padding keeps its value."""

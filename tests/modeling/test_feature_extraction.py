@@ -115,6 +115,11 @@ def test_round_trip(tmp_path):
     assert (again.sampling_rate, again.do_normalize) == (16000, False)
 
 
+def test_a_clip_shorter_than_a_sample_of_the_model_is_refused():
+    with pytest.raises(ValueError, match="A clip of 1 samples at 48001 Hz has none at 24000"):
+        MERTFeatureExtractor()(np.zeros(1, np.float32), sampling_rate=48001)
+
+
 @pytest.mark.parametrize(
     ("audio", "error", "message"),
     [

@@ -12,6 +12,8 @@ import os
 import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1]))  # for tiny_sizes
+
 from tiny_pretraining import TINY_TEACHERS, load_tiny_teacher
 
 from mert_hf.pretraining import run

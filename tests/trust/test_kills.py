@@ -101,7 +101,7 @@ def assert_same(one, two) -> None:
         for a, b in zip(one, two, strict=True):
             assert_same(a, b)
     elif isinstance(one, float):
-        assert one == pytest.approx(two, rel=1e-5, abs=1e-6)
+        assert one == pytest.approx(two, rel=1e-4, abs=1e-5)  # probes are trained on the features
     else:
         assert one == two
 
