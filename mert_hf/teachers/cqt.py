@@ -11,7 +11,7 @@ from torch import nn
 from ..modeling.cqt_mert import CQT_LOG_GAIN, CQT_LOWEST_FREQUENCY
 from ..utils.optional import needs_extra
 from .base import MusicalTeacher, check_sizes, check_waveforms
-from .features import cqt_transform
+from .features import cqt_transform, frame_statistics
 
 
 class CQTTeacher(MusicalTeacher):
@@ -105,12 +105,6 @@ class CQTTeacher(MusicalTeacher):
     def standardized(self, waveforms: Iterable[torch.Tensor]) -> CQTTeacher:
         """This teacher with each bin at zero mean and unit variance over clips (samples,) or (batch, samples)."""
         plain = CQTTeacher(**self.settings())
-        count, total, squares = 0, 0.0, 0.0
-        for clip in waveforms:
-            spectrum = plain(clip if clip.ndim == 2 else clip[None]).double().flatten(0, 1)
-            count, total, squares = count + len(spectrum), total + spectrum.sum(0), squares + spectrum.square().sum(0)
-        if count < 2:
-            raise ValueError("Standardizing a teacher needs at least two frames of audio.")
-        mean = total / count
-        scale = (squares / count - mean.square()).clamp(min=1e-8).sqrt()
+        spectra = (plain(clip if clip.ndim == 2 else clip[None]).flatten(0, 1) for clip in waveforms)
+        mean, scale = frame_statistics(spectra, "Standardizing a teacher needs")
         return CQTTeacher(**self.settings(), mean=mean.float(), scale=scale.float())

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from .base import MusicalTeacher, check_sizes, check_waveforms
-from .kmeans import FeatureSet, as_feature_sets, extract
+from .features import frame_statistics
+from .kmeans import FeatureSet, as_feature_sets, extract, feature_sizes
 
 
 class FeatureTeacher(MusicalTeacher):
@@ -40,7 +41,7 @@ class FeatureTeacher(MusicalTeacher):
         check_sizes(sampling_rate=sampling_rate, hop_length=hop_length)
         self.feature_sets = as_feature_sets(feature_sets)
         self.sampling_rate, self.hop_length = sampling_rate, hop_length
-        self.num_bins = sum(self._sizes())
+        self.num_bins = sum(feature_sizes(self.feature_sets, sampling_rate, hop_length))
         for name, tensor in {"mean": mean, "scale": scale}.items():
             if tuple(tensor.shape) != (self.num_bins,) or not torch.isfinite(tensor).all():
                 raise ValueError(
@@ -50,10 +51,6 @@ class FeatureTeacher(MusicalTeacher):
             self.register_buffer(name, tensor.float())
         if not (self.scale > 0).all():
             raise ValueError("scale must be positive. Fit the teacher again.")
-
-    def _sizes(self) -> list[int]:
-        silence = extract(self.feature_sets, torch.zeros(1, 1), self.sampling_rate, self.hop_length)
-        return [values.shape[-1] for values in silence]
 
     def settings(self) -> dict[str, Any]:
         """Feature sets and rates."""
@@ -86,14 +83,9 @@ class FeatureTeacher(MusicalTeacher):
             ValueError: there are fewer than two frames.
         """
         sets = as_feature_sets(feature_sets)
-        count, total, squares, sizes = 0, 0.0, 0.0, []
-        for clip in waveforms:
-            parts = extract(sets, check_waveforms(torch.as_tensor(clip)[None]), sampling_rate, hop_length)
-            values, sizes = torch.cat(parts, dim=-1)[0].double(), [part.shape[-1] for part in parts]
-            count, total, squares = count + len(values), total + values.sum(0), squares + values.square().sum(0)
-        if count < 2:
-            raise ValueError("Fitting a teacher needs at least two frames of audio. Give at least one recording.")
-        mean = total / count
-        scale = (squares / count - mean.square()).clamp(min=1e-8).sqrt()
+        sizes = feature_sizes(sets, sampling_rate, hop_length)
+        batches = (check_waveforms(torch.as_tensor(clip)[None]) for clip in waveforms)
+        features = (torch.cat(extract(sets, batch, sampling_rate, hop_length), dim=-1)[0] for batch in batches)
+        mean, scale = frame_statistics(features, "Fitting a teacher needs")
         shares = torch.cat([torch.full((size,), (size * len(sizes) / sum(sizes)) ** 0.5) for size in sizes])
         return cls(sets, sampling_rate, hop_length, mean=mean.float(), scale=(scale * shares).float())

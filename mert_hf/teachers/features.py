@@ -7,7 +7,7 @@ frames = samples // hop_length + 1, centered on multiples of the hop, with silen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 import torch
@@ -129,6 +129,22 @@ def cosine_basis(num_bands: int, num_coefficients: int) -> torch.Tensor:
     basis = torch.cos(math.pi / num_bands * (band[:, None] + 0.5) * order) * math.sqrt(2.0 / num_bands)
     basis[:, 0] /= math.sqrt(2.0)
     return basis.float()
+
+
+def frame_statistics(frames: Iterable[torch.Tensor], subject: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation (dimensions,) float64 of frames (n, dimensions), given clip by clip.
+
+    Raises:
+        ValueError: there are fewer than two frames; `subject` says what needs them.
+    """
+    count, total, squares = 0, 0.0, 0.0
+    for values in frames:
+        values = values.double()
+        count, total, squares = count + len(values), total + values.sum(0), squares + values.square().sum(0)
+    if count < 2:
+        raise ValueError(f"{subject} at least two frames of audio. Give at least one recording.")
+    mean = total / count
+    return mean, (squares / count - mean.square()).clamp(min=1e-8).sqrt()
 
 
 def moving_statistics(features: torch.Tensor, width: int) -> torch.Tensor:

@@ -90,6 +90,11 @@ def extract(
     return [item.add_context(features[item.feature], sampling_rate, hop_length) for item in feature_sets]
 
 
+def feature_sizes(feature_sets: Sequence[FeatureSet], sampling_rate: int, hop_length: int) -> list[int]:
+    """Dimensions of each feature set."""
+    return [values.shape[-1] for values in extract(feature_sets, torch.zeros(1, 1), sampling_rate, hop_length)]
+
+
 class KMeansTeacher(AcousticTeacher):
     """Index of the nearest cluster center, one codebook for each feature set.
 
@@ -126,9 +131,9 @@ class KMeansTeacher(AcousticTeacher):
             raise ValueError(f"The teacher needs the weights {sorted(expected)}, given {sorted(weights)}.")
         for name, tensor in weights.items():
             self.register_buffer(name, tensor.float())
-        silence = extract(self.feature_sets, torch.zeros(1, 1), sampling_rate, hop_length)
-        for k, feature_set in enumerate(self.feature_sets):
-            self._check_weights(k, feature_set, silence[k].shape[-1])
+        sizes = feature_sizes(self.feature_sets, sampling_rate, hop_length)
+        for k, (feature_set, size) in enumerate(zip(self.feature_sets, sizes, strict=True)):
+            self._check_weights(k, feature_set, size)
 
     def _check_weights(self, k: int, feature_set: FeatureSet, size: int) -> None:
         expected = {"centres": (feature_set.num_clusters, size), "mean": (size,), "scale": (size,)}

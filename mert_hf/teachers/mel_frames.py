@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .base import AcousticTeacher, check_sizes, check_waveforms
-from .features import log_mel
+from .features import frame_statistics, log_mel
 
 BLOCK_FRAMES = 4096  # frames of a recording that are computed at a time
 
@@ -105,12 +105,7 @@ def mel_statistics(
     Raises:
         ValueError: there are fewer than two frames of audio.
     """
-    count, total, squares = 0, 0.0, 0.0
-    for clip in waveforms:
-        batch = check_waveforms(torch.as_tensor(clip)[None])
-        mel = fine_log_mel(batch, sampling_rate, hop_length, num_bins, stack).double().flatten(0, 2)
-        count, total, squares = count + len(mel), total + mel.sum(0), squares + mel.square().sum(0)
-    if count < 2:
-        raise ValueError("The statistics of log-mel bands need at least two frames of audio.")
-    mean = total / count
-    return mean.float(), (squares / count - mean.square()).clamp(min=1e-8).sqrt().float()
+    batches = (check_waveforms(torch.as_tensor(clip)[None]) for clip in waveforms)
+    mel = (fine_log_mel(batch, sampling_rate, hop_length, num_bins, stack).flatten(0, 2) for batch in batches)
+    mean, scale = frame_statistics(mel, "The statistics of log-mel bands need")
+    return mean.float(), scale.float()
