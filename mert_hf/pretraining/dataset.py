@@ -1,4 +1,4 @@
-"""Random crops of recordings for pre-training: the same crop for the same (seed, epoch, index) in any process."""
+"""Random crops of recordings for pre-training, from audio files or a `datasets.Dataset`."""
 
 from __future__ import annotations
 
@@ -8,50 +8,22 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from ..audio import AudioReadError, audio_info, find_audio_files, read_audio
+from ..audio import AudioReadError, audio_info, find_audio_files
 from ..data.metadata import METADATA_FILE, read_metadata
-from ..utils.bad_files import check_bad_files
-from ..utils.tolerance import Tolerance
+from .crops import AudioCrop, CropDataset, derive_seed
 from .index import BLOCK, PermutedSampler
-from .mixture import draw_integer
 
 if TYPE_CHECKING:
     import datasets
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class AudioCrop:
-    """One item of a pre-training data set; not a dictionary, whose fields Trainer would take for unused columns.
-
-    Attributes:
-        waveform: (samples,) float32, clean, mono, at the model's rate.
-        source: name of the recording.
-        offset: first sample of the crop within the recording, at the model's rate.
-        seed: seed of everything that is drawn for this item later (mixture, mask).
-        codes: (codebooks, frames) int64 of its frames, where the data set has codes; None otherwise.
-    """
-
-    waveform: torch.Tensor
-    source: str
-    offset: int
-    seed: int
-    codes: torch.Tensor | None = None
-
-
-def derive_seed(*keys: int) -> int:
-    """A 63-bit seed that depends on every key and on their order."""
-    return int.from_bytes(hashlib.blake2b(repr(keys).encode(), digest_size=8).digest(), "big") >> 1
 
 
 class AudioFiles:
@@ -152,7 +124,7 @@ def open_recordings(
     return AudioFiles(paths, durations)
 
 
-class AudioCropDataset(Dataset):
+class AudioCropDataset(CropDataset):
     """Crops at random places of recordings, read from disk without the rest of the file.
 
     In an epoch each recording gives one crop (`weighting="file"`, as in fairseq), or as many crops as its duration
@@ -198,20 +170,11 @@ class AudioCropDataset(Dataset):
     ):
         if weighting not in ("duration", "file"):
             raise ValueError(f"weighting must be 'duration' or 'file', got {weighting!r}.")
-        if crop_length < 1:
-            raise ValueError(f"crop_length must be a positive number of samples, got {crop_length}.")
-        self.tolerance = Tolerance.parse(max_bad_files)
-        self.recordings = open_recordings(data, split, column)
+        super().__init__(crop_length, sampling_rate, hop_length, seed, max_bad_files, min_duration)
         self.weighting = weighting
-        self.crop_length = crop_length
-        self.sampling_rate = sampling_rate
-        self.hop_length = hop_length
-        self.seed = seed
-        self.min_duration = min_duration
-        # In shared memory: data workers count bad recordings together, and persistent ones see the new epoch.
-        self._bad = torch.zeros(len(self.recordings.names), dtype=torch.bool).share_memory_()
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self.recordings = open_recordings(data, split, column)
         self._selected = select_recordings(self.recordings.names, select)
+        self._set_sources(len(self._selected), int(self._selected.sum()))
         self.durations = self._scan_durations()
         self._index_crops()
 
@@ -238,20 +201,8 @@ class AudioCropDataset(Dataset):
             return
         for index, name in enumerate(self.recordings.names):
             if name in faults and self._selected[index]:
-                self._report_bad(index, faults[name])
+                self._report_bad(index, name, faults[name])
         self._index_crops()
-
-    def __len__(self) -> int:
-        """Crops in an epoch."""
-        return int(self._last_crop[-1])
-
-    @property
-    def epoch(self) -> int:
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lets all following items belong to this epoch, in running data workers too."""
-        self._epoch.fill_(epoch)
 
     @property
     def used_recordings(self) -> list[str]:
@@ -268,44 +219,22 @@ class AudioCropDataset(Dataset):
         """The order of the items in their epoch, computed rather than stored."""
         return PermutedSampler(len(self), lambda: derive_seed(self.seed, self.epoch, 6))
 
-    def __getitem__(self, index: int) -> AudioCrop:
-        if not 0 <= index < len(self):
-            raise IndexError(f"There is no item {index} in a data set of {len(self)} crops.")
-        seed = derive_seed(self.seed, self.epoch, index)
-        generator = torch.Generator().manual_seed(seed)
-        while True:
-            recording = int(np.searchsorted(self._last_crop, index, side="right"))
-            crop = self._read_crop(recording, generator)
-            if crop is not None:
-                waveform, offset = crop
-                return AudioCrop(waveform, self.recordings.names[recording], offset, derive_seed(seed, 1))
-            index = draw_integer(0, len(self) - 1, generator)
+    def _num_samples(self, source: int) -> int:
+        return int(self.durations[source] * self.sampling_rate)
 
-    def _read_crop(self, recording: int, generator: torch.Generator) -> tuple[torch.Tensor, int] | None:
-        """A crop of the recording and its offset in samples; None where the recording is bad."""
-        room = int(self.durations[recording] * self.sampling_rate) - self.crop_length
-        offset = draw_integer(0, max(room // self.hop_length, 0), generator) * self.hop_length
-        if self._bad[recording]:
-            return None
+    def _read_crop(self, source: int, offset: int, seed: int) -> AudioCrop | None:
+        name = self.recordings.names[source]
         try:
-            waveform = read_audio(
-                self.recordings.open(recording),
-                self.sampling_rate,
-                offset=offset / self.sampling_rate,
-                # One hop more than is kept: resampling may round the length down.
-                duration=(self.crop_length + self.hop_length) / self.sampling_rate,
-            )
+            waveform = self._decode(self.recordings.open(source), offset)
         except (AudioReadError, OSError) as error:
-            return self._report_bad(recording, str(error))
-        waveform = torch.from_numpy(np.ascontiguousarray(waveform[: self.crop_length], dtype=np.float32))
+            return self._report_bad(source, name, str(error))
         if not torch.isfinite(waveform).all():
-            return self._report_bad(recording, "it holds values that are not finite")
+            return self._report_bad(source, name, "it holds values that are not finite")
         expected = min(self.min_duration * self.sampling_rate, self.crop_length)
         if len(waveform) + self.hop_length < expected:  # resampling may round down
-            return self._report_bad(
-                recording, f"it has only {len(waveform)} samples at {offset}, fewer than its header states"
-            )
-        return waveform, offset
+            found = f"it has only {len(waveform)} samples at {offset}, fewer than its header states"
+            return self._report_bad(source, name, found)
+        return AudioCrop(waveform, name, offset, seed)
 
     def _scan_durations(self) -> np.ndarray:
         """Duration of each recording in seconds, NaN for those that cannot be opened or are not selected."""
@@ -316,7 +245,7 @@ class AudioCropDataset(Dataset):
         durations = durations.copy()
         for index, found in zip(missing.tolist(), read_durations(self.recordings, missing), strict=True):
             if isinstance(found, Exception):
-                self._report_bad(index, str(found))
+                self._report_bad(index, self.recordings.names[index], str(found))
             else:
                 durations[index] = found
         return durations
@@ -340,18 +269,10 @@ class AudioCropDataset(Dataset):
             logger.warning(
                 "%d of %d recordings are shorter than %s seconds and are left out.",
                 short,
-                int(self._selected.sum()),
+                self._num_used,
                 self.min_duration,
             )
         return np.cumsum(last, out=last)
-
-    def _report_bad(self, recording: int, reason: str) -> None:
-        """Counts a bad recording, logs it once, and raises past the limit."""
-        if not self._bad[recording]:
-            self._bad[recording] = True
-            logger.warning("Cannot use %s: %s", self.recordings.names[recording], reason)
-        total = int(self._selected.sum())
-        check_bad_files(int(self._bad.sum()), total, self.tolerance, f"{self.recordings.names[recording]}: {reason}")
 
 
 def select_recordings(names: Sequence[str], select: Callable[[str], bool] | np.ndarray | None) -> np.ndarray:

@@ -40,6 +40,7 @@ from .arguments import (
 )
 from .callbacks import SignalCallback
 from .collator import DataCollatorForMERTPreTraining
+from .crops import crop_settings
 from .dataset import AudioCropDataset, AudioFiles, held_out_recordings
 from .ema import EMATeacherCallback
 from .labels import LabelCache
@@ -326,15 +327,7 @@ def crops_of(
         TooManyBadFilesError: more recordings than tolerated could not be read or labelled.
     """
     dataset = AudioCropDataset(
-        recordings,
-        crop_length=data_arguments.crop_length,
-        sampling_rate=config.sampling_rate,
-        hop_length=config.samples_per_frame,
-        seed=seed,
-        weighting=data_arguments.weighting,
-        max_bad_files=data_arguments.max_bad_files,
-        min_duration=data_arguments.min_duration,
-        select=select,
+        recordings, weighting=data_arguments.weighting, select=select, **crop_settings(config, data_arguments, seed)
     )
     if cache is not None:
         dataset.leave_out(cache.failures(dataset.used_recordings))

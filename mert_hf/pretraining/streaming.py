@@ -29,15 +29,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from accelerate import PartialState
-from torch.utils.data import Dataset, Sampler, get_worker_info
+from torch.utils.data import Sampler, get_worker_info
 
-from ..audio import AUDIO_EXTENSIONS, AudioReadError, read_audio
+from ..audio import AUDIO_EXTENSIONS, AudioReadError
 from ..data.shards import ShardFooter, ShardSettings, find_shards, part_of, read_footer
-from ..utils.bad_files import check_bad_files
-from ..utils.tolerance import Tolerance
-from .dataset import AudioCrop, derive_seed
+from .crops import AudioCrop, CropDataset, crop_settings, derive_seed
 from .index import BLOCK, Permutation, cache_path, column, open_table, write_table
-from .mixture import draw_integer
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -210,12 +207,7 @@ def build_streams(
     def crops(data: Sequence[str], **arguments: Any) -> ShardCropDataset:
         return ShardCropDataset(
             data,
-            crop_length=data_arguments.crop_length,
-            sampling_rate=config.sampling_rate,
-            hop_length=config.samples_per_frame,
-            seed=seed,
-            max_bad_files=data_arguments.max_bad_files,
-            min_duration=data_arguments.min_duration,
+            **crop_settings(config, data_arguments, seed),
             lanes=data_arguments.stream_lanes,
             window=data_arguments.stream_window,
             num_processes=PartialState().num_processes,
@@ -231,7 +223,7 @@ def build_streams(
     return train, crops(data, held_out=eval_share, only_held_out=True) if eval_share else None
 
 
-class ShardCropDataset(Dataset):
+class ShardCropDataset(CropDataset):
     """Crops at random places within the segments of Parquet shards.
 
     In an epoch each segment gives as many crops as its duration holds crop lengths, at least one. Item `index` of epoch
@@ -273,45 +265,34 @@ class ShardCropDataset(Dataset):
         window: int = 8,
         num_processes: int = 1,
     ):
-        if crop_length < 1 or lanes < 1 or window < 1:
-            raise ValueError(f"crop_length={crop_length}, lanes={lanes} and window={window} must be positive.")
+        super().__init__(crop_length, sampling_rate, hop_length, seed, max_bad_files, min_duration)
+        if lanes < 1 or window < 1:
+            raise ValueError(f"lanes={lanes} and window={window} must be positive.")
         weights = [1.0] * len(data) if not weights else list(weights)
         if len(weights) != len(data) or not all(0 < weight < math.inf for weight in weights):
             raise ValueError(f"{len(data)} entries of data need as many positive weights, got {weights}.")
-        self.crop_length, self.sampling_rate, self.hop_length = crop_length, sampling_rate, hop_length
-        self.seed, self.min_duration = seed, min_duration
         self.lanes, self.window, self.num_processes = lanes, window, num_processes
-        self.tolerance = Tolerance.parse(max_bad_files)
         resolved = [resolve_shards(entry) for entry in data]
         self.shards = [shard for shards in resolved for shard in shards]
+        places = self._open_table()
+        self._check_rates()
+        weight_of_shard = np.repeat(weights, [len(shards) for shards in resolved])
+        self._last_crop = self._count_crops(weight_of_shard, places < round(held_out * SHARES), only_held_out)
+        self._groups: OrderedDict[int, list[dict[str, Any]]] = OrderedDict()
+
+    def _open_table(self) -> np.ndarray:
+        """Maps the table of the segments; returns the number of each segment's recording among `SHARES`."""
         table, facts = open_shards(self.shards)
         self.settings = ShardSettings(**facts["settings"])
-        self._check_rates()
         self._shard, self._group = column(table, "shard"), column(table, "group")
         samples = table["samples"].chunk(0)
         self._first_row = samples.offsets.to_numpy(zero_copy_only=True)
         self._samples = samples.values.to_numpy(zero_copy_only=True)
-        weight_of_shard = np.repeat(weights, [len(shards) for shards in resolved])
-        places = table["place"].chunk(0).values.to_numpy(zero_copy_only=True)
-        self._last_crop = self._count_crops(weight_of_shard, places < round(held_out * SHARES), only_held_out)
-        self._bad = torch.zeros(len(self._samples), dtype=torch.bool).share_memory_()
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._groups: OrderedDict[int, list[dict[str, Any]]] = OrderedDict()
-
-    def __len__(self) -> int:
-        """Crops in an epoch."""
-        return int(self._last_crop[-1])
+        self._set_sources(len(self._samples), len(self._samples))
+        return table["place"].chunk(0).values.to_numpy(zero_copy_only=True)
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_groups": OrderedDict()}
-
-    @property
-    def epoch(self) -> int:
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lets all following items belong to this epoch, in running data workers too."""
-        self._epoch.fill_(epoch)
 
     def sampler(self, batch_size: int) -> LaneSampler:
         """The order of the items that reads each row group once."""
@@ -326,18 +307,6 @@ class ShardCropDataset(Dataset):
     def num_groups(self) -> int:
         """Number of row groups."""
         return len(self._group)
-
-    def __getitem__(self, index: int) -> AudioCrop:
-        if not 0 <= index < len(self):
-            raise IndexError(f"There is no item {index} in a data set of {len(self)} crops.")
-        seed = derive_seed(self.seed, self.epoch, index)
-        generator = torch.Generator().manual_seed(seed)
-        while True:
-            row = int(np.searchsorted(self._last_crop, index, side="right"))
-            crop = self._read_crop(row, generator, derive_seed(seed, 1))
-            if crop is not None:
-                return crop
-            index = draw_integer(0, len(self) - 1, generator)
 
     def _check_rates(self) -> None:
         codes = bool(self.settings.codebook_sizes)
@@ -368,24 +337,15 @@ class ShardCropDataset(Dataset):
             )
         return last
 
-    def _read_crop(self, row: int, generator: torch.Generator, seed: int) -> AudioCrop | None:
-        """A crop of a row; None where the row is bad."""
-        samples = int(self._samples[row]) * self.sampling_rate // self.settings.sampling_rate
-        room = samples - self.crop_length
-        offset = draw_integer(0, max(room // self.hop_length, 0), generator) * self.hop_length
-        if self._bad[row]:
-            return None
-        segment = self._read_row(row)
+    def _num_samples(self, source: int) -> int:
+        return int(self._samples[source]) * self.sampling_rate // self.settings.sampling_rate
+
+    def _read_crop(self, source: int, offset: int, seed: int) -> AudioCrop | None:
+        segment = self._read_row(source)
         try:
-            waveform = read_audio(
-                io.BytesIO(segment["audio"]["bytes"]),
-                self.sampling_rate,
-                offset=offset / self.sampling_rate,
-                duration=(self.crop_length + self.hop_length) / self.sampling_rate,
-            )
+            waveform = self._decode(io.BytesIO(segment["audio"]["bytes"]), offset)
         except AudioReadError as error:
-            return self._report_bad(row, f"{segment['name']}: {error.problem}")
-        waveform = torch.from_numpy(np.ascontiguousarray(waveform[: self.crop_length], dtype=np.float32))
+            return self._report_bad(source, f"a segment of {segment['name']}", error.problem)
         first = round(segment["offset"] * self.sampling_rate) + offset
         codes = None
         if segment.get("codes") is not None:
@@ -410,12 +370,6 @@ class ShardCropDataset(Dataset):
         worker = get_worker_info()
         readers = self.num_processes * (1 if worker is None else worker.num_workers)
         return (math.ceil(self.lanes / readers) + 1) * self.window
-
-    def _report_bad(self, row: int, reason: str) -> None:
-        if not self._bad[row]:
-            self._bad[row] = True
-            logger.warning("Cannot use a segment of %s", reason)
-        check_bad_files(int(self._bad.sum()), len(self._bad), self.tolerance, reason)
 
 
 class LaneSampler(Sampler):
