@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..audio import Window, stream_windows
+from ..audio import Window
 from ..embedding.embedder import resolve_device
 from ..teachers.features import FEATURES
-from .encoders import mean_and_deviation
+from .encoders import WindowReader, pool_frames
 
 SAMPLING_RATE = 24000
 HOP_LENGTH = 320
@@ -40,7 +40,7 @@ BASELINES: dict[str, tuple[Part, ...]] = {
 }
 
 
-class FeatureBaseline:
+class FeatureBaseline(WindowReader):
     """A hand-made feature as an `Encoder`.
 
     Args:
@@ -52,7 +52,6 @@ class FeatureBaseline:
     hop_length = HOP_LENGTH
     num_layers = 1
     handmade = True
-    normalizes = False
 
     def __init__(self, name: str, device: str | torch.device | None = None) -> None:
         self._parts = BASELINES[name]
@@ -64,14 +63,6 @@ class FeatureBaseline:
         """Values in a row."""
         return self.num_values * (1 if pooling == "mean" else 2)
 
-    def windows(
-        self, source: Any, window: float | None = 30.0, hop: float | None = None, min_window: float = 0.0
-    ) -> Iterator[Window]:
-        """Windows of a file; a last one shorter than `min_window` seconds is left out."""
-        for piece in stream_windows(source, self.sampling_rate, window, hop):
-            if piece.start == 0 or len(piece.samples) >= min_window * self.sampling_rate:
-                yield piece
-
     def embed_windows(
         self,
         windows: Iterable[tuple[Hashable, Window]],
@@ -81,15 +72,11 @@ class FeatureBaseline:
     ) -> Iterator[tuple[Hashable, Window, np.ndarray]]:
         """Describes windows: (layers, values) for "mean" and "mean_std", (frames, layers, values) for "frames"."""
         for key, window in windows:
-            values = self._values(window.samples)
-            if pooling == "mean":
-                described = values.mean(axis=0)[None]
-            elif pooling == "mean_std":
-                described = mean_and_deviation(values[:, None])
-            else:
+            values = self._values(window.samples)[:, None]
+            if pooling == "frames":
                 rises = np.maximum(np.diff(values, axis=0, prepend=values[:1]), 0)
-                described = np.concatenate([values, rises], axis=1)[:, None]
-            yield key, window, described[..., list(layers), :]
+                values = np.concatenate([values, rises], axis=-1)
+            yield key, window, pool_frames(values[:, list(layers)], pooling)
 
     def frame_times(self, num_frames: int) -> np.ndarray:
         """Centers of a window's frames in seconds; frames are centered on multiples of the hop."""

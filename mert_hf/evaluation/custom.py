@@ -23,11 +23,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from ..audio import Window, stream_windows
+from ..audio import Window
 from ..embedding.embedder import resolve_device
 from ..utils.hashing import hash_tensors
 from ..utils.precision import resolve_dtype
-from .encoders import Encoder, mean_and_deviation, open_encoder
+from .encoders import Encoder, WindowReader, open_encoder, pool_frames
 
 PROBE_SECONDS = 4.0  # of silence, which shows layers, values and frame rate of an encoder
 FEATURE_SUFFIX = ".npy"
@@ -49,7 +49,7 @@ class ClipEncoder(Protocol):
         """Clips (samples,) float32, mono, to features of each: (layers, frames, values) or (frames, values)."""
 
 
-class CustomEncoder:
+class CustomEncoder(WindowReader):
     """A `ClipEncoder` as an `Encoder` of evaluations.
 
     Args:
@@ -60,7 +60,6 @@ class CustomEncoder:
     """
 
     handmade = False
-    normalizes = False
 
     def __init__(self, encoder: ClipEncoder) -> None:
         self.encoder, self.sampling_rate = encoder, int(encoder.sampling_rate)
@@ -74,14 +73,6 @@ class CustomEncoder:
         """Values of a layer in a row."""
         return self.num_values * (2 if pooling == "mean_std" else 1)
 
-    def windows(
-        self, source: Any, window: float | None = 5.0, hop: float | None = None, min_window: float = 0.0
-    ) -> Iterator[Window]:
-        """Windows of a file; a last one shorter than `min_window` seconds is left out."""
-        for piece in stream_windows(source, self.sampling_rate, window, hop):
-            if piece.start == 0 or len(piece.samples) >= min_window * self.sampling_rate:
-                yield piece
-
     def embed_windows(
         self,
         windows: Iterable[tuple[Hashable, Window]],
@@ -94,11 +85,7 @@ class CustomEncoder:
         while batch := list(islice(windows, batch_size)):
             encoded = self._encode([window.samples for _, window in batch])
             for (key, window), features in zip(batch, encoded, strict=True):
-                frames = features[list(layers)].transpose(1, 0, 2)
-                if pooling == "frames":
-                    yield key, window, frames
-                else:
-                    yield key, window, frames.mean(axis=0) if pooling == "mean" else mean_and_deviation(frames)
+                yield key, window, pool_frames(features[list(layers)].transpose(1, 0, 2), pooling)
 
     def frame_times(self, num_frames: int) -> np.ndarray:
         """Centers of a window's frames in seconds."""

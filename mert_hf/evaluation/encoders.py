@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from ..audio import Window, cut_windows, read_audio
+from ..audio import Window, cut_windows, read_audio, stream_windows
 from ..embedding.embedder import MERTEmbedder, resolve_device
 from ..hub.names import resolve_checkpoint, untrained_checkpoint
 from ..utils.hashing import hash_tensors
@@ -95,12 +95,36 @@ class ModelEncoder(MERTEmbedder):
             yield from super().embed_windows(windows, layers, pooling, batch_size)
             return
         for key, window, frames in super().embed_windows(windows, layers, "frames", batch_size):
-            yield key, window, mean_and_deviation(frames)
+            yield key, window, pool_frames(frames, pooling)
 
 
-def mean_and_deviation(frames: np.ndarray) -> np.ndarray:
-    """(frames, layers, values) to (layers, 2 x values): mean and standard deviation over frames, side by side."""
-    return np.concatenate([frames.mean(axis=0), frames.std(axis=0)], axis=-1)
+class WindowReader:
+    """The base of encoders that take the windows of a file as they are."""
+
+    sampling_rate: int
+    normalizes = False
+
+    def windows(
+        self, source: Any, window: float | None = 5.0, hop: float | None = None, min_window: float = 0.0
+    ) -> Iterator[Window]:
+        """Windows of a file; a last one shorter than `min_window` seconds is left out."""
+        for piece in stream_windows(source, self.sampling_rate, window, hop):
+            if piece.start == 0 or len(piece.samples) >= min_window * self.sampling_rate:
+                yield piece
+
+
+def pool_frames(frames: np.ndarray, pooling: str) -> np.ndarray:
+    """A row of an encoder from the values of its frames.
+
+    Args:
+        frames: (frames, layers, values).
+        pooling: "mean", (layers, values); "mean_std", mean and standard deviation side by side, (layers, 2 x values);
+            or "frames", the frames as they are.
+    """
+    if pooling == "frames":
+        return frames
+    mean = frames.mean(axis=0)
+    return mean if pooling == "mean" else np.concatenate([mean, frames.std(axis=0)], axis=-1)
 
 
 def normalized(samples: np.ndarray) -> np.ndarray:
