@@ -28,10 +28,12 @@ from ..utils.staging import staged_file
 from ..utils.text import printable, shorten
 from .embedder import MERTEmbedder, SpeedBar, check_pooling
 from .shards import (
+    SHOWN_FAILURES,
     STORE_DTYPES,
     FailedFile,
     ShardWriter,
     embedding_schema,
+    failure_lines,
     read_summary,
     shard_path,
 )
@@ -46,7 +48,6 @@ ERRORS_FILE = "errors.csv"
 BATCHES_IN_SHARD = 16  # what a killed run does again, at most, where files are not longer than that
 SHARDS_PER_PROCESS = 8  # at least, so that short runs too keep what they did and processes get equal shares
 LARGEST_NUMBER_OF_SHARDS = 1024  # large collections get larger shards instead
-SHOWN_FAILURES = 20
 PATIENCE = timedelta(days=30)  # of a process that is done for one that is not
 
 CARD = """---
@@ -105,11 +106,7 @@ class RunSummary:
             f"{good} of {self.files} files, {self.windows} windows, {self.rows} rows in {output}",
             f"this time {self.seconds:.0f} s of audio, {self.speed:.1f} x real time",
         ]
-        if self.failed:
-            lines.append(f"{len(self.failed)} files failed, see {Path(output) / ERRORS_FILE}:")
-            lines += [f"  {file.path}: {file.error}" for file in self.failed[:SHOWN_FAILURES]]
-        if len(self.failed) > SHOWN_FAILURES:
-            lines.append(f"  ... and {len(self.failed) - SHOWN_FAILURES} more")
+        lines += failure_lines(f"{len(self.failed)} files failed, see {Path(output) / ERRORS_FILE}:", self.failed)
         return printable("\n".join(lines))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ..utils.text import printable
 METADATA_KEY = b"mert_hf"
 GROUP_BYTES = 32 * 2**20  # of embeddings, after which rows leave memory
 STORE_DTYPES = {"float32": np.float32, "float16": np.float16}
+SHOWN_FAILURES = 20
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,20 @@ class FailedFile:
         """What went wrong with the file that is at `path` now."""
         known = isinstance(error, (AudioReadError, OSError))
         text = str(error).removeprefix(f"{path}: ") if known else f"{type(error).__name__}: {error}"
-        return cls(path, text, *_stamp(path))
+        return cls(path, text, *file_stamp(path))
 
     def is_unchanged(self) -> bool:
         """Whether the file is the one that failed, so that it would fail again."""
-        return (self.size, self.changed_ns) == _stamp(self.path)
+        return (self.size, self.changed_ns) == file_stamp(self.path)
+
+
+def failure_lines(heading: str, failed: Sequence[FailedFile]) -> list[str]:
+    """A heading and a line for each of the first failed recordings; nothing where none failed."""
+    if not failed:
+        return []
+    shown = [f"  {file.path}: {file.error}" for file in failed[:SHOWN_FAILURES]]
+    rest = len(failed) - SHOWN_FAILURES
+    return [heading, *shown, *([f"  ... and {rest} more"] if rest > 0 else [])]
 
 
 @dataclass(frozen=True)
@@ -190,7 +201,8 @@ class ShardWriter:
         old.unlink()
 
 
-def _stamp(path: str) -> tuple[int, int]:
+def file_stamp(path: str) -> tuple[int, int]:
+    """Size in bytes and time of the last change in ns of a file; -1 where it does not exist."""
     try:
         status = os.stat(path)
     except OSError:

@@ -21,14 +21,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from ..audio import AudioReadError, read_audio
 from ..audio.read_ahead import END, read_ahead
 from ..teachers import AcousticTeacher, load_teacher
 from ..teachers.statistics import CodeCounts
-from ..utils.outputs import check_output_folder
+from ..utils.outputs import check_output_folder, only_writer
 from ..utils.staging import staged_file
 from ..utils.text import printable
 from .collator import teacher_device
@@ -95,15 +94,9 @@ def label_files(
             f"{type(teacher).__name__} is not an acoustic teacher. Only codes are made ahead of time: give an EnCodec "
             "or another AcousticTeacher."
         )
-    folder = Path(output_dir)
-    check_output_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            teacher = teacher if device is None else teacher.to(device)
-            return _label(sorted({absolute(file) for file in files}), teacher, folder, workers, show_progress_bar)
-    except Timeout:
-        raise ValueError(f"Another run is writing to {folder}. Wait until it ends, or choose another folder.") from None
+    with only_writer(output_dir) as folder:
+        teacher = teacher if device is None else teacher.to(device)
+        return _label(sorted({absolute(file) for file in files}), teacher, folder, workers, show_progress_bar)
 
 
 def label_by_name(

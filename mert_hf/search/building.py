@@ -11,16 +11,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from ..audio import AudioReadError, Window, find_audio_files
 from ..audio.read_ahead import END, read_ahead
 from ..embedding import MERTEmbedder
 from ..embedding.embedder import SpeedBar
-from ..embedding.shards import FailedFile
+from ..embedding.shards import FailedFile, failure_lines, file_stamp
 from ..hub.names import DEFAULT_CHECKPOINT
 from ..utils.hashing import hash_tensors
-from ..utils.outputs import check_output_folder
+from ..utils.outputs import only_writer
 from ..utils.precision import AUTO
 from ..utils.text import printable, shorten
 from .fingerprint import Fingerprinter
@@ -30,8 +29,6 @@ logger = logging.getLogger(__name__)
 
 ROWS_IN_VERSION = 200  # recordings that a killed run computes again, at most
 REFIT_SHARE = 0.1  # of changed recordings, after which the statistics are computed again
-SHOWN_FAILURES = 20
-LOCK_FILE = ".lock"
 
 
 @dataclass(frozen=True)
@@ -64,11 +61,7 @@ class IndexSummary:
         ]
         if self.seconds:
             lines.append(f"{self.seconds:.0f} s of audio embedded, {self.speed:.1f} x real time")
-        if self.failed:
-            lines.append(f"{len(self.failed)} files could not be read:")
-            lines += [f"  {file.path}: {file.error}" for file in self.failed[:SHOWN_FAILURES]]
-        if len(self.failed) > SHOWN_FAILURES:
-            lines.append(f"  ... and {len(self.failed) - SHOWN_FAILURES} more")
+        lines += failure_lines(f"{len(self.failed)} files could not be read:", self.failed)
         return printable("\n".join(lines))
 
 
@@ -104,31 +97,21 @@ def update_index(
     show_progress_bar: bool = True,
 ) -> IndexSummary:
     """Makes an index of recordings, or brings one up to date; see `MusicIndex.update` for the arguments."""
-    place = Path(folder)
-    check_output_folder(place)
-    place.mkdir(parents=True, exist_ok=True)
-    files = [os.path.abspath(path) for path in find_audio_files(paths)]
-    try:
-        with FileLock(place / LOCK_FILE, timeout=0):
-            table = RecordingTable(place) if is_index(place) else None
-            changes = find_changes(table, files, [os.path.abspath(path) for path in paths])
-            embedder = None
-            if table is None or changes.new or changes.changed:
-                old = None if table is None else table.settings
-                name = model or (DEFAULT_CHECKPOINT if old is None else old.model)
-                if old is not None and dtype in (None, AUTO):
-                    dtype = old.dtype
-                embedder = MERTEmbedder.from_pretrained(name, device=device, dtype=dtype)
-                settings = make_settings(embedder, name, layer, window, windows, old)
-                table = RecordingTable.create(place, settings) if table is None else table
-            else:
-                _check_same(table.settings, {"layer": layer, "window": window, "windows": windows})
-            run = _Run(table, embedder, batch_size, workers, show_progress_bar)
-            return run.apply(changes, len(files))
-    except Timeout as error:
-        raise ValueError(
-            f"Another process is writing {folder}. Wait until it has ended, or choose another folder."
-        ) from error
+    with only_writer(folder) as place:
+        files = [os.path.abspath(path) for path in find_audio_files(paths)]
+        table, embedder = RecordingTable(place) if is_index(place) else None, None
+        changes = find_changes(table, files, [os.path.abspath(path) for path in paths])
+        if table is None or changes.new or changes.changed:
+            old = None if table is None else table.settings
+            name = model or (DEFAULT_CHECKPOINT if old is None else old.model)
+            if old is not None and dtype in (None, AUTO):
+                dtype = old.dtype
+            embedder = MERTEmbedder.from_pretrained(name, device=device, dtype=dtype)
+            settings = make_settings(embedder, name, layer, window, windows, old)
+            table = RecordingTable.create(place, settings) if table is None else table
+        else:
+            _check_same(table.settings, {"layer": layer, "window": window, "windows": windows})
+        return _Run(table, embedder, batch_size, workers, show_progress_bar).apply(changes, len(files))
 
 
 def find_changes(table: RecordingTable | None, files: Sequence[str], roots: Sequence[str]) -> Changes:
@@ -182,15 +165,6 @@ def make_settings(
     name = os.path.abspath(model) if os.path.isdir(model) else os.fspath(model)
     length = 5.0 if window is None else float(window)
     return IndexSettings(name, digest.hexdigest(), layer, length, bool(windows), embedder.hidden_size, dtype)
-
-
-def file_stamp(path: str) -> tuple[int, int]:
-    """Size in bytes and time of the last change in ns of a file; -1 where it does not exist."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
 
 
 def read_recording(embedder: MERTEmbedder, path: str | os.PathLike, window: float) -> Iterator[Window | np.ndarray]:

@@ -1,10 +1,16 @@
-"""Checks that results can be written, before work that may take hours."""
+"""Checks that results can be written, before work that may take hours, and keeps other writers out."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+LOCK_FILE = ".lock"
 
 
 def check_output_folder(folder: str | os.PathLike) -> None:
@@ -40,3 +46,26 @@ def check_output_file(path: str | os.PathLike) -> None:
     if Path(path).is_dir():
         raise IsADirectoryError(f"{path} is a folder; give a file for the results.")
     check_output_folder(Path(path).absolute().parent)
+
+
+@contextmanager
+def only_writer(folder: str | os.PathLike) -> Iterator[Path]:
+    """Creates a folder for the output and keeps other processes from writing there at the same time.
+
+    Raises:
+        ValueError: another process is writing there.
+    """
+    check_output_folder(folder)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"Another process is writing to {folder}. Wait until it has ended, or choose another folder."
+        ) from None
+    try:
+        yield folder
+    finally:
+        lock.release()

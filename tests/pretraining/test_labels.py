@@ -304,7 +304,7 @@ def test_teachers_that_cannot_be_cached(recordings, tmp_path):
 
 
 def test_one_run_at_a_time(recordings, tmp_path):
-    with FileLock(tmp_path / ".lock"), pytest.raises(ValueError, match="Another run is writing to"):
+    with FileLock(tmp_path / ".lock"), pytest.raises(ValueError, match="Another process is writing to"):
         label(files_of(recordings), CountingTeacher(), tmp_path)
 
 
