@@ -210,7 +210,7 @@ def _save(model: EncodecModel, folder: Path, source: str) -> None:
         overlap=config.overlap,
     ).save_pretrained(folder)
     ModelCard(
-        "---\nlibrary_name: transformers\npipeline_tag: feature-extraction\ntags:\n- audio\n---\n\n# EnCodec\n\n"
+        "---\nlibrary_name: transformers\ntags:\n- audio\n---\n\n# EnCodec\n\n"
         f"Weights of Meta's `encodec` package, converted from `{source}` by mert_hf for `transformers.EncodecModel`: "
         f"{config.num_quantizers} codebooks of {config.codebook_size} codes, {config.frame_rate} frames a second at "
         f"{config.sampling_rate} Hz. The license of the original weights applies; the file does not state it.\n"

@@ -1,4 +1,4 @@
-"""Registers MERT with transformers' Auto classes, without importing the models before they are needed."""
+"""Registers MERT with transformers' Auto classes and pipelines, without importing the models before they are needed."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ MODEL_CLASSES = {
 }
 CONFIG_CLASSES = (MERTConfig, MERT2Config)
 MODEL_FILES = (".modeling.modeling_mert", ".modeling.modeling_mert2")
+PIPELINE_TASK = "audio-feature-extraction"  # transformers' own task "feature-extraction" is for text
 
 
 class DeferredModel(type):
@@ -44,6 +45,21 @@ class DeferredModel(type):
         return getattr(register_models()[cls.__name__], name)
 
 
+class DeferredPipeline(type):
+    """Metaclass of a stand-in for the pipeline: it is imported when transformers makes one."""
+
+    def __getattr__(cls, name: str):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(cls._load(), name)
+
+    def __call__(cls, *arguments, **options):
+        return cls._load()(*arguments, **options)
+
+    def _load(cls) -> type:
+        return getattr(import_module(".embedding.pipeline", __package__), cls.__name__)
+
+
 def register_auto_classes() -> None:
     """Registers configurations, feature extractor and stand-ins for the models; calling it again changes nothing."""
     for config_class in CONFIG_CLASSES:
@@ -53,6 +69,7 @@ def register_auto_classes() -> None:
         stand_in = DeferredModel(name, (), {"config_class": config_class_of(name)})
         auto_class.register(stand_in.config_class, stand_in, exist_ok=True)
     around_import("transformers.models.auto.processing_auto", after=register_processors)
+    around_import("transformers.pipelines", after=register_pipeline)
 
 
 def register_processors() -> None:
@@ -64,6 +81,15 @@ def register_processors() -> None:
 
     for config_class in CONFIG_CLASSES:
         AutoProcessor.register(config_class, MERTFeatureExtractor, exist_ok=True)
+
+
+def register_pipeline() -> None:
+    """Registers the embeddings of recordings as a task of transformers' pipelines, whose import takes seconds too."""
+    from transformers.pipelines import PIPELINE_REGISTRY
+
+    if PIPELINE_TASK not in PIPELINE_REGISTRY.supported_tasks:
+        stand_in = DeferredPipeline("MERTFeatureExtractionPipeline", (), {})
+        PIPELINE_REGISTRY.register_pipeline(PIPELINE_TASK, stand_in, pt_model=AutoModel, type="audio")
 
 
 def register_models() -> dict[str, type]:

@@ -13,16 +13,16 @@ ENCODE_OPTIONS = ("layers", "pooling", "window", "hop", "sampling_rate", "min_wi
 
 
 class MERTFeatureExtractionPipeline(Pipeline):
-    """Embeddings of recordings; transformers' own pipeline for "feature-extraction" is for text.
+    """The task "audio-feature-extraction": embeddings of recordings. transformers' "feature-extraction" is for text.
 
     Calls take what `MERTEmbedder.encode` takes, and its options `layers`, `pooling`, `window`, `hop`, `sampling_rate`
     and `min_window`. The result for a recording is `Embedding.embeddings`, float32 (windows, layers, hidden) with the
     defaults.
 
     Example:
+        >>> import mert_hf  # registers the task
         >>> from transformers import pipeline
-        >>> from mert_hf.embedding.pipeline import MERTFeatureExtractionPipeline
-        >>> embed = pipeline("feature-extraction", "m-a-p/MERT-v1-95M", pipeline_class=MERTFeatureExtractionPipeline)
+        >>> embed = pipeline("audio-feature-extraction", "m-a-p/MERT-v1-95M")
         >>> embed("song.wav", layers=7).shape
         (6, 768)
     """

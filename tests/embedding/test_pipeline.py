@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import builtins
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import soundfile
 from reader_folder import blocks_of
 from transformers import AutoProcessor, pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from mert_hf import MERTEmbedder, MERTFeatureExtractor, MERTForSequenceClassification, MERTModel
 from mert_hf.embedding.pipeline import MERTFeatureExtractionPipeline
 from mert_hf.hub import save_checkpoint
+from mert_hf.registration import DeferredPipeline
 
 
 @pytest.fixture
@@ -32,8 +36,9 @@ def test_processor_is_the_feature_extractor(checkpoint):
     assert type(AutoProcessor.from_pretrained(checkpoint)) is MERTFeatureExtractor
 
 
-def test_feature_extraction_pipeline(checkpoint, tmp_path):
-    embed = pipeline("feature-extraction", str(checkpoint), pipeline_class=MERTFeatureExtractionPipeline, device="cpu")
+def test_feature_extraction_pipeline(checkpoint):
+    embed = pipeline("audio-feature-extraction", str(checkpoint), device="cpu")
+    assert type(embed) is MERTFeatureExtractionPipeline
     song = np.random.default_rng(0).standard_normal(60000).astype(np.float32)
     embedder = MERTEmbedder.from_pretrained(checkpoint, device="cpu")
     expected = embedder.encode(song, layers=[1, -1], window=1.0, sampling_rate=24000, show_progress_bar=False)
@@ -46,11 +51,31 @@ def test_feature_extraction_pipeline(checkpoint, tmp_path):
         embed(song, batch=3)
 
 
+def test_the_task_is_added_and_others_stay(checkpoint, tmp_path):
+    tasks = PIPELINE_REGISTRY.supported_tasks
+    assert {"feature-extraction", "audio-classification", "audio-feature-extraction"} <= set(tasks)
+    assert not isinstance(tasks["feature-extraction"]["impl"], DeferredPipeline)
+    embed = pipeline("audio-feature-extraction", str(checkpoint), device="cpu")
+    embed.save_pretrained(tmp_path / "saved")
+    song = np.random.default_rng(0).standard_normal(24000).astype(np.float32)
+    saved = pipeline("audio-feature-extraction", str(tmp_path / "saved"), device="cpu")
+    np.testing.assert_array_equal(saved(song, sampling_rate=24000), embed(song, sampling_rate=24000))
+
+
+@pytest.mark.parametrize("first", ["mert_hf", "transformers.pipelines"])
+def test_the_task_is_registered_whatever_is_imported_first(first):
+    """In a new process, in which the import of transformers' pipelines does not import the embedder."""
+    code = f"import {first}, mert_hf, sys; from transformers.pipelines import PIPELINE_REGISTRY as registry; "
+    code += "print('audio-feature-extraction' in registry.supported_tasks, 'mert_hf.embedding' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["True", "False"]
+
+
 def test_the_cards_pipeline_runs(checkpoint, tmp_path, monkeypatch, capsys):
     soundfile.write(tmp_path / "song.mp3", np.random.default_rng(0).uniform(-0.5, 0.5, 24000), 24000)
     monkeypatch.chdir(checkpoint.parent)
     card = (checkpoint / "README.md").read_text()
-    (code,) = (block for _, block in blocks_of(card) if "pipeline_class" in block)
+    (code,) = (block for _, block in blocks_of(card) if "audio-feature-extraction" in block)
     exec(code, {})
     assert capsys.readouterr().out.strip() == "(1, 32)"
 
