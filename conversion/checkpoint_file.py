@@ -118,16 +118,7 @@ def _storage_info(pid: Any) -> tuple[str, torch.dtype, int]:
 
 def _read_archive(archive: zipfile.ZipFile, path: Path) -> Any:
     members = {info.filename: info for info in archive.infolist()}
-    programs = [name for name in members if name.endswith("/data.pkl")]
-    if len(programs) != 1:
-        raise CheckpointError("This zip archive was not written by torch.save: it has no data.pkl.")
-    root = programs[0].removesuffix("data.pkl")
-    if any(info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 for info in members.values()):
-        raise CheckpointError("The archive is compressed or encrypted, which torch.save never does: it is refused.")
-    if f"{root}byteorder" in members and archive.read(f"{root}byteorder").strip() != b"little":
-        raise CheckpointError(
-            "The checkpoint was written on a big-endian machine; save it again on a little-endian one."
-        )
+    root = _checked_root(archive, members)
 
     def storage_of(pid: Any) -> Storage:
         key, dtype, num_bytes = _storage_info(pid)
@@ -145,8 +136,23 @@ def _read_archive(archive: zipfile.ZipFile, path: Path) -> Any:
 
         return Storage(key, dtype, num_bytes, read)
 
-    with archive.open(programs[0]) as program:
+    with archive.open(f"{root}data.pkl") as program:
         return restricted_load(BoundedReader(program), storage_of)
+
+
+def _checked_root(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> str:
+    """The folder of data.pkl in an archive as torch.save writes it, with a slash at the end."""
+    programs = [name for name in members if name.endswith("/data.pkl")]
+    if len(programs) != 1:
+        raise CheckpointError("This zip archive was not written by torch.save: it has no data.pkl.")
+    root = programs[0].removesuffix("data.pkl")
+    if any(info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 for info in members.values()):
+        raise CheckpointError("The archive is compressed or encrypted, which torch.save never does: it is refused.")
+    if f"{root}byteorder" in members and archive.read(f"{root}byteorder").strip() != b"little":
+        raise CheckpointError(
+            "The checkpoint was written on a big-endian machine; save it again on a little-endian one."
+        )
+    return root
 
 
 @dataclass

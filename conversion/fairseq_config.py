@@ -119,12 +119,7 @@ def config_from_fairseq(settings: FairseqSettings, tensors: dict[str, LazyTensor
     Raises:
         CheckpointError: an option that MERT's transformers model does not have, or values that contradict each other.
     """
-    options = BACKBONE_OPTIONS if backbone_only else BACKBONE_OPTIONS | HEAD_OPTIONS
-    for name, expected in options.items():
-        if settings.model.get(name, expected) not in (expected, None):
-            raise CheckpointError(
-                f"The checkpoint uses {name}={settings.model[name]!r}; MERTModel has only {expected!r}."
-            )
+    _check_options(settings, backbone_only)
     values = {ours: _value(settings.model, theirs, default) for ours, (theirs, default) in MODEL_FIELDS.items()}
     values["feature_grad_mult"] = max(values["feature_grad_mult"], 0.0)  # fairseq takes any negative number as 0
     layers = parse_conv_layers(_value(settings.model, "conv_feature_layers", DEFAULT_CONV_LAYERS))
@@ -143,6 +138,14 @@ def config_from_fairseq(settings: FairseqSettings, tensors: dict[str, LazyTensor
         raise CheckpointError(f"The checkpoint's configuration is not valid: {error}") from error
 
 
+def _check_options(settings: FairseqSettings, backbone_only: bool) -> None:
+    for name, expected in (BACKBONE_OPTIONS if backbone_only else BACKBONE_OPTIONS | HEAD_OPTIONS).items():
+        if settings.model.get(name, expected) not in (expected, None):
+            raise CheckpointError(
+                f"The checkpoint uses {name}={settings.model[name]!r}; MERTModel has only {expected!r}."
+            )
+
+
 def config_to_fairseq(config: MERTConfig, normalize: bool, known: dict | None = None) -> dict:
     """fairseq's `cfg` for a model of ours.
 
@@ -154,6 +157,25 @@ def config_to_fairseq(config: MERTConfig, normalize: bool, known: dict | None = 
     Raises:
         ValueError: the configuration has a value that fairseq's MERT has no option for.
     """
+    known = known or {}
+    weights = [config.feature_penalty_weight] + ([config.cqt_loss_weight] if config.cqt_bins else [])
+    criterion = {"_name": "hubert", "loss_weights": weights, "pred_nomask_weight": config.unmasked_loss_weight}
+    task = {
+        "_name": "mert_pretraining",
+        "sample_rate": config.sample_rate,
+        "label_rate": config.frame_rate,
+        "labels": _labels(config.num_codebooks, known),
+        "normalize": normalize,
+    }
+    return {
+        "model": known.get("model", {}) | _model_section(config),
+        "task": known.get("task", {}) | task,
+        "criterion": known.get("criterion", {}) | criterion,
+    }
+
+
+def _model_section(config: MERTConfig) -> dict:
+    """fairseq's options of the model."""
     for name, only in FAIRSEQ_CONSTANTS.items():
         if getattr(config, name) != only:
             raise ValueError(
@@ -164,7 +186,7 @@ def config_to_fairseq(config: MERTConfig, normalize: bool, known: dict | None = 
         raise ValueError(
             f"hidden_act={config.hidden_act!r} has no counterpart in fairseq; only {set(ACTIVATIONS.values())}."
         )
-    model = {theirs: getattr(config, ours) for ours, (theirs, _) in MODEL_FIELDS.items()} | {
+    return {theirs: getattr(config, ours) for ours, (theirs, _) in MODEL_FIELDS.items()} | {
         "_name": "mert",
         "label_rate": config.frame_rate,
         "extractor_mode": next(k for k, v in EXTRACTOR_MODES.items() if v == config.feat_extract_norm),
@@ -175,25 +197,14 @@ def config_to_fairseq(config: MERTConfig, normalize: bool, known: dict | None = 
         "audio_cqt_bins": config.cqt_bins or 84,
         "skip_nomask": config.unmasked_loss_weight == 0,
     }
-    labels = [f"encodec_{index}" for index in range(config.num_codebooks)]
-    task = {
-        "_name": "mert_pretraining",
-        "sample_rate": config.sample_rate,
-        "label_rate": config.frame_rate,
-        "labels": labels,
-        "normalize": normalize,
-    }
-    weights = [config.feature_penalty_weight] + ([config.cqt_loss_weight] if config.cqt_bins else [])
-    criterion = {"_name": "hubert", "loss_weights": weights, "pred_nomask_weight": config.unmasked_loss_weight}
-    known = known or {}
-    recorded_labels = known.get("task", {}).get("labels")
-    if isinstance(recorded_labels, list) and len(recorded_labels) == len(labels):
-        task["labels"] = recorded_labels
-    return {
-        "model": known.get("model", {}) | model,
-        "task": known.get("task", {}) | task,
-        "criterion": known.get("criterion", {}) | criterion,
-    }
+
+
+def _labels(num_codebooks: int, known: dict) -> list[str]:
+    """Names of the label files: the recorded ones where there is one for each codebook."""
+    recorded = known.get("task", {}).get("labels")
+    if isinstance(recorded, list) and len(recorded) == num_codebooks:
+        return recorded
+    return [f"encodec_{index}" for index in range(num_codebooks)]
 
 
 def recorded_sections(settings: FairseqSettings) -> dict:

@@ -56,13 +56,17 @@ def export_fairseq_checkpoint(model_dir: str | os.PathLike, path: str | os.PathL
     dtypes = recorded.get("dtypes", {})
     tensors = {entry.theirs: _as_recorded(entry.to_theirs(weights), dtypes.get(entry.theirs)) for entry in entries}
     tensors |= _constants(Path(model_dir), config, backbone_only)
-    content = _fairseq_content(config, feature_extractor.do_normalize, recorded.get("cfg"), tensors)
+    _write_checked(path, _fairseq_content(config, feature_extractor.do_normalize, recorded.get("cfg"), tensors))
+    return ConversionReport.of(model_dir, path, started, len(entries), num_parameters=model.num_parameters())
+
+
+def _write_checked(path: str | os.PathLike, content: dict) -> None:
+    """Writes the file, and reads it again: every tensor must be the same."""
     with staged_file(path) as staging:
         torch.save(content, staging)
         with open_checkpoint(staging) as written:
             reloaded = written["model"]
-            require_equal((name, tensor, reloaded[name].load()) for name, tensor in tensors.items())
-    return ConversionReport.of(model_dir, path, started, len(entries), num_parameters=model.num_parameters())
+            require_equal((name, tensor, reloaded[name].load()) for name, tensor in content["model"].items())
 
 
 def _load(model_dir: Path) -> tuple[PreTrainedModel, MERTFeatureExtractor]:

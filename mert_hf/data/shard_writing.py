@@ -274,19 +274,8 @@ class ShardSetWriter:
         """Adds all segments of a recording, with their part of its codes (codebooks, frames)."""
         if self._stack is None:
             self._start()
-        hop = self.settings.hop_length
         for start, samples, content in recording.segments:
-            row = {
-                "audio": {"bytes": content, "path": None},
-                "name": recording.item.name,
-                "offset": start / self.settings.sampling_rate,
-                "duration": samples / self.settings.sampling_rate,
-            }
-            if codes is not None:
-                # Segments start at a frame. The last one keeps all frames that the teacher gave.
-                last = None if start + samples == len(recording.waveform) else (start + samples) // hop
-                row["codes"] = [codebook.astype(np.uint16) for codebook in codes[:, start // hop : last]]
-            self._rows.append(row)
+            self._rows.append(self._row(recording, start, samples, content, codes))
             self._samples.append(samples)
             self._group_bytes += len(content)
             self._bytes += len(content)
@@ -303,6 +292,23 @@ class ShardSetWriter:
         )
         if self._bytes >= self.shard_size:
             self._finish()
+
+    def _row(
+        self, recording: PreparedRecording, start: int, samples: int, content: bytes, codes: np.ndarray | None
+    ) -> dict[str, Any]:
+        """The row of the segment of `samples` samples from `start`."""
+        row = {
+            "audio": {"bytes": content, "path": None},
+            "name": recording.item.name,
+            "offset": start / self.settings.sampling_rate,
+            "duration": samples / self.settings.sampling_rate,
+        }
+        if codes is not None:
+            hop = self.settings.hop_length
+            # Segments start at a frame. The last one keeps all frames that the teacher gave.
+            last = None if start + samples == len(recording.waveform) else (start + samples) // hop
+            row["codes"] = [codebook.astype(np.uint16) for codebook in codes[:, start // hop : last]]
+        return row
 
     def _start(self) -> None:
         taken = [int(path.stem.rsplit("-", 1)[1]) for path in self.folder.glob(f"{_prefix(self.part)}*.parquet")]

@@ -73,8 +73,11 @@ def assign_splits(
         return [assigned[group] for group in groups]
     splits = [_split_name(split, name) for split, name in zip(given, names, strict=True)]
     _check_groups(groups, splits)
-    if "valid" in splits:
-        return splits
+    return splits if "valid" in splits else _with_validation(groups, splits, strata)
+
+
+def _with_validation(groups: Sequence[str], splits: Sequence[str], strata: Mapping[str, int] | None) -> list[str]:
+    """The splits, with a share of the training groups as validation."""
     share = FRACTIONS["valid"]
     training = (group for group, split in zip(groups, splits, strict=True) if split == "train")
     held_out = hash_split(training, {"train": 1 - share, "valid": share}, strata)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -124,14 +124,7 @@ class MERTEmbedder:
         device = resolve_device(device)
         torch_dtype = resolve_dtype(dtype, device)
         model, info = AutoModel.from_pretrained(folder, output_loading_info=True, **kwargs)
-        # What masks frames in training has no part in embeddings.
-        missing = [key for key in info["missing_keys"] if not key.endswith("masked_spec_embed")]
-        if missing or info["mismatched_keys"]:
-            raise ValueError(
-                f"{name_or_path}: weights of {type(model).__name__} are missing or of another shape: "
-                f"{', '.join(map(str, [*missing, *info['mismatched_keys']][:5]))}. Check the checkpoint with "
-                "`mert-hf doctor --model`."
-            )
+        _check_weights(name_or_path, model, info)
         kwargs.pop("attn_implementation", None)
         feature_extractor = AutoFeatureExtractor.from_pretrained(folder, **kwargs)
         return cls(model.to(device=device, dtype=torch_dtype), feature_extractor)
@@ -383,6 +376,17 @@ class SpeedBar:
         self.seconds += seconds
         self.bar.set_postfix_str(f"{self.speed:.1f} x real time{self.note}", refresh=False)
         self.bar.update(min(seconds, self.bar.total - self.bar.n) if self.bar.total else seconds)
+
+
+def _check_weights(name: str | os.PathLike, model: torch.nn.Module, loaded: Mapping[str, Any]) -> None:
+    """Raises ValueError where `from_pretrained` reports weights that the checkpoint does not hold."""
+    # What masks frames in training does not affect embeddings.
+    missing = [key for key in loaded["missing_keys"] if not key.endswith("masked_spec_embed")]
+    if wrong := [*missing, *loaded["mismatched_keys"]]:
+        raise ValueError(
+            f"{name}: weights of {type(model).__name__} are missing or of another shape: "
+            f"{', '.join(map(str, wrong[:5]))}. Check the checkpoint with `mert-hf doctor --model`."
+        )
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:

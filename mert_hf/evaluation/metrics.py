@@ -140,15 +140,18 @@ def beat_metrics(
     scores: dict[str, float] = {}
     for name, seconds in BEAT_TOLERANCES.items():
         for event in ("beat", "downbeat"):
-            pairs = [
-                (getattr(reference, f"{event}s"), getattr(estimate, f"{event}s"))
-                for reference, estimate in zip(references, estimates, strict=True)
-            ]
-            pairs = [pair for pair in pairs if pair[0].size]
-            if pairs:
-                score = _pooled_f1 if pooled else _mean_f1
-                scores[f"{event}_f1_{name}"] = score(pairs, seconds)
+            if pairs := _times_of(f"{event}s", references, estimates):
+                scores[f"{event}_f1_{name}"] = (_pooled_f1 if pooled else _mean_f1)(pairs, seconds)
     return scores
+
+
+def _times_of(
+    events: str, references: Sequence[BeatTimes], estimates: Sequence[BeatTimes]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Annotated and estimated times of "beats" or "downbeats" of the recordings in which they are annotated."""
+    pairs = zip(references, estimates, strict=True)
+    times = [(getattr(reference, events), getattr(estimate, events)) for reference, estimate in pairs]
+    return [(annotated, estimated) for annotated, estimated in times if annotated.size]
 
 
 def _mean_f1(pairs: Sequence[tuple[np.ndarray, np.ndarray]], tolerance: float) -> float:

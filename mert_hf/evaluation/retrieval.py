@@ -33,14 +33,18 @@ def query_scores(embeddings: np.ndarray, works: np.ndarray, queries: np.ndarray 
         )
     ranked = works[_ranking(queries, embeddings)]
     relevant = ranked == works[:, None]
-    hits = relevant.cumsum(axis=1)
-    positions = np.arange(1, relevant.shape[1] + 1)
-    total = relevant.sum(axis=1)
-    summed = (relevant * hits / positions).sum(axis=1)
-    if not total.any():
+    if not relevant.any():
         raise ValueError("No work has two recordings, so there is nothing to retrieve.")
-    precisions = np.divide(summed, total, out=np.full(len(works), np.nan), where=total > 0)
-    return {"average_precision": precisions, "top1": np.where(total > 0, relevant[:, 0].astype(float), np.nan)}
+    top1 = np.where(relevant.any(axis=1), relevant[:, 0].astype(float), np.nan)
+    return {"average_precision": _average_precision(relevant), "top1": top1}
+
+
+def _average_precision(relevant: np.ndarray) -> np.ndarray:
+    """Mean of the precisions at the relevant candidates of each ranking (queries, candidates); nan without any."""
+    precisions = relevant.cumsum(axis=1) / np.arange(1, relevant.shape[1] + 1)
+    total = relevant.sum(axis=1)
+    summed = (relevant * precisions).sum(axis=1)
+    return np.divide(summed, total, out=np.full(len(relevant), np.nan), where=total > 0)
 
 
 def _ranking(queries: np.ndarray, embeddings: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The card of a fine-tuned model: data, training, metrics, and the license that the weights carry on."""
+"""The card of a fine-tuned model: data, training, metrics, and the license of the base model's weights."""
 
 from __future__ import annotations
 
@@ -26,32 +26,36 @@ def card_facts(problem: LearningProblem, trainer: Trainer) -> CardFacts:
     dataset = "-".join(data.name.split())
     measured = trainer_measurements(trainer.state, task, dataset, data.name)
     tested = trainer_measurements(trainer.state, task, dataset, data.name, "test", "test_")
-    counts = {split: len(data.split(split)) for split in ("train", "valid", "test")}
+    train, valid, test = (len(data.split(split)) for split in ("train", "valid", "test"))
     return CardFacts(
         model_name=name.split("/")[-1],
         repo_id=trainer.args.hub_model_id,
         base_model=Path(base).name if Path(base).is_dir() else base,
         base_model_relation="finetune",
         datasets=(data.name,) if is_hub_id(data.name) and "/" in data.name else (),
-        data=f"{data.name}: {counts['train']} recordings to train on, {counts['valid']} for validation, "
-        f"{counts['test']} for test",
+        data=f"{data.name}: {train} recordings to train on, {valid} for validation, {test} for test",
         hours=round(data.hours("train"), 4),
-        training={
-            "Frozen": FROZEN_PARTS[arguments.freeze],
-            "Layer-wise decay": f"{arguments.layer_decay:g}",
-            "Weighted layer sum": "yes" if arguments.use_weighted_layer_sum else "no",
-            "Clips": f"{problem.task.window:g} s; random in training, whole recordings in windows in evaluation",
-            "Split": data.manifest_hash,
-            **training_facts(trainer.state, trainer.args),
-        },
+        training={**_recipe(problem), **training_facts(trainer.state, trainer.args)},
         measurements=measured + tested,
         licence=license_name,
         licence_note=note,
     )
 
 
+def _recipe(problem: LearningProblem) -> dict[str, str]:
+    """Rows of the card about what is trained and on which clips."""
+    arguments = problem.arguments
+    return {
+        "Frozen": FROZEN_PARTS[arguments.freeze],
+        "Layer-wise decay": f"{arguments.layer_decay:g}",
+        "Weighted layer sum": "yes" if arguments.use_weighted_layer_sum else "no",
+        "Clips": f"{problem.task.window:g} s; random in training, whole recordings in windows in evaluation",
+        "Split": problem.data.manifest_hash,
+    }
+
+
 def _base_license(base: str) -> tuple[str | None, str]:
-    """The license that the base model's card states, and where that is from; weights carry it on."""
+    """The license that the base model's card states, which holds for the weights, and where it is stated."""
     card = (local_checkpoint(base) or Path(base)) / CARD_FILE
     if card.is_file():
         license_name = ModelCard.load(card, ignore_metadata_errors=True).data.get("license")

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from ..audio import AudioReadError, read_audio
 from ..audio.read_ahead import END, read_ahead
-from ..teachers import AcousticTeacher, load_teacher
+from ..teachers import AcousticTeacher, Teacher, load_teacher
 from ..teachers.statistics import CodeCounts
 from ..utils.outputs import check_output_folder, only_writer
 from ..utils.staging import staged_file
@@ -89,14 +89,19 @@ def label_files(
         ValueError: the teacher is not acoustic, the folder has labels of another teacher or is used by another run, no
             recording can be read, codes are out of range, or a codebook is dead (the folder then stays incomplete).
     """
+    check_gives_codes(teacher)
+    with only_writer(output_dir) as folder:
+        teacher = teacher if device is None else teacher.to(device)
+        return _label(sorted({absolute(file) for file in files}), teacher, folder, workers, show_progress_bar)
+
+
+def check_gives_codes(teacher: Teacher) -> None:
+    """Raises ValueError for a teacher that is not acoustic."""
     if not isinstance(teacher, AcousticTeacher):
         raise ValueError(
             f"{type(teacher).__name__} is not an acoustic teacher. Only codes are made ahead of time: give an EnCodec "
             "or another AcousticTeacher."
         )
-    with only_writer(output_dir) as folder:
-        teacher = teacher if device is None else teacher.to(device)
-        return _label(sorted({absolute(file) for file in files}), teacher, folder, workers, show_progress_bar)
 
 
 def label_by_name(

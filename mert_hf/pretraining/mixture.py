@@ -69,18 +69,10 @@ class NoiseMixture:
         Raises:
             ValueError: waveforms is not a batch of floating point clips, or lengths do not fit it.
         """
-        if waveforms.dim() != 2 or not waveforms.is_floating_point():
-            raise ValueError(
-                "NoiseMixture takes floating point waveforms of shape (batch, samples), "
-                f"got {waveforms.dtype} of shape {tuple(waveforms.shape)}."
-            )
-        batch, samples = waveforms.shape
-        sizes = [samples] * batch if lengths is None else [int(size) for size in lengths]
-        if len(sizes) != batch or any(not 0 <= size <= samples for size in sizes):
-            raise ValueError(f"lengths must be {batch} numbers from 0 to {samples}, got {sizes}.")
+        sizes = _true_sizes(waveforms, lengths)
         mixed = waveforms.clone()
-        if batch > 1:
-            for row in range(batch):
+        if len(sizes) > 1:
+            for row in range(len(sizes)):
                 self._mix_row(mixed, waveforms, row, sizes, generator)
         return mixed
 
@@ -96,3 +88,17 @@ class NoiseMixture:
             source = draw_integer(0, sizes[other] - size, generator)
             target = draw_integer(0, sizes[row] - size, generator)
             mixed[row, target : target + size] += self.volume * clean[other, source : source + size]
+
+
+def _true_sizes(waveforms: torch.Tensor, lengths: Sequence[int] | torch.Tensor | None) -> list[int]:
+    """Number of samples of each clip without its padding; checks both arguments."""
+    if waveforms.dim() != 2 or not waveforms.is_floating_point():
+        raise ValueError(
+            "NoiseMixture takes floating point waveforms of shape (batch, samples), "
+            f"got {waveforms.dtype} of shape {tuple(waveforms.shape)}."
+        )
+    batch, samples = waveforms.shape
+    sizes = [samples] * batch if lengths is None else [int(size) for size in lengths]
+    if len(sizes) != batch or any(not 0 <= size <= samples for size in sizes):
+        raise ValueError(f"lengths must be {batch} numbers from 0 to {samples}, got {sizes}.")
+    return sizes

@@ -103,12 +103,17 @@ def open_indexed(
         if len(recordings.names) < minimum:
             return recordings
         folders = {place: _changed(place) for place in _places(data, recordings.names)}
-        durations = np.array(recordings.durations, dtype=np.float64)
-        missing = np.flatnonzero(np.isnan(durations))
-        found = read_durations(recordings, missing)
-        durations[missing] = [np.nan if isinstance(duration, Exception) else duration for duration in found]
-        write_index(path, recordings.names, durations, folders)
+        write_index(path, recordings.names, _all_durations(recordings), folders)
         return IndexedRecordings(path)
+
+
+def _all_durations(recordings: AudioFiles) -> np.ndarray:
+    """Durations in seconds, read from the headers where they are not known; NaN where a header cannot be read."""
+    durations = np.array(recordings.durations, dtype=np.float64)
+    missing = np.flatnonzero(np.isnan(durations))
+    found = read_durations(recordings, missing)
+    durations[missing] = [np.nan if isinstance(duration, Exception) else duration for duration in found]
+    return durations
 
 
 def write_index(path: Path, names: Sequence[str], durations: np.ndarray, folders: dict[str, int]) -> None:

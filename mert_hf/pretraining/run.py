@@ -116,10 +116,7 @@ def build_trainer(
     """Trainer with student, teachers, collator and data sets, ready to train."""
     if not data_arguments.train_data:
         raise ValueError("There are no recordings to train on: give train_data, one or more folders or files.")
-    if training_arguments.device.type == "cpu":
-        # Activations become denormal during training, with which a CPU computes several times slower.
-        torch.set_flush_denormal(True)
-        training_arguments.dataloader_pin_memory = False  # there is no device to pin for
+    prepare_device(training_arguments)
     acoustic = open_acoustic_teachers(model_arguments.acoustic_teacher)
     musical = open_teacher(model_arguments.musical_teacher, MusicalTeacher, "musical_teacher")
     cache = open_labels(model_arguments, data_arguments, acoustic)
@@ -144,12 +141,30 @@ def build_trainer(
         eval_dataset=evaluation,
         processing_class=feature_extractor,
     )
-    if isinstance(musical, Music2VecTeacher):
-        trainer.add_callback(EMATeacherCallback(musical, model, **model_arguments.ema or {}))
-    if data_arguments.probe_tasks:
-        tasks = parse_probe_tasks(data_arguments.probe_tasks)
-        trainer.add_callback(ProbeCallback(tasks, feature_extractor, trainer.log, data_arguments.probe_steps))
+    add_callbacks(trainer, model_arguments, data_arguments, musical)
     return trainer
+
+
+def prepare_device(training_arguments: MERTTrainingArguments) -> None:
+    """Settings of torch and of the data loader for training on a CPU."""
+    if training_arguments.device.type == "cpu":
+        # Activations become denormal during training, with which a CPU computes several times slower.
+        torch.set_flush_denormal(True)
+        training_arguments.dataloader_pin_memory = False  # there is no device to pin for
+
+
+def add_callbacks(
+    trainer: MERTTrainer,
+    model_arguments: PretrainingModelArguments,
+    data_arguments: PretrainingDataArguments,
+    musical: MusicalTeacher | None,
+) -> None:
+    """Adds what runs between the steps: the update of Music2Vec's teacher, and probes of the student."""
+    if isinstance(musical, Music2VecTeacher):
+        trainer.add_callback(EMATeacherCallback(musical, trainer.model, **model_arguments.ema or {}))
+    if data_arguments.probe_tasks:
+        tasks, steps = parse_probe_tasks(data_arguments.probe_tasks), data_arguments.probe_steps
+        trainer.add_callback(ProbeCallback(tasks, trainer.processing_class, trainer.log, steps))
 
 
 def open_labels(

@@ -17,7 +17,7 @@ from ..teachers import AcousticTeacher, load_teacher
 from ..utils.outputs import check_output_folder
 from ..utils.processes import launched_processes
 from .dataset import audio_column, open_recordings
-from .labels import label_recording
+from .labels import check_gives_codes, label_recording
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +89,7 @@ def open_labeller(name: str, num_codebooks: int | None, device: str | torch.devi
         ValueError: the teacher does not give codes.
     """
     teacher = load_teacher(name, **({} if num_codebooks is None else {"num_codebooks": num_codebooks}))
-    if not isinstance(teacher, AcousticTeacher):
-        raise ValueError(f"{type(teacher).__name__} does not give codes. Give an EnCodec or another AcousticTeacher.")
+    check_gives_codes(teacher)
     return teacher.to(torch.device(device))
 
 

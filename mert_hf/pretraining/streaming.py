@@ -19,7 +19,7 @@ import math
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -113,16 +113,9 @@ def open_shards(shards: Sequence[str]) -> tuple[pa.Table, dict[str, Any]]:
     if path.is_file():
         return open_table(path)
     logger.info("Reading the footers of %d shards; kept in %s.", len(shards), path)
-    columns: dict[str, list[np.ndarray]] = {"shard": [], "group": [], "rows": [], "samples": [], "place": []}
-    settings = None
     with ThreadPoolExecutor(max_workers=16) as pool:
-        for number, footer in enumerate(pool.map(_read_footer, shards)):
-            settings = settings or footer.settings
-            if footer.settings != settings:
-                raise ValueError(f"{shards[number]} was written with other settings than {shards[0]}.")
-            for name, values in _describe(number, footer).items():
-                columns[name].append(values)
-    joined = {name: np.concatenate(values) for name, values in columns.items()}
+        footers = pool.map(_read_footer, shards)
+        joined, settings = _join(shards, footers)
     ends = np.cumsum(joined.pop("rows"))
     offsets = pa.array(np.concatenate([[0], ends]), pa.int64())
     segments = {
@@ -130,6 +123,19 @@ def open_shards(shards: Sequence[str]) -> tuple[pa.Table, dict[str, Any]]:
     }
     write_table(path, {**{name: pa.array(values) for name, values in joined.items()}, **segments}, _facts_of(settings))
     return open_table(path)
+
+
+def _join(shards: Sequence[str], footers: Iterable[ShardFooter]) -> tuple[dict[str, np.ndarray], ShardSettings]:
+    """The columns of `_describe` over all shards, and the settings that the shards have in common."""
+    columns: dict[str, list[np.ndarray]] = {"shard": [], "group": [], "rows": [], "samples": [], "place": []}
+    settings = None
+    for number, footer in enumerate(footers):
+        settings = settings or footer.settings
+        if footer.settings != settings:
+            raise ValueError(f"{shards[number]} was written with other settings than {shards[0]}.")
+        for name, values in _describe(number, footer).items():
+            columns[name].append(values)
+    return {name: np.concatenate(values) for name, values in columns.items()}, settings
 
 
 def _facts_of(settings: ShardSettings) -> dict[str, Any]:

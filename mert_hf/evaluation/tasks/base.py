@@ -72,12 +72,8 @@ class Task:
         """
         found = self._read_any(data)
         if found.skipped:
-            logger.warning(
-                "%s: %d entries that are known not to belong are left out: %s.",
-                self.name,
-                len(found.skipped),
-                shorten(found.skipped, 20),
-            )
+            names = shorten(found.skipped, 20)
+            logger.warning("%s: %d known broken entries are left out: %s.", self.name, len(found.skipped), names)
         recordings = sorted(found.recordings, key=lambda recording: recording.id)
         recordings = _present(recordings, self.name, Tolerance.parse(max_bad_files).allowed(len(recordings)))
         needed = [split for split in required if split != "train" or self.kind != "retrieval"]

@@ -124,26 +124,20 @@ def trainer_measurements(
         task, dataset, dataset_name, split: as in `Measurement`.
         prefix: what the trainer puts in front of the metrics of this split.
     """
-    logged = [entry for entry in state.log_history if any(key.startswith(prefix) for key in entry)]
-    if not logged:
+    chosen = _kept_entry(state, prefix)
+    if chosen is None:
         return ()
-    best = [entry for entry in logged if entry.get("step") == getattr(state, "best_global_step", None)]
-    chosen = (best or logged)[-1]
     names = [key for key in chosen if key.startswith(prefix) and key.removeprefix(prefix) not in _NO_METRICS]
     protocol = f"one run, step {chosen['step']} of {state.global_step}"
-    return tuple(
-        Measurement(
-            task=task,
-            metric=name.removeprefix(prefix),
-            value=_number(chosen[name]),
-            dataset=dataset,
-            dataset_name=dataset_name,
-            split=split,
-            runs=1,
-            protocol=protocol,
-        )
-        for name in names
-    )
+    shared = {"dataset": dataset, "dataset_name": dataset_name, "split": split, "runs": 1, "protocol": protocol}
+    return tuple(Measurement(task, name.removeprefix(prefix), _number(chosen[name]), **shared) for name in names)
+
+
+def _kept_entry(state: TrainerState, prefix: str) -> dict[str, Any] | None:
+    """The logged metrics of the kept checkpoint; None where nothing was evaluated."""
+    logged = [entry for entry in state.log_history if any(key.startswith(prefix) for key in entry)]
+    best = [entry for entry in logged if entry.get("step") == getattr(state, "best_global_step", None)]
+    return (best or logged or [None])[-1]
 
 
 def _number(value: Any) -> float | None:
