@@ -8,7 +8,7 @@ from .recordings import BeatTimes
 
 BEAT_LABELS = ("none", "beat", "downbeat")
 BEAT_REACH = 1
-"""Frames on each side of a beat that are labelled as the beat too, as in MARBLE's targets."""
+"""Frames on each side of a beat that are labeled as the beat too, as in MARBLE's targets."""
 
 
 def beat_classes(beats: BeatTimes, num_frames: int, frame_rate: float, start: float = 0.0) -> np.ndarray:

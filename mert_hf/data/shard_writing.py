@@ -1,4 +1,4 @@
-"""Writing shards: the recordings of one part that a folder does not hold yet, read ahead, labelled and encoded."""
+"""Writing shards: the recordings of one part that a folder does not hold yet, read ahead, labeled and encoded."""
 
 from __future__ import annotations
 

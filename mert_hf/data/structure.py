@@ -8,7 +8,7 @@ from .recordings import Segments
 
 BOUNDARY_LABELS = ("none", "boundary")
 BOUNDARY_REACH_SECONDS = 0.5
-"""Frames this near to a boundary are labelled as the boundary: the tolerance of the hit rate."""
+"""Frames this near to a boundary are labeled as the boundary: the tolerance of the hit rate."""
 
 
 def boundaries(parts: Segments) -> np.ndarray:

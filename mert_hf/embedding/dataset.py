@@ -444,7 +444,7 @@ def _card(settings: dict) -> str:
     frames = settings["pooling"] == "frames"
     return CARD.format(
         model=settings["model"],
-        frame_times="| `frame_times` | centre of each frame, seconds from the start of the recording |\n" * frames,
+        frame_times="| `frame_times` | center of each frame, seconds from the start of the recording |\n" * frames,
         embedding="a vector for each frame" if frames else "mean over the window's frames",
         store_dtype=settings["store_dtype"],
         hidden=settings["hidden_size"],

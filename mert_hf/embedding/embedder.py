@@ -44,7 +44,7 @@ class Embedding:
         end: (windows,) float64, its end in seconds: the interval [start, end).
         layers: the layers, counted from 0, the encoder's input.
         path: file of the recording, or None for an array.
-        frame_times: with pooling="frames" (frames,) float64, the centre of each frame in seconds from the start of
+        frame_times: with pooling="frames" (frames,) float64, the center of each frame in seconds from the start of
             the recording; else None.
         frame_windows: with pooling="frames" (frames,) int64, the window that each frame belongs to; else None.
     """
@@ -217,7 +217,7 @@ class MERTEmbedder:
                 yield key, window, embedded
 
     def frame_times(self, num_frames: int) -> np.ndarray:
-        """(num_frames,) float64: the centres of a window's first frames, in seconds from the window's start."""
+        """(num_frames,) float64: the centers of a window's first frames, in seconds from the window's start."""
         return self.encoder.frame_times(num_frames)
 
     def resolve_layers(self, layers: str | int | Sequence[int]) -> tuple[int, ...]:

@@ -64,7 +64,7 @@ class RecordingAnswers(Answers):
 
     Args:
         kind: of the task.
-        data: labelled recordings.
+        data: labeled recordings.
     """
 
     by_frame, shortest_window = False, MIN_CHUNK_SECONDS

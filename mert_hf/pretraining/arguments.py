@@ -58,7 +58,7 @@ class PretrainingModelArguments:
     )
     label_root: Optional[str] = field(  # noqa: UP045
         default=None,
-        metadata={"help": "Folder of the recordings now, if they have moved since they were labelled."},
+        metadata={"help": "Folder of the recordings now, if they have moved since they were labeled."},
     )
     labels_on_device: Optional[bool] = field(  # noqa: UP045
         default=None,
@@ -126,8 +126,8 @@ class PretrainingDataArguments:
     max_bad_files: str = field(
         default="1%",
         metadata={
-            "help": "Recordings that cannot be read or labelled tolerated before the run fails: a number of them, or a "
-            "percentage with its sign."
+            "help": "How many recordings that cannot be read or labeled are tolerated before the run fails: a number, "
+            "or a percentage with its sign."
         },
     )
     probe_tasks: list[str] = field(

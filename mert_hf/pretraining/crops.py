@@ -110,7 +110,7 @@ class CropDataset(Dataset):
         raise NotImplementedError
 
     def _read_crop(self, source: int, offset: int, seed: int) -> AudioCrop | None:
-        """The crop of a source from the sample `offset`; None where the source is bad, which `_report_bad` says."""
+        """The crop of a source from the sample `offset`; reports a bad source with `_report_bad` and returns None."""
         raise NotImplementedError
 
     def __len__(self) -> int:

@@ -188,7 +188,7 @@ class AudioCropDataset(CropDataset):
             )
 
     def leave_out(self, faults: Mapping[str, str]) -> None:
-        """Takes recordings out of the data set, counted as bad ones, such as those that could not be labelled.
+        """Takes recordings out of the data set, counted as bad ones, such as those that could not be labeled.
 
         Args:
             faults: for names of recordings, why they cannot be used; names of no recording have no effect.

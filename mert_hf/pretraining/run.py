@@ -335,11 +335,11 @@ def crops_of(
     recordings: AudioFiles,
     select: np.ndarray | None = None,
 ) -> AudioCropDataset:
-    """The crops of some of the recordings; those that could not be labelled count as bad files.
+    """The crops of some of the recordings; those that could not be labeled count as bad files.
 
     Raises:
-        ValueError: recordings were never labelled.
-        TooManyBadFilesError: more recordings than tolerated could not be read or labelled.
+        ValueError: recordings were never labeled.
+        TooManyBadFilesError: more recordings than tolerated could not be read or labeled.
     """
     dataset = AudioCropDataset(
         recordings, weighting=data_arguments.weighting, select=select, **crop_settings(config, data_arguments, seed)

@@ -5,7 +5,7 @@ clips per batch. So a run finds its place by counting, whatever the number of pr
 has to be read to get there. (The state of a `datasets.IterableDataset` belongs to one number of workers, and its
 shuffle buffer is lost with the process.)
 
-An order in which neighbours are read together: the row groups of all shards are shuffled and dealt to lanes, a lane
+An order in which neighbors are read together: the row groups of all shards are shuffled and dealt to lanes, a lane
 shuffles the crops of a few row groups at a time, and batches are taken from the lanes in turn. Where the number of
 lanes is a multiple of processes times data workers, each lane is read by a single worker, and each row group once.
 """

@@ -1,4 +1,4 @@
-"""The acoustic teacher of MERT-v1: codes of EnCodec's residual vector quantiser (arXiv 2210.13438)."""
+"""The acoustic teacher of MERT-v1: codes of EnCodec's residual vector quantizer (arXiv 2210.13438)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory of whole runs at 1x and 100x recordings, and speed of labelling while sharding with 1 and 2 processes.
+"""Memory of whole runs at 1x and 100x recordings, and speed of labeling while sharding with 1 and 2 processes.
 
     python tests/benchmarks/bench_run_scale.py [memory] [labels] [--recordings 20] [--factor 100]
 

@@ -28,7 +28,7 @@ VARIANTS = {
 
 
 def random_model(name: str) -> EncodecModel:
-    """A model whose codebooks and normalisations are random too."""
+    """A model whose codebooks and normalizations are random too."""
     torch.manual_seed(0)
     model = EncodecModel(EncodecConfig(**VARIANTS[name])).eval()
     generator = torch.Generator().manual_seed(1)

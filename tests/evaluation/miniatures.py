@@ -36,7 +36,7 @@ def nsynth(root: Path) -> Path:
 
 
 def gtzan(root: Path) -> Path:
-    """Four genres, told apart by tempo, register and instrument, with beats as JAMS."""
+    """Four genres, distinguished by tempo, register and instrument, with beats as JAMS."""
     rng = np.random.default_rng(0)
     sounds = {"blues": (48, "string"), "disco": (64, "mallet"), "jazz": (56, "organ"), "metal": (72, "flute")}
     numbers = {genre: count() for genre in GENRES}
@@ -162,7 +162,7 @@ def emomusic(root: Path) -> Path:
 
 
 def vocalset(root: Path) -> Path:
-    """Singers told apart by register, techniques by overtones and decay; long recordings make two pieces of 3 s."""
+    """Singers distinguished by register, techniques by overtones and decay; long recordings make two pieces of 3 s."""
     rng = np.random.default_rng(5)
     singers = ["female1", "female3", TEST_SINGERS[0], "male1", "female4", TEST_SINGERS[2], "male2", "male4"]
     techniques = {"straight": "organ", "vibrato": "flute", "trillo": "mallet", "fast_forte": "string"}

@@ -15,7 +15,7 @@ from mert_hf.evaluation.tasks import get_task
 
 @pytest.fixture
 def folder(tmp_path):
-    """Writes a metadata.csv of the given columns and empty files beside it."""
+    """Writes a metadata.csv of the given columns and empty files next to it."""
 
     def make(header: str, *lines: str):
         for index in range(len(lines)):

@@ -1,4 +1,4 @@
-"""Curves of a result: deformed test recordings and few labels, on notes that are told apart by their pitch."""
+"""Curves of a result: deformed test recordings and few labels, on notes that differ in their pitch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Baselines, an untrained and a trained net on rendered notes and scores: the order that music theory expects."""
+"""Baselines, an untrained and a trained model on rendered notes and scores: the order that music theory expects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports: tables beside published figures, figures, model-index metadata; and the two commands."""
+"""Reports: tables next to published figures, figures, model-index metadata; and the two commands."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from mert_hf.evaluation.tasks import get_task
 
 from .synthesis import note, tune, write
 
-# A baseline, and what its primary metric must exceed on the miniature; chance is named beside it.
+# A baseline, and what its primary metric must exceed on the miniature; chance is named next to it.
 ABOVE_CHANCE = {
     "magnatagatune": ("mel", 0.7),  # 0.5
     "giantsteps_key": ("mel", 0.6),  # 0.25 to 0.4, four keys
