@@ -21,8 +21,8 @@ def fit_kmeans(
         list[str] | None,
         typer.Option(
             metavar="NAME:CLUSTERS[:SECONDS[:DIMENSIONS]],...",
-            help="One codebook for each: mfcc, log_mel, chroma, chroma_cqt or log_cqt, number of clusters, and "
-            "optionally seconds of context and dimensions. Default: mfcc:300,chroma:200.",
+            help="One codebook for each: mfcc, log_mel, chroma, chroma_cqt, log_cqt or tempogram, number of clusters, "
+            "and optionally seconds of context and dimensions. Default: mfcc:300,chroma:200.",
         ),
     ] = None,
     sampling_rate: options.StudentRate = 24000,

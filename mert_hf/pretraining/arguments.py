@@ -148,6 +148,13 @@ class PretrainingDataArguments:
         default_factory=lambda: [12000, 24000], metadata={"help": "Minimum and maximum samples of a snippet."}
     )
     mixture_volume: float = field(default=1.0, metadata={"help": "Factor by which snippets are multiplied."})
+    augmentation: Settings = field(
+        default=None,
+        metadata={
+            "help": "Changes of the sound of the student's input: the fields of InputAugmentation, such as "
+            '{"probability": 0.3}. Targets come from the clean clips. By default there are none.'
+        },
+    )
     mask_probability: float = field(
         default=0.8, metadata={"help": "Share of frames in masked spans if spans did not overlap."}
     )
@@ -171,6 +178,7 @@ class PretrainingDataArguments:
             )
             self.max_bad_files, self.max_bad_fraction = f"{100 * self.max_bad_fraction:g}%", None
         Tolerance.parse(self.max_bad_files)
+        self.augmentation = parse_settings("augmentation", self.augmentation)
 
 
 @dataclass

@@ -13,6 +13,7 @@ from torch.utils.data import get_worker_info
 
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..teachers.base import AcousticTeacher, MusicalTeacher, codebook_sizes_of
+from .augmentation import InputAugmentation
 from .dataset import AudioCrop, derive_seed
 from .masking import SpanMasking
 from .mixture import NoiseMixture, draw_integer
@@ -85,6 +86,7 @@ class DataCollatorForMERTPreTraining:
         musical_teacher: clips (batch, samples) -> spectrum (batch, frames, bins), a `MusicalTeacher` or any callable
             with its attributes; None with config.cqt_bins 0. Any spectrum travels under the name `cqt`, log-mel too.
         mixture: noise mixture of the student's input, or None.
+        augmentation: changes of the sound of the student's input, made before the mixture, or None.
         masking: draws the masked frames.
         label_cache: codes made ahead of time for whole files, which replace the acoustic teacher.
         labels_on_device: leave the clean clips in the batch; `MERTTrainer` calls `add_targets` on the device of the
@@ -103,6 +105,7 @@ class DataCollatorForMERTPreTraining:
     musical_teacher: MusicalTeacher | Callable[[torch.Tensor], torch.Tensor] | None = None
     mixture: NoiseMixture | None = field(default_factory=NoiseMixture)
     masking: SpanMasking = field(default_factory=SpanMasking)
+    augmentation: InputAugmentation | None = None
     label_cache: LabelCache | None = None
     labels_on_device: bool = False
     crop_length: int | None = None
@@ -161,8 +164,8 @@ class DataCollatorForMERTPreTraining:
         return batch if self.labels_on_device else self.add_targets(batch)
 
     def for_evaluation(self) -> DataCollatorForMERTPreTraining:
-        """This collator without mixture, and with masks that depend on nothing but the clip."""
-        return replace(self, mixture=None, masking=replace(self.masking, require_same_masks=False))
+        """This collator without changes of the input, and with masks that depend on nothing but the clip."""
+        return replace(self, mixture=None, augmentation=None, masking=replace(self.masking, require_same_masks=False))
 
     @torch.no_grad()
     def add_targets(self, batch: MERTBatch) -> MERTBatch:
@@ -248,11 +251,11 @@ class DataCollatorForMERTPreTraining:
     def _student_input(
         self, clean: torch.Tensor, lengths: torch.Tensor, crops: Sequence[AudioCrop]
     ) -> dict[str, torch.Tensor]:
-        """Mixed and normalized input_values, and the attention_mask if clips differ in length."""
-        mixed = clean
+        """Changed, mixed and normalized input_values, and the attention_mask if clips differ in length."""
+        mixed = clean if self.augmentation is None else self._augment(crops)
         if self.mixture is not None:
             generator = torch.Generator().manual_seed(derive_seed(*(crop.seed for crop in crops)))
-            mixed = self.mixture(clean, generator, lengths=lengths)
+            mixed = self.mixture(mixed, generator, lengths=lengths)
         rows = [row[:length].numpy() for row, length in zip(mixed, lengths.tolist(), strict=True)]
         features = self.feature_extractor(
             rows, sampling_rate=self.config.sampling_rate, padding=True, return_tensors="pt", return_attention_mask=True
@@ -260,6 +263,15 @@ class DataCollatorForMERTPreTraining:
         padded = len(set(lengths.tolist())) > 1
         kept = ("input_values", "attention_mask") if padded else ("input_values",)
         return {name: features[name] for name in kept}
+
+    def _augment(self, crops: Sequence[AudioCrop]) -> torch.Tensor:
+        """The clips with another sound, each changed with its own seed, padded."""
+        rate = self.config.sampling_rate
+        rows = [
+            self.augmentation(crop.waveform, rate, torch.Generator().manual_seed(derive_seed(crop.seed, 5)))
+            for crop in crops
+        ]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
     def _draw_mask(self, frame_lengths: torch.Tensor, crops: Sequence[AudioCrop]) -> torch.Tensor:
         """Masked frames, each row drawn with the seed of its own clip."""

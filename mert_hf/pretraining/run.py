@@ -30,6 +30,7 @@ from ..teachers import (
     Teacher,
     codebook_sizes_of,
 )
+from ..teachers.base import from_fields
 from ..utils.outputs import check_output_folder
 from ..utils.tolerance import Tolerance
 from .arguments import (
@@ -38,6 +39,7 @@ from .arguments import (
     PretrainingModelArguments,
     parse_arguments,
 )
+from .augmentation import InputAugmentation
 from .callbacks import SignalCallback
 from .collator import DataCollatorForMERTPreTraining
 from .crops import crop_settings
@@ -242,7 +244,28 @@ def build_model(model_arguments: PretrainingModelArguments, acoustic: Any, music
     fields = {**config_class.target_fields(codebook_sizes_of(acoustic), bins), **fields}
     if source is None:
         return AutoModelForPreTraining.from_config(config_class(**fields))
-    return AutoModelForPreTraining.from_pretrained(source, config=config_class.from_pretrained(source, **fields))
+    return continue_from(source, config_class.from_pretrained(source, **fields))
+
+
+def continue_from(source: str, config: PretrainedConfig) -> PreTrainedModel:
+    """The student of a checkpoint; heads for teachers of other sizes start anew, which the log says.
+
+    Raises:
+        ValueError: weights of the encoder do not fit the configuration.
+    """
+    model, info = AutoModelForPreTraining.from_pretrained(
+        source, config=config, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    encoder = f"{model.base_model_prefix}."
+    others = sorted(str(entry[0]) for entry in info["mismatched_keys"])
+    if strays := [name for name in others if name.startswith(encoder)]:
+        raise ValueError(
+            f"{len(strays)} weights of {source} have other shapes in this configuration, such as {strays[0]}. Give no "
+            "sizes of the encoder in model_config when a run starts from a checkpoint."
+        )
+    if heads := sorted({*others, *(name for name in info["missing_keys"] if not name.startswith(encoder))}):
+        logger.warning("New weights, since the teachers of %s had other sizes: %s.", source, ", ".join(heads))
+    return model
 
 
 def measure_input(model: PreTrainedModel, crops: AudioCropDataset) -> None:
@@ -281,10 +304,22 @@ def build_collator(
             volume=data_arguments.mixture_volume,
         ),
         masking=build_masking(config, data_arguments),
+        augmentation=build_augmentation(data_arguments.augmentation),
         label_cache=cache,
         labels_on_device=on_device,
         seed=training_arguments.seed,
     )
+
+
+def build_augmentation(settings: Mapping[str, Any] | None) -> InputAugmentation | None:
+    """Changes of the input from their settings; None makes none.
+
+    Raises:
+        ValueError: a setting does not exist or is out of range.
+    """
+    if settings is None:
+        return None
+    return from_fields(InputAugmentation, [settings], "augmentation has the fields of InputAugmentation")[0]
 
 
 def build_masking(config: PretrainedConfig, data_arguments: PretrainingDataArguments) -> SpanMasking:

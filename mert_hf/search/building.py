@@ -23,6 +23,7 @@ from ..utils.outputs import only_writer
 from ..utils.precision import AUTO
 from ..utils.text import printable, shorten
 from .fingerprint import Fingerprinter
+from .scaling import FEWEST_RECORDINGS
 from .store import IndexSettings, Recording, RecordingTable, is_index
 
 logger = logging.getLogger(__name__)
@@ -135,6 +136,19 @@ def find_changes(table: RecordingTable | None, files: Sequence[str], roots: Sequ
     return Changes(new, changed, gone)
 
 
+def needs_refit(rows: int, fitted: int, changes: int) -> bool:
+    """Whether the statistics are those of another library; a run that was killed may have left them so.
+
+    Args:
+        rows: recordings in the index.
+        fitted: recordings from which the statistics were computed; 0 for none.
+        changes: recordings that this run added, replaced or dropped.
+    """
+    if not fitted:
+        return rows >= FEWEST_RECORDINGS
+    return max(abs(rows - fitted), changes) > REFIT_SHARE * fitted
+
+
 def make_settings(
     embedder: MERTEmbedder,
     model: str | os.PathLike,
@@ -202,10 +216,11 @@ class _Run:
                 self._embed(files, bar)
         changed = [index for index in self.failed if index < len(changes.changed)]
         self.table.delete([printable(files[index]) for index in changed])  # rows of the files that are damaged now
-        rows, fitted = len(self.table), self.table.scaling.count
-        if changes and (max(abs(rows - fitted), len(changes)) > REFIT_SHARE * fitted or fitted == 0) and rows:
+        rows = len(self.table)
+        refit = needs_refit(rows, self.table.scaling.count, len(changes))
+        if refit:
             self.table.refit()
-        if changes:
+        if refit or changes:
             self.table.tidy()
         return IndexSummary(
             files=num_files,

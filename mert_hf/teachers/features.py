@@ -1,4 +1,4 @@
-"""Features of short frames: log-mel, MFCC with deltas, chroma by Fourier and by constant-Q, log constant-Q.
+"""Features of frames: log-mel, MFCC with deltas, chroma by Fourier and by constant-Q, log constant-Q, tempogram.
 
 All take waveforms (batch, samples) float32 at `sampling_rate` Hz and give (batch, frames, dimensions) float32 with
 frames = samples // hop_length + 1, centered on multiples of the hop, with silence outside the clip.
@@ -22,6 +22,12 @@ PITCH_CLASSES = 12
 CEPSTRAL_COEFFICIENTS = 13
 DELTA_REACH = 2  # frames on either side of the regression slope
 CQT_BINS = 84
+ONSET_SECONDS = 0.01  # between two values of the onset strength, about
+ONSET_WINDOW_SECONDS = 0.04
+ONSET_SMOOTHING = 5  # values: beats of a player are not exact, and a band of lags holds several
+TEMPOGRAM_SECONDS = 6.0
+TEMPOGRAM_BINS = 24
+PERIODS = (0.25, 1.5)  # seconds from a beat to the next: 240 to 40 beats a minute
 POWER_FLOOR = 1e-6
 
 
@@ -92,11 +98,60 @@ def log_cqt(waveforms: torch.Tensor, sampling_rate: int, hop_length: int, num_bi
     return torch.log1p(CQT_LOG_GAIN * transform(waveforms))
 
 
+def tempogram(waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
+    """Autocorrelation of the onset strength over 6 s around each frame: (batch, frames, 24), at most about 1.
+
+    The lags are spaced evenly in logarithm over `PERIODS` (Grosche, Müller and Kurth 2010, with autocorrelation).
+    """
+    steps = onset_steps(sampling_rate, hop_length)
+    onsets = onset_strength(waveforms, sampling_rate, hop_length // steps)
+    rate = sampling_rate * steps / hop_length
+    width = 2 * round(TEMPOGRAM_SECONDS * rate / 2) + 1
+    onsets = onsets - moving_mean(onsets[:, None], width)[:, 0]
+    bands = lag_bands(rate).to(onsets)
+    past = nn.functional.pad(onsets, (len(bands), 0)).unfold(1, onsets.shape[1], 1).flip(1)[:, 1:]
+    correlation = bands.T @ moving_mean(onsets[:, None] * past, width, steps)
+    energy = moving_mean(onsets.square()[:, None], width, steps)
+    return (correlation / energy.clamp(min=POWER_FLOOR)).transpose(1, 2)
+
+
+def onset_strength(waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
+    """Mean rise of the log-mel bands since the frame before (Böck and Widmer 2013), smoothed: (batch, frames)."""
+    size = 2 * max(round(sampling_rate * ONSET_WINDOW_SECONDS / 2), hop_length)
+    filters = mel_filters(size // 2 + 1, MEL_BANDS, sampling_rate).to(waveforms.device)
+    bands = (power_spectrum(waveforms, size, hop_length) @ filters + POWER_FLOOR).log()
+    rises = nn.functional.pad(bands.diff(dim=1).clamp(min=0.0).mean(-1), (1, 0))
+    return moving_mean(rises[:, None], ONSET_SMOOTHING)[:, 0]
+
+
+def onset_steps(sampling_rate: int, hop_length: int) -> int:
+    """Values of the onset strength in a frame: the divisor of the hop that comes closest to `ONSET_SECONDS`."""
+    divisors = [steps for steps in range(1, hop_length + 1) if hop_length % steps == 0]
+    return min(divisors, key=lambda steps: abs(math.log(hop_length / steps / sampling_rate / ONSET_SECONDS)))
+
+
+@lru_cache(maxsize=8)
+def lag_bands(rate: float) -> torch.Tensor:
+    """Weights (lags, TEMPOGRAM_BINS) float32 that average lags of 1, 2, ... values around each period."""
+    centers = rate * torch.logspace(*(math.log2(period) for period in PERIODS), TEMPOGRAM_BINS, base=2.0)
+    widths = (centers * ((PERIODS[1] / PERIODS[0]) ** (1 / (TEMPOGRAM_BINS - 1)) - 1)).clamp(min=1.0)
+    lags = torch.arange(1, math.ceil(float(centers[-1] + widths[-1])) + 1)
+    weights = (1.0 - (lags[:, None] - centers).abs() / widths).clamp(min=0.0)
+    return weights / weights.sum(dim=0)
+
+
+def moving_mean(values: torch.Tensor, width: int, stride: int = 1) -> torch.Tensor:
+    """Mean over an odd `width` around every `stride`-th value of the last of 3 dimensions, over fewer at the ends."""
+    return nn.functional.avg_pool1d(values, width, stride, width // 2, count_include_pad=False)
+
+
 def feature_reach(name: str, sampling_rate: int, hop_length: int) -> int:
     """Maximum distance from a frame's center, in samples, of the audio on which a feature of `FEATURES` depends."""
     if name in ("log_cqt", "chroma_cqt"):
         quality = 1.0 / (2.0 ** (CQT_OCTAVES / CQT_BINS) - 1.0)
         return math.ceil(quality * sampling_rate / CQT_LOWEST_FREQUENCY / 2) + 1
+    if name == "tempogram":  # the mean that is subtracted looks as far again
+        return math.ceil(sampling_rate * (TEMPOGRAM_SECONDS + 2 * PERIODS[1])) + window_size(sampling_rate, hop_length)
     slopes = 2 * DELTA_REACH * hop_length if name == "mfcc" else 0
     return window_size(sampling_rate, hop_length) // 2 + slopes
 
@@ -170,4 +225,5 @@ FEATURES: dict[str, Callable[..., torch.Tensor]] = {
     "chroma": chroma,
     "chroma_cqt": chroma_cqt,
     "log_cqt": log_cqt,
+    "tempogram": tempogram,
 }

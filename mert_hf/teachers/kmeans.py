@@ -25,7 +25,7 @@ class FeatureSet:
     """The features that one codebook clusters.
 
     Attributes:
-        name: "log_mel", "mfcc" (with deltas), "chroma", "chroma_cqt" or "log_cqt".
+        name: "log_mel", "mfcc" (with deltas), "chroma", "chroma_cqt", "log_cqt" or "tempogram".
         num_clusters: size of the codebook.
         context: seconds around each frame over which mean and standard deviation are clustered instead of the frame
             itself; 0 clusters frames. Longer contexts make codes of timbre and key rather than of notes.

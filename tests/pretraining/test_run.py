@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 import yaml
-from tiny_pretraining import RATE, losses_of, make_trainer, write_recordings
+from tiny_pretraining import RATE, TINY_TEACHERS, BandTeacher, losses_of, make_trainer, write_recordings
 from transformers import TrainingArguments
 from typer.testing import CliRunner
 
@@ -69,6 +69,36 @@ def test_a_run_goes_on_from_another_checkpoint(tiny_run, tmp_path):
     )
     assert losses_of(second)[0] < losses_of(first)[0]
     assert second.state.global_step == 6
+
+
+class TwoBandTeacher(BandTeacher):
+    """Half of the bands."""
+
+    kind = "two_bands"
+    num_bins = 2
+
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        return super().forward(waveforms)[..., :2]
+
+
+def test_a_run_goes_on_with_teachers_of_other_sizes(tiny_run, tmp_path, caplog, monkeypatch):
+    """The encoder stays, the heads of the new teachers start anew, and the log says so."""
+    monkeypatch.setitem(TINY_TEACHERS, TwoBandTeacher.kind, TwoBandTeacher)
+    first = run.main(tiny_run)
+    again = [*tiny_run, "--model_name_or_path", str(tmp_path / "out"), "--output_dir", str(tmp_path / "second")]
+    arguments = parse_arguments([*again, "--musical_teacher", '{"type": "two_bands"}'])
+    with caplog.at_level("WARNING"):
+        second = run.build_trainer(*arguments)
+    assert second.model.config.cqt_bins == 2 and "cqt_head.weight" in caplog.text
+    for name, values in first.model.mert.state_dict().items():
+        assert torch.equal(second.model.mert.state_dict()[name], values), name
+
+
+def test_another_encoder_is_refused_for_a_checkpoint(tiny_run, tmp_path):
+    run.main(tiny_run)
+    again = [*tiny_run, "--model_name_or_path", str(tmp_path / "out"), "--output_dir", str(tmp_path / "second")]
+    with pytest.raises(ValueError, match="have other shapes in this configuration"):
+        run.main([*again, "--model_config", json.dumps({"intermediate_size": 40})])
 
 
 def test_validation_recordings_are_evaluated(tiny_run, recordings):

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from sounds import melody
 pytest.importorskip("lancedb", reason="the index needs the extra 'search'")
 
 from mert_hf.search import MusicIndex, building
-from mert_hf.search.store import is_index
+from mert_hf.search.store import RecordingTable, is_index
 
 OPTIONS = {"device": "cpu", "show_progress_bar": False, "windows": True}
 KILLS = 10
@@ -45,6 +46,16 @@ def content(folder: Path) -> tuple[list[str], np.ndarray]:
     index = MusicIndex(folder)
     order = np.argsort(index.paths())
     return np.array(index.paths())[order].tolist(), index.vectors()[order]
+
+
+def test_statistics_that_a_killed_run_did_not_compute_are_computed_by_the_next(library, tiny_checkpoint, tmp_path):
+    with mock.patch.object(RecordingTable, "refit", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        MusicIndex.update([library], tmp_path, tiny_checkpoint, **OPTIONS)
+    before = MusicIndex(tmp_path).vectors()
+    assert len(before) == 12 and not np.allclose(before.std(axis=0), 1.0, atol=0.1)
+    summary = MusicIndex.update([library], tmp_path, tiny_checkpoint, **OPTIONS)
+    assert (summary.added, summary.changed, summary.seconds) == (0, 0, 0.0)
+    np.testing.assert_allclose(MusicIndex(tmp_path).vectors().std(axis=0), 1.0, atol=0.01)
 
 
 @pytest.mark.slow

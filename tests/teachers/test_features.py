@@ -13,7 +13,8 @@ from mert_hf.teachers.features import FEATURES
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("log_mel", 80), ("mfcc", 39), ("chroma", 12), ("chroma_cqt", 12), ("log_cqt", 84)]
+    ("name", "size"),
+    [("log_mel", 80), ("mfcc", 39), ("chroma", 12), ("chroma_cqt", 12), ("log_cqt", 84), ("tempogram", 24)],
 )
 @pytest.mark.parametrize(("rate", "hop"), [(24000, 320), (16000, 320), (24000, 960)])
 def test_shapes(name, size, rate, hop):
@@ -86,17 +87,55 @@ def test_moving_statistics_are_those_of_the_frames_around():
 
 @pytest.mark.parametrize("name", FEATURES)
 def test_the_reach_is_no_smaller_than_what_a_frame_depends_on(name):
-    clip = torch.randn(1, 24000, generator=torch.Generator().manual_seed(2))
     reach = features.feature_reach(name, 24000, 320)
-    centre = 12160  # frame 38
+    frame = reach // 320 + 10
+    centre = 320 * frame
+    clip = torch.randn(1, 2 * centre, generator=torch.Generator().manual_seed(2))
     inside = clip.clone()
     inside[:, : centre - reach] = 0
     inside[:, centre + reach + 1 :] = 0
-    expected, values = (FEATURES[name](waveform, 24000, 320)[0, 38] for waveform in (clip, inside))
+    expected, values = (FEATURES[name](waveform, 24000, 320)[0, frame] for waveform in (clip, inside))
     tolerance = 2e-3 * min(1.0, float(expected.abs().max()))
     assert torch.allclose(values, expected, atol=tolerance)
     inside[:, : centre - reach // 2] = 0
-    assert not torch.allclose(FEATURES[name](inside, 24000, 320)[0, 38], expected, atol=tolerance)
+    assert not torch.allclose(FEATURES[name](inside, 24000, 320)[0, frame], expected, atol=tolerance)
+
+
+def clicks(period: float, seconds: float, rate: int = 24000) -> torch.Tensor:
+    """Short bursts of noise, one every `period` seconds."""
+    waveform = torch.zeros(round(seconds * rate))
+    burst = torch.randn(240, generator=torch.Generator().manual_seed(0)) * torch.linspace(1, 0, 240)
+    for index in range(int(seconds / period)):
+        start = round(index * period * rate)
+        waveform[start : start + 240] += burst[: len(waveform) - start]
+    return waveform
+
+
+@pytest.mark.parametrize(("rate", "hop"), [(24000, 320), (24000, 960), (16000, 640), (22050, 441)])
+@pytest.mark.parametrize("period", [0.31, 0.5, 0.7])
+def test_the_tempogram_of_clicks_is_largest_at_their_period(period, rate, hop):
+    values = FEATURES["tempogram"](clicks(period, 9.0, rate)[None], rate, hop)[0, 9 * rate // hop // 2]
+    periods = np.geomspace(0.25, 1.5, 24)
+    multiples = [np.abs(np.log(periods / (times * period))) < 0.09 for times in range(1, 6)]
+    assert values[multiples[0]].max() > 0.25
+    assert values[~np.any(multiples, axis=0)].max() < 0.75 * values[multiples[0]].max()
+
+
+def test_the_tempogram_is_the_correlation_of_the_onsets_with_themselves():
+    """Against plain sums: without a mean to subtract from a long clip, and in a band that holds few lags."""
+    clip = torch.randn(1, 24000 * 8, generator=torch.Generator().manual_seed(3)) * 0.1
+    clip[0, ::7000] += 5.0
+    onsets = features.onset_strength(clip, 24000, 240)[0].double().numpy()
+    near = lambda frame: slice(max(frame - 300, 0), frame + 301)  # noqa: E731
+    centered = onsets - np.array([onsets[near(frame)].mean() for frame in range(len(onsets))])
+    values = FEATURES["tempogram"](clip, 24000, 960)[0]
+    weights = features.lag_bands(100.0).double().numpy()
+    shifted = [np.concatenate([np.zeros(lag), centered[:-lag]]) for lag in range(1, len(weights) + 1)]
+    for frame in (0, 50, 100, 199):
+        window = near(4 * frame)
+        correlations = [(centered * past)[window].mean() for past in shifted]
+        expected = weights.T @ correlations / np.square(centered)[window].mean()
+        assert np.allclose(values[frame], expected, atol=1e-4)
 
 
 def test_log_mel_teacher(sounds, tmp_path):

@@ -166,7 +166,10 @@ def test_silence_standardises(sounds):
         ([], "needs at least one feature set"),
         (5, "needs the fields name, num_clusters, context"),
         ("mfcc", "needs the fields name, num_clusters, context"),
-        ([{"name": "pitch"}], "There is no feature 'pitch'. Choose from log_mel, mfcc, chroma, chroma_cqt, log_cqt"),
+        (
+            [{"name": "pitch"}],
+            "There is no feature 'pitch'. Choose from log_mel, mfcc, chroma, chroma_cqt, log_cqt, temp",
+        ),
         ([{"name": ["mfcc"]}], "needs the fields"),
         ([{"name": "mfcc", "size": 3}], "needs the fields"),
         ([{"name": "mfcc", "num_clusters": 1}], "num_clusters=1 must be an integer of at least 2"),
