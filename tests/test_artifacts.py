@@ -140,6 +140,7 @@ COMMANDS = {
     "search INDEX song.wav": "search",
     "duplicates INDEX": "search",
     "fit-kmeans --data SONGS --output kmeans": "train",
+    "fit-features --data SONGS --features mfcc,tempogram --output features": None,
     "fit-rvq --data SONGS --output rvq --encoder mert-nano:2": "train",
     "label --data SONGS --teacher CHECKPOINT/teachers/acoustic --output labels": None,
     "shard SONGS --teacher CHECKPOINT/teachers/acoustic --output shards": None,

@@ -1,4 +1,4 @@
-"""`mert-hf fit-kmeans`, `fit-rvq`, `label` and `pretrain`."""
+"""`mert-hf fit-kmeans`, `fit-features`, `fit-rvq`, `label` and `pretrain`."""
 
 from __future__ import annotations
 
@@ -51,6 +51,46 @@ def fit_kmeans(
         show_progress_bar=not quiet,
     )
     typer.echo(counts.table())
+    typer.echo(output)
+
+
+@command(app, "mert-hf fit-features --data my_music --features log_cqt,mfcc,chroma:3 --output features", "fit-features")
+def fit_features(
+    data: options.Recordings,
+    output: options.TeacherFolder,
+    features: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME[:SECONDS[:DIMENSIONS]],...",
+            help="What the student predicts: mfcc, log_mel, chroma, chroma_cqt, log_cqt or tempogram, and optionally "
+            "seconds of context and dimensions.",
+        ),
+    ],
+    sampling_rate: options.StudentRate = 24000,
+    hop_length: Annotated[int, typer.Option(help="Samples between two frames of the model.")] = 320,
+    max_minutes: options.MaxMinutes = 60.0,
+    split: options.Split = None,
+    max_bad_files: options.MaxBadFiles = "1%",
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Fit a musical teacher of several features side by side, which the student regresses."""
+    from ..pretraining.feature_fitting import fit_features as fit
+    from ..pretraining.feature_fitting import parse_regressed_sets
+
+    teacher = fit(
+        data,
+        output,
+        parse_regressed_sets(features),
+        sampling_rate,
+        hop_length,
+        seed=seed,
+        max_minutes=max_minutes,
+        split=split,
+        max_bad_files=max_bad_files,
+        show_progress_bar=not quiet,
+    )
+    typer.echo(f"{teacher.num_bins} values a frame, {teacher.frame_rate:g} frames a second")
     typer.echo(output)
 
 

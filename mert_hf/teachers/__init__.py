@@ -45,7 +45,7 @@ TEACHERS: dict[str, type[Teacher]] = {
 }
 # Teachers that need no weights, and the commands that make those of the others.
 BUILT_FROM_SETTINGS = ("cqt", "log_mel", "random_projection", "music2vec")
-FITTED_BY = {"kmeans": "mert-hf fit-kmeans", "mel_rvq": "mert-hf fit-rvq"}
+FITTED_BY = {"kmeans": "mert-hf fit-kmeans", "features": "mert-hf fit-features", "mel_rvq": "mert-hf fit-rvq"}
 
 
 def load_teacher(name_or_path: str | os.PathLike, **settings: Any) -> Teacher:

@@ -18,6 +18,7 @@ from mert_hf.pretraining.callbacks import NonFiniteLossError
 SHARED_OPTIONS = {
     "embed": "model output layers batch-size workers device dtype max-bad-files quiet",
     "fit-kmeans": "data output seed max-bad-files quiet",
+    "fit-features": "data output features seed max-bad-files quiet",
     "label": "data output workers device max-bad-files quiet",
     "pretrain": "data output model batch-size workers device dtype seed max-bad-files quiet",
     "finetune": "data output model layers batch-size workers device dtype seed max-bad-files quiet",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import soundfile
 import torch
+from typer.testing import CliRunner
 
+from mert_hf.cli.app import app
 from mert_hf.teachers import FeatureTeacher, features, load_teacher
 
 SETS = ({"name": "mfcc"}, {"name": "chroma"}, {"name": "chroma", "context": 0.5})
@@ -44,6 +47,23 @@ def test_saved_and_loaded(teacher, clips, tmp_path):
     again = load_teacher(tmp_path)
     assert again.fingerprint() == teacher.fingerprint()
     assert torch.equal(again(clips[0][None]), teacher(clips[0][None]))
+
+
+def test_fitted_by_its_command(clips, tmp_path):
+    for index, clip in enumerate(clips):
+        soundfile.write(tmp_path / f"{index}.wav", clip.numpy(), 24000, subtype="FLOAT")
+    arguments = ["--data", str(tmp_path), "--output", str(tmp_path / "teacher"), "--quiet"]
+    result = CliRunner().invoke(
+        app, ["fit-features", *arguments, "--features", "mfcc,chroma", "--features", "chroma:0.5"]
+    )
+    assert result.exit_code == 0 and "75 values a frame, 75 frames a second" in result.output
+    fitted = load_teacher(tmp_path / "teacher")
+    expected = FeatureTeacher.fit(clips, SETS)
+    assert torch.allclose(fitted(clips[0][None]), expected(clips[0][None]), atol=1e-4)
+    refused = CliRunner().invoke(app, ["fit-features", *arguments, "--features", "pitch"])
+    assert refused.exit_code == 1 and "Cannot read the feature set 'pitch'" in refused.output
+    with pytest.raises(ValueError, match="fitted first, by `mert-hf fit-features`"):
+        load_teacher("features")
 
 
 @pytest.mark.parametrize(
