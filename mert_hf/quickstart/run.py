@@ -71,13 +71,14 @@ FEATURE_SETS = (
     FeatureSet("chroma_cqt", 48, context=10.0),
     FeatureSet("log_mel", 64),
 )
-# What the musical teacher gives for regression. A spectrum alone leaves timbre to the codes.
+# What the musical teacher gives for regression. A spectrum alone leaves timbre to the codes, and tempo to chance.
 REGRESSED_SETS = (
     FeatureSet("log_cqt"),
     FeatureSet("mfcc"),
     FeatureSet("mfcc", context=2.0),
     FeatureSet("chroma_cqt"),
     FeatureSet("chroma_cqt", context=3.0),
+    FeatureSet("tempogram"),
 )
 LOG_EVERY = 10
 SAVE_EVERY = 500
@@ -143,6 +144,8 @@ class TimedScheduleCallback(TrainerCallback, ExportableState):
         return {"args": settings, "attributes": {"elapsed": self.elapsed}}
 
     def on_train_begin(self, args, state, control, **kwargs):
+        saved = (state.stateful_callbacks or {}).get(type(self).__name__, self.state())
+        self.elapsed = saved["attributes"]["elapsed"]  # the length of the run is what this command asks for
         self.started = time.monotonic() - self.elapsed
         self.bar = tqdm(desc="training", total=round(60 * self.minutes), unit="s", disable=not self.progress)
 
@@ -292,7 +295,6 @@ def training_arguments(settings: QuickstartSettings) -> MERTTrainingArguments:
         save_steps=SAVE_EVERY,
         save_total_limit=1,
         ignore_data_skip=True,  # crops are random: a resumed run need not read the earlier ones
-        restore_callback_states_from_checkpoint=True,
         report_to="none",
         disable_tqdm=True,  # its bar counts updates, and time ends the training: see TimedScheduleCallback
         dataloader_num_workers=min(settings.workers - 1, 1),

@@ -89,7 +89,7 @@ def test_no_piece_of_the_test_split_is_trained_on(few_pieces, tmp_path):
 
 def test_learning_rate_falls_with_time(monkeypatch):
     class State:
-        global_step = 1000
+        global_step, stateful_callbacks = 1000, {}
 
     class Arguments:
         warmup_steps = 10
@@ -122,18 +122,20 @@ def test_a_killed_run_has_the_rest_of_its_time(few_pieces, tmp_path, monkeypatch
     teachers = quickstart.prepare_teachers(settings, config, data)
     labels = quickstart.label_recordings(settings, data, teachers)
 
-    def train(steps):
-        trainer = quickstart.make_trainer(replace(settings, steps=steps), config, data, teachers, labels)
+    def train(steps, minutes):
+        asked = replace(settings, steps=steps, minutes=minutes)
+        trainer = quickstart.make_trainer(asked, config, data, teachers, labels)
         trainer.train(resume_from_checkpoint=last_complete_checkpoint(trainer.args.output_dir))
         return trainer
 
-    checkpoint = Path(last_complete_checkpoint(train(2).args.output_dir))
+    checkpoint = Path(last_complete_checkpoint(train(2, 60).args.output_dir))
     state = json.loads((checkpoint / "trainer_state.json").read_text())
     state["stateful_callbacks"]["TimedScheduleCallback"]["attributes"]["elapsed"] = 1000.0
     (checkpoint / "trainer_state.json").write_text(json.dumps(state))
-    trainer = train(3)
+    trainer = train(3, 90)
     timer = next(item for item in trainer.callback_handler.callbacks if isinstance(item, TimedScheduleCallback))
     assert trainer.state.global_step == 3 and 1000 < timer.elapsed < 1600
+    assert timer.minutes == 90, "the length is what the second command asks for"
 
 
 def test_the_log_holds_the_true_learning_rate(few_pieces, tmp_path):
