@@ -348,8 +348,9 @@ class SpeedBar:
     """
 
     def __init__(self, total: float | None, disable: bool = False):
-        form = None if total is None else "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-        self.bar = tqdm(total=total, disable=disable, desc="Embedding", unit="s", bar_format=form)
+        known = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+        form = "{desc}: {n:.0f} s of audio in {elapsed}{postfix}" if total is None else known
+        self.bar = tqdm(total=total, disable=disable, desc="Embedding", bar_format=form)
         self.seconds, self.note = 0.0, ""
         self._began, self._last = time.monotonic(), (None, 0.0)
 
