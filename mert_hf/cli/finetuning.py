@@ -81,3 +81,4 @@ def finetune(
     )
     for name, value in fine_tune(arguments, training_arguments, kind, LoraArguments() if lora else None).items():
         typer.echo(f"{name}: {value:.4f}")
+    typer.echo(output)

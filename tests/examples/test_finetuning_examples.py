@@ -136,7 +136,7 @@ def test_command_line_is_the_short_form(songs, tiny_checkpoint, tmp_path):
     command = ["finetune", "--data", str(songs), "--target", "label", "--model", str(tiny_checkpoint), "--epochs", "2"]
     result = CliRunner().invoke(app, [*command, "--output", str(tmp_path / "out"), "--freeze", "backbone"])
     assert result.exit_code == 0, result.output
-    assert "test_accuracy" in result.output
+    assert "test_accuracy" in result.stdout and str(tmp_path / "out") in result.stdout.splitlines()
     trained = MERTForSequenceClassification.from_pretrained(tmp_path / "out").state_dict()
     base = MERTForSequenceClassification.from_pretrained(tiny_checkpoint, num_labels=2).state_dict()
     assert all(torch.equal(trained[name], base[name]) for name in base if name.startswith("mert."))
