@@ -145,7 +145,7 @@ def embed_dataset(
     Args:
         paths: files, folders and globs, see `find_audio_files`.
         output: folder of the data set.
-        model: Hub id, folder, or name of a checkpoint that comes with the package.
+        model: Hub id, folder, or name of a bundled checkpoint.
         layers: "all", a layer or several.
         pooling: "mean" or "frames".
         window: seconds the model sees at a time.

@@ -109,7 +109,7 @@ class MERTEmbedder:
         """Loads model and feature extractor.
 
         Args:
-            name_or_path: Hub id, folder, or the name of a checkpoint that comes with the package ("mert2-nano").
+            name_or_path: Hub id, folder, or name of a bundled checkpoint ("mert2-nano").
             device: where the model runs; a GPU if there is one.
             dtype: "float32" (default), "bfloat16", "float16" or "auto" (see `mert_hf.utils.precision`), or the
                 torch.dtype; the embeddings are float32.
