@@ -119,21 +119,16 @@ def build_trainer(
     if not data_arguments.train_data:
         raise ValueError("There are no recordings to train on: give train_data, one or more folders or files.")
     prepare_device(training_arguments)
-    acoustic = open_acoustic_teachers(model_arguments.acoustic_teacher)
-    musical = open_teacher(model_arguments.musical_teacher, MusicalTeacher, "musical_teacher")
-    cache = open_labels(model_arguments, data_arguments, acoustic)
+    labels = acoustic, cache, musical = open_targets(model_arguments, data_arguments)
     model = build_model(model_arguments, acoustic if cache is None else cache, musical)
     feature_extractor = MERTFeatureExtractor(
         sampling_rate=model.config.sampling_rate, do_normalize=model_arguments.do_normalize
     )
     collator = build_collator(
-        model.config, feature_extractor, model_arguments, data_arguments, training_arguments, (acoustic, cache, musical)
+        model.config, feature_extractor, model_arguments, data_arguments, training_arguments, labels
     )
     train, evaluation = build_datasets(model.config, data_arguments, training_arguments.seed, cache)
-    if model_arguments.model_name_or_path is None:
-        measure_input(model, train)
-    if isinstance(acoustic, CombinedTeacher):
-        model.codebook_loss_weights = acoustic.codebook_weights
+    prepare_student(model, model_arguments, acoustic, train)
     schedule_evaluation(training_arguments, evaluation is not None)
     trainer = MERTTrainer(
         model=model,
@@ -167,6 +162,25 @@ def add_callbacks(
     if data_arguments.probe_tasks:
         tasks, steps = parse_probe_tasks(data_arguments.probe_tasks), data_arguments.probe_steps
         trainer.add_callback(ProbeCallback(tasks, trainer.processing_class, trainer.log, steps))
+
+
+def prepare_student(
+    model: PreTrainedModel, model_arguments: PretrainingModelArguments, acoustic: Any, crops: AudioCropDataset
+) -> None:
+    """Gives a model what it needs of its teachers and data: weights of its losses, statistics of a new front end."""
+    if model_arguments.model_name_or_path is None:
+        measure_input(model, crops)
+    if isinstance(acoustic, CombinedTeacher):
+        model.codebook_loss_weights = acoustic.codebook_weights
+
+
+def open_targets(
+    model_arguments: PretrainingModelArguments, data_arguments: PretrainingDataArguments
+) -> tuple[Any, Any, Any]:
+    """(acoustic teacher, codes made ahead, musical teacher); None for what the run does not have."""
+    acoustic = open_acoustic_teachers(model_arguments.acoustic_teacher)
+    musical = open_teacher(model_arguments.musical_teacher, MusicalTeacher, "musical_teacher")
+    return acoustic, open_labels(model_arguments, data_arguments, acoustic), musical
 
 
 def open_labels(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mert_hf.cli.app import app
-from mert_hf.utils.outputs import check_output_file, check_output_folder
+from mert_hf.utils.outputs import check_output_file, check_output_folder, only_writer
 
 
 def test_places_that_can_be_written_stay_as_they_are(tmp_path):
@@ -89,3 +91,13 @@ def test_report(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match="is a file. Choose another folder"):
         write_report([], tmp_path / "file")
+
+
+def test_only_one_process_writes_a_folder(tmp_path):
+    code = "import sys; from mert_hf.utils.outputs import only_writer\nwith only_writer(sys.argv[1]): pass"
+    command = [sys.executable, "-c", code, str(tmp_path / "new" / "out")]
+    with only_writer(tmp_path / "new" / "out") as folder:
+        assert folder.is_dir()
+        refused = subprocess.run(command, capture_output=True, text=True)
+    assert f"ValueError: Another process is writing to {folder}. Wait until it has ended" in refused.stderr
+    subprocess.run(command, check=True)
