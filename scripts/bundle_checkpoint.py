@@ -1,9 +1,9 @@
-"""Makes the bundled checkpoint out of a long run of the quickstart: fp16 weights, teachers, log of training, card.
+"""Makes the bundled checkpoint out of a training run: fp16 weights, teachers, log of training, card.
 
-    python scripts/bundle_checkpoint.py --run RUN --results RESULTS/*.json
+    python scripts/bundle_checkpoint.py --run RUN --acoustic DIR --musical DIR --hours 47 --results RESULTS/*.json
 
-RUN is the output folder of `mert-hf quickstart --from-scratch`, RESULTS are files of `mert-hf evaluate`, those of this
-model first. docs/results/mert2-nano.md has the commands that come before it.
+RUN is the output folder of `mert-hf pretrain`, DIR the teachers that it learned from, RESULTS are files of
+`mert-hf evaluate`, those of this model first. docs/results/mert2-nano.md has the commands that come before it.
 """
 
 import json
@@ -33,9 +33,10 @@ LICENSE_NOTE = (
     "(GPL, CC-BY-SA, CC-BY, MIT); none of them is in the package. Whether such licenses reach a model's weights is not "
     "settled law."
 )
+EARLIER_UPDATES = 7030  # of the run from random weights, which this one continues
 LOGGED = 100  # entries of the log that are kept
 LIMITS = (
-    "Trained for about an hour on one CPU core: small enough to come with the package and to work offline. "
+    "Trained for a little over two hours on one CPU core: small enough to come with the package and to work offline. "
     "Use a published MERT for real work.",
     "25 frames a second: too coarse for precise onsets.",
     "Most of its training music is synthetic; voices and acoustic recordings are rare in it.",
@@ -46,7 +47,9 @@ LIMITS = (
 class BundleArguments:
     """Where the parts come from and go to."""
 
-    run: str = field(metadata={"help": "Output folder of the quickstart."})
+    run: str = field(metadata={"help": "Output folder of mert-hf pretrain."})
+    acoustic: str = field(metadata={"help": "Folder of the teacher of codes."})
+    musical: str = field(metadata={"help": "Folder of the teacher of features."})
     hours: float = field(metadata={"help": "Hours of different recordings that it was trained on."})
     results: list[str] = field(metadata={"help": "Result files of mert-hf evaluate, those of this model first."})
     name: str = field(default="mert2-nano", metadata={"help": "Name of the checkpoint."})
@@ -93,15 +96,19 @@ def main() -> None:
     """Parses the command line and writes the checkpoint."""
     (arguments,) = HfArgumentParser(BundleArguments).parse_args_into_dataclasses()
     run = Path(arguments.run)
-    log = read_log(Path(last_complete_checkpoint(run / "training")))
+    log = read_log(Path(last_complete_checkpoint(run)))
     peak = max(entry["learning_rate"] for entry in log)
     facts = CardFacts(
         model_name=arguments.name,
         data=DATA,
         hours=arguments.hours,
-        teachers=("k-means codes of the teacher next to this card", "regression of log constant-Q, MFCC and chroma"),
+        teachers=(
+            "k-means codes of the teacher next to this card",
+            "regression of log constant-Q, MFCC, chroma and tempogram",
+        ),
         training={
-            "Updates": f"{log[-1]['step']:,} of 12 x 6 s, AdamW, peak rate {peak:g}, bfloat16",
+            "Updates": f"{EARLIER_UPDATES:,} from random weights and {log[-1]['step']:,} more with the tempogram, of "
+            f"12 x 6 s, AdamW, peak rates 0.0015 and {peak:g}, bfloat16",
             "Noise mixture": "probability 0.5",
             "Masks": "spans of 320 ms on the mel spectrum, probability 0.45",
         },
@@ -110,8 +117,8 @@ def main() -> None:
         licence_note=LICENSE_NOTE,
         limits=LIMITS,
     )
-    model = AutoModelForPreTraining.from_pretrained(run / "model").to(torch.float16)
-    teachers = {name: load_teacher(run / "teachers" / name) for name in ("acoustic", "musical")}
+    model = AutoModelForPreTraining.from_pretrained(run).to(torch.float16)
+    teachers = {"acoustic": load_teacher(arguments.acoustic), "musical": load_teacher(arguments.musical)}
     output = Path(arguments.output) / arguments.name
     folder = save_checkpoint(model, MERTFeatureExtractor(do_normalize=False), output, facts, teachers)
     for code in [*folder.glob("*.py"), folder / "LICENSE"]:
