@@ -16,6 +16,7 @@ from ..utils.tolerance import Tolerance
 # `Optional` and `Union` as objects below: HfArgumentParser reads the annotations at run time, on Python 3.10 too.
 # Where a list of mappings is allowed as well, it travels to the parser as JSON text.
 Settings = Optional[Union[dict, str]]  # noqa: UP007, UP045
+ENDLESS = 1_000_000_000  # updates
 
 
 @dataclass
@@ -202,6 +203,13 @@ class MERTTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "Layerdrop keeps all parameters in the graph."}
     )
     # Further options of ours.
+    max_minutes: Optional[float] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "Minutes after which training ends; the learning rate falls to zero over them, with a cosine. "
+            "max_steps may end it earlier."
+        },
+    )
     max_non_finite_steps: int = field(
         default=3,
         metadata={
@@ -214,6 +222,11 @@ class MERTTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        if self.max_minutes is not None:
+            if not self.max_minutes > 0:
+                raise ValueError(f"max_minutes must be more than 0, got {self.max_minutes}.")
+            if self.max_steps < 0:
+                self.max_steps = ENDLESS  # in place of a number of epochs
         with explained_bf16_refusal(self):
             super().__post_init__()
         if self.max_non_finite_steps < 0:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Subset
 from transformers import AutoConfig, AutoModelForPreTraining, PretrainedConfig, PreTrainedModel, set_seed
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import IntervalStrategy
 
 from .. import teachers
@@ -52,6 +53,7 @@ from .probing import ProbeCallback, parse_probe_tasks
 from .recordings_index import open_indexed
 from .resuming import checkpoint_to_resume
 from .streaming import are_shards, build_streams, shard_labels
+from .timed_schedule import TimedScheduleCallback
 from .trainer import MERTTrainer
 
 logger = logging.getLogger(__name__)
@@ -156,7 +158,13 @@ def add_callbacks(
     data_arguments: PretrainingDataArguments,
     musical: MusicalTeacher | None,
 ) -> None:
-    """Adds what runs between the steps: the update of Music2Vec's teacher, and probes of the student."""
+    """Adds what runs between the steps: the clock, the update of Music2Vec's teacher, and probes of the student."""
+    minutes = trainer.args.max_minutes
+    if minutes is not None:
+        trainer.remove_callback(ProgressCallback)  # its bar counts updates, of which there is no last one
+        trainer.remove_callback(PrinterCallback)  # prints the log after the clock's callback has corrected it
+        for callback in (TimedScheduleCallback(minutes, not trainer.args.disable_tqdm), PrinterCallback):
+            trainer.add_callback(callback)
     if isinstance(musical, Music2VecTeacher):
         trainer.add_callback(EMATeacherCallback(musical, trainer.model, **model_arguments.ema or {}))
     if data_arguments.probe_tasks:

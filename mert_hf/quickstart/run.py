@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoModel, PretrainedConfig, TrainerCallback
-from transformers.trainer_callback import ExportableState
+from transformers import AutoConfig, AutoModel, PretrainedConfig
 
 from ..hub.cards import CardFacts, Measurement, training_facts
 from ..hub.checkpoint import save_checkpoint
@@ -125,52 +122,6 @@ class QuickstartSettings:
     progress: bool = True
 
 
-class TimedScheduleCallback(TrainerCallback, ExportableState):
-    """Ends training after some minutes, with a learning rate that falls to zero over that time instead of over updates.
-
-    How many updates a machine makes in the time is not known beforehand; a schedule over updates would end too high or
-    too early. Checkpoints hold the seconds that have passed, so that a run that was killed has the rest of its time.
-    """
-
-    def __init__(self, minutes: float, learning_rate: float, progress: bool = True):
-        self.minutes, self.learning_rate, self.progress = minutes, learning_rate, progress
-        self.elapsed = 0.0
-        self.started = 0.0
-        self.rate = 0.0
-        self.bar = tqdm(disable=True)
-
-    def state(self) -> dict:
-        settings = {"minutes": self.minutes, "learning_rate": self.learning_rate, "progress": self.progress}
-        return {"args": settings, "attributes": {"elapsed": self.elapsed}}
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        saved = (state.stateful_callbacks or {}).get(type(self).__name__, self.state())
-        self.elapsed = saved["attributes"]["elapsed"]  # the length of the run is what this command asks for
-        self.started = time.monotonic() - self.elapsed
-        self.bar = tqdm(desc="training", total=round(60 * self.minutes), unit="s", disable=not self.progress)
-
-    def on_pre_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
-        passed = min((time.monotonic() - self.started) / (60 * self.minutes), 1.0)
-        warm_up = min((state.global_step + 1) / max(args.warmup_steps, 1), 1.0)
-        self.rate = self.learning_rate * warm_up * 0.5 * (1 + float(np.cos(np.pi * passed)))
-        for group in optimizer.param_groups:
-            group["lr"] = self.rate
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.elapsed = time.monotonic() - self.started
-        self.bar.update(min(round(self.elapsed), round(60 * self.minutes)) - self.bar.n)
-        if self.elapsed >= 60 * self.minutes:
-            control.should_training_stop = control.should_save = True
-        return control
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if "learning_rate" in logs:  # Trainer asks its scheduler, which knows of the peak only
-            logs["learning_rate"] = state.log_history[-1]["learning_rate"] = self.rate
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.bar.close()
-
-
 def run_quickstart(settings: QuickstartSettings) -> Path:
     """Runs all steps and returns the path of the results page.
 
@@ -269,9 +220,7 @@ def make_trainer(
         mask_probability=0.45,
         mask_seconds=0.32,
     )
-    trainer = build_trainer(model, recordings, training_arguments(settings))
-    trainer.add_callback(TimedScheduleCallback(settings.minutes, settings.learning_rate, settings.progress))
-    return trainer
+    return build_trainer(model, recordings, training_arguments(settings))
 
 
 def training_arguments(settings: QuickstartSettings) -> MERTTrainingArguments:
@@ -281,8 +230,8 @@ def training_arguments(settings: QuickstartSettings) -> MERTTrainingArguments:
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
         max_steps=settings.steps,
+        max_minutes=settings.minutes,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type="constant",
         warmup_steps=50,
         adam_beta2=0.98,
         adam_epsilon=1e-6,
@@ -296,7 +245,7 @@ def training_arguments(settings: QuickstartSettings) -> MERTTrainingArguments:
         save_total_limit=1,
         ignore_data_skip=True,  # crops are random: a resumed run need not read the earlier ones
         report_to="none",
-        disable_tqdm=True,  # its bar counts updates, and time ends the training: see TimedScheduleCallback
+        disable_tqdm=not settings.progress,
         dataloader_num_workers=min(settings.workers - 1, 1),
     )
 

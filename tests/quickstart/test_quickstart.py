@@ -17,6 +17,7 @@ import mert_hf.quickstart.run as quickstart
 import mert_hf.quickstart.score_sets as score_sets
 from mert_hf.hub.names import DEFAULT_CHECKPOINT
 from mert_hf.pretraining.resuming import last_complete_checkpoint
+from mert_hf.pretraining.timed_schedule import TimedScheduleCallback
 from mert_hf.quickstart.library import EmbeddedLibrary
 from mert_hf.quickstart.probing import ProbeResult
 from mert_hf.quickstart.report import (
@@ -27,7 +28,7 @@ from mert_hf.quickstart.report import (
     verdict,
     write_report,
 )
-from mert_hf.quickstart.run import QuickstartSettings, TimedScheduleCallback, run_quickstart
+from mert_hf.quickstart.run import QuickstartSettings, run_quickstart
 from mert_hf.quickstart.scores import Note, Piece, load_pieces, split_of
 
 for package in ("midirenderer", "pretty_midi", "sklearn", "matplotlib"):
@@ -85,32 +86,6 @@ def test_no_piece_of_the_test_split_is_trained_on(few_pieces, tmp_path):
     pieces = {name: (folder / "metadata.csv").read_text() for name, folder in folders.items()}
     assert ",test" not in pieces["pretraining"]
     assert all(f",{split}" in pieces["probes"] for split in ("train", "valid", "test"))
-
-
-def test_learning_rate_falls_with_time(monkeypatch):
-    class State:
-        global_step, stateful_callbacks = 1000, {}
-
-    class Arguments:
-        warmup_steps = 10
-
-    class Optimizer:
-        param_groups = [{"lr": 0.0}]
-
-    class Control:
-        should_training_stop = False
-
-    clock = [0.0]
-    monkeypatch.setattr(quickstart.time, "monotonic", lambda: clock[0])
-    callback = TimedScheduleCallback(minutes=1.0, learning_rate=1e-3, progress=False)
-    callback.on_train_begin(Arguments, State, Control)
-    rates = []
-    for clock[0] in (0.0, 30.0, 60.0):
-        callback.on_pre_optimizer_step(Arguments, State, Control, optimizer=Optimizer)
-        rates.append(Optimizer.param_groups[0]["lr"])
-        callback.on_step_end(Arguments, State, Control)
-    assert rates == pytest.approx([1e-3, 5e-4, 0.0], abs=1e-9)
-    assert Control.should_training_stop
 
 
 def test_a_killed_run_has_the_rest_of_its_time(few_pieces, tmp_path, monkeypatch):
