@@ -1,9 +1,9 @@
 """Precision and recall of `mert-hf duplicates` on copies of real recordings, next to Chromaprint.
 
-    python tests/benchmarks/bench_duplicates.py MUSIC --output WORK
+    python tests/benchmarks/bench_duplicates.py MUSIC --output WORK [--parts 6] [--copies 1]
 
 MUSIC is a folder or a glob. Consecutive parts of 50 s of its recordings, the same album and loops included, are the
-recordings of the set. Of each, two copies are made: MP3 at 64 to 320 kbit/s, Opus, Ogg Vorbis, or FLAC at 16 to 48 kHz;
+recordings of the set. Of each, one or two copies are made: MP3 at 64 to 320 kbit/s, Opus, Ogg Vorbis, or FLAC at 16 to 48 kHz;
 gain of -12 to +6 dB (clipped at full scale); and either up to 10 s cut off at the start and at the end, or up to 5 s of
 silence added there. All are indexed together. A copy is found if it is in a group with its original. A group with parts
 of two recordings is false. The threshold is also chosen on half of the recordings and tried on the other half.
@@ -16,7 +16,6 @@ import argparse
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +27,8 @@ from mert_hf.search import MusicIndex, duplicates, fingerprint
 from mert_hf.search.scaling import unit
 from mert_hf.utils.text import markdown_table
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 RATE, SECONDS = 24000, 50.0
-MP3_RATES, COPIES = (64, 96, 128, 192, 256, 320), 2
+MP3_RATES = (64, 96, 128, 192, 256, 320)
 THRESHOLDS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 GRID = np.arange(14, 27) / 100
 
@@ -88,18 +86,18 @@ def write_copy(path: Path, samples: np.ndarray, draws: np.random.Generator) -> N
         write(path.with_name(f"{path.name}.rate-{rate}.flac"), soxr.resample(samples, RATE, rate), rate, "PCM_16")
 
 
-def make_set(music: str, folder: Path) -> None:
-    """Writes `NUMBER-PART.original.flac` and `NUMBER-PART.copyK....` for each part of each recording."""
+def make_set(music: str, folder: Path, parts: int | None, copies: int) -> None:
+    """Writes `NUMBER-PART.original.flac` and `NUMBER-PART.copyK....` for the first parts of each recording."""
     for number, path in enumerate(find_audio_files(music)):
         samples = read_audio(path, RATE)
         size = round(SECONDS * RATE)
-        for part in range(len(samples) // size):
+        for part in range(len(samples) // size)[:parts]:
             piece = samples[part * size : (part + 1) * size]
             if np.square(piece).mean() < 1e-5:
                 continue
             draws = np.random.default_rng((number, part))
             write(folder / f"{number:03d}-{part:02d}.original.flac", piece, RATE, "PCM_16")
-            for copy in range(COPIES):
+            for copy in range(copies):
                 write_copy(folder / f"{number:03d}-{part:02d}.copy{copy}", piece, draws)
 
 
@@ -201,11 +199,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("music", help="Folder of recordings, or a glob.")
     parser.add_argument("--output", type=Path, required=True, help="Folder for the set and its index; used again.")
+    parser.add_argument("--parts", type=int, help="Parts of each recording at most; all by default.")
+    parser.add_argument("--copies", type=int, default=2, help="Copies of each part.")
     arguments = parser.parse_args()
     folder = arguments.output / "set"
     if not folder.is_dir():
         folder.mkdir(parents=True)
-        make_set(arguments.music, folder)
+        make_set(arguments.music, folder, arguments.parts, arguments.copies)
     summary = MusicIndex.update([folder], arguments.output / "index", device="cpu")
     print(summary.text(arguments.output / "index"))
     report(MusicIndex(arguments.output / "index"), arguments.output)
