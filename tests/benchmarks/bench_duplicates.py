@@ -22,7 +22,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from mert_hf.audio import find_audio_files, read_audio
+from mert_hf.audio import AudioReadError, find_audio_files, read_audio
 from mert_hf.search import MusicIndex, duplicates, fingerprint
 from mert_hf.search.scaling import unit
 from mert_hf.utils.text import markdown_table
@@ -89,7 +89,11 @@ def write_copy(path: Path, samples: np.ndarray, draws: np.random.Generator) -> N
 def make_set(music: str, folder: Path, parts: int | None, copies: int) -> None:
     """Writes `NUMBER-PART.original.flac` and `NUMBER-PART.copyK....` for the first parts of each recording."""
     for number, path in enumerate(find_audio_files(music)):
-        samples = read_audio(path, RATE)
+        try:
+            samples = read_audio(path, RATE)
+        except AudioReadError as error:
+            print(error)
+            continue
         size = round(SECONDS * RATE)
         for part in range(len(samples) // size)[:parts]:
             piece = samples[part * size : (part + 1) * size]
