@@ -24,8 +24,8 @@ DISTRIBUTIONS = {  # where the names differ
 }
 # Imported if they are installed, and replaced or reported where they are not.
 GUARDED = {"torchcodec", "nnAudio"}
-# Travels with an exported model and imports nothing of mert_hf; mert_hf.export surrounds its import with needs_extra.
-STANDALONE = {"mert_hf/export/onnx_embedder.py": "onnx"}
+# Travels with an exported model and imports nothing of mert_hf; its users surround its import with needs_extra.
+STANDALONE = {"mert_hf/embedding/onnx_embedder.py": "onnx"}
 FILES = [path for folder in ("mert_hf", "modeling", "conversion") for path in (REPOSITORY / folder).rglob("*.py")]
 
 

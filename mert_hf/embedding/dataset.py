@@ -219,7 +219,7 @@ def run_settings(embedder, model, layers, pooling, window, hop, store_dtype) -> 
         "pooling": pooling,
         "window": float(window),
         "hop": float(window if hop is None else hop),
-        "dtype": str(embedder.model.dtype).removeprefix("torch."),
+        "dtype": embedder.precision,
         "store_dtype": store_dtype,
         "hidden_size": embedder.hidden_size,
     }

@@ -24,6 +24,7 @@ from ..hub.names import resolve_checkpoint
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..utils.encoder import encoder_of
 from ..utils.precision import resolve_dtype
+from .exported import is_exported, open_exported
 
 logger = logging.getLogger(__name__)
 
@@ -109,19 +110,22 @@ class MERTEmbedder:
         """Loads model and feature extractor.
 
         Args:
-            name_or_path: Hub id, folder, or name of a bundled checkpoint ("mert2-nano").
+            name_or_path: Hub id, folder, or name of a bundled checkpoint ("mert2-nano"). A folder that `mert-hf
+                export onnx` wrote is computed by onnxruntime.
             device: where the model runs; a GPU if there is one.
             dtype: "float32" (default), "bfloat16", "float16" or "auto" (see `mert_hf.utils.precision`), or the
-                torch.dtype; the embeddings are float32.
+                torch.dtype; the embeddings are float32. An exported model has the precision of its export.
             kwargs: `revision`, `cache_dir`, `token`, `subfolder`, `attn_implementation`, ... of `from_pretrained`.
 
         Raises:
-            ValueError: weights are missing, or the dtype is none of the three.
+            ValueError: weights are missing, or the dtype is none of these.
             OSError: there is no such checkpoint, or it has no preprocessor_config.json.
         """
         places = {key: kwargs[key] for key in ("revision", "cache_dir", "local_files_only") if key in kwargs}
         folder = resolve_checkpoint(name_or_path, **places)
         device = resolve_device(device)
+        if is_exported(folder):
+            return cls(*open_exported(folder, device, dtype))
         torch_dtype = resolve_dtype(dtype, device)
         model, info = AutoModel.from_pretrained(folder, output_loading_info=True, **kwargs)
         _check_weights(name_or_path, model, info)
@@ -210,6 +214,7 @@ class MERTEmbedder:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1.")
+        self._check_exported(layers)
         windows = iter(windows)
         while batch := list(islice(windows, batch_size)):
             values = self._embed_batch([window.samples for _, window in batch], layers, pooling)
@@ -229,7 +234,7 @@ class MERTEmbedder:
         if isinstance(layers, str):
             if layers != "all":
                 raise ValueError(f'layers={layers!r} must be "all", an int or a list of ints.')
-            return tuple(range(self.num_layers))
+            return self.encoder.layers
         given = [layers] if isinstance(layers, (int, np.integer)) else list(layers)
         for layer in given:
             if isinstance(layer, bool) or not isinstance(layer, (int, np.integer)):
@@ -242,7 +247,20 @@ class MERTEmbedder:
         resolved = tuple(int(layer) % self.num_layers for layer in given)
         if not resolved or len(set(resolved)) < len(resolved):
             raise ValueError(f"layers={layers!r} must name at least one layer, and each once.")
+        self._check_exported(resolved)
         return resolved
+
+    @property
+    def precision(self) -> str:
+        """Precision of the model: "float32", "bfloat16" or "float16", and of an exported model also "int8"."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    def _check_exported(self, layers: Sequence[int]) -> None:
+        if absent := set(layers) - set(self.encoder.layers):
+            raise ValueError(
+                f"layer {min(absent)} was not exported, but {', '.join(map(str, self.encoder.layers))}. Name one of "
+                "these, or export the model again with other --layers."
+            )
 
     def windows_of(
         self,
@@ -321,7 +339,7 @@ class MERTEmbedder:
         values = mean_over_frames(chosen, frames).cpu().numpy() if pooling == "mean" else _all_frames(chosen)
         if not np.isfinite(values).all():
             raise ValueError(
-                f"The model gave NaN or infinite embeddings in {self.model.dtype}. Use dtype float32 or bfloat16, and "
+                f"The model gave NaN or infinite embeddings in {self.precision}. Use dtype float32 or bfloat16, and "
                 "check the checkpoint with `mert-hf doctor --model`."
             )
         if pooling == "mean":

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 from ..utils.optional import needs_extra
 
 if TYPE_CHECKING:
+    from ..embedding.onnx_embedder import OnnxEmbedder, OnnxEmbedding
     from .onnx import OnnxExport, export_onnx
-    from .onnx_embedder import OnnxEmbedder, OnnxEmbedding
 
 _HOMES = {
-    "OnnxEmbedder": ".onnx_embedder",
-    "OnnxEmbedding": ".onnx_embedder",
+    "OnnxEmbedder": "..embedding.onnx_embedder",
+    "OnnxEmbedding": "..embedding.onnx_embedder",
     "OnnxExport": ".onnx",
     "export_onnx": ".onnx",
 }

@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..embedding import MERTEmbedder
+from ..embedding import MERTEmbedder, onnx_embedder
+from ..embedding.onnx_embedder import METADATA_KEY, MODEL_FILE, OnnxEmbedder
 from ..utils.optional import needs_extra, require_extra
 from ..utils.staging import staged_directory
-from . import onnx_embedder
-from .onnx_embedder import METADATA_KEY, MODEL_FILE, OnnxEmbedder
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +117,7 @@ def export_onnx(
         path = folder / MODEL_FILE
         _write_graph(embedder, chosen, path)
         if int8:
-            _quantize(path)
+            _quantize(path, {f"model.{name}" for name, _ in embedder.model.named_buffers()})
         _add_settings(path, settings_of(embedder, chosen, model, int8))
         shutil.copy(onnx_embedder.__file__, folder / "onnx_embedder.py")
         difference, cosine = compare(embedder, OnnxEmbedder.from_pretrained(folder))
@@ -153,13 +152,19 @@ def _write_graph(embedder: MERTEmbedder, layers: Sequence[int], path: Path) -> N
         )
 
 
-def _quantize(path: Path) -> None:
-    """Replaces the model by one whose matrix products with constants run in int8."""
+def _quantize(path: Path, buffers: set[str]) -> None:
+    """Replaces the model by one whose matrix products with weights run in int8.
+
+    Products with buffers stay in float32: the energies that the mel filters multiply span more than 8 bits can hold.
+    """
     with needs_extra("onnx"):
+        import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    quantized = path.with_name("quantized.onnx")
-    quantize_dynamic(path, quantized, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    quantized, kinds = path.with_name("quantized.onnx"), ["MatMul", "Gemm"]
+    kept = [node.name for node in nodes if buffers & set(node.input)]
+    quantize_dynamic(path, quantized, weight_type=QuantType.QInt8, op_types_to_quantize=kinds, nodes_to_exclude=kept)
     path.with_name(f"{path.name}.data").unlink(missing_ok=True)
     os.replace(quantized, path)
 
@@ -175,12 +180,22 @@ def settings_of(embedder: MERTEmbedder, layers: Sequence[int], model: object, in
         "hidden_size": embedder.hidden_size,
         "receptive_field": embedder.receptive_field,
         "hop_length": embedder.hop_length,
+        "frame_offset": frame_offset(embedder),
         "first_frame": float(embedder.frame_times(1)[0]),
+        "padding_is_exact": embedder.padding_is_exact,
         "model": os.fspath(model) if named else type(embedder.model).__name__,
         "license": None,
         "precision": "int8" if int8 else "float32",
         "version": __version__,
     }
+
+
+def frame_offset(embedder: MERTEmbedder) -> int:
+    """The number with which a clip of n samples has (n - number) // hop_length + 1 frames."""
+    shortest, count = embedder.receptive_field, embedder.encoder.num_frames
+    longer = range(shortest + 1, shortest + embedder.hop_length + 1)
+    next_frame = next(samples for samples in longer if count(samples) > count(shortest))
+    return int(next_frame - count(shortest) * embedder.hop_length)
 
 
 def _add_settings(path: Path, settings: dict) -> None:

@@ -164,7 +164,7 @@ def make_settings(
     """
     digest = hashlib.sha256()
     hash_tensors(digest, embedder.model.state_dict())
-    dtype = str(embedder.model.dtype).removeprefix("torch.")
+    dtype = embedder.precision
     if old is not None:
         _check_same(old, {"dtype": dtype})  # the hash follows from it
         if digest.hexdigest() != old.weights_sha256:
@@ -175,7 +175,7 @@ def make_settings(
         asked = {"layer": None if layer is None else embedder.resolve_layers(layer)[0]}
         _check_same(old, asked | {"window": window, "windows": windows})
         return old
-    (layer,) = embedder.resolve_layers(embedder.num_layers // 2 if layer is None else layer)
+    (layer,) = embedder.resolve_layers(_middle(embedder.encoder.layers) if layer is None else layer)
     name = os.path.abspath(model) if os.path.isdir(model) else os.fspath(model)
     length = 5.0 if window is None else float(window)
     return IndexSettings(name, digest.hexdigest(), layer, length, bool(windows), embedder.hidden_size, dtype)
@@ -294,6 +294,10 @@ class _Run:
         if self.pending:
             self.table.put(self.pending)
             self.pending = []
+
+
+def _middle(layers: Sequence[int]) -> int:
+    return layers[len(layers) // 2]
 
 
 def _check_same(settings: IndexSettings, asked: dict) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ class Encoder(Protocol):
         receptive_field: samples that a clip needs for its first frame.
         num_layers: hidden states, of which number 0 is the encoder's input and number k the output of layer k.
         hidden_size: width of the hidden states.
+        layers: numbers of the hidden states that it returns: all, or those of an exported model.
         padding_is_exact: whether a row of a padded batch gives what it gives alone.
         input_dtype: floating-point type in which the model takes waveforms.
         context_seconds: longest audio that the model was trained on; None where the model does not say.
@@ -31,6 +32,7 @@ class Encoder(Protocol):
     receptive_field: int
     num_layers: int
     hidden_size: int
+    layers: tuple[int, ...]
     padding_is_exact: bool
     input_dtype: torch.dtype
     context_seconds: float | None
@@ -41,15 +43,15 @@ class Encoder(Protocol):
     def frame_times(self, num_frames: int) -> np.ndarray:
         """(num_frames,) float64: the centers of the first frames, in seconds from the start of the clip."""
 
-    def layer_states(self, outputs: Any) -> Sequence[torch.Tensor]:
-        """The hidden states of an output by their numbers, `num_layers` of (batch, frames, hidden_size)."""
+    def layer_states(self, outputs: Any) -> Sequence[torch.Tensor] | Mapping[int, torch.Tensor]:
+        """The hidden states of an output by their numbers, those of `layers`, each (batch, frames, hidden_size)."""
 
     def stop_after(self, layer: int) -> dict[str, Any]:
         """Arguments of the model with which it computes no layer above this one; none where it cannot stop."""
 
 
 class NativeEncoder:
-    """A model of either generation of MERT: model and configuration answer themselves.
+    """A model of either generation of MERT, or an exported model: model and configuration answer themselves.
 
     See `Encoder` for the attributes.
     """
@@ -60,6 +62,7 @@ class NativeEncoder:
         self.sampling_rate, self.samples_per_frame = config.sampling_rate, config.samples_per_frame
         self.receptive_field = config.receptive_field
         self.num_layers, self.hidden_size = config.num_hidden_layers + 1, config.hidden_size
+        self.layers = getattr(config, "layers", tuple(range(self.num_layers)))
         self.padding_is_exact = model.padding_is_exact
         self.input_dtype = torch.float32  # the model casts for itself, after its front end
         self.context_seconds = getattr(config, "context_seconds", None)
@@ -72,7 +75,7 @@ class NativeEncoder:
         """See `Encoder.frame_times`."""
         return np.array(self.config.frame_times(num_frames), dtype=np.float64)
 
-    def layer_states(self, outputs: Any) -> Sequence[torch.Tensor]:
+    def layer_states(self, outputs: Any) -> Sequence[torch.Tensor] | Mapping[int, torch.Tensor]:
         """See `Encoder.layer_states`."""
         return self.model.layer_states(outputs)
 
@@ -104,6 +107,7 @@ class ConvolutionalEncoder:
         for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
             self.receptive_field = (self.receptive_field - 1) * stride + kernel
         self.num_layers, self.hidden_size = config.num_hidden_layers + 1, config.hidden_size
+        self.layers = tuple(range(self.num_layers))
         self.padding_is_exact = False
 
     @property

@@ -31,7 +31,8 @@ def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device | str = 
     if dtype == AUTO:
         return automatic_dtype(device)
     if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r} must be one of auto, {', '.join(DTYPES)}.")
+        hint = " For int8, export the model: mert-hf export onnx MODEL OUT --int8, and use --model OUT."
+        raise ValueError(f"dtype={dtype!r} must be one of auto, {', '.join(DTYPES)}.{hint * (dtype == 'int8')}")
     return DTYPES[dtype]
 
 

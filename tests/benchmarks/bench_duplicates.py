@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_duplicates.py MUSIC --output WORK [--parts 6] [--copies 1]
 
 MUSIC is a folder or a glob. Consecutive parts of 50 s of its recordings, the same album and loops included, are the
-recordings of the set. Of each, one or two copies are made: MP3 at 64 to 320 kbit/s, Opus, Ogg Vorbis, or FLAC at 16 to 48 kHz;
+recordings of the set. Of each, copies are made: MP3 at 64 to 320 kbit/s, Opus, Ogg Vorbis, or FLAC at 16 to 48 kHz;
 gain of -12 to +6 dB (clipped at full scale); and either up to 10 s cut off at the start and at the end, or up to 5 s of
 silence added there. All are indexed together. A copy is found if it is in a group with its original. A group with parts
 of two recordings is false. The threshold is also chosen on half of the recordings and tried on the other half.

@@ -198,7 +198,7 @@ def test_overflow_is_an_error(tiny_config, music):
     model = MERTModel(tiny_config())
     with torch.no_grad():
         model.encoder.layers[0].final_layer_norm.weight.fill_(float("inf"))
-    with pytest.raises(ValueError, match=r"NaN or infinite embeddings in torch\.float32"):
+    with pytest.raises(ValueError, match=r"NaN or infinite embeddings in float32"):
         MERTEmbedder(model, MERTFeatureExtractor()).encode(music, sampling_rate=24000, **QUIET)
 
 

@@ -15,8 +15,8 @@ from tiny_sizes import SIZES
 
 from mert_hf import MERT2Config, MERT2Model, MERTConfig, MERTEmbedder, MERTFeatureExtractor, MERTModel
 from mert_hf.audio import cut_windows
+from mert_hf.embedding.onnx_embedder import _windows as runner_windows
 from mert_hf.export import OnnxEmbedder, export_onnx
-from mert_hf.export.onnx_embedder import _windows as runner_windows
 
 pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")
 pytest.importorskip("onnxscript", reason="the onnx extra is not installed")
