@@ -5,7 +5,7 @@
 The models have the size of MERT-v1-95M and random weights; MERT2Model is 12 blocks of width 512. The rows of a group
 take turns in one process, round after round, so that a busy machine slows them alike; the median of the CPU seconds
 counts. Accuracy is the cosine of the embeddings to those in float32, for windows of 5 s of the given recordings and
-`mert-nano`. The output is Markdown.
+the bundled models. The output is Markdown.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ SECONDS, RATE, MATRIX = 5.0, 24000, 2048
 GFLOP_PER_SECOND_OF_AUDIO = 20.8  # of the 95M forward pass, both operations of a multiply-add counted
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "avx_vnni")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+BUNDLED = ("mert-nano", "mert2-nano")
 LAYERS = (1, 4, 8)
 SECOND_GENERATION = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8}
 COLUMNS = ("", "precision", "CPU seconds", "x real time", "of the float32 matrix bound")
@@ -121,17 +122,18 @@ def speed_rows(found: dict[tuple[str, str], float], audio: float) -> Iterator[tu
         yield name, precision, f"{seconds:.3f}", f"{speed:.1f}", share
 
 
-def accuracy_rows(music: list[str], folder: Path) -> Iterator[tuple[str, str, str]]:
-    """(precision, smallest, median cosine) over all windows and layers of the recordings."""
+def accuracy_rows(music: list[str], folder: Path) -> Iterator[tuple[str, str, str, str]]:
+    """(model, precision, smallest, median cosine) over all windows and layers of the recordings."""
     options = {"show_progress_bar": False, "window": SECONDS}
-    load = partial(MERTEmbedder.from_pretrained, "mert-nano", device="cpu")
-    exact = vectors(load(dtype="float32").encode(music, **options))
-    for precision in ("bfloat16", "float16"):
-        yield precision, *cosines(vectors(load(dtype=precision).encode(music, **options)), exact)
-    for precision in ("float32", "int8"):
-        export_onnx("mert-nano", folder / f"nano-{precision}", int8=precision == "int8")
-        exported = OnnxEmbedder.from_pretrained(folder / f"nano-{precision}")
-        yield f"{precision} in ONNX Runtime", *cosines(vectors(exported.encode(music, **options)), exact)
+    for name in BUNDLED:
+        load = partial(MERTEmbedder.from_pretrained, device="cpu")
+        exact = vectors(load(name, dtype="float32").encode(music, **options))
+        for precision in ("bfloat16", "float16"):
+            yield name, precision, *cosines(vectors(load(name, dtype=precision).encode(music, **options)), exact)
+        for precision in ("float32", "int8"):
+            place = folder / f"{name}-{precision}"
+            export_onnx(name, place, int8=precision == "int8")
+            yield name, f"{precision} in ONNX Runtime", *cosines(vectors(load(place).encode(music, **options)), exact)
 
 
 def vectors(results: list) -> np.ndarray:
@@ -166,7 +168,7 @@ def main() -> None:
             del jobs
         if arguments.music:
             rows = list(accuracy_rows(arguments.music, Path(folder)))
-            print(markdown_table(["precision", "smallest cosine", "median"], rows))
+            print(markdown_table(["model", "precision", "smallest cosine", "median"], rows))
 
 
 if __name__ == "__main__":
