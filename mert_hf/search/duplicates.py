@@ -1,4 +1,7 @@
-"""Groups of files that hold the same recording: candidates by vector, confirmed by their fingerprints."""
+"""Groups of files that hold the same recording: candidates by vector and by codes, confirmed by their fingerprints.
+
+Vectors alone miss copies whose high frequencies were cut off, codes alone those of low bit rates.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .fingerprint import Agreement, agreement
+from .fingerprint import FRAMES_PER_SECOND, NO_CODE, Agreement, agreement
 from .scaling import unit
 from .store import RecordingTable, matrix
 
-NEIGHBORS = 20  # candidates of a recording
+NEIGHBORS = 20  # candidates of a recording, of either kind
+RARE = 4  # rows, next to each other among those of a code, that are paired: a code that many share says little
+CODES_AT_ONCE = 50_000_000  # 1.5 GB while they are sorted
+PAIRS_AT_ONCE = 10_000
 BLOCK_ROWS = 1000
 MAX_CUT = 12.0  # seconds that one copy may lack at an end
 BIT_ERROR_RATE = 0.2  # of copies 0.20 (95th percentile), of loops of one recording from 0.14; see docs/search.md
@@ -26,12 +32,11 @@ def find_duplicates(
         raise ValueError(f"threshold={threshold} must be above 0 and below 0.5.")
     if max_cut < 0:
         raise ValueError(f"max_cut={max_cut} must be a number of seconds, 0 or more.")
-    rows = table.columns(["path", "duration", "vector"])
+    rows = table.columns(["path"])
     if len(rows) < 2:
         return []
-    vectors, durations = unit(matrix(rows["vector"])), rows["duration"].to_numpy()
     owners = np.arange(len(rows))
-    for pairs in candidates(vectors, durations, 2 * max_cut):
+    for pairs in candidates(table, 2 * max_cut):
         codes = _fingerprints(table, np.unique(pairs))
         for one, other in pairs.tolist():
             if _root(owners, one) != _root(owners, other):
@@ -41,17 +46,24 @@ def find_duplicates(
     return _groups(owners, rows["path"].to_pylist())
 
 
-def candidates(vectors: np.ndarray, durations: np.ndarray, difference: float) -> Iterator[np.ndarray]:
-    """Pairs of rows worth comparing, block by block.
+def candidates(table: RecordingTable, difference: float) -> Iterator[np.ndarray]:
+    """Pairs of rows worth comparing, block by block; a pair may come twice.
 
     Args:
-        vectors: (rows, hidden) float32 unit vectors.
-        durations: (rows,) in seconds.
+        table: of an index, with two rows at least.
         difference: seconds by which two durations may differ; silence at the ends may make it more, so it is doubled.
 
     Yields:
-        (pairs, 2) int64, the first row smaller than the second, most similar first.
+        (pairs, 2) int64, the first row smaller than the second.
     """
+    rows = table.columns(["duration", "vector"])
+    durations = rows["duration"].to_numpy()
+    for pairs in (*_by_vector(unit(matrix(rows["vector"]))), *_by_code(table, float(durations.sum()))):
+        yield pairs[np.abs(durations[pairs[:, 0]] - durations[pairs[:, 1]]) <= 2 * difference + 1]
+
+
+def _by_vector(vectors: np.ndarray) -> Iterator[np.ndarray]:
+    """Each of (rows, hidden) with its nearest rows, most similar first."""
     count = min(NEIGHBORS, len(vectors) - 1)
     for start in range(0, len(vectors), BLOCK_ROWS):
         part = np.arange(start, min(start + BLOCK_ROWS, len(vectors)))
@@ -59,10 +71,50 @@ def candidates(vectors: np.ndarray, durations: np.ndarray, difference: float) ->
         similarity[np.arange(len(part)), part] = -np.inf
         nearest = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
         values = np.take_along_axis(similarity, nearest, axis=1)
-        row, place = np.nonzero(np.abs(durations[part][:, None] - durations[nearest]) <= 2 * difference + 1)
-        order = np.argsort(-values[row, place], kind="stable")
-        pairs = np.stack([part[row], nearest[row, place]], axis=1)[order]
-        yield np.sort(pairs, axis=1)
+        order = np.argsort(-values.reshape(-1), kind="stable")
+        yield np.sort(np.stack([np.repeat(part, count), nearest.reshape(-1)], axis=1), axis=1)[order]
+
+
+def _by_code(table: RecordingTable, seconds: float) -> Iterator[np.ndarray]:
+    """Each row with those that share the most codes of their fingerprints, exactly equal in all bits."""
+    parts = 1 + int(seconds * FRAMES_PER_SECOND) // CODES_AT_ONCE
+    shared = np.concatenate([_sharing(*_codes(table, part, parts), len(table)) for part in range(parts)])
+    keys, counts = np.unique(shared, return_counts=True)
+    pairs = np.stack(np.divmod(keys, len(table)), axis=1)
+    pairs = pairs[_among_best(pairs[:, 0], counts) | _among_best(pairs[:, 1], counts)]
+    for start in range(0, len(pairs), PAIRS_AT_ONCE):
+        yield pairs[start : start + PAIRS_AT_ONCE]
+
+
+def _codes(table: RecordingTable, part: int, parts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (codes,) of all rows that fall in one of `parts` by their value, each once a row, and their rows."""
+    codes, row = [np.zeros(0, np.uint32)], 0
+    for batch in table.batches(["fingerprint"]):
+        for value in batch["fingerprint"].to_pylist():
+            found = np.unique(np.frombuffer(value, "<u4"))
+            codes.append(found[(found != NO_CODE) & (found % parts == part)])
+            row += 1
+    return np.concatenate(codes), np.repeat(np.arange(row), [len(found) for found in codes[1:]])
+
+
+def _sharing(codes: np.ndarray, owners: np.ndarray, num_rows: int) -> np.ndarray:
+    """For each code that two rows share, first row x `num_rows` + second row."""
+    order = np.argsort(codes, kind="stable")
+    codes, owners = codes[order], owners[order]
+    found = []
+    for lag in range(1, RARE + 1):
+        equal = codes[lag:] == codes[:-lag]
+        found.append(owners[:-lag][equal] * num_rows + owners[lag:][equal])
+    return np.concatenate(found)
+
+
+def _among_best(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Whether each pair is among the `NEIGHBORS` with the highest counts of its row."""
+    order = np.lexsort((-counts, rows))
+    begin = np.searchsorted(rows[order], rows[order])
+    best = np.empty(len(rows), bool)
+    best[order] = np.arange(len(rows)) - begin < NEIGHBORS
+    return best
 
 
 def is_same(found: Agreement, threshold: float = BIT_ERROR_RATE, max_cut: float = MAX_CUT) -> bool:

@@ -142,13 +142,13 @@ class RecordingTable:
         """Standardizes the vectors with the statistics of the recordings that are in the table now, in one version."""
         hidden = self.settings.hidden_size
         total, squares, count = np.zeros(hidden), np.zeros(hidden), 0
-        for batch in self._batches(["vector"]):
+        for batch in self.batches(["vector"]):
             vectors = self.scaling.invert(matrix(batch["vector"])).astype(np.float64)
             total, squares, count = total + vectors.sum(0), squares + (vectors**2).sum(0), count + len(vectors)
         scaling = Scaling.fit(total, squares, count)
         schema = _schema(self.settings, scaling)
         # LanceDB must not be asked for rows from within the iterator that it is reading: a thread reads ahead.
-        items = read_ahead([lambda: self._batches(schema.names)], workers=1)
+        items = read_ahead([lambda: self.batches(schema.names)], workers=1)
         rescaled = (_rescale(batch, self.scaling, scaling, schema) for batch in _until_end(items))
         reader = pa.RecordBatchReader.from_batches(schema, rescaled)
         self.table = self._database.create_table(TABLE, data=reader, mode="overwrite")
@@ -163,7 +163,8 @@ class RecordingTable:
             self.table.create_index("vector", config=IvfFlat(distance_type="cosine"))
         self.table.optimize(cleanup_older_than=KEEP_VERSIONS)
 
-    def _batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Columns of all rows, in the order of `columns`, `BATCH_ROWS` at a time."""
         return iter(self.table.search().select(list(names)).to_batches(BATCH_ROWS))
 
     def _batch(self, recordings: Sequence[Recording]) -> pa.RecordBatch:

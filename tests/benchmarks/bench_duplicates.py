@@ -24,7 +24,6 @@ import soxr
 
 from mert_hf.audio import AudioReadError, find_audio_files, read_audio
 from mert_hf.search import MusicIndex, duplicates, fingerprint
-from mert_hf.search.scaling import unit
 from mert_hf.utils.text import markdown_table
 
 RATE, SECONDS = 24000, 50.0
@@ -176,10 +175,9 @@ def across_halves(paths: list[str], agreements: dict) -> None:
 
 
 def report(index: MusicIndex, cache: Path) -> None:
-    rows = index._table.columns(["path", "duration", "vector", "fingerprint"]).to_pydict()
+    rows = index._table.columns(["path", "fingerprint"]).to_pydict()
     paths = rows["path"]
-    vectors, durations = unit(np.array(rows["vector"], np.float32)), np.array(rows["duration"])
-    blocks = duplicates.candidates(vectors, durations, 2 * duplicates.MAX_CUT)
+    blocks = duplicates.candidates(index._table, 2 * duplicates.MAX_CUT)
     pairs = sorted({tuple(pair) for block in blocks for pair in block.tolist()})
     same = {
         tuple(sorted((one, other))) for one, other in pairs if recording_of(paths[one]) == recording_of(paths[other])
