@@ -96,6 +96,8 @@ def onnx_runtime(waveforms: torch.Tensor, folder: Path, threads: int) -> Jobs:
         size = sum(file.stat().st_size for file in (folder / precision).iterdir()) / 2**20
         print(f"ONNX, {precision}: {size:.0f} MiB, loaded in {time.perf_counter() - began:.2f} s", flush=True)
         jobs["MERTModel in ONNX Runtime", precision] = partial(session.run, ["embeddings"], inputs)
+    half = MERTModel(MERTConfig()).eval().bfloat16()
+    jobs["MERTModel, next to ONNX Runtime", "bfloat16"] = partial(half, waveforms.bfloat16())
     return jobs
 
 
