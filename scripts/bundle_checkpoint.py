@@ -36,7 +36,7 @@ LICENSE_NOTE = (
 EARLIER_UPDATES = 7030  # of the run from random weights, which this one continues
 LOGGED = 100  # entries of the log that are kept
 LIMITS = (
-    "Trained for a little over two hours on one CPU core: small enough to come with the package and to work offline. "
+    "Trained for a little over two hours on one CPU core: small enough to be part of the package and to work offline. "
     "Use a published MERT for real work.",
     "25 frames a second: too coarse for precise onsets.",
     "Most of its training music is synthetic; voices and acoustic recordings are rare in it.",

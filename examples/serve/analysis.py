@@ -89,7 +89,7 @@ def layer_similarity(embedder: MERTEmbedder, path: str | Path) -> np.ndarray:
 
 
 def linear_cka(states: np.ndarray) -> np.ndarray:
-    """Linear centred kernel alignment (Kornblith et al. 2019, arXiv 1905.00414, section 3).
+    """Linear centered kernel alignment (Kornblith et al. 2019, arXiv 1905.00414, section 3).
 
     Args:
         states: (frames, layers, hidden).

@@ -132,7 +132,7 @@ def build_analysis(demo: Demo) -> None:
     """Upload, results, and a player for the recordings that are listed."""
     with gr.Column():
         recording = gr.Audio(type="filepath", sources=["upload", "microphone"], label="Recording", elem_id="recording")
-        button = gr.Button("Analyse", variant="primary", elem_id="analyse")
+        button = gr.Button("Analyze", variant="primary", elem_id="analyse")
         summary = gr.Markdown(elem_id="summary")
         with gr.Row():
             with gr.Column():

@@ -88,8 +88,8 @@ class QuickstartSettings:
     Attributes:
         output: folder for scores, teachers, checkpoint and page.
         from_scratch: start from random weights and a newly fitted k-means teacher, not from the bundled checkpoint.
-        minutes: longest time of training; the learning rate falls to zero over it.
-        steps: most updates.
+        minutes: maximum time of training; the learning rate falls to zero over it.
+        steps: maximum number of updates.
         num_scores: scores that are read.
         pretraining_excerpts: rendered excerpts of 10 s to train on; a tenth as many measure the objective.
         probe_excerpts: rendered excerpts of 6 s to probe with, in a proportion of 5 : 1 : 2.

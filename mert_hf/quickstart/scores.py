@@ -1,4 +1,4 @@
-"""Real scores as labelled audio: the music21 corpus, transposed to all 24 keys and rendered with sampled instruments.
+"""Real scores as labeled audio: the music21 corpus, transposed to all 24 keys and rendered with sampled instruments.
 
 music21 ships 408 Bach chorales and 1,059 fiddle tunes of Ryan's Mammoth Collection. Here each becomes a `Piece` (notes
 and a key), excerpts are planned so that all 24 keys and all instrument families come up equally often, and each
@@ -288,7 +288,7 @@ def plan_notes(count: int, seconds: float = 1.5, seed: int = 0, prefix: str = "n
     """Plan single notes: every pitch of `NOTE_PITCHES` equally often, programs dealt evenly.
 
     The split is by instrument: of each family's 8 programs 5 train, 1 validates and 2 test, so that pitch has to be
-    recognised on instruments that the probe has not heard.
+    recognized on instruments that the probe has not heard.
     """
     rng = np.random.default_rng(seed)
     splits = ("train",) * 5 + ("valid",) + ("test",) * 2

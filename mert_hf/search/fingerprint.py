@@ -30,7 +30,7 @@ class Agreement:
         bit_error_rate: share of the bits that differ where both recordings sound; about 0.5 for unrelated recordings.
         worst_segment: the highest bit error rate of a segment of 5 s.
         seconds: for how long both sound.
-        uncovered: the longest time, in seconds, for which only one of them sounds: before the other begins, after it
+        uncovered: the maximum time in seconds for which only one of them sounds: before the other begins, after it
             ends, or in between.
     """
 
