@@ -1,9 +1,11 @@
 """Makes the bundled checkpoint out of a training run: fp16 weights, teachers, log of training, card.
 
-    python scripts/bundle_checkpoint.py --run RUN --acoustic DIR --musical DIR --hours 47 --results RESULTS/*.json
+    python scripts/bundle_checkpoint.py --run RUN --earlier MODEL --acoustic DIR --musical DIR --hours 47 \\
+        --results RESULTS/*.json
 
-RUN is the output folder of `mert-hf pretrain`, DIR the teachers that it learned from, RESULTS are files of
-`mert-hf evaluate`, those of this model first. docs/results/mert2-nano.md has the commands that come before it.
+RUN is the output folder of `mert-hf pretrain`, MODEL the checkpoint it started from, DIR the teachers that it learned
+from, RESULTS are files of `mert-hf evaluate`, those of this model first. docs/results/mert2-nano.md has the commands
+that come before it.
 """
 
 import json
@@ -11,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForPreTraining, HfArgumentParser
+from transformers import AutoModelForPreTraining, HfArgumentParser, PreTrainedModel
 
 import mert_hf  # noqa: F401  registers the models
 from mert_hf import MERTFeatureExtractor
@@ -34,6 +36,7 @@ LICENSE_NOTE = (
     "settled law."
 )
 EARLIER_UPDATES = 7030  # of the run from random weights, which this one continues
+SHARE = 0.75  # of the run in the average with the checkpoint that it started from
 LOGGED = 100  # entries of the log that are kept
 LIMITS = (
     "Trained for a little over two hours on one CPU core: small enough to be part of the package and to work offline. "
@@ -50,6 +53,7 @@ class BundleArguments:
     run: str = field(metadata={"help": "Output folder of mert-hf pretrain."})
     acoustic: str = field(metadata={"help": "Folder of the teacher of codes."})
     musical: str = field(metadata={"help": "Folder of the teacher of features."})
+    earlier: str = field(metadata={"help": "Checkpoint that the run started from, which is averaged in."})
     hours: float = field(metadata={"help": "Hours of different recordings that it was trained on."})
     results: list[str] = field(metadata={"help": "Result files of mert-hf evaluate, those of this model first."})
     name: str = field(default="mert2-nano", metadata={"help": "Name of the checkpoint."})
@@ -81,6 +85,19 @@ def measurements(paths: list[str]) -> tuple[Measurement, ...]:
     return tuple(measure(result) for result in own)
 
 
+@torch.no_grad()
+def average(model: PreTrainedModel, earlier: str) -> PreTrainedModel:
+    """The model with `SHARE` of its weights and the rest of the earlier ones; heads of other sizes stay as they are.
+
+    The mean of two ends of fine-tuning is often better than either (Wortsman et al. 2022, arXiv 2203.05482).
+    """
+    before = AutoModelForPreTraining.from_pretrained(earlier).state_dict()
+    for name, weight in model.state_dict().items():
+        if weight.shape == before[name].shape and weight.is_floating_point():
+            weight.lerp_(before[name].to(weight), 1.0 - SHARE)
+    return model
+
+
 def read_log(checkpoint: Path) -> list[dict]:
     """The log of a trainer, thinned out to about `LOGGED` entries."""
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
@@ -108,7 +125,8 @@ def main() -> None:
         ),
         training={
             "Updates": f"{EARLIER_UPDATES:,} from random weights and {log[-1]['step']:,} more with the tempogram, of "
-            f"12 x 6 s, AdamW, peak rates 0.0015 and {peak:g}, bfloat16",
+            f"12 x 6 s, AdamW, peak rates 0.0015 and {peak:g}, bfloat16; {SHARE:.0%} of the weights are those of the "
+            "end, the rest those after the first run",
             "Noise mixture": "probability 0.5",
             "Masks": "spans of 320 ms on the mel spectrum, probability 0.45",
         },
@@ -117,7 +135,7 @@ def main() -> None:
         licence_note=LICENSE_NOTE,
         limits=LIMITS,
     )
-    model = AutoModelForPreTraining.from_pretrained(run).to(torch.float16)
+    model = average(AutoModelForPreTraining.from_pretrained(run), arguments.earlier).to(torch.float16)
     teachers = {"acoustic": load_teacher(arguments.acoustic), "musical": load_teacher(arguments.musical)}
     output = Path(arguments.output) / arguments.name
     folder = save_checkpoint(model, MERTFeatureExtractor(do_normalize=False), output, facts, teachers)
