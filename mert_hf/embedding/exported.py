@@ -55,7 +55,7 @@ class ExportedModel(nn.Module):
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
-        ValueError: the folder was not written by this version of `mert-hf export onnx`.
+        ValueError: the folder is damaged, or was not written by this version of `mert-hf export onnx`.
     """
 
     device = torch.device("cpu")  # of inputs and outputs
@@ -64,11 +64,15 @@ class ExportedModel(nn.Module):
         super().__init__()
         with needs_extra("onnx"):
             import onnxruntime
+            from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf
 
             from .onnx_embedder import OnnxEmbedder
         wanted = ["CUDAExecutionProvider"] * (torch.device(device).type == "cuda") + ["CPUExecutionProvider"]
         providers = [provider for provider in wanted if provider in onnxruntime.get_available_providers()]
-        runner = OnnxEmbedder.from_pretrained(folder, providers, threads=torch.get_num_threads())
+        try:
+            runner = OnnxEmbedder.from_pretrained(folder, providers, threads=torch.get_num_threads())
+        except (Fail, InvalidGraph, InvalidProtobuf) as error:
+            raise ValueError(f"{folder} cannot be read: {error}. Export the model again.") from error
         if "frame_offset" not in runner.settings:
             raise ValueError(f"{folder} was exported by an older version of mert_hf. Export the model again.")
         self.session, self.config = runner.session, ExportedConfig(runner.settings)

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from ..utils.optional import needs_extra
 from ..utils.staging import follow_umask
@@ -123,7 +124,13 @@ class MERTTransformer(InputModule):
         return {**features, "sentence_embedding": totals / seconds[:, None]}
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
-        """Writes encoder, code, feature extractor and the settings of this module: a folder for `AutoModel` as well."""
+        """Writes encoder, code, feature extractor and the settings of this module: a folder for `AutoModel` as well.
+
+        Raises:
+            ValueError: the encoder is an exported one.
+        """
+        if not isinstance(self.model, PreTrainedModel):
+            raise ValueError("An exported encoder cannot be saved as a checkpoint. Use the one that it was made of.")
         self.model.save_pretrained(output_path)
         follow_umask(output_path)
         self.embedder.feature_extractor.save_pretrained(output_path)

@@ -201,3 +201,20 @@ def test_an_evaluation_takes_it(export, tiny_checkpoint2):
     one, other = (open_encoder(str(export), "cpu", "auto") for _ in range(2))
     assert one.fingerprint == other.fingerprint != open_encoder(str(tiny_checkpoint2), "cpu").fingerprint
     assert one.precision == "int8" and not one.normalizes
+
+
+def test_an_exported_encoder_is_not_saved_as_a_checkpoint(export, tmp_path):
+    pytest.importorskip("sentence_transformers", reason="the extra is not installed")
+    from mert_hf.embedding.sentence_transformers import MERTTransformer
+
+    module = MERTTransformer(str(export), layers=2)
+    with pytest.raises(ValueError, match="An exported encoder cannot be saved"):
+        module.save(str(tmp_path / "saved"))
+    assert not (tmp_path / "saved").exists()
+
+
+def test_doctor_opens_an_export(export):
+    assert "exported in int8, layers 0, 2" in CliRunner().invoke(app, ["doctor", "--model", str(export)]).output
+    (export / "model.onnx").write_bytes(b"damaged")
+    result = CliRunner().invoke(app, ["doctor", "--model", str(export)])
+    assert result.exit_code == 1 and "export the model again" in result.output
