@@ -28,7 +28,8 @@ MP3_TOLERANCE = 2304  # two frames: some encoders count the frame that holds the
 OGG_PAGE_SIZE = 65536  # a page has at most 65307 bytes
 STREAMED_SIZES = (0xFFFFFFFF, 0x7FFFFFFF)  # what programs that write WAV to a pipe leave as the size
 
-SIZE_TOO_LARGE = re.compile(r"^\s*(?:data|SSND|Data Size)\s*:\s*(\d+)(?: \(should be (\d+)\))?", re.MULTILINE)
+# "riff" in small letters is Wave64's, for which the size of the data says nothing about what is missing.
+SIZE_TOO_LARGE = re.compile(r"^\s*(?:data|SSND|Data Size|riff)\s*:\s*(\d+)(?: \(should be (\d+)\))?", re.MULTILINE)
 COUNT_TOO_LARGE = re.compile(r"Calculated frame count (\d+) does not match value from 'ds64' chunk of (\d+)")
 AUDIO_SIGNATURES = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b"ID3", b"caff", b".snd", b"riff")
 TEXT_BYTES = bytes(range(32, 127)) + b"\t\r\n"
