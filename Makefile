@@ -30,7 +30,7 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 quickstart: setup  ## run the full pipeline on real scores, offline (10 minutes, and 2 for the setup)
 	$(BIN)/mert-hf quickstart
 
-test: setup-dev  ## run the fast tests: CPU, offline (4 minutes, and 5 for the setup)
+test: setup-dev  ## run the fast tests: CPU, offline (6 minutes, and 3 for the setup)
 	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu and not hub"
 
 test-slow: setup-dev  ## run the slow tests: installation, kill and resume, long files, training runs (15 minutes)
