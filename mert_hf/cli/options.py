@@ -58,6 +58,7 @@ DType = Annotated[
     ),
 ]
 StudentRate = Annotated[int, typer.Option("--sampling-rate", help="Sampling rate of the model to pre-train in Hz.")]
+StudentHop = Annotated[int, typer.Option("--hop-length", help="Samples between two frames of the model.")]
 MaxMinutes = Annotated[float, typer.Option("--max-minutes", help="Minutes of audio to use at most.")]
 TeacherFolder = Annotated[str, typer.Option("--output", help="Folder of the teacher.")]
 NumCodebooks = Annotated[int | None, typer.Option("--num-codebooks", help="Codebooks of an EnCodec; 8 by default.")]

@@ -45,7 +45,13 @@ def power_spectrum(waveforms: torch.Tensor, size: int, hop_length: int) -> torch
 
 def log_mel(waveforms: torch.Tensor, sampling_rate: int, hop_length: int, num_bins: int = MEL_BANDS) -> torch.Tensor:
     """Natural logarithm of mel energies (Slaney's scale, triangles of unit area): (batch, frames, num_bins)."""
-    size = window_size(sampling_rate, hop_length)
+    return log_mel_of_windows(waveforms, sampling_rate, window_size(sampling_rate, hop_length), hop_length, num_bins)
+
+
+def log_mel_of_windows(
+    waveforms: torch.Tensor, sampling_rate: int, size: int, hop_length: int, num_bins: int
+) -> torch.Tensor:
+    """`log_mel` with windows of `size` samples: (batch, frames, num_bins)."""
     filters = mel_filters(size // 2 + 1, num_bins, sampling_rate).to(waveforms.device)
     return (power_spectrum(waveforms, size, hop_length) @ filters + POWER_FLOOR).log()
 
@@ -118,8 +124,7 @@ def tempogram(waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> t
 def onset_strength(waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
     """Mean rise of the log-mel bands since the frame before (Böck and Widmer 2013), smoothed: (batch, frames)."""
     size = 2 * max(round(sampling_rate * ONSET_WINDOW_SECONDS / 2), hop_length)
-    filters = mel_filters(size // 2 + 1, MEL_BANDS, sampling_rate).to(waveforms.device)
-    bands = (power_spectrum(waveforms, size, hop_length) @ filters + POWER_FLOOR).log()
+    bands = log_mel_of_windows(waveforms, sampling_rate, size, hop_length, MEL_BANDS)
     rises = nn.functional.pad(bands.diff(dim=1).clamp(min=0.0).mean(-1), (1, 0))
     return moving_mean(rises[:, None], ONSET_SMOOTHING)[:, 0]
 
