@@ -209,17 +209,11 @@ def frame_statistics(frames: Iterable[torch.Tensor], subject: str) -> tuple[torc
 
 def moving_statistics(features: torch.Tensor, width: int) -> torch.Tensor:
     """Mean and standard deviation over `width` frames around each, fewer at the ends: (batch, frames, 2 x size)."""
-    kernel = features.new_ones(1, 1, 2 * (width // 2) + 1)
-    batch, frames, size = features.shape
-
-    def total(values: torch.Tensor) -> torch.Tensor:
-        flat = values.transpose(1, 2).reshape(-1, 1, frames)
-        return nn.functional.conv1d(flat, kernel, padding=width // 2).view(-1, values.shape[2], frames).transpose(1, 2)
-
-    count = total(features.new_ones(1, frames, 1))
-    mean = total(features) / count
-    variance = (total(features.square()) / count - mean.square()).clamp(min=0.0)
-    return torch.cat([mean, variance.sqrt()], dim=-1)
+    width = 2 * (width // 2) + 1
+    values = features.transpose(1, 2)
+    mean = moving_mean(values, width)
+    variance = (moving_mean(values.square(), width) - mean.square()).clamp(min=0.0)
+    return torch.cat([mean, variance.sqrt()], dim=1).transpose(1, 2)
 
 
 # Those with a fourth argument have a configurable number of dimensions.
