@@ -45,6 +45,31 @@ def test_flac_of_unknown_length_is_counted(tmp_path):
     np.testing.assert_array_equal(read_audio(path, 24000), whole)
 
 
+def ogg_checksum(page: bytes) -> int:
+    """CRC of RFC 3533: polynomial 0x04C11DB7, not reflected, starting at 0."""
+    remainder = 0
+    for byte in page:
+        remainder ^= byte << 24
+        for _ in range(8):
+            remainder = (remainder << 1 ^ (0x04C11DB7 if remainder >> 31 else 0)) & 0xFFFFFFFF
+    return remainder
+
+
+def test_vorbis_whose_last_page_states_a_later_position(tmp_path):
+    """As music/eureka.ogg of Debian's naev-data, which has 1105 samples fewer than its last page states."""
+    path = write_format(tmp_path, "e.ogg")
+    whole, data = read_audio(path, 44100), bytearray(path.read_bytes())
+    last = data.rindex(b"OggS")
+    struct.pack_into("<q", data, last + 6, len(whole) + 1105)
+    struct.pack_into("<I", data, last + 22, 0)
+    struct.pack_into("<I", data, last + 22, ogg_checksum(data[last:]))
+    path.write_bytes(data)
+    assert audio_info(path).num_samples == len(whole) + 1105
+    read = read_audio(path, 44100)
+    assert abs(len(read) - len(whole)) < 2048  # more than before, where the old position cut the last block
+    np.testing.assert_array_equal(read[: len(whole)], whole)
+
+
 @pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF])
 def test_wav_written_to_a_pipe_is_whole(tmp_path, size):
     path = write_format(tmp_path, "a.wav")
