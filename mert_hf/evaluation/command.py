@@ -60,18 +60,14 @@ def evaluate_by_text(
 
     for name in ("target", "kind", "window"):
         options.pop(name, None)
-    lines: list[list[str]] = []
+    results: list[dict[str, Any]] = []
     folder = output.removesuffix(".json")
-    written = evaluate_all(
-        data_dir,
-        model,
-        folder,
-        settings,
-        process_share(),
-        lambda result: lines.append(summary_lines(result)),
-        **options,
-    )
-    yield from lines
+    try:
+        written = evaluate_all(data_dir, model, folder, settings, process_share(), results.append, **options)
+    except ValueError:  # of some tasks; the others have results
+        yield from map(summary_lines, results)
+        raise
+    yield from map(summary_lines, results)
     yield [str(path) for path in written]
 
 
@@ -83,11 +79,11 @@ def plan_by_text(
     Raises:
         ValueError: another task than "all".
     """
-    from ..embedding.embedder import resolve_device
+    from ..utils.devices import resolve_device
     from .whole import plan_for, plan_lines
 
     if task != EVERY_TASK:
-        raise ValueError(f"--dry-run is for the task {EVERY_TASK!r}; given: {task!r}.")
+        raise ValueError(f"--dry-run works with the task {EVERY_TASK!r} only, not with {task!r}. Leave it out.")
     return plan_lines(plan_for(data_dir, model, settings, resolve_device(options.pop("device", None)), **options))
 
 
@@ -141,4 +137,4 @@ def _number(word: str) -> float:
     try:
         return float(word)
     except ValueError:
-        raise ValueError(f"learning rate {word!r} is not a number; give numbers separated by commas.") from None
+        raise ValueError(f"Learning rate {word!r} is not a number; give numbers separated by commas.") from None

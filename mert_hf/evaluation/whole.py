@@ -168,10 +168,14 @@ def evaluate_all(
         options: further arguments of `evaluate`.
 
     Returns:
-        The result files of this process. Tasks that cannot run are logged and left out.
+        The result files of this process.
+
+    Raises:
+        ValueError: tasks could not run; raised after all others have been evaluated.
     """
     output = Path(output)
     written: list[Path] = []
+    failed: list[str] = []
     rank, count = share
     for folder, tasks in list(find_tasks(root).items())[rank::count]:
         for task in tasks:
@@ -183,8 +187,14 @@ def evaluate_all(
                     on_result(evaluate(task, folder, model, path, settings, **options))
                 except ValueError as error:
                     logger.error("%s cannot run: %s", task, error)
+                    failed.append(task)
                     continue
             written.append(path)
+    if failed:
+        raise ValueError(
+            f"{len(failed)} of {len(failed) + len(written)} tasks could not run, for the reasons above: "
+            f"{', '.join(failed)}. Correct their data and run the same command again; the other results are in {output}."
+        )
     return written
 
 

@@ -193,6 +193,24 @@ def test_a_whole_run_resumes(archive, fast, tmp_path, monkeypatch):
     assert _is_finished(written[0], settings)
 
 
+def test_tasks_that_cannot_run_fail_the_command_at_its_end(archive, tmp_path, monkeypatch):
+    """The other tasks are evaluated and printed; the exit status and the last line report what is missing."""
+    result = {"title": "a task", "model": "chroma", "selected": {"layer": 0, "learning_rate": 1e-3}, "metrics": {}}
+
+    def evaluate(task, *arguments, **options):
+        if task == "nsynth_pitch":
+            raise ValueError("half of the notes are missing")
+        return {**result, "title": task, "protocol": {"name": "strict"}}
+
+    monkeypatch.setattr("mert_hf.evaluation.whole.evaluate", evaluate)
+    words = ["evaluate", "all", "--data", str(archive), "--model", "chroma", "--output", str(tmp_path / "results")]
+    outcome = CliRunner().invoke(app, words)
+    assert outcome.exit_code == 1
+    for task in ("gtzan_genre", "gtzan_rhythm", "nsynth_instrument"):
+        assert f"{task}, chroma" in outcome.output
+    assert "1 of 4 tasks could not run, for the reasons above: nsynth_pitch." in " ".join(outcome.output.split())
+
+
 def test_a_folder_without_data_sets_is_refused(tmp_path):
     with pytest.raises(ValueError, match="No data set is in"):
         find_tasks(tmp_path)
