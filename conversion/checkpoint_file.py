@@ -102,7 +102,7 @@ def state_dict_of(
         if tensors:
             other = next(name for name, value in nested.items() if not isinstance(value, LazyTensor))
             raise CheckpointError(f"Entry {other!r} of the state dict is not a plain tensor.")
-    raise CheckpointError(f"The file holds no state dict, neither bare nor under one of {', '.join(keys)}")
+    raise CheckpointError(f"The file holds no state dict, neither bare nor under one of {', '.join(keys)}.")
 
 
 def _storage_info(pid: Any) -> tuple[str, torch.dtype, int]:

@@ -74,7 +74,7 @@ def _load(model_dir: Path) -> tuple[PreTrainedModel, MERTFeatureExtractor]:
     names = config.architectures or ["MERTModel"]
     if names[0] not in ("MERTModel", "MERTForPreTraining"):
         raise ValueError(
-            f"{model_dir} holds a {names[0]}; only MERTModel and MERTForPreTraining have a place in fairseq."
+            f"{model_dir} holds a {names[0]}; only MERTModel and MERTForPreTraining can be exported to fairseq."
         )
     model = model_class(names[0] == "MERTModel").from_pretrained(model_dir).float().eval()
     return model, MERTFeatureExtractor.from_pretrained(model_dir)

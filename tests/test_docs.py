@@ -126,7 +126,7 @@ def test_reasons_are_of_commands_in_the_documents():
 def test_options_of_pretraining_exist():
     text = (REPOSITORY / "docs" / "pretrain.md").read_text(encoding="utf-8")
     (section,) = re.findall(r"## While it runs\n(.*)", text, re.S)
-    named = set(re.findall(r"`(--[a-z_]+)`", section))
+    named = set(re.findall(r"`(--[a-z_]+)[ `]", section))
     assert "--max_bad_files" in named
     assert named <= set(PRETRAINING._option_string_actions)
 

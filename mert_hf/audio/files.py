@@ -65,8 +65,8 @@ def _keep_audio(place: str, files: Iterable[str]) -> list[str]:
     listed = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items())) or "nothing"
     if not audio:
         raise ValueError(
-            f"{place}: no audio, but {listed}. Names of recordings end in {', '.join(sorted(AUDIO_EXTENSIONS))}; "
-            "give files with other endings by name."
+            f"{place} contains no recordings (found: {listed}). Names of recordings end in "
+            f"{', '.join(sorted(AUDIO_EXTENSIONS))}; give files with other endings by name."
         )
     if others:
         logger.warning("%s: %d recordings; ignored because they are not audio: %s", place, len(audio), listed)

@@ -60,6 +60,8 @@ def message_of(error: BaseException) -> str:
         return "interrupted"
     if isinstance(error, OSError) and error.filename is not None and str(error).startswith("[Errno"):
         return f"{error.filename}: {error.strerror}. Check the path and its permissions."
+    if hasattr(error, "remedy"):  # of AudioReadError, whose text is also an entry of lists
+        return f"{error}."
     return str(error)
 
 

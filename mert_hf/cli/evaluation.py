@@ -33,7 +33,10 @@ def evaluate(
     task: Annotated[str, typer.Argument(help="Name of a task, see below.")],
     data: Annotated[
         str | None,
-        typer.Option(help="Data of the task: its archive, MARBLE v2's tables, or a data set (folder or owner/name)."),
+        typer.Option(
+            help="Data of the task: its archive, MARBLE v2's tables, or a data set (folder or owner/name); for "
+            "audiofolder a folder with metadata.csv."
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -49,14 +52,23 @@ def evaluate(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run the code that a model of the Hub carries.")
     ] = False,
-    output: Annotated[str, typer.Option(help="JSON file for the results.")] = "results.json",
+    output: Annotated[
+        str, typer.Option(help="JSON file for the results; with the task all, a folder.")
+    ] = "results.json",
     target: Annotated[str | None, typer.Option(help="audiofolder: target column; several separated by commas.")] = None,
-    kind: options.Kind = "classification",
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="audiofolder: classification, multilabel, regression, key, beats, chords, structure or retrieval."
+        ),
+    ] = "classification",
     window: Annotated[float | None, typer.Option(help="Seconds of a chunk; by default as the task defines.")] = None,
     layers: Annotated[
         str, typer.Option(help="Layers to probe: all (each layer), weighted (the learned average), or numbers.")
     ] = "all,weighted",
-    learning_rates: Annotated[str, typer.Option(help="Learning rates of the grid.")] = "5e-5,1e-4,5e-4,1e-3,5e-3,1e-2",
+    learning_rates: Annotated[
+        str, typer.Option(help="Learning rates of the grid, separated by commas.")
+    ] = "5e-5,1e-4,5e-4,1e-3,5e-3,1e-2",
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of the probes.")] = 3,
     protocol: Annotated[
         str, typer.Option(help="Protocol: strict, marble-v1 or marble-v2; docs/evaluate.md compares them.")
@@ -66,10 +78,12 @@ def evaluate(
     ] = None,
     max_epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Maximum number of passes over the training chunks; by default as the protocol."),
+        typer.Option(
+            min=1, help="Maximum number of passes over the training chunks; by default as the protocol defines."
+        ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Clips that the model computes at a time; about 80 s by default.")
+        int | None, typer.Option(min=1, help="Clips that the model computes at a time; by default those of about 80 s.")
     ] = None,
     workers: options.Workers = 2,
     device: options.Device = None,
@@ -77,7 +91,10 @@ def evaluate(
     seed: options.Seed = 0,
     max_bad_files: options.MaxBadFiles = "0",
     cache_dir: Annotated[
-        str | None, typer.Option(help="Folder for features and probes, which later runs use again.")
+        str | None,
+        typer.Option(
+            help="Folder for features and probes, which later runs use again; by default below the Hugging Face home."
+        ),
     ] = None,
     store_dtype: Annotated[str, typer.Option(help="Number format of stored features: float16 or float32.")] = "float16",
     frame_features: Annotated[
@@ -95,7 +112,7 @@ def evaluate(
         ),
     ] = "",
     shots: Annotated[
-        str, typer.Option(help="Also train with few recordings of each class: numbers and all, such as 1,5,10,all.")
+        str, typer.Option(help="Also train with few recordings of each class: numbers, or all, such as 1,5,10,all.")
     ] = "",
     name: Annotated[str | None, typer.Option(help="Label of the model in reports.")] = None,
     dry_run: Annotated[
@@ -172,7 +189,10 @@ def report(
     results: Annotated[list[str], typer.Argument(help="Result files of mert-hf evaluate.")],
     output: Annotated[str, typer.Option(help="Folder for report.md, report.html and figures.")] = "report",
 ) -> None:
-    """Write results as a Markdown and an HTML page, with paired tests and average ranks."""
+    """Write results as a Markdown and an HTML page.
+
+    The pages contain paired tests and average ranks.
+    """
     from ..evaluation import load_results, write_report
 
     typer.echo(write_report(load_results(results), output))

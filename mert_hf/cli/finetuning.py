@@ -40,14 +40,14 @@ def finetune(
     lora: Annotated[bool, typer.Option("--lora", help="Train low-rank adapters instead of the encoder.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips per device and step.")] = 8,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read recordings.")] = 0,
-    device: options.Device = None,
-    dtype: options.DType = "auto",
+    device: options.TrainingDevice = None,
+    dtype: options.TrainingDType = "auto",
     seed: options.Seed = 42,
     max_bad_files: options.MaxBadFiles = "0",
     quiet: options.Quiet = False,
-    push_to_hub: Annotated[str | None, typer.Option(help="Repository to push the result to.")] = None,
+    push_to_hub: Annotated[str | None, typer.Option(help="Repository to push the result to: owner/name.")] = None,
 ) -> None:
-    """Fine-tune a model on labeled recordings, or on a task of `mert-hf evaluate`.
+    """Fine-tune a model on labeled recordings or on a task.
 
     The scripts in examples/ accept all settings of transformers' Trainer.
     """

@@ -40,8 +40,8 @@ def index(
 ) -> None:
     """Make an index of a music library, or bring one up to date.
 
-    Run it again after changes: new recordings are added, replaced ones are embedded again, and those whose file is gone
-    are dropped. An interrupted run is resumed by the same command.
+    Run it again after changes: new recordings are added, replaced ones are embedded again, and those whose file no
+    longer exists are removed. An interrupted run is resumed by the same command.
     """
     from ..search import MusicIndex
     from ..utils.bad_files import check_bad_files
@@ -87,7 +87,7 @@ def search(
     as_json: Json = False,
     device: options.Device = None,
 ) -> None:
-    """Find the recordings of an index that are most similar to one or several."""
+    """Find the most similar recordings in an index."""
     from ..search import MusicIndex, write_playlist
 
     matches = MusicIndex(index, device=device).search(queries, top_k, weight or None, passages, where)

@@ -36,8 +36,7 @@ Target = Annotated[str, typer.Option("--target", help="Target column; several se
 Kind = Annotated[
     str,
     typer.Option(
-        "--kind",
-        help="Kind of the target: classification, multilabel, regression, key, beats, chords, structure or retrieval.",
+        "--kind", help="Kind of the target: classification, multilabel, regression, key, beats, chords or structure."
     ),
 ]
 Split = Annotated[
@@ -57,11 +56,21 @@ DType = Annotated[
         "and correctly, else float32.",
     ),
 ]
+TrainingDevice = Annotated[str | None, typer.Option("--device", help="cpu or cuda; a GPU if there is one by default.")]
+TrainingDType = Annotated[
+    str,
+    typer.Option(
+        "--dtype",
+        help="Precision: auto (bfloat16 on a GPU that computes in it, else float32), float32, bfloat16 or float16.",
+    ),
+]
 StudentRate = Annotated[int, typer.Option("--sampling-rate", help="Sampling rate of the model to pre-train in Hz.")]
 StudentHop = Annotated[int, typer.Option("--hop-length", help="Samples between two frames of the model.")]
-MaxMinutes = Annotated[float, typer.Option("--max-minutes", help="Minutes of audio to use at most.")]
+MaxMinutes = Annotated[float, typer.Option("--max-minutes", help="Maximum number of minutes of audio to use.")]
 TeacherFolder = Annotated[str, typer.Option("--output", help="Folder of the teacher.")]
-NumCodebooks = Annotated[int | None, typer.Option("--num-codebooks", help="Codebooks of an EnCodec; 8 by default.")]
+NumCodebooks = Annotated[
+    int | None, typer.Option("--num-codebooks", help="Number of codebooks of an EnCodec to use; 8 by default.")
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all random choices.")]
 MaxBadFiles = Annotated[
     str,

@@ -74,7 +74,10 @@ def fit_features(
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
 ) -> None:
-    """Fit a musical teacher of several features side by side, which the student regresses."""
+    """Fit a musical teacher of several features side by side.
+
+    In pre-training the model predicts their values.
+    """
     from ..pretraining.feature_fitting import fit_features as fit
     from ..pretraining.feature_fitting import parse_regressed_sets
 
@@ -122,7 +125,10 @@ def fit_rvq(
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
 ) -> None:
-    """Fit a residual quantizer to recordings: of log-mel frames, or of layers of frozen encoders (MERT-v2)."""
+    """Fit a residual quantizer to recordings.
+
+    It quantizes log-mel frames, or layers of frozen encoders (MERT-v2).
+    """
     from ..pretraining.mel_rvq_fitting import RVQSettings, fit_mel_quantizer
     from ..pretraining.rvq_fitting import fit_rvq as fit
     from ..pretraining.rvq_fitting import parse_encoder
@@ -142,7 +148,9 @@ def fit_rvq(
 @command(app, "mert-hf label --data my_music --teacher facebook/encodec_24khz --output labels")
 def label(
     data: options.Recordings,
-    teacher: Annotated[str, typer.Option(help="encodec, or folder or Hub id of a k-means teacher or an EnCodec.")],
+    teacher: Annotated[
+        str, typer.Option(help="encodec, or folder or Hub id of a saved teacher of codes or of an EnCodec.")
+    ],
     output: Annotated[str, typer.Option(help="Folder of the labels; an interrupted run is resumed there.")],
     num_codebooks: options.NumCodebooks = None,
     split: options.Split = None,
@@ -173,7 +181,7 @@ def shard(
     ],
     output: Annotated[str, typer.Option(help="Folder of the shards; an interrupted run is resumed there.")],
     teacher: Annotated[
-        str | None, typer.Option(help="Teacher whose codes are stored: encodec, or folder or Hub id of one.")
+        str | None, typer.Option(help="Teacher whose codes are stored, as for mert-hf label; none by default.")
     ] = None,
     num_codebooks: options.NumCodebooks = None,
     seconds: Annotated[float, typer.Option(help="Length of a segment in seconds.")] = 60.0,
@@ -192,9 +200,10 @@ def shard(
     max_bad_files: options.MaxBadFiles = "0",
     quiet: options.Quiet = False,
 ) -> None:
-    """Write recordings, and optionally codes, to Parquet shards for streaming.
+    """Write recordings to Parquet shards for streaming.
 
-    datasets.load_dataset opens the folder. An interrupted run is resumed by the same command.
+    With --teacher, shards also hold codes. datasets.load_dataset opens the folder. An interrupted run is resumed by the
+    same command.
     """
     from ..pretraining.sharding import shard_by_name
     from ..utils.bad_files import check_bad_files
@@ -255,7 +264,7 @@ def pretrain(
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Crops per device and step.")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that read recordings.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; a GPU if there is one by default.")] = None,
+    device: options.TrainingDevice = None,
     dtype: Annotated[
         str | None,
         typer.Option(

@@ -61,7 +61,7 @@ def quickstart(
 @command(app, "mert-hf doctor --model mert2-nano --data my_music")
 def doctor(
     model: Annotated[
-        str | None, typer.Option(help="Checkpoint folder, downloaded Hub id, or fairseq checkpoint.")
+        str | None, typer.Option(help="Bundled name, checkpoint folder, downloaded Hub id, or fairseq checkpoint.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="Folder of recordings, with or without metadata.csv.")] = None,
 ) -> None:

@@ -70,7 +70,10 @@ def _parse(table: Path) -> list[dict[str, str]]:
         rows = []
         for row in reader:
             if "" in row:
-                raise ValueError(f"{table}, line {reader.line_num}: more values than the {len(columns)} columns.")
+                raise ValueError(
+                    f"{table}, line {reader.line_num}: more values than the {len(columns)} columns. Put quotation "
+                    "marks around values that contain commas."
+                )
             rows.append({name: value.strip() for name, value in row.items()})
     if not rows:
         raise ValueError(f"{table} has no rows; give one line for each recording.")

@@ -68,7 +68,7 @@ def read_targets(kind: str, table: TargetTable) -> Targets:
         ValueError: a missing column, an empty cell, or a cell that is not of the kind.
     """
     if kind not in READERS:
-        raise ValueError(f"kind {kind!r} is not one of {', '.join(READERS)}.")
+        raise ValueError(f"Kind {kind!r} is not one of {', '.join(READERS)}.")
     present = list(table.rows[0]) if table.rows else []
     absent = [name for name in table.columns if name not in present]
     if absent:

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING
 
 from ..audio import AudioReadError, Window, audio_info, find_audio_files
 from ..audio.read_ahead import END, read_ahead
-from ..audio.windows import check_window
 from ..utils.hashing import hash_tensors
-from ..utils.layers import ALL, WEIGHTED, parse_layers
+from ..utils.layers import ALL, parse_layers
 from ..utils.outputs import check_output_folder
 from ..utils.precision import AUTO
 from ..utils.processes import launched_processes
@@ -178,7 +177,7 @@ def embed_dataset(
         dtype = read_settings(folder)["dtype"]
     state = _process_state(device)
     embedder = MERTEmbedder.from_pretrained(model, device=device or state.device, dtype=dtype)
-    check_window(embedder.sampling_rate, window, hop)
+    embedder.check_window(window, hop)
     settings = run_settings(embedder, model, embedder.resolve_layers(layers), pooling, window, hop, store_dtype)
     if state.is_main_process:
         plan_run(folder, files, settings, batch_size, state.num_processes, workers)
@@ -463,9 +462,9 @@ def embedding_layers(text: str) -> str | list[int]:
     Raises:
         ValueError: anything else; a learned average ("weighted") exists in fine-tuning and evaluation only.
     """
-    layers = parse_layers(text)
+    layers = parse_layers(text, allowed=(ALL,))
     if layers == [ALL]:
         return ALL
-    if ALL in layers or WEIGHTED in layers:
+    if ALL in layers:
         raise ValueError(f"layers={text!r} must be all, or numbers such as 7 or 5,7,9.")
     return layers

@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from ..audio import AudioReadError, Window, audio_info, cut_windows, stream_wind
 from ..audio.decoding import source_name
 from ..audio.read_ahead import END, read_ahead
 from ..audio.windows import check_window
-from ..hub.names import resolve_checkpoint
+from ..hub.names import BUNDLED, resolve_checkpoint
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
+from ..utils.devices import resolve_device
 from ..utils.encoder import encoder_of
 from ..utils.precision import resolve_dtype
 from .exported import is_exported, open_exported
@@ -29,6 +31,7 @@ from .exported import is_exported, open_exported
 logger = logging.getLogger(__name__)
 
 POOLINGS = ("mean", "frames")
+CONFIG_FILES = ("config.json", "adapter_config.json")  # of a model, and of adapters of peft
 MAX_BATCH_SECONDS = 480.0  # of audio in one forward pass, so that long windows take bounded memory
 WINDOW_TOLERANCE = 0.1  # seconds past the model's context that are no reason to warn
 
@@ -118,7 +121,7 @@ class MERTEmbedder:
             kwargs: `revision`, `cache_dir`, `token`, `subfolder`, `attn_implementation`, ... of `from_pretrained`.
 
         Raises:
-            ValueError: weights are missing, or the dtype is none of these.
+            ValueError: weights are missing, the dtype is none of these, or there is no such device.
             OSError: there is no such checkpoint, or it has no preprocessor_config.json.
         """
         places = {key: kwargs[key] for key in ("revision", "cache_dir", "local_files_only") if key in kwargs}
@@ -126,6 +129,7 @@ class MERTEmbedder:
         device = resolve_device(device)
         if is_exported(folder):
             return cls(*open_exported(folder, device, dtype))
+        _check_is_checkpoint(Path(folder), kwargs.get("subfolder") or "")
         torch_dtype = resolve_dtype(dtype, device)
         model, info = AutoModel.from_pretrained(folder, output_loading_info=True, **kwargs)
         _check_weights(name_or_path, model, info)
@@ -173,7 +177,7 @@ class MERTEmbedder:
         """
         keep = self.resolve_layers(layers)
         check_pooling(pooling)
-        check_window(self.sampling_rate, window, hop)
+        self.check_window(window, hop)
         single = _is_single(paths_or_arrays)
         inputs = [paths_or_arrays] if single else list(paths_or_arrays)
         readers = [partial(self.windows_of, item, sampling_rate, window, hop, min_window) for item in inputs]
@@ -241,8 +245,8 @@ class MERTEmbedder:
                 raise TypeError(f'layers={layers!r} must be "all", an int or a list of ints.')
             if not -self.num_layers <= layer < self.num_layers:
                 raise ValueError(
-                    f"layer {layer} does not exist: {type(self.model).__name__} has {self.num_layers}, from 0 (the "
-                    f"encoder's input) to {self.num_layers - 1}."
+                    f"Layer {layer} does not exist: {type(self.model).__name__} has {self.num_layers} layers, from 0 "
+                    f"(the encoder's input) to {self.num_layers - 1}."
                 )
         resolved = tuple(int(layer) % self.num_layers for layer in given)
         if not resolved or len(set(resolved)) < len(resolved):
@@ -258,8 +262,18 @@ class MERTEmbedder:
     def _check_exported(self, layers: Sequence[int]) -> None:
         if absent := set(layers) - set(self.encoder.layers):
             raise ValueError(
-                f"layer {min(absent)} was not exported, but {', '.join(map(str, self.encoder.layers))}. Name one of "
-                "these, or export the model again with other --layers."
+                f"Layer {min(absent)} was not exported. Give one of the exported layers, "
+                f"{', '.join(map(str, self.encoder.layers))}, or export the model again with other --layers."
+            )
+
+    def check_window(self, window: float | None, hop: float | None) -> None:
+        """Raises ValueError for a window or hop that is not allowed, or a window too short for a frame of the model."""
+        size, _ = check_window(self.sampling_rate, window, hop)
+        if size < self.receptive_field:
+            needed = self.receptive_field / self.sampling_rate
+            raise ValueError(
+                f"window={window} s is too short: the model needs {needed:.3f} s ({self.receptive_field} samples) for "
+                "one frame. Give a longer window."
             )
 
     def windows_of(
@@ -397,6 +411,15 @@ class SpeedBar:
         self.bar.update(min(seconds, self.bar.total - self.bar.n) if self.bar.total else seconds)
 
 
+def _check_is_checkpoint(folder: Path, subfolder: str) -> None:
+    """Raises FileNotFoundError for a folder, rather than the id of a Hub model, that holds no model."""
+    if folder.is_dir() and not any((folder / subfolder / file).is_file() for file in CONFIG_FILES):
+        raise FileNotFoundError(
+            f"{folder / subfolder} holds no {CONFIG_FILES[0]}, so it is not a checkpoint. Give the folder of a saved "
+            f"model, a Hub id, or a bundled model: {BUNDLED}."
+        )
+
+
 def _check_weights(name: str | os.PathLike, model: torch.nn.Module, loaded: Mapping[str, Any]) -> None:
     """Raises ValueError where `from_pretrained` reports weights that the checkpoint does not hold."""
     # What masks frames in training does not affect embeddings.
@@ -406,15 +429,6 @@ def _check_weights(name: str | os.PathLike, model: torch.nn.Module, loaded: Mapp
             f"{name}: weights of {type(model).__name__} are missing or of another shape: "
             f"{', '.join(map(str, wrong[:5]))}. Check the checkpoint with `mert-hf doctor --model`."
         )
-
-
-def resolve_device(device: str | torch.device | None) -> torch.device:
-    """The device named, or the GPU if there is one, or the CPU."""
-    if device is not None:
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def check_pooling(pooling: str) -> None:

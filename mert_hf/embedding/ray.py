@@ -17,7 +17,6 @@ import numpy as np
 from ..audio import Window, find_audio_files, stream_windows
 from ..audio.files import AUDIO_EXTENSIONS
 from ..audio.read_ahead import END
-from ..audio.windows import check_window
 from ..utils.optional import needs_extra
 from ..utils.outputs import check_output_folder
 from .dataset import (
@@ -83,7 +82,7 @@ def embed_with_ray(
     check_output_folder(folder)
     files = find_recordings(paths)
     embedder = MERTEmbedder.from_pretrained(model, device="cpu", dtype=dtype)
-    check_window(embedder.sampling_rate, window, hop)
+    embedder.check_window(window, hop)
     settings = run_settings(embedder, model, embedder.resolve_layers(layers), pooling, window, hop, store_dtype)
     plan_run(folder, files, settings, batch_size, embedders)
     plan = read_plan(folder)

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from ..audio import Window
-from ..embedding.embedder import resolve_device
 from ..teachers.features import FEATURES
+from ..utils.devices import resolve_device
 from .encoders import WindowReader, pool_frames
 
 SAMPLING_RATE = 24000

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from ..audio import Window
-from ..embedding.embedder import resolve_device
+from ..utils.devices import resolve_device
 from ..utils.hashing import hash_tensors
 from ..utils.precision import resolve_dtype
 from .encoders import Encoder, WindowReader, open_encoder, pool_frames

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from ..audio import Window, cut_windows, read_audio, stream_windows
-from ..embedding.embedder import MERTEmbedder, resolve_device
+from ..embedding.embedder import MERTEmbedder
 from ..hub.names import resolve_checkpoint, untrained_checkpoint
+from ..utils.devices import resolve_device
 from ..utils.hashing import hash_tensors
 from ..utils.precision import resolve_dtype
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ..data.recordings import SPLITS, BeatTimes, Segments, TaskData
-from ..embedding.embedder import resolve_device
+from ..utils.devices import resolve_device
 from ..utils.layers import ALL, WEIGHTED
 from ..utils.optional import require_extra
 from ..utils.outputs import check_output_file, check_output_folder

@@ -42,7 +42,7 @@ class FeatureStore:
         data_dir: folder of the recordings; their names in the index are relative to it.
 
     Raises:
-        RuntimeError: another process is writing to this store.
+        OSError: another process is writing to this store.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class FeatureStore:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise RuntimeError(
+            raise OSError(
                 f"Another process is extracting features into {self.folder}. Wait for it, or give another --cache-dir."
             ) from None
         (self.folder / "store.json").write_text(json.dumps(self._settings, indent=1), encoding="utf-8")

@@ -70,9 +70,9 @@ class FineTuningArguments:
         if self.freeze not in FREEZE_CHOICES:
             raise ValueError(f"freeze={self.freeze!r} must be one of {', '.join(FREEZE_CHOICES)}.")
         if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"layer_decay={self.layer_decay} must be above 0 and at most 1 (1 is off).")
+            raise ValueError(f"layer_decay={self.layer_decay} must be above 0 and at most 1 (no decay).")
         if self.max_seconds is not None and not 0.1 <= self.max_seconds <= 600:
-            raise ValueError(f"max_seconds={self.max_seconds} must be between 0.1 and 600 seconds.")
+            raise ValueError(f"max_seconds={self.max_seconds} (--window) must be between 0.1 and 600 seconds.")
         Tolerance.parse(self.max_bad_files)
 
     def _take_old_names(self) -> None:

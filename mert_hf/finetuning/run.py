@@ -87,7 +87,8 @@ def choose_task(arguments: FineTuningArguments, kind: str = "classification") ->
     task = get_task(arguments.task, target=arguments.target, kind=kind)
     if task.kind not in PROBLEM_TYPES:
         raise ValueError(
-            f"The kind {task.kind!r} of {task.name} has no head; the kinds are {', '.join(PROBLEM_TYPES)}."
+            f"Models cannot be fine-tuned for the kind {task.kind!r} of {task.name}; the kinds are "
+            f"{', '.join(PROBLEM_TYPES)}."
         )
     window = arguments.max_seconds or (CLIP_SECONDS if task.name == "audiofolder" else task.window)
     return replace(task, window=window)
@@ -124,13 +125,16 @@ def _check_run(
     lora: LoraArguments | None,
 ) -> None:
     if lora is not None and arguments.use_weighted_layer_sum:
-        raise ValueError("use_weighted_layer_sum cannot be saved with adapters; leave it out with LoRA.")
+        raise ValueError(
+            "The learned average of the layers (--layers weighted, use_weighted_layer_sum) cannot be saved with "
+            "adapters; leave it out with LoRA."
+        )
     output_dir = training_arguments.output_dir
     earlier = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
     if earlier and not training_arguments.resume_from_checkpoint:
         raise ValueError(
-            f"{output_dir} holds {Path(earlier).name} of an earlier run; choose another output directory, or continue "
-            f"with --resume_from_checkpoint {earlier}."
+            f"{output_dir} holds {Path(earlier).name} of an earlier run. Choose another output folder, or remove this "
+            f"one; the scripts in examples/ resume with --resume_from_checkpoint {earlier}."
         )
     if training_arguments.load_best_model_at_end and training_arguments.metric_for_best_model in (None, "loss"):
         training_arguments.metric_for_best_model = task.metric

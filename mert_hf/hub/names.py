@@ -15,6 +15,7 @@ from .connection import transport_errors, why_unreachable
 
 DEFAULT_CHECKPOINT = "mert2-nano"
 BUNDLED_CHECKPOINTS = (DEFAULT_CHECKPOINT, "mert-nano")  # the second one is of the first generation
+BUNDLED = ", ".join(BUNDLED_CHECKPOINTS)  # in messages
 RANDOM_PREFIX = "random:"
 
 
@@ -51,7 +52,7 @@ def resolve_checkpoint(
     if not is_hub_id(name):
         raise FileNotFoundError(
             f"There is no such folder: {name!r} is neither a folder nor the id of a Hub model. Check the spelling, or "
-            f'give the folder of a checkpoint, a Hub id such as "m-a-p/MERT-v1-95M", or {DEFAULT_CHECKPOINT}.'
+            f'give the folder of a checkpoint, a Hub id such as "m-a-p/MERT-v1-95M", or a bundled model: {BUNDLED}.'
         )
     reason = "only local files may be used" if local_files_only else why_unreachable()
     if reason is None:
@@ -59,8 +60,8 @@ def resolve_checkpoint(
     folder = downloaded_checkpoint(name, revision, cache_dir)
     if folder is None:
         raise FileNotFoundError(
-            f"{name!r} is neither a folder nor a downloaded Hub model, and {reason}. Check the spelling, or download "
-            f"the model where there is a connection: hf download {name}"
+            f"{name!r} is neither a folder nor a downloaded Hub model, and {reason}. Check the spelling (bundled "
+            f"models: {BUNDLED}), or download the model where there is a connection: hf download {name}"
         )
     return str(folder)
 

@@ -111,7 +111,7 @@ def _claim(api: HfApi, target: _Target) -> str:
         if http_status(error) == 403 and not api.repo_exists(full_id):
             raise
     if not target.exist_ok:
-        raise PushError(f"{full_id} exists already on the Hub. Choose another repo_id, or allow updating it.")
+        raise PushError(f"{full_id} exists already on the Hub. Choose another name, or leave out --new to update it.")
     if target.private and not api.model_info(full_id).private:
         raise PushError(f"{full_id} exists already and is public. Make it private in its settings, or choose another.")
     _check_type(api, full_id)

@@ -242,7 +242,7 @@ def is_labelled(folder: Path, file: str, index: dict[str, Any]) -> bool:
     try:
         codes = load_codes(folder, file)
     except ValueError as error:
-        logger.warning("Labelling again: %s", printable(error))
+        logger.warning("Labeling again: %s", printable(error))
         return False
     return codes.dtype == index["dtype"] and len(codes) == index["num_codebooks"]
 

@@ -200,7 +200,7 @@ class MusicIndex:
             raise ValueError(f"There are {len(factors)} weights for {len(queries)} queries. Give one for each.")
         direction = sum(factor * unit(self.vector(item)) for factor, item in zip(factors, queries, strict=True))
         if not np.any(direction):
-            raise ValueError("The queries cancel each other out. Give other weights.")
+            raise ValueError("The weighted queries add up to zero. Give other weights.")
         return direction
 
     def _match(self, row: dict, vector: np.ndarray) -> Match:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from ..audio.read_ahead import END, read_ahead
 from ..utils.optional import needs_extra
+from ..utils.text import one_line
 from .scaling import Scaling
 
 TABLE = "recordings"
@@ -121,12 +122,23 @@ class RecordingTable:
         """The rows whose standardized vector, or whose best window, has the smallest angle to `vector` (hidden,).
 
         Columns: `path`, `duration`, `_distance` (1 - cosine), and `windows` where the index has them.
+
+        Raises:
+            ValueError: `where` is not a condition.
         """
         query = vector.astype(np.float32)
         names = ["path", "duration", "_distance"] + (["windows"] if self.settings.windows else [])
         search = self.table.search(query if column == "vector" else query[None], vector_column_name=column)
         search = search.distance_type("cosine").nprobes(PROBES).select(names).limit(count)
-        return (search.where(where) if where else search).to_arrow()
+        if not where:
+            return search.to_arrow()
+        try:
+            return search.where(where).to_arrow()
+        except ValueError as error:
+            raise ValueError(
+                f"where={where!r} is not a condition on path, duration and size, such as duration < 300: "
+                f"{one_line(error)}"
+            ) from error
 
     def put(self, recordings: Sequence[Recording]) -> None:
         """Adds recordings, or replaces those of the same paths, in one version."""

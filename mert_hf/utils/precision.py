@@ -6,6 +6,8 @@ from functools import cache
 
 import torch
 
+from .devices import resolve_device
+
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 AUTO = "auto"
 # The position convolution of wav2vec 2.0, HuBERT and music2vec: oneDNN computes some grouped convolutions wrongly in
@@ -78,6 +80,7 @@ def training_precision(dtype: str, device: str | None) -> dict[str, bool]:
             f"device={device!r} must be cpu or cuda in training. Choose among several GPUs with the environment "
             "variable CUDA_VISIBLE_DEVICES, or with accelerate launch."
         )
+    resolve_device(device)  # refuses cuda where there is no GPU
     use_cpu = device == "cpu" or not torch.cuda.is_available()
     chosen = torch.float32 if dtype == AUTO and use_cpu else resolve_dtype(dtype, "cpu" if use_cpu else "cuda")
     return {"use_cpu": device == "cpu", "bf16": chosen == torch.bfloat16, "fp16": chosen == torch.float16}

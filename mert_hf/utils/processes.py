@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from .devices import resolve_device
+
 
 def launched_processes(device: str | torch.device | None = None, **settings: Any):
     """accelerate's `PartialState`: number of this process and of all, on CPUs too.
@@ -16,11 +18,10 @@ def launched_processes(device: str | torch.device | None = None, **settings: Any
     Args:
         device: on which the processes compute; None is a GPU if there is one.
         settings: further arguments of `PartialState`.
+
+    Raises:
+        ValueError: there is no such device.
     """
     from accelerate import PartialState
 
-    if device is None:
-        on_cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
-    else:
-        on_cpu = torch.device(device).type == "cpu"
-    return PartialState(cpu=on_cpu, **settings)
+    return PartialState(cpu=resolve_device(device).type == "cpu", **settings)

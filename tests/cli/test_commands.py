@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 from typer.testing import CliRunner
 
+from mert_hf.audio import AudioReadError
 from mert_hf.cli import former
 from mert_hf.cli.app import app
 from mert_hf.conversion.errors import CheckpointError
@@ -159,6 +160,12 @@ def test_errors_of_the_system_are_sentences(tmp_path):
     result = run("convert", "fairseq", str(missing), str(tmp_path / "out"))
     expected = f"mert-hf: error: {missing}: No such file or directory. Check the path and its permissions.\n"
     assert (result.exit_code, result.stderr) == (1, expected)
+
+
+def test_errors_of_recordings_are_sentences(failing):
+    failing(AudioReadError("a.wav", "the file is empty (0 bytes)", "Copy it again, or leave it out"))
+    expected = "mert-hf: error: a.wav: the file is empty (0 bytes). Copy it again, or leave it out.\n"
+    assert run("doctor").stderr == expected
 
 
 @pytest.mark.parametrize("words", [("--debug", "doctor"), ("doctor", "--debug")])

@@ -159,13 +159,14 @@ def test_silence_embeds(embedder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"layers": 4}, "layer 4 does not exist: MERTModel has 4, from 0"),
-        ({"layers": [-5]}, "layer -5 does not exist"),
+        ({"layers": 4}, "Layer 4 does not exist: MERTModel has 4 layers, from 0"),
+        ({"layers": [-5]}, "Layer -5 does not exist"),
         ({"layers": "last"}, "layers='last' must be \"all\""),
         ({"layers": [1, -3]}, "each once"),
         ({"layers": []}, "at least one layer"),
         ({"pooling": "max"}, "pooling='max' must be one of mean, frames"),
         ({"window": 0}, "window=0 must be"),
+        ({"window": 0.001}, "window=0.001 s is too short: the model needs"),
         ({"hop": -1.0}, "hop=-1.0 must be"),
         ({"batch_size": 0}, "batch_size=0 must be at least 1"),
         ({"workers": 0}, "workers=0 must be at least 1"),

@@ -135,9 +135,9 @@ def test_layers_that_were_exported(export, recordings):
         assert embedder.encode(recordings[0], layers=layers, **QUIET).layers == (0, 2)
     assert embedder.encode(recordings[0], layers=2, **QUIET).shape == (2, 8)
     for layers in (1, [0, 1]):
-        with pytest.raises(ValueError, match="layer 1 was not exported, but 0, 2. Name one of these, or export the"):
+        with pytest.raises(ValueError, match="Give one of the exported layers, 0, 2, or export the"):
             embedder.encode(recordings[0], layers=layers, **QUIET)
-    with pytest.raises(ValueError, match="layer 1 was not exported"):
+    with pytest.raises(ValueError, match="Layer 1 was not exported"):
         list(embedder.embed_windows([(0, next(embedder.windows(recordings[0])))], [1]))
 
 

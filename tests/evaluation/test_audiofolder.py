@@ -136,7 +136,7 @@ def test_bad_tables_are_told(folder, header, lines, target, kind, message):
 def test_options_are_checked():
     with pytest.raises(ValueError, match="needs a target"):
         get_task("audiofolder")
-    with pytest.raises(ValueError, match="kind 'tempo' is not one of classification"):
+    with pytest.raises(ValueError, match="Kind 'tempo' is not one of classification"):
         get_task("audiofolder", target="x", kind="tempo")
     with pytest.raises(ValueError, match="give one column of metadata.csv for key"):
         get_task("audiofolder", target="x,y", kind="key")

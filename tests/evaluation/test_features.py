@@ -147,7 +147,7 @@ def test_what_a_killed_run_left_is_cut_off(recordings, open_store, torn):
 
 def test_one_process_writes_at_a_time(open_store):
     with open_store():
-        with pytest.raises(RuntimeError, match="Another process is extracting"):
+        with pytest.raises(OSError, match="Another process is extracting"):
             open_store().__enter__()
         with open_store(model="y"):
             pass

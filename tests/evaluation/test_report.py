@@ -210,10 +210,10 @@ def test_help_names_every_task():
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["tempo", "--model", "mel"], "unknown task 'tempo'"),
+        (["tempo", "--model", "mel"], "Unknown task 'tempo'"),
         (["audiofolder", "--model", "mel"], "needs a target"),
         (["audiofolder", "--target", "pitch", "--model", "mel", "--layers", "x"], "layers='x' must be all, weighted"),
-        (["audiofolder", "--target", "pitch", "--model", "mel", "--learning-rates", "a"], "learning rate 'a'"),
+        (["audiofolder", "--target", "pitch", "--model", "mel", "--learning-rates", "a"], "Learning rate 'a'"),
         (["audiofolder", "--target", "pitch", "--model", "no/model"], "The model 'no/model' cannot be opened"),
     ],
 )

@@ -64,7 +64,7 @@ def test_names_and_aliases():
     assert get_task("MTG-Jamendo-genre").name == "mtg_genre"
     assert get_task("MTT").name == "magnatagatune"
     assert get_task("nsynth-pitch", window=2.0).window == 2.0
-    with pytest.raises(ValueError, match="unknown task 'gtzam'; the tasks are magnatagatune, .*audiofolder"):
+    with pytest.raises(ValueError, match="Unknown task 'gtzam'; the tasks are magnatagatune, .*audiofolder"):
         get_task("gtzam")
     with pytest.raises(ValueError, match="at least 1 s"):
         get_task("gtzan", window=0.5)

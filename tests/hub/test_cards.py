@@ -106,7 +106,7 @@ def test_bad_measurements_are_refused(changes, message):
 
 
 def test_an_unmeasured_value_has_no_eval_result():
-    with pytest.raises(ValueError, match="no place in a model-index"):
+    with pytest.raises(ValueError, match="not measured, so it cannot be an entry of model-index"):
         Measurement("t", "m", None, "d", "D").eval_result()
 
 

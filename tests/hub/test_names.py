@@ -46,6 +46,11 @@ def test_every_loader_reports_it(load):
         load("./nodir")
 
 
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no config.json, so it is not a checkpoint.*: mert2-nano"):
+        MERTEmbedder.from_pretrained(tmp_path)
+
+
 def test_commands_report_it_in_one_line(tmp_path):
     (tmp_path / "a.wav").touch()
     arguments = ["embed", str(tmp_path / "a.wav"), "--output", str(tmp_path / "out"), "--model", "./nodir"]

@@ -47,5 +47,5 @@ def test_texts_of_probe_tasks():
     assert parse_probe_tasks(["gtzan_genre=a/b=c"]) == {"gtzan_genre": "a/b=c"}
     with pytest.raises(ValueError, match="written TASK=FOLDER"):
         parse_probe_tasks(["gtzan_genre"])
-    with pytest.raises(ValueError, match="unknown task 'pop'"):
+    with pytest.raises(ValueError, match="Unknown task 'pop'"):
         ProbeCallback({"pop": "x"}, None, print)

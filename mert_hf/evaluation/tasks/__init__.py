@@ -75,11 +75,11 @@ def get_task(name: str, target: str | None = None, kind: str = "classification",
     plain = ALIASES.get(plain, plain)
     if plain == "audiofolder":
         if not target:
-            raise ValueError("the task 'audiofolder' needs a target: --target COLUMN of metadata.csv.")
+            raise ValueError("The task 'audiofolder' needs a target: --target COLUMN of metadata.csv.")
         task = audiofolder_task(target, kind)
     elif plain in TASK_NAMES + FURTHER_TASK_NAMES:
         task = import_module(f".{plain}", __name__).TASK
     else:
         names = ", ".join(TASK_NAMES + FURTHER_TASK_NAMES)
-        raise ValueError(f"unknown task {name!r}; the tasks are {names} and audiofolder.")
+        raise ValueError(f"Unknown task {name!r}; the tasks are {names} and audiofolder.")
     return replace(task, window=window) if window is not None else task

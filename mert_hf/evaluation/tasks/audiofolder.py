@@ -32,10 +32,10 @@ def audiofolder_task(target: str, kind: str, window: float = 30.0) -> Task:
         ValueError: unknown kind, or several columns where one is allowed.
     """
     if kind not in METRICS:
-        raise ValueError(f"kind {kind!r} is not one of {', '.join(METRICS)}.")
+        raise ValueError(f"Kind {kind!r} is not one of {', '.join(METRICS)}.")
     columns = [name.strip() for name in target.split(",") if name.strip()]
     if not columns or (len(columns) > 1 and kind not in ("multilabel", "regression")):
-        raise ValueError(f"target {target!r}: give one column of metadata.csv for {kind}.")
+        raise ValueError(f"Target {target!r} cannot be used: give one column of metadata.csv for {kind}.")
     read = partial(read_folder, columns=columns, kind=kind)
     tables = TableForm(columns=(tuple(columns),))
     title, pitches = f"{target} ({kind})", columns == ["pitch"]

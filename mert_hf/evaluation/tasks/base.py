@@ -117,8 +117,8 @@ def _present(recordings: list[Recording], name: str, max_missing: int) -> list[R
     counted = f"{name}: {len(missing)} of {len(recordings)} listed recordings are missing"
     if len(missing) > max_missing:
         raise TooManyBadFilesError(
-            f"{counted}, {max_missing} may be (--max-bad-files); looked for {shorten(missing, 5)}. Complete the data, "
-            "or allow for more."
+            f"{counted}, and --max-bad-files tolerates {max_missing}; looked for {shorten(missing, 5)}. Complete the "
+            "data, or raise --max-bad-files."
         )
     logger.warning("%s and left out: %s.", counted, shorten(missing, 5))
     return [recording for recording in recordings if recording.exists()]

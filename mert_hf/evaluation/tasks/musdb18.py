@@ -49,7 +49,7 @@ def read(root: Path) -> TaskData:
     split = {name: "valid" if name in VALIDATION_SONGS else "train" for name in names}
     if not VALIDATION_SONGS.intersection(names):
         logger.warning(
-            "None of the official validation songs is in %s; a seventh of the training songs takes over.",
+            "None of the official validation songs is in %s; a seventh of the training songs is used instead.",
             root,
         )
         split = hash_split(names, {"train": 0.86, "valid": 0.14})

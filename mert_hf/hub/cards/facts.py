@@ -49,13 +49,13 @@ class Measurement:
         for name in ("value", "spread"):
             number = getattr(self, name)
             if number is not None and not math.isfinite(number):
-                raise ValueError(f"{self.task}, {self.metric}: {name} is {number}; give a finite number, or None")
+                raise ValueError(f"{self.task}, {self.metric}: {name} is {number}; give a finite number, or None.")
         if self.spread is not None and self.value is None:
-            raise ValueError(f"{self.task}, {self.metric}: a spread of {self.spread} without a value")
+            raise ValueError(f"{self.task}, {self.metric}: a spread of {self.spread} without a value; give both.")
         if self.source and not self.source_url:
-            raise ValueError(f"{self.task}, {self.metric}: the source {self.source!r} needs a source_url")
+            raise ValueError(f"{self.task}, {self.metric}: the source {self.source!r} needs a source_url.")
         if not self.dataset or any(character.isspace() for character in self.dataset):
-            raise ValueError(f"{self.task}: dataset {self.dataset!r} must be an id without spaces, such as 'gtzan'")
+            raise ValueError(f"{self.task}: dataset {self.dataset!r} must be an id without spaces, such as 'gtzan'.")
 
     @property
     def shown_value(self) -> str:
@@ -74,7 +74,7 @@ class Measurement:
     def eval_result(self) -> EvalResult:
         """The measurement as an entry of the Hub's `model-index`. Raises ValueError where nothing was measured."""
         if self.value is None:
-            raise ValueError(f"{self.task}, {self.metric}: not measured, so it has no place in a model-index")
+            raise ValueError(f"{self.task}, {self.metric}: not measured, so it cannot be an entry of model-index.")
         arguments = {"protocol": self.protocol, "standard_deviation": self.spread, "runs": self.runs}
         return EvalResult(
             task_type="audio-classification",
