@@ -78,6 +78,8 @@ class MERTForPreTrainingOutput(ModelOutput):
         feature_penalty (`torch.FloatTensor` of shape `()`): mean square of the convolutional features, unweighted.
         codebook_accuracies (`torch.FloatTensor` of shape `(codebooks,)`): share of the masked frames whose code has
             the highest logit.
+        last_hidden_state (`torch.FloatTensor` of shape `(batch, frames, hidden_size)`): output of the last layer, if no
+            target was given.
         hidden_states (`tuple` of `(batch, frames, hidden_size)`): input of the first layer and output of every layer.
         attentions (`tuple` of `(batch, heads, frames, frames)`): attention weights of every layer.
     """
@@ -87,6 +89,7 @@ class MERTForPreTrainingOutput(ModelOutput):
     cqt_loss: torch.FloatTensor | None = None
     feature_penalty: torch.FloatTensor | None = None
     codebook_accuracies: torch.FloatTensor | None = None
+    last_hidden_state: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
@@ -811,7 +814,8 @@ class MERTPreTrainedModel(PreTrainedModel):
         """Loads a checkpoint like `PreTrainedModel.from_pretrained`, but refuses incomplete weights of the encoder.
 
         Both names of the position embedding's weights load. Weights of a head that the checkpoint does not contain are
-        initialized, with the warning of transformers, unless the checkpoint was saved by the same class.
+        initialized, with the warning of transformers, unless the checkpoint was saved by the same class. With
+        `ignore_mismatched_sizes=True` heads may differ in size and number from those of the checkpoint.
 
         Raises:
             ValueError: a weight is missing or unexpected.
@@ -823,13 +827,14 @@ class MERTPreTrainedModel(PreTrainedModel):
             )
         restore_names(model)
         if pretrained_model_name_or_path is not None or kwargs.get("state_dict"):  # otherwise nothing is loaded
-            model._refuse_incomplete_weights(info, pretrained_model_name_or_path)
+            other_heads = bool(kwargs.get("ignore_mismatched_sizes"))
+            model._refuse_incomplete_weights(info, pretrained_model_name_or_path, other_heads)
         return (model, info) if output_loading_info else model
 
-    def _refuse_incomplete_weights(self, info: dict, source) -> None:
+    def _refuse_incomplete_weights(self, info: dict, source, other_heads: bool) -> None:
         mismatched = {entry if isinstance(entry, str) else entry[0] for entry in info["mismatched_keys"]}
         missing = set(info["missing_keys"]) - mismatched
-        if type(self).__name__ not in (self.config.architectures or []):
+        if other_heads or type(self).__name__ not in (self.config.architectures or []):
             missing = {key for key in missing if not key.startswith(HEAD_PREFIXES)}
         missing = {key for key in missing if not self._may_be_missing(key)}
         unexpected = set(info["unexpected_keys"])
@@ -1404,11 +1409,12 @@ class MERTForPreTraining(MERTPreTrainingModel):
         )
         frame_mask = None if attention_mask is None else self.frame_mask(attention_mask)
         penalty = self._feature_penalty(features, frame_mask)
-        losses = {}
-        if codes is not None or cqt is not None:
-            losses = self._losses(outputs[0], frame_mask, mask_time_indices, codes, cqt, penalty)
+        if codes is None and cqt is None:
+            parts = {"last_hidden_state": outputs.last_hidden_state}
+        else:
+            parts = self._losses(outputs.last_hidden_state, frame_mask, mask_time_indices, codes, cqt, penalty)
         result = MERTForPreTrainingOutput(
-            **losses, feature_penalty=penalty, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+            **parts, feature_penalty=penalty, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
         return result if self._wants_dict(return_dict) else result.to_tuple()
 

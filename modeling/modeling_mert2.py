@@ -304,6 +304,7 @@ class MERT2MelFrontEnd(nn.Module):
         self.spectrogram.register_buffer("window", torch.empty(config.win_length, dtype=torch.float32))
         self.mel_scale = nn.Module()
         self.mel_scale.register_buffer("fb", torch.empty(frequencies, bins, dtype=torch.float32))
+        self.reset()  # also where the initialization of the weights is skipped
 
     def reset(self) -> None:
         """Fills the constants that no checkpoint has filled; mean 0 and deviation 1 leave decibels as they are."""
@@ -953,11 +954,12 @@ class MERT2ForPreTraining(MERT2PreTrainedModel, MERTPreTrainingModel):
             output_attentions=output_attentions,
             **kwargs,
         )
-        losses = {}
-        if codes is not None or cqt is not None:
+        if codes is None and cqt is None:
+            parts = {"last_hidden_state": outputs.last_hidden_state}
+        else:
             valid = outputs.feature_attention_mask
-            losses = self._losses(outputs.last_hidden_state, valid, mask_time_indices, codes, cqt, None)
-        result = MERTForPreTrainingOutput(**losses, hidden_states=outputs.hidden_states, attentions=outputs.attentions)
+            parts = self._losses(outputs.last_hidden_state, valid, mask_time_indices, codes, cqt, None)
+        result = MERTForPreTrainingOutput(**parts, hidden_states=outputs.hidden_states, attentions=outputs.attentions)
         return result if self._wants_dict(return_dict) else result.to_tuple()
 
     def _codebook_losses(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -222,6 +222,13 @@ def test_masked_frames_hide_their_audio(tiny_config2, stirred):
         model(one, mask_time_indices=mask[:, :11])
 
 
+def test_front_end_is_complete_without_the_initialization_of_weights(tiny_config2):
+    """As in `no_init_weights()`: the constants do not wait for a model's `post_init`."""
+    config = tiny_config2()
+    expected = MERT2Model(config).feature_extractor.state_dict()
+    torch.testing.assert_close(modeling_mert2.MERT2MelFrontEnd(config).state_dict(), expected, rtol=0.0, atol=0.0)
+
+
 def test_input_statistics(tiny_config2):
     model = MERT2Model(tiny_config2())
     clips = [music(1, length, seed)[0] * gain for seed, (length, gain) in enumerate([(9_000, 1.0), (20_000, 0.1)])]

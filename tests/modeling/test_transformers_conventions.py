@@ -87,6 +87,15 @@ def test_tuple_and_dictionary_agree_and_the_loss_comes_first(config_for, model_c
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("model_class", [MERTForPreTraining, MERT2ForPreTraining])
+def test_pre_training_model_without_targets_returns_its_states(config_for, model_class):
+    model = model_class(config_for(model_class)).eval()
+    outputs = model(waves(), output_hidden_states=True)
+    assert "loss" not in outputs
+    torch.testing.assert_close(outputs.last_hidden_state, outputs.hidden_states[-1])
+    assert "last_hidden_state" not in model(waves(), **targets(model_class, model.config))
+
+
 @every_class
 def test_configuration_sets_what_the_call_leaves_open(config_for, model_class):
     config = config_for(model_class, output_hidden_states=True, output_attentions=True, attn_implementation="eager")

@@ -16,7 +16,7 @@ from mert_hf.pretraining.arguments import (
     PretrainingDataArguments,
     PretrainingModelArguments,
 )
-from mert_hf.pretraining.run import build_masking, build_trainer
+from mert_hf.pretraining.run import build_masking, build_trainer, continue_from
 from mert_hf.teachers import FeatureSet, KMeansTeacher
 
 
@@ -61,6 +61,21 @@ def test_losses_follow_their_definition(prediction):
     expected = torch.tensor([sum(values) / len(values) for values in masked_ce])
     torch.testing.assert_close(outputs.codebook_losses, expected, rtol=1e-4, atol=1e-5)
     assert outputs.feature_penalty is None and outputs.codebook_accuracies.shape == (2,)
+
+
+@pytest.mark.parametrize("sizes", [[8, 13, 5], [8], [9, 13]], ids=["more", "fewer", "larger"])
+@pytest.mark.parametrize("prediction", ["linear", "cosine"])
+def test_a_run_continues_with_other_codebooks(tmp_path, prediction, sizes):
+    """The encoder and the heads that fit keep their weights; the others start anew."""
+    first = MERT2ForPreTraining(tiny_config2(codebook_sizes=[8, 13], codebook_prediction=prediction))
+    first.save_pretrained(tmp_path)
+    config = tiny_config2(codebook_sizes=sizes, codebook_prediction=prediction)
+    second = continue_from(str(tmp_path), config)
+    before, after = first.state_dict(), second.state_dict()
+    assert after.keys() == MERT2ForPreTraining(config).state_dict().keys()
+    for name in before.keys() & after.keys():
+        assert after[name].shape != before[name].shape or torch.equal(after[name], before[name]), name
+    assert all(torch.isfinite(weight).all() for weight in after.values())
 
 
 def test_codes_past_the_end_of_their_own_codebook_are_refused():
