@@ -1,16 +1,15 @@
 """Makes the bundled checkpoint out of a training run: fp16 weights, teachers, log of training, card.
 
-    python scripts/bundle_checkpoint.py --run RUN --earlier MODEL --acoustic DIR --musical DIR --hours 47 \\
-        --results RESULTS/*.json
+    python scripts/bundle_checkpoint.py --run RUN --acoustic DIR --musical DIR --hours 47 --results RESULTS/*.json
 
-RUN is the output folder of `mert-hf pretrain`, MODEL the checkpoint it started from, DIR the teachers that it learned
-from, RESULTS are files of `mert-hf evaluate`, those of this model first. docs/results/mert2-nano.md has the commands
-that come before it.
+RUN is the output folder of `mert-hf pretrain`, DIR are the teachers that it learned from, RESULTS are files of
+`mert-hf evaluate`, those of this model first. docs/results/mert2-nano.md has the commands that come before it.
 """
 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Optional
 
 import torch
 from transformers import AutoModelForPreTraining, HfArgumentParser, PreTrainedModel
@@ -35,8 +34,10 @@ LICENSE_NOTE = (
     "(GPL, CC-BY-SA, CC-BY, MIT); none of them is in the package. Whether such licenses reach a model's weights is not "
     "settled law."
 )
-EARLIER_UPDATES = 7030  # of the run from random weights, which this one continues
-SHARE = 0.75  # of the run in the average with the checkpoint that it started from
+HISTORY = (  # of the checkpoint that the run started from
+    "7,030 updates from random weights, 7,167 with the tempogram (1/4 and 3/4 of both ends), 2,549 with codes of whole "
+    "recordings"
+)
 LOGGED = 100  # entries of the log that are kept
 LIMITS = (
     "Trained for a little over two hours on one CPU core: small enough to be part of the package and to work offline. "
@@ -53,9 +54,12 @@ class BundleArguments:
     run: str = field(metadata={"help": "Output folder of mert-hf pretrain."})
     acoustic: str = field(metadata={"help": "Folder of the teacher of codes."})
     musical: str = field(metadata={"help": "Folder of the teacher of features."})
-    earlier: str = field(metadata={"help": "Checkpoint that the run started from, which is averaged in."})
     hours: float = field(metadata={"help": "Hours of different recordings that it was trained on."})
     results: list[str] = field(metadata={"help": "Result files of mert-hf evaluate, those of this model first."})
+    earlier: Optional[str] = field(  # noqa: UP045  HfArgumentParser reads it at run time
+        default=None, metadata={"help": "An earlier checkpoint that is averaged in; none by default."}
+    )
+    share: float = field(default=0.75, metadata={"help": "Share of the run in the average with the earlier one."})
     name: str = field(default="mert2-nano", metadata={"help": "Name of the checkpoint."})
     output: str = field(default="mert_hf/hub/checkpoints", metadata={"help": "Folder of the bundled checkpoints."})
     curve: str = field(default="docs/results/mert2-nano-loss.png", metadata={"help": "Picture of the losses."})
@@ -86,15 +90,15 @@ def measurements(paths: list[str]) -> tuple[Measurement, ...]:
 
 
 @torch.no_grad()
-def average(model: PreTrainedModel, earlier: str) -> PreTrainedModel:
-    """The model with `SHARE` of its weights and the rest of the earlier ones; heads of other sizes stay as they are.
+def average(model: PreTrainedModel, earlier: str, share: float) -> PreTrainedModel:
+    """The model with a share of its weights and the rest of the earlier ones; heads of other sizes stay as they are.
 
     The mean of two ends of fine-tuning is often better than either (Wortsman et al. 2022, arXiv 2203.05482).
     """
     before = AutoModelForPreTraining.from_pretrained(earlier).state_dict()
     for name, weight in model.state_dict().items():
-        if weight.shape == before[name].shape and weight.is_floating_point():
-            weight.lerp_(before[name].to(weight), 1.0 - SHARE)
+        if name in before and weight.shape == before[name].shape and weight.is_floating_point():
+            weight.lerp_(before[name].to(weight), 1.0 - share)
     return model
 
 
@@ -124,9 +128,7 @@ def main() -> None:
             "regression of log constant-Q, MFCC, chroma and tempogram",
         ),
         training={
-            "Updates": f"{EARLIER_UPDATES:,} from random weights and {log[-1]['step']:,} more with the tempogram, of "
-            f"12 x 6 s, AdamW, peak rates 0.0015 and {peak:g}, bfloat16; {SHARE:.0%} of the weights are those of the "
-            "end, the rest those after the first run",
+            "Updates": f"{HISTORY}, and {log[-1]['step']:,} more, of 12 x 6 s, AdamW, peak rate {peak:g}, bfloat16",
             "Noise mixture": "probability 0.5",
             "Masks": "spans of 320 ms on the mel spectrum, probability 0.45",
         },
@@ -135,10 +137,12 @@ def main() -> None:
         licence_note=LICENSE_NOTE,
         limits=LIMITS,
     )
-    model = average(AutoModelForPreTraining.from_pretrained(run), arguments.earlier).to(torch.float16)
+    model = AutoModelForPreTraining.from_pretrained(run)
+    if arguments.earlier is not None:
+        model = average(model, arguments.earlier, arguments.share)
     teachers = {"acoustic": load_teacher(arguments.acoustic), "musical": load_teacher(arguments.musical)}
     output = Path(arguments.output) / arguments.name
-    folder = save_checkpoint(model, MERTFeatureExtractor(do_normalize=False), output, facts, teachers)
+    folder = save_checkpoint(model.to(torch.float16), MERTFeatureExtractor(do_normalize=False), output, facts, teachers)
     for code in [*folder.glob("*.py"), folder / "LICENSE"]:
         code.unlink(missing_ok=True)  # the package itself holds them
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -27,6 +27,7 @@ from ..audio import AudioReadError, read_audio
 from ..audio.read_ahead import END, read_ahead
 from ..teachers import AcousticTeacher, Teacher, load_teacher
 from ..teachers.statistics import CodeCounts
+from ..utils.devices import resolve_device
 from ..utils.outputs import check_output_folder, only_writer
 from ..utils.staging import staged_file
 from ..utils.text import printable
@@ -117,7 +118,7 @@ def label_by_name(
     """Calls `label_files` for files and folders and the name of a teacher, on a GPU if there is one."""
     check_output_folder(output_dir)  # before the teacher is loaded
     settings = {} if num_codebooks is None else {"num_codebooks": num_codebooks}
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = resolve_device(device)
     files = open_recordings(data, split).names
     return label_files(files, load_teacher(teacher, **settings), output_dir, device, show_progress_bar, workers)
 
