@@ -193,7 +193,7 @@ def evaluate_all(
     if failed:
         raise ValueError(
             f"{len(failed)} of {len(failed) + len(written)} tasks could not run, for the reasons above: "
-            f"{', '.join(failed)}. Correct their data and run the same command again; the other results are in {output}."
+            f"{', '.join(failed)}. Correct their data and run the same command again; other results are in {output}."
         )
     return written
 
