@@ -24,24 +24,23 @@ from mert_hf.quickstart.figures import loss_figure
 from mert_hf.teachers import load_teacher
 
 DATA = (
-    "Game soundtracks (the training split of ten Debian packages; GPL, CC-BY-SA, CC-BY, MIT) and rendered scores: "
-    "chorales, fiddle tunes, folk songs and more of music21's corpus, transposed and re-instrumented at random with "
-    "drums, and single notes of random instruments, played by the soundfonts TimGM6mb, FluidR3 GM, sf_GMbank and OPL-3 "
-    "FM"
+    "Game soundtracks of 28 Debian packages, of ten of them the training split (GPL, CC-BY-SA, CC-BY, MIT, public "
+    "domain), and rendered scores: chorales, fiddle tunes, folk songs and more of music21's corpus, transposed and "
+    "re-instrumented at random with drums, and single notes of random instruments, played by the soundfonts TimGM6mb, "
+    "FluidR3 GM, sf_GMbank and OPL-3 FM"
 )
 LICENSE_NOTE = (
     "The weights were made by this project. The recordings and soundfonts they were trained on keep their own licenses "
-    "(GPL, CC-BY-SA, CC-BY, MIT); none of them is in the package. Whether such licenses reach a model's weights is not "
-    "settled law."
+    "(GPL, CC-BY-SA, CC-BY, MIT, public domain); none of them is in the package. Whether such licenses reach a model's "
+    "weights is not settled law."
 )
 HISTORY = (  # of the checkpoint that the run started from
-    "7,030 updates from random weights, 7,167 with the tempogram (1/4 and 3/4 of both ends), 2,549 with codes of whole "
-    "recordings"
+    "7,030 updates from random weights, 7,167 with the tempogram, 2,549 with codes of whole recordings"
 )
 LOGGED = 100  # entries of the log that are kept
 LIMITS = (
-    "Trained for a little over two hours on one CPU core: small enough to be part of the package and to work offline. "
-    "Use a published MERT for real work.",
+    "Trained for about three hours on one CPU core: small enough to be part of the package and to work offline. Use a "
+    "published MERT for real work.",
     "25 frames a second: too coarse for precise onsets.",
     "Most of its training music is synthetic; voices and acoustic recordings are rare in it.",
 )
@@ -91,13 +90,13 @@ def measurements(paths: list[str]) -> tuple[Measurement, ...]:
 
 @torch.no_grad()
 def average(model: PreTrainedModel, earlier: str, share: float) -> PreTrainedModel:
-    """The model with a share of its weights and the rest of the earlier ones; heads of other sizes stay as they are.
+    """The model with a share of its encoder's weights and the rest of the earlier ones; its heads stay as they are.
 
     The mean of two ends of fine-tuning is often better than either (Wortsman et al. 2022, arXiv 2203.05482).
     """
     before = AutoModelForPreTraining.from_pretrained(earlier).state_dict()
     for name, weight in model.state_dict().items():
-        if name in before and weight.shape == before[name].shape and weight.is_floating_point():
+        if name.startswith(f"{model.base_model_prefix}.") and weight.is_floating_point():
             weight.lerp_(before[name].to(weight), 1.0 - share)
     return model
 
@@ -119,6 +118,7 @@ def main() -> None:
     run = Path(arguments.run)
     log = read_log(Path(last_complete_checkpoint(run)))
     peak = max(entry["learning_rate"] for entry in log)
+    averaged = f"; {1 - arguments.share:.0%} of the encoder is an earlier checkpoint" if arguments.earlier else ""
     facts = CardFacts(
         model_name=arguments.name,
         data=DATA,
@@ -128,7 +128,8 @@ def main() -> None:
             "regression of log constant-Q, MFCC, chroma and tempogram",
         ),
         training={
-            "Updates": f"{HISTORY}, and {log[-1]['step']:,} more, of 12 x 6 s, AdamW, peak rate {peak:g}, bfloat16",
+            "Updates": f"{HISTORY}, and {log[-1]['step']:,} more, of 12 x 6 s, AdamW, last peak rate {peak:g}, "
+            f"bfloat16{averaged}",
             "Noise mixture": "probability 0.5",
             "Masks": "spans of 320 ms on the mel spectrum, probability 0.45",
         },
