@@ -25,8 +25,8 @@ BLOCK_FRAMES = 65536  # decoded at a time: half a megabyte of stereo
 PLAUSIBLE_RATES = (1000, 1_000_000)  # a wrong header must not ask for gigabytes of resampled sound
 UNKNOWN_LENGTH = 2**62  # libsndfile gives 2^63 - 1 where a header does not state the length
 # Samples that may be missing at the end of a file that is whole. MP3, two frames: some encoders count the frame that
-# holds the count, too. Ogg, a usual block of Vorbis: the last page may state a position behind its last sample.
-TOLERANCES = {"MP3": 2304, "OGG": 2048}
+# holds the count, too. Vorbis, a usual block: the last page may state a position behind its last sample.
+TOLERANCES = {"MP3": 2304, "VORBIS": 2048}  # by format or subtype
 OGG_PAGE_SIZE = 65536  # a page has at most 65307 bytes
 STREAMED_SIZES = (0xFFFFFFFF, 0x7FFFFFFF)  # what programs that write WAV to a pipe leave as the size
 
@@ -202,7 +202,7 @@ class SoundfileDecoder:
     def _check_end(self, decoded: int) -> None:
         if decoded == 0:
             raise AudioReadError(self.name, "a header without any samples", "Copy the file again, or leave it out")
-        tolerance = TOLERANCES.get(self._file.format, 0)
+        tolerance = TOLERANCES.get(self._file.format) or TOLERANCES.get(self._file.subtype, 0)
         if self.num_samples is not None and self._count_is_known and decoded < self.num_samples - tolerance:
             raise _cut_off(self.name, decoded / self.sampling_rate, self.num_samples / self.sampling_rate)
 
