@@ -31,10 +31,10 @@ quickstart: setup  ## run the full pipeline on real scores, offline (10 minutes,
 	$(BIN)/mert-hf quickstart
 
 test: setup-dev  ## run the fast tests: CPU, offline (6 minutes, and 3 for the setup)
-	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu and not hub"
+	$(BIN)/python -m pytest -q -n 2 --max-worker-restart 0 -m "not slow and not gpu and not hub"
 
 test-slow: setup-dev  ## run the slow tests: installation, kill and resume, long files, training runs (15 minutes)
-	$(BIN)/python -m pytest -q -n $(SLOW_JOBS) --dist loadfile -m "slow and not gpu and not hub"
+	$(BIN)/python -m pytest -q -n $(SLOW_JOBS) --dist loadfile --max-worker-restart 0 -m "slow and not gpu and not hub"
 
 test-compat: $(COMPAT_VERSIONS:%=test-compat-%) test-compat-newest  ## run the model tests on every supported transformers
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Feature extractor of MERT: any audio in memory -> mono float32 at the model's rate, normalized and padded."""
 
+from array import array
+
 import numpy as np
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 from transformers.feature_extraction_utils import BatchFeature
@@ -10,6 +12,7 @@ logger = logging.get_logger(__name__)
 
 INTEGER_PCM = {"uint8": (128.0, 128.0), "int16": (0.0, 2.0**15), "int32": (0.0, 2.0**31)}  # offset and scale to [-1, 1)
 RESAMPLED_RATES = (1000, 1_000_000)  # Hz; a wrong rate must not allocate gigabytes of resampled audio
+NUMBERS = (int, float, np.number)  # samples in a list
 NORMALIZATION_EPSILON = 1e-7  # added to the variance, as in the Wav2Vec2FeatureExtractor of transformers
 
 
@@ -219,26 +222,44 @@ def _as_array(samples) -> np.ndarray:
         raise TypeError(
             f"Audio must be samples, given {type(samples).__name__}. Read files with mert_hf.audio.read_audio first."
         )
-    array = np.asarray(samples)
-    if array.dtype == object or not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
-        raise TypeError(f"Audio must be an array of real numbers, given {array.dtype} from {type(samples).__name__}.")
-    return array
+    _refuse_what_is_no_array(samples)
+    values = np.asarray(samples)
+    if values.dtype == object or not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values):
+        raise TypeError(f"Audio must be an array of real numbers, given {values.dtype} from {type(samples).__name__}.")
+    return values
+
+
+def _refuse_what_is_no_array(samples) -> None:
+    """Raises TypeError for all but arrays, and lists (samples,) or (channels, samples) of numbers.
+
+    NumPy expands whatever has a length and items: a `range` inside a list can ask for terabytes.
+    """
+    kinds = {type(samples)}
+    if isinstance(samples, (list, tuple)):
+        rows = [row for row in samples if isinstance(row, (list, tuple))]
+        kinds = set(map(type, samples)).difference(map(type, rows)).union(*(map(type, row) for row in rows))
+    for kind in kinds:
+        if not (issubclass(kind, (*NUMBERS, array, memoryview)) or hasattr(kind, "__array__")):
+            raise TypeError(
+                f"Audio must be an array of real numbers, or a list (samples,) or (channels, samples) of them, given "
+                f"{kind.__name__} from {type(samples).__name__}."
+            )
 
 
 def _as_clips(audio) -> list:
     """One clip or a batch of them -> a list of clips."""
     if isinstance(audio, (list, tuple)):
-        if all(isinstance(value, (int, float, np.number)) for value in audio):
+        if all(isinstance(value, NUMBERS) for value in audio):
             return [np.asarray(audio, dtype=np.float32)] if len(audio) else []
         return list(audio)
     if isinstance(audio, dict) or hasattr(audio, "get_all_samples"):
         return [audio]
-    array = _as_array(audio)
-    if array.ndim == 3 or (array.ndim == 2 and array.shape[0] > 2):
-        if array.ndim == 2 and array.shape[1] <= 2:
-            raise ValueError(f"An array of shape {array.shape} looks like (samples, channels). Transpose it.")
-        return list(array)
-    return [array]
+    samples = _as_array(audio)
+    if samples.ndim == 3 or (samples.ndim == 2 and samples.shape[0] > 2):
+        if samples.ndim == 2 and samples.shape[1] <= 2:
+            raise ValueError(f"An array of shape {samples.shape} looks like (samples, channels). Transpose it.")
+        return list(samples)
+    return [samples]
 
 
 __all__ = ["MERTFeatureExtractor"]

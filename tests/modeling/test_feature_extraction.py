@@ -1,6 +1,7 @@
 """MERTFeatureExtractor: every kind of audio, padding, normalization, errors."""
 
 import re
+from array import array
 
 import numpy as np
 import pytest
@@ -109,6 +110,24 @@ def test_padding_options(extractor):
     assert "attention_mask" not in extractor(clips, 24000, return_attention_mask=False)
 
 
+def test_lists_arrays_and_buffers_are_the_same_clip(extractor):
+    clip = sine(0.1)
+    expected = extractor(clip, 24000)["input_values"][0]
+    stereo = np.stack([clip, clip])
+    for same in (
+        clip.tolist(),
+        [clip.tolist()],
+        [tuple(clip)],
+        [stereo.tolist()],
+        [[clip, clip]],
+        [torch.tensor(clip)],
+        array("f", clip),
+    ):
+        np.testing.assert_allclose(extractor(same, 24000)["input_values"][0], expected, atol=1e-6)
+    one = {"array": [torch.tensor(clip), torch.tensor(clip)], "sampling_rate": 24000}
+    np.testing.assert_allclose(extractor(one)["input_values"][0], expected, atol=1e-6)
+
+
 def test_round_trip(tmp_path):
     MERTFeatureExtractor(sampling_rate=16000, do_normalize=False).save_pretrained(tmp_path)
     again = MERTFeatureExtractor.from_pretrained(tmp_path)
@@ -138,6 +157,10 @@ def test_a_clip_shorter_than_a_sample_of_the_model_is_refused():
         ({"array": np.zeros(9)}, ValueError, "needs the keys"),
         ({"array": np.zeros(9), "sampling_rate": -1}, ValueError, "sampling_rate=-1 must be a positive number"),
         ([[0.0, 1.0], ["a"]], TypeError, "real numbers"),
+        ([[0.5, range(10**12)]], TypeError, "given range from list"),
+        ([[[[range(10**12)]]]], TypeError, "given list from list"),
+        (range(10**12), TypeError, "given range"),
+        ({"array": range(10**12), "sampling_rate": 24000}, TypeError, "given range"),
     ],
 )
 def test_bad_audio_names_the_remedy(extractor, audio, error, message):
