@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import threading
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -10,7 +12,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
+# tqdm shares its lock with forked processes: one that a test kills while it holds the lock would stop all others. Its
+# thread, which may hold the lock while a process is forked, is not started.
+tqdm.set_lock(threading.RLock())
+tqdm.monitor_interval = 0
+
+LONGEST = 1200  # seconds of one test
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
 
@@ -19,6 +28,14 @@ SHARED = REPOSITORY.parent / "shared"
 def single_thread():
     """Tests run side by side: one thread each keeps them from fighting for the cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_hang():
+    """A test that hangs ends its process with a traceback, also where it is in compiled code."""
+    faulthandler.dump_traceback_later(LONGEST, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(autouse=True)

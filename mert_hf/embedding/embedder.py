@@ -9,7 +9,6 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from ..audio import AudioReadError, Window, audio_info, cut_windows, stream_wind
 from ..audio.decoding import source_name
 from ..audio.read_ahead import END, read_ahead
 from ..audio.windows import check_window
-from ..hub.names import BUNDLED, resolve_checkpoint
+from ..hub.names import check_is_model, resolve_checkpoint
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..utils.devices import resolve_device
 from ..utils.encoder import encoder_of
@@ -31,7 +30,6 @@ from .exported import is_exported, open_exported
 logger = logging.getLogger(__name__)
 
 POOLINGS = ("mean", "frames")
-CONFIG_FILES = ("config.json", "adapter_config.json")  # of a model, and of adapters of peft
 MAX_BATCH_SECONDS = 480.0  # of audio in one forward pass, so that long windows take bounded memory
 WINDOW_TOLERANCE = 0.1  # seconds past the model's context that are no reason to warn
 
@@ -129,7 +127,7 @@ class MERTEmbedder:
         device = resolve_device(device)
         if is_exported(folder):
             return cls(*open_exported(folder, device, dtype))
-        _check_is_checkpoint(Path(folder), kwargs.get("subfolder") or "")
+        check_is_model(folder, kwargs.get("subfolder") or "")
         torch_dtype = resolve_dtype(dtype, device)
         model, info = AutoModel.from_pretrained(folder, output_loading_info=True, **kwargs)
         _check_weights(name_or_path, model, info)
@@ -409,15 +407,6 @@ class SpeedBar:
         self.seconds += seconds
         self.bar.set_postfix_str(f"{self.speed:.1f} x real time{self.note}", refresh=False)
         self.bar.update(min(seconds, self.bar.total - self.bar.n) if self.bar.total else seconds)
-
-
-def _check_is_checkpoint(folder: Path, subfolder: str) -> None:
-    """Raises FileNotFoundError for a folder, rather than the id of a Hub model, that holds no model."""
-    if folder.is_dir() and not any((folder / subfolder / file).is_file() for file in CONFIG_FILES):
-        raise FileNotFoundError(
-            f"{folder / subfolder} holds no {CONFIG_FILES[0]}, so it is not a checkpoint. Give the folder of a saved "
-            f"model, a Hub id, or a bundled model: {BUNDLED}."
-        )
 
 
 def _check_weights(name: str | os.PathLike, model: torch.nn.Module, loaded: Mapping[str, Any]) -> None:

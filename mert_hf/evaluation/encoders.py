@@ -12,7 +12,7 @@ import torch
 
 from ..audio import Window, cut_windows, read_audio, stream_windows
 from ..embedding.embedder import MERTEmbedder
-from ..hub.names import resolve_checkpoint, untrained_checkpoint
+from ..hub.names import resolve_model, untrained_checkpoint
 from ..utils.devices import resolve_device
 from ..utils.hashing import hash_tensors
 from ..utils.precision import resolve_dtype
@@ -168,7 +168,7 @@ def _untrained(
     """The network of a checkpoint with weights drawn anew."""
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
-    folder = resolve_checkpoint(name)
+    folder = resolve_model(name)
     config = AutoConfig.from_pretrained(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # inside fork_rng: the caller's random state is restored after it

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from ..evaluation.heads import RegressionHead
-from ..hub.names import resolve_checkpoint
+from ..hub.names import resolve_model
 from ..utils.optional import needs_extra
 from .arguments import FineTuningArguments, LoraArguments
 
@@ -24,7 +24,7 @@ QUERY_AND_VALUE = ("q_proj", "v_proj", "query_proj", "value_proj")  # of the fir
 
 def read_config(arguments: FineTuningArguments) -> PretrainedConfig:
     """The configuration of the pre-trained checkpoint, of either generation."""
-    source = resolve_checkpoint(arguments.model_name_or_path, arguments.model_revision)
+    source = resolve_model(arguments.model_name_or_path, arguments.model_revision)
     return AutoConfig.from_pretrained(source, revision=arguments.model_revision)
 
 
@@ -41,7 +41,7 @@ def build_model(arguments: FineTuningArguments, config: PretrainedConfig, by_fra
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # inside fork_rng: the caller's random state is restored after it
         return auto_class.from_pretrained(
-            resolve_checkpoint(arguments.model_name_or_path, arguments.model_revision),
+            resolve_model(arguments.model_name_or_path, arguments.model_revision),
             config=config,
             revision=arguments.model_revision,
             ignore_mismatched_sizes=True,  # a head for other labels is replaced; the encoder must fit all the same

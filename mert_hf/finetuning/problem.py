@@ -12,7 +12,7 @@ from ..data.checks import check_audio
 from ..data.recordings import TaskData
 from ..evaluation.metrics import scored_labels
 from ..evaluation.tasks import Task
-from ..hub.names import resolve_checkpoint
+from ..hub.names import resolve_model
 from .answers import PROBLEM_TYPES, Answers, make_answers
 from .arguments import FineTuningArguments
 from .clips import ClipCollator, RandomCrops, Windows
@@ -60,7 +60,7 @@ class LearningProblem:
         answers = make_answers(task.kind, data, config)
         if task.kind == "multilabel":  # the metrics at the end of an epoch would be undefined
             scored_labels(answers.head.targets(data.split("valid")).numpy())
-        source = resolve_checkpoint(arguments.model_name_or_path, arguments.model_revision)
+        source = resolve_model(arguments.model_name_or_path, arguments.model_revision)
         extractor = AutoFeatureExtractor.from_pretrained(source, revision=arguments.model_revision)
         return cls(arguments, task, data, config, extractor, answers)
 

@@ -17,6 +17,7 @@ DEFAULT_CHECKPOINT = "mert2-nano"
 BUNDLED_CHECKPOINTS = (DEFAULT_CHECKPOINT, "mert-nano")  # the second one is of the first generation
 BUNDLED = ", ".join(BUNDLED_CHECKPOINTS)  # in messages
 RANDOM_PREFIX = "random:"
+CONFIG_FILES = ("config.json", "adapter_config.json")  # of a model, and of adapters of peft
 
 
 def resolve_checkpoint(
@@ -64,6 +65,23 @@ def resolve_checkpoint(
             f"models: {BUNDLED}), or download the model where there is a connection: hf download {name}"
         )
     return str(folder)
+
+
+def resolve_model(name_or_path: str | os.PathLike, revision: str | None = None) -> str:
+    """`resolve_checkpoint` of what must be a model; errors as of it and of `check_is_model`."""
+    name = resolve_checkpoint(name_or_path, revision)
+    check_is_model(name)
+    return name
+
+
+def check_is_model(name: str, subfolder: str = "") -> None:
+    """Raises FileNotFoundError for a folder, rather than the id of a Hub model, that holds no model."""
+    folder = Path(name, subfolder)
+    if os.path.isdir(name) and not any((folder / file).is_file() for file in CONFIG_FILES):
+        raise FileNotFoundError(
+            f"{folder} holds no {CONFIG_FILES[0]}, so it is not a checkpoint. Give the folder of a saved model, a Hub "
+            f"id, or a bundled model: {BUNDLED}."
+        )
 
 
 def checkpoint_folder(

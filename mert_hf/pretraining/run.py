@@ -19,7 +19,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from .. import teachers
 from ..hub.checkpoint import RUN_SETTINGS_FILE
-from ..hub.names import resolve_checkpoint
+from ..hub.names import resolve_model
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..registration import CONFIG_CLASSES
@@ -255,7 +255,7 @@ def build_model(model_arguments: PretrainingModelArguments, acoustic: Any, music
     if source is None:
         config_class = CONFIG_CLASSES_BY_TYPE.get(kind or MERTConfig.model_type)
     else:
-        source = resolve_checkpoint(source)
+        source = resolve_model(source)
         config_class = type(AutoConfig.from_pretrained(source))
     if config_class is None or kind not in (None, config_class.model_type):
         raise ValueError(

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoFeatureExtractor, AutoModel
 
-from ..hub.names import resolve_checkpoint
+from ..hub.names import resolve_model
 from ..modeling.feature_extraction_mert import resample
 from ..utils.encoder import Encoder, encoder_of
 from ..utils.hashing import hash_tensors
@@ -47,7 +47,7 @@ class FrozenEncoder:
     """
 
     def __init__(self, source: EncoderLayer):
-        folder = resolve_checkpoint(source.name)
+        folder = resolve_model(source.name)
         self.model = AutoModel.from_pretrained(folder).eval().requires_grad_(False)
         self.feature_extractor = AutoFeatureExtractor.from_pretrained(folder)
         self.encoder: Encoder = encoder_of(self.model)

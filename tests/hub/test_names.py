@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from mert_hf import MERTEmbedder
 from mert_hf.cli.app import app
+from mert_hf.evaluation.encoders import open_encoder
 from mert_hf.finetuning.arguments import FineTuningArguments
 from mert_hf.finetuning.model import read_config
 from mert_hf.hub import names
@@ -20,6 +21,7 @@ from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.pretraining.arguments import PretrainingModelArguments
 from mert_hf.pretraining.run import build_model
 from mert_hf.teachers import EncodecTeacher
+from mert_hf.teachers.fused import EncoderLayer, FrozenEncoder
 
 NO_FOLDERS = ["./nodir", "../nodir", "~/nodir", "/no/dir", "nodir/", "no/such/dir", "no dir", "no\\dir"]
 ABSENT = "'absent/model' is neither a folder nor a downloaded Hub model, and {}.*hf download absent/model$"
@@ -31,24 +33,25 @@ def test_a_name_that_cannot_be_a_hub_id_is_a_missing_folder(name):
         resolve_checkpoint(name)
 
 
-@pytest.mark.parametrize(
-    "load",
-    [
-        MERTEmbedder.from_pretrained,
-        lambda name: read_config(FineTuningArguments(model_name_or_path=name, data="data")),
-        lambda name: build_model(PretrainingModelArguments(model_name_or_path=name), None, None),
-        EncodecTeacher.from_pretrained,
-    ],
-    ids=["embedder", "finetune", "pretrain", "encodec"],
-)
+LOADERS = {
+    "embedder": MERTEmbedder.from_pretrained,
+    "finetune": lambda name: read_config(FineTuningArguments(model_name_or_path=str(name), data="data")),
+    "pretrain": lambda name: build_model(PretrainingModelArguments(model_name_or_path=str(name)), None, None),
+    "random": lambda name: open_encoder(f"random:{name}"),
+    "fused": lambda name: FrozenEncoder(EncoderLayer(str(name), 0)),
+}
+
+
+@pytest.mark.parametrize("load", [*LOADERS.values(), EncodecTeacher.from_pretrained], ids=[*LOADERS, "encodec"])
 def test_every_loader_reports_it(load):
     with pytest.raises(FileNotFoundError, match="There is no such folder: './nodir'"):
         load("./nodir")
 
 
-def test_a_folder_without_a_model_is_refused(tmp_path):
+@pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS)
+def test_a_folder_without_a_model_is_refused(load, tmp_path):
     with pytest.raises(FileNotFoundError, match="no config.json, so it is not a checkpoint.*: mert2-nano"):
-        MERTEmbedder.from_pretrained(tmp_path)
+        load(tmp_path)
 
 
 def test_commands_report_it_in_one_line(tmp_path):
