@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 RUN_FILE = "embedding_run.json"
 ERRORS_FILE = "errors.csv"
+CARD_FILE = "README.md"
 BATCHES_IN_SHARD = 16  # what a killed run does again, at most, where files are not longer than that
 SHARDS_PER_PROCESS = 8  # at least, so that short runs too keep what they did and processes get equal shares
 LARGEST_NUMBER_OF_SHARDS = 1024  # large collections get larger shards instead
@@ -240,14 +241,17 @@ def plan_run(
     if (folder / RUN_FILE).is_file():
         _check_settings(folder, settings)
         plan = _without_gone(folder, read_plan(folder), set(files))
-    elif any(folder.glob("*.parquet")):
-        raise ValueError(f"{folder} holds Parquet files of something else. Choose an empty folder for the output.")
+    elif foreign := [path for name in ("*.parquet", CARD_FILE, ERRORS_FILE) for path in folder.glob(name)]:
+        raise ValueError(
+            f"{folder} holds no embeddings, but {foreign[0].name}, which would be mixed with them or replaced. Choose "
+            "an empty folder for the output."
+        )
     known = {file.path for shard in plan for file in shard}
     new = _measure([file for file in files if file not in known], workers)
     plan += _divide(new, settings["hop"], batch_size, processes)
     content = {"settings": settings, "shards": [[asdict(file) for file in shard] for shard in plan]}
     _replace_text(folder / RUN_FILE, json.dumps(content))
-    _replace_text(folder / "README.md", _card(settings))
+    _replace_text(folder / CARD_FILE, _card(settings))
 
 
 class ShardRun:

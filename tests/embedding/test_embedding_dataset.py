@@ -247,8 +247,13 @@ def test_other_content_is_refused(run, recordings, tmp_path):
         run(recordings[:1])
     (tmp_path / "foreign").mkdir()
     shutil.copy(tmp_path / "out" / "train-00000.parquet", tmp_path / "foreign" / "mine.parquet")
-    with pytest.raises(ValueError, match="holds Parquet files of something else"):
+    with pytest.raises(ValueError, match="holds no embeddings, but mine.parquet, which would be mixed"):
         run(recordings, "foreign")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "README.md").write_text("mine")
+    with pytest.raises(ValueError, match="holds no embeddings, but README.md"):
+        run(recordings, "notes")
+    assert (tmp_path / "notes" / "README.md").read_text() == "mine"
     with pytest.raises(ValueError, match="store_dtype='int8' must be one of float32, float16"):
         run(recordings, "new", store_dtype="int8")
 
