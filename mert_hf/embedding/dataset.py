@@ -20,7 +20,7 @@ from ..audio import AudioReadError, Window, audio_info, find_audio_files
 from ..audio.read_ahead import END, read_ahead
 from ..utils.hashing import hash_tensors
 from ..utils.layers import ALL, parse_layers
-from ..utils.outputs import check_output_folder
+from ..utils.outputs import check_nothing_is_replaced, check_output_folder
 from ..utils.precision import AUTO
 from ..utils.processes import launched_processes
 from ..utils.staging import staged_file
@@ -159,9 +159,9 @@ def embed_dataset(
         show_progress_bar: show one, with the speed in multiples of real time.
 
     Raises:
-        ValueError: an argument out of its range; no recording; a folder that holds another data set or one made with
-            other settings.
-        OSError: none of the recordings exists, or nothing can be written to `output`; checked before the model loads.
+        ValueError: an argument out of its range; no recording; a folder that holds a data set made with other settings.
+        OSError: none of the recordings exists, or nothing can be written to `output`, or files of something else would
+            be replaced there; checked before the model loads.
     """
     if store_dtype not in STORE_DTYPES:
         raise ValueError(f"store_dtype={store_dtype!r} must be one of {', '.join(STORE_DTYPES)}.")
@@ -231,9 +231,10 @@ def plan_run(
     """Writes down which shard holds which recordings, so that a later run makes the same shards.
 
     Raises:
-        ValueError: the folder holds another data set, or one made with other settings or of recordings that are not
-            among `files`.
+        ValueError: the folder holds a data set made with other settings, or of recordings that are not among `files`.
+        FileExistsError: files of something else would be replaced.
     """
+    check_nothing_is_replaced(folder, RUN_FILE, ("*.parquet", CARD_FILE, ERRORS_FILE))
     folder.mkdir(parents=True, exist_ok=True)
     for partial_shard in folder.glob(".train-*.partial*"):  # of a run that was killed
         partial_shard.unlink()
@@ -241,11 +242,6 @@ def plan_run(
     if (folder / RUN_FILE).is_file():
         _check_settings(folder, settings)
         plan = _without_gone(folder, read_plan(folder), set(files))
-    elif foreign := [path for name in ("*.parquet", CARD_FILE, ERRORS_FILE) for path in folder.glob(name)]:
-        raise ValueError(
-            f"{folder} holds no embeddings, but {foreign[0].name}, which would be mixed with them or replaced. Choose "
-            "an empty folder for the output."
-        )
     known = {file.path for shard in plan for file in shard}
     new = _measure([file for file in files if file not in known], workers)
     plan += _divide(new, settings["hop"], batch_size, processes)

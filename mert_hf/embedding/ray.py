@@ -74,7 +74,8 @@ def embed_with_ray(
         show_progress_bar: show one, with the speed in multiples of real time.
 
     Raises:
-        ValueError: an argument out of its range; no recording; a folder that holds another data set.
+        ValueError: an argument out of its range; no recording; a folder that holds a data set made with other settings.
+        FileExistsError: files of something else would be replaced.
         OSError: nothing can be written to `output`.
     """
     check_pooling(pooling)

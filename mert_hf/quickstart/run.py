@@ -30,10 +30,10 @@ from ..pretraining.resuming import last_complete_checkpoint
 from ..pretraining.run import build_trainer
 from ..pretraining.trainer import MERTTrainer
 from ..teachers import FeatureSet, FeatureTeacher, KMeansTeacher
-from ..utils.outputs import check_output_folder
+from ..utils.outputs import check_nothing_is_replaced, check_output_folder
 from .library import embed_library
 from .probing import ProbeResult, ProbeTask, probe_encoders
-from .report import ObjectiveRow, QuickstartReport, write_report
+from .report import PAGE, ObjectiveRow, QuickstartReport, write_report
 from .score_sets import PRETRAINING_SECONDS, ScoreSets, render_sets
 
 logger = logging.getLogger(__name__)
@@ -128,8 +128,10 @@ def run_quickstart(settings: QuickstartSettings) -> Path:
     Raises:
         ImportError: the extra `quickstart` is not installed.
         ValueError: settings that leave nothing to train on or to probe.
+        OSError: nothing can be written to the folder, or files of something else would be replaced there.
     """
     check_output_folder(settings.output)
+    check_nothing_is_replaced(settings.output, "scores", ("README.md", PAGE))
     torch.set_flush_denormal(True)
     folders = render_scores(settings)
     config = student_config(settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,6 +34,26 @@ def check_output_folder(folder: str | os.PathLike) -> None:
             f"{folder} cannot be a folder for the output: {nearest} cannot be written ({error.strerror}). Choose "
             "another folder, or fix the permissions of this one."
         ) from error
+
+
+def check_nothing_is_replaced(folder: str | os.PathLike, mark: str, patterns: Sequence[str]) -> None:
+    """Checks that a folder is that of an earlier run, or holds none of the files that a run writes.
+
+    Args:
+        folder: for the output; it need not exist.
+        mark: what every run writes first; where it is, the other files are a run's own.
+        patterns: of the files that would be replaced, or mixed with the run's.
+
+    Raises:
+        FileExistsError: there is such a file.
+    """
+    folder = Path(folder)
+    foreign = sorted(path for pattern in patterns for path in folder.glob(pattern))
+    if foreign and not (folder / mark).exists():
+        raise FileExistsError(
+            f"{folder} holds {foreign[0].name}, but no {mark} of an earlier run, so it is of something else. Choose an "
+            "empty folder for the output."
+        )
 
 
 def check_output_file(path: str | os.PathLike) -> None:

@@ -247,11 +247,11 @@ def test_other_content_is_refused(run, recordings, tmp_path):
         run(recordings[:1])
     (tmp_path / "foreign").mkdir()
     shutil.copy(tmp_path / "out" / "train-00000.parquet", tmp_path / "foreign" / "mine.parquet")
-    with pytest.raises(ValueError, match="holds no embeddings, but mine.parquet, which would be mixed"):
+    with pytest.raises(FileExistsError, match="holds mine.parquet, but no embedding_run.json of an earlier run"):
         run(recordings, "foreign")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "README.md").write_text("mine")
-    with pytest.raises(ValueError, match="holds no embeddings, but README.md"):
+    with pytest.raises(FileExistsError, match="holds README.md, but no"):
         run(recordings, "notes")
     assert (tmp_path / "notes" / "README.md").read_text() == "mine"
     with pytest.raises(ValueError, match="store_dtype='int8' must be one of float32, float16"):

@@ -63,6 +63,13 @@ def miniature(output: Path, **changes) -> QuickstartSettings:
     return QuickstartSettings(output=output, crop_seconds=1.0, seeds=(0,), progress=False, **{**numbers, **changes})
 
 
+def test_the_readme_of_another_folder_stays(tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(FileExistsError, match="holds README.md, but no scores of an earlier run"):
+        run_quickstart(miniature(tmp_path))
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
 @pytest.mark.parametrize("from_scratch", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_quickstart_runs_the_full_pipeline(few_pieces, tmp_path, from_scratch):
     page = run_quickstart(miniature(tmp_path, from_scratch=from_scratch))

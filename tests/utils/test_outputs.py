@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mert_hf.cli.app import app
-from mert_hf.utils.outputs import check_output_file, check_output_folder, only_writer
+from mert_hf.utils.outputs import check_nothing_is_replaced, check_output_file, check_output_folder, only_writer
 
 
 def test_places_that_can_be_written_stay_as_they_are(tmp_path):
@@ -21,6 +21,16 @@ def test_places_that_can_be_written_stay_as_they_are(tmp_path):
     check_output_file(tmp_path / "new" / "file.json")
     check_output_file(Path("file.json"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_something_else_are_not_replaced(tmp_path):
+    check_nothing_is_replaced(tmp_path / "new", "run.json", ("README.md",))
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(FileExistsError, match="holds README.md, but no run.json of an earlier run"):
+        check_nothing_is_replaced(tmp_path, "run.json", ("*.csv", "README.md"))
+    check_nothing_is_replaced(tmp_path, "run.json", ("*.csv",))
+    (tmp_path / "run.json").touch()
+    check_nothing_is_replaced(tmp_path, "run.json", ("README.md",))
 
 
 def test_a_file_in_the_way_is_named(tmp_path):
