@@ -90,7 +90,8 @@ def search(
     """Find the most similar recordings in an index."""
     from ..search import MusicIndex, write_playlist
 
-    matches = MusicIndex(index, device=device).search(queries, top_k, weight or None, passages, where)
+    music = MusicIndex(index, device=device)
+    matches = music.search(queries, top_k, weight or None, passages, where)
     if m3u:
         write_playlist(m3u, matches)
     if as_json:
@@ -98,6 +99,8 @@ def search(
     else:
         for match in matches:
             typer.echo(match.text())
+        if not matches:
+            typer.echo(f"none of the {len(music)} recordings in {index} matches", err=True)
 
 
 @command(app, "mert-hf duplicates my_index --json")

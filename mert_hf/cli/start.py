@@ -21,7 +21,7 @@ def quickstart(
     from_scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Start from random weights instead of the bundled checkpoint.")
     ] = False,
-    minutes: Annotated[float, typer.Option(help="Minutes of training.")] = 2.5,
+    minutes: Annotated[float, typer.Option(min=0, help="Minutes of training.")] = 2.5,
     steps: Annotated[int, typer.Option(help="Maximum number of updates.")] = 100_000,
     num_scores: Annotated[int, typer.Option(help="Number of scores to read, of 1,467.")] = 400,
     pretraining_excerpts: Annotated[int, typer.Option(help="Number of rendered excerpts of 10 s to train on.")] = 360,

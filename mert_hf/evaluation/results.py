@@ -29,7 +29,8 @@ def load_results(paths: Iterable[str | Path]) -> list[Results]:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ValueError(f"{path} cannot be read as results of mert-hf evaluate: {error}.") from error
+            reason = getattr(error, "strerror", None) or error
+            raise ValueError(f"{path} cannot be read as results of mert-hf evaluate: {reason}.") from error
         if not isinstance(content, dict) or content.get("format") not in READABLE_FORMATS:
             raise ValueError(f"{path} does not hold results of mert-hf evaluate (format {RESULTS_FORMAT}).")
         results.append({**content, "file": str(path)})

@@ -89,7 +89,7 @@ def read_split(folder: Path, split: str | None) -> tuple[list[Path], list[float 
         entries = [(path, row) for path, row in entries if row.get("split") == split]
         if not entries:
             raise ValueError(
-                f"{folder / METADATA_FILE} has no rows of split {split!r}; its column split holds {found}."
+                f"{folder / METADATA_FILE} has no rows of split {split!r}; its column split holds {', '.join(found)}."
             )
     durations = [float(row["duration"]) if row.get("duration") else None for _, row in entries]
     return [path for path, _ in entries], durations

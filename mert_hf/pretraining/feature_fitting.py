@@ -71,7 +71,7 @@ def parse_regressed_sets(texts: Iterable[str]) -> tuple[FeatureSet, ...]:
             )
         except ValueError as error:
             raise ValueError(
-                f"Cannot read the feature set {text!r}: {error}. Write name, name:seconds or name:seconds:dimensions, "
-                "such as log_cqt,mfcc,chroma:3."
+                f"Cannot read the feature set {text!r}: {str(error).rstrip('.')}. Write name, name:seconds or "
+                "name:seconds:dimensions, such as log_cqt,mfcc,chroma:3."
             ) from error
     return tuple(sets)

@@ -154,8 +154,8 @@ def parse_feature_sets(texts: Iterable[str]) -> tuple[FeatureSet, ...]:
             sets.append(FeatureSet(name, *(kind(number) for kind, number in zip(kinds, numbers, strict=True))))
         except ValueError as error:
             raise ValueError(
-                f"Cannot read the feature set {text!r}: {error}. Write name:clusters, name:clusters:seconds or "
-                "name:clusters:seconds:dimensions, such as log_mel:300:0:229,chroma:200:0:264."
+                f"Cannot read the feature set {text!r}: {str(error).rstrip('.')}. Write name:clusters, "
+                "name:clusters:seconds or name:clusters:seconds:dimensions, such as log_mel:300:0:229,chroma:200:0:264."
             ) from error
     return tuple(sets)
 

@@ -85,11 +85,11 @@ class RecordingTable:
     """
 
     def __init__(self, folder: str | os.PathLike):
-        self._database = _connect(folder)
-        if not is_index(folder):
+        if not is_index(folder):  # before the connection, which would make the folder
             raise FileNotFoundError(
                 f"{folder} does not hold an index. Check the name, or make one: mert-hf index MUSIC --output {folder}"
             )
+        self._database = _connect(folder)
         self.table = self._database.open_table(TABLE)
         content = json.loads((self.table.schema.metadata or {}).get(METADATA_KEY.encode(), b"{}"))
         if content.get("settings", {}).get("version") != IndexSettings.version:

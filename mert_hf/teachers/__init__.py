@@ -58,6 +58,7 @@ def load_teacher(name_or_path: str | os.PathLike, **settings: Any) -> Teacher:
 
     Raises:
         ValueError: the kind does not exist, or the teacher must be fitted first.
+        OSError: there is no such folder or Hub repository, or it holds no teacher.
     """
     if name_or_path in BUILT_FROM_SETTINGS:
         return TEACHERS[str(name_or_path)](**settings)
@@ -69,6 +70,11 @@ def load_teacher(name_or_path: str | os.PathLike, **settings: Any) -> Teacher:
             "wrote."
         )
     folder = checkpoint_folder(name_or_path, files=TEACHER_FILES)
+    if not any((folder / name).is_file() for name in (CONFIG_NAME, "config.json")):
+        raise FileNotFoundError(
+            f"{folder} holds neither {CONFIG_NAME} nor config.json, so it is not a teacher. Give a folder that "
+            "`mert-hf fit-kmeans`, `fit-features` or `fit-rvq` wrote, or an EnCodec model."
+        )
     if not (folder / CONFIG_NAME).is_file():
         return EncodecTeacher.from_pretrained(folder, **settings)
     kind = read_config(folder).get("teacher")

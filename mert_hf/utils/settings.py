@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,6 +13,8 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
+
+from .text import one_line
 
 
 @contextmanager
@@ -70,7 +73,16 @@ def parse_dataclasses(kinds: Iterable[type], arguments: Sequence[str]) -> tuple[
     arguments = list(arguments)
     if arguments and not arguments[0].startswith("-"):
         arguments = as_options(read_settings(arguments[0])) + arguments[1:]
-    return SettingsParser(tuple(kinds)).parse_args_into_dataclasses(args=arguments, look_for_args_file=False)
+    parser = SettingsParser(tuple(kinds))
+    *parsed, unknown = parser.parse_args_into_dataclasses(
+        arguments, return_remaining_strings=True, look_for_args_file=False
+    )
+    if unknown:
+        known = [option for action in parser._actions for option in action.option_strings]
+        near = get_close_matches(unknown[0], known, n=1)
+        hint = f"Did you mean {near[0]}?" if near else "See docs/pretrain.md, and --help for all settings."
+        raise ValueError(f"There is no setting {unknown[0]}. {hint}")
+    return tuple(parsed)
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
@@ -80,11 +92,15 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     mappings such as `model_config` are merged with them.
 
     Raises:
-        ValueError: the file is missing or does not hold a mapping.
+        ValueError: the file is missing, is not YAML, or does not hold a mapping.
     """
     if not Path(path).is_file():
         raise ValueError(f"There is no settings file {path}; the first argument is a YAML file or an option (--name).")
-    settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    try:
+        with open(path, encoding="utf-8") as file:
+            settings = yaml.safe_load(file)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a YAML file: {one_line(error)}. Correct it.") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{path} must hold `name: value` lines, got {type(settings).__name__}.")
     if (base := settings.pop("base", None)) is None:

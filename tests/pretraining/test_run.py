@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-import yaml
 from tiny_pretraining import RATE, TINY_TEACHERS, BandTeacher, losses_of, make_trainer, write_recordings
 from transformers import TrainingArguments
 from typer.testing import CliRunner
@@ -122,7 +121,8 @@ def test_the_command_line_is_a_thin_front(tiny_run, tmp_path):
         ),
         (["--acoustic_teacher", "loudness"], "acoustic_teacher must be a mapping .YAML. or JSON text"),
         (["--train_data"], "Argument .*train_data.*: expected at least one argument."),
-        (["--no_such_argument", "1"], "no_such_argument"),
+        (["--no_such_argument", "1"], "There is no setting --no_such_argument. .* --help"),
+        (["--mask_probabilty", "1"], "no setting --mask_probabilty. Did you mean --mask_probability?"),
         (["--model_config", '{"sample_rate": 4000}'], "LoudnessTeacher works at 2000 Hz"),
     ],
 )
@@ -134,11 +134,15 @@ def test_wrong_arguments_are_refused(tiny_run, arguments, message):
 def test_settings_files_are_read_safely(tmp_path):
     evil = tmp_path / "evil.yaml"
     evil.write_text("output_dir: !!python/object/apply:os.system ['touch " + str(tmp_path / "touched") + "']")
-    with pytest.raises(yaml.YAMLError):
+    with pytest.raises(ValueError, match="evil.yaml is not a YAML file: could not determine a constructor"):
         parse_arguments([str(evil)])
     assert not (tmp_path / "touched").exists()
     with pytest.raises(ValueError, match="no settings file missing.yaml"):
         parse_arguments(["missing.yaml"])
+    for content in (b"seed: [1\n", b"fLaC\xff\xf8"):
+        (tmp_path / "broken.yaml").write_bytes(content)
+        with pytest.raises(ValueError, match="broken.yaml is not a YAML file"):
+            parse_arguments([str(tmp_path / "broken.yaml")])
     (tmp_path / "list.yaml").write_text("- 1\n- 2\n")
     with pytest.raises(ValueError, match="must hold `name: value` lines, got list"):
         parse_arguments([str(tmp_path / "list.yaml")])

@@ -230,6 +230,9 @@ def test_small_libraries_and_quotes_in_names(update, tmp_path):
 def test_what_is_not_an_index(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not hold an index. .* mert-hf index MUSIC --output"):
         MusicIndex(tmp_path)
+    with pytest.raises(FileNotFoundError, match="does not hold an index"):
+        MusicIndex(tmp_path / "missing")
+    assert not (tmp_path / "missing").exists()
 
 
 def test_a_large_table_gets_an_inverted_file(music, update, monkeypatch, tmp_path):
@@ -285,6 +288,8 @@ def test_commands(library, tiny_checkpoint, tmp_path):
     assert "song01.flac" in text.stdout and len(text.stdout.splitlines()) == 10
     assert json.loads(run("duplicates", out, "--json").stdout) == []
     assert "0 groups, 0 files" in run("duplicates", out).stdout
+    none = run("search", out, query, "--where", "duration < 0")
+    assert none.exit_code == 0 and not none.stdout and "recordings in" in none.stderr
     refused = run("search", tmp_path, query)
     assert refused.exit_code == 1 and "does not hold an index" in refused.stderr
 

@@ -70,6 +70,8 @@ def test_a_teacher_of_another_kind(tmp_path):
 def test_a_folder_without_a_teacher(tmp_path):
     with pytest.raises(ValueError, match="it is not a saved teacher"):
         KMeansTeacher.from_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError, match="neither teacher_config.json nor config.json.*`mert-hf fit-kmeans`"):
+        load_teacher(tmp_path)
 
 
 def test_damaged_weights(kmeans, tmp_path):
