@@ -35,11 +35,12 @@ LICENSE_NOTE = (
     "weights is not settled law."
 )
 HISTORY = (  # of the checkpoint that the run started from
-    "7,030 updates from random weights, 7,167 with the tempogram, 2,549 with codes of whole recordings"
+    "7,030 updates from random weights, 7,167 with the tempogram, 2,549 with codes of whole recordings, 1,871 on more "
+    "real music (averaged with the weights after the second of these runs)"
 )
 LOGGED = 100  # entries of the log that are kept
 LIMITS = (
-    "Trained for about three hours on one CPU core: small enough to be part of the package and to work offline. Use a "
+    "Trained for about four hours on one CPU core: small enough to be part of the package and to work offline. Use a "
     "published MERT for real work.",
     "25 frames a second: too coarse for precise onsets.",
     "Most of its training music is synthetic; voices and acoustic recordings are rare in it.",
