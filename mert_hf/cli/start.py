@@ -29,7 +29,10 @@ def quickstart(
     data: Annotated[
         list[str] | None, typer.Option(help="Further folder of recordings to train on; repeatable.")
     ] = None,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1.5e-3,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Peak learning rate; by default 3e-4, and 1.5e-3 from random weights."),
+    ] = None,
     dtype: Annotated[str, typer.Option(help="Precision of the training: float32 or bfloat16.")] = "float32",
     seed: options.Seed = 0,
     quiet: options.Quiet = False,

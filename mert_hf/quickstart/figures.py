@@ -52,10 +52,11 @@ def probe_figure(probes: Probes) -> Figure:
     figure = Figure(figsize=(4 * len(tasks), 4), layout="constrained")
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         results = [of_model[task] for of_model in probes.values()]
-        axes.bar(list(probes), [r.mean for r in results], yerr=[r.spread for r in results], capsize=4)
+        places = range(len(probes))
+        axes.bar(places, [r.mean for r in results], yerr=[r.spread for r in results], capsize=4)
+        axes.set_xticks(places, list(probes), rotation=30, ha="right", rotation_mode="anchor")
         axes.axhline(results[0].chance, linestyle=":", color="black")
         axes.set(title=f"{task}: test accuracy", ylim=(0, 1))
-        axes.tick_params(axis="x", rotation=30)
     return figure
 
 

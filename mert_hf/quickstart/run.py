@@ -77,6 +77,8 @@ REGRESSED_SETS = (
     FeatureSet("chroma_cqt", context=3.0),
     FeatureSet("tempogram"),
 )
+# By whether weights are random: a high rate would undo in minutes what the bundled ones learned in hours.
+LEARNING_RATES = {True: 1.5e-3, False: 3e-4}
 LOG_EVERY = 10
 SAVE_EVERY = 500
 
@@ -95,7 +97,8 @@ class QuickstartSettings:
         probe_excerpts: rendered excerpts of 6 s to probe with, in a proportion of 5 : 1 : 2.
         teacher_clips: crops of 10 s that the teachers are fitted to.
         train_data: further folders with recordings to train on.
-        crop_seconds, batch_size, learning_rate: of an update.
+        crop_seconds, batch_size: of an update.
+        learning_rate: its peak; None is that of `LEARNING_RATES`.
         seeds: of the probes and the untrained models.
         seed: of everything else.
         workers: processes that read and render.
@@ -114,7 +117,7 @@ class QuickstartSettings:
     train_data: tuple[Path, ...] = ()
     crop_seconds: float = 6.0
     batch_size: int = 12
-    learning_rate: float = 1.5e-3
+    learning_rate: float | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
     seed: int = 0
     workers: int = 2
@@ -233,7 +236,7 @@ def training_arguments(settings: QuickstartSettings) -> MERTTrainingArguments:
         per_device_eval_batch_size=settings.batch_size,
         max_steps=settings.steps,
         max_minutes=settings.minutes,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.learning_rate or LEARNING_RATES[settings.from_scratch],
         warmup_steps=50,
         adam_beta2=0.98,
         adam_epsilon=1e-6,
