@@ -80,7 +80,7 @@ def parse_dataclasses(kinds: Iterable[type], arguments: Sequence[str]) -> tuple[
     if unknown:
         known = [option for action in parser._actions for option in action.option_strings]
         near = get_close_matches(unknown[0], known, n=1)
-        hint = f"Did you mean {near[0]}?" if near else "See docs/pretrain.md, and --help for all settings."
+        hint = f"Did you mean {near[0]}?" if near else "--help lists all settings."
         raise ValueError(f"There is no setting {unknown[0]}. {hint}")
     return tuple(parsed)
 

@@ -157,7 +157,7 @@ def test_metadata_tells_files_splits_and_durations(recordings, tmp_path):
     assert len(make_dataset(tmp_path, split="train")) == 5
     assert len(make_dataset(tmp_path / "metadata.csv", split="test")) == 4
     assert len(make_dataset([tmp_path, recordings], split="train")) == 5 + 32
-    with pytest.raises(ValueError, match=r"no rows of split 'dev'; its column split holds \['test', 'train'\]"):
+    with pytest.raises(ValueError, match=r"no rows of split 'dev'; its column split holds test, train"):
         make_dataset(tmp_path, split="dev")
 
 
