@@ -85,11 +85,12 @@ class RecordingTable:
     """
 
     def __init__(self, folder: str | os.PathLike):
-        if not is_index(folder):  # before the connection, which would make the folder
+        lancedb = _lancedb()
+        if not is_index(folder):  # asked before `connect`, which makes the folder
             raise FileNotFoundError(
                 f"{folder} does not hold an index. Check the name, or make one: mert-hf index MUSIC --output {folder}"
             )
-        self._database = _connect(folder)
+        self._database = lancedb.connect(folder)
         self.table = self._database.open_table(TABLE)
         content = json.loads((self.table.schema.metadata or {}).get(METADATA_KEY.encode(), b"{}"))
         if content.get("settings", {}).get("version") != IndexSettings.version:
@@ -100,7 +101,7 @@ class RecordingTable:
     def create(cls, folder: str | os.PathLike, settings: IndexSettings) -> RecordingTable:
         """An index without recordings."""
         schema = _schema(settings, Scaling.identity(settings.hidden_size))
-        _connect(folder).create_table(TABLE, schema=schema)
+        _lancedb().connect(folder).create_table(TABLE, schema=schema)
         return cls(folder)
 
     def __len__(self) -> int:
@@ -211,11 +212,11 @@ def matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     return array.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(array), array.type.list_size)
 
 
-def _connect(folder: str | os.PathLike):
+def _lancedb():
     with needs_extra("search"):
         import lancedb
 
-    return lancedb.connect(folder)
+    return lancedb
 
 
 def _schema(settings: IndexSettings, scaling: Scaling) -> pa.Schema:
