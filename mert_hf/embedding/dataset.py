@@ -170,7 +170,7 @@ def embed_dataset(
             raise ValueError(f"{name}={value} must be at least 1.")
     check_pooling(pooling)
     folder = Path(output)
-    check_output_folder(folder)
+    check_dataset_folder(folder)
     files = [str(path) for path in find_audio_files(paths)]
     if not (folder / RUN_FILE).is_file():
         _check_any_exists(files)
@@ -225,6 +225,12 @@ def run_settings(embedder, model, layers, pooling, window, hop, store_dtype) -> 
     }
 
 
+def check_dataset_folder(folder: Path) -> None:
+    """Raises OSError where a data set cannot be written, or would replace files of something else."""
+    check_output_folder(folder)
+    check_nothing_is_replaced(folder, RUN_FILE, ("*.parquet", CARD_FILE, ERRORS_FILE))
+
+
 def plan_run(
     folder: Path, files: list[str], settings: dict, batch_size: int, processes: int = 1, workers: int = 2
 ) -> None:
@@ -232,9 +238,7 @@ def plan_run(
 
     Raises:
         ValueError: the folder holds a data set made with other settings, or of recordings that are not among `files`.
-        FileExistsError: files of something else would be replaced.
     """
-    check_nothing_is_replaced(folder, RUN_FILE, ("*.parquet", CARD_FILE, ERRORS_FILE))
     folder.mkdir(parents=True, exist_ok=True)
     for partial_shard in folder.glob(".train-*.partial*"):  # of a run that was killed
         partial_shard.unlink()

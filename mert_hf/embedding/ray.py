@@ -18,10 +18,10 @@ from ..audio import Window, find_audio_files, stream_windows
 from ..audio.files import AUDIO_EXTENSIONS
 from ..audio.read_ahead import END
 from ..utils.optional import needs_extra
-from ..utils.outputs import check_output_folder
 from .dataset import (
     RunSummary,
     ShardRun,
+    check_dataset_folder,
     is_done,
     plan_run,
     read_plan,
@@ -75,12 +75,11 @@ def embed_with_ray(
 
     Raises:
         ValueError: an argument out of its range; no recording; a folder that holds a data set made with other settings.
-        FileExistsError: files of something else would be replaced.
-        OSError: nothing can be written to `output`.
+        OSError: nothing can be written to `output`, or files of something else would be replaced there.
     """
     check_pooling(pooling)
     folder = Path(os.path.abspath(output))
-    check_output_folder(folder)
+    check_dataset_folder(folder)
     files = find_recordings(paths)
     embedder = MERTEmbedder.from_pretrained(model, device="cpu", dtype=dtype)
     embedder.check_window(window, hop)

@@ -13,6 +13,7 @@ from .page import html_page
 from .probing import ProbeResult
 
 PAGE = "report.html"
+SUMMARY = "README.md"
 
 Probes = Mapping[str, Mapping[str, ProbeResult]]
 
@@ -99,7 +100,7 @@ def markdown(report: QuickstartReport) -> str:
 def write_report(report: QuickstartReport, directory: Path) -> Path:
     """Writes `report.html` with all figures and sounds, and a summary README.md; returns the path of the page."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "README.md").write_text(markdown(report), encoding="utf-8")
+    (directory / SUMMARY).write_text(markdown(report), encoding="utf-8")
     page = directory / PAGE
     page.write_text(html_page(report), encoding="utf-8")
     return page

@@ -33,7 +33,7 @@ from ..teachers import FeatureSet, FeatureTeacher, KMeansTeacher
 from ..utils.outputs import check_nothing_is_replaced, check_output_folder
 from .library import embed_library
 from .probing import ProbeResult, ProbeTask, probe_encoders
-from .report import PAGE, ObjectiveRow, QuickstartReport, write_report
+from .report import PAGE, SUMMARY, ObjectiveRow, QuickstartReport, write_report
 from .score_sets import PRETRAINING_SECONDS, ScoreSets, render_sets
 
 logger = logging.getLogger(__name__)
@@ -77,8 +77,9 @@ REGRESSED_SETS = (
     FeatureSet("chroma_cqt", context=3.0),
     FeatureSet("tempogram"),
 )
-# By whether weights are random: a high rate would undo in minutes what the bundled ones learned in hours.
-LEARNING_RATES = {True: 1.5e-3, False: 3e-4}
+RANDOM_RATE = 1.5e-3  # peak learning rate from random weights
+BUNDLED_RATE = 3e-4  # a high one would undo in minutes what the bundled weights learned in hours
+SCORES = "scores"  # folder, the first thing that is written
 LOG_EVERY = 10
 SAVE_EVERY = 500
 
@@ -98,7 +99,7 @@ class QuickstartSettings:
         teacher_clips: crops of 10 s that the teachers are fitted to.
         train_data: further folders with recordings to train on.
         crop_seconds, batch_size: of an update.
-        learning_rate: its peak; None is that of `LEARNING_RATES`.
+        learning_rate: its peak; None is `RANDOM_RATE` or `BUNDLED_RATE`.
         seeds: of the probes and the untrained models.
         seed: of everything else.
         workers: processes that read and render.
@@ -134,7 +135,7 @@ def run_quickstart(settings: QuickstartSettings) -> Path:
         OSError: nothing can be written to the folder, or files of something else would be replaced there.
     """
     check_output_folder(settings.output)
-    check_nothing_is_replaced(settings.output, "scores", ("README.md", PAGE))
+    check_nothing_is_replaced(settings.output, SCORES, (SUMMARY, PAGE))
     torch.set_flush_denormal(True)
     folders = render_scores(settings)
     config = student_config(settings)
@@ -160,7 +161,7 @@ def render_scores(settings: QuickstartSettings) -> dict[str, Path]:
     sets = ScoreSets(
         settings.num_scores, settings.pretraining_excerpts, settings.probe_excerpts, notes=0, seed=settings.seed
     )
-    return render_sets(sets, settings.output / "scores", settings.workers, settings.progress)
+    return render_sets(sets, settings.output / SCORES, settings.workers, settings.progress)
 
 
 def student_config(settings: QuickstartSettings) -> PretrainedConfig:
@@ -230,13 +231,14 @@ def make_trainer(
 
 def training_arguments(settings: QuickstartSettings) -> MERTTrainingArguments:
     """Trainer's arguments: AdamW as in the paper's recipe, everything on the CPU."""
+    usual_rate = RANDOM_RATE if settings.from_scratch else BUNDLED_RATE
     return MERTTrainingArguments(
         output_dir=str(settings.output / "training"),
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
         max_steps=settings.steps,
         max_minutes=settings.minutes,
-        learning_rate=settings.learning_rate or LEARNING_RATES[settings.from_scratch],
+        learning_rate=usual_rate if settings.learning_rate is None else settings.learning_rate,
         warmup_steps=50,
         adam_beta2=0.98,
         adam_epsilon=1e-6,

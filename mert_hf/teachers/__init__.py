@@ -70,12 +70,12 @@ def load_teacher(name_or_path: str | os.PathLike, **settings: Any) -> Teacher:
             "wrote."
         )
     folder = checkpoint_folder(name_or_path, files=TEACHER_FILES)
-    if not any((folder / name).is_file() for name in (CONFIG_NAME, "config.json")):
-        raise FileNotFoundError(
-            f"{folder} holds neither {CONFIG_NAME} nor config.json, so it is not a teacher. Give a folder that "
-            "`mert-hf fit-kmeans`, `fit-features` or `fit-rvq` wrote, or an EnCodec model."
-        )
     if not (folder / CONFIG_NAME).is_file():
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(
+                f"{folder} holds neither {CONFIG_NAME} nor config.json, so it is not a teacher. Give a folder that "
+                "`mert-hf fit-kmeans`, `fit-features` or `fit-rvq` wrote, or an EnCodec model."
+            )
         return EncodecTeacher.from_pretrained(folder, **settings)
     kind = read_config(folder).get("teacher")
     if kind not in TEACHERS:
