@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from .utils.broken_packages import hide_broken_torchaudio
 from .utils.import_observer import around_import
-from .utils.moved import keep_old_names
 
 __version__ = "0.1.0"
 
@@ -76,4 +75,3 @@ around_import(
     before=hide_broken_torchaudio,  # which transformers would import
     after=lambda: import_module(".registration", __name__),  # which registers
 )
-keep_old_names()

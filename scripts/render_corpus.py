@@ -26,9 +26,9 @@ import soundfile
 from tqdm.auto import tqdm
 
 from mert_hf.audio import read_audio
-from mert_hf.data.metadata import read_metadata, write_metadata
 from mert_hf.quickstart import scores
 from mert_hf.quickstart.scores import DRUMS, FAMILIES, Excerpt, Note, Piece, split_of
+from mert_hf.recordings.metadata import read_metadata, write_metadata
 
 COLLECTIONS = {  # folder of music21's corpus -> largest number of files that are read
     "bach": 300, "ryansMammoth": 400, "oneills1850": 39, "essenFolksong": 3, "airdsAirs": 6, "josquin": 8,

@@ -124,8 +124,8 @@ def evaluate(
 
     Trains probes on frozen features, chooses layer and learning rate on validation data, and reports test metrics.
     """
-    from ..data.few_shots import parse_shots
     from ..evaluation.command import evaluate_by_text, plan_by_text, settings_of
+    from ..evaluation.probing.few_shots import parse_shots
     from ..evaluation.tasks import get_task
 
     if where:
@@ -178,7 +178,7 @@ def compare(
     """
     from ..evaluation import load_results
     from ..evaluation.command import comparison_lines
-    from ..evaluation.comparison import compare as compare_results
+    from ..evaluation.reports.comparison import compare as compare_results
 
     for line in comparison_lines(compare_results(load_results(results), resamples)):
         typer.echo(line)

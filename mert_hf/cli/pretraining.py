@@ -34,8 +34,8 @@ def fit_kmeans(
     quiet: options.Quiet = False,
 ) -> None:
     """Fit the k-means teacher of MERT-v0 to recordings."""
-    from ..pretraining.kmeans_fitting import fit_kmeans as fit
-    from ..pretraining.kmeans_fitting import split_arguments
+    from ..teachers.kmeans_fitting import fit_kmeans as fit
+    from ..teachers.kmeans_fitting import split_arguments
 
     paths, feature_sets = split_arguments(data, features or ["mfcc:300,chroma:200"])
     counts = fit(
@@ -78,8 +78,8 @@ def fit_features(
 
     In pre-training the model predicts their values.
     """
-    from ..pretraining.feature_fitting import fit_features as fit
-    from ..pretraining.feature_fitting import parse_regressed_sets
+    from ..teachers.feature_fitting import fit_features as fit
+    from ..teachers.feature_fitting import parse_regressed_sets
 
     teacher = fit(
         data,
@@ -129,9 +129,9 @@ def fit_rvq(
 
     It quantizes log-mel frames, or layers of frozen encoders (MERT-v2).
     """
-    from ..pretraining.mel_rvq_fitting import RVQSettings, fit_mel_quantizer
-    from ..pretraining.rvq_fitting import fit_rvq as fit
-    from ..pretraining.rvq_fitting import parse_encoder
+    from ..teachers.mel_rvq_fitting import RVQSettings, fit_mel_quantizer
+    from ..teachers.rvq_fitting import fit_rvq as fit
+    from ..teachers.rvq_fitting import parse_encoder
 
     shared = {"max_minutes": max_minutes, "split": split, "max_bad_files": max_bad_files}
     shared["show_progress_bar"] = not quiet

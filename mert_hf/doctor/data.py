@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..audio import AudioReadError, audio_info, find_audio_files, stream_audio
-from ..data.metadata import METADATA_FILE, read_metadata
+from ..recordings.metadata import METADATA_FILE, read_metadata
 from ..utils.text import shorten
 from .findings import LISTED, OK, PROBLEM, WARNING, Finding
 

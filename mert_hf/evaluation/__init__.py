@@ -1,11 +1,11 @@
 """Tasks of music understanding, and your own recordings: probes on frozen features, metrics, statistics, reports."""
 
-from .protocols import PROTOCOLS, Protocol, get_protocol
-from .report import measurements, model_index, write_report
-from .results import load_results
-from .runner import evaluate
-from .settings import EvaluationSettings
+from .probing.results import load_results
+from .probing.runner import evaluate
+from .probing.settings import EvaluationSettings
+from .reports.report import measurements, model_index, write_report
 from .tasks import TASK_NAMES, Task, get_task
+from .tasks.protocols import PROTOCOLS, Protocol, get_protocol
 
 __all__ = [
     "PROTOCOLS",

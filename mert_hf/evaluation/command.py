@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..utils.layers import ALL, WEIGHTED, parse_layers
-from .comparison import Comparison, comparison_rows
-from .metrics import display_scale
-from .runner import evaluate
-from .settings import EvaluationSettings
+from .metrics.formulas import display_scale
+from .probing.runner import evaluate
+from .probing.settings import EvaluationSettings
+from .reports.comparison import Comparison, comparison_rows
 
 EVERY_TASK = "all"
 
@@ -56,7 +56,7 @@ def evaluate_by_text(
     if task != EVERY_TASK:
         yield [*summary_lines(evaluate(task, data_dir, model, output, settings, **options)), output]
         return
-    from .whole import evaluate_all, process_share
+    from .probing.all_tasks import evaluate_all, process_share
 
     for name in ("target", "kind", "window"):
         options.pop(name, None)
@@ -80,7 +80,7 @@ def plan_by_text(
         ValueError: another task than "all".
     """
     from ..utils.devices import resolve_device
-    from .whole import plan_for, plan_lines
+    from .probing.all_tasks import plan_for, plan_lines
 
     if task != EVERY_TASK:
         raise ValueError(f"--dry-run works with the task {EVERY_TASK!r} only, not with {task!r}. Leave it out.")

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.beats import beat_classes
-from ..data.chords import chord_classes
-from ..data.frame_grid import nearest_frames
-from ..data.recordings import Recording, TaskData
-from ..data.structure import boundary_classes
-from ..evaluation.beats import decode_beats
-from ..evaluation.chords import chord_metrics, chord_segments
-from ..evaluation.heads import HEADS
-from ..evaluation.metrics import beat_metrics
-from ..evaluation.structure import boundary_metrics, find_boundaries
+from ..evaluation.metrics.beats import decode_beats
+from ..evaluation.metrics.chords import chord_metrics, chord_segments
+from ..evaluation.metrics.formulas import beat_metrics
+from ..evaluation.metrics.structure import boundary_metrics, find_boundaries
+from ..evaluation.probing.heads import HEADS
+from ..recordings.beats import beat_classes
+from ..recordings.chords import chord_classes
+from ..recordings.frame_grid import nearest_frames
+from ..recordings.recordings import Recording, TaskData
+from ..recordings.structure import boundary_classes
 from .clips import MIN_CHUNK_SECONDS, Clip, Windows
 
 IGNORED = -100

@@ -11,8 +11,8 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from ..data.dataset import DatasetSource
 from ..hub.names import is_hub_id
+from ..recordings.dataset import DatasetSource
 from ..utils.layers import WEIGHTED, parse_layers
 from ..utils.settings import explained_bf16_refusal, parse_dataclasses
 from ..utils.tolerance import Tolerance

@@ -13,7 +13,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from ..evaluation.heads import RegressionHead
+from ..evaluation.probing.heads import RegressionHead
 from ..hub.names import resolve_model
 from ..utils.optional import needs_extra
 from .arguments import FineTuningArguments, LoraArguments

@@ -8,11 +8,11 @@ from typing import Any
 
 from transformers import AutoFeatureExtractor, EvalPrediction
 
-from ..data.checks import check_audio
-from ..data.recordings import TaskData
-from ..evaluation.metrics import scored_labels
+from ..evaluation.metrics.formulas import scored_labels
 from ..evaluation.tasks import Task
 from ..hub.names import resolve_model
+from ..recordings.checks import check_audio
+from ..recordings.recordings import TaskData
 from .answers import PROBLEM_TYPES, Answers, make_answers
 from .arguments import FineTuningArguments
 from .clips import ClipCollator, RandomCrops, Windows

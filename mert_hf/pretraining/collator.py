@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
+from ..corpora.crops import AudioCrop, derive_seed, draw_integer
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..teachers.base import AcousticTeacher, MusicalTeacher, codebook_sizes_of
 from .augmentation import InputAugmentation
-from .dataset import AudioCrop, derive_seed
 from .masking import SpanMasking
-from .mixture import NoiseMixture, draw_integer
+from .mixture import NoiseMixture
 from .stopwatch import Stopwatch
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from ..audio import AudioReadError, read_audio
 from ..audio.read_ahead import END, read_ahead
+from ..corpora.dataset import open_recordings
 from ..teachers import AcousticTeacher, Teacher, load_teacher
 from ..teachers.statistics import CodeCounts
 from ..utils.devices import resolve_device
@@ -32,7 +33,6 @@ from ..utils.outputs import check_output_folder, only_writer
 from ..utils.staging import staged_file
 from ..utils.text import printable
 from .collator import teacher_device
-from .dataset import open_recordings
 
 logger = logging.getLogger(__name__)
 

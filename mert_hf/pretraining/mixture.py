@@ -7,11 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-
-def draw_integer(low: int, high: int, generator: torch.Generator | None) -> int:
-    """An integer drawn uniformly from `low` to `high`, both included."""
-    device = generator.device if generator is not None else None
-    return int(torch.randint(low, high + 1, (), generator=generator, device=device))
+from ..corpora.crops import draw_integer
 
 
 def check_range(name: str, value: tuple[int, int], lowest: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from ..evaluation import evaluate
-from ..evaluation.settings import EvaluationSettings
+from ..evaluation.probing.settings import EvaluationSettings
 from ..evaluation.tasks import Task, get_task
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 

@@ -18,6 +18,10 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import IntervalStrategy
 
 from .. import teachers
+from ..corpora.crops import crop_settings
+from ..corpora.dataset import AudioCropDataset, AudioFiles, held_out_recordings
+from ..corpora.recordings_index import open_indexed
+from ..corpora.streaming import are_shards, build_streams, shard_labels
 from ..hub.checkpoint import RUN_SETTINGS_FILE
 from ..hub.names import resolve_model
 from ..modeling.configuration_mert import MERTConfig
@@ -43,16 +47,12 @@ from .arguments import (
 from .augmentation import InputAugmentation
 from .callbacks import SignalCallback
 from .collator import DataCollatorForMERTPreTraining
-from .crops import crop_settings
-from .dataset import AudioCropDataset, AudioFiles, held_out_recordings
 from .ema import EMATeacherCallback
 from .labels import LabelCache
 from .masking import SpanMasking
 from .mixture import NoiseMixture
 from .probing import ProbeCallback, parse_probe_tasks
-from .recordings_index import open_indexed
 from .resuming import checkpoint_to_resume
-from .streaming import are_shards, build_streams, shard_labels
 from .timed_schedule import TimedScheduleCallback
 from .trainer import MERTTrainer
 

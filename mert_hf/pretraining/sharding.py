@@ -1,4 +1,4 @@
-"""`mert-hf shard`: recordings, data sets and a teacher -> the shards of `mert_hf.data.shards`."""
+"""`mert-hf shard`: recordings, data sets and a teacher -> the shards of `mert_hf.corpora.shards`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from ..data.shard_writing import ShardSummary, write_shards
-from ..data.shards import AudioItem, ShardSettings, parse_part, parse_size
+from ..corpora.dataset import audio_column, open_recordings
+from ..corpora.shard_writing import ShardSummary, write_shards
+from ..corpora.shards import AudioItem, ShardSettings, parse_part, parse_size
 from ..teachers import AcousticTeacher, load_teacher
 from ..utils.outputs import check_output_folder
 from ..utils.processes import launched_processes
-from .dataset import audio_column, open_recordings
 from .labels import check_gives_codes, label_recording
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.metadata import read_metadata
 from ..embedding import MERTEmbedder
+from ..recordings.metadata import read_metadata
 
 NEIGHBOURS = 5
 

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 
+from ..corpora.dataset import AudioCropDataset, open_recordings
 from ..hub.cards import CardFacts, Measurement, training_facts
 from ..hub.checkpoint import save_checkpoint
 from ..hub.names import DEFAULT_CHECKPOINT, RANDOM_PREFIX, resolve_checkpoint
 from ..modeling.configuration_mert2 import MERT2Config
 from ..pretraining.arguments import MERTTrainingArguments, PretrainingDataArguments, PretrainingModelArguments
-from ..pretraining.dataset import AudioCropDataset, open_recordings
 from ..pretraining.labels import label_files
 from ..pretraining.resuming import last_complete_checkpoint
 from ..pretraining.run import build_trainer

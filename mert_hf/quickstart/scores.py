@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..data.metadata import write_metadata
+from ..recordings.metadata import write_metadata
 from ..utils.optional import needs_extra, require_extra
 
 SAMPLING_RATE = 24000

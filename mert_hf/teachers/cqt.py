@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..encoders.descriptors import cqt_transform, frame_statistics
 from ..modeling.cqt_mert import CQT_LOG_GAIN, CQT_LOWEST_FREQUENCY
 from ..utils.optional import needs_extra
 from .base import MusicalTeacher, check_sizes, check_waveforms
-from .features import cqt_transform, frame_statistics
 
 
 class CQTTeacher(MusicalTeacher):

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from ..encoders.descriptors import frame_statistics
 from .base import MusicalTeacher, check_sizes, check_waveforms
-from .features import frame_statistics
 from .kmeans import FeatureSet, as_feature_sets, extract, feature_sizes
 
 

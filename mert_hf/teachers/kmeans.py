@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ..encoders.descriptors import FEATURES, RESIZABLE_FEATURES, feature_reach, moving_statistics
 from ..utils.optional import needs_extra
 from .base import AcousticTeacher, check_sizes, check_waveforms, from_fields
-from .features import FEATURES, RESIZABLE_FEATURES, feature_reach, moving_statistics
 from .residual import nearest_codes
 
 BLOCK_FRAMES = 4096  # frames of a recording that are labeled at a time

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from ..encoders.descriptors import MEL_BANDS, log_mel
 from .base import MusicalTeacher, check_sizes, check_waveforms
-from .features import MEL_BANDS, log_mel
 
 
 class LogMelTeacher(MusicalTeacher):

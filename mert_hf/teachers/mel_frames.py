@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..encoders.descriptors import frame_statistics, log_mel
 from .base import AcousticTeacher, check_sizes, check_waveforms
-from .features import frame_statistics, log_mel
 
 BLOCK_FRAMES = 4096  # frames of a recording that are computed at a time
 

@@ -29,9 +29,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from mert_hf.data.recordings import Recording, TaskData
-from mert_hf.evaluation.chunks import ChunkData
-from mert_hf.evaluation.probes import (
+from mert_hf.evaluation.probing.chunks import ChunkData
+from mert_hf.evaluation.probing.probes import (
     LEARNING_RATES,
     WEIGHTED,
     Probe,
@@ -40,9 +39,10 @@ from mert_hf.evaluation.probes import (
     num_weights,
     train_grid,
 )
-from mert_hf.evaluation.runner import GROUP_WEIGHTS
-from mert_hf.evaluation.table import FeatureTable
+from mert_hf.evaluation.probing.runner import GROUP_WEIGHTS
+from mert_hf.evaluation.probing.table import FeatureTable
 from mert_hf.evaluation.tasks.base import Task
+from mert_hf.recordings.recordings import Recording, TaskData
 
 NETS = {"mert-nano": (5, 128), "MERT-v1-95M": (13, 768)}  # layers and values of a layer
 CLASSES, HIDDEN = 10, 512

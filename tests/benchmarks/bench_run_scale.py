@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from mert_hf.pretraining.kmeans_fitting import fit_kmeans
 from mert_hf.teachers import FeatureSet
+from mert_hf.teachers.kmeans_fitting import fit_kmeans
 
 COMMAND = [sys.executable, "-m", "mert_hf.cli"]
 STUDENT = {

@@ -22,14 +22,14 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
+from mert_hf.corpora.dataset import AudioCropDataset
 from mert_hf.pretraining.arguments import parse_arguments
-from mert_hf.pretraining.dataset import AudioCropDataset
-from mert_hf.pretraining.kmeans_fitting import fit_kmeans
-from mert_hf.pretraining.mel_rvq_fitting import RVQSettings, fit_mel_quantizer
 from mert_hf.pretraining.run import build_trainer
-from mert_hf.pretraining.rvq_fitting import fit_rvq, parse_encoder
 from mert_hf.pretraining.trainer import MERTTrainer
 from mert_hf.teachers import FeatureSet
+from mert_hf.teachers.kmeans_fitting import fit_kmeans
+from mert_hf.teachers.mel_rvq_fitting import RVQSettings, fit_mel_quantizer
+from mert_hf.teachers.rvq_fitting import fit_rvq, parse_encoder
 from mert_hf.teachers.statistics import CodeCounts
 
 RATE, HOP = 24000, 960

@@ -19,8 +19,8 @@ import yaml
 from transformers import EncodecConfig, EncodecModel
 
 from mert_hf import CQTTeacher, EncodecTeacher, MERTConfig, MERTFeatureExtractor, MERTForPreTraining
+from mert_hf.corpora.dataset import AudioCrop
 from mert_hf.pretraining.collator import DataCollatorForMERTPreTraining
-from mert_hf.pretraining.dataset import AudioCrop
 
 CONFIGS = Path(__file__).resolve().parents[2] / "examples" / "configs"
 CODEBOOKS, CODES = 8, 1024

@@ -14,9 +14,11 @@ import pytest
 from sounds import sweep, write
 from typer.testing import CliRunner
 
-from mert_hf import MERTEmbedder, MERTModel, embedding_dataset, embedding_shards
+from mert_hf import MERTEmbedder, MERTModel
 from mert_hf.audio import find_audio_files
 from mert_hf.cli.app import app
+from mert_hf.embedding import dataset as embedding_dataset
+from mert_hf.embedding import shards as embedding_shards
 from mert_hf.embedding.dataset import embed_dataset, embedding_layers
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from mert_hf import MERTEmbedder
 from mert_hf.audio import read_audio
 from mert_hf.cli import app
-from mert_hf.evaluation.encoders import open_encoder
+from mert_hf.evaluation.probing.encoders import open_encoder
 from mert_hf.export import OnnxEmbedder, export_onnx
 from mert_hf.export.onnx import frame_offset
 from mert_hf.search import MusicIndex

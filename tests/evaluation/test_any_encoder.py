@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from mert_hf.cli.app import app
 from mert_hf.evaluation import evaluate
-from mert_hf.evaluation.baselines import FeatureBaseline
-from mert_hf.evaluation.custom import CustomEncoder, PrecomputedFeatures, RemoteEncoder, chosen_encoder
-from mert_hf.evaluation.whole import _is_finished, evaluate_all, find_tasks, plan_lines, plan_tasks
+from mert_hf.evaluation.probing.all_tasks import _is_finished, evaluate_all, find_tasks, plan_lines, plan_tasks
+from mert_hf.evaluation.probing.baselines import FeatureBaseline
+from mert_hf.evaluation.probing.custom import CustomEncoder, PrecomputedFeatures, RemoteEncoder, chosen_encoder
 
 from .synthesis import note, write
 
@@ -154,7 +154,7 @@ def test_exactly_one_source_is_given(tmp_path):
 
 def test_the_example_runs(tones, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    monkeypatch.setattr("mert_hf.evaluation.runner.default_cache_dir", lambda: tmp_path)
+    monkeypatch.setattr("mert_hf.evaluation.probing.runner.default_cache_dir", lambda: tmp_path)
     monkeypatch.setattr(sys, "argv", ["example", str(tones), "pitch", str(tmp_path / "results.json")])
     script = Path(__file__).parents[2] / "examples" / "evaluate_your_encoder.py"
     runpy.run_path(str(script), run_name="__main__")
@@ -202,7 +202,7 @@ def test_tasks_that_cannot_run_fail_the_command_at_its_end(archive, tmp_path, mo
             raise ValueError("half of the notes are missing")
         return {**result, "title": task, "protocol": {"name": "strict"}}
 
-    monkeypatch.setattr("mert_hf.evaluation.whole.evaluate", evaluate)
+    monkeypatch.setattr("mert_hf.evaluation.probing.all_tasks.evaluate", evaluate)
     words = ["evaluate", "all", "--data", str(archive), "--model", "chroma", "--output", str(tmp_path / "results")]
     outcome = CliRunner().invoke(app, words)
     assert outcome.exit_code == 1

@@ -8,9 +8,9 @@ import json
 import numpy as np
 import pytest
 
-from mert_hf.data.annotations import parse_beats
-from mert_hf.data.recordings import SPLITS
 from mert_hf.evaluation.tasks import get_task
+from mert_hf.recordings.annotations import parse_beats
+from mert_hf.recordings.recordings import SPLITS
 
 
 @pytest.fixture

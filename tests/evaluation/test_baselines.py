@@ -8,10 +8,10 @@ import torch
 import transformers
 
 from mert_hf.audio import read_audio
-from mert_hf.evaluation.baselines import BASELINES, FeatureBaseline
-from mert_hf.evaluation.encoders import open_encoder
+from mert_hf.encoders.descriptors import log_mel
+from mert_hf.evaluation.probing.baselines import BASELINES, FeatureBaseline
+from mert_hf.evaluation.probing.encoders import open_encoder
 from mert_hf.hub.names import untrained_checkpoint
-from mert_hf.teachers.features import log_mel
 
 from .synthesis import note, write
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mert_hf.evaluation.beats import BEAT_TEMPI, decode_beats, track_beats
-from mert_hf.evaluation.metrics import beat_f1
+from mert_hf.evaluation.metrics.beats import BEAT_TEMPI, decode_beats, track_beats
+from mert_hf.evaluation.metrics.formulas import beat_f1
 
 
 def activation(beats: np.ndarray, times: np.ndarray, noise: float = 0.15, seed: int = 0) -> np.ndarray:

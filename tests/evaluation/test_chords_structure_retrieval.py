@@ -6,12 +6,12 @@ import mir_eval
 import numpy as np
 import pytest
 
-from mert_hf.data.chords import CHORD_LABELS, IGNORED, chord_class, chord_classes
-from mert_hf.data.recordings import Segments
-from mert_hf.data.structure import boundary_classes
-from mert_hf.evaluation.chords import chord_metrics, chord_segments
-from mert_hf.evaluation.retrieval import query_scores
-from mert_hf.evaluation.structure import boundary_metrics, find_boundaries
+from mert_hf.evaluation.metrics.chords import chord_metrics, chord_segments
+from mert_hf.evaluation.metrics.structure import boundary_metrics, find_boundaries
+from mert_hf.evaluation.probing.retrieval import query_scores
+from mert_hf.recordings.chords import CHORD_LABELS, IGNORED, chord_class, chord_classes
+from mert_hf.recordings.recordings import Segments
+from mert_hf.recordings.structure import boundary_classes
 
 SONG = Segments(np.array([[0.0, 2.0], [2.0, 5.0], [5.0, 6.0], [6.0, 8.0]]), ("N", "C:maj7", "G:sus4", "A:min/b3"))
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from mert_hf.audio import AudioReadError
-from mert_hf.data.recordings import Recording
 from mert_hf.embedding.embedder import MERTEmbedder
-from mert_hf.evaluation.baselines import FeatureBaseline
-from mert_hf.evaluation.encoders import open_encoder
-from mert_hf.evaluation.features import FeatureRequest, extract
-from mert_hf.evaluation.store import FeatureStore, fingerprint
-from mert_hf.evaluation.table import FeatureTable, row_blocks
+from mert_hf.evaluation.probing.baselines import FeatureBaseline
+from mert_hf.evaluation.probing.encoders import open_encoder
+from mert_hf.evaluation.probing.features import FeatureRequest, extract
+from mert_hf.evaluation.probing.store import FeatureStore, fingerprint
+from mert_hf.evaluation.probing.table import FeatureTable, row_blocks
+from mert_hf.recordings.recordings import Recording
 
 from .synthesis import note, write
 
@@ -169,7 +169,7 @@ def test_unreadable_recordings_are_told_or_counted(recordings, open_store, caplo
 
 
 def test_a_full_disk_is_told_before_it_is_full(recordings, open_store, monkeypatch):
-    monkeypatch.setattr("mert_hf.evaluation.features.shutil.disk_usage", lambda path: SimpleNamespace(free=100))
+    monkeypatch.setattr("mert_hf.evaluation.probing.features.shutil.disk_usage", lambda path: SimpleNamespace(free=100))
     with open_store() as store:
         with pytest.raises(ValueError, match="need about 0.0 GB in .*fewer layers with --layers"):
             run(CHUNKS, recordings, store)
@@ -198,7 +198,7 @@ def test_table_gathers_and_standardizes_by_the_given_recordings(recordings):
 def test_some_layers_of_a_table_are_held_or_stay_on_disk(recordings, monkeypatch, free):
     rows = np.random.default_rng(0).normal(size=(9, 3, 4)).astype(np.float16)
     spans = {"a": (4, 3), "b": (0, 2), "c": (8, 1)}  # a store of other recordings too
-    monkeypatch.setattr("mert_hf.evaluation.table.free_memory", lambda device: free)
+    monkeypatch.setattr("mert_hf.evaluation.probing.table.free_memory", lambda device: free)
     table = FeatureTable(rows, spans).standardized(recordings[:2])
     held = table.held([2, 0])
     assert isinstance(held.rows, torch.Tensor) == (free > 0) and held.num_layers == 2

@@ -9,9 +9,9 @@ import pytest
 from mir_eval.key import weighted_score
 from sklearn.metrics import r2_score, roc_auc_score
 
-from mert_hf.data.keys import KEYS
-from mert_hf.data.recordings import BeatTimes
-from mert_hf.evaluation import metrics
+from mert_hf.evaluation.metrics import formulas as metrics
+from mert_hf.recordings.keys import KEYS
+from mert_hf.recordings.recordings import BeatTimes
 
 
 def beats(times, downbeats=()) -> BeatTimes:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mert_hf.evaluation import probes
-from mert_hf.evaluation.probes import WEIGHTED, Probe, ProbeSettings, grid, train_grid
+from mert_hf.evaluation.probing import probes
+from mert_hf.evaluation.probing.probes import WEIGHTED, Probe, ProbeSettings, grid, train_grid
 
 LAYERS, DIM, CLASSES = 3, 8, 4
 

@@ -13,19 +13,19 @@ import torch.nn.functional as F
 from torch import nn
 
 from mert_hf.audio import read_audio
-from mert_hf.data.recordings import BeatTimes, Recording, TaskData
 from mert_hf.evaluation import EvaluationSettings, evaluate
-from mert_hf.evaluation.chunks import ChunkData
-from mert_hf.evaluation.encoders import open_encoder
-from mert_hf.evaluation.features import FeatureRequest, recording_rows
-from mert_hf.evaluation.frames import BeatData
-from mert_hf.evaluation.metrics import beat_metrics
-from mert_hf.evaluation.probes import WEIGHTED, grid, train_grid
-from mert_hf.evaluation.protocols import MARBLE_V1, MARBLE_V2, PROTOCOLS, STRICT, get_protocol
-from mert_hf.evaluation.runner import Evaluation
-from mert_hf.evaluation.scores import scores
-from mert_hf.evaluation.table import FeatureTable
+from mert_hf.evaluation.metrics.formulas import beat_metrics
+from mert_hf.evaluation.metrics.scores import scores
+from mert_hf.evaluation.probing.chunks import ChunkData
+from mert_hf.evaluation.probing.encoders import open_encoder
+from mert_hf.evaluation.probing.features import FeatureRequest, recording_rows
+from mert_hf.evaluation.probing.frames import BeatData
+from mert_hf.evaluation.probing.probes import WEIGHTED, grid, train_grid
+from mert_hf.evaluation.probing.runner import Evaluation
+from mert_hf.evaluation.probing.table import FeatureTable
 from mert_hf.evaluation.tasks import get_task
+from mert_hf.evaluation.tasks.protocols import MARBLE_V1, MARBLE_V2, PROTOCOLS, STRICT, get_protocol
+from mert_hf.recordings.recordings import BeatTimes, Recording, TaskData
 
 from .synthesis import note, write
 

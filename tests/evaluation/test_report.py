@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from mert_hf.cli.app import app
 from mert_hf.evaluation import TASK_NAMES, get_task, load_results, measurements, model_index, write_report
-from mert_hf.evaluation.published import MARBLE, SOURCES
-from mert_hf.evaluation.report import choice_table, layer_table, summary_table
+from mert_hf.evaluation.reports.report import choice_table, layer_table, summary_table
+from mert_hf.evaluation.tasks.published import MARBLE, SOURCES
 
 from .synthesis import note, write
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mert_hf.data.keys import TONICS
-from mert_hf.evaluation import TASK_NAMES, evaluate, runner
-from mert_hf.evaluation.metrics import sdr_frames, sdr_whole, separation_metrics
-from mert_hf.evaluation.probes import WEIGHTED, train_grid
-from mert_hf.evaluation.separation import SeparationData
+from mert_hf.evaluation import TASK_NAMES, evaluate
+from mert_hf.evaluation.metrics.formulas import sdr_frames, sdr_whole, separation_metrics
+from mert_hf.evaluation.probing import runner
+from mert_hf.evaluation.probing.probes import WEIGHTED, train_grid
+from mert_hf.evaluation.probing.separation import SeparationData
 from mert_hf.evaluation.tasks import get_task
+from mert_hf.recordings.keys import TONICS
 
 from .synthesis import note, tune, write
 
@@ -117,8 +118,8 @@ def test_separation_is_better_than_the_mixture_and_adds_up_to_it(miniature, fast
 
 
 def test_beats_are_found_better_than_by_a_steady_guess(miniature, fast, cache):
-    from mert_hf.data.recordings import BeatTimes
-    from mert_hf.evaluation.metrics import beat_metrics
+    from mert_hf.evaluation.metrics.formulas import beat_metrics
+    from mert_hf.recordings.recordings import BeatTimes
 
     root = miniature("gtzan_rhythm")
     results = evaluate("gtzan_rhythm", root, "mel", settings=fast(max_epochs=8), cache_dir=cache)
@@ -253,7 +254,7 @@ class Spy:
     def __init__(self, monkeypatch) -> None:
         self.read: list[str] = []
         self.trained: list = []
-        from mert_hf.evaluation.baselines import FeatureBaseline
+        from mert_hf.evaluation.probing.baselines import FeatureBaseline
 
         windows = FeatureBaseline.windows
 

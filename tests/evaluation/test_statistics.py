@@ -7,12 +7,17 @@ import pytest
 from scipy.stats import kstest
 from sklearn.metrics import accuracy_score, average_precision_score, r2_score, roc_auc_score
 
-from mert_hf.evaluation.comparison import PairedTest, average_ranks, compare, holm
-from mert_hf.evaluation.figures import joined_ranks
-from mert_hf.evaluation.metrics import beat_f1
-from mert_hf.evaluation.predictions import Predictions, predictions_path, read_predictions, write_predictions
-from mert_hf.evaluation.scores import scores, statistics
-from mert_hf.evaluation.statistics import draw_resamples, intervals, paired_p_value
+from mert_hf.evaluation.metrics.formulas import beat_f1
+from mert_hf.evaluation.metrics.predictions import (
+    Predictions,
+    predictions_path,
+    read_predictions,
+    write_predictions,
+)
+from mert_hf.evaluation.metrics.scores import scores, statistics
+from mert_hf.evaluation.metrics.statistics import draw_resamples, intervals, paired_p_value
+from mert_hf.evaluation.reports.comparison import PairedTest, average_ranks, compare, holm
+from mert_hf.evaluation.reports.figures import joined_ranks
 
 LABELS = ("a", "b", "c")
 

@@ -11,9 +11,6 @@ import torch
 from huggingface_hub import ModelCard
 from transformers import TrainerState
 
-from mert_hf.data.beats import beat_classes
-from mert_hf.data.checks import check_audio
-from mert_hf.data.recordings import BeatTimes, Recording, TaskData
 from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, LoraArguments, fine_tune
 from mert_hf.finetuning.answers import FrameAnswers, frame_probabilities, mean_outputs
 from mert_hf.finetuning.clips import ClipCollator, RandomCrops, Windows, window_stretches
@@ -23,6 +20,9 @@ from mert_hf.hub import PushError
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.modeling.modeling_mert import MERTForSequenceClassification
+from mert_hf.recordings.beats import beat_classes
+from mert_hf.recordings.checks import check_audio
+from mert_hf.recordings.recordings import BeatTimes, Recording, TaskData
 
 SHORTEST = 400 / 24000
 

@@ -12,8 +12,7 @@ from transformers import AutoConfig, AutoModelForAudioClassification, AutoModelF
 from typer.testing import CliRunner
 
 from mert_hf.cli.app import app
-from mert_hf.data.recordings import Recording
-from mert_hf.evaluation.metrics import beat_metrics
+from mert_hf.evaluation.metrics.formulas import beat_metrics
 from mert_hf.evaluation.tasks import get_task
 from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, LoraArguments, fine_tune
 from mert_hf.finetuning.answers import RecordingAnswers
@@ -23,6 +22,7 @@ from mert_hf.hub.checkpoint import save_checkpoint
 from mert_hf.modeling.configuration_mert2 import MERT2Config
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.modeling.modeling_mert2 import MERT2Model
+from mert_hf.recordings.recordings import Recording
 
 from ..evaluation import miniatures
 
@@ -103,7 +103,7 @@ def test_the_whole_recording_is_scored(gtzan, tiny_checkpoint, tmp_path):
     results = fine_tune(arguments, training(tmp_path / "out", learning_rate=1e-2, max_steps=6))
     model = AutoModelForAudioFrameClassification.from_pretrained(tmp_path / "out").eval()
     from mert_hf.audio import stream_windows
-    from mert_hf.evaluation.beats import decode_beats
+    from mert_hf.evaluation.metrics.beats import decode_beats
 
     references, estimates = [], []
     extract = MERTFeatureExtractor.from_pretrained(tmp_path / "out")
@@ -128,7 +128,7 @@ def test_answers_of_a_recording_are_means_of_its_windows():
     data = get_task("audiofolder", target="x").tables
     assert data.columns == (("x",),)
     recordings = [Recording(str(index), Path("a"), "test", index % 2, seconds=7.0) for index in range(4)]
-    from mert_hf.data.recordings import TaskData
+    from mert_hf.recordings.recordings import TaskData
 
     answers = RecordingAnswers("classification", TaskData(("a", "b"), tuple(recordings)))
     windows = Windows(recordings, 24000, 3.0, 0.5)

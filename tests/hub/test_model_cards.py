@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from mert_hf.evaluation.published import MARBLE, MERT_V2_CARD
+from mert_hf.evaluation.tasks.published import MARBLE, MERT_V2_CARD
 
 CARDS = sorted((Path(__file__).resolve().parents[2] / "model_cards").glob("*.md"))
 AUTHORS = {

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from mert_hf import MERTEmbedder
 from mert_hf.cli.app import app
-from mert_hf.evaluation.encoders import open_encoder
+from mert_hf.evaluation.probing.encoders import open_encoder
 from mert_hf.finetuning.arguments import FineTuningArguments
 from mert_hf.finetuning.model import read_config
 from mert_hf.hub import names

@@ -8,9 +8,9 @@ import torch
 from tiny_pretraining import tiny_config
 
 from mert_hf import DataCollatorForMERTPreTraining
+from mert_hf.corpora.dataset import AudioCrop
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.pretraining.augmentation import MP3_RATES, InputAugmentation, compress, equalize, reverberate
-from mert_hf.pretraining.dataset import AudioCrop
 from mert_hf.pretraining.run import build_augmentation
 
 

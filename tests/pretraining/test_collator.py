@@ -10,10 +10,10 @@ import torch
 from tiny_pretraining import RATE, BandTeacher, LoudnessTeacher, make_collator, make_dataset, tiny_config
 from torch.utils.data import DataLoader
 
+from mert_hf.corpora.dataset import AudioCrop
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.modeling.modeling_mert import MERTForPreTraining
 from mert_hf.pretraining.collator import CLEAN_WAVEFORMS, MERTBatch
-from mert_hf.pretraining.dataset import AudioCrop
 from mert_hf.pretraining.masking import SpanMasking
 from mert_hf.pretraining.mixture import NoiseMixture
 

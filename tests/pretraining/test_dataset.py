@@ -12,7 +12,7 @@ import torch
 from tiny_pretraining import RATE, make_dataset, write_recordings
 from torch.utils.data import DataLoader
 
-from mert_hf.pretraining.dataset import AudioCropDataset, derive_seed
+from mert_hf.corpora.dataset import AudioCropDataset, derive_seed
 from mert_hf.utils.bad_files import TooManyBadFilesError
 
 

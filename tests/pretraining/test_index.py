@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 from tiny_pretraining import make_dataset
 
-from mert_hf.pretraining.dataset import held_out_recordings, open_recordings
-from mert_hf.pretraining.index import BLOCK, Permutation, PermutedSampler, column, mix, open_table, write_table
-from mert_hf.pretraining.recordings_index import IndexedRecordings, open_indexed
+from mert_hf.corpora.dataset import held_out_recordings, open_recordings
+from mert_hf.corpora.index import BLOCK, Permutation, PermutedSampler, column, mix, open_table, write_table
+from mert_hf.corpora.recordings_index import IndexedRecordings, open_indexed
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 65, 1000, 4097, 2 * BLOCK + 1])

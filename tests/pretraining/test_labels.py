@@ -22,11 +22,11 @@ from mert_hf.audio import read_audio
 from mert_hf.cli.app import app
 from mert_hf.pretraining import labels
 from mert_hf.pretraining.arguments import PretrainingDataArguments
-from mert_hf.pretraining.kmeans_fitting import RandomClips, fit_kmeans, parse_feature_sets, split_arguments
 from mert_hf.pretraining.labels import LabelCache, codes_path, label_files, read_index
 from mert_hf.pretraining.run import build_datasets
 from mert_hf.teachers import CQTTeacher, FeatureSet, KMeansTeacher, load_teacher
 from mert_hf.teachers.base import AcousticTeacher
+from mert_hf.teachers.kmeans_fitting import RandomClips, fit_kmeans, parse_feature_sets, split_arguments
 from mert_hf.utils.bad_files import TooManyBadFilesError
 
 HOP = 40

@@ -18,7 +18,7 @@ import pytest
 import tiny_pretraining
 from tiny_pretraining import write_recordings
 
-from mert_hf.data.shards import find_shards, read_footer
+from mert_hf.corpora.shards import find_shards, read_footer
 from mert_hf.pretraining.run import build_trainer, parse_arguments
 
 pytestmark = pytest.mark.slow

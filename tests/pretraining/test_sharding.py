@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from mert_hf.audio import read_audio
 from mert_hf.cli.app import app
-from mert_hf.data.shards import find_shards, read_footer
+from mert_hf.corpora.shards import find_shards, read_footer
 from mert_hf.pretraining.labels import LabelCache, label_files
 from mert_hf.pretraining.sharding import shard_by_name
 from mert_hf.teachers import FeatureSet, KMeansTeacher

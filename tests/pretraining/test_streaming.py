@@ -18,13 +18,13 @@ from tiny_pretraining import RATE, LoudnessTeacher, losses_of, make_collator, wr
 from torch.utils.data import DataLoader
 
 from mert_hf.audio import read_audio
-from mert_hf.data.shard_writing import write_shards
-from mert_hf.data.shards import AudioItem, ShardSettings, find_shards
-from mert_hf.pretraining import streaming
+from mert_hf.corpora import streaming
+from mert_hf.corpora.shard_writing import write_shards
+from mert_hf.corpora.shards import AudioItem, ShardSettings, find_shards
+from mert_hf.corpora.streaming import ShardCropDataset, are_shards, resolve_shards, shard_labels
 from mert_hf.pretraining.labels import label_recording
 from mert_hf.pretraining.run import main
 from mert_hf.pretraining.sharding import teacher_facts
-from mert_hf.pretraining.streaming import ShardCropDataset, are_shards, resolve_shards, shard_labels
 
 HOP = 40
 
@@ -42,7 +42,7 @@ def shards(tmp_path_factory) -> Path:
     teacher = LoudnessTeacher()
     settings = ShardSettings(seconds=2.0, **teacher_facts(teacher))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mert_hf.data.shard_writing.GROUP_BYTES", 4000)
+        patch.setattr("mert_hf.corpora.shard_writing.GROUP_BYTES", 4000)
         write_shards(
             [AudioItem(path.name, path=str(path)) for path in paths],
             folder / "out",

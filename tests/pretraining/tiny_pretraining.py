@@ -11,12 +11,12 @@ import torch
 from tiny_sizes import STUDENT_SIZES
 from transformers import AutoModelForPreTraining, Trainer
 
+from mert_hf.corpora.dataset import AudioCropDataset
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.configuration_mert2 import MERT2Config
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.pretraining.arguments import MERTTrainingArguments
 from mert_hf.pretraining.collator import DataCollatorForMERTPreTraining
-from mert_hf.pretraining.dataset import AudioCropDataset
 from mert_hf.pretraining.mixture import NoiseMixture
 from mert_hf.pretraining.trainer import MERTTrainer
 from mert_hf.teachers import AcousticTeacher, MusicalTeacher, Teacher

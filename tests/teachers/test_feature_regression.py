@@ -8,7 +8,8 @@ import torch
 from typer.testing import CliRunner
 
 from mert_hf.cli.app import app
-from mert_hf.teachers import FeatureTeacher, features, load_teacher
+from mert_hf.encoders import descriptors as features
+from mert_hf.teachers import FeatureTeacher, load_teacher
 
 SETS = ({"name": "mfcc"}, {"name": "chroma"}, {"name": "chroma", "context": 0.5})
 SIZES = (39, 12, 24)

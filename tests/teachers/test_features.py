@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from mert_hf.teachers import LogMelTeacher, features
-from mert_hf.teachers.features import FEATURES
+from mert_hf.encoders import descriptors as features
+from mert_hf.encoders.descriptors import FEATURES
+from mert_hf.teachers import LogMelTeacher
 
 
 @pytest.mark.parametrize(

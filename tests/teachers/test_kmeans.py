@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mert_hf.encoders import descriptors as kmeans_features
 from mert_hf.teachers import FeatureSet, KMeansTeacher, load_teacher
-from mert_hf.teachers import features as kmeans_features
 from mert_hf.teachers import kmeans as kmeans_module
 
 

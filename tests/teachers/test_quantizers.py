@@ -9,15 +9,15 @@ import pytest
 import soundfile
 import torch
 
-from mert_hf.pretraining.mel_rvq_fitting import (
+from mert_hf.encoders.descriptors import log_mel
+from mert_hf.teachers import CombinedTeacher, MelRVQTeacher, RandomProjectionTeacher, load_teacher
+from mert_hf.teachers import mel_frames as mel_frames_module
+from mert_hf.teachers.mel_rvq_fitting import (
     RVQSettings,
     fit_mel_quantizer,
     fit_random_projection,
     train_mel_rvq,
 )
-from mert_hf.teachers import CombinedTeacher, MelRVQTeacher, RandomProjectionTeacher, load_teacher
-from mert_hf.teachers import mel_frames as mel_frames_module
-from mert_hf.teachers.features import log_mel
 from mert_hf.teachers.statistics import CodeCounts
 
 SMALL = RVQSettings(num_codebooks=3, codebook_size=16, codebook_dim=6, num_bins=20, steps=150, batch_frames=256)

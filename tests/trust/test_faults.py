@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from mert_hf import KMeansTeacher
 from mert_hf.cli.app import app
 from mert_hf.embedding.dataset import embed_dataset
-from mert_hf.evaluation import runner
+from mert_hf.evaluation.probing import runner
 from mert_hf.utils.staging import staged_directory, staged_file
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}

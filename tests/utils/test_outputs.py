@@ -96,7 +96,7 @@ def test_commands_tell_it_before_they_work(name, tiny_checkpoint, tmp_path, monk
 
 
 def test_report(tmp_path):
-    from mert_hf.evaluation.report import write_report
+    from mert_hf.evaluation.reports.report import write_report
 
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match="is a file. Choose another folder"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib import import_module
 
-from ...data.recordings import SPLITS, BeatTimes, Recording, TaskData
+from ...recordings.recordings import SPLITS, BeatTimes, Recording, TaskData
 from .audiofolder import audiofolder_task
 from .base import FRAME_KINDS, Task
 

@@ -1,10 +1,10 @@
-"""A folder of your own recordings with `metadata.csv`, see `mert_hf.data.audiofolder`."""
+"""A folder of your own recordings with `metadata.csv`, see `mert_hf.recordings.audiofolder`."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from ...data.audiofolder import read_folder
+from ...recordings.audiofolder import read_folder
 from .base import Task
 from .sources import TableForm
 

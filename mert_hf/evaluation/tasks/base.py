@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ...data.dataset import DatasetSource
-from ...data.jsonl import find_jsonl, read_jsonl
-from ...data.recordings import SPLITS, Recording, TaskData
+from ...recordings.dataset import DatasetSource
+from ...recordings.jsonl import find_jsonl, read_jsonl
+from ...recordings.recordings import SPLITS, Recording, TaskData
 from ...utils.bad_files import TooManyBadFilesError
 from ...utils.text import shorten
 from ...utils.tolerance import Tolerance

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...data.chords import CHORD_LABELS
-from ...data.recordings import TaskData
+from ...recordings.chords import CHORD_LABELS
+from ...recordings.recordings import TaskData
 from .base import Task
 from .sources import ArchiveNotes, TableForm
 

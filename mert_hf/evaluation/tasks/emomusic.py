@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...data.recordings import Recording, TaskData
+from ...recordings.recordings import Recording, TaskData
 from .base import Task, first_existing, read_table
 from .sources import ArchiveNotes, TableForm
 

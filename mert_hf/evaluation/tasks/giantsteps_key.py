@@ -19,8 +19,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ...data.keys import KEYS, key_index
-from ...data.recordings import Recording, TaskData
+from ...recordings.keys import KEYS, key_index
+from ...recordings.recordings import Recording, TaskData
 from .base import Task, first_existing, read_table
 from .sources import ArchiveNotes, TableForm
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...audio import AudioReadError, audio_info
-from ...data.recordings import SPLITS, Recording, TaskData, label_index
+from ...recordings.recordings import SPLITS, Recording, TaskData, label_index
 from .base import Task, first_existing
 from .gtzan_split import clip_names
 from .sources import ArchiveNotes, TableForm

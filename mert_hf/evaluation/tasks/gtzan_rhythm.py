@@ -7,7 +7,7 @@ file a clip; research use. A `.beats` file a clip ("seconds position", position 
 
 `jazz.00003`, `00009`, `00010`, `00014`, `00018` and `00020` have beats without positions: they do not count for
 downbeats.
-Metric: mir_eval's F-measure, mean over clips; times from probabilities by `mert_hf.evaluation.beats`.
+Metric: mir_eval's F-measure, mean over clips; times from probabilities by `mert_hf.evaluation.metrics.beats`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...data.annotations import read_beats
-from ...data.beats import BEAT_LABELS
-from ...data.recordings import BeatTimes, Recording, TaskData
+from ...recordings.annotations import read_beats
+from ...recordings.beats import BEAT_LABELS
+from ...recordings.recordings import BeatTimes, Recording, TaskData
 from .base import Task, first_existing
 from .gtzan_genre import NOTES as CLIP_NOTES
 from .gtzan_genre import listed_clips

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...data.recordings import Recording, TaskData, multi_hot
+from ...recordings.recordings import Recording, TaskData, multi_hot
 from .base import Task, first_existing, read_table
 from .sources import ArchiveNotes, TableForm
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ...data.recordings import Recording, TaskData, multi_hot
+from ...recordings.recordings import Recording, TaskData, multi_hot
 from .base import Task, first_existing
 from .sources import ArchiveNotes, TableForm
 

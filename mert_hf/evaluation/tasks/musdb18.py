@@ -6,7 +6,7 @@ Data: Rafii, Liutkus, Stöter, Mimilakis and Bittner 2019, MUSDB18-HQ; for educa
     DATA_DIR/{train,test}/TRACK/{mixture,vocals,drums,bass,other}.wav
 
 The `.stem.mp4` release is not read; convert it with `musdbconvert` of the musdb package. Split: the official 86
-training, 14 validation (listed by musdb) and 50 test songs. Metric: `mert_hf.evaluation.metrics.sdr_frames`.
+training, 14 validation (listed by musdb) and 50 test songs. Metric: `mert_hf.evaluation.metrics.formulas.sdr_frames`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from ...data.recordings import Recording, TaskData
-from ...data.splits import hash_split
+from ...recordings.recordings import Recording, TaskData
+from ...recordings.splits import hash_split
 from .base import Task, first_existing
 from .sources import ArchiveNotes
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ...data.recordings import SPLITS, Recording, TaskData, label_index
+from ...recordings.recordings import SPLITS, Recording, TaskData, label_index
 from .base import Task, first_existing
 from .sources import ArchiveNotes, TableForm
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...data.recordings import TaskData
+from ...recordings.recordings import TaskData
 from .base import Task
 from .nsynth_instrument import NOTES, read_notes
 from .sources import TableForm

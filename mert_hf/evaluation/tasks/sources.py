@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...data.dataset import DatasetSource, column_names, read_dataset
-from ...data.recordings import TaskData
+from ...recordings.dataset import DatasetSource, column_names, read_dataset
+from ...recordings.recordings import TaskData
 from ...utils.text import shorten
 
 

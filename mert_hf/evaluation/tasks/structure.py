@@ -14,10 +14,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...audio import find_audio_files
-from ...data.annotations import SEGMENT_SUFFIXES, read_segments
-from ...data.recordings import SPLITS, Recording, TaskData
-from ...data.splits import assign_splits
-from ...data.structure import BOUNDARY_LABELS
+from ...recordings.annotations import SEGMENT_SUFFIXES, read_segments
+from ...recordings.recordings import SPLITS, Recording, TaskData
+from ...recordings.splits import assign_splits
+from ...recordings.structure import BOUNDARY_LABELS
 from .base import Task, first_existing
 from .sources import ArchiveNotes, TableForm
 

@@ -14,8 +14,8 @@ from collections import Counter
 from pathlib import Path
 
 from ...audio import find_audio_files
-from ...data.recordings import Recording, TaskData
-from ...data.splits import hash_split
+from ...recordings.recordings import Recording, TaskData
+from ...recordings.splits import hash_split
 from .base import Task
 from .sources import ArchiveNotes, TableForm
 

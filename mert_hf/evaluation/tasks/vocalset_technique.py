@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...data.recordings import Recording, TaskData
-from ...data.splits import hash_split
+from ...recordings.recordings import Recording, TaskData
+from ...recordings.splits import hash_split
 from .base import Task, first_existing
 from .sources import ArchiveNotes, TableForm
 

@@ -1,0 +1,325 @@
+"""Random crops of recordings for pre-training, from audio files or a `datasets.Dataset`."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from ..audio import AudioReadError, audio_info, find_audio_files
+from ..recordings.metadata import METADATA_FILE, read_metadata
+from .crops import AudioCrop, CropDataset, derive_seed
+from .index import BLOCK, PermutedSampler
+
+if TYPE_CHECKING:
+    import datasets
+
+logger = logging.getLogger(__name__)
+
+
+class AudioFiles:
+    """Recordings that are files. Where their durations (seconds) are known, no headers have to be read."""
+
+    def __init__(self, paths: Sequence[Path], durations: Sequence[float | None] | None = None):
+        self.names = [str(path) for path in paths]
+        self.durations = list(durations) if durations is not None else [None] * len(self.names)
+
+    def open(self, index: int) -> str:
+        return self.names[index]
+
+
+def audio_column(features: Mapping[str, Any], column: str | None = None) -> str:
+    """The Audio column of a data set: the given one, or the only one.
+
+    Raises:
+        ValueError: there is no such column, or there are several to choose from.
+    """
+    from datasets import Audio
+
+    columns = [name for name, feature in features.items() if isinstance(feature, Audio)]
+    if column is None and len(columns) == 1:
+        column = columns[0]
+    if column not in columns:
+        raise ValueError(
+            f"The column of the audio must be one of the Audio columns {columns} of this data set; got {column!r}. "
+            "Name one of them, or cast yours first: dataset.cast_column(name, datasets.Audio())."
+        )
+    return column
+
+
+class AudioColumn:
+    """Recordings in the Audio column of a `datasets.Dataset`, left encoded so that only a crop is decoded."""
+
+    def __init__(self, dataset: datasets.Dataset, column: str | None = None):
+        from datasets import Audio
+
+        column = audio_column(dataset.features, column)
+        self.dataset = dataset.select_columns(column).cast_column(column, Audio(decode=False))
+        self.column = column
+        self.names = [f"{column}[{row}]" for row in range(len(dataset))]
+        self.durations: list[float | None] = [None] * len(dataset)
+
+    def open(self, index: int) -> str | BinaryIO:
+        cell = self.dataset[index][self.column]
+        return io.BytesIO(cell["bytes"]) if cell["bytes"] is not None else cell["path"]
+
+
+def read_split(folder: Path, split: str | None) -> tuple[list[Path], list[float | None]]:
+    """Files and durations (seconds, None where unknown) from the metadata.csv of a folder.
+
+    Args:
+        folder: folder of the metadata.csv, which has the column `file_name` and optionally `duration` and `split`.
+        split: use the rows of this split; None uses all.
+
+    Raises:
+        ValueError: the metadata.csv is damaged, points outside its folder or does not have the split.
+    """
+    entries = read_metadata(folder)
+    if split is not None:
+        found = sorted({row.get("split", "") for _, row in entries})
+        entries = [(path, row) for path, row in entries if row.get("split") == split]
+        if not entries:
+            raise ValueError(
+                f"{folder / METADATA_FILE} has no rows of split {split!r}; its column split holds {', '.join(found)}."
+            )
+    durations = [float(row["duration"]) if row.get("duration") else None for _, row in entries]
+    return [path for path, _ in entries], durations
+
+
+def open_recordings(
+    data: str | Path | Sequence[str | Path] | datasets.Dataset, split: str | None = None, column: str | None = None
+) -> AudioFiles | AudioColumn:
+    """The recordings of a folder (with or without metadata.csv), a file, a list of both, or a `datasets.Dataset`.
+
+    Raises:
+        ValueError: there is no recording, or a metadata.csv is damaged.
+    """
+    if hasattr(data, "features") and hasattr(data, "cast_column"):
+        return AudioColumn(data, column)
+    if hasattr(data, "names") and hasattr(data, "durations"):  # opened already
+        return data
+    paths: list[Path] = []
+    durations: list[float | None] = []
+    for entry in [data] if isinstance(data, str | Path) else data:
+        entry = Path(entry)
+        folder = entry.parent if entry.name == METADATA_FILE else entry
+        if (folder / METADATA_FILE).is_file():
+            found, known = read_split(folder, split)
+        else:
+            found = [Path(path) for path in find_audio_files([entry])]
+            known = [None] * len(found)
+        paths += found
+        durations += known
+    if not paths:
+        raise ValueError(f"No audio files were found in {data}.")
+    return AudioFiles(paths, durations)
+
+
+class AudioCropDataset(CropDataset):
+    """Crops at random places of recordings, read from disk without the rest of the file.
+
+    In an epoch each recording gives one crop (`weighting="file"`, as in fairseq), or as many crops as its duration
+    holds crop lengths, at least one (`weighting="duration"`: one pass over the audio). Item `index` of epoch `epoch`
+    depends on (seed, epoch, index) only: any number of workers and any resumed run read the same crops. Offsets are
+    multiples of `hop_length`, so that labels of whole files can be cut to a crop.
+
+    A recording that cannot be read, or has values that are not finite, is counted, logged once and replaced by another
+    draw; the run stops when there are more than `max_bad_files`. Recordings shorter than `min_duration` are left out,
+    with a warning that states how many.
+
+    Args:
+        data: a folder, with or without metadata.csv; a file; a list of them; or a `datasets.Dataset` with Audio.
+        crop_length: samples of a crop at `sampling_rate`. Shorter recordings give shorter crops.
+        sampling_rate: sampling rate of the crops in Hz.
+        hop_length: samples from one frame of the student to the next.
+        seed: seed of all draws.
+        split: rows of metadata.csv to use; None uses all.
+        column: the Audio column of a `datasets.Dataset`; not needed where there is only one.
+        weighting: "duration" or "file".
+        max_bad_files: unreadable recordings tolerated: a number such as 3, or a share of all such as "1%".
+        min_duration: minimum duration of a recording in seconds.
+        select: keeps the recordings for whose names it is true, or an array (recordings,) of bool; None keeps all.
+
+    Raises:
+        ValueError: an argument is out of range, or there is nothing to read.
+        TooManyBadFilesError: also later, from reading an item.
+    """
+
+    def __init__(
+        self,
+        data: str | Path | Sequence[str | Path] | datasets.Dataset,
+        crop_length: int,
+        sampling_rate: int = 24000,
+        hop_length: int = 320,
+        seed: int = 0,
+        split: str | None = None,
+        column: str | None = None,
+        weighting: str = "duration",
+        max_bad_files: int | str = "1%",
+        min_duration: float = 1.0,
+        select: Callable[[str], bool] | np.ndarray | None = None,
+    ):
+        if weighting not in ("duration", "file"):
+            raise ValueError(f"weighting must be 'duration' or 'file', got {weighting!r}.")
+        super().__init__(crop_length, sampling_rate, hop_length, seed, max_bad_files, min_duration)
+        self.weighting = weighting
+        self.recordings = open_recordings(data, split, column)
+        self._selected = select_recordings(self.recordings.names, select)
+        self._set_sources(len(self._selected), int(self._selected.sum()))
+        self.durations = self._scan_durations()
+        self._index_crops()
+
+    def _index_crops(self) -> None:
+        """Assigns the items of an epoch to the recordings."""
+        self._last_crop = self._count_crops()
+        if len(self) == 0:
+            raise ValueError(
+                f"None of {len(self.recordings.names)} recordings can be used: each is unreadable, shorter than "
+                f"min_duration={self.min_duration} seconds, or left out."
+            )
+
+    def leave_out(self, faults: Mapping[str, str]) -> None:
+        """Takes recordings out of the data set, counted as bad ones, such as those that could not be labeled.
+
+        Args:
+            faults: for names of recordings, why they cannot be used; names of no recording have no effect.
+
+        Raises:
+            TooManyBadFilesError: more recordings are bad than the data set allows.
+            ValueError: no recording is left.
+        """
+        if not faults:
+            return
+        for index, name in enumerate(self.recordings.names):
+            if name in faults and self._selected[index]:
+                self._report_bad(index, name, faults[name])
+        self._index_crops()
+
+    @property
+    def used_recordings(self) -> list[str]:
+        """Names of the recordings that give crops."""
+        used = np.flatnonzero(np.diff(self._last_crop, prepend=0) > 0)
+        return [self.recordings.names[index] for index in used.tolist()]
+
+    @property
+    def bad_recordings(self) -> list[str]:
+        """Names of the recordings found unreadable so far."""
+        return [self.recordings.names[index] for index in self._bad.nonzero()[:, 0].tolist()]
+
+    def sampler(self, batch_size: int) -> PermutedSampler:
+        """The order of the items in their epoch, computed rather than stored."""
+        return PermutedSampler(len(self), lambda: derive_seed(self.seed, self.epoch, 6))
+
+    def _num_samples(self, source: int) -> int:
+        return int(self.durations[source] * self.sampling_rate)
+
+    def _read_crop(self, source: int, offset: int, seed: int) -> AudioCrop | None:
+        name = self.recordings.names[source]
+        try:
+            waveform = self._decode(self.recordings.open(source), offset)
+        except (AudioReadError, OSError) as error:
+            return self._report_bad(source, name, str(error))
+        if not torch.isfinite(waveform).all():
+            return self._report_bad(source, name, "it holds values that are not finite")
+        expected = min(self.min_duration * self.sampling_rate, self.crop_length)
+        if len(waveform) + self.hop_length < expected:  # resampling may round down
+            found = f"it has only {len(waveform)} samples at {offset}, fewer than its header states"
+            return self._report_bad(source, name, found)
+        return AudioCrop(waveform, name, offset, seed)
+
+    def _scan_durations(self) -> np.ndarray:
+        """Duration of each recording in seconds, NaN for those that cannot be opened or are not selected."""
+        durations = np.asarray(self.recordings.durations, dtype=np.float64)  # None becomes NaN
+        missing = np.flatnonzero(np.isnan(durations) & self._selected)
+        if not len(missing):
+            return durations
+        durations = durations.copy()
+        for index, found in zip(missing.tolist(), read_durations(self.recordings, missing), strict=True):
+            if isinstance(found, Exception):
+                self._report_bad(index, self.recordings.names[index], str(found))
+            else:
+                durations[index] = found
+        return durations
+
+    def _count_crops(self) -> np.ndarray:
+        """For each recording, the number of items of an epoch up to its last one."""
+        last = np.zeros(len(self.durations), dtype=np.int64)
+        bad, short = self._bad.numpy(), 0
+        for start in range(0, len(last), BLOCK):  # temporary arrays stay small
+            part = slice(start, start + BLOCK)
+            candidates = self._selected[part] & ~bad[part]
+            durations = np.nan_to_num(self.durations[part], nan=0.0)
+            used = candidates & (durations >= self.min_duration)
+            short += int((candidates & ~used).sum())
+            if self.weighting == "file":
+                last[part] = used
+            else:
+                lengths = durations * self.sampling_rate / self.crop_length
+                last[part] = np.where(used, np.maximum(np.round(lengths), 1), 0)
+        if short:
+            logger.warning(
+                "%d of %d recordings are shorter than %s seconds and are left out.",
+                short,
+                self._num_used,
+                self.min_duration,
+            )
+        return np.cumsum(last, out=last)
+
+
+def select_recordings(names: Sequence[str], select: Callable[[str], bool] | np.ndarray | None) -> np.ndarray:
+    """Which recordings are used, (recordings,) bool."""
+    if select is None:
+        return np.ones(len(names), dtype=bool)
+    return np.array([select(name) for name in names], dtype=bool) if callable(select) else select
+
+
+def read_durations(recordings: AudioFiles | AudioColumn, indices: Iterable[int]) -> Iterator[float | Exception]:
+    """Durations in seconds of some recordings from their headers, or the error of reading one."""
+
+    def read(index: int) -> float | Exception:
+        try:
+            return audio_info(recordings.open(index)).duration
+        except (AudioReadError, OSError) as error:
+            return error
+
+    indices = list(map(int, indices))
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        yield from tqdm(pool.map(read, indices), "Reading headers", len(indices), disable=len(indices) < 1000)
+
+
+def name_hashes(names: Sequence[str]) -> np.ndarray:
+    """A hash of each recording's path relative to the common folder of all, (recordings,) uint64."""
+    folder = os.path.commonpath(list(names)) if all(map(os.path.isabs, names)) else ""
+    prefix = os.path.join(folder, "")
+    hashes = (hashlib.blake2b(os.fsencode(name.removeprefix(prefix))).digest()[:8] for name in names)
+    return np.fromiter((int.from_bytes(value, "big") for value in hashes), dtype=np.uint64, count=len(names))
+
+
+def held_out_recordings(recordings: AudioFiles | AudioColumn, share: float) -> np.ndarray:
+    """A fixed choice of recordings for validation: those with the smallest hashes of their relative paths.
+
+    A larger collection keeps nearly all of its held-out recordings, and a collection that has moved all of them.
+
+    Args:
+        recordings: all recordings.
+        share: share to hold out, between 0 and 1; at least one recording is held out and at least one is kept.
+
+    Returns:
+        (recordings,) bool; all False with a single recording, or a share of 0.
+    """
+    total = len(recordings.names)
+    chosen = np.zeros(total, dtype=bool)
+    if share and total > 1:
+        hashes = getattr(recordings, "hashes", None)
+        hashes = name_hashes(recordings.names) if hashes is None else hashes
+        chosen[np.argpartition(hashes, count := min(max(round(share * total), 1), total - 1))[:count]] = True
+    return chosen

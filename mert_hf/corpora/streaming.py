@@ -1,0 +1,422 @@
+"""Random crops from Parquet shards, on this machine or remote, read a few row groups at a time and never downloaded.
+
+Every crop has a number, and the order of an epoch is a function of the seed, the epoch and the numbers of lanes and
+clips per batch. So a run finds its place by counting, whatever the number of processes and data workers, and nothing
+has to be read to get there. (The state of a `datasets.IterableDataset` belongs to one number of workers, and its
+shuffle buffer is lost with the process.)
+
+An order in which neighbors are read together: the row groups of all shards are shuffled and dealt to lanes, a lane
+shuffles the crops of a few row groups at a time, and batches are taken from the lanes in turn. Where the number of
+lanes is a multiple of processes times data workers, each lane is read by a single worker, and each row group once.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import logging
+import math
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from accelerate import PartialState
+from torch.utils.data import Sampler, get_worker_info
+
+from ..audio import AUDIO_EXTENSIONS, AudioReadError
+from .crops import AudioCrop, CropDataset, crop_settings, derive_seed
+from .index import BLOCK, Permutation, cache_path, column, open_table, write_table
+from .shards import ShardFooter, ShardSettings, find_shards, part_of, read_footer
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from ..pretraining.arguments import PretrainingDataArguments
+    from ..teachers import AcousticTeacher
+
+logger = logging.getLogger(__name__)
+
+SHARES = 10**6  # into which recordings are divided to hold a share of them out
+FORMAT = 1
+
+
+def is_shards(entry: str | os.PathLike) -> bool:
+    """Whether an entry of the training data names shards rather than recordings."""
+    entry = os.fspath(entry)
+    if "://" in entry or entry.endswith(".parquet"):
+        return True
+    return bool(find_shards(entry)) if os.path.isdir(entry) else is_hub_id(entry)
+
+
+def is_hub_id(entry: str) -> bool:
+    """Whether an entry has the form owner/name, and is not a path on this machine."""
+    owner, _, name = entry.partition("/")
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", entry) or os.path.lexists(owner):
+        return False
+    return os.path.splitext(name)[1].lower() not in AUDIO_EXTENSIONS
+
+
+def are_shards(data: Sequence[str]) -> bool:
+    """Whether the training data are shards.
+
+    Raises:
+        ValueError: some of them are shards and some are recordings.
+    """
+    kinds = {is_shards(entry) for entry in data}
+    if len(kinds) > 1:
+        raise ValueError(f"{list(data)} mixes shards and recordings. Write shards of all with mert-hf shard.")
+    return kinds == {True}
+
+
+def resolve_shards(entry: str | os.PathLike) -> list[str]:
+    """The shards that a folder, a file, a glob, an address such as hf://datasets/owner/name or a Hub id stand for.
+
+    Raises:
+        ValueError: there are none.
+    """
+    entry = os.fspath(entry)
+    if is_hub_id(entry):
+        entry = f"hf://datasets/{entry}"
+    filesystem, path = fsspec.core.url_to_fs(entry)
+    if filesystem.isdir(path):
+        found = [*filesystem.glob(f"{path}/train-*.parquet"), *filesystem.glob(f"{path}/data/train-*.parquet")]
+    else:
+        found = filesystem.glob(path) if glob.has_magic(path) else [path]
+    if not found:
+        raise ValueError(f"{entry} holds no shards (train-*.parquet). Write them with mert-hf shard.")
+    return [filesystem.unstrip_protocol(file) for file in sorted(found)]
+
+
+def open_shards(shards: Sequence[str]) -> tuple[pa.Table, dict[str, Any]]:
+    """A memory-mapped row for each row group of the shards, from their footers, built once and kept in the cache.
+
+    Args:
+        shards: addresses of the shards.
+
+    Returns:
+        Columns `shard`, `group` and `segments` (lists of the samples of each row and its recording's number among
+        `SHARES`); and settings of the shards.
+
+    Raises:
+        ValueError: a shard was written elsewhere or with other settings than the first.
+    """
+    stamps = [_stamp(shard) for shard in shards]
+    path = cache_path({"format": FORMAT, "shards": stamps})
+    if path.is_file():
+        return open_table(path)
+    logger.info("Reading the footers of %d shards; kept in %s.", len(shards), path)
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        footers = pool.map(_read_footer, shards)
+        joined, settings = _join(shards, footers)
+    ends = np.cumsum(joined.pop("rows"))
+    offsets = pa.array(np.concatenate([[0], ends]), pa.int64())
+    segments = {
+        name: pa.LargeListArray.from_arrays(offsets, pa.array(joined.pop(name))) for name in ("samples", "place")
+    }
+    write_table(path, {**{name: pa.array(values) for name, values in joined.items()}, **segments}, _facts_of(settings))
+    return open_table(path)
+
+
+def _join(shards: Sequence[str], footers: Iterable[ShardFooter]) -> tuple[dict[str, np.ndarray], ShardSettings]:
+    """The columns of `_describe` over all shards, and the settings that the shards have in common."""
+    columns: dict[str, list[np.ndarray]] = {"shard": [], "group": [], "rows": [], "samples": [], "place": []}
+    settings = None
+    for number, footer in enumerate(footers):
+        settings = settings or footer.settings
+        if footer.settings != settings:
+            raise ValueError(f"{shards[number]} was written with other settings than {shards[0]}.")
+        for name, values in _describe(number, footer).items():
+            columns[name].append(values)
+    return {name: np.concatenate(values) for name, values in columns.items()}, settings
+
+
+def _facts_of(settings: ShardSettings) -> dict[str, Any]:
+    return {"settings": {name: getattr(settings, name) for name in settings.__dataclass_fields__}}
+
+
+def _describe(number: int, footer: ShardFooter) -> dict[str, np.ndarray]:
+    """The columns of a shard's row groups; `rows`, `samples` and `place` of its rows."""
+    places = [(part_of(recording.name, SHARES), recording.segments) for recording in footer.recordings]
+    return {
+        "shard": np.full(len(footer.groups), number, dtype=np.int32),
+        "group": np.arange(len(footer.groups), dtype=np.int32),
+        "rows": np.array([len(group) for group in footer.groups], dtype=np.int64),
+        "samples": np.array([samples for group in footer.groups for samples in group], dtype=np.int32),
+        "place": np.repeat(*np.array(places, dtype=np.int32).T).astype(np.int32),
+    }
+
+
+def _stamp(shard: str) -> list[Any]:
+    filesystem, path = fsspec.core.url_to_fs(shard)
+    info = filesystem.info(path)
+    return [shard, info["size"], str(info.get("mtime") or info.get("blob_id") or "")]
+
+
+def _read_footer(shard: str) -> ShardFooter:
+    filesystem, path = fsspec.core.url_to_fs(shard)
+    return read_footer(path, filesystem)
+
+
+class ShardLabels:
+    """Takes the place of a `LabelCache` where crops carry their codes: rates and sizes of those in shards.
+
+    Args:
+        settings: settings of the shards.
+        teacher: if given, codes of another teacher are refused.
+
+    Raises:
+        ValueError: the codes are of another teacher.
+    """
+
+    def __init__(self, settings: ShardSettings, teacher: AcousticTeacher | None = None):
+        if teacher is not None and teacher.fingerprint() != settings.teacher.get("fingerprint"):
+            raise ValueError(
+                f"The codes in the shards were made by another teacher: {settings.teacher}. The given one has the "
+                f"fingerprint {teacher.fingerprint()[:12]}. Use the teacher of the shards, or none."
+            )
+        self.codebook_sizes = settings.codebook_sizes
+        self.num_codebooks, self.codebook_size = len(self.codebook_sizes), max(self.codebook_sizes)
+        self.sampling_rate, self.hop_length = settings.sampling_rate, settings.hop_length
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second, in Hz."""
+        return self.sampling_rate / self.hop_length
+
+    def __call__(self, source: str, first_frame: int, num_frames: int) -> np.ndarray:
+        raise ValueError(f"The crop of {source} carries no codes. Write the shards with mert-hf shard --teacher.")
+
+
+def shard_labels(data: Sequence[str], teacher: AcousticTeacher | None = None) -> ShardLabels | None:
+    """What replaces the label cache of a run on shards; None where they have no codes."""
+    _, facts = open_shards([shard for entry in data for shard in resolve_shards(entry)])
+    settings = ShardSettings(**facts["settings"])
+    return ShardLabels(settings, teacher) if settings.codebook_sizes else None
+
+
+def build_streams(
+    config: PretrainedConfig, data_arguments: PretrainingDataArguments, seed: int, eval_share: float
+) -> tuple[ShardCropDataset, ShardCropDataset | None]:
+    """Crops for training and for evaluation (None without evaluation data) of shards.
+
+    Evaluation takes the shards of `eval_data`, else `eval_share` of the recordings, which are then not trained on.
+    """
+
+    def crops(data: Sequence[str], **arguments: Any) -> ShardCropDataset:
+        return ShardCropDataset(
+            data,
+            **crop_settings(config, data_arguments, seed),
+            lanes=data_arguments.stream_lanes,
+            window=data_arguments.stream_window,
+            num_processes=PartialState().num_processes,
+            **arguments,
+        )
+
+    with PartialState().main_process_first():  # which writes the table of the segments
+        open_shards([shard for entry in data_arguments.train_data for shard in resolve_shards(entry)])
+    data, weights = data_arguments.train_data, data_arguments.train_weights
+    if data_arguments.eval_data:
+        return crops(data, weights=weights), crops(data_arguments.eval_data)
+    train = crops(data, weights=weights, held_out=eval_share)
+    return train, crops(data, held_out=eval_share, only_held_out=True) if eval_share else None
+
+
+class ShardCropDataset(CropDataset):
+    """Crops at random places within the segments of Parquet shards.
+
+    In an epoch each segment gives as many crops as its duration holds crop lengths, at least one. Item `index` of epoch
+    `epoch` depends on (seed, epoch, index) only, and has the codes of its frames where the shards have codes. Memory
+    holds the row groups of a few lanes; the table of segments is memory-mapped.
+
+    Args:
+        data: folders, files, globs, addresses and Hub ids of shards.
+        crop_length: samples of a crop at `sampling_rate`. Shorter segments give shorter crops.
+        sampling_rate: sampling rate of the crops in Hz.
+        hop_length: samples from one frame of the student to the next.
+        seed: seed of all draws.
+        weights: passes over each entry of `data` in an epoch, such as 2 or 0.5; one each if None.
+        max_bad_files: segments tolerated that cannot be read: a number or a percentage.
+        min_duration: shorter segments (seconds) are left out.
+        held_out: share of the recordings, between 0 and 1, that is left out; the same ones each time.
+        only_held_out: use the recordings that `held_out` leaves out, and no others.
+        lanes: number of lanes; a multiple of processes times data workers reads each row group once.
+        window: row groups of a lane whose crops are shuffled together.
+        num_processes: number of processes that share the lanes.
+
+    Raises:
+        ValueError: an argument is out of range, the shards do not fit the student, or there is nothing to read.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[str | os.PathLike],
+        crop_length: int,
+        sampling_rate: int = 24000,
+        hop_length: int = 320,
+        seed: int = 0,
+        weights: Sequence[float] | None = None,
+        max_bad_files: int | str = "1%",
+        min_duration: float = 1.0,
+        held_out: float = 0.0,
+        only_held_out: bool = False,
+        lanes: int = 16,
+        window: int = 8,
+        num_processes: int = 1,
+    ):
+        super().__init__(crop_length, sampling_rate, hop_length, seed, max_bad_files, min_duration)
+        if lanes < 1 or window < 1:
+            raise ValueError(f"lanes={lanes} and window={window} must be positive.")
+        weights = [1.0] * len(data) if not weights else list(weights)
+        if len(weights) != len(data) or not all(0 < weight < math.inf for weight in weights):
+            raise ValueError(f"{len(data)} entries of data need as many positive weights, got {weights}.")
+        self.lanes, self.window, self.num_processes = lanes, window, num_processes
+        resolved = [resolve_shards(entry) for entry in data]
+        self.shards = [shard for shards in resolved for shard in shards]
+        places = self._open_table()
+        self._check_rates()
+        weight_of_shard = np.repeat(weights, [len(shards) for shards in resolved])
+        self._last_crop = self._count_crops(weight_of_shard, places < round(held_out * SHARES), only_held_out)
+        self._groups: OrderedDict[int, list[dict[str, Any]]] = OrderedDict()
+
+    def _open_table(self) -> np.ndarray:
+        """Maps the table of the segments; returns the number of each segment's recording among `SHARES`."""
+        table, facts = open_shards(self.shards)
+        self.settings = ShardSettings(**facts["settings"])
+        self._shard, self._group = column(table, "shard"), column(table, "group")
+        samples = table["samples"].chunk(0)
+        self._first_row = samples.offsets.to_numpy(zero_copy_only=True)
+        self._samples = samples.values.to_numpy(zero_copy_only=True)
+        self._set_sources(len(self._samples), len(self._samples))
+        return table["place"].chunk(0).values.to_numpy(zero_copy_only=True)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_groups": OrderedDict()}
+
+    def sampler(self, batch_size: int) -> LaneSampler:
+        """The order of the items that reads each row group once."""
+        return LaneSampler(self, batch_size)
+
+    def crops_of_groups(self, groups: np.ndarray) -> np.ndarray:
+        """Numbers of all crops in some row groups, in their order."""
+        starts, ends = (np.where(rows, self._last_crop[rows - 1], 0) for rows in self._first_row[[groups, groups + 1]])
+        return np.concatenate([np.arange(start, end) for start, end in zip(starts, ends, strict=True)])
+
+    @property
+    def num_groups(self) -> int:
+        """Number of row groups."""
+        return len(self._group)
+
+    def _check_rates(self) -> None:
+        codes = bool(self.settings.codebook_sizes)
+        made_for = (self.settings.sampling_rate, self.settings.hop_length)
+        if codes and made_for != (self.sampling_rate, self.hop_length):
+            raise ValueError(
+                f"The shards have codes for {made_for[0]} Hz and a hop of {made_for[1]} samples, the student works at "
+                f"{self.sampling_rate} Hz and {self.hop_length}. Write shards for the student."
+            )
+
+    def _count_crops(self, weights: np.ndarray, held_out: np.ndarray, only_held_out: bool) -> np.ndarray:
+        """For each row, the number of crops up to its end."""
+        last = np.zeros(len(self._samples), dtype=np.int64)
+        for start in range(0, len(last), BLOCK):  # temporary arrays stay small
+            rows = np.arange(start, min(start + BLOCK, len(last)))
+            seconds = self._samples[rows] / self.settings.sampling_rate
+            used = (seconds >= min(self.min_duration, self.settings.seconds)) & (held_out[rows] == only_held_out)
+            crops = np.maximum(np.round(seconds * self.sampling_rate / self.crop_length), 1)
+            weight = weights[self._shard[np.searchsorted(self._first_row, rows, side="right") - 1]]
+            # Whole passes count each row alike; of a fraction every row has its share, evenly spread.
+            spread = np.modf(rows * 0.6180339887498949)[0]
+            last[rows] = np.where(used, np.floor(crops * weight + spread), 0)
+        np.cumsum(last, out=last)
+        if not len(last) or last[-1] == 0:
+            raise ValueError(
+                f"None of {len(last)} segments in {len(self.shards)} shards can be used: each is shorter than "
+                f"min_duration={self.min_duration} seconds, or left out."
+            )
+        return last
+
+    def _num_samples(self, source: int) -> int:
+        return int(self._samples[source]) * self.sampling_rate // self.settings.sampling_rate
+
+    def _read_crop(self, source: int, offset: int, seed: int) -> AudioCrop | None:
+        segment = self._read_row(source)
+        try:
+            waveform = self._decode(io.BytesIO(segment["audio"]["bytes"]), offset)
+        except AudioReadError as error:
+            return self._report_bad(source, f"a segment of {segment['name']}", error.problem)
+        first = round(segment["offset"] * self.sampling_rate) + offset
+        codes = None
+        if segment.get("codes") is not None:
+            frame = offset // self.hop_length
+            stop = frame + math.ceil(len(waveform) / self.hop_length)
+            codes = torch.tensor([codebook[frame:stop] for codebook in segment["codes"]])
+        return AudioCrop(waveform, segment["name"], first, seed, codes)
+
+    def _read_row(self, row: int) -> dict[str, Any]:
+        group = int(np.searchsorted(self._first_row, row, side="right")) - 1
+        if group not in self._groups:
+            filesystem, path = fsspec.core.url_to_fs(self.shards[self._shard[group]])
+            with pq.ParquetFile(path, filesystem=filesystem) as file:
+                self._groups[group] = file.read_row_group(int(self._group[group])).to_pylist()
+            while len(self._groups) > self._capacity():
+                self._groups.popitem(last=False)
+        self._groups.move_to_end(group)
+        return self._groups[group][row - int(self._first_row[group])]
+
+    def _capacity(self) -> int:
+        """Row groups that this process or worker keeps: those of its lanes, and of the next window of one."""
+        worker = get_worker_info()
+        readers = self.num_processes * (1 if worker is None else worker.num_workers)
+        return (math.ceil(self.lanes / readers) + 1) * self.window
+
+
+class LaneSampler(Sampler):
+    """Items of a `ShardCropDataset` in the order of its epoch, each once, a batch from each lane in turn.
+
+    Args:
+        dataset: the data set, whose epoch counts when an iteration begins.
+        batch_size: clips of a batch of one process.
+    """
+
+    def __init__(self, dataset: ShardCropDataset, batch_size: int):
+        self.dataset, self.batch_size = dataset, batch_size
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __iter__(self) -> Iterator[int]:
+        seed = derive_seed(self.dataset.seed, self.dataset.epoch, 5)
+        lanes = [self._lane(lane, seed) for lane in range(self.dataset.lanes)]
+        rest = [np.zeros(0, dtype=np.int64)]
+        while lanes:
+            for lane in list(lanes):
+                batch = next(lane)
+                if len(batch) < self.batch_size:  # the lane ends
+                    rest.append(batch)
+                    lanes.remove(lane)
+                else:
+                    yield from batch.tolist()
+        yield from np.random.default_rng(seed).permutation(np.concatenate(rest)).tolist()
+
+    def _lane(self, lane: int, seed: int) -> Iterator[np.ndarray]:
+        """Batches of a lane; the last one is shorter, or empty."""
+        dataset = self.dataset
+        permutation = Permutation(dataset.num_groups, seed)
+        places = np.arange(lane, dataset.num_groups, dataset.lanes)
+        crops = np.zeros(0, dtype=np.int64)
+        for start in range(0, len(places), dataset.window):
+            groups = permutation(places[start : start + dataset.window])
+            random = np.random.default_rng([seed, lane, start])
+            crops = np.concatenate([crops, random.permutation(dataset.crops_of_groups(groups))])
+            while len(crops) >= self.batch_size:
+                yield crops[: self.batch_size]
+                crops = crops[self.batch_size :]
+        yield crops

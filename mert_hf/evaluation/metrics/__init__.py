@@ -1,0 +1,1 @@
+"""Metrics, each once, and their intervals and tests."""

@@ -1,0 +1,319 @@
+"""Models compared on the same test recordings: paired tests for each task, and average ranks over tasks.
+
+For each task and pair of models the difference of the primary metric is tested by a paired bootstrap over recordings
+(`statistics.paired_p_value`). The p-values of all pairs and tasks together are corrected by Holm's method
+(statsmodels).
+Average ranks are compared by Nemenyi's critical difference (Demšar 2006, "Statistical comparisons of classifiers over
+multiple data sets"), with the studentized range of SciPy.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...utils.optional import needs_extra
+from ..metrics.formulas import display_scale
+from ..metrics.predictions import Predictions, predictions_path, read_predictions
+from ..metrics.statistics import CONFIDENCE, paired_p_value, resample_weights, resampled_metrics
+from ..probing.results import Results
+
+logger = logging.getLogger(__name__)
+
+ALPHA = 1 - CONFIDENCE
+FEWEST_RESAMPLES = 2000
+RESOLUTION = 4  # Holm's strictest threshold, ALPHA / tests, over the smallest p-value of the bootstrap
+BLOCK = 2000  # resamples that are drawn at a time
+TaskKey = tuple[str, str]
+"""Name and title of a task."""
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Two models on one task.
+
+    Attributes:
+        task: name and title.
+        metric: the task's primary metric.
+        first, second: keys of the models.
+        difference: first minus second, in the metric's own unit.
+        interval: of the difference, at 95 %.
+        p_value: of the paired bootstrap.
+        corrected: the p-value after Holm's correction over all tests of the comparison.
+        recordings: number of recordings that both results hold.
+    """
+
+    task: TaskKey
+    metric: str
+    first: str
+    second: str
+    difference: float
+    interval: tuple[float, float]
+    p_value: float
+    recordings: int
+    corrected: float = 1.0
+
+    @property
+    def significant(self) -> bool:
+        """Whether the corrected p-value is below 5 %."""
+        return self.corrected < ALPHA
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Average ranks of models over the tasks that all of them have.
+
+    Attributes:
+        average: model -> mean rank, 1 is best.
+        tasks: number of tasks.
+        critical_difference: least difference of average ranks that counts at 5 % (Nemenyi).
+        friedman_p: p-value of Friedman's test that all models rank alike; nan for fewer than 3 models or 2 tasks.
+    """
+
+    average: Mapping[str, float]
+    tasks: int
+    critical_difference: float
+    friedman_p: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Models on tasks.
+
+    Attributes:
+        labels: key of a model -> its name in tables.
+        scores: task -> model -> mean of the primary metric over seeds.
+        tests: of all pairs and tasks whose predictions are there.
+        ranks: average ranks; None where fewer than two tasks or models are shared.
+    """
+
+    labels: Mapping[str, str]
+    scores: Mapping[TaskKey, Mapping[str, float]]
+    tests: Sequence[PairedTest]
+    ranks: Ranks | None = field(default=None)
+
+    def test(self, task: TaskKey, one: str, two: str) -> PairedTest | None:
+        """The test of two models on a task, in either order."""
+        return next(
+            (test for test in self.tests if test.task == task and {test.first, test.second} == {one, two}), None
+        )
+
+    def leaders(self, task: TaskKey) -> list[str]:
+        """The best model of a task and those that no test separates from it."""
+        scores = self.scores[task]
+        best = max(scores, key=scores.__getitem__)
+        rest = [model for model in scores if model != best]
+        tests = {model: self.test(task, best, model) for model in rest}
+        return [best, *(model for model, test in tests.items() if test is None or not test.significant)]
+
+
+def model_key(result: Results) -> str:
+    """What identifies a model: its fingerprint, and its label where there is none."""
+    return result.get("model_fingerprint") or result["model"]
+
+
+def task_key(result: Results) -> TaskKey:
+    """What identifies a task."""
+    return result["task"], result["title"]
+
+
+def latest(results: Sequence[Results]) -> list[Results]:
+    """One result for each task and model: the last given."""
+    return list({(task_key(result), model_key(result)): result for result in results}.values())
+
+
+def model_labels(results: Sequence[Results]) -> dict[str, str]:
+    """Key of each model -> its name in tables: its label, with a part of the fingerprint where models share it."""
+    labels = {model_key(result): result["model"] for result in results}
+    names = list(labels.values())
+    return {key: name if names.count(name) == 1 else f"{name} ({key[:6]})" for key, name in labels.items()}
+
+
+def compare(results: Sequence[Results], resamples: int | None = None) -> Comparison:
+    """Compares the models of results.
+
+    Args:
+        results: as `load_results` gives them; the predictions lie next to the files.
+        resamples: of the test recordings; as many as the correction for the number of tests needs if None.
+
+    Raises:
+        ValueError: two results of a task hold different targets or no recordings in common.
+    """
+    results = latest(results)
+    tasks: dict[TaskKey, list[Results]] = {}
+    for result in results:
+        tasks.setdefault(task_key(result), []).append(result)
+    resamples = resamples or needed_resamples(sum(math.comb(len(group), 2) for group in tasks.values()))
+    tests = [test for task, group in tasks.items() for test in _paired_tests(task, group, resamples)]
+    scores = {task: {model_key(r): r["metrics"][r["metric"]]["mean"] for r in group} for task, group in tasks.items()}
+    return Comparison(model_labels(results), scores, holm(tests), average_ranks(scores))
+
+
+def needed_resamples(tests: int) -> int:
+    """Resamples with which a clear difference is found among so many tests.
+
+    The smallest p-value of r resamples is 1 / (r + 1), and Holm's method asks for ALPHA / tests.
+    """
+    return max(FEWEST_RESAMPLES, math.ceil(RESOLUTION * tests / ALPHA))
+
+
+def holm(tests: Sequence[PairedTest]) -> list[PairedTest]:
+    """The tests with p-values corrected by Holm's method over all of them."""
+    with needs_extra("eval"):
+        from statsmodels.stats.multitest import multipletests
+
+    if not tests:
+        return []
+    corrected = multipletests([test.p_value for test in tests], alpha=ALPHA, method="holm")[1]
+    return [replace(test, corrected=float(value)) for test, value in zip(tests, corrected, strict=True)]
+
+
+def average_ranks(scores: Mapping[TaskKey, Mapping[str, float]]) -> Ranks | None:
+    """Average ranks over the tasks that every model has; equal scores share their ranks."""
+    with needs_extra("eval"):
+        from scipy.stats import friedmanchisquare, rankdata
+
+    models = list(dict.fromkeys(model for row in scores.values() for model in row))
+    shared = [row for row in scores.values() if len(row) == len(models)]
+    if len(models) < 2 or len(shared) < 2:
+        return None
+    values = np.array([[row[model] for model in models] for row in shared])
+    ranks = np.stack([rankdata(-row) for row in values])
+    count, tasks = len(models), len(shared)
+    friedman = friedmanchisquare(*values.T).pvalue if count > 2 else math.nan
+    return Ranks(
+        dict(zip(models, ranks.mean(axis=0).tolist(), strict=True)),
+        tasks,
+        nemenyi_quantile(count) * math.sqrt(count * (count + 1) / (6 * tasks)),
+        float(friedman),
+    )
+
+
+@lru_cache
+def nemenyi_quantile(models: int) -> float:
+    """Critical value of Nemenyi's test at 5 %: the studentized range for infinite degrees of freedom over sqrt(2)."""
+    with needs_extra("eval"):
+        from scipy.stats import studentized_range
+
+    return float(studentized_range.ppf(1 - ALPHA, models, np.inf)) / math.sqrt(2)
+
+
+def comparison_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table of all tests."""
+    header = ["Task", "Metric", "Models", "Difference", "95 % interval", "p", "p (Holm)", "Recordings", "Different"]
+    rows = []
+    for test in comparison.tests:
+        scale = display_scale(test.metric)
+        low, high = (f"{scale * value:+.1f}" for value in test.interval)
+        names = f"{comparison.labels[test.first]} - {comparison.labels[test.second]}"
+        numbers = [
+            f"{scale * test.difference:+.1f}",
+            f"{low} to {high}",
+            f"{test.p_value:.4f}",
+            f"{test.corrected:.3f}",
+        ]
+        verdict = "yes" if test.significant else "no"
+        rows.append([test.task[1], test.metric, names, *numbers, str(test.recordings), verdict])
+    return header, rows
+
+
+def _paired_tests(task: TaskKey, group: Sequence[Results], resamples: int) -> list[PairedTest]:
+    found = {}
+    for result in group:
+        path = predictions_path(result["file"]) if "file" in result else Path()
+        if path.is_file():
+            found[model_key(result)] = (result, read_predictions(path, result["kind"]))
+        else:
+            logger.warning("%s, %s: no predictions in %s; not tested.", task[1], result["model"], path)
+    if len(found) < 2:
+        return []
+    drawn = _on_shared_recordings(task, list(found.values()), resamples)
+    metric = group[0]["metric"]
+    values = dict(zip(found, drawn.values, strict=True))
+    tests = []
+    for one, two in combinations(found, 2):
+        measured, resampled = (values[one][part] - values[two][part] for part in (0, 1))
+        resampled = resampled[np.isfinite(resampled)]
+        tail = 50 * ALPHA
+        low, high = np.percentile(resampled, [tail, 100 - tail])
+        p_value = paired_p_value(float(measured), resampled)
+        tests.append(
+            PairedTest(task, metric, one, two, float(measured), (float(low), float(high)), p_value, drawn.recordings)
+        )
+    return tests
+
+
+@dataclass(frozen=True)
+class ResampledModels:
+    """Metric of each model as (measured, (resamples,)), on the recordings that all have."""
+
+    recordings: int
+    values: list[tuple[float, np.ndarray]]
+
+
+def _on_shared_recordings(
+    task: TaskKey, found: Sequence[tuple[Results, Mapping[int, Predictions]]], resamples: int
+) -> ResampledModels:
+    all_ids = [set(next(iter(predictions.values())).ids) for _, predictions in found]
+    shared = sorted(set.intersection(*all_ids))
+    if not shared:
+        raise ValueError(f"{task[1]}: the results have no test recording in common. Give results on the same data.")
+    if any(len(ids) != len(shared) for ids in all_ids):
+        logger.warning("%s: only the %d test recordings that all results hold are compared.", task[1], len(shared))
+    each = [{seed: _aligned(part, shared) for seed, part in predictions.items()} for _, predictions in found]
+    first = next(iter(each[0].values()))
+    values, reference = [], None
+    for (result, _), aligned in zip(found, each, strict=True):
+        targets = _targets(next(iter(aligned.values())))
+        if reference is not None and not _equal(targets, reference):
+            raise ValueError(f"{task[1]}: {result['model']} was tested with other targets. Evaluate on the same data.")
+        reference = targets
+        values.append(_measured_and_resampled(result, aligned, resamples))
+    return ResampledModels(len(set(first.resampled)), values)
+
+
+def _measured_and_resampled(
+    result: Results, predictions: Mapping[int, Predictions], resamples: int
+) -> tuple[float, np.ndarray]:
+    """The primary metric, and its values (resamples,) in resamples that are the same for every model."""
+    first = next(iter(predictions.values()))
+    counts = result["protocol"].get("beat_counts", "recording")
+
+    def measure(weights: np.ndarray) -> np.ndarray:
+        metrics = resampled_metrics(result["kind"], predictions, result["data"]["labels"], counts, weights)
+        return metrics[result["metric"]]
+
+    (measured,) = measure(np.ones((1, len(first.ids))))
+    blocks = range(0, resamples, BLOCK)
+    drawn = [measure(resample_weights(first, min(BLOCK, resamples - start), seed=start)) for start in blocks]
+    return float(measured), np.concatenate(drawn)
+
+
+def _aligned(predictions: Predictions, ids: Sequence[str]) -> Predictions:
+    rows = dict(zip(predictions.ids, range(len(predictions)), strict=True))
+    chosen = [rows[name] for name in ids]
+    columns = {
+        name: values[chosen] if isinstance(values, np.ndarray) else [values[row] for row in chosen]
+        for name, values in predictions.columns.items()
+    }
+    recordings = tuple(predictions.recordings[row] for row in chosen) if predictions.recordings else ()
+    return Predictions(tuple(ids), columns, recordings)
+
+
+def _targets(predictions: Predictions) -> Any:
+    return predictions.columns.get("target", predictions.columns.get("beats"))
+
+
+def _equal(one: Any, two: Any) -> bool:
+    if one is None or two is None:
+        return one is two
+    pairs = zip(one, two, strict=True)
+    return all(np.shape(a) == np.shape(b) and np.allclose(a, b) for a, b in pairs)

@@ -1,0 +1,181 @@
+"""Figures of the report, drawn by matplotlib without a display: scores by layer, average ranks, a radar of tasks."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...utils.optional import needs_extra
+from ..metrics.formulas import display_scale
+from .comparison import Ranks, model_key
+
+MIN_RADAR_TASKS = 3
+
+
+def layer_map(results: Sequence[dict[str, Any]]) -> str:
+    """A heat map, SVG text: a row for each task, a column for each layer, each row colored from its
+    lowest to its highest score.
+
+    Args:
+        results: of one model.
+    """
+    columns = sorted({entry["layer"] for result in results for entry in result["layers"]}, key=_layer_order)
+    values = np.full((len(results), len(columns)), np.nan)
+    for row, result in enumerate(results):
+        for entry in result["layers"]:
+            metric = result["metric"]
+            values[row, columns.index(entry["layer"])] = entry["validation"][metric]["mean"] * display_scale(metric)
+    low, high = np.nanmin(values, axis=1, keepdims=True), np.nanmax(values, axis=1, keepdims=True)
+    shades = (values - low) / np.where(high > low, high - low, 1.0)
+    figure, axes = _canvas(1.5 + 0.62 * len(columns) + 2.2, 1.2 + 0.45 * len(results))
+    axes.imshow(shades, aspect="auto", cmap="viridis", vmin=0, vmax=1)
+    axes.set_xticks(range(len(columns)), [str(column) for column in columns])
+    axes.set_yticks(range(len(results)), [f"{result['title']}: {result['metric']}" for result in results])
+    axes.set_xlabel("layer")
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            color = "white" if shades[row, column] < 0.55 else "black"
+            axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=color)
+    return _svg(figure)
+
+
+def critical_difference(ranks: Ranks, labels: Mapping[str, str]) -> str:
+    """Average ranks on a line, SVG text; a bar joins models whose ranks differ by less than the critical difference.
+
+    Args:
+        ranks: as `mert_hf.evaluation.reports.comparison.average_ranks` gives them.
+        labels: key of a model -> its name.
+    """
+    ordered = sorted(ranks.average, key=ranks.average.__getitem__)
+    values = [ranks.average[model] for model in ordered]
+    figure, axes = _canvas(8, 1.2 + 0.32 * len(ordered))
+    axes.hlines(0, 1, len(ordered), color="black")
+    for index, (model, value) in enumerate(zip(ordered, values, strict=True)):
+        height = -(index + 1)
+        axes.plot([value, value, len(ordered) + 0.1], [0, height, height], color="0.5", linewidth=0.8)
+        axes.plot(value, 0, "o", color="black", markersize=4)
+        axes.text(len(ordered) + 0.15, height, f"{labels[model]} ({value:.2f})", va="center", fontsize=9)
+    for level, (start, end) in enumerate(joined_ranks(values, ranks.critical_difference)):
+        axes.hlines(0.35 + 0.3 * level, start - 0.03, end + 0.03, color="black", linewidth=3)
+    axes.set_xlim(0.9, len(ordered) * 1.6 + 0.5)
+    axes.set_xticks(range(1, len(ordered) + 1))
+    axes.set_yticks([])
+    axes.set_xlabel(f"average rank (critical difference {ranks.critical_difference:.2f})")
+    for side in ("left", "right", "top"):
+        axes.spines[side].set_visible(False)
+    return _svg(figure)
+
+
+def joined_ranks(values: Sequence[float], difference: float) -> list[tuple[float, float]]:
+    """First and last of each largest run of ascending ranks that spans less than the critical difference."""
+    runs: list[tuple[float, float]] = []
+    for start in values:
+        end = max(value for value in values if start <= value < start + difference)
+        if end > start and not any(first <= start and end <= last for first, last in runs):
+            runs.append((start, end))
+    return runs
+
+
+def few_labels(results: Sequence[dict[str, Any]], labels: Mapping[str, str]) -> str | None:
+    """Test metric over the number of training recordings, SVG text, a line for each model; None without such entries.
+
+    Args:
+        results: of one task.
+        labels: key of a model -> its name.
+    """
+    lines = {}
+    for result in results:
+        entries = sorted(result.get("few_shot", ()), key=lambda entry: entry["recordings"])
+        if entries:
+            lines[labels[model_key(result)]] = [(entry["recordings"], entry["metrics"]) for entry in entries]
+    return _curves(lines, results[0]["metric"], "training recordings", logarithmic=True)
+
+
+def deformed(results: Sequence[dict[str, Any]], labels: Mapping[str, str]) -> dict[str, str]:
+    """Test metric over the amount of each kind of deformation, SVG text by kind, a line for each model."""
+    kinds = dict.fromkeys(entry["kind"] for result in results for entry in result.get("deformed", ()))
+    drawings = {}
+    for kind in kinds:
+        lines = {}
+        for result in results:
+            entries = [entry for entry in result.get("deformed", ()) if entry["kind"] == kind]
+            points = [(entry["amount"], entry["metrics"]) for entry in entries]
+            if points:
+                lines[labels[model_key(result)]] = sorted(points, key=lambda point: point[0])
+        drawings[kind] = _curves(lines, results[0]["metric"], f"amount of {kind}", logarithmic=False)
+    return drawings
+
+
+def _curves(
+    lines: Mapping[str, Sequence[tuple[float, dict[str, Any]]]], metric: str, title: str, logarithmic: bool
+) -> str | None:
+    """A line of means with deviations for each model."""
+    if not lines:
+        return None
+    scale = display_scale(metric)
+    figure, axes = _canvas(7, 4)
+    for label, points in lines.items():
+        means = [metrics[metric]["mean"] * scale for _, metrics in points]
+        spreads = [(metrics[metric]["std"] or 0.0) * scale for _, metrics in points]
+        axes.errorbar([amount for amount, _ in points], means, yerr=spreads, marker="o", capsize=3, label=label)
+    if logarithmic:
+        axes.set_xscale("log")
+    axes.set(xlabel=title, ylabel=metric)
+    axes.legend(fontsize=8, frameon=False)
+    return _svg(figure)
+
+
+def radar(results: Sequence[dict[str, Any]], labels: Mapping[str, str]) -> str | None:
+    """A radar of primary test metrics, SVG text, a line for each model; None for fewer than three tasks.
+
+    Percent from the center (0, also for what is below) to the rim (100); SDR in dB is multiplied by 10.
+    """
+    titles = list(dict.fromkeys(result["title"] for result in results))
+    if len(titles) < MIN_RADAR_TASKS:
+        return None
+    angles = np.linspace(0, 2 * np.pi, len(titles), endpoint=False)
+    figure, axes = _canvas(8, 6.5, polar=True)
+    for model, label in labels.items():
+        points = [_radius(results, model, title) for title in titles]
+        axes.plot([*angles, angles[0]], [*points, points[0]], marker="o", markersize=3, label=label)
+        axes.fill(angles, points, alpha=0.08)
+    axes.set_xticks(angles, titles, fontsize=8)
+    axes.tick_params(axis="x", pad=22)  # titles clear of the rim
+    axes.set_ylim(0, 100)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.05, 1.1), fontsize=8, frameon=False)
+    return _svg(figure)
+
+
+def _radius(results: Sequence[dict[str, Any]], model: str, title: str) -> float:
+    for result in results:
+        if model_key(result) == model and result["title"] == title:
+            metric = result["metric"]
+            factor = 10.0 if metric.startswith("sdr") else 100.0
+            return float(np.clip(result["metrics"][metric]["mean"] * factor, 0, 100))
+    return np.nan
+
+
+def _layer_order(layer: int | str) -> tuple[int, int]:
+    return (1, 0) if isinstance(layer, str) else (0, layer)
+
+
+def _canvas(width: float, height: float, polar: bool = False):
+    """A figure that belongs to no window system, and its axes."""
+    with needs_extra("eval"):
+        from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot(polar=polar)
+
+
+def _svg(figure) -> str:
+    with needs_extra("eval"):
+        from matplotlib import rc_context
+
+    stream = io.StringIO()
+    with rc_context({"svg.hashsalt": "mert_hf"}):  # the same figure gives the same file
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    return stream.getvalue()

@@ -1,0 +1,66 @@
+"""A folder of your own recordings with `metadata.csv`, the convention of the `datasets` library.
+
+    DATA_DIR/metadata.csv     file_name, target columns, optionally split (train, valid or validation, test) and group
+
+`mert_hf.recordings.targets` describes the cells of a target column. Without a `split` column recordings are split
+70/15/15 by SHA-1 of their names, within each class. A column `group` (artist, album, song) keeps the recordings of a
+group in one split: always give it for several recordings of an artist, or for pieces that were cut from one song.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .metadata import read_metadata
+from .recordings import Recording, TaskData
+from .splits import assign_splits
+from .targets import TargetTable, read_targets
+
+STRATIFIED = ("classification", "key")
+
+
+def read_folder(root: Path, columns: Sequence[str], kind: str) -> TaskData:
+    """Reads `metadata.csv` and turns the columns into targets.
+
+    Raises:
+        ValueError: wrong layout, missing columns or cells, splits that divide a group.
+    """
+    entries = read_metadata(root)
+    table = TargetTable([row for _, row in entries], columns, folder=root)
+    labels, targets = read_targets(kind, table)
+    recordings = table_recordings(table, [path for path, _ in entries], targets, kind)
+    if kind == "classification":
+        _check_trained(labels, recordings)
+    return TaskData(labels, tuple(recordings), name=root.resolve().name)
+
+
+def table_recordings(
+    table: TargetTable, paths: Sequence[Any], targets: Sequence[Any], kind: str, ensembles: Sequence[str] = ()
+) -> list[Recording]:
+    """The recordings of a table with their splits, from its columns `file_name`, `split` and `group`.
+
+    Raises:
+        ValueError: see `assign_splits`.
+    """
+    names = [row["file_name"] for row in table.rows]
+    # Versions of a work belong together: the others are what a query is to find.
+    groups = [row.get("group") or (row[table.columns[0]] if kind == "retrieval" else "") for row in table.rows]
+    given = [row.get("split", "") for row in table.rows]
+    try:
+        splits = assign_splits(names, given, targets if kind in STRATIFIED else None, groups)
+    except ValueError as error:
+        raise ValueError(f"{table.source}: {error}") from None
+    ensembles = ensembles or [""] * len(names)
+    rows = zip(names, paths, splits, targets, groups, ensembles, strict=True)
+    return [Recording(*row) for row in rows]
+
+
+def _check_trained(labels: Sequence[str], recordings: Sequence[Recording]) -> None:
+    trained = {recording.target for recording in recordings if recording.split == "train"}
+    unseen = sorted({labels[r.target] for r in recordings if r.target not in trained})
+    if unseen:
+        raise ValueError(
+            f"metadata.csv: labels without a training recording: {', '.join(unseen)}; add some, or a column split."
+        )

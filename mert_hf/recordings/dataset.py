@@ -1,0 +1,231 @@
+"""Data sets of the `datasets` library, from the Hub or a folder, as labeled recordings; audio is not decoded by it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..utils.text import shorten
+from .audiofolder import table_recordings
+from .recordings import AudioRow, TaskData, manifest_name
+from .splits import SPLIT_NAMES
+from .targets import TargetTable, read_targets
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict, IterableDataset
+
+logger = logging.getLogger(__name__)
+
+STREAMED_BYTES = 20 * 2**30
+"""Data sets of the Hub above this size are streamed unless the caller decides."""
+KEPT_ROWS = 32  # of a stream: more than readers are ahead of each other
+OPTIONAL_COLUMNS = ("group", "split")
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """A data set of the `datasets` library.
+
+    Attributes:
+        name: what `datasets.load_dataset` takes: a Hub id or a folder.
+        config: configuration of the data set.
+        audio_column: its audio column.
+        streaming: read rows when they are needed instead of downloading everything first; None to stream what takes
+            more than `STREAMED_BYTES`. A stream is read in order: right for extraction, wrong for training.
+    """
+
+    name: str
+    config: str | None = None
+    audio_column: str = "audio"
+    streaming: bool | None = None
+
+    @classmethod
+    def parse(cls, text: str, **options: Any) -> DatasetSource:
+        """A source from "owner/name", "owner/name:config" or a folder."""
+        if Path(text).exists():
+            return cls(text, **options)
+        name, _, config = text.partition(":")
+        return cls(name, config or None, **options)
+
+
+class StreamedRows:
+    """Rows of a stream by index. Reading in order passes over the stream once; going back starts it again.
+
+    Args:
+        dataset: an `IterableDataset`, its audio column cast to `Audio(decode=False)`.
+    """
+
+    def __init__(self, dataset: Iterable[Mapping[str, Any]]) -> None:
+        self._dataset = dataset
+        self._kept: OrderedDict[int, Mapping[str, Any]] = OrderedDict()
+        self._rows: Iterator[tuple[int, Mapping[str, Any]]] = iter(())
+        self._next = -1
+        self._lock = threading.Lock()
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        with self._lock:
+            if index not in self._kept and (self._next < 0 or index < self._next):
+                self._rows, self._next = enumerate(self._dataset), 0
+            while index not in self._kept:
+                self._next, row = next(self._rows)
+                self._kept[self._next] = row
+                self._next += 1
+                if len(self._kept) > KEPT_ROWS:
+                    self._kept.popitem(last=False)
+            return self._kept[index]
+
+
+def read_dataset(source: DatasetSource, columns: Sequence[str], kind: str, labels: tuple[str, ...] = ()) -> TaskData:
+    """Reads labels and splits of a data set; the audio of a row is read when its recording is opened.
+
+    Args:
+        source: where it is.
+        columns: target columns. Columns `group` and `split` are used where the data set has them.
+        kind: what the target columns hold, see `mert_hf.recordings.targets`.
+        labels: names of classes or tags where the task fixes them.
+
+    Raises:
+        ValueError: no such data set, column or split, or an empty cell.
+    """
+    streaming = _streams(source)
+    parts = _load(source, streaming)
+    rows: list[dict[str, str]] = []
+    audio: list[AudioRow] = []
+    for split, part in parts.items():
+        _check_columns(part, [source.audio_column, *columns], source.name)
+        wanted = [*columns, *(name for name in OPTIONAL_COLUMNS if name in part.column_names)]
+        cells = _text_cells(_label_rows(source, split, part, wanted, streaming), part.features, wanted)
+        stored = _encoded(part, source.audio_column, streaming)
+        for index, (name, row) in enumerate(zip(_names(part, source.audio_column, len(cells)), cells, strict=True)):
+            given = {} if len(parts) == 1 and split == "train" else {"split": split}
+            rows.append({"file_name": f"{split}/{name}", **given, **row})
+            audio.append(AudioRow(stored, index, source.audio_column, f"{_identity(source, part)}, {split}"))
+    table = TargetTable(rows, columns, labels, source=source.name)
+    found, targets = read_targets(kind, table)
+    return TaskData(found, tuple(table_recordings(table, audio, targets, kind)), name=_plain_name(source.name))
+
+
+def column_names(source: DatasetSource) -> list[str]:
+    """The columns of a data set's first usable part."""
+    part = next(iter(_load(source, streaming=_streams(source)).values()))
+    return list(part.column_names)
+
+
+def _plain_name(name: str) -> str:
+    return Path(name).resolve().name if Path(name).exists() else name
+
+
+def _streams(source: DatasetSource) -> bool:
+    if source.streaming is not None:
+        return source.streaming
+    if Path(source.name).exists():
+        return False
+    from datasets import load_dataset_builder
+
+    return (_opened(load_dataset_builder, source).info.download_size or 0) > STREAMED_BYTES
+
+
+def _opened(load: Any, source: DatasetSource, **options: Any) -> Any:
+    """What `datasets` loads, its errors in one sentence."""
+    from datasets.exceptions import DatasetNotFoundError
+
+    try:
+        return load(source.name, source.config, **options)
+    except (DatasetNotFoundError, FileNotFoundError) as error:
+        raise ValueError(
+            f"{source.name} is neither a folder nor a data set that can be opened ({type(error).__name__}). Check the "
+            "name, log in for a private or gated data set, or give a folder."
+        ) from error
+
+
+def _load(source: DatasetSource, streaming: bool) -> dict[str, Any]:
+    """The parts that are training, validation or test, by our names of the splits."""
+    from datasets import load_dataset
+
+    found: DatasetDict = _opened(load_dataset, source, streaming=streaming)
+    parts = {SPLIT_NAMES[str(name).lower()]: part for name, part in found.items() if str(name).lower() in SPLIT_NAMES}
+    unused = [name for name in found if str(name).lower() not in SPLIT_NAMES]
+    if not parts:
+        raise ValueError(f"{source.name} has the splits {shorten(unused)}; one of {', '.join(SPLIT_NAMES)} is needed.")
+    if unused:
+        logger.warning("%s: the splits %s are not used.", source.name, shorten(unused))
+    if streaming:
+        parts = {name: part if part.features else part._resolve_features() for name, part in parts.items()}
+    return parts
+
+
+def _check_columns(part: Dataset | IterableDataset, columns: Sequence[str], name: str) -> None:
+    absent = [column for column in columns if column not in part.column_names]
+    if absent:
+        raise ValueError(f"{name} has no column {', '.join(absent)}; its columns are {', '.join(part.column_names)}.")
+
+
+def _label_rows(
+    source: DatasetSource, split: str, part: Dataset | IterableDataset, columns: Sequence[str], streaming: bool
+) -> Iterable[Mapping[str, Any]]:
+    """The label columns of all rows; of streamed Parquet files only these columns are downloaded."""
+    if not streaming:
+        return part.select_columns(list(columns))
+    from datasets import load_dataset, load_dataset_builder
+
+    if not hasattr(load_dataset_builder(source.name, source.config).config, "columns"):
+        return part.select_columns(list(columns))
+    narrow = load_dataset(source.name, source.config, streaming=True, columns=list(columns))
+    return next(part for name, part in narrow.items() if SPLIT_NAMES.get(str(name).lower()) == split)
+
+
+def _text_cells(
+    rows: Iterable[Mapping[str, Any]], features: Mapping[str, Any], columns: Sequence[str]
+) -> list[dict[str, str]]:
+    """The columns as the text that a metadata.csv would hold."""
+    return [{column: _text(row[column], features[column]) for column in columns} for row in rows]
+
+
+def _text(value: Any, feature: Any) -> str:
+    names = getattr(getattr(feature, "feature", feature), "names", None)  # of a ClassLabel, or of a list of them
+    if value is None:
+        return ""
+    if isinstance(value, (list, dict)):
+        return json.dumps([names[item] for item in value] if names and isinstance(value, list) else value)
+    if isinstance(value, bool):
+        return str(int(value))
+    return names[value] if names and isinstance(value, int) else str(value)
+
+
+def _encoded(part: Dataset | IterableDataset, column: str, streaming: bool) -> Any:
+    """The rows with the audio as it is stored."""
+    from datasets import Audio
+
+    encoded = part.cast_column(column, Audio(decode=False)).select_columns([column])
+    return StreamedRows(encoded) if streaming else encoded
+
+
+def _names(part: Dataset | IterableDataset, column: str, count: int) -> list[str]:
+    """Names of the rows: those of their files where all differ, numbers otherwise."""
+    paths = _stored_paths(part, column)
+    names = [manifest_name(path) for path in paths if path]
+    return names if len(set(names)) == count else [f"{index:06d}" for index in range(count)]
+
+
+def _stored_paths(part: Dataset | IterableDataset, column: str) -> list[str]:
+    """The `path` field of the audio column, read without the audio next to it; empty for a stream."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = getattr(part, "data", None)
+    if table is None:
+        return []
+    values = table.column(column)
+    return pc.struct_field(values, "path").to_pylist() if pa.types.is_struct(values.type) else []
+
+
+def _identity(source: DatasetSource, part: Dataset | IterableDataset) -> str:
+    """The data set in messages and in the keys of stores; the fingerprint of a download follows from its content."""
+    fingerprint = getattr(part, "_fingerprint", None)
+    return f"{_plain_name(source.name)}{f' {source.config}' if source.config else ''} {fingerprint or 'streamed'}"
