@@ -7,7 +7,7 @@ COMPAT_VERSIONS := 4.48.3 4.57.6
 SLOW_JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev quickstart test test-slow test-compat check format bench count docs clean
+.PHONY: help setup setup-dev quickstart test test-slow test-compat check format bench count walks docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -56,8 +56,11 @@ format: setup-dev  ## rewrite the sources in the project's format
 bench: setup-dev  ## measure speed and memory (prints ratios, asserts nothing)
 	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
-count: setup  ## count lines and the median length of functions; `make count BEFORE=COMMIT` compares with a commit
+count: setup  ## measure size and structure: lines, imports, arguments, cycles; `make count BEFORE=COMMIT` compares with a commit
 	$(BIN)/python scripts/count_code.py $(BEFORE)
+
+walks: setup-dev  ## count the files and functions that five common tasks enter at run time (2 minutes)
+	$(BIN)/python scripts/trace_walks.py
 
 docs: setup-dev  ## build the documentation to build/docs; a warning is an error
 	$(PIP) -e '.[docs]'
