@@ -4,8 +4,7 @@ from .cards import CardFacts, Measurement
 from .checkpoint import save_checkpoint
 from .errors import PushError
 from .names import DEFAULT_CHECKPOINT, resolve_checkpoint
-from .push import push_checkpoint
-from .push_files import checkpoint_files
+from .push import checkpoint_files, push_checkpoint
 from .trainer import HubFilesCallback, HubTrainerMixin
 
 __all__ = [

@@ -80,8 +80,9 @@ def save_checkpoint(
         if (output_dir / LICENSE_FILE).exists():
             (folder / LICENSE_FILE).unlink()
         if card is not None or not (output_dir / CARD_FILE).exists():
-            text = str(as_card(card if card is not None else CardFacts(output_dir.resolve().name), model))
-            (folder / CARD_FILE).write_text(text, encoding="utf-8")
+            card = CardFacts(output_dir.resolve().name) if card is None else card
+            card = create_card(model, card) if isinstance(card, CardFacts) else finished_card(card)
+            (folder / CARD_FILE).write_text(str(card), encoding="utf-8")
         follow_umask(folder)
         _move_into(folder, output_dir)
     return output_dir
@@ -93,15 +94,6 @@ def save_code(folder: str | Path, config: PreTrainedConfig) -> None:
         shutil.copyfile(source, Path(folder) / name)
     if not (Path(folder) / LICENSE_FILE).exists():  # it may be the license of the weights
         (Path(folder) / LICENSE_FILE).write_bytes(license_text())
-
-
-def as_card(card: CardFacts | ModelCard | str, model: PreTrainedModel) -> ModelCard:
-    """The card itself, from its text, or from facts about a model.
-
-    Raises:
-        TypeError: `card` is none of the three.
-    """
-    return create_card(model, card) if isinstance(card, CardFacts) else finished_card(card)
 
 
 def finished_card(card: ModelCard | str) -> ModelCard:

@@ -1,7 +1,8 @@
-"""What the Hub refuses, as errors of one line that say how to fix it."""
+"""Errors of the Hub in one line that says how to fix it, and whether the Hub can be reached."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,9 +14,9 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import get_session
 
 from ..utils.text import one_line
-from .connection import transport_errors
 
 
 class PushError(ValueError):
@@ -55,3 +56,24 @@ def _refusal(error: HfHubHTTPError, repo_id: str) -> str:
     if status == 409:
         return f"{repo_id} was changed or created at the same time ({reason}). Try again."
     return f"The Hub refused the push to {repo_id}: {status} {reason}"
+
+
+def why_unreachable() -> str | None:
+    """Why the Hub does not answer, in a few words; None where it answers with any status.
+
+    One request: the client of the Hub repeats those of a loader for minutes.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return "the Hub is switched off by HF_HUB_OFFLINE"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except transport_errors() as error:
+        return f"there is no connection to {constants.ENDPOINT} ({one_line(error)})"
+    return None
+
+
+def transport_errors() -> tuple[type[Exception], ...]:
+    """Connection errors of whichever HTTP library this version of huggingface_hub uses."""
+    names = (("requests", "RequestException"), ("httpx", "TransportError"), ("httpx2", "TransportError"))
+    loaded = [getattr(sys.modules[module], name) for module, name in names if module in sys.modules]
+    return (ConnectionError, TimeoutError, *loaded)

@@ -11,7 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from huggingface_hub.utils import validate_repo_id
 
 from ..utils.text import one_line
-from .connection import transport_errors, why_unreachable
+from .errors import transport_errors, why_unreachable
 
 DEFAULT_CHECKPOINT = "mert2-nano"
 BUNDLED_CHECKPOINTS = (DEFAULT_CHECKPOINT, "mert-nano")  # the second one is of the first generation

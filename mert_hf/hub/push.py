@@ -1,25 +1,54 @@
-"""Sending a checkpoint to the Hub in one commit."""
+"""Sending a checkpoint to the Hub in one commit: what is sent, the checks before anything is sent, the commit.
+
+`HfApi.upload_folder` is not used: since huggingface_hub 2 it may spread a large upload over several commits, and a
+checkpoint whose weights arrive before its code and configuration cannot be loaded in between.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+import math
+import re
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, ModelCard, get_token
 from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError, safe_open
+from transformers import TrainerState
+from yaml import YAMLError
 
-from .cards import CardFacts
-from .checkpoint import CONFIG_FILE, SavesPretrained, save_checkpoint
+from ..utils.json_files import read_json
+from ..utils.text import one_line, shorten
+from .cards import CardFacts, create_card_from_config, pretraining_facts, training_facts
+from .checkpoint import (
+    CARD_FILE,
+    CONFIG_FILE,
+    EXTRACTOR_FILE,
+    RUN_SETTINGS_FILE,
+    STATE_FILE,
+    SavesPretrained,
+    finished_card,
+    save_checkpoint,
+)
 from .errors import PushError, http_status, one_line_errors
-from .model_types import CONFIG_CLASSES
-from .push_files import checkpoint_files
+from .model_types import CONFIG_CLASSES, LICENSE_FILE, class_name, code_files, config_from_fields, license_text
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+logger = logging.getLogger(__name__)
+
+# What a training folder holds in addition to the checkpoint. Pickles may run code on the machine that opens them, and
+# they hold paths of the machine that wrote them.
+_TRAINING_ONLY = re.compile(
+    r"(checkpoint-\d+|global_step\d+|runs|logs|last-checkpoint|__pycache__|\.[^/]*)(/.*)?"
+    r"|trainer_state\.json|(.*/)?[^/]*\.(bin|pt|pth|pkl|ckpt|incomplete|tmp)"
+)
 
 
 def push_checkpoint(
@@ -62,69 +91,167 @@ def push_checkpoint(
     """
     if not repo_id:
         raise PushError("repo_id is missing. Give the name on the Hub as 'owner/name'.")
-    target = _Target(repo_id, private, revision, create_pr, exist_ok)
-    if isinstance(model_or_dir, (str, Path)):
-        return _commit(checkpoint_files(model_or_dir, card, repo_id), target, commit_message, token)
-    if feature_extractor is None:
-        raise PushError("A model is pushed with its feature_extractor, so that others can prepare audio for it.")
-    with tempfile.TemporaryDirectory() as folder:
-        card = CardFacts(repo_id.split("/")[-1]) if card is None else card
-        card = replace(card, repo_id=card.repo_id or repo_id) if isinstance(card, CardFacts) else card
-        save_checkpoint(model_or_dir, feature_extractor, folder, card, teachers)
-        return _commit(checkpoint_files(folder, None, repo_id), target, commit_message, token)
+    with tempfile.TemporaryDirectory() as saved:
+        if not isinstance(model_or_dir, (str, Path)):
+            if feature_extractor is None:
+                raise PushError(
+                    "A model is pushed with its feature_extractor, so that others can prepare audio for it."
+                )
+            card = _loading_from_hub(CardFacts(repo_id.split("/")[-1]) if card is None else card, repo_id)
+            model_or_dir, card = save_checkpoint(model_or_dir, feature_extractor, saved, card, teachers), None
+        files = checkpoint_files(model_or_dir, card, repo_id)
+        if token is None and get_token() is None:
+            raise PushError("There is no Hugging Face token. Log in with `hf auth login`, or set HF_TOKEN.")
+        api = HfApi(token=token)
+        with one_line_errors(repo_id):
+            full_id = _claim(api, repo_id, private, exist_ok)
+            if revision and not revision.startswith("refs/pr/"):
+                api.create_branch(full_id, branch=revision, exist_ok=True)
+            operations = [CommitOperationAdd(name, content) for name, content in sorted(files.items())]
+            return api.create_commit(
+                full_id, operations, commit_message=commit_message, revision=revision, create_pr=create_pr or None
+            )
 
 
-@dataclass(frozen=True)
-class _Target:
-    """The destination of a commit; fields as the arguments of `push_checkpoint`."""
-
-    repo_id: str
-    private: bool | None
-    revision: str | None
-    create_pr: bool
-    exist_ok: bool
-
-
-def _commit(files: Mapping[str, Path | bytes], target: _Target, message: str, token: str | None) -> CommitInfo:
-    if token is None and get_token() is None:
-        raise PushError("There is no Hugging Face token. Log in with `hf auth login`, or set HF_TOKEN.")
-    operations = [CommitOperationAdd(name, content) for name, content in sorted(files.items())]
-    api = HfApi(token=token)
-    with one_line_errors(target.repo_id):
-        repo_id = _claim(api, target)
-        revision = target.revision
-        if revision and not revision.startswith("refs/pr/"):
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        return api.create_commit(
-            repo_id, operations, commit_message=message, revision=revision, create_pr=target.create_pr or None
-        )
-
-
-def _claim(api: HfApi, target: _Target) -> str:
+def _claim(api: HfApi, repo_id: str, private: bool | None, exist_ok: bool) -> str:
     """Creates the repository, or checks that the existing one may be updated. Returns its full id."""
     try:
-        return api.create_repo(target.repo_id, private=target.private).repo_id
+        return api.create_repo(repo_id, private=private).repo_id
     except HfHubHTTPError as error:
         if http_status(error) not in (403, 409):
             raise
-        full_id = target.repo_id if "/" in target.repo_id else f"{api.whoami()['name']}/{target.repo_id}"
+        full_id = repo_id if "/" in repo_id else f"{api.whoami()['name']}/{repo_id}"
         if http_status(error) == 403 and not api.repo_exists(full_id):
             raise
-    if not target.exist_ok:
+    if not exist_ok:
         raise PushError(f"{full_id} exists already on the Hub. Choose another name, or leave out --new to update it.")
-    if target.private and not api.model_info(full_id).private:
+    if private and not api.model_info(full_id).private:
         raise PushError(f"{full_id} exists already and is public. Make it private in its settings, or choose another.")
-    _check_type(api, full_id)
+    if api.file_exists(full_id, CONFIG_FILE):
+        stored = json.loads(Path(api.hf_hub_download(full_id, CONFIG_FILE)).read_text(encoding="utf-8"))
+        if stored.get("model_type") not in CONFIG_CLASSES:
+            raise PushError(
+                f"The name {full_id} is taken on the Hub by a model of type {stored.get('model_type')!r}. "
+                "Choose another repo_id."
+            )
     return full_id
 
 
-def _check_type(api: HfApi, repo_id: str) -> None:
-    """Refuses to write over a model of another type."""
-    if not api.file_exists(repo_id, CONFIG_FILE):
-        return
-    stored = json.loads(Path(api.hf_hub_download(repo_id, CONFIG_FILE)).read_text(encoding="utf-8"))
-    if stored.get("model_type") not in CONFIG_CLASSES:
+def checkpoint_files(
+    directory: str | Path, card: CardFacts | ModelCard | str | None = None, repo_id: str | None = None
+) -> dict[str, Path | bytes]:
+    """The files that a push of a checkpoint folder sends: path in the repository -> file, or bytes that were added.
+
+    Args:
+        directory: a checkpoint folder.
+        card: as in `push_checkpoint`.
+        repo_id: the name that the card's code example loads.
+
+    Raises:
+        PushError: no configuration of a MERT model, no safetensors weights, no feature extractor, an unreadable card.
+    """
+    directory = Path(directory)
+    stored, config = _read_config(directory)
+    present = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if path.is_file()}
+    sent = {name: path for name, path in present.items() if not _TRAINING_ONLY.fullmatch(name)}
+    if left_out := sorted(present.keys() - sent.keys()):
+        logger.warning("%d files are not pushed (training state, pickles): %s", len(left_out), shorten(left_out))
+    num_parameters = _check_complete(directory, sent)
+    files: dict[str, Path | bytes] = {**code_files(config), LICENSE_FILE: license_text(), **sent}
+    if stored.get("auto_map") != config.auto_map:
+        files[CONFIG_FILE] = _as_json({**stored, "auto_map": config.auto_map})
+    if RUN_SETTINGS_FILE in sent:
+        files[RUN_SETTINGS_FILE] = _as_json(_without_folders(read_json(sent[RUN_SETTINGS_FILE], PushError)))
+    if card is None and CARD_FILE in sent:
+        card = _loading_from_hub(_read_card(sent[CARD_FILE]), repo_id)
+    elif card is None:
+        card = _directory_facts(directory, (repo_id or directory.resolve().name).split("/")[-1])
+    if isinstance(card, CardFacts):
+        facts = _loading_from_hub(card, repo_id)
+        card = create_card_from_config(config, class_name(config), num_parameters, facts)
+    files[CARD_FILE] = str(finished_card(card)).encode()
+    return files
+
+
+def _read_config(directory: Path) -> tuple[dict[str, Any], PreTrainedConfig]:
+    """The fields of config.json and the configuration that they make."""
+    path = directory / CONFIG_FILE
+    if not path.is_file():
+        raise PushError(f"{directory} holds no config.json. Give a folder written by save_checkpoint or a Trainer.")
+    stored = read_json(path, PushError)
+    try:
+        return stored, config_from_fields(stored, path)
+    except ValueError as error:
+        raise PushError(str(error)) from error
+
+
+def _check_complete(directory: Path, names: Collection[str]) -> int:
+    """Refuses a folder whose weights or feature extractor are missing or damaged; the number of parameters."""
+    if not any(name.startswith("model") and name.endswith(".safetensors") for name in names):
+        pickled = (directory / "pytorch_model.bin").exists()
+        remedy = f"Convert it: mert-hf convert hub {directory} OUT" if pickled else "Save it with save_checkpoint."
+        raise PushError(f"{directory} holds no model.safetensors. {remedy}")
+    num_parameters = _count_parameters(directory)
+    index = directory / "model.safetensors.index.json"
+    shards = set(read_json(index, PushError).get("weight_map", {}).values()) if index.is_file() else set()
+    if absent := sorted(shards - set(names)):
+        raise PushError(f"{directory} lacks {shorten(absent)}, which {index.name} lists. Save the checkpoint again.")
+    if EXTRACTOR_FILE not in names:
         raise PushError(
-            f"The name {repo_id} is taken on the Hub by a model of type {stored.get('model_type')!r}. "
-            "Choose another repo_id."
+            f"{directory} holds no {EXTRACTOR_FILE}. Save one with MERTFeatureExtractor(...).save_pretrained."
         )
+    return num_parameters
+
+
+def _count_parameters(directory: Path) -> int:
+    """Sum of the sizes in the headers of the safetensors files; no tensor is read."""
+    total = 0
+    for path in sorted(directory.glob("model*.safetensors")):
+        try:
+            with safe_open(path, framework="np") as weights:
+                total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())
+        except SafetensorError as error:
+            raise PushError(f"{path} is damaged. Save the checkpoint again: {one_line(error)}") from error
+    return total
+
+
+def _directory_facts(directory: Path, model_name: str) -> CardFacts:
+    """The facts that a folder holds for its card: settings of its pre-training, state of its trainer, if any."""
+    state_path, settings_path = directory / STATE_FILE, directory / RUN_SETTINGS_FILE
+    state = None
+    if state_path.is_file():
+        known = {field.name for field in fields(TrainerState)}  # another version of transformers may have written more
+        stored = read_json(state_path, PushError)
+        state = TrainerState(**{name: value for name, value in stored.items() if name in known})
+    if settings_path.is_file():
+        return pretraining_facts(model_name, read_json(settings_path, PushError), state)
+    return CardFacts(model_name, training=training_facts(state) if state is not None else {})
+
+
+def _read_card(path: Path) -> str:
+    try:
+        return str(ModelCard.load(path))
+    except (YAMLError, ValueError, TypeError, KeyError) as error:
+        raise PushError(f"{path} is not a valid model card: {one_line(error)}") from error
+
+
+def _loading_from_hub(card: CardFacts | ModelCard | str, repo_id: str | None) -> CardFacts | ModelCard | str:
+    """The card with its code example loading from the Hub, where the template knew only the folder's name."""
+    if isinstance(card, CardFacts):
+        return replace(card, repo_id=card.repo_id or repo_id)
+    if isinstance(card, str) and "/" in (repo_id or ""):
+        return re.sub(r'^name = "[^"/]+"$', f'name = "{repo_id}"', card, flags=re.M)
+    return card
+
+
+def _without_folders(value: Any) -> Any:
+    """The settings with each absolute path cut to its last part: the folders of a machine stay private."""
+    if isinstance(value, dict):
+        return {key: _without_folders(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(entry) for entry in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+def _as_json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()

@@ -130,7 +130,11 @@ def trainer_measurements(
     names = [key for key in chosen if key.startswith(prefix) and key.removeprefix(prefix) not in _NO_METRICS]
     protocol = f"one run, step {chosen['step']} of {state.global_step}"
     shared = {"dataset": dataset, "dataset_name": dataset_name, "split": split, "runs": 1, "protocol": protocol}
-    return tuple(Measurement(task, name.removeprefix(prefix), _number(chosen[name]), **shared) for name in names)
+    values = [float(chosen[name]) for name in names]  # a metric that is undefined on the split is not finite
+    return tuple(
+        Measurement(task, name.removeprefix(prefix), value if math.isfinite(value) else None, **shared)
+        for name, value in zip(names, values, strict=True)
+    )
 
 
 def _kept_entry(state: TrainerState, prefix: str) -> dict[str, Any] | None:
@@ -138,9 +142,3 @@ def _kept_entry(state: TrainerState, prefix: str) -> dict[str, Any] | None:
     logged = [entry for entry in state.log_history if any(key.startswith(prefix) for key in entry)]
     best = [entry for entry in logged if entry.get("step") == getattr(state, "best_global_step", None)]
     return (best or logged or [None])[-1]
-
-
-def _number(value: Any) -> float | None:
-    """A finite float, or None: a metric that is undefined on the split is marked as not measured."""
-    number = float(value)
-    return number if number == number and abs(number) != float("inf") else None
