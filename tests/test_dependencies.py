@@ -25,7 +25,7 @@ DISTRIBUTIONS = {  # where the names differ
 # Imported if they are installed, and replaced or reported where they are not.
 GUARDED = {"torchcodec", "nnAudio"}
 # Travels with an exported model and imports nothing of mert_hf; its users surround its import with needs_extra.
-STANDALONE = {"mert_hf/embedding/onnx_embedder.py": "onnx"}
+STANDALONE = {"mert_hf/encoders/onnx_runner.py": "onnx"}
 FILES = [path for folder in ("mert_hf", "modeling", "conversion") for path in (REPOSITORY / folder).rglob("*.py")]
 
 

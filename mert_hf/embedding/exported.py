@@ -66,7 +66,7 @@ class ExportedModel(nn.Module):
             import onnxruntime
             from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf
 
-            from .onnx_embedder import OnnxEmbedder
+            from ..encoders.onnx_runner import OnnxEmbedder
         wanted = ["CUDAExecutionProvider"] * (torch.device(device).type == "cuda") + ["CPUExecutionProvider"]
         providers = [provider for provider in wanted if provider in onnxruntime.get_available_providers()]
         try:

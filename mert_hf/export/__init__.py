@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 from ..utils.optional import needs_extra
 
 if TYPE_CHECKING:
-    from ..embedding.onnx_embedder import OnnxEmbedder, OnnxEmbedding
+    from ..encoders.onnx_runner import OnnxEmbedder, OnnxEmbedding
     from .onnx import OnnxExport, export_onnx
 
 _HOMES = {
-    "OnnxEmbedder": "..embedding.onnx_embedder",
-    "OnnxEmbedding": "..embedding.onnx_embedder",
+    "OnnxEmbedder": "..encoders.onnx_runner",
+    "OnnxEmbedding": "..encoders.onnx_runner",
     "OnnxExport": ".onnx",
     "export_onnx": ".onnx",
 }

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..embedding import MERTEmbedder, onnx_embedder
-from ..embedding.onnx_embedder import METADATA_KEY, MODEL_FILE, OnnxEmbedder
+from ..embedding import MERTEmbedder
+from ..encoders import onnx_runner
+from ..encoders.onnx_runner import METADATA_KEY, MODEL_FILE, OnnxEmbedder
 from ..utils.optional import needs_extra, require_extra
 from ..utils.staging import staged_directory
 
@@ -119,7 +120,7 @@ def export_onnx(
         if int8:
             _quantize(path, {f"model.{name}" for name, _ in embedder.model.named_buffers()})
         _add_settings(path, settings_of(embedder, chosen, model, int8))
-        shutil.copy(onnx_embedder.__file__, folder / "onnx_embedder.py")
+        shutil.copy(onnx_runner.__file__, folder / "onnx_embedder.py")
         difference, cosine = compare(embedder, OnnxEmbedder.from_pretrained(folder))
         if not int8 and difference > TOLERANCE:
             raise ValueError(

@@ -15,7 +15,7 @@ from tiny_sizes import SIZES
 
 from mert_hf import MERT2Config, MERT2Model, MERTConfig, MERTEmbedder, MERTFeatureExtractor, MERTModel
 from mert_hf.audio import cut_windows
-from mert_hf.embedding.onnx_embedder import _windows as runner_windows
+from mert_hf.encoders.onnx_runner import _windows as runner_windows
 from mert_hf.export import OnnxEmbedder, export_onnx
 
 pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")

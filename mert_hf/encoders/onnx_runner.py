@@ -71,7 +71,7 @@ class OnnxEmbedder:
     Args:
         session: an open session of onnxruntime.
         settings: what the export stored: `sampling_rate`, `layers`, `receptive_field`, `hop_length`, `hidden_size`,
-            `first_frame` (its center in seconds), and what `mert_hf.embedding.exported` and readers need.
+            `first_frame` (its center in seconds), and what readers need.
     """
 
     def __init__(self, session: onnxruntime.InferenceSession, settings: dict[str, Any]) -> None:
