@@ -1,4 +1,4 @@
-"""What all commands share: errors without a traceback, former spellings, an example at the end of the help."""
+"""What all commands share: errors without a traceback, an example at the end of the help."""
 
 from __future__ import annotations
 
@@ -9,26 +9,15 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from .former import FORMER_POSITIONAL_DATA, present_spelling
-
 DEBUG = "--debug"
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 
 
 class Command(TyperCommand):
-    """A command that accepts former spellings and `--debug` in any place."""
+    """A command that accepts `--debug` in any place."""
 
     def parse_args(self, ctx, args: list[str]) -> list[str]:
-        args = present_spelling(self.name or "", take_debug(ctx, args, ctx.ignore_unknown_options), warn)
-        if self.name in FORMER_POSITIONAL_DATA:
-            _, positional, _ = self.make_parser(ctx).parse_args(list(args))
-            if positional:
-                warn("Recordings without --data are the former spelling of --data RECORDINGS; it will be removed.")
-            ctx.allow_extra_args = True
-            super().parse_args(ctx, [*args, *(word for data in positional for word in ("--data", data))])
-            ctx.args = []
-            return ctx.args
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, take_debug(ctx, args, ctx.ignore_unknown_options))
 
 
 class ErrorReportingGroup(TyperGroup):
@@ -63,11 +52,6 @@ def message_of(error: BaseException) -> str:
     if hasattr(error, "remedy"):  # of AudioReadError, whose text is also an entry of lists
         return f"{error}."
     return str(error)
-
-
-def warn(message: str) -> None:
-    """Prints a warning."""
-    typer.echo(f"mert-hf: warning: {message}", err=True)
 
 
 def take_debug(ctx, words: list[str], with_value: bool = False) -> list[str]:

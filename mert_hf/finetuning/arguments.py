@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,9 +46,6 @@ class FineTuningArguments:
     max_bad_files: str = field(
         default="0", metadata={"help": "Recordings that may be unreadable: a number, or a share such as 1%%."}
     )
-    data_dir: str | None = field(default=None, metadata={"help": "Old name of --data."})
-    dataset_name: str | None = field(default=None, metadata={"help": "Old name of --data."})
-    dataset_config: str | None = field(default=None, metadata={"help": "Old form of --data owner/name:config."})
     freeze: str = field(
         default="feature_encoder",
         metadata={"help": "What is not trained.", "choices": list(FREEZE_CHOICES)},
@@ -64,7 +60,6 @@ class FineTuningArguments:
     layerdrop: float = field(default=0.0, metadata={"help": "Probability of skipping a layer in training."})
 
     def __post_init__(self) -> None:
-        self._take_old_names()
         if self.data is None:
             raise ValueError("No data were given. Give data: a folder with metadata.csv, or a data set.")
         if self.freeze not in FREEZE_CHOICES:
@@ -74,18 +69,6 @@ class FineTuningArguments:
         if self.max_seconds is not None and not 0.1 <= self.max_seconds <= 600:
             raise ValueError(f"max_seconds={self.max_seconds} (--window) must be between 0.1 and 600 seconds.")
         Tolerance.parse(self.max_bad_files)
-
-    def _take_old_names(self) -> None:
-        """`data_dir`, `dataset_name` and `dataset_config` are `data` now; they go with the next release."""
-        given = [value for value in (self.data, self.data_dir, self.dataset_name) if value is not None]
-        if len(given) > 1:
-            raise ValueError(
-                f"data, data_dir and dataset_name are names of one setting; give data only, given {given}."
-            )
-        if self.data is None and given:
-            warnings.warn("data_dir and dataset_name are now named data.", DeprecationWarning, stacklevel=4)
-            self.data = f"{given[0]}:{self.dataset_config}" if self.dataset_config else given[0]
-            self.data_dir = self.dataset_name = self.dataset_config = None
 
     @property
     def source(self) -> str | DatasetSource:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Optional, Union
@@ -136,9 +135,6 @@ class PretrainingDataArguments:
         metadata={"help": "Tasks of mert_hf.evaluation that are probed during training, each written TASK=FOLDER."},
     )
     probe_steps: int = field(default=10000, metadata={"help": "Updates from one probing to the next."})
-    max_bad_fraction: Optional[float] = field(  # noqa: UP045
-        default=None, metadata={"help": "Former spelling of max_bad_files; will be removed."}
-    )
     mixture_probability: float = field(
         default=0.5, metadata={"help": "Probability that snippets of other clips are added to a clip."}
     )
@@ -173,11 +169,6 @@ class PretrainingDataArguments:
     )
 
     def __post_init__(self):
-        if self.max_bad_fraction is not None:
-            warnings.warn(
-                "max_bad_fraction is now max_bad_files, such as 1%; it will be removed.", FutureWarning, stacklevel=3
-            )
-            self.max_bad_files, self.max_bad_fraction = f"{100 * self.max_bad_fraction:g}%", None
         Tolerance.parse(self.max_bad_files)
         self.augmentation = parse_settings("augmentation", self.augmentation)
 

@@ -1,4 +1,4 @@
-"""The command line: help with an example that parses, former spellings, errors without a traceback."""
+"""The command line: help with an example that parses, errors without a traceback."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 from mert_hf.audio import AudioReadError
-from mert_hf.cli import former
 from mert_hf.cli.app import app
 from mert_hf.conversion.errors import CheckpointError
 from mert_hf.evaluation.tasks import FURTHER_TASK_NAMES, TASK_NAMES
@@ -81,46 +80,6 @@ def test_shared_options(name):
 def test_tasks_of_the_registry_are_listed():
     shown = " ".join(run("evaluate", "--help").stdout.split())
     assert f"{', '.join(TASK_NAMES + FURTHER_TASK_NAMES)}; audiofolder" in shown
-
-
-@pytest.mark.parametrize(
-    ("command", "words", "expected"),
-    [
-        ("embed", "songs --skip-errors --window 3", "songs --max-bad-files 100% --window 3"),
-        ("evaluate", "x --data-dir d --max-missing=3", "x --data d --max-bad-files=3"),
-        ("evaluate", "x --layers every --no-progress", "x --layers all,weighted --quiet"),
-        ("evaluate", "x --layers=every --progress", "x --layers=all,weighted"),
-        ("evaluate", "every --layers 3", "every --layers 3"),
-        ("finetune", "--seconds 2 --weighted-layer-sum", "--window 2 --layers weighted"),
-        ("quickstart", "--train-data a --bf16", "--data a --dtype bfloat16"),
-        ("push", "--skip-errors", "--skip-errors"),
-    ],
-)
-def test_former_spellings(command, words, expected):
-    warnings = []
-    assert former.present_spelling(command, words.split(), warnings.append) == expected.split()
-    assert bool(warnings) == (words != expected)
-    assert all(text.endswith("will be removed.") for text in warnings)
-
-
-@pytest.mark.parametrize(
-    "name", sorted({*former.FORMER_OPTIONS, *former.FORMER_VALUES, *former.FORMER_POSITIONAL_DATA})
-)
-def test_present_spellings_exist(name):
-    given = {option for parameter in COMMANDS[(name,)].params for option in parameter.opts}
-    for present in former.FORMER_OPTIONS.get(name, {}).values():
-        options = [present] if isinstance(present, str) else present[:1]
-        assert set(options) <= given
-    assert set(former.FORMER_VALUES.get(name, {})) <= given
-    assert not given & set(former.FORMER_OPTIONS.get(name, {}))
-
-
-def test_positional_data_is_still_read(tmp_path):
-    result = run("label", str(tmp_path), "--teacher", "nobody/nothing", "--output", str(tmp_path / "out"))
-    assert result.exit_code == 1 and str(tmp_path) in result.stderr.splitlines()[-1]
-    assert "former spelling of --data" in result.stderr
-    result = run("label", "--teacher", "nobody/nothing", "--output", str(tmp_path / "out"))
-    assert result.exit_code == 2 and "--data" in result.stderr
 
 
 ERRORS = {

@@ -137,13 +137,6 @@ def test_a_data_set_of_the_datasets_library(dataset_dir):
         read(dataset_dir, target="mood")
 
 
-def test_old_names_of_the_data_still_work(songs):
-    with pytest.warns(DeprecationWarning, match="now named data"):
-        assert FineTuningArguments(data_dir=str(songs)).data == str(songs)
-    with pytest.warns(DeprecationWarning, match="now named data"):
-        assert FineTuningArguments(dataset_name="a/b", dataset_config="c").data == "a/b:c"
-
-
 def test_unusable_recordings_are_all_named_before_training(songs, tmp_path, tiny_checkpoint):
     folder = tmp_path / "songs"
     folder.mkdir()
@@ -211,7 +204,6 @@ def test_each_layer_learns_slower_than_the_one_above(tiny_checkpoint):
     ("options", "message"),
     [
         ({}, "No data were given"),
-        ({"data_dir": "a", "dataset_name": "b"}, "give data only, given"),
         ({"data": "a", "max_bad_files": "many"}, "give a number of files such as 3"),
         ({"data": "a", "freeze": "all"}, "freeze='all' must be one of none, feature_encoder, backbone"),
         ({"data": "a", "layer_decay": 0.0}, "layer_decay=0.0 must be above 0"),

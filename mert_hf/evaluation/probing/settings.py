@@ -32,7 +32,6 @@ class EvaluationSettings:
         deformations: changes of the test recordings for the robustness curve, see `.deformations`.
         shots: numbers of training recordings and "all" for the curve of few labels, see `.few_shots`.
         max_bad_files: recordings that may be missing or unreadable, a number or a percentage such as "1%".
-        max_missing: the same as a number; the name of earlier versions.
         store_dtype: number format of stored features, "float16" or "float32".
         frame_features: of beat tracking and separation: "store" on disk, "compute" when they are needed, or "auto",
             which stores what takes at most `runner.FRAME_STORE_BYTES`.
@@ -49,7 +48,6 @@ class EvaluationSettings:
     seeds: Sequence[int] = (0, 1, 2)
     probe: ProbeSettings | None = None
     batch_size: int | None = None
-    max_missing: int = 0
     fft_size: int = 2048
     progress: bool = True
     protocol: str | Protocol = DEFAULT_PROTOCOL
@@ -87,7 +85,7 @@ class EvaluationSettings:
 
     def tolerance(self) -> Tolerance:
         """How many recordings may be missing or unreadable."""
-        return Tolerance.parse(self.max_missing or self.max_bad_files)
+        return Tolerance.parse(self.max_bad_files)
 
     def chosen_protocol(self) -> Protocol:
         """The protocol, with the pooling of these settings."""
