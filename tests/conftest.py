@@ -12,6 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import pytest
 import torch
+from sounds import write_users_recordings
 from tqdm import tqdm
 
 # tqdm shares its lock with forked processes: one that a test kills while it holds the lock would stop all others. Its
@@ -21,7 +22,7 @@ tqdm.monitor_interval = 0
 
 LONGEST = 1200  # seconds of one test
 REPOSITORY = Path(__file__).resolve().parent.parent
-SHARED = REPOSITORY.parent / "shared"
+SHARED_AUDIO = REPOSITORY.parent / "shared" / "audio"
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -46,11 +47,14 @@ def subnormal_numbers():
 
 
 @pytest.fixture(scope="session")
-def shared_dir() -> Path:
-    """The project's shared material: reference numbers and recordings. Not part of the repository."""
-    if not SHARED.is_dir():
-        pytest.skip("the shared reference material is not next to this checkout")
-    return SHARED
+def audio_dir(tmp_path_factory) -> Path:
+    """Recordings in the formats that users have and, in `damaged`, damaged ones.
+
+    Real ones from ../shared/audio, which are not part of the repository, and where it is missing generated ones.
+    """
+    if SHARED_AUDIO.is_dir():
+        return SHARED_AUDIO
+    return write_users_recordings(tmp_path_factory.mktemp("audio"))
 
 
 @pytest.fixture

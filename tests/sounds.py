@@ -59,3 +59,32 @@ def melody(seed: int, seconds: float = 12.0, sampling_rate: int = 24000) -> np.n
         remaining -= length
     samples = np.concatenate(parts)
     return (0.3 * samples / np.abs(samples).max()).astype(np.float32)
+
+
+USERS_FILES = {  # name: format, subtype, sampling rate, channels, seconds
+    "orchestral_stereo_44k.ogg": ("OGG", "VORBIS", 44100, 2, 5.0),
+    "orchestral_stereo_44k.flac": ("FLAC", "PCM_16", 44100, 2, 6.0),
+    "electronic_stereo_48k.opus": ("OGG", "OPUS", 48000, 2, 5.0),
+    "ambient_mono_22k.wav": ("WAV", "PCM_16", 22050, 1, 8.0),
+    "ambient_mono_8k.wav": ("WAV", "PCM_16", 8000, 1, 5.0),
+    "metal_stereo_44k.mp3": ("MP3", "MPEG_LAYER_III", 44100, 2, 5.0),
+    "synth_stereo_float32_44k.wav": ("WAV", "FLOAT", 48000, 2, 3.0),
+}
+
+
+def write_users_recordings(folder: Path) -> Path:
+    """Generated sounds in place of ../shared/audio: the formats that users have and, in `damaged`, damaged files."""
+    for name, (format, subtype, rate, channels, seconds) in USERS_FILES.items():
+        write(folder / name, sweep(seconds, rate, channels), rate, format, subtype)
+    damaged = folder / "damaged"
+    damaged.mkdir()
+    (damaged / "empty.wav").touch()
+    (damaged / "not_audio.mp3").write_text("This is a text file.\n" * 50)
+    (damaged / "header_only.flac").write_bytes((folder / "orchestral_stereo_44k.flac").read_bytes()[:60])
+    data = (folder / "orchestral_stereo_44k.ogg").read_bytes()
+    (damaged / "truncated.ogg").write_bytes(data[: len(data) * 2 // 3])
+    with_nan = sweep(3.0, 24000, 1)
+    with_nan[5000:5100] = np.nan  # from 0.21 s
+    write(damaged / "nan.wav", with_nan, 24000, subtype="FLOAT")
+    write(damaged / "silence.wav", np.zeros(72000), 24000)
+    return folder

@@ -96,8 +96,8 @@ def test_offset_past_the_end(tmp_path):
         read_audio(path, 24000, offset=4.0)
 
 
-def test_real_recordings_agree_with_a_whole_decode(shared_dir):
-    files = [path for path in find_audio_files(shared_dir / "audio") if path.parent.name != "damaged"]
+def test_users_recordings_agree_with_a_whole_decode(audio_dir):
+    files = [path for path in find_audio_files(audio_dir) if path.parent.name != "damaged"]
     assert len({path.suffix for path in files}) == 5
     for path in files:
         whole = reference(path, 24000)

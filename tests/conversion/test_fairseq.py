@@ -11,7 +11,7 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from reference_numbers import REFERENCE, load_expected
 from transformers import AutoModel, AutoModelForPreTraining
 
 import mert_hf
@@ -29,13 +29,13 @@ def original_tensors(path) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module", params=["fairseq_base", "fairseq_large"])
-def reference(request, shared_dir, tmp_path_factory):
+def reference(request, tmp_path_factory):
     """(folder of the authors' numbers, converted folder, expected tensors, expected scalars)."""
-    source = shared_dir / "reference" / request.param
+    source = REFERENCE / request.param
     output = tmp_path_factory.mktemp(request.param) / "converted"
     convert_fairseq_checkpoint(source / "checkpoint.pt", output)
     expected = json.loads((source / "expected.json").read_text())
-    return source, output, load_file(source / "expected.safetensors"), expected["scalars"]
+    return source, output, load_expected(request.param), expected["scalars"]
 
 
 def compare_states(prefix, states, tensors, model) -> None:

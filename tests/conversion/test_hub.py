@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from reference_numbers import REFERENCE, load_expected
 from safetensors.torch import load_file, save_file
 from tiny_sizes import SIZES
 from transformers import AutoFeatureExtractor, AutoModel
@@ -18,15 +19,15 @@ from .conftest import foreign_class
 
 
 @pytest.mark.parametrize("name", ["hub_base", "hub_large"])
-def test_converted_folder_equals_the_original(name, shared_dir, tmp_path):
-    source = shared_dir / "reference" / name
+def test_converted_folder_equals_the_original(name, tmp_path):
+    source = REFERENCE / name
     report = convert_hub_checkpoint(source, tmp_path / "ours")
     original = torch.load(source / "pytorch_model.bin", weights_only=True)
     converted = load_file(tmp_path / "ours" / "model.safetensors")
     assert original.keys() == converted.keys()
     assert all(torch.equal(converted[key], value) for key, value in original.items())
     assert report.mapped == len(original) and not report.dropped
-    expected = load_file(source / "expected.safetensors")
+    expected = load_expected(name)
     model = AutoModel.from_pretrained(tmp_path / "ours").eval()
     with torch.no_grad():
         states = model(expected["input_values"], output_hidden_states=True).hidden_states
@@ -39,8 +40,8 @@ def test_converted_folder_equals_the_original(name, shared_dir, tmp_path):
     assert auto_map["AutoModelForPreTraining"] == "modeling_mert.MERTForPreTraining"
 
 
-def test_a_folder_of_the_second_generation_gets_code_that_runs(shared_dir, tmp_path):
-    source = shared_dir / "reference" / "mert2"
+def test_a_folder_of_the_second_generation_gets_code_that_runs(tmp_path):
+    source = REFERENCE / "mert2"
     report = convert_hub_checkpoint(source, tmp_path / "ours")
     original, converted = load_file(source / "model.safetensors"), load_file(tmp_path / "ours" / "model.safetensors")
     assert original.keys() == converted.keys() and report.mapped == len(original) and not report.dropped

@@ -235,9 +235,9 @@ def test_progress_counts_overlapping_windows_once(embedder, recordings, capsys):
     assert "x real time" in capsys.readouterr().err
 
 
-def test_real_recordings_embed(embedder, shared_dir):
-    files = [path for path in find_audio_files(shared_dir / "audio") if path.parent.name != "damaged"]
-    files.append(shared_dir / "audio" / "damaged" / "silence.wav")
+def test_users_recordings_embed(embedder, audio_dir):
+    files = [path for path in find_audio_files(audio_dir) if path.parent.name != "damaged"]
+    files.append(audio_dir / "damaged" / "silence.wav")
     results = embedder.encode(files, **QUIET)
     for path, result in zip(files, results, strict=True):
         assert np.isfinite(result.embeddings).all()

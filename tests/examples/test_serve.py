@@ -213,20 +213,19 @@ def wait_for(address: str, process: subprocess.Popen, log: Path) -> str:
     raise AssertionError(f"the app did not answer within {START_SECONDS} s:\n{log.read_text()}")
 
 
-def recording(tmp_path: Path, seconds: float) -> Path:
-    """A recording where the shared ones are missing."""
+def tone(tmp_path: Path, seconds: float) -> Path:
+    """A recording of one tone."""
     sound = 0.2 * np.sin(2 * np.pi * 330 * np.arange(int(seconds * 22050)) / 22050)
     soundfile.write(tmp_path / "tone.flac", sound, 22050)
     return tmp_path / "tone.flac"
 
 
 @pytest.mark.slow
-def test_upload_and_results_in_a_browser(browser, served, tmp_path):
+def test_upload_and_results_in_a_browser(browser, served, audio_dir, tmp_path):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
 
-    shared = Path(__file__).resolve().parents[3] / "shared" / "audio" / "orchestral_stereo_44k.flac"
-    upload = shared if shared.is_file() else recording(tmp_path, 6)
+    upload = audio_dir / "orchestral_stereo_44k.flac"
     seconds = soundfile.info(upload).duration
 
     def text(selector: str) -> str:
@@ -276,7 +275,7 @@ def test_a_long_upload_is_refused_in_a_browser(browser, served, tmp_path):
     wait = WebDriverWait(browser, ANSWER_SECONDS)
     browser.get(served)
     wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "#recording input[type=file]"))
-    browser.find_element(By.CSS_SELECTOR, "#recording input[type=file]").send_keys(str(recording(tmp_path, 40)))
+    browser.find_element(By.CSS_SELECTOR, "#recording input[type=file]").send_keys(str(tone(tmp_path, 40)))
     wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "#recording .waveform-container"))
     browser.find_element(By.ID, "analyse").click()
     wait.until(lambda b: "This recording has 40 seconds; at most 30 are taken" in b.page_source)

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from reference_numbers import REFERENCE
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
@@ -63,9 +64,9 @@ def test_auto_config_and_feature_extractor(tiny_checkpoint):
 
 
 @pytest.mark.parametrize("name", ["hub_base", "hub_large"])
-def test_authors_checkpoint_loads_natively_and_travels_back(shared_dir, tmp_path, name):
+def test_authors_checkpoint_loads_natively_and_travels_back(tmp_path, name):
     """weight_g/weight_v in a .bin; saved again, names and values are the authors'."""
-    folder = shared_dir / "reference" / name
+    folder = REFERENCE / name
     theirs = torch.load(folder / "pytorch_model.bin", weights_only=True)
     model = AutoModel.from_pretrained(folder)
     assert type(model) is MERTModel and same_weights(model.state_dict(), theirs)

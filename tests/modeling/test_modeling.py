@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from reference_numbers import REFERENCE, load_expected
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mert_hf import MERTModel
@@ -46,11 +46,10 @@ VARIANTS = {
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("name", ["hub_base", "hub_large"])
-def test_authors_numbers(shared_dir, name, attention):
+def test_authors_numbers(name, attention):
     """Hidden states and attentions of the authors' code, with and without padding."""
-    folder = shared_dir / "reference" / name
-    expected = load_file(folder / "expected.safetensors")
-    model = MERTModel.from_pretrained(folder, attn_implementation=attention, mask_group_norm=False).eval()
+    expected = load_expected(name)
+    model = MERTModel.from_pretrained(REFERENCE / name, attn_implementation=attention, mask_group_norm=False).eval()
     with torch.no_grad():
         plain = model(expected["input_values"], output_hidden_states=True, output_attentions=True)
         padded = model(expected["input_values"], expected["attention_mask"], output_hidden_states=True)

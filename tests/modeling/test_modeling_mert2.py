@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from reference_numbers import REFERENCE, load_expected
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
@@ -25,9 +26,8 @@ def largest_difference(ours, theirs) -> float:
 
 
 @pytest.fixture
-def reference(shared_dir):
-    folder = shared_dir / "reference" / "mert2"
-    return folder, load_file(folder / "expected.safetensors")
+def reference():
+    return REFERENCE / "mert2", load_expected("mert2")
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
