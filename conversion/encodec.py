@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import ModelCard
 from transformers import EncodecConfig, EncodecFeatureExtractor, EncodecModel
 
-from ..utils.staging import staged_directory
+from ..utils.files import staged_directory
 from .checkpoint_file import open_checkpoint, state_dict_of
 from .errors import CheckpointError, describe_faults
 from .lazy_tensor import LazyTensor

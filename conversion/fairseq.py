@@ -14,7 +14,7 @@ from ..hub.cards import CardFacts
 from ..hub.checkpoint import save_checkpoint
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
-from ..utils.staging import staged_directory
+from ..utils.files import staged_directory
 from .checkpoint_file import open_checkpoint
 from .errors import CheckpointError, describe_faults
 from .fairseq_config import FairseqSettings, config_from_fairseq, read_settings

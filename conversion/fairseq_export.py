@@ -13,8 +13,7 @@ import torch
 
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
-from ..utils.outputs import check_output_file
-from ..utils.staging import staged_file
+from ..utils.files import check_output_file, staged_file
 from .checkpoint_file import open_checkpoint
 from .fairseq_config import EXPORT_KEY, FAIRSEQ_SPECIAL_SYMBOLS, config_to_fairseq
 from .fairseq_keys import identity_projection, key_table, model_class

@@ -13,7 +13,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from ..utils.json_files import read_json
+from ..utils.files import read_json
 from .errors import CheckpointError
 from .fairseq_config import FairseqSettings, recorded_sections
 from .fairseq_keys import HEADS

@@ -23,8 +23,7 @@ from ..hub.model_types import config_from_fields, model_class
 from ..hub.names import checkpoint_folder
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
-from ..utils.json_files import read_json
-from ..utils.staging import staged_directory
+from ..utils.files import read_json, staged_directory
 from .checkpoint_file import open_checkpoint, state_dict_of
 from .errors import CheckpointError, describe_faults
 from .self_check import ConversionReport, run_backbone, save_and_check

@@ -7,8 +7,7 @@ as soon as it is. Public names are loaded when they are first used.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .utils.broken_packages import hide_broken_torchaudio
-from .utils.import_observer import around_import
+from .utils.imports import around_import, hide_broken_torchaudio
 
 __version__ = "0.1.0"
 

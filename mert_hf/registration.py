@@ -16,7 +16,7 @@ from transformers import (
 from .modeling.configuration_mert import MERTConfig
 from .modeling.configuration_mert2 import MERT2Config
 from .modeling.feature_extraction_mert import MERTFeatureExtractor
-from .utils.import_observer import around_import
+from .utils.imports import around_import
 
 MODEL_CLASSES = {
     "MERTModel": AutoModel,

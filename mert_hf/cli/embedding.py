@@ -38,8 +38,7 @@ def embed(
     datasets.load_dataset opens the folder. An interrupted run is resumed by the same command.
     """
     from ..embedding.dataset import embed_dataset, embedding_layers
-    from ..utils.bad_files import check_bad_files
-    from ..utils.tolerance import Tolerance
+    from ..utils.tolerance import Tolerance, check_bad_files
 
     tolerance = Tolerance.parse(max_bad_files)
     summary = embed_dataset(

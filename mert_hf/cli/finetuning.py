@@ -53,7 +53,7 @@ def finetune(
     """
     from ..finetuning import FineTuningArguments, FineTuningTrainingArguments, LoraArguments, fine_tune
     from ..finetuning.arguments import uses_weighted_layers
-    from ..utils.precision import training_precision
+    from ..utils.devices import training_precision
 
     arguments = FineTuningArguments(
         model_name_or_path=model,

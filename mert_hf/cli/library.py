@@ -44,8 +44,7 @@ def index(
     longer exists are removed. An interrupted run is resumed by the same command.
     """
     from ..search import MusicIndex
-    from ..utils.bad_files import check_bad_files
-    from ..utils.tolerance import Tolerance
+    from ..utils.tolerance import Tolerance, check_bad_files
 
     tolerance = Tolerance.parse(max_bad_files)
     summary = MusicIndex.update(

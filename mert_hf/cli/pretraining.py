@@ -164,8 +164,7 @@ def label(
     Whole recordings are labeled once, and the codes are counted. An interrupted run is resumed by the same command.
     """
     from ..pretraining.labels import label_by_name
-    from ..utils.bad_files import check_bad_files
-    from ..utils.tolerance import Tolerance
+    from ..utils.tolerance import Tolerance, check_bad_files
 
     tolerance = Tolerance.parse(max_bad_files)
     summary = label_by_name(data, teacher, output, num_codebooks, split, device, not quiet, workers)
@@ -206,8 +205,7 @@ def shard(
     same command.
     """
     from ..pretraining.sharding import shard_by_name
-    from ..utils.bad_files import check_bad_files
-    from ..utils.tolerance import Tolerance
+    from ..utils.tolerance import Tolerance, check_bad_files
 
     tolerance = Tolerance.parse(max_bad_files)
     summary = shard_by_name(

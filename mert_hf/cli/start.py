@@ -42,7 +42,7 @@ def quickstart(
     Renders scores, fits teachers, pre-trains, probes, saves, reloads, and writes a page of results. Works offline.
     """
     from ..quickstart.run import QuickstartSettings, run_quickstart
-    from ..utils.precision import training_precision
+    from ..utils.devices import training_precision
 
     settings = QuickstartSettings(
         output=Path(output),

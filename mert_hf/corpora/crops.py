@@ -13,8 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ..audio import read_audio
-from ..utils.bad_files import check_bad_files
-from ..utils.tolerance import Tolerance
+from ..utils.tolerance import Tolerance, check_bad_files
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from torch.utils.data import Sampler
 
-from ..utils.staging import staged_file
+from ..utils.files import staged_file
 
 logger = logging.getLogger(__name__)
 

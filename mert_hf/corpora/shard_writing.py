@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from ..audio import AudioReadError, read_audio
 from ..audio.read_ahead import END, read_ahead
-from ..utils.staging import staged_file
+from ..utils.files import staged_file
 from ..utils.text import printable
 from .shards import (
     AudioItem,

@@ -17,7 +17,7 @@ from ..conversion.hub import CQT_CONSTANTS, compare_weights, open_weights, our_n
 from ..embedding.exported import is_exported, open_exported
 from ..hub.model_types import class_name, config_from_fields
 from ..hub.names import is_hub_id, local_checkpoint, untrained_checkpoint
-from ..utils.json_files import read_json
+from ..utils.files import read_json
 from ..utils.text import shorten
 from .findings import LISTED, OK, PROBLEM, WARNING, Finding
 

@@ -18,12 +18,10 @@ from typing import TYPE_CHECKING
 
 from ..audio import AudioReadError, Window, audio_info, find_audio_files
 from ..audio.read_ahead import END, read_ahead
+from ..utils.devices import AUTO, launched_processes
+from ..utils.files import check_nothing_is_replaced, check_output_folder, staged_file
 from ..utils.hashing import hash_tensors
-from ..utils.layers import ALL, parse_layers
-from ..utils.outputs import check_nothing_is_replaced, check_output_folder
-from ..utils.precision import AUTO
-from ..utils.processes import launched_processes
-from ..utils.staging import staged_file
+from ..utils.settings import ALL, parse_layers
 from ..utils.text import printable, shorten
 from .embedder import MERTEmbedder, SpeedBar, check_pooling
 from .shards import (

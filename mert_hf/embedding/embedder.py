@@ -22,9 +22,8 @@ from ..audio.read_ahead import END, read_ahead
 from ..audio.windows import check_window
 from ..hub.names import check_is_model, resolve_checkpoint
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
-from ..utils.devices import resolve_device
+from ..utils.devices import resolve_device, resolve_dtype
 from ..utils.encoder import encoder_of
-from ..utils.precision import resolve_dtype
 from .exported import is_exported, open_exported
 
 logger = logging.getLogger(__name__)
@@ -114,7 +113,7 @@ class MERTEmbedder:
             name_or_path: Hub id, folder, or name of a bundled checkpoint ("mert2-nano"). A folder that `mert-hf
                 export onnx` wrote is computed by onnxruntime.
             device: where the model runs; a GPU if there is one.
-            dtype: "float32" (default), "bfloat16", "float16" or "auto" (see `mert_hf.utils.precision`), or the
+            dtype: "float32" (default), "bfloat16", "float16" or "auto" (see `mert_hf.utils.devices`), or the
                 torch.dtype; the embeddings are float32. An exported model has the precision of its export.
             kwargs: `revision`, `cache_dir`, `token`, `subfolder`, `attn_implementation`, ... of `from_pretrained`.
 

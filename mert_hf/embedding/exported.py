@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
+from ..utils.devices import AUTO
 from ..utils.optional import needs_extra
-from ..utils.precision import AUTO
 
 MODEL_FILE = "model.onnx"  # as in onnx_embedder.py, which needs onnxruntime
 

@@ -22,8 +22,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..utils.files import follow_umask
 from ..utils.optional import needs_extra
-from ..utils.staging import follow_umask
 from .embedder import MERTEmbedder, mean_over_frames
 
 with needs_extra("sentence-transformers"):

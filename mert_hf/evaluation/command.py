@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..utils.layers import ALL, WEIGHTED, parse_layers
+from ..utils.settings import ALL, WEIGHTED, parse_layers
 from .metrics.formulas import display_scale
 from .probing.runner import evaluate
 from .probing.settings import EvaluationSettings

@@ -1,9 +1,8 @@
 """Exported models: ONNX files with their settings inside, and the embedder that runs them without torch."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-from ..utils.optional import needs_extra
+from ..utils.imports import lazy_names
 
 if TYPE_CHECKING:
     from ..encoders.onnx_runner import OnnxEmbedder, OnnxEmbedding
@@ -18,11 +17,4 @@ _HOMES = {
 
 __all__ = ["OnnxEmbedder", "OnnxEmbedding", "OnnxExport", "export_onnx"]
 
-
-def __getattr__(name: str):
-    """Loads a name when it is first used: the embedder runs where torch is not imported."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    with needs_extra("onnx"):
-        module = import_module(_HOMES[name], __name__)
-    return getattr(module, name)
+__getattr__ = lazy_names(__name__, _HOMES, extra="onnx")  # the embedder runs where torch is not imported

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from ..embedding import MERTEmbedder
 from ..encoders import onnx_runner
 from ..encoders.onnx_runner import METADATA_KEY, MODEL_FILE, OnnxEmbedder
+from ..utils.files import staged_directory
 from ..utils.optional import needs_extra, require_extra
-from ..utils.staging import staged_directory
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from transformers import TrainingArguments
 
 from ..hub.names import is_hub_id
 from ..recordings.dataset import DatasetSource
-from ..utils.layers import WEIGHTED, parse_layers
-from ..utils.settings import explained_bf16_refusal, parse_dataclasses
+from ..utils.parser import explained_bf16_refusal, parse_dataclasses
+from ..utils.settings import WEIGHTED, parse_layers
 from ..utils.tolerance import Tolerance
 
 FREEZE_CHOICES = ("none", "feature_encoder", "backbone")
@@ -124,7 +124,7 @@ class LoraArguments:
 
 
 def parse_arguments(*kinds: type, arguments: Sequence[str] | None = None) -> tuple[Any, ...]:
-    """A command line (`sys.argv[1:]` if None) into dataclasses, see `mert_hf.utils.settings.parse_dataclasses`."""
+    """A command line (`sys.argv[1:]` if None) into dataclasses, see `mert_hf.utils.parser.parse_dataclasses`."""
     return parse_dataclasses(kinds, sys.argv[1:] if arguments is None else arguments)
 
 

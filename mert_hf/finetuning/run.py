@@ -13,8 +13,8 @@ from transformers.trainer_utils import get_last_checkpoint
 from ..evaluation.tasks import Task, get_task
 from ..hub.checkpoint import save_checkpoint
 from ..hub.errors import one_line_errors
+from ..utils.files import check_output_folder
 from ..utils.optional import require_extra
-from ..utils.outputs import check_output_folder
 from .answers import PROBLEM_TYPES
 from .arguments import FineTuningArguments, FineTuningTrainingArguments, LoraArguments
 from .card import card_facts

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from huggingface_hub import ModelCard
 
-from ..utils.staging import follow_umask
+from ..utils.files import follow_umask
 from .cards import CardFacts, create_card
 from .model_types import CONFIG_CLASSES, LICENSE_FILE, code_files, is_known, license_text
 

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import TrainerState
 from yaml import YAMLError
 
-from ..utils.json_files import read_json
+from ..utils.files import read_json
 from ..utils.text import one_line, shorten
 from .cards import CardFacts, create_card_from_config, pretraining_facts, training_facts
 from .checkpoint import (

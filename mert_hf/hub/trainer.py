@@ -8,8 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from ..utils.json_files import read_json
-from ..utils.staging import follow_umask
+from ..utils.files import follow_umask, read_json
 from .cards import CardFacts, create_card, pretraining_facts, training_facts
 from .checkpoint import CARD_FILE, RUN_SETTINGS_FILE, save_code
 from .model_types import is_known

@@ -8,8 +8,8 @@ from typing import Optional, Union
 
 from transformers import TrainingArguments
 
-from ..utils.precision import training_precision
-from ..utils.settings import SettingsParser, as_options, explained_bf16_refusal, parse_dataclasses, parse_settings
+from ..utils.devices import training_precision
+from ..utils.parser import SettingsParser, as_options, explained_bf16_refusal, parse_dataclasses, parse_settings
 from ..utils.tolerance import Tolerance
 
 # `Optional` and `Union` as objects below: HfArgumentParser reads the annotations at run time, on Python 3.10 too.
@@ -230,7 +230,7 @@ ARGUMENTS = (PretrainingModelArguments, PretrainingDataArguments, MERTTrainingAr
 def parse_arguments(
     arguments: Sequence[str],
 ) -> tuple[PretrainingModelArguments, PretrainingDataArguments, MERTTrainingArguments]:
-    """The arguments of a pre-training run from a command line, see `mert_hf.utils.settings.parse_dataclasses`."""
+    """The arguments of a pre-training run from a command line, see `mert_hf.utils.parser.parse_dataclasses`."""
     return parse_dataclasses(ARGUMENTS, arguments)
 
 

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..teachers.music2vec import Music2VecTeacher
-from ..utils.staging import staged_file
+from ..utils.files import staged_file
 
 AVERAGE_NAME = "ema_teacher.safetensors"
 

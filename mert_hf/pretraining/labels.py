@@ -29,8 +29,7 @@ from ..corpora.dataset import open_recordings
 from ..teachers import AcousticTeacher, Teacher, load_teacher
 from ..teachers.statistics import CodeCounts
 from ..utils.devices import resolve_device
-from ..utils.outputs import check_output_folder, only_writer
-from ..utils.staging import staged_file
+from ..utils.files import check_output_folder, only_writer, staged_file
 from ..utils.text import printable
 from .collator import teacher_device
 

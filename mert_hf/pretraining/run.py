@@ -36,7 +36,7 @@ from ..teachers import (
     codebook_sizes_of,
 )
 from ..teachers.base import from_fields
-from ..utils.outputs import check_output_folder
+from ..utils.files import check_output_folder
 from ..utils.tolerance import Tolerance
 from .arguments import (
     MERTTrainingArguments,

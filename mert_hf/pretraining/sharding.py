@@ -15,8 +15,8 @@ from ..corpora.dataset import audio_column, open_recordings
 from ..corpora.shard_writing import ShardSummary, write_shards
 from ..corpora.shards import AudioItem, ShardSettings, parse_part, parse_size
 from ..teachers import AcousticTeacher, load_teacher
-from ..utils.outputs import check_output_folder
-from ..utils.processes import launched_processes
+from ..utils.devices import launched_processes
+from ..utils.files import check_output_folder
 from .labels import check_gives_codes, label_recording
 
 logger = logging.getLogger(__name__)

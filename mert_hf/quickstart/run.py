@@ -30,7 +30,7 @@ from ..pretraining.resuming import last_complete_checkpoint
 from ..pretraining.run import build_trainer
 from ..pretraining.trainer import MERTTrainer
 from ..teachers import FeatureSet, FeatureTeacher, KMeansTeacher
-from ..utils.outputs import check_nothing_is_replaced, check_output_folder
+from ..utils.files import check_nothing_is_replaced, check_output_folder
 from .library import embed_library
 from .probing import ProbeResult, ProbeTask, probe_encoders
 from .report import PAGE, SUMMARY, ObjectiveRow, QuickstartReport, write_report

@@ -6,9 +6,8 @@ import logging
 from dataclasses import replace
 
 from ..audio import AudioReadError, audio_info
-from ..utils.bad_files import TooManyBadFilesError
 from ..utils.text import shorten
-from ..utils.tolerance import Tolerance
+from ..utils.tolerance import Tolerance, TooManyBadFilesError
 from .recordings import Recording, TaskData
 
 logger = logging.getLogger(__name__)

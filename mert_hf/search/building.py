@@ -18,9 +18,9 @@ from ..embedding import MERTEmbedder
 from ..embedding.embedder import SpeedBar
 from ..embedding.shards import FailedFile, failure_lines, file_stamp
 from ..hub.names import DEFAULT_CHECKPOINT
+from ..utils.devices import AUTO
+from ..utils.files import only_writer
 from ..utils.hashing import hash_tensors
-from ..utils.outputs import only_writer
-from ..utils.precision import AUTO
 from ..utils.text import printable, shorten
 from .fingerprint import Fingerprinter
 from .scaling import FEWEST_RECORDINGS

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..utils.staging import staged_file
+from ..utils.files import staged_file
 from .index import Match
 
 

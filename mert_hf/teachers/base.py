@@ -16,9 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..hub.names import checkpoint_folder
+from ..utils.files import read_json, staged_file
 from ..utils.hashing import hash_tensors
-from ..utils.json_files import read_json
-from ..utils.staging import staged_file
 
 CONFIG_NAME = "teacher_config.json"
 WEIGHTS_NAME = "teacher.safetensors"

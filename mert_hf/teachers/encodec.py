@@ -12,7 +12,7 @@ from torch import nn
 from transformers import EncodecModel
 
 from ..hub.names import resolve_checkpoint
-from ..utils.staging import follow_umask
+from ..utils.files import follow_umask
 from .base import CONFIG_NAME, AcousticTeacher, Teacher, check_sizes, check_waveforms, read_config
 from .meta_encodec import META_MODEL, MetaEncodecTeacher
 

@@ -9,7 +9,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..corpora.dataset import open_recordings
-from ..utils.outputs import check_output_folder
+from ..utils.files import check_output_folder
 from . import FeatureSet, FeatureTeacher
 from .kmeans_fitting import RandomClips
 

@@ -13,10 +13,9 @@ import torch
 from ..audio import AudioReadError, audio_info, read_audio
 from ..corpora.dataset import open_recordings
 from ..encoders.descriptors import FEATURES
-from ..utils.bad_files import check_bad_files
+from ..utils.files import check_output_folder
 from ..utils.optional import require_extra
-from ..utils.outputs import check_output_folder
-from ..utils.tolerance import Tolerance
+from ..utils.tolerance import Tolerance, check_bad_files
 from . import AcousticTeacher, FeatureSet, KMeansTeacher
 from .statistics import CodeCounts
 

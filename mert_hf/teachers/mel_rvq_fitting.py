@@ -11,7 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..corpora.dataset import open_recordings
-from ..utils.outputs import check_output_folder
+from ..utils.files import check_output_folder
 from . import MelRVQTeacher, RandomProjectionTeacher
 from .kmeans_fitting import RandomClips, save_checked
 from .mel_frames import MelQuantizerTeacher, fine_log_mel, mel_statistics

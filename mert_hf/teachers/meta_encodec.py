@@ -123,6 +123,6 @@ def stub_of_torchaudio() -> Iterator[None]:
         yield
     finally:
         if known:
-            sys.modules["torchaudio"] = None  # type: ignore[assignment]  # as it was: hidden, see utils.broken_packages
+            sys.modules["torchaudio"] = None  # type: ignore[assignment]  # as it was: hidden, see utils.imports
         else:
             del sys.modules["torchaudio"]

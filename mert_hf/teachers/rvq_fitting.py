@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 
 from ..corpora.dataset import open_recordings
+from ..utils.files import check_output_folder
 from ..utils.optional import require_extra
-from ..utils.outputs import check_output_folder
 from .fused import EncoderLayer, FusedEncoderTeacher
 from .kmeans_fitting import RandomClips, save_checked
 from .statistics import CodeCounts

@@ -1,8 +1,18 @@
-"""The device on which a model computes."""
+"""The device, the precision and the processes that compute."""
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import torch
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+AUTO = "auto"
+# The position convolution of wav2vec 2.0, HuBERT and music2vec: oneDNN computes some grouped convolutions wrongly in
+# bfloat16 on CPUs with AMX (pytorch issues 163347, 169688). MERT does not use these kernels.
+CHECKED_CHANNELS, CHECKED_GROUPS, CHECKED_KERNEL = 768, 16, 128
+LARGEST_ERROR = 0.05  # relative; rounding to bfloat16 stays below 0.01, the wrong kernels exceed 1
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
@@ -25,3 +35,91 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
             "device, such as cpu, or install a build of torch for your GPU."
         )
     return chosen
+
+
+def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device | str = "cpu") -> torch.dtype:
+    """The torch.dtype for a name.
+
+    Args:
+        dtype: "auto", "float32", "bfloat16" or "float16", or one of these as torch.dtype; None is float32.
+        device: where the model runs, for "auto".
+
+    Raises:
+        ValueError: another dtype.
+    """
+    if dtype is None:
+        return torch.float32
+    if dtype in DTYPES.values():
+        return dtype
+    if dtype == AUTO:
+        return automatic_dtype(device)
+    if dtype not in DTYPES:
+        hint = " For int8, export the model: mert-hf export onnx MODEL OUT --int8, and use --model OUT."
+        raise ValueError(f"dtype={dtype!r} must be one of auto, {', '.join(DTYPES)}.{hint * (dtype == 'int8')}")
+    return DTYPES[dtype]
+
+
+def automatic_dtype(device: torch.device | str) -> torch.dtype:
+    """bfloat16 where the device computes in it natively and correctly, else float32."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = kind == "cpu" and cpu_has_bfloat16() and grouped_convolution_is_correct()
+    return torch.bfloat16 if native else torch.float32
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 matrices in hardware (AMX or AVX512-BF16)."""
+    probes = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return any(probe() for probe in probes if probe is not None)
+
+
+@cache
+def grouped_convolution_is_correct() -> bool:
+    """Whether a small grouped convolution in bfloat16 on the CPU agrees with float32."""
+    generator = torch.Generator().manual_seed(0)
+    signal = torch.randn(1, CHECKED_CHANNELS, 2 * CHECKED_KERNEL, generator=generator)
+    kernel = torch.randn(CHECKED_CHANNELS, CHECKED_CHANNELS // CHECKED_GROUPS, CHECKED_KERNEL, generator=generator)
+    expected = torch.nn.functional.conv1d(signal, kernel, groups=CHECKED_GROUPS)
+    computed = torch.nn.functional.conv1d(signal.bfloat16(), kernel.bfloat16(), groups=CHECKED_GROUPS).float()
+    return float((computed - expected).norm() / expected.norm()) < LARGEST_ERROR
+
+
+def training_precision(dtype: str, device: str | None) -> dict[str, bool]:
+    """The precision fields of `TrainingArguments` for the words of a command line.
+
+    Args:
+        dtype: "auto" (bfloat16 on a GPU that computes in it, else float32), "float32", "bfloat16" or "float16".
+        device: "cpu" or "cuda"; None uses a GPU if there is one.
+
+    Raises:
+        ValueError: another dtype, or a device that `TrainingArguments` cannot select.
+    """
+    if device not in (None, "cpu", "cuda"):
+        raise ValueError(
+            f"device={device!r} must be cpu or cuda in training. Choose among several GPUs with the environment "
+            "variable CUDA_VISIBLE_DEVICES, or with accelerate launch."
+        )
+    resolve_device(device)  # refuses cuda where there is no GPU
+    use_cpu = device == "cpu" or not torch.cuda.is_available()
+    chosen = torch.float32 if dtype == AUTO and use_cpu else resolve_dtype(dtype, "cpu" if use_cpu else "cuda")
+    return {"use_cpu": device == "cpu", "bf16": chosen == torch.bfloat16, "fp16": chosen == torch.float16}
+
+
+def launched_processes(device: str | torch.device | None = None, **settings: Any):
+    """accelerate's `PartialState`: number of this process and of all, on CPUs too.
+
+    Left to itself, accelerate takes each of several processes without a GPU for the only one, so that all of them would
+    do the whole work.
+
+    Args:
+        device: on which the processes compute; None is a GPU if there is one.
+        settings: further arguments of `PartialState`.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    from accelerate import PartialState
+
+    return PartialState(cpu=resolve_device(device).type == "cpu", **settings)

@@ -1,124 +1,32 @@
-"""Settings of runs: YAML files and command lines into dataclasses, by one parser."""
+"""Layers as a command line names them: `all`, `weighted`, or numbers."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from difflib import get_close_matches
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Sequence
 
-import torch
-import yaml
-from transformers import HfArgumentParser, TrainingArguments
-from transformers.utils import is_torch_bf16_gpu_available
-
-from .text import one_line
+ALL = "all"
+WEIGHTED = "weighted"
 
 
-@contextmanager
-def explained_bf16_refusal(arguments: TrainingArguments) -> Iterator[None]:
-    """Explains the error of transformers where bf16 is set and no GPU computes in bfloat16."""
-    try:
-        yield
-    except ValueError as error:
-        asked = arguments.bf16 or arguments.bf16_full_eval
-        if not asked or arguments.use_cpu or is_torch_bf16_gpu_available():
-            raise
-        found = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-        other = "--bf16 false --fp16 true" if torch.cuda.is_available() else "--bf16 false (float32 on the CPU)"
-        raise ValueError(
-            f"bf16 is set, here or in the settings file, and needs a GPU that computes in bfloat16; torch finds "
-            f"{found}. Give {other}, or --use_cpu true for bfloat16 on the CPU, which is slow on most CPUs."
-        ) from error
-
-
-def parse_settings(name: str, value: dict | list | str | None, lists: bool = False) -> Any:
-    """A mapping as it is, or JSON text of one, or None; with `lists` a list of mappings too.
-
-    Raises:
-        ValueError: the value is something else.
-    """
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{name} must be a mapping (YAML) or JSON text of one, got {value!r}: {error}.") from error
-    if lists and isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
-        return value
-    if value is not None and not isinstance(value, dict):
-        raise ValueError(f"{name} must be a mapping{' or a list of mappings' if lists else ''}, got {value!r}.")
-    return value
-
-
-class SettingsParser(HfArgumentParser):
-    """HfArgumentParser whose errors are ValueErrors instead of an exit with a page of usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises what the parser refuses as ValueError."""
-        raise ValueError(f"{message[:1].upper()}{message[1:]}.")
-
-
-def parse_dataclasses(kinds: Iterable[type], arguments: Sequence[str]) -> tuple[Any, ...]:
-    """Parses a command line into dataclasses: optionally a YAML file first, then `--name value`, which override it.
+def parse_layers(text: str, allowed: Sequence[str] = (ALL, WEIGHTED)) -> list[int | str]:
+    """Layers from the words of a command line.
 
     Args:
-        kinds: dataclasses of arguments, as HfArgumentParser takes them.
-        arguments: as sys.argv[1:], for example ["configs/mert-nano.yaml", "--train_data", "music", "--max_steps", "9"].
+        text: "all" (each layer), "weighted" (the learned average of all layers) and numbers, separated by commas; 0 is
+            the encoder's input, -1 the last layer.
+        allowed: the words that may be given in addition to numbers.
+
+    Returns:
+        The numbers and words in their order.
 
     Raises:
-        ValueError: if the file does not hold a mapping, or an argument is unknown.
+        ValueError: anything else, or nothing.
     """
-    arguments = list(arguments)
-    if arguments and not arguments[0].startswith("-"):
-        arguments = as_options(read_settings(arguments[0])) + arguments[1:]
-    parser = SettingsParser(tuple(kinds))
-    *parsed, unknown = parser.parse_args_into_dataclasses(
-        arguments, return_remaining_strings=True, look_for_args_file=False
-    )
-    if unknown:
-        known = [option for action in parser._actions for option in action.option_strings]
-        near = get_close_matches(unknown[0], known, n=1)
-        hint = f"Did you mean {near[0]}?" if near else "--help lists all settings."
-        raise ValueError(f"There is no setting {unknown[0]}. {hint}")
-    return tuple(parsed)
-
-
-def read_settings(path: str | Path) -> dict[str, Any]:
-    """The mapping of a YAML file, read safely.
-
-    A file may start from another one: `base` is its path, relative to the file. Values replace those of the base, and
-    mappings such as `model_config` are merged with them.
-
-    Raises:
-        ValueError: the file is missing, is not YAML, or does not hold a mapping.
-    """
-    if not Path(path).is_file():
-        raise ValueError(f"There is no settings file {path}; the first argument is a YAML file or an option (--name).")
+    words = [word.strip() for word in text.split(",") if word.strip()]
     try:
-        with open(path, encoding="utf-8") as file:
-            settings = yaml.safe_load(file)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a YAML file: {one_line(error)}. Correct it.") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path} must hold `name: value` lines, got {type(settings).__name__}.")
-    if (base := settings.pop("base", None)) is None:
-        return settings
-    merged = read_settings(Path(path).parent / str(base))
-    for name, value in settings.items():
-        both_mappings = isinstance(value, dict) and isinstance(merged.get(name), dict)
-        merged[name] = {**merged[name], **value} if both_mappings else value
-    return merged
-
-
-def as_options(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as command-line options, so that one parser checks both (and `5e-4`, text to YAML, is a number)."""
-    options: list[str] = []
-    for name, value in settings.items():
-        if value is None or value == []:
-            continue
-        holds_mappings = isinstance(value, dict) or (isinstance(value, list) and isinstance(value[0], dict))
-        values = [json.dumps(value)] if holds_mappings else value if isinstance(value, list) else [value]
-        options += [f"--{name}", *(str(entry) for entry in values)]
-    return options
+        layers = [word if word in allowed else int(word) for word in words]
+    except ValueError:
+        layers = []
+    if not layers:
+        raise ValueError(f"layers={text!r} must be {', '.join(allowed)}, or numbers such as 7 or 5,7,9.")
+    return layers

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from mert_hf import MERT2Config, MERT2Model
-from mert_hf.utils.precision import resolve_dtype
+from mert_hf.utils.devices import resolve_dtype
 
 
 class Swap(nn.Module):

@@ -20,7 +20,7 @@ from mert_hf.conversion.self_check import (
     run_backbone,
     save_and_check,
 )
-from mert_hf.utils.staging import staged_directory, staged_file
+from mert_hf.utils.files import staged_directory, staged_file
 
 from .test_hub import SIZES
 

@@ -18,8 +18,8 @@ from mert_hf.evaluation.probing.encoders import open_encoder
 from mert_hf.export import OnnxEmbedder, export_onnx
 from mert_hf.export.onnx import frame_offset
 from mert_hf.search import MusicIndex
+from mert_hf.utils.devices import resolve_dtype
 from mert_hf.utils.optional import MissingExtraError
-from mert_hf.utils.precision import resolve_dtype
 
 pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")
 pytest.importorskip("onnxscript", reason="the onnx extra is not installed")

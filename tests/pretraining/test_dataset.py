@@ -13,7 +13,7 @@ from tiny_pretraining import RATE, make_dataset, write_recordings
 from torch.utils.data import DataLoader
 
 from mert_hf.corpora.dataset import AudioCropDataset, derive_seed
-from mert_hf.utils.bad_files import TooManyBadFilesError
+from mert_hf.utils.tolerance import TooManyBadFilesError
 
 
 def all_items(dataset, **loader) -> list:

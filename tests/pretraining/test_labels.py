@@ -27,7 +27,7 @@ from mert_hf.pretraining.run import build_datasets
 from mert_hf.teachers import CQTTeacher, FeatureSet, KMeansTeacher, load_teacher
 from mert_hf.teachers.base import AcousticTeacher
 from mert_hf.teachers.kmeans_fitting import RandomClips, fit_kmeans, parse_feature_sets, split_arguments
-from mert_hf.utils.bad_files import TooManyBadFilesError
+from mert_hf.utils.tolerance import TooManyBadFilesError
 
 HOP = 40
 SETS = (FeatureSet("mfcc", 8), FeatureSet("chroma", 5))

@@ -16,7 +16,7 @@ from tiny_pretraining import RATE, TINY_TEACHERS, BandTeacher, losses_of, make_t
 from transformers import TrainingArguments
 from typer.testing import CliRunner
 
-import mert_hf.utils.settings as settings_module
+import mert_hf.utils.parser as settings_module
 from mert_hf.cli.app import app
 from mert_hf.finetuning.arguments import FineTuningTrainingArguments
 from mert_hf.modeling.configuration_mert import MERTConfig

@@ -26,7 +26,7 @@ from mert_hf import KMeansTeacher
 from mert_hf.cli.app import app
 from mert_hf.embedding.dataset import embed_dataset
 from mert_hf.evaluation.probing import runner
-from mert_hf.utils.staging import staged_directory, staged_file
+from mert_hf.utils.files import staged_directory, staged_file
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
 OPTIONS = {"device": "cpu", "batch_size": 4, "window": 1.0, "show_progress_bar": False}

@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mert_hf.utils.devices import resolve_device
-from mert_hf.utils.precision import training_precision
+from mert_hf.utils.devices import resolve_device, training_precision
 
 
 def test_a_device_by_name():

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ...utils.staging import staged_file
+from ...utils.files import staged_file
 
 COLUMNS = {
     "classification": ("target", "output"),

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from ...audio import Window
-from ...utils.processes import launched_processes
+from ...utils.devices import launched_processes
 from ..tasks import FRAME_KINDS, FURTHER_TASK_NAMES, TASK_NAMES, get_task
 from .custom import chosen_encoder
 from .deformations import Deformation

@@ -14,7 +14,7 @@ from typing import Any
 
 import safetensors.torch
 
-from ...utils.staging import staged_file
+from ...utils.files import staged_file
 from .probes import TrainedProbe, grid
 
 Layer = int | str

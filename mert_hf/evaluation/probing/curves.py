@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ...utils.layers import WEIGHTED
+from ...utils.settings import WEIGHTED
 from .deformations import Deformation, check_deformation, deform_split
 from .few_shots import ALL_SHOTS, draw_shots
 from .results import over_seeds

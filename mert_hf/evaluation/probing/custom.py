@@ -24,9 +24,8 @@ import numpy as np
 import torch
 
 from ...audio import Window
-from ...utils.devices import resolve_device
+from ...utils.devices import resolve_device, resolve_dtype
 from ...utils.hashing import hash_tensors
-from ...utils.precision import resolve_dtype
 from .encoders import Encoder, WindowReader, open_encoder, pool_frames
 
 PROBE_SECONDS = 4.0  # of silence, which shows layers, values and frame rate of an encoder

@@ -13,9 +13,8 @@ import torch
 from ...audio import Window, cut_windows, read_audio, stream_windows
 from ...embedding.embedder import MERTEmbedder
 from ...hub.names import resolve_model, untrained_checkpoint
-from ...utils.devices import resolve_device
+from ...utils.devices import resolve_device, resolve_dtype
 from ...utils.hashing import hash_tensors
-from ...utils.precision import resolve_dtype
 
 NORMALIZATION_FLOOR = 1e-7  # added to the variance, as in transformers' Wav2Vec2FeatureExtractor
 

@@ -23,7 +23,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ...utils.layers import WEIGHTED
+from ...utils.settings import WEIGHTED
 
 LEARNING_RATES = (5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2)
 ADAM_BETAS = (0.9, 0.999)

@@ -19,9 +19,9 @@ import torch
 
 from ...recordings.recordings import SPLITS, BeatTimes, Segments, TaskData
 from ...utils.devices import resolve_device
-from ...utils.layers import ALL, WEIGHTED
+from ...utils.files import check_output_file, check_output_folder
 from ...utils.optional import require_extra
-from ...utils.outputs import check_output_file, check_output_folder
+from ...utils.settings import ALL, WEIGHTED
 from ..metrics.predictions import Predictions, predictions_path, write_predictions
 from ..metrics.scores import scores
 from ..metrics.statistics import intervals

@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import EvalResult
 
 from ...hub.cards import Measurement
-from ...utils.outputs import check_output_folder
+from ...utils.files import check_output_folder
 from ..metrics.formulas import display_scale
 from ..probing.results import Results
 from ..tasks.published import SOURCES, PublishedFigures

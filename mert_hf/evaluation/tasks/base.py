@@ -12,9 +12,8 @@ from pathlib import Path
 from ...recordings.dataset import DatasetSource
 from ...recordings.jsonl import find_jsonl, read_jsonl
 from ...recordings.recordings import SPLITS, Recording, TaskData
-from ...utils.bad_files import TooManyBadFilesError
 from ...utils.text import shorten
-from ...utils.tolerance import Tolerance
+from ...utils.tolerance import Tolerance, TooManyBadFilesError
 from .sources import ArchiveNotes, TableForm
 
 logger = logging.getLogger(__name__)

@@ -1,14 +1,20 @@
-"""Checks that results can be written, before work that may take hours, and keeps other writers out."""
+"""Files of a run: checks that results can be written, one writer at a time, complete or not at all; JSON objects."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
+
+from .text import one_line
 
 LOCK_FILE = ".lock"
 
@@ -89,3 +95,81 @@ def only_writer(folder: str | os.PathLike) -> Iterator[Path]:
         yield folder
     finally:
         lock.release()
+
+
+@contextmanager
+def staged_directory(output_dir: str | os.PathLike) -> Iterator[Path]:
+    """A new directory next to `output_dir` that gets its name if the block succeeds, and is removed otherwise.
+
+    Raises:
+        FileExistsError: `output_dir` exists and is not an empty directory.
+        OSError: nothing can be written there.
+    """
+    output_dir = Path(output_dir)
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise FileExistsError(f"{output_dir} exists and is not an empty folder; choose another one or remove it.")
+    check_output_folder(output_dir.absolute().parent)
+    staging = _sibling(output_dir)
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+        follow_umask(staging)
+        if output_dir.exists():
+            output_dir.rmdir()  # empty: not every system can replace a folder by another
+        os.replace(staging, output_dir)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def staged_file(path: str | os.PathLike) -> Iterator[Path]:
+    """A new file next to `path` that replaces it if the block succeeds, and is removed otherwise."""
+    staging = _sibling(Path(path))
+    staging.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        staging.touch()
+        mode = staging.stat().st_mode
+        yield staging
+        staging.chmod(mode)  # safetensors puts a file of its own there, see follow_umask
+        os.replace(staging, path)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def follow_umask(folder: str | os.PathLike) -> None:
+    """Gives the safetensors files in a folder the permissions of other new files.
+
+    safetensors 0.8 makes them readable for their owner only, so that colleagues could not load a checkpoint.
+    """
+    probe = _sibling(Path(folder) / "probe")
+    probe.touch()
+    mode = probe.stat().st_mode
+    probe.unlink()
+    for file in Path(folder).rglob("*.safetensors"):
+        file.chmod(mode)
+
+
+def _sibling(path: Path) -> Path:
+    path = path.absolute()
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+
+
+def read_json(path: Path, error_class: type[ValueError] = ValueError) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Args:
+        path: the file, in UTF-8.
+        error_class: the class of the errors.
+
+    Raises:
+        ValueError: of `error_class`, if the file is missing, is not valid JSON or does not hold an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise error_class(f"{path} is missing. Check the name of the folder.") from None
+    except (ValueError, RecursionError) as error:
+        raise error_class(f"{path} is not valid JSON ({one_line(error)}). Write or download it again.") from error
+    if not isinstance(value, dict):
+        raise error_class(f"{path} must hold a JSON object, but holds a {type(value).__name__}.")
+    return value

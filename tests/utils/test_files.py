@@ -1,4 +1,4 @@
-"""Places for results are tried before any work, the same way by every command that writes."""
+"""Places for results are tried before any work; files appear complete, with the permissions of other new files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from mert_hf.cli.app import app
-from mert_hf.utils.outputs import check_nothing_is_replaced, check_output_file, check_output_folder, only_writer
+from mert_hf.utils.files import (
+    check_nothing_is_replaced,
+    check_output_file,
+    check_output_folder,
+    only_writer,
+    staged_directory,
+    staged_file,
+)
 
 
 def test_places_that_can_be_written_stay_as_they_are(tmp_path):
@@ -104,10 +113,41 @@ def test_report(tmp_path):
 
 
 def test_only_one_process_writes_a_folder(tmp_path):
-    code = "import sys; from mert_hf.utils.outputs import only_writer\nwith only_writer(sys.argv[1]): pass"
+    code = "import sys; from mert_hf.utils.files import only_writer\nwith only_writer(sys.argv[1]): pass"
     command = [sys.executable, "-c", code, str(tmp_path / "new" / "out")]
     with only_writer(tmp_path / "new" / "out") as folder:
         assert folder.is_dir()
         refused = subprocess.run(command, capture_output=True, text=True)
     assert f"ValueError: Another process is writing to {folder}. Wait until it has ended" in refused.stderr
     subprocess.run(command, check=True)
+
+
+# Staging
+
+
+@pytest.fixture(params=[0o022, 0o027, 0o077], ids=oct)
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_permissions_follow_the_umask(tmp_path, umask):
+    with staged_file(tmp_path / "teacher.safetensors") as path:
+        save_file({"weight": torch.zeros(2)}, path)
+    with staged_directory(tmp_path / "model") as folder:
+        save_file({"weight": torch.zeros(2)}, folder / "model.safetensors")
+    for file in tmp_path.rglob("*.safetensors"):
+        assert file.stat().st_mode & 0o777 == 0o666 & ~umask
+    assert sorted(os.listdir(tmp_path)) == ["model", "teacher.safetensors"]
+    assert os.listdir(tmp_path / "model") == ["model.safetensors"]
+
+
+def test_nothing_appears_where_writing_fails(tmp_path):
+    with pytest.raises(RuntimeError), staged_file(tmp_path / "file") as path:
+        path.write_text("half")
+        raise RuntimeError
+    with pytest.raises(RuntimeError), staged_directory(tmp_path / "folder") as folder:
+        (folder / "file").write_text("half")
+        raise RuntimeError
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,113 @@
+"""Imports that wait or fail: actions around the import of another package, names loaded on use, a broken torchaudio.
+
+transformers takes seconds to import and imports torch. Programs that only run an exported model need neither; programs
+that use transformers find MERT registered whether they import it before or after mert_hf.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from .optional import needs_extra
+
+logger = logging.getLogger(__name__)
+
+
+def lazy_names(package: str, homes: Mapping[str, str], extra: str | None = None) -> Callable[[str], Any]:
+    """A package's `__getattr__` that loads its public names when they are first used.
+
+    Args:
+        package: `__name__` of the package.
+        homes: for each public name the module that defines it, such as ".dataset".
+        extra: extra of mert_hf that installs what these modules import, if there is one.
+    """
+
+    def load(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        with needs_extra(extra) if extra else nullcontext():
+            module = importlib.import_module(homes[name], package)
+        return getattr(module, name)
+
+    return load
+
+
+def around_import(name: str, *, before: Callable[[], Any] | None = None, after: Callable[[], Any]) -> None:
+    """Calls `before` and `after` around the first import of a module, or both now if it has been imported already."""
+    before = before or (lambda: None)
+    if name in sys.modules:
+        before()
+        after()
+    else:
+        sys.meta_path.insert(0, ImportObserver(name, before, after))
+
+
+class ImportObserver:
+    """Meta path finder and loader of one package: its own loader does the work, with a call before and one after."""
+
+    def __init__(self, name: str, before: Callable[[], Any], after: Callable[[], Any]) -> None:
+        self.name, self.before, self.after = name, before, after
+        self.searching = False
+        self.loader = None
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None):
+        """The specification that the other finders give, with this object as its loader."""
+        if name != self.name or self.searching:
+            return None
+        self.searching = True
+        try:
+            spec: ModuleSpec | None = importlib.util.find_spec(name)
+        finally:
+            self.searching = False
+        if spec is not None and spec.loader is not None:
+            self.loader, spec.loader = spec.loader, self
+        return spec
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """As the package's own loader does."""
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Executes the package between the two calls; afterwards the package has its own loader again."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        module.__loader__ = module.__spec__.loader = self.loader
+        self.before()
+        self.loader.exec_module(module)
+        self.after()
+
+
+def hide_broken_torchaudio() -> None:
+    """Makes transformers work without torchaudio where its import fails.
+
+    transformers 5 imports torchaudio wherever it is installed, and the build on the package index is made for CUDA:
+    with a CPU torch it cannot load, and the import of every audio model fails. Nothing here needs torchaudio.
+    """
+    if "torchaudio" in sys.modules or importlib.util.find_spec("torchaudio") is None:
+        return
+    try:
+        importlib.import_module("torchaudio")
+    except (ImportError, OSError, RuntimeError) as error:
+        sys.modules["torchaudio"] = None  # type: ignore[assignment]  # import machinery: as if it were not installed
+        _forget_availability()
+        logger.warning(
+            "torchaudio is installed but cannot load (%s); mert_hf works without it. `pip uninstall torchaudio` "
+            "also fixes other programs that use transformers.",
+            error,
+        )
+
+
+def _forget_availability() -> None:
+    """Clears what transformers has stored about installed packages, if it was imported before."""
+    import_utils = sys.modules.get("transformers.utils.import_utils")
+    for name in ("is_torchaudio_available", "_is_package_available"):
+        forget = getattr(getattr(import_utils, name, None), "cache_clear", None)
+        if forget is not None:
+            forget()
