@@ -107,7 +107,7 @@ def evaluate(
     deform: Annotated[
         str,
         typer.Option(
-            help="Also test deformed recordings: noise:20 (dB), mp3:64 (kbit/s), gain:-12 (dB), pitch:1 (semitones), "
+            help="Also test deformed recordings: noise:20 (dB), mp3:64 (kbit/s), gain:-12 (dB), "
             "lowpass:4000 (Hz), separated by commas."
         ),
     ] = "",

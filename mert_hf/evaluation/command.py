@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..utils.settings import ALL, WEIGHTED, parse_layers
-from .metrics.formulas import display_scale
+from .metrics.by_kind import display_scale
 from .probing.runner import evaluate
 from .probing.settings import EvaluationSettings
 from .reports.comparison import Comparison, comparison_rows

@@ -8,26 +8,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..evaluation.metrics.beats import decode_beats
-from ..evaluation.metrics.chords import chord_metrics, chord_segments
-from ..evaluation.metrics.formulas import beat_metrics
-from ..evaluation.metrics.structure import boundary_metrics, find_boundaries
-from ..evaluation.probing.heads import HEADS
-from ..recordings.beats import beat_classes
-from ..recordings.chords import chord_classes
-from ..recordings.frame_grid import nearest_frames
+from ..evaluation.metrics.by_kind import scores
+from ..evaluation.metrics.frames import decode, frame_predictions
+from ..evaluation.probing.heads import make_head
+from ..recordings.frames import FRAME_CLASSES, IGNORED, nearest_frames
 from ..recordings.recordings import Recording, TaskData
-from ..recordings.structure import boundary_classes
 from .clips import MIN_CHUNK_SECONDS, Clip, Windows
 
-IGNORED = -100
 PROBLEM_TYPES = {
     "classification": "single_label_classification",
     "key": "single_label_classification",
@@ -70,7 +64,7 @@ class RecordingAnswers(Answers):
     by_frame, shortest_window = False, MIN_CHUNK_SECONDS
 
     def __init__(self, kind: str, data: TaskData) -> None:
-        self.head = HEADS[kind](data)
+        self.head = make_head(kind, data)
 
     def labels(self, clips: Sequence[Clip], num_samples: int) -> Tensor:
         """Targets of the clips' recordings."""
@@ -91,11 +85,6 @@ class FrameAnswers(Answers):
     """
 
     by_frame, shortest_window = True, 0.0
-    classes: dict[str, Callable[..., np.ndarray]] = {
-        "beats": beat_classes,
-        "chords": chord_classes,
-        "structure": boundary_classes,
-    }
 
     def __init__(self, kind: str, config: Any) -> None:
         self.kind, self.config = kind, config
@@ -106,31 +95,22 @@ class FrameAnswers(Answers):
         for row, clip in zip(labels, clips, strict=True):
             frames = self.config.num_frames(len(clip.audio))
             start = clip.offset + self.config.frame_times(1)[0]
-            classes = self.classes[self.kind](clip.recording.target, frames, self.config.frame_rate, start)
+            classes = FRAME_CLASSES[self.kind](clip.recording.target, frames, self.config.frame_rate, start)
             row[:frames] = torch.from_numpy(classes)
         return labels
 
     def metrics(self, outputs: np.ndarray, windows: Windows) -> dict[str, float]:
         """Metrics of each recording, decoded from the frames of all its windows."""
-        references, estimates = [], []
-        for recording, probabilities in frame_probabilities(outputs, windows, self.config):
-            references.append(recording.target)
-            estimates.append(self._decode(probabilities))
-        score = {"beats": beat_metrics, "chords": chord_metrics, "structure": boundary_metrics}[self.kind]
-        return score(references, estimates)
-
-    def _decode(self, probabilities: np.ndarray) -> Any:
-        rate = self.config.frame_rate
-        if self.kind == "beats":
-            return decode_beats(probabilities, np.arange(len(probabilities)) / rate)
-        if self.kind == "chords":
-            return chord_segments(probabilities.argmax(axis=1), rate)
-        return find_boundaries(probabilities[:, 1], rate)
+        found = frame_probabilities(outputs, windows, self.config)
+        recordings = [recording for recording, _ in found]
+        estimates = [decode(self.kind, probabilities, self.config.frame_rate) for _, probabilities in found]
+        references = [recording.target for recording in recordings]
+        return scores(self.kind, frame_predictions(self.kind, [r.id for r in recordings], references, estimates))
 
 
 def make_answers(kind: str, data: TaskData, config: Any) -> Answers:
     """The answers of a kind of task."""
-    return FrameAnswers(kind, config) if kind in FrameAnswers.classes else RecordingAnswers(kind, data)
+    return FrameAnswers(kind, config) if kind in FRAME_CLASSES else RecordingAnswers(kind, data)
 
 
 def mean_outputs(outputs: np.ndarray, windows: Windows) -> tuple[list[Recording], np.ndarray]:

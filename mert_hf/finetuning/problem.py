@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import AutoFeatureExtractor, EvalPrediction
 
-from ..evaluation.metrics.formulas import scored_labels
+from ..evaluation.metrics.weighted import scored_labels
 from ..evaluation.tasks import Task
 from ..hub.names import resolve_model
 from ..recordings.checks import check_audio

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import soundfile
 import torch
 
-LOWEST_FREQUENCY = 60.0  # Hz, of the first point of the equalizer
+from ..audio.effects import compress_mp3, equalize, reverberate
+
 EQUALIZER_POINTS = 6
-MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz, which the format allows
-MP3_DELAY = 576 + 529  # samples of LAME's encoder and of a decoder
 
 
 @dataclass
@@ -74,59 +70,7 @@ class InputAugmentation:
             tail = torch.randn(round(self.room * sampling_rate), generator=generator)
             changed = reverberate(changed, sampling_rate, tail, draw(self.room / 4, self.room), draw(-15, 0))
         if self.mp3 and draw(0, 1) < self.probability:
-            changed = compress(changed, sampling_rate, draw(0, self.mp3))
+            changed = torch.from_numpy(compress_mp3(changed.numpy(), sampling_rate, draw(0, self.mp3)))
         if any(self.gain) and draw(0, 1) < self.probability:
             changed = changed * 10 ** (draw(*self.gain) / 20)
         return changed
-
-
-def equalize(waveform: torch.Tensor, sampling_rate: int, decibels: torch.Tensor) -> torch.Tensor:
-    """A filter without delay whose gain passes through `decibels` at frequencies from 60 Hz to the Nyquist frequency.
-
-    Args:
-        waveform: (samples,) float32.
-        sampling_rate: in Hz.
-        decibels: (points,) gains, spaced evenly in the logarithm of frequency.
-    """
-    spectrum = torch.fft.rfft(waveform)
-    frequencies = torch.linspace(0, sampling_rate / 2, len(spectrum)).clamp(min=LOWEST_FREQUENCY)
-    octaves = math.log2(sampling_rate / 2 / LOWEST_FREQUENCY)
-    position = torch.log2(frequencies / LOWEST_FREQUENCY) / octaves
-    position = (position * (len(decibels) - 1)).clamp(max=len(decibels) - 1 - 1e-4)
-    below = position.long()
-    gains = decibels[below] + (position - below) * (decibels[below + 1] - decibels[below])
-    return torch.fft.irfft(spectrum * 10 ** (gains / 20), n=len(waveform))
-
-
-def reverberate(
-    waveform: torch.Tensor, sampling_rate: int, noise: torch.Tensor, seconds: float, decibels: float
-) -> torch.Tensor:
-    """The clip and its convolution with noise that decays by 60 dB in `seconds` and has an energy of `decibels`."""
-    decay = 10 ** (-3 * torch.arange(1, len(noise) + 1) / (seconds * sampling_rate))
-    tail = noise * decay
-    tail = tail / tail.norm() * 10 ** (decibels / 20)
-    impulse = torch.cat([torch.ones(1), tail])
-    size = len(waveform) + len(impulse)
-    return torch.fft.irfft(torch.fft.rfft(waveform, size) * torch.fft.rfft(impulse, size), size)[: len(waveform)]
-
-
-def compress(waveform: torch.Tensor, sampling_rate: int, level: float) -> torch.Tensor:
-    """The clip after MP3, at the same place in time; clipped at full scale, as the format does.
-
-    Args:
-        waveform: (samples,) float32.
-        sampling_rate: in Hz; clips at rates that the format does not have are returned as they are.
-        level: 0 (highest bit rate) to 0.99 (nearly the lowest).
-    """
-    if sampling_rate not in MP3_RATES:
-        return waveform
-    file = io.BytesIO()
-    samples = waveform.clamp(-1, 1).numpy()
-    soundfile.write(
-        file, samples, sampling_rate, "MPEG_LAYER_III", format="MP3", bitrate_mode="CONSTANT", compression_level=level
-    )
-    file.seek(0)
-    decoded = torch.from_numpy(soundfile.read(file, dtype="float32")[0])
-    if len(decoded) > len(waveform):  # frames of low bit rates have no room for the length, by which a decoder cuts
-        decoded = decoded[MP3_DELAY:][: len(waveform)]
-    return torch.nn.functional.pad(decoded, (0, len(waveform) - len(decoded)))

@@ -11,13 +11,13 @@ scored as one recording.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .audiofolder import table_recordings
 from .metadata import safe_name
-from .recordings import SPLITS, TaskData
+from .recordings import SPLITS, TaskData, located
 from .targets import TargetTable, read_targets
 
 SPLIT_WORDS = {"train": "train", "valid": "val", "test": "test"}
@@ -50,11 +50,11 @@ def read_jsonl(
     rows, paths, entries = [], [], []
     for split in SPLITS:
         lines = _read_lines(files[split])
-        locate = _locator(files[split].parent, [line["audio_path"] for line in lines])
+        names = [line["audio_path"] for line in lines]
+        paths += located(names, _file_rules(files[split].parent, names))
         for line in lines:
             name = PurePosixPath(line["audio_path"]).with_suffix("").as_posix()
             rows.append({"file_name": name, "split": split, "label": _cell(line["label"], labels, order)})
-            paths.append(locate(line["audio_path"]))
             entries.append(line)
     table = TargetTable(rows, ["label"], labels, source=files["train"].name)
     found, targets = read_targets(kind, table)
@@ -87,12 +87,11 @@ def _cell(label: Any, labels: tuple[str, ...], order: tuple[str, ...]) -> str:
     return label if isinstance(label, str) else json.dumps(label)
 
 
-def _locator(folder: Path, names: Sequence[str]):
-    """How a listed path is found on disk, judged by the first that is there."""
-    for name in names:
-        parts = PurePosixPath(safe_name(name, folder)).parts
-        for base in (folder, *list(folder.resolve().parents)[:3]):
-            for dropped in range(len(parts)):
-                if (base / Path(*parts[dropped:])).is_file():
-                    return lambda name, base=base, dropped=dropped: base / Path(*PurePosixPath(name).parts[dropped:])
-    return lambda name: folder / name
+def _file_rules(folder: Path, names: Sequence[str]) -> list[Callable[[str], Path]]:
+    """Where a listed path may lie: below the folder or one above it, with its first folders dropped."""
+    depth = max(len(PurePosixPath(safe_name(name, folder)).parts) for name in names)
+    return [
+        lambda name, base=base, dropped=dropped: base.joinpath(*PurePosixPath(name).parts[dropped:])
+        for base in (folder, *list(folder.resolve().parents)[:3])
+        for dropped in range(depth)
+    ]

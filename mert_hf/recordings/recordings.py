@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -203,3 +203,9 @@ def multi_hot(indices: Iterable[int], size: int) -> np.ndarray:
     target = np.zeros(size, dtype=np.float32)
     target[list(indices)] = 1.0
     return target
+
+
+def located(names: Sequence[str], rules: Sequence[Callable[[str], Path]]) -> list[Path]:
+    """Files of listed names by the first rule under which any of them exists; by the first rule where none does."""
+    rule = next((rule for name in names for rule in rules if rule(name).is_file()), rules[0])
+    return [rule(name) for name in names]

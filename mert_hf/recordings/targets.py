@@ -25,11 +25,9 @@ from typing import Any
 import numpy as np
 
 from .annotations import BEAT_SUFFIXES, SEGMENT_SUFFIXES, parse_beats, parse_segments, read_beats, read_segments
-from .beats import BEAT_LABELS
-from .chords import CHORD_LABELS
+from .frames import BEAT_LABELS, BOUNDARY_LABELS, CHORD_LABELS
 from .keys import KEYS, key_index
 from .recordings import label_index, multi_hot
-from .structure import BOUNDARY_LABELS
 
 Row = Mapping[str, str]
 

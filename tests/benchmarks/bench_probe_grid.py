@@ -61,7 +61,7 @@ def make_task(layers: int, dim: int) -> tuple[Task, TaskData, FeatureTable]:
     )
     rows = rng.standard_normal((len(recordings), layers, dim), dtype=np.float32)
     spans = {recording.id: (index, 1) for index, recording in enumerate(recordings)}
-    task = Task("bench", "bench", "classification", "accuracy", 30.0, lambda root: None)
+    task = Task("bench", "bench", "classification", 30.0, lambda root: None)
     return task, TaskData(tuple(map(str, range(CLASSES))), recordings), FeatureTable(rows, spans)
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from mert_hf.evaluation.tasks.gtzan_genre import GENRES
-from mert_hf.evaluation.tasks.vocalset_technique import SINGERS
+from mert_hf.evaluation.tasks.gtzan import GENRES
+from mert_hf.evaluation.tasks.vocalset import SINGERS
 
 VOCALSET_CONTEXTS = {
     "arpeggios": "belt breathy fast_forte fast_piano lip_trill slow_forte slow_piano straight vibrato vocal_fry",

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mert_hf.evaluation.tasks.gtzan_genre import GENRES
+from mert_hf.evaluation.tasks.gtzan import GENRES
 from mert_hf.evaluation.tasks.musdb18 import STEMS
-from mert_hf.evaluation.tasks.vocalset_technique import TEST_SINGERS
+from mert_hf.evaluation.tasks.vocalset import TEST_SINGERS
 
 from .synthesis import INSTRUMENTS, clicks, note, sequence, tune, write
 

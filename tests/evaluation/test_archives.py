@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from mert_hf.evaluation.tasks import get_task
-from mert_hf.evaluation.tasks.gtzan_genre import GENRES, NOTES
-from mert_hf.evaluation.tasks.gtzan_split import clip_names
+from mert_hf.evaluation.tasks.gtzan import GENRES, NOTES, clip_names
 from mert_hf.recordings.recordings import SPLITS, Recording, TaskData
 
 from . import archives

@@ -6,12 +6,24 @@ import mir_eval
 import numpy as np
 import pytest
 
-from mert_hf.evaluation.metrics.chords import chord_metrics, chord_segments
-from mert_hf.evaluation.metrics.structure import boundary_metrics, find_boundaries
-from mert_hf.evaluation.probing.retrieval import query_scores
-from mert_hf.recordings.chords import CHORD_LABELS, IGNORED, chord_class, chord_classes
+from mert_hf.evaluation.metrics.by_kind import scores
+from mert_hf.evaluation.metrics.chords import chord_segments
+from mert_hf.evaluation.metrics.frames import frame_predictions
+from mert_hf.evaluation.metrics.retrieval import query_scores
+from mert_hf.evaluation.metrics.structure import find_boundaries
+from mert_hf.recordings.frames import CHORD_LABELS, IGNORED, boundary_classes, chord_class, chord_classes
 from mert_hf.recordings.recordings import Segments
-from mert_hf.recordings.structure import boundary_classes
+
+
+def chord_metrics(references, estimates) -> dict[str, float]:
+    ids = tuple(map(str, range(len(references))))
+    return scores("chords", frame_predictions("chords", ids, references, estimates))
+
+
+def boundary_metrics(references, estimates) -> dict[str, float]:
+    ids = tuple(map(str, range(len(references))))
+    return scores("structure", frame_predictions("structure", ids, references, estimates))
+
 
 SONG = Segments(np.array([[0.0, 2.0], [2.0, 5.0], [5.0, 6.0], [6.0, 8.0]]), ("N", "C:maj7", "G:sus4", "A:min/b3"))
 
@@ -68,8 +80,8 @@ def test_frames_become_segments():
 def test_frames_of_a_song_score_nearly_one():
     frames = chord_classes(SONG, 800, 100.0)
     frames[frames == IGNORED] = 0
-    scores = chord_metrics([SONG], [chord_segments(frames, 100.0)])
-    assert scores["chord_majmin"] == pytest.approx(1.0, abs=0.01)
+    found = chord_metrics([SONG], [chord_segments(frames, 100.0)])
+    assert found["chord_majmin"] == pytest.approx(1.0, abs=0.01)
 
 
 def test_boundary_frames_by_hand():

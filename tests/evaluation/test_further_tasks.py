@@ -116,11 +116,11 @@ def test_versions_of_works(works, fast, tmp_path, caplog):
 
 
 def test_versions_with_deformed_queries(works, fast, tmp_path):
-    settings = fast(layers=[0], deformations=["gain:-6", "pitch:6"])
+    settings = fast(layers=[0], deformations=["gain:-6", "noise:-20"])
     results = evaluate("versions", works, "chroma", None, settings, cache_dir=tmp_path / "cache")
-    gain, shifted = (entry["metrics"]["mean_average_precision"]["mean"] for entry in results["deformed"])
+    gain, noisy = (entry["metrics"]["mean_average_precision"]["mean"] for entry in results["deformed"])
     clean = results["metrics"]["mean_average_precision"]["mean"]
-    assert gain == pytest.approx(clean, abs=0.01) and shifted < clean - 0.2
+    assert gain == pytest.approx(clean, abs=0.01) and noisy < clean - 0.2
     with pytest.raises(ValueError, match="trains no probe"):
         evaluate("versions", works, "chroma", None, fast(shots=[1]), cache_dir=tmp_path / "cache")
     with pytest.raises(ValueError, match="learns no average of layers"):

@@ -14,12 +14,12 @@ from torch import nn
 
 from mert_hf.audio import read_audio
 from mert_hf.evaluation import EvaluationSettings, evaluate
-from mert_hf.evaluation.metrics.formulas import beat_metrics
-from mert_hf.evaluation.metrics.scores import scores
+from mert_hf.evaluation.metrics.by_kind import scores
+from mert_hf.evaluation.metrics.frames import frame_predictions
 from mert_hf.evaluation.probing.chunks import ChunkData
 from mert_hf.evaluation.probing.encoders import open_encoder
 from mert_hf.evaluation.probing.features import FeatureRequest, recording_rows
-from mert_hf.evaluation.probing.frames import BeatData
+from mert_hf.evaluation.probing.frames import FrameClassData
 from mert_hf.evaluation.probing.probes import WEIGHTED, grid, train_grid
 from mert_hf.evaluation.probing.runner import Evaluation
 from mert_hf.evaluation.probing.table import FeatureTable
@@ -286,9 +286,10 @@ def test_beats_of_marble_v1_pool_counts_at_70_ms():
     matched = sum(count_matches(r, e, 0.07) for r, e in zip(references, estimates, strict=True))
     precision, recall = matched / sum(map(len, estimates)), matched / sum(map(len, references))
     times = [[BeatTimes(beats, beats[:0]) for beats in side] for side in (references, estimates)]
-    pooled = beat_metrics(*times, pooled=True)["beat_f1_70ms"]
+    found = frame_predictions("beats", "abc", *times)
+    pooled = scores("beats", found, beat_counts="pooled")["beat_f1_70ms"]
     assert pooled == pytest.approx(2 * precision * recall / (precision + recall))
-    assert pooled != pytest.approx(beat_metrics(*times)["beat_f1_70ms"])
+    assert pooled != pytest.approx(scores("beats", found)["beat_f1_70ms"])
     assert MARBLE_V1.beat_counts == "pooled" and STRICT.beat_counts == "recording"
 
 
@@ -314,11 +315,13 @@ def test_the_best_epoch_of_the_beat_task_has_the_highest_f1():
     recordings = [Recording(str(i), None, "valid", BeatTimes(beats + 0.02 * i, beats[:0])) for i in range(2)]
     data = TaskData(("none", "beat", "downbeat"), tuple(recordings))
     features = BeatFeatures(recordings, 50.0)
-    beat_data = BeatData(data, features, 50.0, by_f1=True)
+    beat_data = FrameClassData("beats", data, features, 50.0, by_f1=True)
     sharp, blind = 8 * torch.eye(3), torch.tensor([[8.0, 0, 0]] * 3)
     predicted, losses = beat_data.validate(lambda x: torch.stack([x[0] @ sharp, x[0] @ blind]))
     assert predicted[0] > 0.95 and predicted[1] == 0.0
-    by_loss, _ = BeatData(data, features, 50.0).validate(lambda x: torch.stack([x[0] @ sharp, x[0] @ blind]))
+    by_loss, _ = FrameClassData("beats", data, features, 50.0).validate(
+        lambda x: torch.stack([x[0] @ sharp, x[0] @ blind])
+    )
     torch.testing.assert_close(by_loss, -losses)
     assert MARBLE_V1.beat_selection == "f1" and STRICT.beat_selection == "loss"
 

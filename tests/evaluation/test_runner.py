@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from mert_hf.evaluation import TASK_NAMES, evaluate
-from mert_hf.evaluation.metrics.formulas import sdr_frames, sdr_whole, separation_metrics
+from mert_hf.evaluation.metrics.by_kind import scores
+from mert_hf.evaluation.metrics.frames import frame_predictions
+from mert_hf.evaluation.metrics.predictions import Predictions
+from mert_hf.evaluation.metrics.separation import sdr_frames, sdr_whole, song_medians
 from mert_hf.evaluation.probing import runner
 from mert_hf.evaluation.probing.probes import WEIGHTED, train_grid
 from mert_hf.evaluation.probing.separation import SeparationData
@@ -110,22 +113,22 @@ def test_separation_is_better_than_the_mixture_and_adds_up_to_it(miniature, fast
         references = data.references(recording, len(mixture))
         np.testing.assert_allclose(mixture, references.sum(axis=0), atol=2e-3)
         guess = np.stack([mixture] * 4)
-        frames.append(sdr_frames(references, guess, data.sampling_rate))
+        frames.append(song_medians(sdr_frames(references, guess, data.sampling_rate)))
         wholes.append(sdr_whole(references, guess))
-    worst = separation_metrics(frames, wholes, results["data"]["labels"])
+    columns = {"sdr_median": np.stack(frames), "sdr_mean": np.stack(wholes)}
+    worst = scores("separation", Predictions(tuple(range(len(frames))), columns), results["data"]["labels"])
     for name, value in results["metrics"].items():
         assert value["mean"] > worst[name] + 3
 
 
 def test_beats_are_found_better_than_by_a_steady_guess(miniature, fast, cache):
-    from mert_hf.evaluation.metrics.formulas import beat_metrics
     from mert_hf.recordings.recordings import BeatTimes
 
     root = miniature("gtzan_rhythm")
     results = evaluate("gtzan_rhythm", root, "mel", settings=fast(max_epochs=8), cache_dir=cache)
     truth = [recording.target for recording in get_task("gtzan_rhythm").load(root).split("test")]
     guess = BeatTimes(np.arange(0.25, 6, 0.5), np.arange(0.25, 6, 2.0))
-    steady = beat_metrics(truth, [guess] * len(truth))
+    steady = scores("beats", frame_predictions("beats", range(len(truth)), truth, [guess] * len(truth)))
     for name in ("beat_f1_70ms", "beat_f1_20ms"):
         assert results["metrics"][name]["mean"] > steady[name] + 0.2
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from mir_eval.beat import f_measure
 from scipy.stats import kstest
 from sklearn.metrics import accuracy_score, average_precision_score, r2_score, roc_auc_score
 
-from mert_hf.evaluation.metrics.formulas import beat_f1
+from mert_hf.evaluation.metrics.bootstrap import draw_resamples, intervals, paired_p_value
+from mert_hf.evaluation.metrics.by_kind import scores, statistics
 from mert_hf.evaluation.metrics.predictions import (
     Predictions,
     predictions_path,
     read_predictions,
     write_predictions,
 )
-from mert_hf.evaluation.metrics.scores import scores, statistics
-from mert_hf.evaluation.metrics.statistics import draw_resamples, intervals, paired_p_value
 from mert_hf.evaluation.reports.comparison import PairedTest, average_ranks, compare, holm
 from mert_hf.evaluation.reports.figures import joined_ranks
 
@@ -93,7 +93,7 @@ def test_beat_scores_of_recordings_are_mir_evals():
     predictions = random_predictions("beats", 6)
     weights = np.eye(6)
     found = statistics("beats", predictions, LABELS)["beat_f1_70ms"](weights)
-    expected = [beat_f1(b, e, 0.07) for b, e in zip(predictions["beats"], predictions["found_beats"], strict=True)]
+    expected = [f_measure(b, e, 0.07) for b, e in zip(predictions["beats"], predictions["found_beats"], strict=True)]
     np.testing.assert_allclose(found, expected)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mert_hf.evaluation.tasks import TASK_NAMES, get_task
-from mert_hf.evaluation.tasks.vocalset_technique import TEST_SINGERS
+from mert_hf.evaluation.tasks.vocalset import TEST_SINGERS
 from mert_hf.recordings.keys import KEYS, key_index
 from mert_hf.recordings.recordings import SPLITS
 from mert_hf.recordings.splits import hash_split

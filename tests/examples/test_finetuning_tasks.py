@@ -12,7 +12,8 @@ from transformers import AutoConfig, AutoModelForAudioClassification, AutoModelF
 from typer.testing import CliRunner
 
 from mert_hf.cli.app import app
-from mert_hf.evaluation.metrics.formulas import beat_metrics
+from mert_hf.evaluation.metrics.by_kind import scores
+from mert_hf.evaluation.metrics.frames import frame_predictions
 from mert_hf.evaluation.tasks import get_task
 from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, LoraArguments, fine_tune
 from mert_hf.finetuning.answers import RecordingAnswers
@@ -120,7 +121,7 @@ def test_the_whole_recording_is_scored(gtzan, tiny_checkpoint, tmp_path):
         nearest = np.abs(times[None] - grid[:, None]).argmin(axis=1)
         references.append(recording.target)
         estimates.append(decode_beats(probabilities[nearest], grid))
-    expected = beat_metrics(references, estimates)
+    expected = scores("beats", frame_predictions("beats", range(len(references)), references, estimates))
     assert results["test_beat_f1_70ms"] == pytest.approx(expected["beat_f1_70ms"], abs=0.02)
 
 

@@ -1,4 +1,4 @@
-"""Beat times from beat probabilities: a small hidden Markov model of tempo and phase.
+"""Beat times from beat probabilities, by a small hidden Markov model of tempo and phase, and mir_eval's matching.
 
 The state space is that of Krebs, Böck and Widmer 2015, "An efficient state-space model for joint tempo and meter
 tracking": a state is (interval between beats, frames since the last beat). Frames advance the position by one; the
@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...recordings.recordings import BeatTimes
+from ...utils.optional import needs_extra
 
 TEMPO_LAMBDA = 100.0
 OBSERVATION_LAMBDA = 16
 THRESHOLD = 0.05
+TOLERANCES = {"70ms": 0.07, "20ms": 0.02}
 BEAT_TEMPI = (55.0, 215.0)
 DOWNBEAT_TEMPI = (18.0, 72.0)  # as MARBLE's metric has it (benchmark/tasks/GTZAN/GTZANBT_metric.py)
 
@@ -110,3 +112,15 @@ def _peaks(in_region: np.ndarray, activation: np.ndarray) -> np.ndarray:
     edges = np.flatnonzero(np.diff(np.concatenate([[False], in_region, [False]]).astype(np.int8)))
     starts, ends = edges[::2], edges[1::2]
     return np.array([s + int(np.argmax(activation[s:e])) for s, e in zip(starts, ends, strict=True)], dtype=np.int64)
+
+
+def matched_events(reference: np.ndarray, estimate: np.ndarray, tolerance: float) -> tuple[int, int]:
+    """Matched events (mir_eval's matching), and the number of reference and estimated events together.
+
+    The F-measure is twice the first divided by the second. Times in seconds.
+    """
+    with needs_extra("eval"):
+        from mir_eval.util import match_events
+
+    matched = match_events(reference, estimate, tolerance) if len(reference) and len(estimate) else []
+    return len(matched), len(reference) + len(estimate)

@@ -8,11 +8,10 @@ as suspended chords under "majmin", do not count.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 
 import numpy as np
 
-from ...recordings.chords import CHORD_LABELS, NO_CHORD
+from ...recordings.frames import CHORD_LABELS, NO_CHORD
 from ...recordings.recordings import Segments
 from ...utils.optional import needs_extra
 
@@ -43,7 +42,7 @@ def chord_seconds(reference: Segments, estimate: Segments) -> dict[str, tuple[fl
         import mir_eval
 
     first, last = reference.intervals[0, 0], reference.intervals[-1, 1]
-    with warnings.catch_warnings():  # of estimates that end before the annotation, which are filled up
+    with warnings.catch_warnings():  # estimates that end before the annotation are filled up
         warnings.simplefilter("ignore", UserWarning)
         intervals, labels = mir_eval.util.adjust_intervals(
             estimate.intervals, list(estimate.labels), first, last, NO_CHORD, NO_CHORD
@@ -58,21 +57,3 @@ def chord_seconds(reference: Segments, estimate: Segments) -> dict[str, tuple[fl
         counted = agreement >= 0
         sums[name] = float((seconds * agreement)[counted].sum()), float(seconds[counted].sum())
     return sums
-
-
-def chord_metrics(references: Sequence[Segments], estimates: Sequence[Segments]) -> dict[str, float]:
-    """Weighted chord symbol recall by vocabulary: `chord_majmin` (primary), `chord_root`, `chord_mirex`.
-
-    Raises:
-        ValueError: no recordings, lengths differ, or no annotated segment is in a vocabulary.
-    """
-    if not references or len(references) != len(estimates):
-        raise ValueError(f"{len(references)} references and {len(estimates)} estimates; need the same number, over 0.")
-    sums = [chord_seconds(*pair) for pair in zip(references, estimates, strict=True)]
-    scores = {}
-    for name in VOCABULARIES:
-        agreed, counted = np.sum([entry[name] for entry in sums], axis=0)
-        if not counted:
-            raise ValueError(f"No annotated chord is in the vocabulary {name!r}, so it cannot be scored.")
-        scores[f"chord_{name}"] = float(agreed / counted)
-    return scores

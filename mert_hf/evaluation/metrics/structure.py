@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -32,32 +31,13 @@ def find_boundaries(probabilities: np.ndarray, frame_rate: float) -> np.ndarray:
     return np.unique(np.concatenate([[0.0], peaks / frame_rate, [len(probabilities) / frame_rate]]))
 
 
-def boundary_metrics(references: Sequence[Segments], estimates: Sequence[np.ndarray]) -> dict[str, float]:
-    """mir_eval's boundary hit rate at 0.5 s (primary) and 3 s: F-measure, mean over recordings.
-
-    Args:
-        references: annotated parts.
-        estimates: times of boundaries in seconds, ends included.
-
-    Raises:
-        ValueError: no recordings, or lengths differ.
-    """
-    if not references or len(references) != len(estimates):
-        raise ValueError(f"{len(references)} references and {len(estimates)} estimates; need the same number, over 0.")
-    pairs = list(zip(references, estimates, strict=True))
-    return {
-        f"boundary_f1_{name}": float(np.mean([boundary_f1(*pair, seconds) for pair in pairs]))
-        for name, seconds in HIT_WINDOWS.items()
-    }
-
-
 def boundary_f1(reference: Segments, estimate: np.ndarray, window: float) -> float:
     """F-measure of boundaries that lie within `window` seconds; the first and the last boundary do not count."""
     with needs_extra("eval"):
         import mir_eval
 
     found = np.stack([estimate[:-1], estimate[1:]], axis=1)
-    with warnings.catch_warnings():  # of an estimate without inner boundaries, which here is a score of 0
+    with warnings.catch_warnings():  # an estimate without inner boundaries scores 0
         warnings.simplefilter("ignore", UserWarning)
         _, _, f_measure = mir_eval.segment.detection(reference.intervals, found, window=window, trim=True)
     return float(f_measure)

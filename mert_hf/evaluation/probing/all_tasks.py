@@ -24,11 +24,11 @@ from ...audio import Window
 from ...utils.devices import launched_processes
 from ..tasks import FRAME_KINDS, FURTHER_TASK_NAMES, TASK_NAMES, get_task
 from .custom import chosen_encoder
-from .deformations import Deformation
 from .encoders import Encoder
 from .features import FeatureRequest, durations
 from .probes import num_weights
 from .results import RESULTS_FORMAT
+from .robustness import Deformation
 from .runner import choose_layers, evaluate
 from .settings import EvaluationSettings
 

@@ -6,7 +6,7 @@ The mean is over the chunks of a recording, or of all recordings of its ensemble
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 from ...recordings.recordings import Recording, TaskData
 from ..metrics.predictions import Predictions
 from .features import Predict
-from .heads import HEADS
+from .heads import make_head
 from .probes import TrainedProbe
 from .table import FeatureTable, row_blocks, row_indices
 
@@ -47,7 +47,7 @@ class ChunkData:
     @cached_property
     def head(self):
         """Loss, targets and monitored score of the kind."""
-        return HEADS[self.kind](self.data)
+        return make_head(self.kind, self.data)
 
     @property
     def num_layers(self) -> int:
@@ -103,7 +103,7 @@ class ChunkData:
         """What a trained probe predicts for a split."""
         outputs, ids, targets = self._scored(split, lambda features: probe.outputs(features)[None])
         recordings = tuple(name.rpartition("#")[0] for name in ids) if self.scores_chunks else ()
-        return Predictions(tuple(ids), self.head.columns(outputs[0].cpu(), targets), recordings)
+        return replace(self.head.predictions(outputs[0].cpu(), targets, ids), recordings=recordings)
 
     def _scored(self, split: str, predict: Predict) -> tuple[Tensor, list[str], Tensor]:
         """Outputs (probes, scored, outputs), ids and targets of what is scored: recordings, ensembles, or chunks."""

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ...audio import AudioReadError, Window, audio_info
 from ...audio.read_ahead import END, read_ahead
-from ...recordings.frame_grid import nearest_frames
+from ...recordings.frames import nearest_frames
 from ...recordings.recordings import Recording
 from ..tasks.base import FRAME_KINDS, Task
 from ..tasks.protocols import Protocol

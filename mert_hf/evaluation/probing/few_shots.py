@@ -1,16 +1,26 @@
-"""Training with few labels: a random part of the training recordings, the same validation and test recordings."""
+"""Training with few labels: a random part of the training recordings, the same validation and test recordings.
+
+Layer and learning rate are chosen anew for each part, on the whole validation split.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...recordings.recordings import Recording, TaskData
+from .results import over_seeds
+
+if TYPE_CHECKING:
+    from .runner import Evaluation
 
 ALL_SHOTS = "all"
 CLASS_KINDS = ("classification", "key")
+DRAWS = 3  # of each number of shots: which recordings are drawn matters as much as the seed of a probe
 
 
 def parse_shots(text: str) -> tuple[int | str, ...]:
@@ -55,3 +65,36 @@ def _kept(drawn: list[Recording], kind: str, shots: int) -> Iterable[Recording]:
         if any(seen[answer] < shots for answer in answers):
             seen.update(answers)
             yield recording
+
+
+def few_shot_results(evaluation: Evaluation, results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Test metrics of probes that are trained with a part of the training recordings.
+
+    Args:
+        evaluation: after its run.
+        results: of the run; they are the point of "all".
+
+    Returns:
+        One entry for each number of shots of the settings: `shots`, `recordings` (mean number over draws), and
+        `metrics` over draws and seeds.
+    """
+    return [_shot_entry(evaluation, results, shots) for shots in evaluation.settings.shots]
+
+
+def _shot_entry(evaluation: Evaluation, results: Mapping[str, Any], shots: int | str) -> dict[str, Any]:
+    if shots == ALL_SHOTS:
+        count = results["data"]["recordings"]["train"]
+        return {"shots": shots, "recordings": count, "metrics": over_seeds(_by_seed([results]))}
+    drawn = [draw_shots(evaluation.data, evaluation.task.kind, shots, seed) for seed in range(DRAWS)]
+    found = [replace(evaluation, data=data).run()[0] for data in drawn]
+    count = sum(len(data.split("train")) for data in drawn) / DRAWS
+    return {"shots": shots, "recordings": count, "metrics": over_seeds(_by_seed(found))}
+
+
+def _by_seed(results: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """The metrics of each seed of each result."""
+    scores = []
+    for result in results:
+        values = {name: metric["values"] for name, metric in result["metrics"].items()}
+        scores += [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+    return scores

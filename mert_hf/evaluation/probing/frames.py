@@ -5,24 +5,27 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ...recordings.beats import BEAT_LABELS, beat_classes
-from ...recordings.recordings import BeatTimes, Recording, TaskData
-from ..metrics import formulas as metrics
-from ..metrics.beats import decode_beats
+from ...recordings.frames import FRAME_CLASSES
+from ...recordings.recordings import Recording, TaskData
+from ..metrics.beats import TOLERANCES, matched_events
+from ..metrics.frames import decode, frame_predictions
 from ..metrics.predictions import Predictions
+from ..metrics.weighted import weighted_ratio
 from .features import Predict
 from .frame_features import FrameFeatures
+from .heads import cross_entropy
 from .probes import TrainedProbe
 
 CROPS_PER_BATCH = 8
 TEST_FRAMES = 4096
-BEAT_CROP_SECONDS = 10.0
+CROP_SECONDS = 10.0
+CROPS = {"beats": 1, "chords": 4, "structure": 4}  # of a training recording in an epoch: songs are longer
 
 
 @dataclass(frozen=True)
@@ -126,19 +129,19 @@ class FrameData(ABC):
         return torch.cat(parts, dim=1), targets.to(self.device)
 
 
-class BeatData(FrameData):
-    """Frames labeled no beat, beat, downbeat; cross-entropy.
+class FrameClassData(FrameData):
+    """Frames of one class each, beats, chords or structure; cross-entropy over the frames that have a class.
 
     Args:
+        kind: of the task.
         data, features, frame_rate, device, crop_alone: as `FrameData`.
-        by_f1: whether the best epoch has the highest F-measure of beats (70 ms, counts pooled over the validation
+        by_f1: whether the best epoch of beats has the highest F-measure (70 ms, counts pooled over the validation
             recordings) or the lowest loss.
     """
 
-    num_outputs = len(BEAT_LABELS)
-
     def __init__(
         self,
+        kind: str,
         data: TaskData,
         features: FrameFeatures,
         frame_rate: float,
@@ -146,45 +149,36 @@ class BeatData(FrameData):
         crop_alone: bool = False,
         by_f1: bool = False,
     ) -> None:
-        super().__init__(data, features, frame_rate, BEAT_CROP_SECONDS, 1, device, crop_alone)
-        self.by_f1 = by_f1
+        super().__init__(data, features, frame_rate, CROP_SECONDS, CROPS[kind], device, crop_alone)
+        self.kind, self.by_f1, self.num_outputs = kind, by_f1, len(data.labels)
 
     def targets(self, crop: Crop) -> Tensor:
         """Classes, int64 (frames,)."""
         start = crop.start / self.frame_rate
-        return torch.from_numpy(beat_classes(crop.recording.target, crop.count, self.frame_rate, start))
+        return torch.from_numpy(FRAME_CLASSES[self.kind](crop.recording.target, crop.count, self.frame_rate, start))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of each probe, (probes,)."""
-        count = len(outputs)
-        losses = F.cross_entropy(outputs.flatten(0, 1), targets.repeat(count), reduction="none")
-        return losses.view(count, -1).mean(dim=1)
+        return cross_entropy(outputs, targets)
 
     def validate(self, predict: Predict) -> tuple[Tensor, Tensor]:
         """Monitored score and loss of the validation recordings."""
         scores, losses = super().validate(predict)
         if not self.by_f1:
             return scores, losses
-        counts = 0
+        counts = []  # of each recording and probe: matched events, and all of them
         for recording in self.data.split("valid"):
             found = [self._decoded(outputs).beats for outputs in self.outputs(predict, recording)]
-            tolerance = metrics.BEAT_TOLERANCES["70ms"]
-            counts = counts + np.array([metrics.matched_events(recording.target.beats, b, tolerance) for b in found])
-        return torch.from_numpy(2 * counts[:, 0] / counts[:, 1]), losses
+            counts.append([matched_events(recording.target.beats, beats, TOLERANCES["70ms"]) for beats in found])
+        matched, total = np.array(counts, dtype=float).transpose(2, 0, 1)
+        return torch.from_numpy(weighted_ratio(2 * matched, total, np.ones((1, len(matched))))[0]), losses
 
     def predict(self, probe: TrainedProbe, split: str) -> Predictions:
-        """Annotated and decoded beats of whole recordings."""
+        """What is found in whole recordings, with their annotations."""
         recordings = self.data.split(split)
         found = [self._decoded(self.outputs_of(probe, recording)) for recording in recordings]
-        columns = {
-            "beats": [recording.target.beats for recording in recordings],
-            "downbeats": [recording.target.downbeats for recording in recordings],
-            "found_beats": [times.beats for times in found],
-            "found_downbeats": [times.downbeats for times in found],
-        }
-        return Predictions(tuple(recording.id for recording in recordings), columns)
+        return frame_predictions(self.kind, [r.id for r in recordings], [r.target for r in recordings], found)
 
-    def _decoded(self, outputs: Tensor) -> BeatTimes:
-        """Beat times from the outputs (frames, 3) of a recording."""
-        probabilities = outputs.softmax(dim=1).double().cpu().numpy()
-        return decode_beats(probabilities, np.arange(len(probabilities)) / self.frame_rate)
+    def _decoded(self, outputs: Tensor) -> Any:
+        """Beats, chords or boundaries from the outputs (frames, classes) of a recording."""
+        return decode(self.kind, outputs.softmax(dim=1).double().cpu().numpy(), self.frame_rate)

@@ -15,83 +15,62 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...recordings.recordings import Recording, TaskData
-from ..metrics import formulas as metrics
+from ..metrics.by_kind import PRIMARY_METRICS, scores, statistics
 from ..metrics.predictions import Predictions
-from ..metrics.scores import scores
+from ..metrics.weighted import scored_labels
 
 logger = logging.getLogger(__name__)
 
 
 class Head:
-    """What the heads share.
+    """A kind of task.
 
-    Attributes:
+    Args:
         kind: of the task.
-        labels: names of the outputs.
+        data: its recordings.
     """
 
-    kind: str
-    labels: Sequence[str]
-
-    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
-        """Metrics of one probe's outputs (recordings, outputs) against targets as `targets` gives them."""
-        ids = tuple(map(str, range(len(targets))))
-        return scores(self.kind, Predictions(ids, self.columns(outputs, targets)), self.labels)
-
-
-class ClassificationHead(Head):
-    """One class of several; cross-entropy, accuracy."""
-
-    kind = "classification"
-
-    def __init__(self, data: TaskData) -> None:
-        self.labels, self.num_outputs = data.labels, len(data.labels)
-
-    def columns(self, outputs: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
-        """Target and output of each recording, as `Predictions` holds them."""
-        return {"target": targets.numpy(), "output": outputs.numpy()}
+    def __init__(self, kind: str, data: TaskData) -> None:
+        self.kind, self.labels, self.num_outputs = kind, data.labels, len(data.labels)
 
     def targets(self, recordings: Sequence[Recording]) -> Tensor:
-        """Class indices, int64 (recordings,)."""
+        """Targets of recordings: class indices, int64 (recordings,)."""
         return torch.tensor([recording.target for recording in recordings])
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy of each probe, (probes,)."""
-        count = len(outputs)
-        losses = F.cross_entropy(outputs.flatten(0, 1), targets.repeat(count), reduction="none")
-        return losses.view(count, -1).mean(dim=1)
+        """Mean loss of each probe, (probes,): cross-entropy."""
+        return cross_entropy(outputs, targets)
+
+    def predictions(self, outputs: Tensor, targets: Tensor, ids: Sequence[str] = ()) -> Predictions:
+        """Outputs (recordings, outputs) of one probe with the targets, as `Predictions` holds them."""
+        ids = tuple(ids) or tuple(map(str, range(len(targets))))
+        return Predictions(ids, {"target": targets.numpy(), "output": outputs.numpy()})
+
+    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        """Metrics of one probe's outputs (recordings, outputs) against targets as `targets` gives them."""
+        return scores(self.kind, self.predictions(outputs, targets), self.labels)
 
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Accuracy of each probe, (probes,)."""
-        return (outputs.argmax(dim=2) == targets).double().mean(dim=1)
+        """The primary metric of each probe, float64 (probes,); nan where outputs are not finite."""
+        outputs, targets = outputs.cpu(), targets.cpu()
+        return torch.tensor([self._score(probe, targets) for probe in outputs], dtype=torch.float64)
 
-
-class KeyHead(ClassificationHead):
-    """24 keys; cross-entropy, mir_eval's weighted score."""
-
-    kind = "key"
-
-    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Weighted score of each probe, (probes,)."""
-        scores = torch.from_numpy(metrics.key_scores())
-        return scores[targets.cpu(), outputs.argmax(dim=2).cpu()].mean(dim=1)
+    def _score(self, outputs: Tensor, targets: Tensor) -> float:
+        if not outputs.isfinite().all():
+            return float("nan")
+        metric = statistics(self.kind, self.predictions(outputs, targets), self.labels)[PRIMARY_METRICS[self.kind]]
+        return float(metric(np.ones((1, len(targets))))[0])
 
 
 class MultilabelHead(Head):
-    """Any number of tags; binary cross-entropy, macro ROC-AUC over the tags that a split has and lacks."""
+    """Any number of tags; binary cross-entropy. Only tags that a split has and lacks are scored."""
 
-    kind = "multilabel"
-
-    def __init__(self, data: TaskData) -> None:
-        self.labels, self.num_outputs = data.labels, len(data.labels)
+    def __init__(self, kind: str, data: TaskData) -> None:
+        super().__init__(kind, data)
         for split in ("valid", "test"):
-            scored = metrics.scored_labels(self.targets(data.split(split)).numpy(), split)
+            scored = scored_labels(self.targets(data.split(split)).numpy(), split)
             if not scored.all():
                 _warn_unscored(data.name, split, int((~scored).sum()), len(scored))
-
-    def columns(self, outputs: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
-        """Target and output of each recording, as `Predictions` holds them."""
-        return {"target": targets.numpy().astype(np.uint8), "output": outputs.numpy()}
 
     def targets(self, recordings: Sequence[Recording]) -> Tensor:
         """Tags, float32 (recordings, labels) of 0 and 1."""
@@ -102,10 +81,9 @@ class MultilabelHead(Head):
         losses = F.binary_cross_entropy_with_logits(outputs, targets.expand_as(outputs), reduction="none")
         return losses.mean(dim=(1, 2))
 
-    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Macro ROC-AUC of each probe, (probes,); scores that are not finite count as 0."""
-        finite = torch.nan_to_num(outputs).cpu().numpy()
-        return torch.from_numpy(metrics.batched_roc_auc(targets.cpu().numpy(), finite))
+    def predictions(self, outputs: Tensor, targets: Tensor, ids: Sequence[str] = ()) -> Predictions:
+        """As `Head.predictions`, tags as uint8."""
+        return super().predictions(outputs, targets.to(torch.uint8), ids)
 
 
 @lru_cache
@@ -115,12 +93,10 @@ def _warn_unscored(name: str, split: str, unscored: int, total: int) -> None:
 
 
 class RegressionHead(Head):
-    """Numbers, standardized by the training recordings; squared error, R2."""
+    """Numbers, standardized by the training recordings; squared error."""
 
-    kind = "regression"
-
-    def __init__(self, data: TaskData) -> None:
-        self.labels, self.num_outputs = data.labels, len(data.labels)
+    def __init__(self, kind: str, data: TaskData) -> None:
+        super().__init__(kind, data)
         training = np.stack([recording.target for recording in data.split("train")]).astype(np.float64)
         self.mean, self.scale = training.mean(axis=0), training.std(axis=0)
         constant = [label for label, scale in zip(data.labels, self.scale, strict=True) if scale == 0]
@@ -128,13 +104,6 @@ class RegressionHead(Head):
             raise ValueError(
                 f"{', '.join(constant)}: all training recordings have one value, so that there is nothing to learn."
             )
-
-    def columns(self, outputs: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
-        """Target and output of each recording in the units of the annotation, as `Predictions` holds them."""
-        return {
-            name: values.double().numpy() * self.scale + self.mean
-            for name, values in (("target", targets), ("output", outputs))
-        }
 
     def targets(self, recordings: Sequence[Recording]) -> Tensor:
         """Standardized targets, float32 (recordings, labels)."""
@@ -145,16 +114,20 @@ class RegressionHead(Head):
         """Mean squared error of each probe, (probes,)."""
         return ((outputs - targets) ** 2).mean(dim=(1, 2))
 
-    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """R2 of each probe, mean over targets, (probes,)."""
-        targets = targets.double()
-        spread = ((targets - targets.mean(dim=0)) ** 2).sum(dim=0)
-        return (1 - ((outputs.double() - targets) ** 2).sum(dim=1) / spread).mean(dim=1)
+    def predictions(self, outputs: Tensor, targets: Tensor, ids: Sequence[str] = ()) -> Predictions:
+        """As `Head.predictions`, in the units of the annotation."""
+        mean, scale = torch.from_numpy(self.mean), torch.from_numpy(self.scale)
+        return super().predictions(outputs.double() * scale + mean, targets.double() * scale + mean, ids)
 
 
-HEADS = {
-    "classification": ClassificationHead,
-    "key": KeyHead,
-    "multilabel": MultilabelHead,
-    "regression": RegressionHead,
-}
+def make_head(kind: str, data: TaskData) -> Head:
+    """Targets, loss and monitored score of a kind with one answer a recording."""
+    heads = {"multilabel": MultilabelHead, "regression": RegressionHead}
+    return heads.get(kind, Head)(kind, data)
+
+
+def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of each probe over the rows that have a class, (probes,); -100 is no class."""
+    count = len(outputs)
+    losses = F.cross_entropy(outputs.flatten(0, 1), targets.repeat(count), reduction="none")
+    return losses.view(count, -1).sum(dim=1) / (targets >= 0).sum().clamp(min=1)

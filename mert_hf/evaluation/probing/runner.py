@@ -22,23 +22,24 @@ from ...utils.devices import resolve_device
 from ...utils.files import check_output_file, check_output_folder
 from ...utils.optional import require_extra
 from ...utils.settings import ALL, WEIGHTED
+from ..metrics.bootstrap import intervals
+from ..metrics.by_kind import scores
 from ..metrics.predictions import Predictions, predictions_path, write_predictions
-from ..metrics.scores import scores
-from ..metrics.statistics import intervals
+from ..metrics.retrieval import query_scores
 from ..tasks import FRAME_KINDS, Task, get_task
 from ..tasks.protocols import Protocol
 from .archive import Layer, ProbeArchive, Record, write_json
 from .chunks import ChunkData
-from .curves import check_curves, deformed_results, few_shot_results
 from .custom import ClipEncoder, chosen_encoder
 from .encoders import Encoder
 from .features import FeatureRequest, estimated_bytes, extract
+from .few_shots import few_shot_results
 from .frame_features import ComputedFrames, FrameFeatures, StoredFrames
-from .frames import BeatData
+from .frames import FrameClassData
 from .probes import TrainedProbe, grid, num_weights, train_grid
 from .results import RESULTS_FORMAT, layer_summary, model_label, over_seeds, probe_summary, versions
-from .retrieval import recording_embeddings, retrieve
-from .segments import SEGMENT_DATA
+from .robustness import deformed_results
+from .separation import SeparationData
 from .settings import EvaluationSettings
 from .store import FeatureStore, fingerprint
 from .table import FeatureTable
@@ -85,7 +86,7 @@ def evaluate(
     Returns:
         The results as written to `output`: test metrics with mean and standard deviation over seeds and intervals over
         recordings, the chosen layer and learning rate, validation and test by layer, the grid, protocol, versions; with
-        deformations or shots their curves, see `mert_hf.evaluation.probing.curves`.
+        deformations or shots their curves, `deformed` and `few_shot`.
 
     Raises:
         ValueError: wrong layout, missing files, unknown names; the text lists what was looked for.
@@ -98,7 +99,7 @@ def evaluate(
     cache_dir = Path(cache_dir or default_cache_dir())
     check_output_folder(cache_dir)
     task = get_task(task, **task_options) if isinstance(task, str) else task
-    check_curves(task, settings)
+    _check_curves(task, settings)
     data = task.load(data_dir, settings.tolerance())
     encoder = chosen_encoder(model, encoder, features, data_dir, device, dtype, trust_remote_code)
     evaluation = Evaluation(task, data, encoder, settings, cache_dir, Path(data_dir), resolve_device(device))
@@ -113,6 +114,14 @@ def evaluate(
         write_predictions(predictions_path(output), predictions)
         write_json(Path(output), results)
     return results
+
+
+def _check_curves(task: Task, settings: EvaluationSettings) -> None:
+    """Refuses curves that a task cannot have, before any work."""
+    if settings.deformations and task.kind == "separation":
+        raise ValueError(f"Deformations change what {task.name} is to find; leave out --deform.")
+    if settings.shots and task.kind == "retrieval":
+        raise ValueError(f"{task.name} trains no probe, so there is no curve of few labels; leave out --shots.")
 
 
 def default_cache_dir() -> Path:
@@ -202,11 +211,11 @@ class Evaluation:
 
     def retrieved(self, table: FeatureTable, layer: int, split: str, queries: Evaluation | None = None) -> Predictions:
         """What each query of a split finds; with other `queries`, those recordings are searched for."""
-        position = self.request.layers.index(layer)
-        asked = None
-        if queries is not None:
-            asked = recording_embeddings(queries.data, queries.features(), position, split)
-        return retrieve(self.data, recording_embeddings(self.data, table, position, split), split, asked)
+        position, recordings = self.request.layers.index(layer), self.data.split(split)
+        embeddings = table.recording_means(recordings, position)
+        asked = None if queries is None else queries.features().recording_means(queries.data.split(split), position)
+        works = np.array([recording.target for recording in recordings])
+        return Predictions(tuple(recording.id for recording in recordings), query_scores(embeddings, works, asked))
 
     def features(self) -> FeatureTable | FrameFeatures:
         """Features of all recordings, standardized as the protocol asks."""
@@ -259,16 +268,11 @@ class Evaluation:
             pieces = self.task.name in protocol.scored_pieces
             return ChunkData(kind, self.data, features, self.device, protocol.batch, pieces)
         alone = protocol.crop_context == "crop"
-        if kind == "beats":
-            frame_rate = encoder.sampling_rate / encoder.hop_length
-            return BeatData(self.data, features, frame_rate, self.device, alone, protocol.beat_selection == "f1")
-        if kind in SEGMENT_DATA:
-            frame_rate = encoder.sampling_rate / encoder.hop_length
-            return SEGMENT_DATA[kind](self.data, features, frame_rate, self.device, alone)
-        from .separation import SeparationData
-
         rate, hop = encoder.sampling_rate, encoder.hop_length
-        return SeparationData(self.data, features, rate, hop, self.settings.fft_size, self.device, alone)
+        if kind == "separation":
+            return SeparationData(self.data, features, rate, hop, self.settings.fft_size, self.device, alone)
+        by_f1 = kind == "beats" and protocol.beat_selection == "f1"
+        return FrameClassData(kind, self.data, features, rate / hop, self.device, alone, by_f1)
 
     def positions(self, layers: Sequence[Layer]) -> list[int]:
         """Where the layers of a group stand in the features; the learned average takes each, or each but the input."""

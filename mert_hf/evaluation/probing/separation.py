@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ...audio import read_audio
 from ...recordings.recordings import Recording, TaskData
-from ..metrics import formulas as metrics
 from ..metrics.predictions import Predictions
+from ..metrics.separation import sdr_frames, sdr_whole, song_medians
 from .frame_features import FrameFeatures
 from .frames import Crop, FrameData
 from .probes import TrainedProbe
@@ -91,8 +91,8 @@ class SeparationData(FrameData):
         for recording in recordings:
             estimates = self.separate(probe, recording).numpy()
             references = self.references(recording, estimates.shape[1])
-            medians.append(metrics.song_medians(metrics.sdr_frames(references, estimates, self.sampling_rate)))
-            wholes.append(metrics.sdr_whole(references, estimates))
+            medians.append(song_medians(sdr_frames(references, estimates, self.sampling_rate)))
+            wholes.append(sdr_whole(references, estimates))
         columns = {"sdr_median": np.stack(medians), "sdr_mean": np.stack(wholes)}
         return Predictions(tuple(recording.id for recording in recordings), columns)
 

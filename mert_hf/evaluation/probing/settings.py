@@ -3,63 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ...utils.tolerance import Tolerance
 from ..tasks.base import Task
 from ..tasks.protocols import DEFAULT_PROTOCOL, POOLINGS, Protocol, get_protocol
-from .deformations import Deformation
 from .probes import LEARNING_RATES, ProbeSettings
+from .robustness import Deformation
 
 STORE_DTYPES = ("float16", "float32")
 FRAME_FEATURES = ("auto", "store", "compute")
 
 
+def option(default: Any, text: str) -> Any:
+    """A field with its help."""
+    return field(default=default, metadata={"help": text})
+
+
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How a task is evaluated.
-
-    Attributes:
-        layers: layers to probe, counted from 0, "all" for each layer and "weighted" for the learned average of layers;
-            None for each layer and the learned average.
-        learning_rates, seeds: the rest of the grid.
-        protocol: a name of `mert_hf.evaluation.tasks.protocols.PROTOCOLS`, or a `Protocol`.
-        pooling: "mean" or "mean_std"; None for the protocol's.
-        probe: training of the probes; None for the protocol's.
-        max_epochs: maximum number of passes over the training chunks; None for the protocol's.
-        batch_size: windows that the model takes at a time; None for about 80 s of audio.
-        workers: recordings that are read at the same time.
-        deformations: changes of the test recordings for the robustness curve, see `.deformations`.
-        shots: numbers of training recordings and "all" for the curve of few labels, see `.few_shots`.
-        max_bad_files: recordings that may be missing or unreadable, a number or a percentage such as "1%".
-        store_dtype: number format of stored features, "float16" or "float32".
-        frame_features: of beat tracking and separation: "store" on disk, "compute" when they are needed, or "auto",
-            which stores what takes at most `runner.FRAME_STORE_BYTES`.
-        resamples: resamples of the test recordings for the intervals; 0 leaves them out.
-        fft_size: samples of a frame of the spectrogram (separation).
-        progress: show progress bars.
+    """How a task is evaluated; the fields' help says what each is.
 
     Raises:
         ValueError: a value out of its range.
     """
 
-    layers: Sequence[int | str] | None = None
-    learning_rates: Sequence[float] = LEARNING_RATES
-    seeds: Sequence[int] = (0, 1, 2)
-    probe: ProbeSettings | None = None
-    batch_size: int | None = None
-    fft_size: int = 2048
-    progress: bool = True
-    protocol: str | Protocol = DEFAULT_PROTOCOL
-    pooling: str | None = None
-    max_epochs: int | None = None
-    store_dtype: str = "float16"
-    frame_features: str = "auto"
-    resamples: int = 1000
-    max_bad_files: int | str = 0
-    deformations: Sequence[str] = ()
-    shots: Sequence[int | str] = ()
-    workers: int = 2
+    layers: Sequence[int | str] | None = option(
+        None, "Layers to probe: all (each layer), weighted (the learned average), or numbers; None is all and weighted."
+    )
+    learning_rates: Sequence[float] = option(LEARNING_RATES, "Learning rates of the grid, separated by commas.")
+    seeds: Sequence[int] = option((0, 1, 2), "Seeds of the probes.")
+    protocol: str | Protocol = option(
+        DEFAULT_PROTOCOL, "Protocol: strict, marble-v1 or marble-v2; docs/evaluate.md compares them."
+    )
+    pooling: str | None = option(None, "Description of a chunk: mean or mean_std; by default as the protocol defines.")
+    probe: ProbeSettings | None = option(None, "Training of the probes; by default as the protocol defines.")
+    max_epochs: int | None = option(
+        None, "Maximum number of passes over the training chunks; by default as the protocol defines."
+    )
+    batch_size: int | None = option(None, "Clips that the model computes at a time; by default those of about 80 s.")
+    workers: int = option(2, "Number of recordings that are read in parallel.")
+    max_bad_files: int | str = option(
+        0, "Unreadable or missing recordings tolerated before the run fails: a number such as 3, or a share such as 1%."
+    )
+    store_dtype: str = option("float16", "Number format of stored features: float16 or float32.")
+    frame_features: str = option(
+        "auto", "Features of answers frame by frame: store, compute (when needed), or auto by their size."
+    )
+    resamples: int = option(1000, "Resamples of the test recordings for 95 % intervals; 0 for no intervals.")
+    deformations: Sequence[str] = option(
+        (),
+        "Also test deformed recordings: noise:20 (dB), mp3:64 (kbit/s), gain:-12 (dB), lowpass:4000 (Hz), separated by "
+        "commas.",
+    )
+    shots: Sequence[int | str] = option(
+        (), "Also train with few recordings of each class: numbers, or all, such as 1,5,10,all."
+    )
+    fft_size: int = option(2048, "Samples of a frame of the spectrogram (separation).")
+    progress: bool = option(True, "Show progress bars.")
 
     def __post_init__(self) -> None:
         if not self.learning_rates or min(self.learning_rates) <= 0:

@@ -86,6 +86,12 @@ class FeatureTable:
             return values
         return values.sub_(self.offset.to(device)).div_(self.scale.to(device))
 
+    def recording_means(self, recordings: Sequence[Recording], layer: int) -> np.ndarray:
+        """Mean of the rows of each recording in one layer, by position, float32 (recordings, values)."""
+        spans = map(self.span, recordings)
+        rows = (self.gather(np.arange(start, start + count))[layer] for start, count in spans)
+        return np.stack([row.mean(dim=0).numpy() for row in rows])
+
     def standardized(self, recordings: Sequence[Recording]) -> FeatureTable:
         """The table in which every value of a row has mean 0 and deviation 1 over these recordings (the training
         split)."""

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from ...utils.optional import needs_extra
-from ..metrics.formulas import display_scale
+from ..metrics.bootstrap import CONFIDENCE, paired_p_value, resample_weights, resampled_metrics
+from ..metrics.by_kind import display_scale
 from ..metrics.predictions import Predictions, predictions_path, read_predictions
-from ..metrics.statistics import CONFIDENCE, paired_p_value, resample_weights, resampled_metrics
 from ..probing.results import Results
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...utils.optional import needs_extra
-from ..metrics.formulas import display_scale
+from ..metrics.by_kind import display_scale
 from .comparison import Ranks, model_key
 
 MIN_RADAR_TASKS = 3

@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult
 
 from ...hub.cards import Measurement
 from ...utils.files import check_output_folder
-from ..metrics.formulas import display_scale
+from ..metrics.by_kind import display_scale
 from ..probing.results import Results
 from ..tasks.published import SOURCES, PublishedFigures
 from .comparison import Comparison, compare, comparison_rows, latest, model_key, model_labels, task_key

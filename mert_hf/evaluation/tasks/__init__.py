@@ -1,31 +1,46 @@
-"""The evaluation tasks: 14 of MARBLE, three further ones, one file each, and `audiofolder` for your own recordings."""
+"""The evaluation tasks: 14 of MARBLE, three further ones, and `audiofolder` for your own recordings."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import import_module
 
 from ...recordings.recordings import SPLITS, BeatTimes, Recording, TaskData
+from . import (
+    chords1217,
+    emomusic,
+    giantsteps_key,
+    gtzan,
+    magnatagatune,
+    mtg_jamendo,
+    musdb18,
+    nsynth,
+    structure,
+    versions,
+    vocalset,
+)
 from .audiofolder import audiofolder_task
 from .base import FRAME_KINDS, Task
 
-TASK_NAMES = (
-    "magnatagatune",
-    "giantsteps_key",
-    "gtzan_genre",
-    "gtzan_rhythm",
-    "emomusic",
-    "nsynth_instrument",
-    "nsynth_pitch",
-    "vocalset_technique",
-    "vocalset_singer",
-    "mtg_instrument",
-    "mtg_moodtheme",
-    "mtg_genre",
-    "mtg_top50",
-    "musdb18",
+MARBLE_TASKS = (
+    magnatagatune.TASK,
+    giantsteps_key.TASK,
+    gtzan.GENRE,
+    gtzan.RHYTHM,
+    emomusic.TASK,
+    nsynth.INSTRUMENT,
+    nsynth.PITCH,
+    vocalset.TECHNIQUE,
+    vocalset.SINGER,
+    mtg_jamendo.INSTRUMENT,
+    mtg_jamendo.MOODTHEME,
+    mtg_jamendo.GENRE,
+    mtg_jamendo.TOP50,
+    musdb18.TASK,
 )
-FURTHER_TASK_NAMES = ("chords1217", "structure", "versions")
+FURTHER_TASKS = (chords1217.TASK, structure.TASK, versions.TASK)
+TASKS = {task.name: task for task in MARBLE_TASKS + FURTHER_TASKS}
+TASK_NAMES = tuple(task.name for task in MARBLE_TASKS)
+FURTHER_TASK_NAMES = tuple(task.name for task in FURTHER_TASKS)
 # Other usual names of the same tasks.
 ALIASES = {
     "mtt": "magnatagatune",
@@ -77,9 +92,8 @@ def get_task(name: str, target: str | None = None, kind: str = "classification",
         if not target:
             raise ValueError("The task 'audiofolder' needs a target: --target COLUMN of metadata.csv.")
         task = audiofolder_task(target, kind)
-    elif plain in TASK_NAMES + FURTHER_TASK_NAMES:
-        task = import_module(f".{plain}", __name__).TASK
+    elif plain in TASKS:
+        task = TASKS[plain]
     else:
-        names = ", ".join(TASK_NAMES + FURTHER_TASK_NAMES)
-        raise ValueError(f"Unknown task {name!r}; the tasks are {names} and audiofolder.")
+        raise ValueError(f"Unknown task {name!r}; the tasks are {', '.join(TASKS)} and audiofolder.")
     return replace(task, window=window) if window is not None else task

@@ -9,18 +9,92 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ...recordings.dataset import DatasetSource
+from ...recordings.dataset import DatasetSource, column_names, read_dataset
 from ...recordings.jsonl import find_jsonl, read_jsonl
 from ...recordings.recordings import SPLITS, Recording, TaskData
 from ...utils.text import shorten
 from ...utils.tolerance import Tolerance, TooManyBadFilesError
-from .sources import ArchiveNotes, TableForm
+from ..metrics.by_kind import PRIMARY_METRICS
 
 logger = logging.getLogger(__name__)
 
-KINDS = ("classification", "multilabel", "regression", "key", "beats", "chords", "structure", "retrieval", "separation")
 FRAME_KINDS = ("beats", "chords", "structure", "separation")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class ArchiveNotes:
+    """What a user has to know to get a data set.
+
+    Attributes:
+        urls: where it is published.
+        size: bytes to download and to keep, hours of audio.
+        license: terms of audio and annotations.
+        layout: files that are read, below the data folder.
+        manifest: SHA-256 of the manifest of the published split, see `TaskData.manifest`; empty where the split cannot
+            be known without the data.
+        counts: recordings of training, validation and test in that split.
+    """
+
+    urls: tuple[str, ...]
+    size: str
+    license: str
+    layout: tuple[str, ...]
+    manifest: str = ""
+    counts: tuple[int, int, int] | None = None
+
+    def lines(self) -> list[str]:
+        """The notes as lines of text."""
+        lines = [f"  source   {self.urls[0]}", *(f"           {url}" for url in self.urls[1:])]
+        lines += [f"  size     {self.size}", f"  license  {self.license}"]
+        lines += ["  layout   below the folder that --data names:", *(f"             {line}" for line in self.layout)]
+        if self.counts:
+            lines.append("  split    {} training, {} validation, {} test recordings".format(*self.counts))
+        if self.manifest:
+            lines.append(f"  manifest {self.manifest}")
+        return lines
+
+
+@dataclass(frozen=True)
+class TableForm:
+    """How a task is found in MARBLE v2's tables and in data sets of the `datasets` library.
+
+    Attributes:
+        jsonl: names of MARBLE v2's tables, `NAME.train.jsonl`.
+        labels: names of classes or numbers where the task fixes them.
+        jsonl_order: names of the numbers in the order of the tables, where it is not that of `labels`.
+        columns: sets of target columns; the first that a data set has is used.
+        hub: data sets of the Hub that are known to fit.
+    """
+
+    jsonl: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    jsonl_order: tuple[str, ...] = ()
+    columns: tuple[tuple[str, ...], ...] = (("label",),)
+    hub: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """The forms as lines of text."""
+        lines = [f"  Hub      --data {name}" for name in self.hub]
+        if self.jsonl:
+            names = " or ".join(f"{name}.{{train,val,test}}.jsonl" for name in self.jsonl)
+            lines.append(f"  MARBLE   {names}, as MARBLE v2 distributes them")
+        return lines
+
+    def read(self, source: DatasetSource, kind: str, task: str) -> TaskData:
+        """Reads a data set of the `datasets` library.
+
+        Raises:
+            ValueError: it has none of the sets of columns, or see `read_dataset`.
+        """
+        present = column_names(source)
+        for columns in self.columns:
+            if set(columns) <= set(present):
+                return read_dataset(source, columns, kind, self.labels)
+        choices = [" and ".join(columns) for columns in self.columns]
+        raise ValueError(
+            f"{source.name} has the columns {', '.join(present)}; {task} needs {shorten(choices, separator=', or ')}."
+        )
 
 
 @dataclass(frozen=True)
@@ -30,26 +104,27 @@ class Task:
     Attributes:
         name: name on the command line and in results.
         title: name in reports.
-        kind: one of `KINDS`; it decides loss, metrics and head.
-        metric: primary metric, higher is better; the best probe is chosen by it on validation data.
+        kind: one of `PRIMARY_METRICS`; it decides loss, metrics and head.
         window: length of a chunk in seconds.
         read: reads the data set from the folder of its archive.
         max_epochs: maximum number of passes over the training chunks.
         notes: where the data is, and under which terms.
         tables: how the task is found in MARBLE v2's tables and in data sets of the `datasets` library.
-        predicts_pitch: whether the targets are pitches, which a pitch shift changes.
     """
 
     name: str
     title: str
     kind: str
-    metric: str
     window: float
     read: Callable[[Path], TaskData]
     max_epochs: int = 100
     notes: ArchiveNotes | None = None
     tables: TableForm = field(default_factory=TableForm)
-    predicts_pitch: bool = False
+
+    @property
+    def metric(self) -> str:
+        """The primary metric, higher is better; the best probe is chosen by it on validation data."""
+        return PRIMARY_METRICS[self.kind]
 
     def load(
         self,
@@ -109,14 +184,14 @@ def _is_dataset_folder(root: Path) -> bool:
     )
 
 
-def _present(recordings: list[Recording], name: str, max_missing: int) -> list[Recording]:
+def _present(recordings: list[Recording], name: str, tolerated: int) -> list[Recording]:
     missing = [recording.path for recording in recordings if not recording.exists()]
     if not missing:
         return recordings
     counted = f"{name}: {len(missing)} of {len(recordings)} listed recordings are missing"
-    if len(missing) > max_missing:
+    if len(missing) > tolerated:
         raise TooManyBadFilesError(
-            f"{counted}, and --max-bad-files tolerates {max_missing}; looked for {shorten(missing, 5)}. Complete the "
+            f"{counted}, and --max-bad-files tolerates {tolerated}; looked for {shorten(missing, 5)}. Complete the "
             "data, or raise --max-bad-files."
         )
     logger.warning("%s and left out: %s.", counted, shorten(missing, 5))
@@ -155,6 +230,12 @@ def first_existing(root: Path, candidates: Iterable[str], what: str) -> Path:
     raise ValueError(
         f"There are no {what} in {root}; looked for {', '.join(str(root / pattern) for pattern in candidates)}."
     )
+
+
+def existing_file(folder: Path, names: Sequence[str]) -> Path:
+    """The first of `names` that is a file in the folder; the first name where none is."""
+    files = [folder / name for name in names]
+    return next((file for file in files if file.is_file()), files[0])
 
 
 def read_table(path: Path, delimiter: str, columns: Sequence[str]) -> list[dict[str, str]]:

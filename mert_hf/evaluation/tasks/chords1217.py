@@ -14,10 +14,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...recordings.chords import CHORD_LABELS
+from ...recordings.frames import CHORD_LABELS
 from ...recordings.recordings import TaskData
-from .base import Task
-from .sources import ArchiveNotes, TableForm
+from .base import ArchiveNotes, TableForm, Task
 
 
 def read(root: Path) -> TaskData:
@@ -33,4 +32,4 @@ NOTES = ArchiveNotes(
     layout=("Chords1217.{train,val,test}.jsonl", "audio/*.flac"),
 )
 TABLES = TableForm(jsonl=("Chords1217",), labels=CHORD_LABELS, columns=(("chords",), ("label",)))
-TASK = Task("chords1217", "Chords1217", "chords", "chord_majmin", 30.0, read, notes=NOTES, tables=TABLES)
+TASK = Task("chords1217", "Chords1217", "chords", 30.0, read, notes=NOTES, tables=TABLES)

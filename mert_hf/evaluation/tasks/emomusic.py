@@ -19,8 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ...recordings.recordings import Recording, TaskData
-from .base import Task, first_existing, read_table
-from .sources import ArchiveNotes, TableForm
+from .base import ArchiveNotes, TableForm, Task, existing_file, first_existing, read_table
 
 LABELS = ("valence", "arousal")
 SET = "Mediaeval 2013 set"
@@ -42,9 +41,7 @@ def read(root: Path) -> TaskData:
         song = row["song_id"]
         if song not in targets:
             raise ValueError(f"{ratings} has no row for song_id {song} of {songs}.")
-        path = clips / f"{song}.mp3"
-        if not path.is_file() and path.with_suffix(".wav").is_file():
-            path = path.with_suffix(".wav")
+        path = existing_file(clips, [f"{song}.mp3", f"{song}.wav"])
         recordings.append(Recording(song.zfill(4), path, _split(row), targets[song]))
     return TaskData(LABELS, tuple(recordings))
 
@@ -68,4 +65,4 @@ NOTES = ArchiveNotes(
     ),
 )
 TABLES = TableForm(jsonl=("EMO",), labels=LABELS, jsonl_order=("arousal", "valence"), columns=(LABELS, ("label",)))
-TASK = Task("emomusic", "EmoMusic valence and arousal", "regression", "r2", 5.0, read, notes=NOTES, tables=TABLES)
+TASK = Task("emomusic", "EmoMusic valence and arousal", "regression", 5.0, read, notes=NOTES, tables=TABLES)

@@ -21,8 +21,7 @@ from pathlib import Path
 
 from ...recordings.keys import KEYS, key_index
 from ...recordings.recordings import Recording, TaskData
-from .base import Task, first_existing, read_table
-from .sources import ArchiveNotes, TableForm
+from .base import ArchiveNotes, TableForm, Task, existing_file, first_existing, read_table
 
 TRAIN_RESIDUES, ALL_RESIDUES = 100, 116
 CONFIDENT = "2"
@@ -64,11 +63,7 @@ def _test_recordings(folder: Path) -> list[Recording]:
 
 
 def _audio(folder: Path, track: str) -> Path:
-    for suffix in (".LOFI.mp3", ".LOFI.wav", ".LOFI.flac"):
-        path = folder / "audio" / f"{track}{suffix}"
-        if path.is_file():
-            return path
-    return folder / "audio" / f"{track}.LOFI.mp3"
+    return existing_file(folder / "audio", [f"{track}.LOFI{suffix}" for suffix in (".mp3", ".wav", ".flac")])
 
 
 def _names(text: str) -> list[str]:
@@ -107,4 +102,4 @@ NOTES = ArchiveNotes(
     counts=(923, 236, 604),
 )
 TABLES = TableForm(jsonl=("GS",), columns=(("key",), ("label",)))
-TASK = Task("giantsteps_key", "GiantSteps key", "key", "weighted_score", 30.0, read, notes=NOTES, tables=TABLES)
+TASK = Task("giantsteps_key", "GiantSteps key", "key", 30.0, read, notes=NOTES, tables=TABLES)

@@ -16,8 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...recordings.recordings import Recording, TaskData, multi_hot
-from .base import Task, first_existing, read_table
-from .sources import ArchiveNotes, TableForm
+from .base import ArchiveNotes, TableForm, Task, first_existing, read_table
 
 NUM_TAGS = 50
 # Zero bytes long in the published archive.
@@ -69,4 +68,4 @@ NOTES = ArchiveNotes(
     counts=(18706, 1825, 5329),
 )
 TABLES = TableForm(jsonl=("MTT",), columns=(("tags",), ("label",)))
-TASK = Task("magnatagatune", "MagnaTagATune tags", "multilabel", "roc_auc", 30.0, read, notes=NOTES, tables=TABLES)
+TASK = Task("magnatagatune", "MagnaTagATune tags", "multilabel", 30.0, read, notes=NOTES, tables=TABLES)

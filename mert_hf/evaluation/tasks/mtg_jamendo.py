@@ -1,4 +1,4 @@
-"""MTG-Jamendo, the reader of its four tasks: whole tracks in windows of 30 s; ROC-AUC and average precision, macro.
+"""MTG-Jamendo: instrument (40 tags), mood and theme (56), genre (87) and the 50 most frequent tags of whole tracks.
 
 Data: Bogdanov et al. 2019; audio under the tracks' Creative Commons licenses, metadata CC BY-NC-SA 4.0. Clone
 `mtg-jamendo-dataset`, and download with its `scripts/download/download.py --type audio` (or `audio-low`), which
@@ -7,18 +7,19 @@ compares SHA-256 sums:
     DATA_DIR/data/splits/split-0/autotagging_SUBSET-{train,validation,test}.tsv
     DATA_DIR/audio/00/7400.mp3      also DATA_DIR/00/..., raw_30s/audio/..., or 7400.low.mp3
 
-DATA_DIR may also hold the clone itself. Split: split-0, official. Metrics: scikit-learn.
+DATA_DIR may also hold the clone itself. Tracks are cut into windows of 30 s. Split: split-0, official. Metrics: ROC-AUC
+and average precision, macro, by scikit-learn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from ...recordings.recordings import Recording, TaskData, multi_hot
-from .base import Task, first_existing
-from .sources import ArchiveNotes, TableForm
+from ...recordings.recordings import Recording, TaskData, located, multi_hot
+from .base import ArchiveNotes, TableForm, Task, first_existing
 
 SPLIT_FILES = {"train": "train", "valid": "validation", "test": "test"}
 AUDIO_FOLDERS = ("audio", "", "raw_30s/audio", "raw_30s", "audio-low", "raw_30s/audio-low")
@@ -36,37 +37,17 @@ NOTES = ArchiveNotes(
 )
 
 
-def mtg_task(subset: str, title: str, name: str, table: str, manifest: str, counts: tuple[int, int, int]) -> Task:
-    """The task of one tag subset: "instrument", "moodtheme", "genre" or "top50tags".
-
-    Args:
-        subset: its name in the split files.
-        title, name: of the task.
-        table: its name in MARBLE v2.
-        manifest, counts: of split-0, see `ArchiveNotes`.
-    """
-
-    def read(root: Path) -> TaskData:
-        return read_subset(root, subset)
-
-    notes = replace(NOTES, manifest=manifest, counts=counts)
-    tables = TableForm(jsonl=(table,), columns=(("tags",), ("label",)))
-    return Task(name, title, "multilabel", "roc_auc", 30.0, read, notes=notes, tables=tables)
-
-
 def read_subset(root: Path, subset: str) -> TaskData:
     """Reads the tracks and tags of one subset."""
     rows = [(*row, split) for split in SPLIT_FILES for row in _read_split(root, subset, split)]
     labels = tuple(sorted({tag for _, tags, _ in rows for tag in tags}))
     positions = {tag: index for index, tag in enumerate(labels)}
-    locate = _locator(root, [name for name, _, _ in rows])
-    return TaskData(
-        labels,
-        tuple(
-            Recording(name, locate(name), split, multi_hot((positions[tag] for tag in tags), len(labels)))
-            for name, tags, split in rows
-        ),
-    )
+    files = located([name for name, _, _ in rows], _file_rules(root))
+    recordings = [
+        Recording(name, file, split, multi_hot((positions[tag] for tag in tags), len(labels)))
+        for file, (name, tags, split) in zip(files, rows, strict=True)
+    ]
+    return TaskData(labels, tuple(recordings))
 
 
 def _read_split(root: Path, subset: str, split: str) -> list[tuple[str, list[str]]]:
@@ -85,15 +66,51 @@ def _read_split(root: Path, subset: str, split: str) -> list[tuple[str, list[str
     return rows
 
 
-def _locator(root: Path, names: Sequence[str]) -> Callable[[str], Path]:
-    """How a listed path is found on disk: as the first track that exists."""
-    for example in names:
-        for base in AUDIO_FOLDERS:
-            for suffix in (".mp3", ".low.mp3"):
-                if (root / base / _with_suffix(example, suffix)).is_file():
-                    return lambda name, base=base, suffix=suffix: root / base / _with_suffix(name, suffix)
-    return lambda name: root / AUDIO_FOLDERS[0] / name
+def _file_rules(root: Path) -> list[Callable[[str], Path]]:
+    """Where a listed path may lie on disk."""
+    return [
+        lambda name, base=base, suffix=suffix: root / base / f"{name.removesuffix('.mp3')}{suffix}"
+        for base in AUDIO_FOLDERS
+        for suffix in (".mp3", ".low.mp3")
+    ]
 
 
-def _with_suffix(name: str, suffix: str) -> str:
-    return name.removesuffix(".mp3") + suffix
+def _task(name: str, title: str, subset: str, table: str, manifest: str, counts: tuple[int, int, int]) -> Task:
+    """The task of one tag subset: its name in the split files and in MARBLE v2, and its published split."""
+    notes = replace(NOTES, manifest=manifest, counts=counts)
+    tables = TableForm(jsonl=(table,), columns=(("tags",), ("label",)))
+    return Task(name, title, "multilabel", 30.0, partial(read_subset, subset=subset), notes=notes, tables=tables)
+
+
+INSTRUMENT = _task(
+    "mtg_instrument",
+    "MTG-Jamendo instrument",
+    "instrument",
+    "MTGInstrument",
+    "4747943718b58ae5ba4680f34e1a97f5f51a75a6f09c62ee66bc022a074dc176",
+    (14395, 5466, 5115),
+)
+MOODTHEME = _task(
+    "mtg_moodtheme",
+    "MTG-Jamendo mood and theme",
+    "moodtheme",
+    "MTGMood",
+    "a87386b3cfd11f633dd00fbf5dbe4c05663e5298105c80fc800bfebd741f4ee6",
+    (9949, 3802, 4231),
+)
+GENRE = _task(
+    "mtg_genre",
+    "MTG-Jamendo genre",
+    "genre",
+    "MTGGenre",
+    "e0e05f4c2dca16f38908df9c8bbd5d47a7d56d1a7908b3175479d7dcf8acd326",
+    (32572, 11043, 11479),
+)
+TOP50 = _task(
+    "mtg_top50",
+    "MTG-Jamendo top 50",
+    "top50tags",
+    "MTGTop50",
+    "be0e9a7bd57eda26208800172d3212cb180ea6ae33bb339c19431a1ba06de72a",
+    (32136, 10888, 11356),
+)

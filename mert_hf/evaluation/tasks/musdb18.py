@@ -6,7 +6,7 @@ Data: Rafii, Liutkus, Stöter, Mimilakis and Bittner 2019, MUSDB18-HQ; for educa
     DATA_DIR/{train,test}/TRACK/{mixture,vocals,drums,bass,other}.wav
 
 The `.stem.mp4` release is not read; convert it with `musdbconvert` of the musdb package. Split: the official 86
-training, 14 validation (listed by musdb) and 50 test songs. Metric: `mert_hf.evaluation.metrics.formulas.sdr_frames`.
+training, 14 validation (listed by musdb) and 50 test songs. Metric: `mert_hf.evaluation.metrics.separation.sdr_frames`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from pathlib import Path
 
 from ...recordings.recordings import Recording, TaskData
 from ...recordings.splits import hash_split
-from .base import Task, first_existing
-from .sources import ArchiveNotes
+from .base import ArchiveNotes, Task, first_existing
 
 logger = logging.getLogger(__name__)
 
@@ -81,4 +80,4 @@ NOTES = ArchiveNotes(
     layout=("{train,test}/TRACK/{mixture,vocals,drums,bass,other}.wav",),
     counts=(86, 14, 50),
 )
-TASK = Task("musdb18", "MUSDB18 separation", "separation", "sdr_median", 10.0, read, notes=NOTES)
+TASK = Task("musdb18", "MUSDB18 separation", "separation", 10.0, read, notes=NOTES)

@@ -15,11 +15,10 @@ from pathlib import Path
 
 from ...audio import find_audio_files
 from ...recordings.annotations import SEGMENT_SUFFIXES, read_segments
+from ...recordings.frames import BOUNDARY_LABELS
 from ...recordings.recordings import SPLITS, Recording, TaskData
 from ...recordings.splits import assign_splits
-from ...recordings.structure import BOUNDARY_LABELS
-from .base import Task, first_existing
-from .sources import ArchiveNotes, TableForm
+from .base import ArchiveNotes, TableForm, Task, first_existing
 
 
 def read(root: Path) -> TaskData:
@@ -63,4 +62,4 @@ NOTES = ArchiveNotes(
     layout=("audio/NAME.mp3", "annotations/NAME.lab or NAME.txt", "{train,valid,test}.txt, optional lists of names"),
 )
 TABLES = TableForm(columns=(("structure",), ("label",)))
-TASK = Task("structure", "Structure", "structure", "boundary_f1_500ms", 30.0, read, notes=NOTES, tables=TABLES)
+TASK = Task("structure", "Structure", "structure", 30.0, read, notes=NOTES, tables=TABLES)

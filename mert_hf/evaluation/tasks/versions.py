@@ -16,8 +16,7 @@ from pathlib import Path
 from ...audio import find_audio_files
 from ...recordings.recordings import Recording, TaskData
 from ...recordings.splits import hash_split
-from .base import Task
-from .sources import ArchiveNotes, TableForm
+from .base import ArchiveNotes, TableForm, Task
 
 FRACTIONS = {"test": 0.85, "valid": 0.15}
 
@@ -48,6 +47,4 @@ NOTES = ArchiveNotes(
     layout=("WORK/NAME.mp3, two or more recordings a work (or */WORK/NAME.mp3)",),
 )
 TABLES = TableForm(columns=(("work",), ("label",)))
-TASK = Task(
-    "versions", "Versions of works", "retrieval", "mean_average_precision", 30.0, read, notes=NOTES, tables=TABLES
-)
+TASK = Task("versions", "Versions of works", "retrieval", 30.0, read, notes=NOTES, tables=TABLES)

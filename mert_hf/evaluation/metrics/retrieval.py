@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...recordings.recordings import TaskData
-from ..metrics.predictions import Predictions
-from .table import FeatureTable
-
 
 def query_scores(embeddings: np.ndarray, works: np.ndarray, queries: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """`average_precision` and `top1` of each query, float64 (recordings,); nan for a work with one recording.
@@ -57,30 +53,3 @@ def _ranking(queries: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
 def _unit(embeddings: np.ndarray) -> np.ndarray:
     """Rows of length 1; rows of zeros stay."""
     return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), np.finfo(float).tiny)
-
-
-def recording_embeddings(data: TaskData, table: FeatureTable, layer: int, split: str) -> np.ndarray:
-    """Mean of the chunks of each recording of a split, (recordings, values).
-
-    Args:
-        data: the recordings.
-        table: features, one row a chunk.
-        layer: position of the layer in the rows.
-        split: whose recordings are described.
-    """
-    spans = [table.span(recording) for recording in data.split(split)]
-    rows = (table.gather(np.arange(start, start + count))[layer] for start, count in spans)
-    return np.stack([row.mean(dim=0).numpy() for row in rows])
-
-
-def retrieve(data: TaskData, embeddings: np.ndarray, split: str, queries: np.ndarray | None = None) -> Predictions:
-    """Average precision of each query of a split.
-
-    Args:
-        data: recordings whose targets are works.
-        embeddings, queries: of the recordings of the split, as in `query_scores`.
-        split: whose recordings are queries and candidates.
-    """
-    recordings = data.split(split)
-    works = np.array([recording.target for recording in recordings])
-    return Predictions(tuple(recording.id for recording in recordings), query_scores(embeddings, works, queries))

@@ -1,4 +1,4 @@
-"""NSynth instrument: 11 families of single notes of 4 s; accuracy.
+"""NSynth: instrument (11 families) and pitch (128 MIDI pitches) of single notes of 4 s; accuracy.
 
 Data: Engel et al. 2017, CC BY 4.0. Unpack the `.jsonwav.tar.gz` of the three official parts (305,979 notes; checksums
 are not published, `examples.json` lists every file):
@@ -12,13 +12,11 @@ Split: official, no instrument of training in the other two. Metric: scikit-lear
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ...recordings.recordings import SPLITS, Recording, TaskData, label_index
-from .base import Task, first_existing
-from .sources import ArchiveNotes, TableForm
+from .base import ArchiveNotes, TableForm, Task, first_existing
 
 FAMILIES = (
     "bass",
@@ -35,13 +33,11 @@ FAMILIES = (
 )
 
 
-def read(root: Path) -> TaskData:
-    """Reads notes and instrument families."""
-    return read_notes(root, FAMILIES, "instrument_family_str", str)
+PITCHES = tuple(str(pitch) for pitch in range(128))
 
 
-def read_notes(root: Path, labels: tuple[str, ...], field: str, to_label: Callable[[Any], str]) -> TaskData:
-    """Reads the three parts of NSynth; the label of a note is `to_label` of its `field`."""
+def read_notes(root: Path, labels: tuple[str, ...], field: str) -> TaskData:
+    """Reads the three parts of NSynth; the label of a note is its `field`."""
     recordings = []
     for split in SPLITS:
         patterns = [f"nsynth-{split}/examples.json", f"*/nsynth-{split}/examples.json"]
@@ -49,7 +45,7 @@ def read_notes(root: Path, labels: tuple[str, ...], field: str, to_label: Callab
         for name, note in json.loads(table.read_text(encoding="utf-8")).items():
             if field not in note:
                 raise ValueError(f"{table}: note {name} has no field {field!r}; it has {', '.join(note)}.")
-            target = label_index(to_label(note[field]), labels, table)
+            target = label_index(str(note[field]), labels, table)
             recordings.append(Recording(f"{split}/{name}", table.parent / "audio" / f"{name}.wav", split, target))
     return TaskData(labels, tuple(recordings))
 
@@ -61,19 +57,27 @@ NOTES = ArchiveNotes(
     layout=("nsynth-{train,valid,test}/examples.json", "nsynth-{train,valid,test}/audio/NAME.wav"),
     counts=(289205, 12678, 4096),
 )
-TABLES = TableForm(
-    labels=FAMILIES,
-    columns=(("instrument_family_str",), ("instrument_family",), ("instrument",), ("label",)),
-    hub=("confit/nsynth-parquet:instrument",),
-)
-TASK = Task(
+INSTRUMENT = Task(
     "nsynth_instrument",
     "NSynth instrument",
     "classification",
-    "accuracy",
     4.0,
-    read,
+    partial(read_notes, labels=FAMILIES, field="instrument_family_str"),
     max_epochs=50,
     notes=NOTES,
-    tables=TABLES,
+    tables=TableForm(
+        labels=FAMILIES,
+        columns=(("instrument_family_str",), ("instrument_family",), ("instrument",), ("label",)),
+        hub=("confit/nsynth-parquet:instrument",),
+    ),
+)
+PITCH = Task(
+    "nsynth_pitch",
+    "NSynth pitch",
+    "classification",
+    4.0,
+    partial(read_notes, labels=PITCHES, field="pitch"),
+    max_epochs=50,
+    notes=NOTES,
+    tables=TableForm(labels=PITCHES, columns=(("pitch",), ("label",)), hub=("confit/nsynth-parquet:pitch",)),
 )

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from .by_kind import statistics
 from .predictions import Predictions
-from .scores import statistics
 
 CONFIDENCE = 0.95
 SEED = 0  # of the resamples: all models of a comparison see the same ones

@@ -9,15 +9,8 @@ import pytest
 import soundfile
 
 from mert_hf.audio import read_audio
-from mert_hf.evaluation.probing.deformations import (
-    Deformation,
-    DeformedAudio,
-    check_deformation,
-    deform_split,
-    encode_mp3,
-    stretch_time,
-)
 from mert_hf.evaluation.probing.few_shots import draw_shots, parse_shots
+from mert_hf.evaluation.probing.robustness import Deformation, DeformedAudio, deform_split
 from mert_hf.recordings.recordings import Recording, TaskData
 
 RATE = 44100
@@ -53,6 +46,11 @@ def test_noise_has_its_ratio_and_follows_from_the_seed(recording):
     assert not np.array_equal(noisy, deformed(replace(recording, id="b"), "noise:10"))
 
 
+def test_mp3_loses_little_and_delays_nothing(recording):
+    clean, wave = read_audio(recording.open(), RATE), deformed(recording, "mp3:128")
+    assert len(wave) == len(clean) and 1e-7 < np.sqrt(np.mean((wave - clean) ** 2)) < 0.02
+
+
 def test_gain_and_clipping(recording):
     clean = read_audio(recording.open(), RATE)
     np.testing.assert_allclose(deformed(recording, "gain:-20"), 0.1 * clean, atol=1e-6)
@@ -66,67 +64,18 @@ def test_low_pass(recording):
     assert np.std(deformed(recording, "lowpass:20000") - clean) < 0.01
 
 
-@pytest.mark.parametrize("semitones", [-5, -0.5, 2, 12])
-def test_pitch_shift_keeps_time(recording, semitones):
-    wave = deformed(recording, f"pitch:{semitones}")
-    assert len(wave) == 2 * RATE
-    hertz = 440 * 2 ** (semitones / 12)
-    assert level(wave, hertz) > 0.2 and level(wave, 440 if abs(semitones) > 1 else 600) < 0.05
-    loud = np.abs(wave[: 2 * RATE].reshape(-1, 490)).max(axis=1)
-    assert abs(int(np.argmin(np.convolve(loud, np.ones(5), "valid"))) + 2 - 90) <= 3  # the gap stays at 1 s
-
-
-def test_stretching_keeps_pitch():
-    wave = np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE).astype(np.float32)
-    for factor in (0.5, 1.0, 1.7):
-        stretched = stretch_time(wave, factor)
-        assert len(stretched) == round(factor * RATE) and level(stretched, 440) == pytest.approx(1.0, abs=0.15)
-
-
-@pytest.mark.parametrize("rate", [22050, 44100, 96000])
-@pytest.mark.parametrize("kilobits", [32, 64, 128])
-def test_mp3_loses_little_and_delays_nothing(kilobits, rate):
-    wave = np.zeros(rate, np.float32)
-    wave[rate // 4] = 0.9
-    wave[rate // 2 :] = 0.2 * np.sin(2 * np.pi * 440 * np.arange(rate - rate // 2) / rate)
-    decoded = encode_mp3(wave, rate, kilobits, np.random.default_rng(0))
-    assert len(decoded) == rate and abs(int(np.abs(decoded[: rate * 3 // 8]).argmax()) - rate // 4) <= 2
-    error = np.sqrt(np.mean((decoded - wave)[rate * 5 // 8 : -2000] ** 2))
-    assert 1e-7 < error < 0.02
-
-
-def test_fewer_bits_lose_more():
-    wave = 0.1 * np.random.default_rng(0).standard_normal(RATE).astype(np.float32)
-    errors = [np.std(encode_mp3(wave, RATE, kilobits, None) - wave) for kilobits in (320, 128, 64, 32)]
-    assert errors == sorted(errors) and errors[-1] > 2 * errors[0]
-
-
-@pytest.mark.parametrize("text", ["noise", "noise:x", "reverb:1", "pitch:13", "mp3:0", "lowpass:-1", ""])
+@pytest.mark.parametrize("text", ["noise", "noise:x", "reverb:1", "pitch:1", "mp3:0", "lowpass:-1", ""])
 def test_unknown_deformations_are_refused(text):
     with pytest.raises(ValueError, match="is not known. Allowed are noise:-20 to noise:80"):
         Deformation.parse(text)
 
 
-def test_only_the_split_is_deformed_and_keys_move_with_the_pitch(recording):
-    data = TaskData(
-        ("x",) * 24, (recording, replace(recording, id="b", split="train"), replace(recording, id="c", target=23))
-    )
-    shifted = deform_split(data, "key", Deformation.parse("pitch:2"))
-    assert [r.target for r in shifted.recordings] == [5, 3, 13]
-    assert shifted.recordings[1] is data.recordings[1] and shifted.recordings[0].exists()
-    assert shifted.recordings[0].version() != data.recordings[0].version()
-    assert shifted.manifest_hash == data.manifest_hash
-    for kind, text in (("separation", "noise:3"), ("chords", "pitch:1"), ("key", "pitch:0.5")):
-        with pytest.raises(ValueError, match="cannot be used|leaves no key"):
-            deform_split(data, kind, Deformation.parse(text))
-
-
-def test_a_pitch_shift_of_pitches_is_refused():
-    shift = Deformation.parse("pitch:1")
-    with pytest.raises(ValueError, match="cannot be used for pitches: it changes what is to be predicted"):
-        check_deformation(shift, "classification", predicts_pitch=True)
-    check_deformation(Deformation.parse("noise:10"), "classification", predicts_pitch=True)
-    check_deformation(shift, "classification")
+def test_only_the_split_is_deformed(recording):
+    data = TaskData(("x",) * 24, (recording, replace(recording, id="b", split="train"), replace(recording, id="c")))
+    noisy = deform_split(data, Deformation.parse("noise:2"))
+    assert noisy.recordings[1] is data.recordings[1] and noisy.recordings[0].exists()
+    assert noisy.recordings[0].version() != data.recordings[0].version()
+    assert noisy.manifest_hash == data.manifest_hash
 
 
 def many(targets) -> TaskData:
