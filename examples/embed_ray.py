@@ -13,7 +13,6 @@ import sys
 
 import ray
 
-from mert_hf.embedding.dataset import embedding_layers
 from mert_hf.embedding.ray import embed_with_ray
 
 
@@ -36,7 +35,7 @@ def main() -> None:
         arguments.paths,
         arguments.output,
         arguments.model,
-        layers=embedding_layers(arguments.layers),
+        layers=arguments.layers,
         window=arguments.window,
         batch_size=arguments.batch_size,
         store_dtype=arguments.store_dtype,

@@ -9,6 +9,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from .options import with_options
+
 DEBUG = "--debug"
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 
@@ -86,7 +88,9 @@ def command(app: typer.Typer, example: str, name: str | None = None, **settings:
         name: name of the command; that of the function if None.
         settings: as for `typer.Typer.command`.
     """
-    return app.command(name, cls=settings.pop("cls", Command), epilog=f"Example:\n\n\b\n  {example}", **settings)
+    kind = settings.pop("cls", Command)
+    register = app.command(name, cls=kind, epilog=f"Example:\n\n\b\n  {example}", **settings)
+    return lambda function: register(with_options(function))
 
 
 def show_log(quiet: bool) -> None:

@@ -82,7 +82,7 @@ def export_onnx(
 
     The folder also holds a Python file that embeds recordings with onnxruntime, soundfile, soxr and numpy alone.
     """
-    from ..embedding.dataset import embedding_layers
+    from ..embedding.settings import embedding_layers
     from ..export import export_onnx as export
 
     typer.echo(export(model, output, layers=embedding_layers(layers), int8=int8))

@@ -7,36 +7,27 @@ from typing import Annotated
 
 import typer
 
+from ..search.settings import UpdateSettings
+from ..utils.tolerance import check_bad_files
 from . import options
 from .base import command, new_app
 
 app = new_app()
 
 Index = Annotated[str, typer.Argument(metavar="INDEX", help="Folder of an index, made by mert-hf index.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @command(app, "mert-hf index my_music --output my_index")
 def index(
     paths: options.Paths,
     output: Annotated[str, typer.Option(help="Folder of the index; an existing index is brought up to date.")],
+    *,
     model: Annotated[
         str | None,
         typer.Option(help="Hub id, folder, or name of a bundled checkpoint; mert2-nano for a new index by default."),
     ] = None,
-    layer: Annotated[int | None, typer.Option(help="Layer of the model; the middle one by default.")] = None,
-    window: Annotated[
-        float | None, typer.Option(help="Seconds of audio that the model sees at a time; 5 by default.")
-    ] = None,
-    windows: Annotated[
-        bool, typer.Option("--windows", help="Store a vector per window too, so that a search answers with times.")
-    ] = False,
-    batch_size: options.BatchSize = 16,
-    workers: options.Workers = 2,
-    device: options.Device = None,
-    dtype: options.DType = "auto",
+    settings: UpdateSettings,
     max_bad_files: options.MaxBadFiles = "0",
-    quiet: options.Quiet = False,
 ) -> None:
     """Make an index of a music library, or bring one up to date.
 
@@ -44,24 +35,10 @@ def index(
     longer exists are removed. An interrupted run is resumed by the same command.
     """
     from ..search import MusicIndex
-    from ..utils.tolerance import Tolerance, check_bad_files
 
-    tolerance = Tolerance.parse(max_bad_files)
-    summary = MusicIndex.update(
-        paths,
-        output,
-        model,
-        layer=layer,
-        window=window,
-        windows=windows or None,
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        dtype=dtype,
-        show_progress_bar=not quiet,
-    )
+    summary = MusicIndex.update(paths, output, model, **vars(settings))
     typer.echo(summary.text(output))
-    check_bad_files(len(summary.failed), summary.files, tolerance)
+    check_bad_files(len(summary.failed), summary.files, max_bad_files)
 
 
 @command(app, "mert-hf search my_index song.mp3 --top-k 20 --m3u similar.m3u8")
@@ -83,7 +60,7 @@ def search(
         str | None, typer.Option(help="SQL condition on path, duration (seconds) and size: duration < 300.")
     ] = None,
     m3u: Annotated[str | None, typer.Option("--m3u", help="Write the result to this playlist.")] = None,
-    as_json: Json = False,
+    as_json: options.Json = False,
     device: options.Device = None,
 ) -> None:
     """Find the most similar recordings in an index."""
@@ -109,7 +86,7 @@ def duplicates(
         float, typer.Option(help="Share of the bits of two fingerprints that may differ; lower is stricter.")
     ] = 0.2,
     max_cut: Annotated[float, typer.Option(help="Seconds that a copy may lack at its start or at its end.")] = 12.0,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Group the files of an index that hold the same recording.
 

@@ -1,24 +1,128 @@
-"""Options that several commands share: the same word means the same everywhere. Lengths are in seconds."""
+"""Options from settings classes, and those that commands without a settings class share."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import wraps
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 
+from ..utils.settings import SHARED
+from ..utils.tolerance import Tolerance
 
-def hide_progress(quiet: bool) -> bool:
+
+def with_options(function: Callable) -> Callable:
+    """The function with an option for each field of the settings classes among its parameters.
+
+    A parameter whose annotation is a dataclass becomes its fields, and the function is called with an object made of
+    their values. All other parameters are as typer has them.
+    """
+    kinds: dict[str, type] = {}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+        if is_dataclass(parameter.annotation):
+            kinds[name] = parameter.annotation
+            parameters += options_of(parameter.annotation)
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @wraps(function)
+    def run(**values: Any) -> Any:
+        if values.get("quiet"):
+            hide_progress()
+        return function(**{name: _make(kind, values) for name, kind in kinds.items()}, **values)
+
+    run.__signature__ = inspect.Signature(parameters)
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def options_of(kind: type) -> list[inspect.Parameter]:
+    """An option for each field of a settings class that has a help text, see `mert_hf.utils.settings.described`."""
+    hints = get_type_hints(kind)
+    return [_option(field, hints[field.name]) for field in _described(kind)]
+
+
+def hide_progress() -> None:
     """Hides the progress bars of transformers too."""
-    if quiet:
-        from transformers.utils.logging import disable_progress_bar
+    from transformers.utils.logging import disable_progress_bar
 
-        disable_progress_bar()
-    return quiet
+    disable_progress_bar()
 
 
-Recordings = Annotated[
-    list[str], typer.Option("--data", help="File or folder of recordings, with or without metadata.csv; repeatable.")
-]
+def _described(kind: type) -> list[Field]:
+    return [field for field in fields(kind) if "help" in field.metadata]
+
+
+def _name(field: Field) -> str:
+    """The option's name: that of the field, or its first other name, as transformers' HfArgumentParser has them."""
+    aliases = field.metadata.get("aliases", ())
+    return aliases[0].lstrip("-") if aliases else field.metadata.get("option", field.name)
+
+
+def _option(field: Field, annotation: Any) -> inspect.Parameter:
+    details = dict(field.metadata)
+    default = details.get("command_default", field.default)
+    default = inspect.Parameter.empty if default is MISSING else default
+    annotation = _option_type(annotation)
+    if default == ():
+        annotation, default = annotation | None, None
+    if details.get("inverted"):
+        default = not default
+    name = _name(field)
+    option = typer.Option(
+        "--" + name.replace("_", "-"),  # alone: no --no-quiet
+        help=details["help"].replace("%%", "%"),  # argparse's escape
+        min=details.get("min"),
+        metavar=details.get("metavar"),
+    )
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=Annotated[annotation, option])
+
+
+def _option_type(annotation: Any) -> Any:
+    """The type of an option's value: text where a field takes text too, a list where it takes several values."""
+    if get_origin(annotation) in (Union, UnionType):
+        members = get_args(annotation)
+        if str in members:
+            return str | None if type(None) in members else str
+    elif get_origin(annotation) in (tuple, Sequence):
+        return list[get_args(annotation)[0]]
+    return annotation
+
+
+def _make(kind: type, values: dict[str, Any]) -> Any:
+    """A settings object from the values of its options, which are taken out of `values`."""
+    given = {}
+    for field in _described(kind):
+        value = values.pop(_name(field))
+        if isinstance(value, list) or field.default == ():
+            value = tuple(value or ())
+        given[field.name] = not value if field.metadata.get("inverted") else value
+    return kind(**given)
+
+
+def shared_option(word: str, annotation: Any, **details: Any) -> Any:
+    """One of the words that mean the same in every command, for the signature of a command."""
+    return Annotated[annotation, typer.Option("--" + word.replace("_", "-"), **SHARED[word], **details)]
+
+
+Paths = Annotated[list[str], typer.Argument(help="Files, folders (searched with their subfolders) and glob patterns.")]
+Model = shared_option("model", str)
+Layers = shared_option("layers", str)
+Device = shared_option("device", str | None)
+MaxBadFiles = shared_option("max_bad_files", str, callback=Tolerance.parse)  # refused before any work
+BatchSize = shared_option("batch_size", int)
+Workers = shared_option("workers", int)
+DType = shared_option("dtype", str)
+Seed = shared_option("seed", int)
+Split = shared_option("split", str | None)
+Quiet = Annotated[bool, typer.Option("--quiet", help=SHARED["progress"]["help"])]
+Recordings = Annotated[list[str], typer.Option("--data", help=SHARED["recordings"]["help"])]
 LabelledData = Annotated[
     str,
     typer.Option(
@@ -27,33 +131,11 @@ LabelledData = Annotated[
         "of the datasets library: a folder, or owner/name[:config].",
     ),
 ]
-Paths = Annotated[list[str], typer.Argument(help="Files, folders (searched with their subfolders) and glob patterns.")]
-Model = Annotated[str, typer.Option("--model", help="Hub id, folder, or name of a bundled checkpoint.")]
-Layers = Annotated[
-    str, typer.Option("--layers", help="all (each layer), or layers such as 7 or 5,7,9. 0 is the input, -1 the last.")
-]
 Target = Annotated[str, typer.Option("--target", help="Target column; several separated by commas.")]
 Kind = Annotated[
     str,
     typer.Option(
         "--kind", help="Kind of the target: classification, multilabel, regression, key, beats, chords or structure."
-    ),
-]
-Split = Annotated[
-    str | None, typer.Option("--split", help="Use only the rows of metadata.csv with this split; all by default.")
-]
-Window = Annotated[float, typer.Option("--window", help="Seconds of audio that the model sees at a time.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", help="Clips that the model computes at a time.")]
-Workers = Annotated[int, typer.Option("--workers", help="Number of recordings that are read in parallel.")]
-Device = Annotated[
-    str | None, typer.Option("--device", help="Device such as cpu, cuda or cuda:1; a GPU if there is one by default.")
-]
-DType = Annotated[
-    str,
-    typer.Option(
-        "--dtype",
-        help="Precision: auto, float32, bfloat16 or float16. auto is bfloat16 where the device computes in it natively "
-        "and correctly, else float32.",
     ),
 ]
 TrainingDevice = Annotated[str | None, typer.Option("--device", help="cpu or cuda; a GPU if there is one by default.")]
@@ -71,16 +153,4 @@ TeacherFolder = Annotated[str, typer.Option("--output", help="Folder of the teac
 NumCodebooks = Annotated[
     int | None, typer.Option("--num-codebooks", help="Number of codebooks of an EnCodec to use; 8 by default.")
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all random choices.")]
-MaxBadFiles = Annotated[
-    str,
-    typer.Option(
-        "--max-bad-files",
-        metavar="N|P%",
-        help="Unreadable recordings tolerated before the run fails: a number such as 3, or a share such as 1%.",
-    ),
-]
-Quiet = Annotated[
-    bool,
-    typer.Option("--quiet", callback=hide_progress, help="Print results, warnings and errors only, no progress."),
-]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]

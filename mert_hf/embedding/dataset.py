@@ -14,19 +14,18 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..audio import AudioReadError, Window, audio_info, find_audio_files
 from ..audio.read_ahead import END, read_ahead
 from ..utils.devices import AUTO, launched_processes
 from ..utils.files import check_nothing_is_replaced, check_output_folder, staged_file
 from ..utils.hashing import hash_tensors
-from ..utils.settings import ALL, parse_layers
 from ..utils.text import printable, shorten
 from .embedder import MERTEmbedder, SpeedBar, check_pooling
+from .settings import EmbeddingSettings
 from .shards import (
     SHOWN_FAILURES,
-    STORE_DTYPES,
     FailedFile,
     ShardWriter,
     embedding_schema,
@@ -123,16 +122,7 @@ def embed_dataset(
     paths: Sequence[str | os.PathLike],
     output: str | os.PathLike,
     model: str | os.PathLike,
-    layers: str | int | Sequence[int] = "all",
-    pooling: str = "mean",
-    window: float = 5.0,
-    hop: float | None = None,
-    batch_size: int = 16,
-    dtype: str | None = None,
-    device: str | None = None,
-    workers: int = 2,
-    store_dtype: str = "float32",
-    show_progress_bar: bool = True,
+    **settings: Any,
 ) -> RunSummary:
     """Embeds recordings into a folder of Parquet shards that `datasets.load_dataset(folder)` opens.
 
@@ -144,46 +134,32 @@ def embed_dataset(
         paths: files, folders and globs, see `find_audio_files`.
         output: folder of the data set.
         model: Hub id, folder, or name of a bundled checkpoint.
-        layers: "all", a layer or several.
-        pooling: "mean" or "frames".
-        window: seconds the model sees at a time.
-        hop: seconds from one window's start to the next; `window` if None.
-        batch_size: windows the model takes at a time, across recordings.
-        dtype: of the model: "float32", "bfloat16", "float16" or "auto"; None is that of the data set where there is one
-            already, else "float32".
-        device: of the model; a GPU if there is one.
-        workers: recordings decoded at a time, while the model computes.
-        store_dtype: of the embeddings in the files: "float32" or "float16".
-        show_progress_bar: show one, with the speed in multiples of real time.
+        settings: fields of `EmbeddingSettings`.
 
     Raises:
         ValueError: an argument out of its range; no recording; a folder that holds a data set made with other settings.
         OSError: none of the recordings exists, or nothing can be written to `output`, or files of something else would
             be replaced there; checked before the model loads.
     """
-    if store_dtype not in STORE_DTYPES:
-        raise ValueError(f"store_dtype={store_dtype!r} must be one of {', '.join(STORE_DTYPES)}.")
-    for name, value in (("batch_size", batch_size), ("workers", workers)):
-        if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1.")
-    check_pooling(pooling)
+    asked = EmbeddingSettings(**settings)
+    check_pooling(asked.pooling)
     folder = Path(output)
     check_dataset_folder(folder)
     files = [str(path) for path in find_audio_files(paths)]
     if not (folder / RUN_FILE).is_file():
         _check_any_exists(files)
-    if dtype in (None, AUTO) and (folder / RUN_FILE).is_file():
-        dtype = read_settings(folder)["dtype"]
-    state = _process_state(device)
-    embedder = MERTEmbedder.from_pretrained(model, device=device or state.device, dtype=dtype)
-    embedder.check_window(window, hop)
-    settings = run_settings(embedder, model, embedder.resolve_layers(layers), pooling, window, hop, store_dtype)
+    known_dtype = asked.dtype in (None, AUTO) and (folder / RUN_FILE).is_file()
+    dtype = read_settings(folder)["dtype"] if known_dtype else asked.dtype
+    state = launched_processes(asked.device, timeout=PATIENCE)
+    embedder = MERTEmbedder.from_pretrained(model, device=asked.device or state.device, dtype=dtype)
+    embedder.check_window(asked.window, asked.hop)
+    content = run_settings(embedder, model, asked)
     if state.is_main_process:
-        plan_run(folder, files, settings, batch_size, state.num_processes, workers)
+        plan_run(folder, files, content, asked.batch_size, state.num_processes, asked.workers)
     state.wait_for_everyone()
     plan = read_plan(folder)
-    run = ShardRun(embedder, settings, folder, plan, batch_size, workers)
-    bar = _embed_share(run, state, show_progress_bar)
+    run = ShardRun(embedder, content, folder, plan, asked.batch_size, asked.workers)
+    bar = _embed_share(run, state, asked.show_progress_bar)
     summary = summarize(folder, len(plan), files, bar, state.is_main_process)
     if summary.is_main:
         write_errors(folder, summary.failed)
@@ -203,7 +179,7 @@ def _embed_share(run: ShardRun, state: PartialState, show_progress_bar: bool) ->
     return bar
 
 
-def run_settings(embedder, model, layers, pooling, window, hop, store_dtype) -> dict:
+def run_settings(embedder: MERTEmbedder, model: str | os.PathLike, asked: EmbeddingSettings) -> dict:
     """What the content of the data set depends on; a run continues another only where they agree."""
     digest = hashlib.sha256()
     hash_tensors(digest, embedder.model.state_dict(), heading="{name}")
@@ -213,12 +189,12 @@ def run_settings(embedder, model, layers, pooling, window, hop, store_dtype) -> 
         "mask_group_norm": getattr(embedder.model.config, "mask_group_norm", None),
         "sampling_rate": embedder.sampling_rate,
         "normalize": bool(getattr(embedder.feature_extractor, "do_normalize", False)),
-        "layers": list(layers),
-        "pooling": pooling,
-        "window": float(window),
-        "hop": float(window if hop is None else hop),
+        "layers": list(embedder.resolve_layers(asked.layers)),
+        "pooling": asked.pooling,
+        "window": float(asked.window),
+        "hop": float(asked.window if asked.hop is None else asked.hop),
         "dtype": embedder.precision,
-        "store_dtype": store_dtype,
+        "store_dtype": asked.store_dtype,
         "hidden_size": embedder.hidden_size,
     }
 
@@ -340,11 +316,6 @@ def _end_file(writer: ShardWriter, failed: bool) -> None:
         writer.finish_file()
 
 
-def _process_state(device: str | None) -> PartialState:
-    """accelerate's view of the processes; alone, nothing is set up."""
-    return launched_processes(device, timeout=PATIENCE)
-
-
 def read_plan(folder: Path) -> Plan:
     """The recordings of each shard of the data set in a folder."""
     content = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
@@ -456,17 +427,3 @@ def _card(settings: dict) -> str:
 def _replace_text(path: Path, text: str) -> None:
     with staged_file(path) as part:
         part.write_text(text, encoding="utf-8")
-
-
-def embedding_layers(text: str) -> str | list[int]:
-    """ "all", "7" or "5,7,9" of a command line -> what `MERTEmbedder` takes.
-
-    Raises:
-        ValueError: anything else; a learned average ("weighted") exists in fine-tuning and evaluation only.
-    """
-    layers = parse_layers(text, allowed=(ALL,))
-    if layers == [ALL]:
-        return ALL
-    if ALL in layers:
-        raise ValueError(f"layers={text!r} must be all, or numbers such as 7 or 5,7,9.")
-    return layers

@@ -31,6 +31,7 @@ from .dataset import (
     write_errors,
 )
 from .embedder import MERTEmbedder, SpeedBar, check_pooling
+from .settings import EmbeddingSettings
 from .shards import FailedFile, shard_path
 
 with needs_extra("ray"):
@@ -45,18 +46,11 @@ def embed_with_ray(
     paths: Sequence[str | os.PathLike],
     output: str | os.PathLike,
     model: str | os.PathLike,
-    layers: str | int | Sequence[int] = "all",
-    pooling: str = "mean",
-    window: float = 5.0,
-    hop: float | None = None,
-    batch_size: int = 16,
-    dtype: str | None = None,
-    store_dtype: str = "float32",
     decoders: int = 2,
     embedders: int = 1,
     num_gpus: float = 0,
     num_cpus: float = 1,
-    show_progress_bar: bool = True,
+    **settings: Any,
 ) -> RunSummary:
     """Embeds recordings on a Ray cluster into the data set that `embed_dataset` makes.
 
@@ -67,30 +61,30 @@ def embed_with_ray(
         paths: files, folders and globs, or addresses that fsspec opens ("s3://bucket/music"); every node must see them.
         output: folder of the data set, on a file system that every node sees.
         model: Hub id, folder that every node sees, or name of a bundled checkpoint.
-        layers, pooling, window, hop, batch_size, dtype, store_dtype: as for `embed_dataset`.
         decoders: actors that decode recordings, on a CPU each.
         embedders: actors that embed.
         num_gpus, num_cpus: what each of these takes of its node.
-        show_progress_bar: show one, with the speed in multiples of real time.
+        settings: fields of `EmbeddingSettings`; `device` and `workers` are decided by the numbers above.
 
     Raises:
         ValueError: an argument out of its range; no recording; a folder that holds a data set made with other settings.
         OSError: nothing can be written to `output`, or files of something else would be replaced there.
     """
-    check_pooling(pooling)
+    asked = EmbeddingSettings(**settings)
+    check_pooling(asked.pooling)
     folder = Path(os.path.abspath(output))
     check_dataset_folder(folder)
     files = find_recordings(paths)
-    embedder = MERTEmbedder.from_pretrained(model, device="cpu", dtype=dtype)
-    embedder.check_window(window, hop)
-    settings = run_settings(embedder, model, embedder.resolve_layers(layers), pooling, window, hop, store_dtype)
-    plan_run(folder, files, settings, batch_size, embedders)
+    embedder = MERTEmbedder.from_pretrained(model, device="cpu", dtype=asked.dtype)
+    embedder.check_window(asked.window, asked.hop)
+    content = run_settings(embedder, model, asked)
+    plan_run(folder, files, content, asked.batch_size, embedders)
     plan = read_plan(folder)
     todo = [index for index in range(len(plan)) if not is_done(shard_path(folder, index))]
-    with SpeedBar(None, disable=not show_progress_bar) as bar:
+    with SpeedBar(None, disable=not asked.show_progress_bar) as bar:
         device = "cuda" if num_gpus else "cpu"
-        arguments = {"folder": os.fspath(folder), "model": os.fspath(model), "dtype": settings["dtype"]}
-        arguments |= {"device": device, "batch_size": batch_size}
+        arguments = {"folder": os.fspath(folder), "model": os.fspath(model), "dtype": content["dtype"]}
+        arguments |= {"device": device, "batch_size": asked.batch_size}
         decoding = {"fn_constructor_args": [os.fspath(folder)], "num_cpus": 1, "concurrency": decoders}
         embedding = {"fn_constructor_kwargs": arguments, "num_cpus": num_cpus, "num_gpus": num_gpus}
         if todo:

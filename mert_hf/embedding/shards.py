@@ -17,7 +17,6 @@ from ..utils.text import printable
 
 METADATA_KEY = b"mert_hf"
 GROUP_BYTES = 32 * 2**20  # of embeddings, after which rows leave memory
-STORE_DTYPES = {"float32": np.float32, "float16": np.float16}
 SHOWN_FAILURES = 20
 
 
@@ -82,7 +81,7 @@ def read_summary(path: Path) -> ShardSummary:
 
 def embedding_schema(hidden_size: int, pooling: str, store_dtype: str) -> pa.Schema:
     """Columns of the data set: a row for each window and layer."""
-    vector = pa.list_(pa.from_numpy_dtype(STORE_DTYPES[store_dtype]), hidden_size)
+    vector = pa.list_(pa.from_numpy_dtype(np.dtype(store_dtype)), hidden_size)
     columns = [("path", pa.string()), ("start", pa.float64()), ("end", pa.float64()), ("layer", pa.int32())]
     if pooling == "frames":
         return pa.schema([*columns, ("frame_times", pa.list_(pa.float64())), ("embedding", pa.list_(vector))])

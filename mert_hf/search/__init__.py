@@ -1,7 +1,23 @@
 """An index of a music library on disk: similar recordings, passages, duplicates, playlists."""
 
-from .building import IndexSummary
-from .index import Match, MusicIndex
-from .playlist import write_playlist
+from typing import TYPE_CHECKING
 
-__all__ = ["IndexSummary", "Match", "MusicIndex", "write_playlist"]
+from ..utils.imports import lazy_names
+
+if TYPE_CHECKING:
+    from .building import IndexSummary
+    from .index import Match, MusicIndex
+    from .playlist import write_playlist
+    from .settings import UpdateSettings
+
+_HOMES = {
+    "IndexSummary": ".building",
+    "Match": ".index",
+    "MusicIndex": ".index",
+    "UpdateSettings": ".settings",
+    "write_playlist": ".playlist",
+}
+
+__all__ = ["IndexSummary", "Match", "MusicIndex", "UpdateSettings", "write_playlist"]
+
+__getattr__ = lazy_names(__name__, _HOMES)

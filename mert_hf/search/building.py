@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from ..utils.hashing import hash_tensors
 from ..utils.text import printable, shorten
 from .fingerprint import Fingerprinter
 from .scaling import FEWEST_RECORDINGS
+from .settings import UpdateSettings
 from .store import IndexSettings, Recording, RecordingTable, is_index
 
 logger = logging.getLogger(__name__)
@@ -88,16 +90,10 @@ def update_index(
     paths: Sequence[str | os.PathLike],
     folder: str | os.PathLike,
     model: str | os.PathLike | None = None,
-    layer: int | None = None,
-    window: float | None = None,
-    windows: bool | None = None,
-    batch_size: int = 16,
-    device: str | None = None,
-    dtype: str | None = None,
-    workers: int = 2,
-    show_progress_bar: bool = True,
+    **settings: Any,
 ) -> IndexSummary:
     """Makes an index of recordings, or brings one up to date; see `MusicIndex.update` for the arguments."""
+    asked = UpdateSettings(**settings)
     with only_writer(folder) as place:
         files = [os.path.abspath(path) for path in find_audio_files(paths)]
         table, embedder = RecordingTable(place) if is_index(place) else None, None
@@ -105,14 +101,14 @@ def update_index(
         if table is None or changes.new or changes.changed:
             old = None if table is None else table.settings
             name = model or (DEFAULT_CHECKPOINT if old is None else old.model)
-            if old is not None and dtype in (None, AUTO):
-                dtype = old.dtype
-            embedder = MERTEmbedder.from_pretrained(name, device=device, dtype=dtype)
-            settings = make_settings(embedder, name, layer, window, windows, old)
-            table = RecordingTable.create(place, settings) if table is None else table
+            dtype = asked.dtype if old is None or asked.dtype not in (None, AUTO) else old.dtype
+            embedder = MERTEmbedder.from_pretrained(name, device=asked.device, dtype=dtype)
+            stored = make_settings(embedder, name, asked.layer, asked.window, asked.windows, old)
+            table = RecordingTable.create(place, stored) if table is None else table
         else:
-            _check_same(table.settings, {"layer": layer, "window": window, "windows": windows})
-        return _Run(table, embedder, batch_size, workers, show_progress_bar).apply(changes, len(files))
+            _check_same(table.settings, {"layer": asked.layer, "window": asked.window, "windows": asked.windows})
+        run = _Run(table, embedder, asked.batch_size, asked.workers, asked.show_progress_bar)
+        return run.apply(changes, len(files))
 
 
 def find_changes(table: RecordingTable | None, files: Sequence[str], roots: Sequence[str]) -> Changes:

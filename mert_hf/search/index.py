@@ -69,7 +69,7 @@ class MusicIndex:
         paths: Sequence[str | os.PathLike],
         folder: str | os.PathLike,
         model: str | os.PathLike | None = None,
-        **options: Any,
+        **settings: Any,
     ) -> IndexSummary:
         """Makes an index of recordings, or brings one up to date.
 
@@ -81,16 +81,14 @@ class MusicIndex:
             folder: of the index.
             model: Hub id, folder, or name of a bundled checkpoint. If None, that of the index, and "mert2-nano" for a
                 new index.
-            options: `layer` (the middle one by default), `window` (5 seconds), `windows` (store a vector per window
-                too), `dtype` (float32), `batch_size`, `device`, `workers`, `show_progress_bar`. The first four belong
-                to the index and cannot change later.
+            settings: fields of `mert_hf.search.UpdateSettings`.
 
         Raises:
             ValueError: other settings or another model than those of the index; no recordings; another process is
                 writing the index; LanceDB is not installed.
             OSError: nothing can be written to the folder.
         """
-        return update_index(paths, folder, model, **options)
+        return update_index(paths, folder, model, **settings)
 
     def __len__(self) -> int:
         return len(self._table)

@@ -1,11 +1,77 @@
-"""Layers as a command line names them: `all`, `weighted`, or numbers."""
+"""Fields of settings classes with their help: what each word means, the same in every command and in Python.
+
+A settings class is a dataclass whose fields hold a help text. `mert_hf.cli.options` makes options of it. Nothing here
+imports torch, so that the help of the command line appears at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, dataclass, field
+from typing import Any
 
 ALL = "all"
 WEIGHTED = "weighted"
+
+# Words that mean the same in every command. Lengths are in seconds.
+SHARED: dict[str, dict[str, Any]] = {
+    "recordings": {
+        "option": "data",
+        "help": "File or folder of recordings, with or without metadata.csv; repeatable.",
+    },
+    "model": {"help": "Hub id, folder, or name of a bundled checkpoint."},
+    "layers": {"help": "all (each layer), or layers such as 7 or 5,7,9. 0 is the input, -1 the last."},
+    "window": {"help": "Seconds of audio that the model sees at a time."},
+    "split": {"help": "Use only the rows of metadata.csv with this split; all by default."},
+    "batch_size": {"help": "Clips that the model computes at a time."},
+    "workers": {"help": "Number of recordings that are read in parallel."},
+    "device": {"help": "Device such as cpu, cuda or cuda:1; a GPU if there is one by default."},
+    "dtype": {
+        "help": "Precision: auto, float32, bfloat16 or float16. auto is bfloat16 where the device computes in it "
+        "natively and correctly, else float32."
+    },
+    "seed": {"help": "Seed of all random choices.", "min": 0},
+    "max_bad_files": {
+        "metavar": "N|P%",
+        "help": "Unreadable recordings tolerated before the run fails: a number such as 3, or a share such as 1%.",
+    },
+    "progress": {
+        "option": "quiet",
+        "inverted": True,
+        "help": "Print results, warnings and errors only, no progress.",
+    },
+}
+
+
+def described(text: str, default: Any = MISSING, **details: Any) -> Any:
+    """A field of a settings class.
+
+    Args:
+        text: its help, a sentence.
+        default: its value where none is given; without one the field must be given.
+        details: `option`, the name of its option where it differs from that of the field; `command_default`, the
+            default of the option where it differs; `min`; `metavar`; `inverted`, for a field that is True unless the
+            option is given.
+    """
+    return field(default=default, metadata={"help": text, **details})
+
+
+def shared(word: str, default: Any = MISSING, **details: Any) -> Any:
+    """A field for one of the words that mean the same in every command."""
+    return field(default=default, metadata={**SHARED[word], **details})
+
+
+def check_positive(**numbers: float) -> None:
+    """Raises ValueError where a number is below 1."""
+    for name, value in numbers.items():
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1.")
+
+
+def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> None:
+    """Raises ValueError where a value is not among those allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} must be one of {', '.join(map(str, allowed))}.")
 
 
 def parse_layers(text: str, allowed: Sequence[str] = (ALL, WEIGHTED)) -> list[int | str]:
@@ -30,3 +96,38 @@ def parse_layers(text: str, allowed: Sequence[str] = (ALL, WEIGHTED)) -> list[in
     if not layers:
         raise ValueError(f"layers={text!r} must be {', '.join(allowed)}, or numbers such as 7 or 5,7,9.")
     return layers
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """The words that the commands of training share, for fields of transformers' TrainingArguments."""
+
+    output: str | None = described("Folder of the result.", None)
+    batch_size: int | None = described("Clips per device and step.", None, min=1)
+    workers: int | None = described("Processes that read recordings.", None, min=0)
+    device: str | None = described("cpu or cuda; a GPU if there is one by default.", None)
+    dtype: str | None = described(
+        "Precision: auto (bfloat16 on a GPU that computes in it, else float32), float32, bfloat16 or float16.", None
+    )
+    seed: int | None = shared("seed", None)
+    progress: bool = shared("progress", True)
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of TrainingArguments; what was not given is None, and stays as a recipe or transformers has it.
+
+        Raises:
+            ValueError: a dtype or device that training does not know.
+        """
+        from .devices import AUTO, training_precision
+
+        precision = training_precision(self.dtype or AUTO, self.device)
+        return {
+            "output_dir": self.output,
+            "per_device_train_batch_size": self.batch_size,
+            "dataloader_num_workers": self.workers,
+            "use_cpu": precision["use_cpu"] if self.device is not None else None,
+            "bf16": precision["bf16"] if self.dtype is not None else None,
+            "fp16": precision["fp16"] if self.dtype is not None else None,
+            "seed": self.seed,
+            "disable_tqdm": None if self.progress else True,
+        }

@@ -19,7 +19,8 @@ from mert_hf.audio import find_audio_files
 from mert_hf.cli.app import app
 from mert_hf.embedding import dataset as embedding_dataset
 from mert_hf.embedding import shards as embedding_shards
-from mert_hf.embedding.dataset import embed_dataset, embedding_layers
+from mert_hf.embedding.dataset import embed_dataset
+from mert_hf.embedding.settings import embedding_layers
 
 
 @pytest.fixture(autouse=True)
