@@ -53,7 +53,7 @@ def open_checkpoint(path: str | os.PathLike) -> Iterator[Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        UnsafeCheckpointError: its pickle asks for something that could act on the machine.
+        UnsafeCheckpointError: its pickle refers to something that could act on the machine.
         CheckpointError: it is truncated, damaged, or not a torch file.
     """
     path = Path(path)
@@ -157,9 +157,11 @@ def _checked_root(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo])
 
 @dataclass
 class _LegacyStorage:
-    """Where a storage of the older format begins; known only after the pickle programs are read."""
+    """A storage of the older format. Where it begins is known only after the pickle programs are read."""
 
     file: BinaryIO
+    itemsize: int
+    num_bytes: int
     start: int | None = None
 
     def read(self, start: int, length: int) -> bytes:
@@ -182,36 +184,32 @@ def _read_legacy(file: BinaryIO) -> Any:
             "The checkpoint was written on a big-endian machine; save it again on a little-endian one."
         )
     places: dict[str, _LegacyStorage] = {}
-    sizes: dict[str, tuple[torch.dtype, int]] = {}
 
     def storage_of(pid: Any) -> Storage:
         key, dtype, num_bytes = _storage_info(pid)
         if len(pid) > 5 and pid[5] is not None:
             raise CheckpointError("The checkpoint uses storage views of torch < 0.4; save it again with a newer torch.")
-        place = places.setdefault(key, _LegacyStorage(file))
-        sizes[key] = (dtype, num_bytes)
+        place = places.setdefault(key, _LegacyStorage(file, dtype.itemsize, num_bytes))
+        if (place.itemsize, place.num_bytes) != (dtype.itemsize, num_bytes):
+            raise CheckpointError(f"Tensor storage {key!r} is described twice and differently: the file is damaged.")
         return Storage(key, dtype, num_bytes, place.read)
 
     content = restricted_load(reader, storage_of)
-    _locate_storages(file, restricted_load(reader), places, sizes)
+    _locate_storages(file, restricted_load(reader), places)
     return content
 
 
-def _locate_storages(file: BinaryIO, keys: Any, places: dict, sizes: dict) -> None:
+def _locate_storages(file: BinaryIO, keys: Any, places: dict[str, _LegacyStorage]) -> None:
     """Each storage is its number of elements (int64) and its data."""
-    if not isinstance(keys, list) or set(keys) != set(places):
+    if not isinstance(keys, list) or set(map(str, keys)) != set(places):
         raise CheckpointError("The list of storages does not fit the tensors: the file is truncated or damaged.")
     position = file.tell()
     end = file.seek(0, os.SEEK_END)
     for key in keys:
+        place = places[key]
         file.seek(position)
+        place.start = position + 8
+        position = place.start + place.num_bytes
         header = file.read(8)
-        dtype, num_bytes = sizes[key]
-        if (
-            len(header) < 8
-            or struct.unpack("<q", header)[0] * dtype.itemsize != num_bytes
-            or position + 8 + num_bytes > end
-        ):
+        if len(header) < 8 or struct.unpack("<q", header)[0] * place.itemsize != place.num_bytes or position > end:
             raise CheckpointError(f"Tensor storage {key!r} is missing or too short: the file is truncated or damaged.")
-        places[key].start = position + 8
-        position += 8 + num_bytes

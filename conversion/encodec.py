@@ -19,7 +19,7 @@ from transformers import EncodecConfig, EncodecFeatureExtractor, EncodecModel
 
 from ..utils.files import staged_directory
 from .checkpoint_file import open_checkpoint, state_dict_of
-from .errors import CheckpointError, describe_faults
+from .errors import CheckpointError, compare_shapes, describe_faults
 from .lazy_tensor import LazyTensor
 from .self_check import ConversionReport, fixed_signal, save_and_check
 
@@ -65,13 +65,14 @@ def convert_encodec_checkpoint(
     with open_checkpoint(checkpoint_path) as content, staged_directory(output_dir) as folder:
         tensors = state_dict_of(content, keys=("best_state", "model", "state_dict"))
         config = infer_config(tensors, sampling_rate, causal)
-        result = save_and_check(
+        checked = save_and_check(
             lambda: _build(tensors, config),
             lambda model: _save(model, folder, Path(checkpoint_path).name),
             _embeddings_and_codes,
             folder,
         )
-    return ConversionReport.of(checkpoint_path, output_dir, started, len(tensors), result)
+    seconds = time.perf_counter() - started
+    return ConversionReport(str(checkpoint_path), str(output_dir), len(tensors), seconds=seconds, **checked)
 
 
 def transformers_name(name: str, expected: Mapping[str, torch.Tensor]) -> str:
@@ -136,11 +137,8 @@ def _encoder_fields(shapes: Mapping[str, tuple[int, ...]]) -> dict:
         "compress": residual[1] // residual[0],
         "num_lstm_layers": len(lstm),
     }
-    if (
-        not downsampling
-        or min(min(v) if isinstance(v, list) else v for v in sizes.values()) < 1
-        or len(shapes) > 10_000
-    ):
+    smallest = min(min(size) if isinstance(size, list) else size for size in sizes.values())
+    if not downsampling or smallest < 1 or len(shapes) > 10_000:
         raise ValueError("encoder.model")
     return sizes | {"use_conv_shortcut": f"{block}.shortcut.conv.conv.weight" in shapes}
 
@@ -180,12 +178,7 @@ def _build(tensors: Mapping[str, LazyTensor], config: EncodecConfig) -> EncodecM
     model = EncodecModel(config)
     expected = model.state_dict()
     named = {transformers_name(name, expected): tensor for name, tensor in tensors.items()}
-    faults = {
-        "missing": [name for name in expected if name not in named],
-        "unknown": [name for name in named if name not in expected],
-        "of another shape": [n for n in expected if n in named and tuple(expected[n].shape) != tuple(named[n].shape)],
-    }
-    if differences := describe_faults(faults):
+    if differences := describe_faults(compare_shapes(named, expected, "the other tensors")):
         raise CheckpointError(f"The tensors are not those of an EnCodec model. {differences}")
     model.load_state_dict({name: tensor.load() for name, tensor in named.items()}, strict=True)
     return model

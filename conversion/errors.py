@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..utils.text import shorten
 
@@ -14,7 +15,27 @@ class CheckpointError(ValueError):
 
 
 class UnsafeCheckpointError(CheckpointError):
-    """A checkpoint whose pickle asks for something that could act on the machine. Nothing of it was run."""
+    """A checkpoint whose pickle refers to something that could act on the machine. Nothing of it was run."""
+
+
+def compare_shapes(
+    tensors: Mapping[str, Any], expected: Mapping[str, Any], origin: str = "the configuration"
+) -> dict[str, list[str]]:
+    """Names of tensors that do not fit, by the kind of fault.
+
+    Args:
+        tensors: name -> anything with a `shape`.
+        expected: the same of the tensors that there should be.
+        origin: where the expected shapes come from, for messages.
+    """
+    shapes = {name: (tuple(tensors[name].shape), tuple(expected[name].shape)) for name in expected if name in tensors}
+    return {
+        "missing": [name for name in expected if name not in tensors],
+        "unknown": [name for name in tensors if name not in expected],
+        "of another shape": [
+            f"{name} {stored}, by {origin} {right}" for name, (stored, right) in shapes.items() if stored != right
+        ],
+    }
 
 
 def describe_faults(faults: Mapping[str, Sequence[str]]) -> str:

@@ -16,7 +16,7 @@ from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..utils.files import staged_directory
 from .checkpoint_file import open_checkpoint
-from .errors import CheckpointError, describe_faults
+from .errors import CheckpointError, compare_shapes, describe_faults
 from .fairseq_config import FairseqSettings, config_from_fairseq, read_settings
 from .fairseq_keys import HEADS, Entry, drop_reason, identity_projection, key_table, model_class
 from .fairseq_origin import write_record
@@ -45,7 +45,7 @@ def convert_fairseq_checkpoint(
     Raises:
         FileNotFoundError: there is no such checkpoint.
         FileExistsError: `output_dir` holds something.
-        UnsafeCheckpointError: the checkpoint's pickle asks for something that could act on this machine.
+        UnsafeCheckpointError: the checkpoint's pickle refers to something that could act on this machine.
         CheckpointError: a damaged file, another architecture, or a missing, extra or mis-shaped tensor.
     """
     started = time.perf_counter()
@@ -59,14 +59,16 @@ def convert_fairseq_checkpoint(
             identity_projection(config, backbone_only), "fairseq projects only between sizes that differ"
         )
         write_record(folder, settings, tensors, dropped)
-        result = save_and_check(
+        checked = save_and_check(
             lambda: _build(entries, tensors, config, backbone_only),
             lambda model: _save(model, settings, folder, Path(checkpoint_path), Path(output_dir)),
             run_backbone,
             folder,
         )
         dropped |= _dropped_state(content)
-    return ConversionReport.of(checkpoint_path, output_dir, started, len(entries), result, dropped=dropped, added=added)
+    seconds = time.perf_counter() - started
+    paths = str(checkpoint_path), str(output_dir)
+    return ConversionReport(*paths, len(entries), dropped, added, seconds=seconds, **checked)
 
 
 def _model_tensors(state: Mapping) -> dict[str, LazyTensor]:
@@ -87,18 +89,13 @@ def _account_for(
 ) -> dict[str, str]:
     """Name and reason of what is left out; anything missing, extra or mis-shaped is an error."""
     ours = _empty_model(config, backbone_only).state_dict()
-    expected = {entry.theirs: tuple(entry.to_theirs(ours).shape) for entry in entries}
+    expected = {entry.theirs: entry.to_theirs(ours) for entry in entries}
     reasons = {name: drop_reason(name, backbone_only) for name in tensors if name not in expected}
-    faults = {
-        "missing": [name for name in expected if name not in tensors],
-        "unknown": [name for name, reason in reasons.items() if reason is None],
-        "of another shape": [
-            f"{name} {tensors[name].shape}, by the configuration {shape}"
-            for name, shape in expected.items()
-            if name in tensors and tensors[name].shape != shape
-        ],
-        "not of floating point": [n for n in expected if n in tensors and not tensors[n].dtype.is_floating_point],
-    }
+    faults = compare_shapes(tensors, expected)
+    faults["unknown"] = [name for name in faults["unknown"] if reasons[name] is None]
+    faults["not of floating point"] = [
+        name for name in expected if name in tensors and not tensors[name].dtype.is_floating_point
+    ]
     if differences := describe_faults(faults):
         only_heads = all(name.startswith(HEADS) for kind in ("missing", "unknown") for name in faults[kind])
         hint = " Only heads are concerned: --backbone-only leaves them out." if only_heads and not backbone_only else ""
@@ -123,7 +120,7 @@ def _save(model: PreTrainedModel, settings: FairseqSettings, folder: Path, sourc
     card = CardFacts(
         output_dir.name,
         summary=f"MERT weights converted from the fairseq checkpoint `{source.name}` by mert_hf.",
-        licence_note="the license of the converted checkpoint applies; the file itself does not state it.",
+        license_note="the license of the converted checkpoint applies; the file itself does not state it.",
         tags=("converted-from-fairseq",),
     )
     extractor = MERTFeatureExtractor(sampling_rate=model.config.sample_rate, do_normalize=settings.normalize)
@@ -131,7 +128,7 @@ def _save(model: PreTrainedModel, settings: FairseqSettings, folder: Path, sourc
 
 
 def _dropped_state(content: dict) -> dict[str, str]:
-    """What a training checkpoint holds in addition to the model."""
+    """Parts of a training checkpoint in addition to the model, and why they are left out."""
     reasons = {
         "task_state": "label dictionaries: the configuration has their sizes (num_special_codes, codebook_sizes)",
         "last_optimizer_state": "optimizer state: continued pre-training starts a new optimizer",

@@ -208,7 +208,7 @@ def _labels(num_codebooks: int, known: dict) -> list[str]:
 
 
 def recorded_sections(settings: FairseqSettings) -> dict:
-    """What is kept of a fairseq configuration for an export: its model, task and criterion without private paths."""
+    """The part of a fairseq configuration that an export needs: its model, task and criterion without private paths."""
     sections = {"model": settings.model, "task": settings.task, "criterion": settings.criterion}
     if settings.model is settings.task:  # one flat namespace: the fields cannot be assigned to sections
         sections = {"model": settings.model, "task": {}, "criterion": {}}

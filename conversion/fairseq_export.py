@@ -56,7 +56,10 @@ def export_fairseq_checkpoint(model_dir: str | os.PathLike, path: str | os.PathL
     tensors = {entry.theirs: _as_recorded(entry.to_theirs(weights), dtypes.get(entry.theirs)) for entry in entries}
     tensors |= _constants(Path(model_dir), config, backbone_only)
     _write_checked(path, _fairseq_content(config, feature_extractor.do_normalize, recorded.get("cfg"), tensors))
-    return ConversionReport.of(model_dir, path, started, len(entries), num_parameters=model.num_parameters())
+    seconds = time.perf_counter() - started
+    return ConversionReport(
+        str(model_dir), str(path), len(entries), num_parameters=model.num_parameters(), seconds=seconds
+    )
 
 
 def _write_checked(path: str | os.PathLike, content: dict) -> None:
@@ -116,7 +119,7 @@ def _cqt_kernels(sampling_rate: int, bins: int, hop_length: int) -> Mapping[str,
         from nnAudio.features.cqt import CQT
     except ImportError:
         logger.warning(
-            "nnAudio is not installed, so the CQT kernels are left out and fairseq will ask for them; "
+            "nnAudio is not installed, so the CQT kernels are left out and fairseq will miss them; "
             "`pip install nnaudio` and export again, or load with strict=False"
         )
         return {}

@@ -1,7 +1,7 @@
-"""What a converted folder keeps of its fairseq origin, so that an export gives every tensor back.
+"""The record that a converted folder keeps of its fairseq origin, so that an export gives every tensor back.
 
 `fairseq_config.json` holds settings and number formats; `fairseq_constants.safetensors.gz` the tensors that are not
-part of our model, such as CQT kernels, which are nearly all zero. fairseq's strict loading asks for them.
+part of our model, such as CQT kernels, which are nearly all zero. fairseq's strict loading needs them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CONSTANTS_FILE = "fairseq_constants.safetensors.gz"
 def write_record(
     folder: Path, settings: FairseqSettings, tensors: dict[str, LazyTensor], dropped: dict[str, str]
 ) -> None:
-    """Writes what an export needs beyond our model."""
+    """Writes what an export needs in addition to our model."""
     kept = [name for name in dropped if not name.startswith(HEADS)]
     dtypes = {name: str(t.dtype).removeprefix("torch.") for name, t in tensors.items() if t.dtype != torch.float32}
     record = {
@@ -42,7 +42,7 @@ def write_record(
 
 
 def read_record(model_dir: Path) -> dict:
-    """What `write_record` wrote: "cfg", "dtypes", "split_projections"; empty for a model that was made here.
+    """The content of `write_record`: "cfg", "dtypes", "split_projections"; empty for a model that was made here.
 
     Raises:
         CheckpointError: the file was damaged since.

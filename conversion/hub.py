@@ -25,7 +25,7 @@ from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..utils.files import read_json, staged_directory
 from .checkpoint_file import open_checkpoint, state_dict_of
-from .errors import CheckpointError, describe_faults
+from .errors import CheckpointError, compare_shapes, describe_faults
 from .self_check import ConversionReport, run_backbone, save_and_check
 
 if TYPE_CHECKING:
@@ -89,13 +89,15 @@ def convert_hub_checkpoint(
         dropped = {name: "constant CQT kernels, not parameters" for name in tensors if CQT_CONSTANTS in name}
         named = {our_name(name): tensor for name, tensor in tensors.items() if name not in dropped}
         added |= _account_for(named, config)
-        result = save_and_check(
+        checked = save_and_check(
             lambda: _build(named, config),
             lambda model: save_checkpoint(model, extractor, folder, facts),
             run_backbone,
             folder,
         )
-    return ConversionReport.of(name_or_path, output_dir, started, len(named), result, dropped=dropped, added=added)
+    seconds = time.perf_counter() - started
+    paths = str(name_or_path), str(output_dir)
+    return ConversionReport(*paths, len(named), dropped, added, seconds=seconds, **checked)
 
 
 @contextmanager
@@ -200,19 +202,10 @@ def compare_weights(tensors: dict, config: PreTrainedConfig) -> tuple[dict[str, 
     Raises:
         CheckpointError: the configuration names a class that mert_hf does not have.
     """
-    expected = {name: tuple(tensor.shape) for name, tensor in _empty_model(config).state_dict().items()}
+    faults = compare_shapes(tensors, _empty_model(config).state_dict(), "config.json")
     masks = any(getattr(config, name, 0) for name in ("mask_time_prob", "mask_feature_prob"))
-    missing = [name for name in expected if name not in tensors]
-    absent = [] if masks else [name for name in missing if name.endswith(MASK_EMBEDDING)]
-    faults = {
-        "missing": [name for name in missing if name not in absent],
-        "unknown": [name for name in tensors if name not in expected],
-        "of another shape": [
-            f"{name} {tuple(tensors[name].shape)}, by config.json {shape}"
-            for name, shape in expected.items()
-            if name in tensors and tuple(tensors[name].shape) != shape
-        ],
-    }
+    absent = [] if masks else [name for name in faults["missing"] if name.endswith(MASK_EMBEDDING)]
+    faults["missing"] = [name for name in faults["missing"] if name not in absent]
     return faults, absent
 
 
@@ -235,19 +228,19 @@ def _build(tensors: dict, config: PreTrainedConfig) -> PreTrainedModel:
 def _card_facts(name_or_path: str | os.PathLike, source: Path, model_name: str) -> CardFacts:
     is_folder = Path(name_or_path).is_dir()
     origin = f"the folder `{source.name}`" if is_folder else f"[{name_or_path}](https://huggingface.co/{name_or_path})"
-    licence = _stated_licence(source)
+    stated = _stated_license(source)
     unstated = "the origin states none; the authors' MERT-v1 checkpoints are under cc-by-nc-4.0."
     return CardFacts(
         model_name,
         summary=f"MERT weights converted from {origin} by mert_hf; every tensor is the original's.",
         base_model=None if is_folder else str(name_or_path),
-        licence=licence,
-        licence_note="the license of the origin, kept." if licence else unstated,
+        license=stated,
+        license_note="the license of the origin, kept." if stated else unstated,
         tags=("converted",),
     )
 
 
-def _stated_licence(source: Path) -> str | None:
+def _stated_license(source: Path) -> str | None:
     """The license in the metadata of the origin's card."""
     if not (source / CARD_FILE).is_file():
         return None

@@ -1,4 +1,4 @@
-"""Tensors that are still in their file: checked when described, read when asked for."""
+"""Tensors that are still in their file: checked when described, read on demand."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Run the pickle programs of PyTorch checkpoints without running anything they ask for.
+"""Run the pickle programs of PyTorch checkpoints without calling anything that they name.
 
 A `.pt` or `.bin` file holds a pickle program: whoever wrote it chooses which functions its reader calls. fairseq
 checkpoints also name classes of packages that a user of this project does not have. `torch.load(weights_only=True)`
 refuses such files as a whole, so the program is interpreted here, the one place of the package that touches pickle:
 
-- tensors become `LazyTensor`: their place in the file, read when asked for;
+- tensors become `LazyTensor`: their place in the file, read on demand;
 - plain containers are rebuilt;
 - every other class becomes an inert `Placeholder`, which keeps the recorded state and has no behavior. No module is
   imported and nothing of the file is called;
@@ -105,14 +105,14 @@ def restricted_load(file: BoundedReader, persistent_load: Callable[[Any], Any] |
     """Run one pickle program under the restrictions of this module.
 
     Args:
-        file: positioned at the program; left just behind it.
+        file: positioned at the program; left directly after it.
         persistent_load: makes a `Storage` of torch's description of one; None where no tensor is expected.
 
     Returns:
         Scalars, containers, `LazyTensor`, `Global` and `Placeholder` objects.
 
     Raises:
-        UnsafeCheckpointError: the program asks for something that could act on the machine.
+        UnsafeCheckpointError: the program refers to something that could act on the machine.
         CheckpointError: it is damaged.
     """
     damage = (

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
-import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
@@ -24,7 +22,7 @@ SCALE_BOUNDS = (1e-6, 1e6)  # standard deviation of the outputs; beyond them the
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What a conversion did.
+    """The outcome of a conversion.
 
     Args:
         source, output: the paths.
@@ -48,20 +46,6 @@ class ConversionReport:
     num_parameters: int = 0
     seconds: float = 0.0
 
-    @classmethod
-    def of(
-        cls,
-        source: str | os.PathLike,
-        output: str | os.PathLike,
-        started: float,
-        mapped: int,
-        result: CheckResult | None = None,
-        **others: Any,
-    ) -> ConversionReport:
-        """The report of a conversion that began at `started` by `time.perf_counter`, with the outcome of its check."""
-        checked = {} if result is None else asdict(result)
-        return cls(str(source), str(output), mapped, seconds=time.perf_counter() - started, **checked, **others)
-
     def __str__(self) -> str:
         """The report as a table for a terminal."""
         rows = [
@@ -78,21 +62,12 @@ class ConversionReport:
         return "\n".join(f"{name:<20}{value}" for name, value in rows)
 
 
-@dataclass(frozen=True)
-class CheckResult:
-    """Outcome of `save_and_check`; fields as in `ConversionReport`."""
-
-    largest_difference: float
-    output_scale: float
-    num_parameters: int
-
-
 def save_and_check(
     make_model: Callable[[], PreTrainedModel],
     save: Callable[[PreTrainedModel], object],
     run: Callable[[PreTrainedModel], torch.Tensor],
     folder: Path,
-) -> CheckResult:
+) -> dict[str, float]:
     """Saves a converted model, and proves that what was saved is what was converted.
 
     The tensors in memory are compared with those in the file, and the outputs of the model in memory with those of the
@@ -103,6 +78,9 @@ def save_and_check(
         save: writes it to `folder`.
         run: the model's output on an input that is always the same.
         folder: where it is saved.
+
+    Returns:
+        `largest_difference`, `output_scale` and `num_parameters` of the `ConversionReport`.
 
     Raises:
         CheckpointError: a difference, or an output that is not finite or far from any sensible scale.
@@ -120,7 +98,7 @@ def save_and_check(
         difference = (run(reloaded).double() - expected.double()).abs().max().item()
     if difference > OUTPUT_TOLERANCE * max(scale, 1.0):
         raise CheckpointError(f"The reloaded model's outputs differ by {difference:.3g}: the conversion is wrong.")
-    return CheckResult(difference, scale, num_parameters)
+    return {"largest_difference": difference, "output_scale": scale, "num_parameters": num_parameters}
 
 
 def run_backbone(model: PreTrainedModel) -> torch.Tensor:

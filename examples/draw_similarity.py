@@ -15,7 +15,8 @@ import soundfile
 from matplotlib import pyplot
 
 from mert_hf import MERTEmbedder
-from mert_hf.quickstart.scores import SAMPLING_RATE, Excerpt, Note, read_piece, render, score_paths
+from mert_hf.quickstart.pieces import Note, read_piece, score_paths
+from mert_hf.quickstart.rendering import SAMPLING_RATE, Excerpt, render
 
 matplotlib.use("Agg")  # draws without a display
 

@@ -12,7 +12,7 @@ from transformers import HfArgumentParser
 
 from mert_hf.evaluation import EvaluationSettings, evaluate
 from mert_hf.evaluation.command import summary_lines
-from mert_hf.quickstart.score_sets import NOTES, PROBES
+from mert_hf.quickstart.excerpts import NOTES, PROBES
 
 TASKS = {"key": (PROBES, "key"), "family": (PROBES, "classification"), "pitch": (NOTES, "classification")}
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from transformers import HfArgumentParser
 
-from mert_hf.quickstart.score_sets import ScoreSets, render_sets
+from mert_hf.quickstart.excerpts import ScoreSets, render_sets
 
 
 @dataclass

@@ -135,8 +135,8 @@ def main() -> None:
             "Masks": "spans of 320 ms on the mel spectrum, probability 0.45",
         },
         measurements=measurements(arguments.results),
-        licence="apache-2.0",
-        licence_note=LICENSE_NOTE,
+        license="apache-2.0",
+        license_note=LICENSE_NOTE,
         limits=LIMITS,
     )
     model = AutoModelForPreTraining.from_pretrained(run)

@@ -13,12 +13,9 @@ musescore-general-soundfont-lossless. Needs the extra `quickstart`.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +23,34 @@ import soundfile
 from tqdm.auto import tqdm
 
 from mert_hf.audio import read_audio
-from mert_hf.quickstart import scores
-from mert_hf.quickstart.scores import DRUMS, FAMILIES, Excerpt, Note, Piece, split_of
+from mert_hf.quickstart.excerpts import (
+    FAMILIES,
+    NOTE_PITCHES,
+    PITCH_CLASSES,
+    PROGRAMS,
+    PROGRAMS_PER_FAMILY,
+    SPLIT_OF_PROGRAM,
+    cut_notes,
+    plan_excerpts,
+    plan_notes,
+)
+from mert_hf.quickstart.pieces import (
+    Note,
+    Piece,
+    load_pieces,
+    map_in_processes,
+    package_folder,
+    read_scores,
+    save_pieces,
+    split_of,
+)
+from mert_hf.quickstart.rendering import DRUMS, SAMPLING_RATE, Excerpt, write_excerpts
 from mert_hf.recordings.metadata import read_metadata, write_metadata
 
 COLLECTIONS = {  # folder of music21's corpus -> largest number of files that are read
     "bach": 300, "ryansMammoth": 400, "oneills1850": 39, "essenFolksong": 3, "airdsAirs": 6, "josquin": 8,
     "palestrina": 12, "joplin": 1,
 }  # fmt: skip
-PROGRAMS = len(FAMILIES) * scores.PROGRAMS_PER_FAMILY
 INSTRUMENTS = 102  # General MIDI programs that play notes of a pitch: all but effects and sounds
 EXERCISE_SHARE = 0.3  # of the training excerpts: single notes instead of pieces
 SPLIT_SHARES = {"train": 0.625, "valid": 0.125, "test": 0.25}
@@ -62,7 +78,7 @@ def main() -> None:
         pieces = [piece for piece in pieces if split_of(piece.name) == "train"]
         count = round(arguments.hours * 3600 / 20)
         excerpts = list(plan_training(pieces, count, arguments.soundfonts, arguments.seed))
-        scores.write_excerpts(excerpts, arguments.output, workers=arguments.workers)
+        write_excerpts(excerpts, arguments.output, workers=arguments.workers)
     else:
         render_probes(pieces, arguments)
 
@@ -70,16 +86,15 @@ def main() -> None:
 def load_corpus(cache: Path, workers: int) -> list[Piece]:
     """The scores of `COLLECTIONS`, read once and kept in `cache`."""
     if cache.is_file():
-        return scores.load_pieces(cache=cache)
-    corpus = Path(importlib.util.find_spec("music21").origin).parent / "corpus"
+        return load_pieces(cache=cache)
+    corpus = package_folder("music21") / "corpus"
     paths = []
     for folder, limit in COLLECTIONS.items():
         found = sorted(path for path in (corpus / folder).rglob("*") if path.suffix in (".mxl", ".krn", ".abc", ".xml"))
         paths += [found[index] for index in np.linspace(0, len(found) - 1, min(limit, len(found))).astype(int)]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        found = list(tqdm(pool.map(read_or_nothing, paths, chunksize=8), total=len(paths), desc="reading scores"))
+    found = map_in_processes(read_or_nothing, paths, workers, "reading scores")
     pieces = [piece for some in found for piece in some]
-    scores.save_pieces(pieces, cache)
+    save_pieces(pieces, cache)
     return pieces
 
 
@@ -88,7 +103,7 @@ def read_or_nothing(path: Path) -> list[Piece]:
     from music21.exceptions21 import Music21Exception
 
     try:
-        return scores.read_scores(path)
+        return read_scores(path)
     except (Music21Exception, ValueError, AttributeError, IndexError, KeyError, TypeError):
         tqdm.write(f"{path.name} is left out: music21 cannot read it.")
         return []
@@ -124,7 +139,7 @@ def plan_excerpt(
     """A random arrangement of a random part of a piece."""
     beats_per_minute = float(np.exp(rng.uniform(np.log(60), np.log(170))))
     tonic = int(rng.integers(12))
-    notes = scores.cut_notes(piece, tonic, seconds, 60.0 / beats_per_minute, rng)
+    notes = cut_notes(piece, tonic, seconds, 60.0 / beats_per_minute, rng)
     parts = 1 + max(note.part for note in piece.notes)
     solo = rng.random() < 0.3
     programs = [int(rng.integers(PROGRAMS))] * parts if solo else rng.integers(PROGRAMS, size=parts).tolist()
@@ -139,11 +154,11 @@ def plan_excerpt(
 
 
 def plan_exercise(file_name: str, seconds: float, soundfont: str, rng: np.random.Generator) -> Excerpt:
-    """Single notes of one instrument, each at a random pitch, length and loudness, some with a rest behind them."""
+    """Single notes of one instrument, each at a random pitch, length and loudness, some with a rest after them."""
     notes, start = [], float(rng.uniform(0, 0.3))
     while start < seconds - 0.3:
         length = float(np.exp(rng.uniform(np.log(0.2), np.log(2.0))))
-        pitch = int(rng.integers(scores.NOTE_PITCHES.start - 6, scores.NOTE_PITCHES.stop + 6))
+        pitch = int(rng.integers(NOTE_PITCHES.start - 6, NOTE_PITCHES.stop + 6))
         notes.append(Note(start, min(length, seconds - start), pitch, 0, int(rng.integers(50, 120))))
         start += length + max(float(rng.normal(0.1, 0.2)), 0.0)
     labels = {"piece": "exercise", "tempo": "", "split": "train"}
@@ -187,12 +202,12 @@ def render_probes(pieces: Sequence[Piece], arguments: argparse.Namespace) -> Non
         "tempo": plan_tempo(keyed, 768, rng),
         "family": plan_families(pieces, 960, rng),
         "instrument": plan_instruments(10, rng),
-        "pitch": scores.plan_notes(960, seed=arguments.seed),
+        "pitch": plan_notes(960, seed=arguments.seed),
         "chord": plan_chords(960, rng),
     }
     for name, excerpts in plans.items():
         excerpts = [replace(excerpt, soundfont=arguments.soundfont) for excerpt in excerpts]
-        scores.write_excerpts(excerpts, arguments.output / name, workers=arguments.workers, together=32)
+        write_excerpts(excerpts, arguments.output / name, workers=arguments.workers, together=32)
     cut_recordings(arguments.music, arguments.output / "style", 6.0, 6)
     (arguments.output / "settings.json").write_text(json.dumps({"seed": arguments.seed}) + "\n")
 
@@ -201,7 +216,7 @@ def plan_keys(keyed: dict[str, list[Piece]], count: int, seed: int) -> list[Exce
     """24 keys, 6 s, one instrument; pieces of a split are in no other split."""
     plans = []
     for index, (split, share) in enumerate(SPLIT_SHARES.items()):
-        planned = scores.plan_excerpts(keyed[split], round(count * share), 6.0, seed + index, f"{split}-")
+        planned = plan_excerpts(keyed[split], round(count * share), 6.0, seed + index, f"{split}-")
         plans += [replace(excerpt, labels={**excerpt.labels, "split": split}) for excerpt in planned]
     return plans
 
@@ -224,9 +239,9 @@ def plan_families(pieces: Sequence[Piece], count: int, rng: np.random.Generator)
         of_split = [piece for piece in pieces if split_of(piece.name) == split]
         for index in range(round(count * share)):
             family = index % len(FAMILIES)
-            program = family * scores.PROGRAMS_PER_FAMILY + int(rng.choice(parts[split]))
+            program = family * PROGRAMS_PER_FAMILY + int(rng.choice(parts[split]))
             piece = of_split[rng.integers(len(of_split))]
-            notes = scores.cut_notes(piece, int(rng.integers(12)), 4.0, float(60 / rng.uniform(72, 132)), rng)
+            notes = cut_notes(piece, int(rng.integers(12)), 4.0, float(60 / rng.uniform(72, 132)), rng)
             programs = (program,) * (1 + max(note.part for note in piece.notes))
             labels = {"family": FAMILIES[family], "program": program, "piece": piece.name, "split": split}
             name = f"{split}-{index:05d}.flac"
@@ -238,7 +253,7 @@ def plan_instruments(takes: int, rng: np.random.Generator) -> list[Excerpt]:
     """Single notes of 102 instruments at random pitches; an eighth of the notes validates, a quarter tests."""
     plans = []
     for program in range(INSTRUMENTS):
-        for take, pitch in enumerate(rng.choice(scores.NOTE_PITCHES, size=takes, replace=False)):
+        for take, pitch in enumerate(rng.choice(NOTE_PITCHES, size=takes, replace=False)):
             split = "test" if take < takes // 4 else "valid" if take < takes // 4 + takes // 8 + 1 else "train"
             note = Note(float(rng.uniform(0, 0.1)), 1.2, int(pitch), 0, int(rng.integers(60, 120)))
             labels = {"instrument": f"program {program:03d}", "pitch": int(pitch), "split": split}
@@ -251,7 +266,6 @@ def plan_chords(count: int, rng: np.random.Generator) -> list[Excerpt]:
     """48 chords (12 roots, four kinds) in random voicings, 2 s; the programs of a split are in no other split."""
     plans = []
     classes = [(root, kind) for root in range(12) for kind in CHORDS]
-    splits = ("train",) * 5 + ("valid",) + ("test",) * 2
     for index in range(count):
         root, kind = classes[index % len(classes)]
         program = int(rng.integers(PROGRAMS))
@@ -259,9 +273,9 @@ def plan_chords(count: int, rng: np.random.Generator) -> list[Excerpt]:
         voices = [bass, *(48 + (root + step - 48) % 12 + 12 * int(rng.integers(0, 2)) for step in CHORDS[kind])]
         notes = tuple(Note(0.02 * i * float(rng.random()), 1.7, pitch, 0) for i, pitch in enumerate(voices))
         labels = {
-            "chord": f"{scores.PITCH_CLASSES[root]} {kind}",
+            "chord": f"{PITCH_CLASSES[root]} {kind}",
             "program": program,
-            "split": splits[program % scores.PROGRAMS_PER_FAMILY],
+            "split": SPLIT_OF_PROGRAM[program % PROGRAMS_PER_FAMILY],
         }
         plans.append(Excerpt(f"chord-{index:05d}.flac", notes, (program,), 2.0, float(rng.uniform(0.2, 0.9)), labels))
     return plans
@@ -283,8 +297,8 @@ def cut_recordings(music: Path, output: Path, seconds: float, takes: int) -> Non
         duration = float(row["seconds"])
         for take, start in enumerate(np.linspace(0, duration - seconds, takes + 2)[1:-1]):
             name = f"{path.stem}-{take:02d}.flac"
-            audio = read_audio(path, scores.SAMPLING_RATE, float(start), seconds)
-            soundfile.write(output / name, audio, scores.SAMPLING_RATE, subtype="PCM_16")
+            audio = read_audio(path, SAMPLING_RATE, float(start), seconds)
+            soundfile.write(output / name, audio, SAMPLING_RATE, subtype="PCM_16")
             rows.append({"file_name": name, "style": row["style"], "recording": path.stem, "split": row["split"]})
     write_metadata(output, rows)
 

@@ -25,20 +25,18 @@ def check_data(folder: str | os.PathLike, model_rate: int | None = None) -> list
         folder: searched with its subfolders.
         model_rate: the model's sampling rate in Hz; None leaves the comparison out.
     """
-
     folder = Path(folder)
-    if not folder.is_dir():
-        return [Finding(PROBLEM, f"{folder} is not a folder", "give the folder that holds the recordings")]
     try:
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is not a folder")
         files = find_audio_files(folder)
     except ValueError as error:
         return [Finding(PROBLEM, str(error), "give the folder that holds the recordings")]
-    findings = [*_check_recordings(files, model_rate)]
-    return findings + (_check_metadata(folder, files) if (folder / METADATA_FILE).is_file() else [])
+    findings = list(_check_recordings(files, model_rate))
+    return findings + (list(_check_metadata(folder, files)) if (folder / METADATA_FILE).is_file() else [])
 
 
 def _check_recordings(files: list[Path], model_rate: int | None) -> Iterator[Finding]:
-
     rates: Counter[int] = Counter()
     silent, short, seconds = [], [], 0.0
     for path in files:
@@ -51,26 +49,19 @@ def _check_recordings(files: list[Path], model_rate: int | None) -> Iterator[Fin
         seconds += info.duration
         silent += [path] if peak == 0 else []
         short += [path] if info.duration < 1 else []
-    shown = ", ".join(f"{count} at {rate} Hz" for rate, count in sorted(rates.items()))
-    read = (
-        f"{sum(rates.values())} of {len(files)} recordings can be read, {seconds / 3600:.2f} hours: {shown or 'none'}"
-    )
+    shown = ", ".join(f"{count} at {rate} Hz" for rate, count in sorted(rates.items())) or "none"
+    read = f"{rates.total()} of {len(files)} recordings can be read, {seconds / 3600:.2f} hours: {shown}"
     yield Finding(OK, f"{read} (recordings over {WHOLE_SECONDS:g} s were decoded at both ends only)")
-    yield from _report(
-        silent, "silent", "leave them out: they contain nothing to learn, and normalization raises their noise"
-    )
+    remedy = "leave them out: they contain nothing to learn, and normalization raises their noise"
+    yield from _report(silent, "silent", remedy)
     yield from _report(short, "shorter than 1 s", "leave them out, or pad them: the evaluation drops them")
-    low = sum(count for rate, count in rates.items() if model_rate and rate < model_rate)
-    if low:
-        remedy = "look for copies at a higher rate, or expect worse results on them"
-        yield Finding(
-            WARNING, f"{low} recordings are below the model's {model_rate} Hz: they lack high frequencies", remedy
-        )
+    if low := sum(count for rate, count in rates.items() if model_rate and rate < model_rate):
+        what = f"{low} recordings are below the model's {model_rate} Hz: they lack high frequencies"
+        yield Finding(WARNING, what, "look for copies at a higher rate, or expect worse results on them")
 
 
 def _decode_parts(path: Path):
     """(header, peak of the parts that were decoded). Raises AudioReadError where the recording cannot be decoded."""
-
     info = audio_info(path)
     whole = info.duration <= WHOLE_SECONDS
     parts = [(0.0, None)] if whole else [(0.0, END_SECONDS), (info.duration - END_SECONDS, None)]
@@ -81,25 +72,24 @@ def _decode_parts(path: Path):
     return info, peak
 
 
-def _check_metadata(folder: Path, files: list[Path]) -> list[Finding]:
-
+def _check_metadata(folder: Path, files: list[Path]) -> Iterator[Finding]:
     try:
         entries = read_metadata(folder)
     except (ValueError, OSError) as error:
-        return [Finding(PROBLEM, str(error), f"correct {folder / METADATA_FILE}")]
+        yield Finding(PROBLEM, str(error), f"correct {folder / METADATA_FILE}")
+        return
     columns = list(entries[0][1])
-    findings = [Finding(OK, f"{METADATA_FILE} lists {len(entries)} recordings with the columns {', '.join(columns)}")]
+    yield Finding(OK, f"{METADATA_FILE} lists {len(entries)} recordings with the columns {', '.join(columns)}")
     listed = {path.resolve() for path, _ in entries}
     unlisted = [path for path in files if path.resolve() not in listed]
     remedy = f"add them to {METADATA_FILE}, or ignore this: tasks with labels do not use them"
-    findings += _report(unlisted, f"not in {METADATA_FILE}", remedy)
+    yield from _report(unlisted, f"not in {METADATA_FILE}", remedy)
     for column in columns:
         empty = [path for path, row in entries if not row[column]]
-        findings += _report(empty, f"without a value in the column {column!r}", "fill the column, or remove the rows")
+        yield from _report(empty, f"without a value in the column {column!r}", "fill the column, or remove the rows")
     if "split" in columns:
         counts = Counter(row["split"] for _, row in entries)
-        findings.append(Finding(OK, f"splits: {', '.join(f'{name} {count}' for name, count in counts.items())}"))
-    return findings
+        yield Finding(OK, f"splits: {', '.join(f'{name} {count}' for name, count in counts.items())}")
 
 
 def _report(paths: list[Path], fault: str, remedy: str) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""What a check finds, and how to fix it."""
+"""The result of a check, and how to fix what it found."""
 
 from __future__ import annotations
 

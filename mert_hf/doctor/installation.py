@@ -33,18 +33,21 @@ def check_packages() -> Iterator[Finding]:
     for requirement in map(Requirement, requirements):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
+        name, wanted = requirement.name, f'"{requirement.name}{requirement.specifier}"'
         try:
-            version = metadata.version(requirement.name)
+            version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield Finding(
-                PROBLEM, f"{requirement.name} is not installed", f'pip install "{_requirement_text(requirement)}"'
-            )
+            yield Finding(PROBLEM, f"{name} is not installed", f"pip install {wanted}")
             continue
-        if requirement.specifier.contains(version, prereleases=True):
-            yield from _installed(requirement.name, version)
-        else:
-            fault = f"{requirement.name} {version} does not satisfy {requirement.specifier}"
-            yield Finding(PROBLEM, fault, f'pip install --upgrade "{_requirement_text(requirement)}"')
+        if not requirement.specifier.contains(version, prereleases=True):
+            fault = f"{name} {version} does not satisfy {requirement.specifier}"
+            yield Finding(PROBLEM, fault, f"pip install --upgrade {wanted}")
+            continue
+        yield Finding(OK, f"{name} {version}")
+        if name == "transformers" and int(version.split(".")[0]) > NEWEST_TRANSFORMERS:
+            what = f"transformers {version} is newer than the versions that mert_hf is tested with"
+            remedy = f'if something fails: pip install "transformers<{NEWEST_TRANSFORMERS + 1}"'
+            yield Finding(WARNING, what, remedy)
 
 
 def check_fragile_packages() -> Iterator[Finding]:
@@ -79,17 +82,6 @@ def check_devices() -> Iterator[Finding]:
         yield Finding(WARNING, f"torch is built for {build} but finds no GPU: everything runs on the CPU", remedy)
     if torch.backends.mps.is_available():
         yield Finding(OK, "mps: Apple GPU")
-
-
-def _installed(name: str, version: str) -> Iterator[Finding]:
-    yield Finding(OK, f"{name} {version}")
-    if name == "transformers" and int(version.split(".")[0]) > NEWEST_TRANSFORMERS:
-        remedy = f'if something fails: pip install "transformers<{NEWEST_TRANSFORMERS + 1}"'
-        yield Finding(WARNING, f"transformers {version} is newer than the versions that mert_hf is tested with", remedy)
-
-
-def _requirement_text(requirement) -> str:
-    return f"{requirement.name}{requirement.specifier}"
 
 
 def _import_error(name: str) -> str | None:

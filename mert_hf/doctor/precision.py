@@ -36,14 +36,12 @@ def _check_device(device: torch.device, dtype: torch.dtype) -> Finding:
     except RuntimeError as error:
         return Finding(PROBLEM, f"{name} kernels fail: {str(error).splitlines()[0]}", "Use --dtype float32.")
     wrong = [f"{kind} (error {error:.0%})" for kind, error in errors.items() if not error <= TOLERANCE]
-    if wrong:
-        remedy = "Use --dtype float32."
-        if device.type == "cpu":
-            remedy = (
-                "Use --dtype float32, or set ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 in the environment and check again."
-            )
-        return Finding(PROBLEM, f"{name} kernels give wrong results: {', '.join(wrong)}", remedy)
-    return Finding(OK, f"{name} kernels agree with float32 ({', '.join(operations)})")
+    if not wrong:
+        return Finding(OK, f"{name} kernels agree with float32 ({', '.join(operations)})")
+    remedy = "Use --dtype float32."
+    if device.type == "cpu":
+        remedy = "Use --dtype float32, or set ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 in the environment and check again."
+    return Finding(PROBLEM, f"{name} kernels give wrong results: {', '.join(wrong)}", remedy)
 
 
 def relative_error(

@@ -138,19 +138,20 @@ class OnnxEmbedder:
             ValueError: an argument out of its range, or a recording that is shorter than one frame of the model.
             OSError: a file that cannot be read.
         """
-        chosen = self._positions(layers)
+        positions = self._positions(layers)
         if pooling not in POOLINGS:
             raise ValueError(f"pooling={pooling!r} must be one of {', '.join(POOLINGS)}.")
         single = isinstance(paths_or_arrays, (str, os.PathLike, np.ndarray))
         items = [paths_or_arrays] if single else list(paths_or_arrays)
         results = []
         for number, item in enumerate(items, start=1):
-            result = self._encode_one(item, chosen, pooling, (window, hop), batch_size, sampling_rate)
-            results.append(_without_layer_axis(result) if isinstance(layers, (int, np.integer)) else result)
+            windows = _windows(_blocks(item, self.sampling_rate, sampling_rate), self.sampling_rate, window, hop)
+            result = self._embed(item, windows, positions, pooling, batch_size)
+            if isinstance(layers, (int, np.integer)):
+                result = replace(result, embeddings=result.embeddings[:, 0])
+            results.append(result)
             if show_progress_bar:
-                sys.stderr.write(f"\r{number} of {len(items)} recordings")
-        if show_progress_bar:
-            sys.stderr.write("\n")
+                sys.stderr.write(f"\r{number} of {len(items)} recordings" + "\n" * (number == len(items)))
         return results[0] if single else results
 
     def frame_times(self, num_frames: int) -> np.ndarray:
@@ -170,30 +171,27 @@ class OnnxEmbedder:
             )
         return [self.layers.index(layer) for layer in given]
 
-    def _encode_one(self, item, chosen, pooling, lengths, batch_size, sampling_rate) -> OnnxEmbedding:
-        blocks = _blocks(item, self.sampling_rate, sampling_rate)
-        windows = _windows(blocks, self.sampling_rate, *lengths)
-        start, end, values = [], [], []
+    def _embed(self, item, windows, positions, pooling, batch_size) -> OnnxEmbedding:
+        """Embeds the windows of a recording: (start in samples, samples) each."""
+        starts, ends, values = [], [], []
         while batch := list(islice(windows, batch_size)):
-            if not start and len(batch[0][1]) < self.receptive_field:
-                raise ValueError(
-                    f"{item if isinstance(item, (str, os.PathLike)) else 'The recording'} has {len(batch[0][1])} "
-                    f"samples at {self.sampling_rate} Hz; the model needs {self.receptive_field}. Leave it out."
-                )
-            batch = [(at, samples) for at, samples in batch if len(samples) >= self.receptive_field]
-            start += [at / self.sampling_rate for at, _ in batch]
-            end += [(at + len(samples)) / self.sampling_rate for at, samples in batch]
-            values += self._run([samples for _, samples in batch], chosen, pooling) if batch else []
-        if not values:
-            raise ValueError(f"{item!r} holds no samples. Leave it out.")
+            batch = [(at, clip) for at, clip in batch if len(clip) >= self.receptive_field]
+            starts += [at / self.sampling_rate for at, _ in batch]
+            ends += [(at + len(clip)) / self.sampling_rate for at, clip in batch]
+            values += self._run([clip for _, clip in batch], positions, pooling) if batch else []
         path = os.fspath(item) if isinstance(item, (str, os.PathLike)) else None
-        layers = tuple(self.layers[position] for position in chosen)
-        if pooling == "mean":
-            return OnnxEmbedding(np.stack(values), np.array(start), np.array(end), layers, path)
-        times = np.concatenate([at + self.frame_times(len(frames)) for at, frames in zip(start, values, strict=True)])
-        return OnnxEmbedding(np.concatenate(values), np.array(start), np.array(end), layers, path, times)
+        if not values:
+            raise ValueError(
+                f"{path or 'The recording'} has no window of the {self.receptive_field} samples at "
+                f"{self.sampling_rate} Hz that the model needs. Leave it out, or take longer windows."
+            )
+        layers, times = tuple(self.layers[position] for position in positions), None
+        if pooling == "frames":
+            times = np.concatenate([at + self.frame_times(len(v)) for at, v in zip(starts, values, strict=True)])
+        embeddings = np.stack(values) if pooling == "mean" else np.concatenate(values)
+        return OnnxEmbedding(embeddings, np.array(starts), np.array(ends), layers, path, times)
 
-    def _run(self, clips: list[np.ndarray], chosen: list[int], pooling: str) -> list[np.ndarray]:
+    def _run(self, clips: list[np.ndarray], positions: list[int], pooling: str) -> list[np.ndarray]:
         """Clips (samples,) -> (layers, hidden) or (frames, layers, hidden) float32 of each."""
         size = max(map(len, clips))
         waves, mask = np.zeros((len(clips), size), np.float32), np.zeros((len(clips), size), np.int64)
@@ -201,20 +199,18 @@ class OnnxEmbedder:
             waves[row, : len(clip)], mask[row, : len(clip)] = clip, 1
         inputs = {"input_values": waves, "attention_mask": mask}
         if pooling == "mean":
-            return list(self.session.run(["embeddings"], inputs)[0][:, chosen])
+            return list(self.session.run(["embeddings"], inputs)[0][:, positions])
         frames, counts = self.session.run(["frames", "frame_counts"], inputs)
-        return [row[chosen, :count].transpose(1, 0, 2) for row, count in zip(frames, counts, strict=True)]
+        return [row[positions, :count].transpose(1, 0, 2) for row, count in zip(frames, counts, strict=True)]
 
 
 def _blocks(item: Any, target_rate: int, rate: int | None) -> Iterator[np.ndarray]:
     """Mono float32 blocks at the target rate; resampled by soxr at high quality."""
     if isinstance(item, (str, os.PathLike)):
-        file = soundfile.SoundFile(item)
-        rate, size = file.samplerate, round(BLOCK_SECONDS * file.samplerate)
-        blocks: Iterable[np.ndarray] = (block.mean(axis=1) for block in _read(file, size))
+        rate, blocks = soundfile.info(item).samplerate, _file_blocks(item)
     else:
         samples = np.asarray(item, dtype=np.float32)
-        blocks, rate = [samples.mean(axis=0) if samples.ndim == 2 else samples], rate or target_rate
+        rate, blocks = rate or target_rate, iter([samples.mean(axis=0) if samples.ndim == 2 else samples])
     if rate == target_rate:
         yield from blocks
         return
@@ -224,10 +220,11 @@ def _blocks(item: Any, target_rate: int, rate: int | None) -> Iterator[np.ndarra
     yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def _read(file: soundfile.SoundFile, size: int) -> Iterator[np.ndarray]:
-    with file:
+def _file_blocks(path: str | os.PathLike) -> Iterator[np.ndarray]:
+    with soundfile.SoundFile(path) as file:
+        size = round(BLOCK_SECONDS * file.samplerate)
         while len(block := file.read(size, dtype="float32", always_2d=True)):
-            yield block
+            yield block.mean(axis=1)
 
 
 def _windows(
@@ -240,20 +237,15 @@ def _windows(
         raise ValueError(
             f"window={window!r} and hop={hop!r} must be seconds, at least one sample, and hop needs window."
         )
-    buffer, start, position, covered = np.zeros(0, np.float32), 0, 0, 0  # buffer covers [start, position)
+    buffer, start, covered = np.zeros(0, np.float32), 0, 0  # the samples from `start` on; windows reach to `covered`
     for block in blocks:
-        position += len(block)
-        buffer = np.concatenate([buffer, block])[-max(position - start, 0) or len(buffer) + len(block) :]
-        while position - start >= size:
+        buffer = np.concatenate([buffer, block])
+        while len(buffer) >= max(size, step):
             yield start, buffer[:size]
             covered, start, buffer = start + size, start + step, buffer[step:]
-    while start < position and (start == 0 or covered < position):
+    while len(buffer) and (start == 0 or covered < start + len(buffer)):
         yield start, buffer[:size]
         covered, start, buffer = start + size, start + step, buffer[step:]
-
-
-def _without_layer_axis(result: OnnxEmbedding) -> OnnxEmbedding:
-    return replace(result, embeddings=result.embeddings[:, 0])
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -30,7 +30,7 @@ OUTPUTS = ("embeddings", "frames", "frame_counts")
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """What an export wrote.
+    """The outcome of an export.
 
     Attributes:
         folder: the folder with `model.onnx` and `onnx_embedder.py`.
@@ -52,7 +52,7 @@ class OnnxExport:
 
 
 class EmbeddingGraph(nn.Module):
-    """What is exported: normalization of the waveform, the encoder, and the mean over each row's valid frames."""
+    """The exported graph: normalization of the waveform, the encoder, and the mean over each row's valid frames."""
 
     def __init__(self, embedder: MERTEmbedder, layers: Sequence[int]) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ def _quantize(path: Path, buffers: set[str]) -> None:
 
 
 def settings_of(embedder: MERTEmbedder, layers: Sequence[int], model: object, int8: bool) -> dict:
-    """What the runner has to know, and where the model comes from."""
+    """The settings that the runner needs, and where the model comes from."""
     from .. import __version__
 
     named = isinstance(model, (str, os.PathLike))
@@ -185,7 +185,6 @@ def settings_of(embedder: MERTEmbedder, layers: Sequence[int], model: object, in
         "first_frame": float(embedder.frame_times(1)[0]),
         "padding_is_exact": embedder.padding_is_exact,
         "model": os.fspath(model) if named else type(embedder.model).__name__,
-        "license": None,
         "precision": "int8" if int8 else "float32",
         "version": __version__,
     }

@@ -37,8 +37,8 @@ def card_facts(problem: LearningProblem, trainer: Trainer) -> CardFacts:
         hours=round(data.hours("train"), 4),
         training={**_recipe(problem), **training_facts(trainer.state, trainer.args)},
         measurements=measured + tested,
-        licence=license_name,
-        licence_note=note,
+        license=license_name,
+        license_note=note,
     )
 
 

@@ -9,13 +9,11 @@ import numpy as np
 
 from ..utils.optional import needs_extra
 from .library import EmbeddedLibrary
-from .probing import ProbeResult
+from .probing import Probes
 
 with needs_extra("quickstart"):
     from matplotlib import colormaps
     from matplotlib.figure import Figure
-
-Probes = Mapping[str, Mapping[str, ProbeResult]]
 
 
 def map_figure(library: EmbeddedLibrary) -> Figure:

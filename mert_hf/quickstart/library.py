@@ -11,7 +11,7 @@ import numpy as np
 from ..embedding import MERTEmbedder
 from ..recordings.metadata import read_metadata
 
-NEIGHBOURS = 5
+NEIGHBORS = 5
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class EmbeddedLibrary:
         centered = self.vectors - self.vectors.mean(axis=0)
         return centered @ np.linalg.svd(centered, full_matrices=False)[2][:2].T
 
-    def neighbors(self, index: int, count: int = NEIGHBOURS) -> list[tuple[int, float]]:
+    def neighbors(self, index: int, count: int = NEIGHBORS) -> list[tuple[int, float]]:
         """The recordings nearest to one: (index, cosine), nearest first, itself left out."""
         cosines = self.similarities()[index]
         order = [int(other) for other in np.argsort(-cosines) if other != index]

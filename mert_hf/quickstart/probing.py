@@ -1,4 +1,4 @@
-"""What encoders know of rendered scores, by `mert_hf.evaluation`: key, instrument family and pitch."""
+"""Probes of encoders on rendered scores, by `mert_hf.evaluation`: key and instrument family."""
 
 from __future__ import annotations
 
@@ -15,29 +15,18 @@ SECONDS = 30.0  # chunks longer than the excerpts: each is described as a whole
 
 
 @dataclass(frozen=True)
-class ProbeTask:
-    """A column of an audiofolder to be recognized."""
-
-    name: str
-    folder: Path
-    column: str
-
-
-@dataclass(frozen=True)
 class ProbeResult:
     """Test accuracy of a task.
 
     Attributes:
         mean: over seeds.
         spread: sample standard deviation over seeds; 0 for one seed.
-        interval: 95 % interval over the test recordings.
         chance: accuracy of guessing, 1 / classes.
         seeds: number of seeds.
     """
 
     mean: float
     spread: float
-    interval: tuple[float, float]
     chance: float
     seeds: int = 1
 
@@ -45,44 +34,41 @@ class ProbeResult:
     def of(cls, results: Mapping[str, Any]) -> ProbeResult:
         """From the results of an evaluation."""
         accuracy = results["metrics"]["accuracy"]
-        spread, chance = accuracy["std"] or 0.0, 1 / len(results["data"]["labels"])
-        return cls(accuracy["mean"], spread, tuple(accuracy["interval"]), chance, len(accuracy["values"]))
+        return cls(
+            accuracy["mean"], accuracy["std"] or 0.0, 1 / len(results["data"]["labels"]), len(accuracy["values"])
+        )
+
+
+Probes = Mapping[str, Mapping[str, ProbeResult]]
+"""Results by name of the encoder and of the task."""
 
 
 def probe_encoders(
     models: Mapping[str, str],
-    tasks: Sequence[ProbeTask],
+    folder: Path,
+    tasks: Mapping[str, str],
     output: Path,
     seeds: Sequence[int] = (0, 1, 2),
     progress: bool = True,
-) -> dict[str, dict[str, ProbeResult]]:
-    """Evaluates models on tasks by the default protocol, with one learning rate: results by label and task.
+) -> Probes:
+    """Evaluates models on tasks by the default protocol, with one learning rate.
 
     Args:
-        models: label -> what `mert-hf evaluate --model` takes.
-        tasks: what is recognized. Tasks on one folder share their features.
-        output: folder for features, probes and results (`results/TASK-LABEL.json`).
-        seeds: of the probes.
+        models: name -> what `mert-hf evaluate --model` takes.
+        folder: an audiofolder. All tasks share its features.
+        tasks: name -> the column that is recognized.
+        output: folder for features, probes and results (`results/TASK-NAME.json`).
+        seeds: seeds of the probes.
         progress: show progress bars.
     """
     settings = EvaluationSettings(learning_rates=LEARNING_RATES, seeds=seeds, max_epochs=MAX_EPOCHS, progress=progress)
+
+    def probe(name: str, model: str, task: str, column: str) -> ProbeResult:
+        results = output / "results" / f"{task}-{name}.json".replace(" ", "-")
+        options = {"device": "cpu", "name": name, "target": column, "window": SECONDS}
+        return ProbeResult.of(evaluate("audiofolder", folder, model, results, settings, output / "cache", **options))
+
     return {
-        label: {
-            task.name: ProbeResult.of(
-                evaluate(
-                    "audiofolder",
-                    task.folder,
-                    model,
-                    output / "results" / f"{task.name}-{label}.json".replace(" ", "-"),
-                    settings,
-                    output / "cache",
-                    device="cpu",
-                    name=label,
-                    target=task.column,
-                    window=SECONDS,
-                )
-            )
-            for task in tasks
-        }
-        for label, model in models.items()
+        name: {task: probe(name, model, task, column) for task, column in tasks.items()}
+        for name, model in models.items()
     }

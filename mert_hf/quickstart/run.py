@@ -2,16 +2,15 @@
 
     mert-hf quickstart --output outputs/quickstart
 
-Each step is a function that calls the library as a user would: render scores (`mert_hf.score_sets`), fit the k-means
-teacher, label, pre-train (`mert_hf.pretraining`), probe (`mert_hf.evaluation`), save (`mert_hf.hub`), reload with
-`AutoModel`.
+Each step is a function that calls the library as a user would: render scores (`mert_hf.quickstart.excerpts`), fit the
+k-means teacher, label, pre-train (`mert_hf.pretraining`), probe (`mert_hf.evaluation`), save (`mert_hf.hub`), reload
+with `AutoModel`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +19,8 @@ import torch
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 
 from ..corpora.dataset import AudioCropDataset, open_recordings
-from ..hub.cards import CardFacts, Measurement, training_facts
-from ..hub.checkpoint import save_checkpoint
+from ..hub.cards import CardFacts, Measurement, create_card, training_facts
+from ..hub.checkpoint import CARD_FILE, save_checkpoint
 from ..hub.names import DEFAULT_CHECKPOINT, RANDOM_PREFIX, resolve_checkpoint
 from ..modeling.configuration_mert2 import MERT2Config
 from ..pretraining.arguments import MERTTrainingArguments, PretrainingDataArguments, PretrainingModelArguments
@@ -31,10 +30,10 @@ from ..pretraining.run import build_trainer
 from ..pretraining.trainer import MERTTrainer
 from ..teachers import FeatureSet, FeatureTeacher, KMeansTeacher
 from ..utils.files import check_nothing_is_replaced, check_output_folder
+from .excerpts import PRETRAINING_SECONDS, ScoreSets, render_sets
 from .library import embed_library
-from .probing import ProbeResult, ProbeTask, probe_encoders
+from .probing import Probes, probe_encoders
 from .report import PAGE, SUMMARY, ObjectiveRow, QuickstartReport, write_report
-from .score_sets import PRETRAINING_SECONDS, ScoreSets, render_sets
 
 logger = logging.getLogger(__name__)
 
@@ -98,10 +97,10 @@ class QuickstartSettings:
         probe_excerpts: rendered excerpts of 6 s to probe with, in a proportion of 5 : 1 : 2.
         teacher_clips: crops of 10 s that the teachers are fitted to.
         train_data: further folders with recordings to train on.
-        crop_seconds, batch_size: of an update.
+        crop_seconds, batch_size: length and number of the crops of an update.
         learning_rate: its peak; None is `RANDOM_RATE` or `BUNDLED_RATE`.
-        seeds: of the probes and the untrained models.
-        seed: of everything else.
+        seeds: seeds of the probes and the untrained models.
+        seed: seed of everything else.
         workers: processes that read and render.
         bf16: compute in bfloat16, twice as fast on CPUs that have it.
         progress: show progress bars.
@@ -147,9 +146,8 @@ def run_quickstart(settings: QuickstartSettings) -> Path:
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(trainer.args.output_dir))
     objective = objective_rows(before, trainer.evaluate(), constant)
     checkpoint = save_checkpoint(trainer.model, trainer.processing_class, settings.output / "model")
-    tasks = [ProbeTask("key", folders["probes"], "key"), ProbeTask("instrument", folders["probes"], "family")]
-    probes = probe_everything(settings, checkpoint, tasks)
-    write_card(settings, trainer, probes)
+    probes = probe_everything(settings, checkpoint, folders["probes"])
+    describe_checkpoint(settings, trainer, probes, checkpoint)
     library = embed_library(checkpoint, folders["probes"])
     facts = describe_run(settings, trainer, checkpoint)
     report = QuickstartReport("MERT in minutes", facts, objective, probes, trainer.state.log_history, library)
@@ -207,7 +205,7 @@ def label_recordings(settings: QuickstartSettings, data: Path, teachers: Path) -
 def make_trainer(
     settings: QuickstartSettings, config: PretrainedConfig, data: Path, teachers: Path, labels: Path
 ) -> MERTTrainer:
-    """Step 4: student, teachers, collator and data behind the Trainer, as `mert-hf pretrain` builds them."""
+    """Step 4: student, teachers, collator and data in a Trainer, as `mert-hf pretrain` builds them."""
     model = PretrainingModelArguments(
         model_name_or_path=None if settings.from_scratch else resolve_checkpoint(DEFAULT_CHECKPOINT),
         model_config=STUDENT if settings.from_scratch else {},
@@ -258,7 +256,7 @@ def training_arguments(settings: QuickstartSettings) -> MERTTrainingArguments:
 
 
 def constant_predictions(trainer: MERTTrainer) -> dict[str, float]:
-    """What the best constant reaches on the masked frames of the held-out excerpts.
+    """Losses and accuracies that the best constant reaches on the masked frames of the held-out excerpts.
 
     Returns:
         For codebook k `codebook_k_loss`, the entropy of its codes in nats, and `codebook_k_accuracy`, the share of the
@@ -286,23 +284,18 @@ def objective_rows(before: dict, after: dict, constant: dict[str, float]) -> lis
     ]
 
 
-def probe_everything(
-    settings: QuickstartSettings, checkpoint: Path, tasks: Sequence[ProbeTask]
-) -> dict[str, dict[str, ProbeResult]]:
-    """Step 5: this run's network, the bundled one, the same network untrained, MFCC and chroma behind one probe."""
+def probe_everything(settings: QuickstartSettings, checkpoint: Path, data: Path) -> Probes:
+    """Step 5: this run's network, the bundled one, the same network untrained, MFCC and chroma before one probe."""
     models = {"this run": str(checkpoint)}
     if not settings.from_scratch:
         models[f"{DEFAULT_CHECKPOINT} as bundled"] = DEFAULT_CHECKPOINT
     models |= {"untrained": f"{RANDOM_PREFIX}{checkpoint}", "mfcc": "mfcc", "chroma": "chroma"}
-    return probe_encoders(models, tasks, settings.output / "probes", settings.seeds, settings.progress)
+    tasks = {"key": "key", "instrument": "family"}
+    return probe_encoders(models, data, tasks, settings.output / "probes", settings.seeds, settings.progress)
 
 
-def write_card(
-    settings: QuickstartSettings,
-    trainer: MERTTrainer,
-    probes: dict[str, dict[str, ProbeResult]],
-) -> Path:
-    """Step 6: the checkpoint again, now with its card and the training log."""
+def describe_checkpoint(settings: QuickstartSettings, trainer: MERTTrainer, probes: Probes, checkpoint: Path) -> None:
+    """Step 6: the checkpoint's card, now with what was measured, and the training log."""
     measurements = tuple(
         Measurement(
             task=f"rendered scores, {task}",
@@ -324,10 +317,9 @@ def write_card(
         training=training_facts(trainer.state, trainer.args),
         measurements=measurements,
     )
-    directory = save_checkpoint(trainer.model, trainer.processing_class, settings.output / "model", facts)
+    (checkpoint / CARD_FILE).write_text(str(create_card(trainer.model, facts)), encoding="utf-8")
     log = json.dumps(trainer.state.log_history, indent=1)
-    (directory / "training_log.json").write_text(log + "\n", encoding="utf-8")
-    return directory
+    (checkpoint / "training_log.json").write_text(log + "\n", encoding="utf-8")
 
 
 def describe_run(settings: QuickstartSettings, trainer: MERTTrainer, checkpoint: Path) -> list[str]:

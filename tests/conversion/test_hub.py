@@ -81,7 +81,7 @@ def rewrite(folder, change):
     torch.save(state, folder / "pytorch_model.bin")
 
 
-def test_licence_of_the_origin_is_kept(folder, tmp_path):
+def test_license_of_the_origin_is_kept(folder, tmp_path):
     (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# MERT\n")
     convert_hub_checkpoint(folder, tmp_path / "ours")
     card = (tmp_path / "ours" / "README.md").read_text()

@@ -126,7 +126,7 @@ def test_feature_extractor_against_the_model(changes, level, message, folder):
     assert message in texts_of(findings, level)
 
 
-def test_normalisation_against_the_checkpoint(folder):
+def test_normalization_against_the_checkpoint(folder):
     (folder / "fairseq_config.json").write_text(json.dumps({"cfg": {"task": {"normalize": False}}}))
     findings, _ = check_model(folder)
     assert "do_normalize is True, but the model was trained with False" in texts_of(findings, "problem")
@@ -187,7 +187,7 @@ def test_music2vec_needs_nothing(folder):
     assert rate == 16000 and "is used as it is" in texts_of(findings, "ok")
 
 
-def test_other_files_are_told(tmp_path):
+def test_other_files_are_named(tmp_path):
     torch.save({"model": {}, "cfg": {"model": {"_name": "mert"}}}, tmp_path / "fairseq.pt")
     findings, _ = check_model(tmp_path / "fairseq.pt")
     assert f"mert-hf convert fairseq {tmp_path / 'fairseq.pt'} OUT" in texts_of(findings, "problem")

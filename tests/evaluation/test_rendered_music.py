@@ -9,7 +9,9 @@ import pytest
 
 from mert_hf.evaluation import EvaluationSettings, evaluate
 from mert_hf.hub.names import resolve_checkpoint
-from mert_hf.quickstart.scores import load_pieces, plan_excerpts, plan_notes, write_excerpts
+from mert_hf.quickstart.excerpts import plan_excerpts, plan_notes
+from mert_hf.quickstart.pieces import load_pieces
+from mert_hf.quickstart.rendering import write_excerpts
 
 pytestmark = pytest.mark.slow
 

@@ -33,7 +33,7 @@ def test_metadata_survives_the_hub_classes(tiny_model):
         "tiny",
         base_model="m-a-p/MERT-v1-95M",
         base_model_relation="finetune",
-        licence="cc-by-nc-4.0",
+        license="cc-by-nc-4.0",
         datasets=("someone/songs",),
         measurements=(GENRE,),
         widget=({"src": "https://example.com/a.flac", "example_title": "a"},),

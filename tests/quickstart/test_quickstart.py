@@ -13,12 +13,13 @@ from sounds import sweep, write
 from transformers import AutoModel
 from typer.testing import CliRunner
 
+import mert_hf.quickstart.excerpts as excerpts
 import mert_hf.quickstart.run as quickstart
-import mert_hf.quickstart.score_sets as score_sets
 from mert_hf.hub.names import DEFAULT_CHECKPOINT
 from mert_hf.pretraining.resuming import last_complete_checkpoint
 from mert_hf.pretraining.timed_schedule import TimedScheduleCallback
 from mert_hf.quickstart.library import EmbeddedLibrary
+from mert_hf.quickstart.pieces import Note, Piece, load_pieces, split_of
 from mert_hf.quickstart.probing import ProbeResult
 from mert_hf.quickstart.report import (
     ObjectiveRow,
@@ -29,15 +30,14 @@ from mert_hf.quickstart.report import (
     write_report,
 )
 from mert_hf.quickstart.run import QuickstartSettings, run_quickstart
-from mert_hf.quickstart.scores import Note, Piece, load_pieces, split_of
 
 for package in ("midirenderer", "pretty_midi", "sklearn", "matplotlib"):
     pytest.importorskip(package, reason="the extra `quickstart` is not installed")
 
 PROBES = {
-    "this run": {"key": ProbeResult(0.6, 0.1, (0.5, 0.7), 1 / 24, 3)},
-    "untrained": {"key": ProbeResult(0.3, 0.0, (0.2, 0.4), 1 / 24, 3)},
-    "mfcc": {"key": ProbeResult(0.6, 0.01, (0.5, 0.7), 1 / 24, 3)},
+    "this run": {"key": ProbeResult(0.6, 0.1, 1 / 24, 3)},
+    "untrained": {"key": ProbeResult(0.3, 0.0, 1 / 24, 3)},
+    "mfcc": {"key": ProbeResult(0.6, 0.01, 1 / 24, 3)},
 }
 
 
@@ -55,7 +55,7 @@ def few_pieces(monkeypatch):
         if count[key] < 2:
             count[key] += 1
             pieces.append(scale(f"scale {index}", key[1]))
-    monkeypatch.setattr(score_sets, "load_pieces", lambda *args: pieces)
+    monkeypatch.setattr(excerpts, "load_pieces", lambda *args: pieces)
 
 
 def miniature(output: Path, **changes) -> QuickstartSettings:
@@ -196,7 +196,7 @@ def test_pieces_are_read_once(tmp_path, monkeypatch):
     pytest.importorskip("music21", reason="the extra `quickstart` is not installed")
     cache = tmp_path / "pieces.json"
     first = load_pieces(2, cache, workers=1, progress=False)
-    monkeypatch.setattr("mert_hf.quickstart.scores.score_paths", list)
+    monkeypatch.setattr("mert_hf.quickstart.pieces.score_paths", list)
     assert load_pieces(2, cache, workers=1, progress=False) == first
 
 

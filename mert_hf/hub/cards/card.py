@@ -52,7 +52,7 @@ def create_card_from_config(
     config: PreTrainedConfig, class_name: str, num_parameters: int | None, facts: CardFacts
 ) -> ModelCard:
     """As `create_card`, from a configuration without its model. `num_parameters` None is shown as not stated."""
-    template = files(__package__).joinpath("checkpoint_card.md").read_text(encoding="utf-8")
+    template = files(__package__).joinpath("checkpoint_card.md.jinja").read_text(encoding="utf-8")
     auto_class = auto_class_name(config, class_name)
     return ModelCard.from_template(
         card_metadata(auto_class, facts),
@@ -78,7 +78,7 @@ def card_metadata(auto_class: str, facts: CardFacts) -> ModelCardData:
     return ModelCardData(
         model_name=facts.model_name if results else None,
         eval_results=results or None,
-        license=facts.licence,
+        license=facts.license,
         library_name="transformers",
         pipeline_tag=PIPELINE_TAGS.get(auto_class),
         base_model=_hub_id(facts.base_model),

@@ -24,7 +24,7 @@ class Measurement:
         dataset_name: readable name of the data set.
         split: the split that was measured.
         spread: standard deviation over `runs` runs with different seeds, in the unit of `value`.
-        runs: number of runs behind `value`.
+        runs: number of runs that `value` is the mean of.
         protocol: how it was measured, in a few words.
         source: who published the value; None for a measurement of this project.
         source_url: where; required with `source`.
@@ -94,7 +94,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card says beyond the configuration. Everything unknown stays None or empty and is shown as "not stated".
+    """The content of a card beyond the configuration. Everything unknown stays None or empty and is shown as "not stated".
 
     Args:
         model_name: title of the card and name in the `model-index`.
@@ -109,8 +109,8 @@ class CardFacts:
         loss: the training objective; written from the configuration if empty.
         training: further rows of the training table, for example from `training_facts`.
         measurements: rows of the evaluation table and of the `model-index`.
-        licence: Hub id of the license, for example "cc-by-nc-4.0"; None is shown as not stated.
-        licence_note: where the license comes from.
+        license: Hub id of the license, for example "cc-by-nc-4.0"; None is shown as not stated.
+        license_note: where the license comes from.
         limits: what the model is not good for; general limits if empty.
         tags: further tags.
         widget: examples of the Hub's widget, each {"src": address of an audio file, "example_title": text}.
@@ -129,8 +129,8 @@ class CardFacts:
     loss: str = ""
     training: dict[str, str] = field(default_factory=dict)
     measurements: tuple[Measurement, ...] = ()
-    licence: str | None = None
-    licence_note: str = ""
+    license: str | None = None
+    license_note: str = ""
     limits: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     widget: tuple[dict[str, str], ...] = ()

@@ -58,7 +58,7 @@ def pretraining_facts(
     Args:
         model_name: title of the card.
         settings: the run's `pretraining.json`: "model" and "data" arguments.
-        state, arguments: of the trainer, where at hand.
+        state, arguments: the trainer's, if there are any.
         hours: hours of training audio, where known.
     """
     model, data = settings.get("model", {}), settings.get("data", {})

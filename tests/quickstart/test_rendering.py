@@ -9,25 +9,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from mert_hf.quickstart.scores import (
+from mert_hf.quickstart.excerpts import (
     FAMILIES,
     KEYS,
     NOTE_PITCHES,
-    Excerpt,
-    Note,
-    Piece,
-    key_of,
-    load_pieces,
     plan_excerpts,
     plan_notes,
     program_family,
-    read_piece,
-    render,
-    score_paths,
-    soundfont_path,
-    split_of,
-    write_excerpts,
 )
+from mert_hf.quickstart.pieces import Note, Piece, key_of, load_pieces, read_piece, score_paths, split_of
+from mert_hf.quickstart.rendering import Excerpt, render, soundfont_path, write_excerpts
 
 for package in ("music21", "midirenderer", "pretty_midi"):
     pytest.importorskip(package, reason="the extra `quickstart` is not installed")
@@ -91,7 +82,7 @@ def test_excerpts_balance_keys_and_families(pieces):
     assert all(program_family(excerpt.programs[0]) == excerpt.labels["family"] for excerpt in excerpts)
 
 
-def test_notes_are_those_of_the_labelled_key(pieces):
+def test_notes_are_those_of_the_labeled_key(pieces):
     major, minor = {0, 2, 4, 5, 7, 9, 11}, {0, 2, 3, 5, 7, 8, 10}
     for excerpt in plan_excerpts(pieces, 48, 8.0, seed=3):
         key = KEYS.index(excerpt.labels["key"])

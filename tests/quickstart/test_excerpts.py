@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-import mert_hf.quickstart.score_sets as score_sets
-from mert_hf.quickstart.score_sets import NOTES, PRETRAINING, PROBES, ScoreSets, render_sets
-from mert_hf.quickstart.scores import Note, Piece, split_of
+import mert_hf.quickstart.excerpts as excerpts
+from mert_hf.quickstart.excerpts import NOTES, PRETRAINING, PROBES, ScoreSets, render_sets
+from mert_hf.quickstart.pieces import Note, Piece, split_of
 
 for package in ("midirenderer", "pretty_midi"):
     pytest.importorskip(package, reason="the extra `quickstart` is not installed")
@@ -30,7 +30,7 @@ def pieces():
 
 def test_sizes_and_splits(pieces):
     plans = ScoreSets(pretraining=24, probes=80, notes=48).plan(pieces)
-    splits = {name: Counter(excerpt.labels["split"] for excerpt in excerpts) for name, excerpts in plans.items()}
+    splits = {name: Counter(excerpt.labels["split"] for excerpt in planned) for name, planned in plans.items()}
     assert splits[PRETRAINING] == {"train": 24, "valid": 4}
     assert splits[PROBES] == {"train": 50, "valid": 10, "test": 20}
     assert splits[NOTES].total() == 48 and len({excerpt.labels["pitch"] for excerpt in plans[NOTES]}) == 48
@@ -38,8 +38,8 @@ def test_sizes_and_splits(pieces):
 
 def test_no_piece_is_in_two_splits(pieces):
     plans = ScoreSets(pretraining=48, probes=160).plan(pieces)
-    excerpts = [excerpt for name in (PRETRAINING, PROBES) for excerpt in plans[name]]
-    assert all(split_of(excerpt.labels["piece"]) == excerpt.labels["split"] for excerpt in excerpts)
+    planned = [excerpt for name in (PRETRAINING, PROBES) for excerpt in plans[name]]
+    assert all(split_of(excerpt.labels["piece"]) == excerpt.labels["split"] for excerpt in planned)
 
 
 def test_a_set_of_nothing_is_left_out(pieces):
@@ -51,8 +51,8 @@ def test_other_seeds_are_other_excerpts(pieces):
     assert first == same != other
 
 
-def test_rendering_goes_on(pieces, tmp_path, monkeypatch):
-    monkeypatch.setattr(score_sets, "load_pieces", lambda *args: pieces)
+def test_rendering_resumes(pieces, tmp_path, monkeypatch):
+    monkeypatch.setattr(excerpts, "load_pieces", lambda *args: pieces)
     sets = ScoreSets(pretraining=2, probes=8, notes=3)
     folders = render_sets(sets, tmp_path, workers=1, progress=False)
     lost, kept = sorted(folders[NOTES].glob("*.flac"))[:2]

@@ -1,0 +1,186 @@
+"""Which excerpts of which pieces are rendered, with which instruments: all from one seed.
+
+Pieces are split once (`pieces.split_of`), so that no piece of a test split is in any training data.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .pieces import Note, Piece, load_pieces, split_of
+from .rendering import Excerpt, write_excerpts
+
+FAMILIES = (
+    "piano", "chromatic_percussion", "organ", "guitar", "bass", "strings",
+    "ensemble", "brass", "reed", "pipe", "synth_lead", "synth_pad",
+)  # fmt: skip
+"""The first 12 of General MIDI's 16 families of 8 programs; the other four are effects, percussion and sounds."""
+PROGRAMS_PER_FAMILY = 8
+PROGRAMS = len(FAMILIES) * PROGRAMS_PER_FAMILY
+PITCH_CLASSES = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
+KEYS = tuple(f"{tonic} {mode}" for mode in ("major", "minor") for tonic in PITCH_CLASSES)
+"""The 24 keys, major keys first: index = tonic + 12 * minor."""
+NOTE_PITCHES = range(36, 84)
+"""MIDI numbers of the single notes, C2 to B5."""
+PRETRAINING, PROBES, NOTES = "pretraining", "probes", "notes"
+PRETRAINING_SECONDS = 10.0
+PROBE_SECONDS = 6.0
+SPLIT_PARTS = {"train": 5, "valid": 1, "test": 2}
+SPLIT_OF_PROGRAM = [split for split, parts in SPLIT_PARTS.items() for _ in range(parts)]
+"""The split of each of a family's 8 programs, where a data set is split by instrument."""
+
+
+@dataclass(frozen=True)
+class ScoreSets:
+    """How much is rendered.
+
+    Attributes:
+        num_scores: scores that are read, of music21's 1,467 chorales and tunes.
+        pretraining: excerpts of 10 s to train on, half of them with an instrument for each part, half with one for
+            all; a tenth as many from other pieces validate.
+        probes: excerpts of 6 s with one instrument, labeled with key and family, train : valid : test as 5 : 1 : 2.
+        notes: single notes, labeled with their pitch, split by instrument in the same proportion.
+        seed: all choices follow from it.
+    """
+
+    num_scores: int = 400
+    pretraining: int = 360
+    probes: int = 640
+    notes: int = 0
+    seed: int = 0
+
+    def plan(self, pieces: Sequence[Piece]) -> dict[str, list[Excerpt]]:
+        """The excerpts of each set that has any."""
+        split = {name: [piece for piece in pieces if split_of(piece.name) == name] for name in SPLIT_PARTS}
+        half, seconds, seed = self.pretraining // 2, PRETRAINING_SECONDS, self.seed
+        pretraining = [
+            *plan_excerpts(split["train"], half, seconds, seed, "ensemble-", ensemble=True),
+            *plan_excerpts(split["train"], self.pretraining - half, seconds, seed + 1, "solo-"),
+            *plan_excerpts(split["valid"], max(self.pretraining // 10, 4), seconds, seed + 2, "valid-"),
+        ]
+        probes = []
+        for index, (name, parts) in enumerate(SPLIT_PARTS.items()):
+            count = self.probes * parts // sum(SPLIT_PARTS.values())
+            probes += plan_excerpts(split[name], count, PROBE_SECONDS, seed + 3 + index, f"{name}-")
+        plans = {PRETRAINING: pretraining, PROBES: probes, NOTES: plan_notes(self.notes, seed=seed + 6)}
+        return {name: excerpts for name, excerpts in plans.items() if excerpts}
+
+
+def render_sets(sets: ScoreSets, folder: str | os.PathLike, workers: int = 2, progress: bool = True) -> dict[str, Path]:
+    """Reads the scores and renders the sets below `folder`, each as an audiofolder; what is there is kept.
+
+    Returns:
+        The folder of each set by its name: "pretraining", "probes", "notes".
+    """
+    folder = Path(folder)
+    pieces = load_pieces(sets.num_scores, folder / f"pieces-{sets.num_scores}.json", workers, progress)
+    plans = sets.plan(pieces)
+    for name, excerpts in plans.items():
+        write_excerpts(excerpts, folder / name, workers=workers, progress=progress)
+    return {name: folder / name for name in plans}
+
+
+def program_family(program: int) -> str:
+    """The instrument family of a General MIDI program (counted from 0)."""
+    return FAMILIES[program // PROGRAMS_PER_FAMILY]
+
+
+def plan_excerpts(
+    pieces: Sequence[Piece],
+    count: int,
+    seconds: float,
+    seed: int = 0,
+    prefix: str = "",
+    ensemble: bool = False,
+) -> list[Excerpt]:
+    """Plans excerpts in which keys and instrument families are balanced and independent of each other.
+
+    The 24 keys take turns, each with a random piece of its mode, transposed by at most a tritone; families are dealt
+    from shuffled decks of all programs. Tempo, start, velocity and level are random.
+
+    Args:
+        pieces: where the music comes from. Both modes must be there.
+        count: number of excerpts.
+        seconds: length of each; a shorter piece is repeated.
+        seed: all choices follow from it.
+        prefix: start of every file name.
+        ensemble: give every part an instrument of its own (for pre-training; the label "family" is then "mixed").
+    """
+    rng = np.random.default_rng(seed)
+    by_mode = [[piece for piece in pieces if piece.minor == minor] for minor in (False, True)]
+    if not all(by_mode):
+        raise ValueError(f"plan_excerpts needs pieces in major and minor, given {[len(m) for m in by_mode]}: read more")
+    programs_of_decks = _shuffled_decks(rng)
+    excerpts = []
+    for index in range(count):
+        first = next(programs_of_decks)
+        key = index % len(KEYS)
+        piece = by_mode[key // 12][rng.integers(len(by_mode[key // 12]))]
+        parts = 1 + max(note.part for note in piece.notes)
+        others = rng.integers(PROGRAMS, size=parts).tolist()
+        programs = (first, *others[1:]) if ensemble else (first,) * parts
+        family = "mixed" if len(set(programs)) > 1 else program_family(first)
+        labels = {"key": KEYS[key], "family": family, "piece": piece.name, "split": split_of(piece.name)}
+        file_name = f"{prefix}{index:05d}.flac"
+        notes = cut_notes(piece, key % 12, seconds, 60.0 / rng.uniform(72, 132), rng)
+        excerpts.append(Excerpt(file_name, notes, programs, seconds, float(rng.uniform(0.2, 0.9)), labels))
+    return excerpts
+
+
+def _shuffled_decks(rng: np.random.Generator) -> Iterator[int]:
+    """Programs without end, each as often as the others: a deck of all is shuffled when the last one is used up."""
+    while True:
+        yield from reversed(rng.permutation(PROGRAMS).tolist())
+
+
+def cut_notes(piece: Piece, tonic: int, seconds: float, beat: float, rng: np.random.Generator) -> tuple[Note, ...]:
+    """Cuts `seconds` at a random place out of the piece, transposed to the tonic by -6 to 5 semitones.
+
+    Args:
+        piece: the score; where its key is not known, its tonic counts as C.
+        tonic: pitch class of the excerpt.
+        seconds: length of the excerpt.
+        beat: seconds per quarter note.
+        rng: draws the place.
+    """
+    shift = (tonic - (piece.tonic or 0) + 6) % 12 - 6
+    length = piece.length * beat
+    start = rng.uniform(0, max(length - seconds, 0.0))
+    onsets = [note.onset * beat for note in piece.notes if note.onset * beat <= start + 1e-9]
+    start = max(onsets, default=0.0)  # begin with a note, not in silence
+    notes = []
+    for repeat in range(1 + int((start + seconds) // length)):
+        for note in piece.notes:
+            onset = note.onset * beat + repeat * length - start
+            if 0 <= onset + 1e-9 and onset < seconds:
+                notes.append(Note(onset, note.duration * beat, note.pitch + shift, note.part))
+    return tuple(notes)
+
+
+def plan_notes(count: int, seconds: float = 1.5, seed: int = 0, prefix: str = "note-") -> list[Excerpt]:
+    """Plans single notes: every pitch of `NOTE_PITCHES` equally often, programs dealt evenly.
+
+    The split is by instrument: of each family's 8 programs 5 train, 1 validates and 2 test, so that pitch has to be
+    recognized on instruments that the probe has not heard.
+    """
+    rng = np.random.default_rng(seed)
+    programs = _shuffled_decks(rng)
+    excerpts = []
+    for index in range(count):
+        program = next(programs)
+        pitch = int(NOTE_PITCHES[index % len(NOTE_PITCHES)])
+        note = Note(float(rng.uniform(0, 0.1)), seconds * 0.8, pitch, 0)
+        labels = {
+            "pitch": pitch,
+            "family": program_family(program),
+            "piece": f"program {program}",
+            "split": SPLIT_OF_PROGRAM[program % PROGRAMS_PER_FAMILY],
+        }
+        gain = float(rng.uniform(0.2, 0.9))
+        excerpts.append(Excerpt(f"{prefix}{index:05d}.flac", (note,), (program,), seconds, gain, labels))
+    return excerpts
