@@ -94,7 +94,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """The content of a card beyond the configuration. Everything unknown stays None or empty and is shown as "not stated".
+    """The content of a card beyond the configuration. What is unknown stays None or empty and is shown as "not stated".
 
     Args:
         model_name: title of the card and name in the `model-index`.
