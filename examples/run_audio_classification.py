@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, fine_tune, parse_arguments
+from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, fine_tune
+from mert_hf.utils.parser import parse_dataclasses
 
 
 @dataclass
-class TaskArguments:
-    """The kind of the target."""
+class Arguments(FineTuningArguments):
+    """Model, data, and the kinds of target that this script takes."""
 
     kind: str = field(
         default="classification",
@@ -26,10 +27,8 @@ class TaskArguments:
 
 
 def main() -> None:
-    arguments, training_arguments, task = parse_arguments(
-        FineTuningArguments, FineTuningTrainingArguments, TaskArguments
-    )
-    for name, value in fine_tune(arguments, training_arguments, task.kind).items():
+    arguments, training_arguments = parse_dataclasses((Arguments, FineTuningTrainingArguments))
+    for name, value in fine_tune(arguments, training_arguments).items():
         print(f"{name}: {value:.4f}")
 
 

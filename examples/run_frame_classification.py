@@ -10,24 +10,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, fine_tune, parse_arguments
+from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, fine_tune
+from mert_hf.utils.parser import parse_dataclasses
 
 
 @dataclass
-class TaskArguments:
-    """Content of the target column."""
+class Arguments(FineTuningArguments):
+    """Model, data, and the kinds of target that this script takes."""
 
     kind: str = field(
         default="beats",
-        metadata={"help": "Beat times, chords, or parts of songs.", "choices": ["beats", "chords", "structure"]},
+        metadata={
+            "help": "Beat times, chords, or parts of songs.",
+            "choices": ["beats", "chords", "structure"],
+        },
     )
 
 
 def main() -> None:
-    arguments, training_arguments, task = parse_arguments(
-        FineTuningArguments, FineTuningTrainingArguments, TaskArguments
-    )
-    for name, value in fine_tune(arguments, training_arguments, task.kind).items():
+    arguments, training_arguments = parse_dataclasses((Arguments, FineTuningTrainingArguments))
+    for name, value in fine_tune(arguments, training_arguments).items():
         print(f"{name}: {value:.4f}")
 
 

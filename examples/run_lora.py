@@ -5,37 +5,13 @@
 OUTPUT_DIR holds the adapter, OUTPUT_DIR/merged the complete model for pipeline("audio-classification").
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass, field
-
-from mert_hf.finetuning import (
-    FineTuningArguments,
-    FineTuningTrainingArguments,
-    LoraArguments,
-    fine_tune,
-    parse_arguments,
-)
-
-
-@dataclass
-class TaskArguments:
-    """What the target column holds."""
-
-    kind: str = field(
-        default="classification",
-        metadata={
-            "help": "One class, any number of tags, numbers, a key, beat times, chords, or parts of songs.",
-            "choices": ["classification", "multilabel", "regression", "key", "beats", "chords", "structure"],
-        },
-    )
+from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, LoraArguments, fine_tune
+from mert_hf.utils.parser import parse_dataclasses
 
 
 def main() -> None:
-    arguments, training_arguments, lora, task = parse_arguments(
-        FineTuningArguments, FineTuningTrainingArguments, LoraArguments, TaskArguments
-    )
-    for name, value in fine_tune(arguments, training_arguments, task.kind, lora).items():
+    kinds = (FineTuningArguments, FineTuningTrainingArguments, LoraArguments)
+    for name, value in fine_tune(*parse_dataclasses(kinds)).items():
         print(f"{name}: {value:.4f}")
 
 

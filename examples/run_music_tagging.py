@@ -8,12 +8,15 @@ The target column holds tags separated by `|`, or several columns hold 0 and 1:
 
 from __future__ import annotations
 
-from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, fine_tune, parse_arguments
+from dataclasses import replace
+
+from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, fine_tune
+from mert_hf.utils.parser import parse_dataclasses
 
 
 def main() -> None:
-    arguments, training_arguments = parse_arguments(FineTuningArguments, FineTuningTrainingArguments)
-    for name, value in fine_tune(arguments, training_arguments, "multilabel").items():
+    arguments, training_arguments = parse_dataclasses((FineTuningArguments, FineTuningTrainingArguments))
+    for name, value in fine_tune(replace(arguments, kind="multilabel"), training_arguments).items():
         print(f"{name}: {value:.4f}")
 
 

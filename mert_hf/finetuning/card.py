@@ -48,7 +48,7 @@ def _recipe(problem: LearningProblem) -> dict[str, str]:
     return {
         "Frozen": FROZEN_PARTS[arguments.freeze],
         "Layer-wise decay": f"{arguments.layer_decay:g}",
-        "Weighted layer sum": "yes" if arguments.use_weighted_layer_sum else "no",
+        "Weighted layer sum": "yes" if arguments.weighted else "no",
         "Clips": f"{problem.task.window:g} s; random in training, whole recordings in windows in evaluation",
         "Split": problem.data.manifest_hash,
     }

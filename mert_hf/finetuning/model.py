@@ -16,7 +16,7 @@ from transformers import (
 from ..evaluation.probing.heads import RegressionHead
 from ..hub.names import resolve_model
 from ..utils.optional import needs_extra
-from .arguments import FineTuningArguments, LoraArguments
+from .settings import FineTuningArguments, LoraArguments
 
 AUTO_MODULES = "auto"
 QUERY_AND_VALUE = ("q_proj", "v_proj", "query_proj", "value_proj")  # of the first generation, of the second

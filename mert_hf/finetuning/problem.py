@@ -14,8 +14,8 @@ from ..hub.names import resolve_model
 from ..recordings.checks import check_audio
 from ..recordings.recordings import TaskData
 from .answers import PROBLEM_TYPES, Answers, make_answers
-from .arguments import FineTuningArguments
 from .clips import ClipCollator, RandomCrops, Windows
+from .settings import FineTuningArguments
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class LearningProblem:
                 "id2label": dict(enumerate(data.labels)),
                 "label2id": {label: index for index, label in enumerate(data.labels)},
                 "problem_type": PROBLEM_TYPES[task.kind],
-                "use_weighted_layer_sum": arguments.use_weighted_layer_sum,
+                "use_weighted_layer_sum": arguments.weighted,
             }
         )
         if hasattr(config, "layerdrop"):

@@ -16,11 +16,11 @@ from ..hub.errors import one_line_errors
 from ..utils.files import check_output_folder
 from ..utils.optional import require_extra
 from .answers import PROBLEM_TYPES
-from .arguments import FineTuningArguments, FineTuningTrainingArguments, LoraArguments
 from .card import card_facts
 from .model import add_adapters, build_model, fold_scale, freeze, read_config
 from .problem import LearningProblem
-from .trainer import FineTuningTrainer
+from .settings import FineTuningArguments, LoraArguments
+from .trainer import FineTuningTrainer, FineTuningTrainingArguments
 
 RESULTS_FILE = "eval_results.json"
 CLIP_SECONDS = 5.0
@@ -30,7 +30,6 @@ CLIP_SECONDS = 5.0
 def fine_tune(
     arguments: FineTuningArguments,
     training_arguments: FineTuningTrainingArguments,
-    kind: str = "classification",
     lora: LoraArguments | None = None,
 ) -> dict[str, float]:
     """Fine-tunes a MERT checkpoint and saves the result with its card to `training_arguments.output_dir`.
@@ -41,7 +40,6 @@ def fine_tune(
     Args:
         arguments: model, data and task.
         training_arguments: of the Trainer.
-        kind: for the task "audiofolder": one of `PROBLEM_TYPES`. A named task has its own.
         lora: train low-rank adapters instead of the encoder.
 
     Returns:
@@ -55,7 +53,7 @@ def fine_tune(
     if lora is not None:
         require_extra("lora", "peft")
     check_output_folder(training_arguments.output_dir)
-    task = choose_task(arguments, kind)
+    task = choose_task(arguments)
     _check_run(arguments, training_arguments, task, lora)
     problem = LearningProblem.build(arguments, task, read_config(arguments))
     model = build_model(arguments, problem.config, problem.answers.by_frame, training_arguments.seed)
@@ -78,13 +76,13 @@ def fine_tune(
     return finish(trainer, problem, lora)
 
 
-def choose_task(arguments: FineTuningArguments, kind: str = "classification") -> Task:
+def choose_task(arguments: FineTuningArguments) -> Task:
     """The task with the window of the run.
 
     Raises:
         ValueError: an unknown task, or a kind that has no head.
     """
-    task = get_task(arguments.task, target=arguments.target, kind=kind)
+    task = get_task(arguments.task, target=arguments.target, kind=arguments.kind)
     if task.kind not in PROBLEM_TYPES:
         raise ValueError(
             f"Models cannot be fine-tuned for the kind {task.kind!r} of {task.name}; the kinds are "
@@ -124,10 +122,10 @@ def _check_run(
     task: Task,
     lora: LoraArguments | None,
 ) -> None:
-    if lora is not None and arguments.use_weighted_layer_sum:
+    if lora is not None and arguments.weighted:
         raise ValueError(
-            "The learned average of the layers (--layers weighted, use_weighted_layer_sum) cannot be saved with "
-            "adapters; leave it out with LoRA."
+            "The learned average of the layers (--layers weighted) cannot be saved with adapters; leave it out with "
+            "LoRA."
         )
     output_dir = training_arguments.output_dir
     earlier = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None

@@ -1,16 +1,39 @@
-"""The Trainer of fine-tuning: layer-wise learning rates, and a model card with what was measured."""
+"""The Trainer of fine-tuning and its arguments: layer-wise learning rates, and a card with what was measured."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import PretrainedConfig, Trainer
+from transformers import PretrainedConfig, Trainer, TrainingArguments
 
 from ..hub.cards import CardFacts
 from ..hub.trainer import HubTrainerMixin
+from ..utils.parser import explained_bf16_refusal
+
+
+@dataclass
+class FineTuningTrainingArguments(TrainingArguments):
+    """TrainingArguments with the defaults of fine-tuning: evaluate and save each epoch, keep the best."""
+
+    learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate of the head and the last layer."})
+    num_train_epochs: float = field(default=20.0, metadata={"help": "Passes over the training recordings."})
+    per_device_train_batch_size: int = field(default=8, metadata={"help": "Clips per device and step."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, steps or epoch."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to save: no, steps, epoch or best."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints that are kept."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "Keep the best checkpoint, not the last."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: the collator reads audio."})
+    label_names: list[str] | None = field(
+        default_factory=lambda: ["labels"], metadata={"help": "Keys of the batch that are labels."}
+    )
+
+    def __post_init__(self) -> None:
+        with explained_bf16_refusal(self):
+            super().__post_init__()
 
 
 class FineTuningTrainer(HubTrainerMixin, Trainer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -60,17 +61,18 @@ class SettingsParser(HfArgumentParser):
         raise ValueError(f"{message[:1].upper()}{message[1:]}.")
 
 
-def parse_dataclasses(kinds: Iterable[type], arguments: Sequence[str]) -> tuple[Any, ...]:
+def parse_dataclasses(kinds: Iterable[type], arguments: Sequence[str] | None = None) -> tuple[Any, ...]:
     """Parses a command line into dataclasses: optionally a YAML file first, then `--name value`, which override it.
 
     Args:
         kinds: dataclasses of arguments, as HfArgumentParser takes them.
-        arguments: as sys.argv[1:], for example ["configs/mert-nano.yaml", "--train_data", "music", "--max_steps", "9"].
+        arguments: such as ["configs/mert-nano.yaml", "--train_data", "music", "--max_steps", "9"]; sys.argv[1:] if
+            None.
 
     Raises:
         ValueError: if the file does not hold a mapping, or an argument is unknown.
     """
-    arguments = list(arguments)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments and not arguments[0].startswith("-"):
         arguments = as_options(read_settings(arguments[0])) + arguments[1:]
     parser = SettingsParser(tuple(kinds))

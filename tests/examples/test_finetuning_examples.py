@@ -80,7 +80,7 @@ def test_regression_predicts_in_the_units_of_the_column(run_example, songs):
 
 def test_tagging_from_a_yaml_file_with_layer_decay_and_weighted_sum(run_example, songs, tmp_path, monkeypatch):
     settings = {**QUICK, "data": str(songs), "target": "tags", "layer_decay": 0.8}
-    settings |= {"use_weighted_layer_sum": True, "output_dir": str(tmp_path / "tags")}
+    settings |= {"layers": "weighted", "output_dir": str(tmp_path / "tags")}
     settings["model_name_or_path"] = str(tmp_path.parent / "none")
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
     monkeypatch.setattr("sys.argv", ["run_music_tagging.py", str(tmp_path / "run.yaml")])

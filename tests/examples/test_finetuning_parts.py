@@ -38,8 +38,8 @@ def training(output_dir: Path, **options) -> FineTuningTrainingArguments:
 
 def read(data, kind: str = "classification", target: str = "label", **options) -> TaskData:
     """The recordings of a run as it reads them."""
-    arguments = FineTuningArguments(data=str(data), target=target, **options)
-    loaded = choose_task(arguments, kind).load(arguments.source, required=("train", "valid"))
+    arguments = FineTuningArguments(data=str(data), target=target, kind=kind, **options)
+    loaded = choose_task(arguments).load(arguments.source, required=("train", "valid"))
     return check_audio(loaded, SHORTEST)
 
 
@@ -146,7 +146,7 @@ def test_unusable_recordings_are_all_named_before_training(songs, tmp_path, tiny
     (folder / "07.flac").write_bytes((songs / "07.flac").read_bytes()[:60])
     arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data=str(folder))
     with pytest.raises(ValueError, match=r"2 of 24 recordings of songs cannot be used.*03\.flac: .*07\.flac: "):
-        fine_tune(arguments, training(tmp_path / "out"), "classification")
+        fine_tune(arguments, training(tmp_path / "out"))
     with pytest.raises(ValueError, match=r"at least 0\.900 s are needed"):
         check_audio(read(songs), 0.9)
     loaded = choose_task(arguments).load(arguments.source)
@@ -203,10 +203,10 @@ def test_each_layer_learns_slower_than_the_one_above(tiny_checkpoint):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "No data were given"),
         ({"data": "a", "max_bad_files": "many"}, "give a number of files such as 3"),
         ({"data": "a", "freeze": "all"}, "freeze='all' must be one of none, feature_encoder, backbone"),
         ({"data": "a", "layer_decay": 0.0}, "layer_decay=0.0 must be above 0"),
+        ({"data": "a", "layers": "7"}, "layers='7' must be -1 .the last layer. or weighted"),
         ({"data": "a", "max_seconds": 0.0}, "max_seconds=0.0 \\(--window\\) must be between"),
     ],
 )
@@ -216,16 +216,16 @@ def test_arguments_are_checked(options, message):
 
 
 def test_runs_that_cannot_work_are_refused(songs, tiny_checkpoint, tmp_path):
-    arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data=str(songs))
+    given = {"model_name_or_path": str(tiny_checkpoint), "data": str(songs)}
     with pytest.raises(ValueError, match="Kind 'genre' is not one of classification"):
-        fine_tune(arguments, training(tmp_path), "genre")
-    summed = FineTuningArguments(data=str(songs), use_weighted_layer_sum=True)
-    with pytest.raises(ValueError, match="use_weighted_layer_sum\\) cannot be saved with adapters"):
-        fine_tune(summed, training(tmp_path), "classification", LoraArguments())
+        fine_tune(FineTuningArguments(**given, kind="genre"), training(tmp_path))
+    summed = FineTuningArguments(data=str(songs), layers="weighted")
+    with pytest.raises(ValueError, match="--layers weighted\\) cannot be saved with adapters"):
+        fine_tune(summed, training(tmp_path), LoraArguments())
     with pytest.raises(ValueError, match="lora_rank=0 must be 1 or more"):
         LoraArguments(lora_rank=0)
     with pytest.raises(ValueError, match="metadata.csv has no column mood"):
-        fine_tune(FineTuningArguments(str(tiny_checkpoint), data=str(songs), target="mood"), training(tmp_path), "key")
+        fine_tune(FineTuningArguments(**given, target="mood", kind="key"), training(tmp_path))
 
 
 # Runs
@@ -233,11 +233,11 @@ def test_runs_that_cannot_work_are_refused(songs, tiny_checkpoint, tmp_path):
 
 def test_a_run_is_continued_only_when_asked_to(songs, tiny_checkpoint, tmp_path):
     arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data=str(songs))
-    fine_tune(arguments, training(tmp_path / "out"), "classification")
+    fine_tune(arguments, training(tmp_path / "out"))
     with pytest.raises(ValueError, match="holds checkpoint-2 of an earlier run.*--resume_from_checkpoint"):
-        fine_tune(arguments, training(tmp_path / "out", max_steps=3), "classification")
+        fine_tune(arguments, training(tmp_path / "out", max_steps=3))
     resumed = training(tmp_path / "out", max_steps=3, resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
-    fine_tune(arguments, resumed, "classification")
+    fine_tune(arguments, resumed)
     state = TrainerState.load_from_json(str(tmp_path / "out" / "trainer_state.json"))
     assert state.global_step == 3
     assert [entry["step"] for entry in state.log_history if "eval_loss" in entry][:3] == [1, 2, 3]
@@ -258,14 +258,14 @@ def test_a_refusing_hub_is_told_before_training(hub, songs, tiny_checkpoint, tmp
     arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data=str(songs))
     pushed = training(tmp_path / "out", push_to_hub=True, hub_model_id="bob/tones")
     with pytest.raises(PushError, match="may not write to bob/tones") as caught:
-        fine_tune(arguments, pushed, "classification")
+        fine_tune(arguments, pushed)
     assert "\n" not in str(caught.value) and not list((tmp_path / "out").glob("checkpoint-*"))
 
 
 def test_the_result_is_pushed_with_code_and_card(hub, songs, tiny_checkpoint, tmp_path):
     arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data=str(songs))
     pushed = {"push_to_hub": True, "hub_model_id": "alice/tones", "hub_private_repo": True}
-    fine_tune(arguments, training(tmp_path / "out", **pushed), "classification")
+    fine_tune(arguments, training(tmp_path / "out", **pushed))
     files = hub.files("alice/tones")
     assert hub.repositories["alice/tones"].private
     assert {"model.safetensors", "modeling_mert.py", "preprocessor_config.json", "eval_results.json"} <= set(files)

@@ -34,6 +34,10 @@ def training(output_dir: Path, **options) -> FineTuningTrainingArguments:
     return FineTuningTrainingArguments(output_dir=str(output_dir), **{**quick, **options})
 
 
+def arguments_of(data: Path, model: Path, **settings) -> FineTuningArguments:
+    return FineTuningArguments(str(data), model_name_or_path=str(model), **settings)
+
+
 @pytest.fixture(scope="module")
 def gtzan(tmp_path_factory) -> Path:
     return miniatures.gtzan(tmp_path_factory.mktemp("gtzan"))
@@ -76,7 +80,9 @@ def test_a_task_by_the_command_line(gtzan, tiny_checkpoint, tmp_path):
 @pytest.mark.parametrize("task, head", [("gtzan_genre", "audio"), ("gtzan_rhythm", "frame")])
 def test_the_second_generation(task, head, gtzan, tiny_checkpoint2, tmp_path):
     pytest.importorskip("mir_eval")
-    arguments = FineTuningArguments(str(tiny_checkpoint2), data=str(gtzan), task=task, max_seconds=3.0, layer_decay=0.9)
+    arguments = FineTuningArguments(
+        str(gtzan), model_name_or_path=str(tiny_checkpoint2), task=task, max_seconds=3.0, layer_decay=0.9
+    )
     results = fine_tune(arguments, training(tmp_path / "out", per_device_train_batch_size=4))
     assert f"test_{get_task(task).metric}" in results
     auto_class = AutoModelForAudioFrameClassification if head == "frame" else AutoModelForAudioClassification
@@ -86,7 +92,9 @@ def test_the_second_generation(task, head, gtzan, tiny_checkpoint2, tmp_path):
 
 def test_adapters_of_the_second_generation(gtzan, tiny_checkpoint2, tmp_path):
     pytest.importorskip("peft")
-    arguments = FineTuningArguments(str(tiny_checkpoint2), data=str(gtzan), task="gtzan_genre", max_seconds=2.0)
+    arguments = FineTuningArguments(
+        str(gtzan), model_name_or_path=str(tiny_checkpoint2), task="gtzan_genre", max_seconds=2.0
+    )
     fine_tune(arguments, training(tmp_path / "out"), lora=LoraArguments(lora_rank=2))
     modules = json.loads((tmp_path / "out" / "adapter_config.json").read_text())["target_modules"]
     assert set(modules) == {"query_proj", "value_proj"}
@@ -100,7 +108,9 @@ def test_adapters_of_the_second_generation(gtzan, tiny_checkpoint2, tmp_path):
 def test_the_whole_recording_is_scored(gtzan, tiny_checkpoint, tmp_path):
     """The metrics of a run equal those of the saved model on all windows, computed one by one."""
     pytest.importorskip("mir_eval")
-    arguments = FineTuningArguments(str(tiny_checkpoint), data=str(gtzan), task="gtzan_rhythm", max_seconds=2.5)
+    arguments = FineTuningArguments(
+        str(gtzan), model_name_or_path=str(tiny_checkpoint), task="gtzan_rhythm", max_seconds=2.5
+    )
     results = fine_tune(arguments, training(tmp_path / "out", learning_rate=1e-2, max_steps=6))
     model = AutoModelForAudioFrameClassification.from_pretrained(tmp_path / "out").eval()
     from mert_hf.audio import stream_windows

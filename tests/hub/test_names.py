@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from mert_hf import MERTEmbedder
 from mert_hf.cli.app import app
 from mert_hf.evaluation.probing.encoders import open_encoder
-from mert_hf.finetuning.arguments import FineTuningArguments
 from mert_hf.finetuning.model import read_config
+from mert_hf.finetuning.settings import FineTuningArguments
 from mert_hf.hub import names
 from mert_hf.hub.names import local_checkpoint, resolve_checkpoint
 from mert_hf.hub.push import push_checkpoint

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import mert_hf.utils.parser as settings_module
 from mert_hf.cli.app import app
-from mert_hf.finetuning.arguments import FineTuningTrainingArguments
+from mert_hf.finetuning.trainer import FineTuningTrainingArguments
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.modeling_mert import MERTForPreTraining
 from mert_hf.pretraining import run

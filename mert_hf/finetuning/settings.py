@@ -1,0 +1,140 @@
+"""What is fine-tuned on which recordings: settings for scripts, recipes and `mert-hf finetune`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..utils.settings import SHARED, WEIGHTED, TrainerSettings, check_choice, described, parse_layers
+from ..utils.tolerance import Tolerance
+
+if TYPE_CHECKING:
+    from ..recordings.dataset import DatasetSource
+
+FREEZE_CHOICES = ("none", "feature_encoder", "backbone")
+
+
+@dataclass
+class FineTuningArguments:
+    """Model, data, and what is trained."""
+
+    data: str = field(
+        metadata={
+            "help": "Folder with metadata.csv (file_name, targets, optionally split, group), archive of a task, or "
+            "data set of the datasets library: a folder, or owner/name[:config]."
+        }
+    )
+    target: str = field(default="label", metadata={"help": "Target column; several separated by commas."})
+    kind: str = field(
+        default="classification",
+        metadata={
+            "help": "Kind of the target: classification, multilabel, regression, key, beats, chords or structure."
+        },
+    )
+    task: str = field(
+        default="audiofolder",
+        metadata={"help": "Task of `mert-hf evaluate`, such as gtzan_genre; --target and --kind are then not used."},
+    )
+    audio_column: str = field(default="audio", metadata={"help": "Audio column of a data set."})
+    model_name_or_path: str = field(
+        default="m-a-p/MERT-v1-95M", metadata={"aliases": ["--model"], "help": SHARED["model"]["help"]}
+    )
+    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of a model on the Hub."})
+    max_seconds: float | None = field(
+        default=None,
+        metadata={
+            "aliases": ["--window"],
+            "help": "Seconds of a clip; the task's own by default, 5 for recordings of your own.",
+        },
+    )
+    layers: str = field(
+        default="-1",
+        metadata={"help": "Layers that the head sees: -1 (the last), or weighted (the learned average of all)."},
+    )
+    freeze: str = field(
+        default="feature_encoder",
+        metadata={"help": "Part that is not trained: none, feature_encoder or backbone."},
+    )
+    layer_decay: float = field(
+        default=1.0,
+        metadata={"help": "Factor on the learning rate from each layer to the one below; 1 turns it off."},
+    )
+    layerdrop: float = field(default=0.0, metadata={"help": "Probability of skipping a layer in training."})
+    max_bad_files: str = field(
+        default="0", metadata={**SHARED["max_bad_files"], "help": SHARED["max_bad_files"]["help"].replace("%", "%%")}
+    )
+
+    def __post_init__(self) -> None:
+        check_choice("freeze", self.freeze, FREEZE_CHOICES)
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay={self.layer_decay} must be above 0 and at most 1 (no decay).")
+        if self.max_seconds is not None and not 0.1 <= self.max_seconds <= 600:
+            raise ValueError(f"max_seconds={self.max_seconds} (--window) must be between 0.1 and 600 seconds.")
+        if parse_layers(self.layers) not in ([WEIGHTED], [-1]):
+            raise ValueError(
+                f"layers={self.layers!r} must be -1 (the last layer) or weighted (the learned average) in fine-tuning."
+            )
+        Tolerance.parse(self.max_bad_files)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the head sees the learned average of all layers, not the last layer."""
+        return parse_layers(self.layers) == [WEIGHTED]
+
+    @property
+    def source(self) -> str | DatasetSource:
+        """Where the recordings come from, as `Task.load` takes it. Training reads a data set often: no stream."""
+        from ..hub.names import is_hub_id
+        from ..recordings.dataset import DatasetSource
+
+        is_folder = Path(self.data).is_dir()
+        if is_folder and self.audio_column == "audio":
+            return self.data
+        if is_folder or is_hub_id(self.data.partition(":")[0]):
+            return DatasetSource.parse(self.data, audio_column=self.audio_column, streaming=False)
+        return self.data
+
+
+@dataclass
+class LoraArguments:
+    """Low-rank adapters of peft instead of full fine-tuning; the head is trained in full."""
+
+    lora_rank: int = field(default=8, metadata={"help": "Rank of the adapters."})
+    lora_alpha: int = field(default=16, metadata={"help": "Scale of the adapters: alpha / rank."})
+    lora_dropout: float = field(default=0.05, metadata={"help": "Dropout in front of the adapters."})
+    lora_modules: str = field(
+        default="auto",
+        metadata={
+            "help": "Linear layers that get adapters, separated by commas. auto: projections of queries and values."
+        },
+    )
+    merge: bool = field(
+        default=True, metadata={"help": "Also save the model with merged adapters, to OUTPUT_DIR/merged."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.lora_rank < 1:
+            raise ValueError(f"lora_rank={self.lora_rank} must be 1 or more.")
+
+
+@dataclass(frozen=True)
+class FineTunerSettings(TrainerSettings):
+    """The options of `mert-hf finetune` for the Trainer."""
+
+    output: str = described("Folder of the result.", "mert-finetuned")
+    epochs: float = described("Passes over the training recordings.", 20.0)
+    learning_rate: float = described("Peak learning rate.", 5e-5)
+    batch_size: int = described("Clips per device and step.", 8, min=1)
+    workers: int = described("Processes that read recordings.", 0, min=0)
+    dtype: str = described(
+        "Precision: auto (bfloat16 on a GPU that computes in it, else float32), float32, bfloat16 or float16.", "auto"
+    )
+    seed: int = described(SHARED["seed"]["help"], 42, min=0)
+    push_to_hub: str | None = described("Repository to push the result to: owner/name.", None)
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of `FineTuningTrainingArguments` that the options set."""
+        own = {"num_train_epochs": self.epochs, "learning_rate": self.learning_rate, "report_to": []}
+        hub = {"push_to_hub": self.push_to_hub is not None, "hub_model_id": self.push_to_hub}
+        return {name: value for name, value in (super().fields() | own | hub).items() if value is not None}
