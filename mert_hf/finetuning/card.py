@@ -10,19 +10,19 @@ from transformers import Trainer
 from ..hub.cards import CardFacts, trainer_measurements, training_facts
 from ..hub.checkpoint import CARD_FILE
 from ..hub.names import is_hub_id, local_checkpoint
-from .problem import LearningProblem
+from .setup import FineTuningSetup
 
 AUTHORS_LICENSE = "cc-by-nc-4.0"
 FROZEN_PARTS = {"none": "nothing", "feature_encoder": "convolutions", "backbone": "the whole encoder"}
 
 
-def card_facts(problem: LearningProblem, trainer: Trainer) -> CardFacts:
+def card_facts(setup: FineTuningSetup, trainer: Trainer) -> CardFacts:
     """The facts of the card of a run."""
-    arguments, data = problem.arguments, problem.data
+    arguments, data = setup.arguments, setup.data
     name = trainer.args.hub_model_id or Path(trainer.args.output_dir).resolve().name
     license_name, note = _base_license(arguments.model_name_or_path)
     base = arguments.model_name_or_path
-    task = problem.task.title
+    task = setup.task.title
     dataset = "-".join(data.name.split())
     measured = trainer_measurements(trainer.state, task, dataset, data.name)
     tested = trainer_measurements(trainer.state, task, dataset, data.name, "test", "test_")
@@ -35,22 +35,22 @@ def card_facts(problem: LearningProblem, trainer: Trainer) -> CardFacts:
         datasets=(data.name,) if is_hub_id(data.name) and "/" in data.name else (),
         data=f"{data.name}: {train} recordings to train on, {valid} for validation, {test} for test",
         hours=round(data.hours("train"), 4),
-        training={**_recipe(problem), **training_facts(trainer.state, trainer.args)},
+        training={**_recipe(setup), **training_facts(trainer.state, trainer.args)},
         measurements=measured + tested,
         license=license_name,
         license_note=note,
     )
 
 
-def _recipe(problem: LearningProblem) -> dict[str, str]:
+def _recipe(setup: FineTuningSetup) -> dict[str, str]:
     """Rows of the card about what is trained and on which clips."""
-    arguments = problem.arguments
+    arguments = setup.arguments
     return {
         "Frozen": FROZEN_PARTS[arguments.freeze],
         "Layer-wise decay": f"{arguments.layer_decay:g}",
         "Weighted layer sum": "yes" if arguments.weighted else "no",
-        "Clips": f"{problem.task.window:g} s; random in training, whole recordings in windows in evaluation",
-        "Split": problem.data.manifest_hash,
+        "Clips": f"{setup.task.window:g} s; random in training, whole recordings in windows in evaluation",
+        "Split": setup.data.manifest_hash,
     }
 
 

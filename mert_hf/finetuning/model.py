@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForAudioClassification,
     AutoModelForAudioFrameClassification,
     PretrainedConfig,
@@ -14,18 +13,11 @@ from transformers import (
 )
 
 from ..evaluation.probing.heads import RegressionHead
-from ..hub.names import resolve_model
 from ..utils.optional import needs_extra
 from .settings import FineTuningArguments, LoraArguments
 
 AUTO_MODULES = "auto"
 QUERY_AND_VALUE = ("q_proj", "v_proj", "query_proj", "value_proj")  # of the first generation, of the second
-
-
-def read_config(arguments: FineTuningArguments) -> PretrainedConfig:
-    """The configuration of the pre-trained checkpoint, of either generation."""
-    source = resolve_model(arguments.model_name_or_path, arguments.model_revision)
-    return AutoConfig.from_pretrained(source, revision=arguments.model_revision)
 
 
 def build_model(arguments: FineTuningArguments, config: PretrainedConfig, by_frame: bool, seed: int) -> PreTrainedModel:
@@ -34,16 +26,15 @@ def build_model(arguments: FineTuningArguments, config: PretrainedConfig, by_fra
     Args:
         arguments: name the checkpoint.
         config: fitted to the labels.
-        by_frame: an answer for each frame instead of one for each clip.
-        seed: of the head's weights.
+        by_frame: classify each frame instead of each clip.
+        seed: seed of the head's weights.
     """
     auto_class = AutoModelForAudioFrameClassification if by_frame else AutoModelForAudioClassification
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # inside fork_rng: the caller's random state is restored after it
         return auto_class.from_pretrained(
-            resolve_model(arguments.model_name_or_path, arguments.model_revision),
+            **arguments.checkpoint(),
             config=config,
-            revision=arguments.model_revision,
             ignore_mismatched_sizes=True,  # a head for other labels is replaced; the encoder must fit all the same
         )
 

@@ -15,11 +15,11 @@ from ..hub.checkpoint import save_checkpoint
 from ..hub.errors import one_line_errors
 from ..utils.files import check_output_folder
 from ..utils.optional import require_extra
-from .answers import PROBLEM_TYPES
 from .card import card_facts
-from .model import add_adapters, build_model, fold_scale, freeze, read_config
-from .problem import LearningProblem
+from .model import add_adapters, build_model, fold_scale, freeze
+from .objective import PROBLEM_TYPES
 from .settings import FineTuningArguments, LoraArguments
+from .setup import FineTuningSetup
 from .trainer import FineTuningTrainer, FineTuningTrainingArguments
 
 RESULTS_FILE = "eval_results.json"
@@ -39,7 +39,7 @@ def fine_tune(
 
     Args:
         arguments: model, data and task.
-        training_arguments: of the Trainer.
+        training_arguments: arguments of the Trainer.
         lora: train low-rank adapters instead of the encoder.
 
     Returns:
@@ -55,8 +55,8 @@ def fine_tune(
     check_output_folder(training_arguments.output_dir)
     task = choose_task(arguments)
     _check_run(arguments, training_arguments, task, lora)
-    problem = LearningProblem.build(arguments, task, read_config(arguments))
-    model = build_model(arguments, problem.config, problem.answers.by_frame, training_arguments.seed)
+    setup = FineTuningSetup.build(arguments, task)
+    model = build_model(arguments, setup.config, setup.objective.by_frame, training_arguments.seed)
     freeze(model, arguments.freeze if lora is None else "none")
     if training_arguments.device.type == "cpu":
         torch.set_flush_denormal(True)  # denormal activations make training on a CPU several times slower over time
@@ -64,16 +64,16 @@ def fine_tune(
         trainer = FineTuningTrainer(
             model=model if lora is None else add_adapters(model, lora),
             args=training_arguments,
-            train_dataset=problem.crops(),
-            eval_dataset=problem.windows("valid"),
-            data_collator=problem.collator(),
-            compute_metrics=problem.metrics("valid"),
-            processing_class=problem.feature_extractor,
+            train_dataset=setup.crops(),
+            eval_dataset=setup.windows("valid"),
+            data_collator=setup.collator(),
+            compute_metrics=setup.metrics("valid"),
+            processing_class=setup.feature_extractor,
             layer_decay=arguments.layer_decay,
-            facts=partial(card_facts, problem),
+            facts=partial(card_facts, setup),
         )
     trainer.train(resume_from_checkpoint=training_arguments.resume_from_checkpoint)
-    return finish(trainer, problem, lora)
+    return finish(trainer, setup, lora)
 
 
 def choose_task(arguments: FineTuningArguments) -> Task:
@@ -92,16 +92,16 @@ def choose_task(arguments: FineTuningArguments) -> Task:
     return replace(task, window=window)
 
 
-def finish(trainer: FineTuningTrainer, problem: LearningProblem, lora: LoraArguments | None) -> dict[str, float]:
-    """Evaluates the kept checkpoint, saves model, metrics and card, and pushes them if asked to."""
+def finish(trainer: FineTuningTrainer, setup: FineTuningSetup, lora: LoraArguments | None) -> dict[str, float]:
+    """Evaluates the kept checkpoint, saves model, metrics and card, and pushes them where the arguments say so."""
     results = trainer.evaluate()
-    if problem.data.split("test"):
-        trainer.compute_metrics = problem.metrics("test")
-        results |= trainer.evaluate(problem.windows("test"), metric_key_prefix="test")
+    if setup.data.split("test"):
+        trainer.compute_metrics = setup.metrics("test")
+        results |= trainer.evaluate(setup.windows("test"), metric_key_prefix="test")
     output_dir = Path(trainer.args.output_dir)
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if problem.task.kind == "regression":
-        fold_scale(model, problem.answers.head)
+    if setup.task.kind == "regression":
+        fold_scale(model, setup.objective.head)
     trainer.save_state()
     if trainer.is_world_process_zero():
         (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -111,8 +111,8 @@ def finish(trainer: FineTuningTrainer, problem: LearningProblem, lora: LoraArgum
         trainer.save_model()
         trainer.create_model_card()
     if lora is not None and lora.merge and trainer.is_world_process_zero():
-        facts = card_facts(problem, trainer)
-        save_checkpoint(model.merge_and_unload(), problem.feature_extractor, output_dir / "merged", facts)
+        facts = card_facts(setup, trainer)
+        save_checkpoint(model.merge_and_unload(), setup.feature_extractor, output_dir / "merged", facts)
     return results
 
 

@@ -82,6 +82,13 @@ class FineTuningArguments:
         """Whether the head sees the learned average of all layers, not the last layer."""
         return parse_layers(self.layers) == [WEIGHTED]
 
+    def checkpoint(self) -> dict[str, str]:
+        """The pre-trained checkpoint, as arguments of transformers' `from_pretrained`."""
+        from ..hub.names import resolve_model
+
+        name = resolve_model(self.model_name_or_path, self.model_revision)
+        return {"pretrained_model_name_or_path": name, "revision": self.model_revision}
+
     @property
     def source(self) -> str | DatasetSource:
         """Where the recordings come from, as `Task.load` takes it. Training reads a data set often: no stream."""

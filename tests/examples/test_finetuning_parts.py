@@ -12,8 +12,8 @@ from huggingface_hub import ModelCard
 from transformers import TrainerState
 
 from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, LoraArguments, fine_tune
-from mert_hf.finetuning.answers import FrameAnswers, frame_probabilities, mean_outputs
-from mert_hf.finetuning.clips import ClipCollator, RandomCrops, Windows, window_stretches
+from mert_hf.finetuning.dataset import ClipCollator, RandomCrops, Windows, window_stretches
+from mert_hf.finetuning.objective import FrameObjective, frame_probabilities, mean_outputs
 from mert_hf.finetuning.run import choose_task
 from mert_hf.finetuning.trainer import parameter_depth, scale_learning_rates
 from mert_hf.hub import PushError
@@ -167,7 +167,7 @@ def test_beat_labels_follow_the_clip_and_ignore_padding(clicks):
     config = MERTConfig(num_hidden_layers=1)
     recordings = data.split("train")
     long, short = RandomCrops(recordings, 24000, 3.0)[0], RandomCrops(recordings, 24000, 1.0)[1]
-    batch = ClipCollator(MERTFeatureExtractor(), FrameAnswers("beats", config).labels)([long, short])
+    batch = ClipCollator(MERTFeatureExtractor(), FrameObjective("beats", config).labels)([long, short])
     assert batch["labels"].shape == (2, config.num_frames(72000)) == (2, 224)
     assert (batch["labels"][1, 74:] == -100).all() and (batch["labels"][1, :74] >= 0).all()
     beat = next(beat for beat in long.recording.target.beats if beat > long.offset + 0.1)
@@ -244,11 +244,13 @@ def test_a_run_is_continued_only_when_asked_to(songs, tiny_checkpoint, tmp_path)
 
 
 def test_the_head_follows_from_the_seed_and_the_callers_generator_is_left_alone(songs, tiny_checkpoint, tmp_path):
-    from mert_hf.finetuning.model import build_model, read_config
+    from mert_hf.finetuning.model import build_model
 
     arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data=str(songs))
     before = torch.get_rng_state()
-    first, same, other = (build_model(arguments, read_config(arguments), False, seed) for seed in (1, 1, 2))
+    first, same, other = (
+        build_model(arguments, AutoConfig.from_pretrained(tiny_checkpoint), False, seed) for seed in (1, 1, 2)
+    )
     assert torch.equal(first.classifier.weight, same.classifier.weight)
     assert not torch.equal(first.classifier.weight, other.classifier.weight)
     assert torch.equal(torch.get_rng_state(), before)

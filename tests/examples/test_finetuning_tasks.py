@@ -16,8 +16,8 @@ from mert_hf.evaluation.metrics.by_kind import scores
 from mert_hf.evaluation.metrics.frames import frame_predictions
 from mert_hf.evaluation.tasks import get_task
 from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, LoraArguments, fine_tune
-from mert_hf.finetuning.answers import RecordingAnswers
-from mert_hf.finetuning.clips import Windows
+from mert_hf.finetuning.dataset import Windows
+from mert_hf.finetuning.objective import RecordingObjective
 from mert_hf.finetuning.run import choose_task
 from mert_hf.hub.checkpoint import save_checkpoint
 from mert_hf.modeling.configuration_mert2 import MERT2Config
@@ -141,7 +141,7 @@ def test_answers_of_a_recording_are_means_of_its_windows():
     recordings = [Recording(str(index), Path("a"), "test", index % 2, seconds=7.0) for index in range(4)]
     from mert_hf.recordings.recordings import TaskData
 
-    answers = RecordingAnswers("classification", TaskData(("a", "b"), tuple(recordings)))
+    answers = RecordingObjective("classification", TaskData(("a", "b"), tuple(recordings)))
     windows = Windows(recordings, 24000, 3.0, 0.5)
     outputs = np.array([[1, 0], [1, 0], [0, 9.0]] * 4)  # the last window decides the mean, not the majority
     assert len(windows) == 12 and answers.metrics(outputs, windows)["accuracy"] == 0.5

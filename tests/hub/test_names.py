@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from mert_hf import MERTEmbedder
 from mert_hf.cli.app import app
 from mert_hf.evaluation.probing.encoders import open_encoder
-from mert_hf.finetuning.model import read_config
 from mert_hf.finetuning.settings import FineTuningArguments
 from mert_hf.hub import names
 from mert_hf.hub.names import local_checkpoint, resolve_checkpoint
@@ -35,7 +34,7 @@ def test_a_name_that_cannot_be_a_hub_id_is_a_missing_folder(name):
 
 LOADERS = {
     "embedder": MERTEmbedder.from_pretrained,
-    "finetune": lambda name: read_config(FineTuningArguments(model_name_or_path=str(name), data="data")),
+    "finetune": lambda name: FineTuningArguments("data", model_name_or_path=str(name)).checkpoint(),
     "pretrain": lambda name: build_model(PretrainingModelArguments(model_name_or_path=str(name)), None, None),
     "random": lambda name: open_encoder(f"random:{name}"),
     "fused": lambda name: FrozenEncoder(EncoderLayer(str(name), 0)),

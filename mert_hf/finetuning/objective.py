@@ -1,12 +1,11 @@
-"""What is answered for each kind of task: labels of clips, and metrics of whole recordings.
+"""What a model learns for each kind of task: labels of clips, and metrics of whole recordings.
 
-Windows of a recording are joined before anything is scored: one answer a recording is the mean of its windows' outputs,
-as in the probes; answers frame by frame are laid on one grid and decoded over the whole recording.
+Windows of a recording are joined before anything is scored: outputs for whole recordings are averaged, as in the
+probes; outputs for frames are laid on one grid and decoded over the whole recording.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from ..evaluation.metrics.frames import decode, frame_predictions
 from ..evaluation.probing.heads import make_head
 from ..recordings.frames import FRAME_CLASSES, IGNORED, nearest_frames
 from ..recordings.recordings import Recording, TaskData
-from .clips import MIN_CHUNK_SECONDS, Clip, Windows
+from .dataset import Clip, Windows
 
 PROBLEM_TYPES = {
     "classification": "single_label_classification",
@@ -33,55 +32,38 @@ PROBLEM_TYPES = {
 }
 
 
-class Answers(ABC):
-    """Labels and metrics of a kind of task.
+class RecordingObjective:
+    """One label, number or set of tags a recording: classification, key, multilabel, regression.
 
-    Attributes:
-        by_frame: whether each frame is answered, or each recording.
-        shortest_window: seconds below which a last window is left out.
+    A last window of less than a second is left out, as in MARBLE, unless it is the only one.
     """
 
-    by_frame: bool
-    shortest_window: float
-
-    @abstractmethod
-    def labels(self, clips: Sequence[Clip], num_samples: int) -> Tensor:
-        """Labels of a batch of clips that are padded to `num_samples`."""
-
-    @abstractmethod
-    def metrics(self, outputs: np.ndarray, windows: Windows) -> dict[str, float]:
-        """Metrics of whole recordings from the outputs of all their windows."""
-
-
-class RecordingAnswers(Answers):
-    """One answer a recording: classification, key, multilabel, regression.
-
-    Args:
-        kind: of the task.
-        data: labeled recordings.
-    """
-
-    by_frame, shortest_window = False, MIN_CHUNK_SECONDS
+    by_frame, shortest_window = False, 1.0
 
     def __init__(self, kind: str, data: TaskData) -> None:
         self.head = make_head(kind, data)
 
     def labels(self, clips: Sequence[Clip], num_samples: int) -> Tensor:
-        """Targets of the clips' recordings."""
+        """Targets of the clips' recordings, one row each."""
         return self.head.targets([clip.recording for clip in clips])
 
     def metrics(self, outputs: np.ndarray, windows: Windows) -> dict[str, float]:
-        """Metrics of the mean output of each recording, or of the recordings that were cut from one song."""
+        """Metrics of the mean output of each recording, or of the recordings that were cut from one song.
+
+        Args:
+            outputs: (windows, outputs).
+            windows: all windows of the recordings.
+        """
         scored, means = mean_outputs(outputs, windows)
         return self.head.metrics(torch.from_numpy(means), self.head.targets(scored))
 
 
-class FrameAnswers(Answers):
-    """An answer for each frame: beats, chords, structure.
+class FrameObjective:
+    """A class for each frame: beats, chords, structure.
 
     Args:
-        kind: of the task.
-        config: of the model, which knows its frames.
+        kind: kind of the task.
+        config: configuration of the model, which knows its frames.
     """
 
     by_frame, shortest_window = True, 0.0
@@ -90,7 +72,7 @@ class FrameAnswers(Answers):
         self.kind, self.config = kind, config
 
     def labels(self, clips: Sequence[Clip], num_samples: int) -> Tensor:
-        """Class of each frame, int64 (clips, frames), -100 for padding."""
+        """Class of each frame, int64 (clips, frames), -100 for padding; `num_samples` is the length of the batch."""
         labels = torch.full((len(clips), self.config.num_frames(num_samples)), IGNORED)
         for row, clip in zip(labels, clips, strict=True):
             frames = self.config.num_frames(len(clip.audio))
@@ -100,17 +82,16 @@ class FrameAnswers(Answers):
         return labels
 
     def metrics(self, outputs: np.ndarray, windows: Windows) -> dict[str, float]:
-        """Metrics of each recording, decoded from the frames of all its windows."""
+        """Metrics of each recording, decoded from the outputs (windows, frames, classes) of all its windows."""
         found = frame_probabilities(outputs, windows, self.config)
-        recordings = [recording for recording, _ in found]
         estimates = [decode(self.kind, probabilities, self.config.frame_rate) for _, probabilities in found]
-        references = [recording.target for recording in recordings]
-        return scores(self.kind, frame_predictions(self.kind, [r.id for r in recordings], references, estimates))
+        ids, references = zip(*((recording.id, recording.target) for recording, _ in found), strict=True)
+        return scores(self.kind, frame_predictions(self.kind, ids, references, estimates))
 
 
-def make_answers(kind: str, data: TaskData, config: Any) -> Answers:
-    """The answers of a kind of task."""
-    return FrameAnswers(kind, config) if kind in FRAME_CLASSES else RecordingAnswers(kind, data)
+def make_objective(kind: str, data: TaskData, config: Any) -> RecordingObjective | FrameObjective:
+    """The objective of a kind of task."""
+    return FrameObjective(kind, config) if kind in FRAME_CLASSES else RecordingObjective(kind, data)
 
 
 def mean_outputs(outputs: np.ndarray, windows: Windows) -> tuple[list[Recording], np.ndarray]:
@@ -118,9 +99,8 @@ def mean_outputs(outputs: np.ndarray, windows: Windows) -> tuple[list[Recording]
     rows: dict[str, list[int]] = defaultdict(list)
     first: dict[str, Recording] = {}
     for index, stretch in enumerate(windows.stretches):
-        name = stretch.recording.scored_as
-        rows[name].append(index)
-        first.setdefault(name, stretch.recording)
+        rows[stretch.recording.scored_as].append(index)
+        first.setdefault(stretch.recording.scored_as, stretch.recording)
     return list(first.values()), np.stack([outputs[indices].mean(axis=0) for indices in rows.values()])
 
 

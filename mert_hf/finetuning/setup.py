@@ -1,4 +1,4 @@
-"""What a fine-tuning run learns: data, configuration, batches and metrics."""
+"""Data, configuration, batches and metrics of a fine-tuning run."""
 
 from __future__ import annotations
 
@@ -6,45 +6,45 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import AutoFeatureExtractor, EvalPrediction
+from transformers import AutoConfig, AutoFeatureExtractor, EvalPrediction, PretrainedConfig
 
 from ..evaluation.metrics.weighted import scored_labels
 from ..evaluation.tasks import Task
-from ..hub.names import resolve_model
 from ..recordings.checks import check_audio
 from ..recordings.recordings import TaskData
-from .answers import PROBLEM_TYPES, Answers, make_answers
-from .clips import ClipCollator, RandomCrops, Windows
+from .dataset import ClipCollator, RandomCrops, Windows
+from .objective import PROBLEM_TYPES, FrameObjective, RecordingObjective, make_objective
 from .settings import FineTuningArguments
 
 
 @dataclass(frozen=True)
-class LearningProblem:
+class FineTuningSetup:
     """A task on labeled recordings, and the configuration of the model that learns it.
 
     Attributes:
-        arguments: of the run.
+        arguments: arguments of the run.
         task: decides kind, window and metrics.
         data: recordings with known lengths.
-        config: of the model, fitted to the labels.
-        feature_extractor: of the model.
-        answers: labels and metrics of the kind.
+        config: configuration of the model, fitted to the labels.
+        feature_extractor: feature extractor of the model.
+        objective: labels and metrics of the kind.
     """
 
     arguments: FineTuningArguments
     task: Task
     data: TaskData
-    config: Any
+    config: PretrainedConfig
     feature_extractor: Any
-    answers: Answers
+    objective: RecordingObjective | FrameObjective
 
     @classmethod
-    def build(cls, arguments: FineTuningArguments, task: Task, config: Any) -> LearningProblem:
-        """Reads and checks the data, and fits the configuration to its labels.
+    def build(cls, arguments: FineTuningArguments, task: Task) -> FineTuningSetup:
+        """Reads and checks the data, and fits the checkpoint's configuration to its labels.
 
         Raises:
             ValueError: wrong layout, unusable recordings, labels that cannot be learned or scored.
         """
+        config = AutoConfig.from_pretrained(**arguments.checkpoint())
         data = task.load(arguments.source, arguments.max_bad_files, required=("train", "valid"))
         data = check_audio(data, config.receptive_field / config.sampling_rate, arguments.max_bad_files)
         config.update(
@@ -57,12 +57,11 @@ class LearningProblem:
         )
         if hasattr(config, "layerdrop"):
             config.layerdrop = arguments.layerdrop
-        answers = make_answers(task.kind, data, config)
+        objective = make_objective(task.kind, data, config)
         if task.kind == "multilabel":  # the metrics at the end of an epoch would be undefined
-            scored_labels(answers.head.targets(data.split("valid")).numpy())
-        source = resolve_model(arguments.model_name_or_path, arguments.model_revision)
-        extractor = AutoFeatureExtractor.from_pretrained(source, revision=arguments.model_revision)
-        return cls(arguments, task, data, config, extractor, answers)
+            scored_labels(objective.head.targets(data.split("valid")).numpy())
+        extractor = AutoFeatureExtractor.from_pretrained(**arguments.checkpoint())
+        return cls(arguments, task, data, config, extractor, objective)
 
     def crops(self) -> RandomCrops:
         """The clips to train on."""
@@ -71,13 +70,13 @@ class LearningProblem:
     def windows(self, split: str) -> Windows:
         """The windows of a split's recordings."""
         rate, window = self.config.sampling_rate, self.task.window
-        return Windows(self.data.split(split), rate, window, self.answers.shortest_window)
+        return Windows(self.data.split(split), rate, window, self.objective.shortest_window)
 
     def collator(self) -> ClipCollator:
         """Makes batches of clips."""
-        return ClipCollator(self.feature_extractor, self.answers.labels)
+        return ClipCollator(self.feature_extractor, self.objective.labels)
 
     def metrics(self, split: str) -> Callable[[EvalPrediction], dict[str, float]]:
         """Computes the metrics of a split's recordings from the Trainer's predictions of its windows."""
         windows = self.windows(split)
-        return lambda prediction: self.answers.metrics(prediction.predictions, windows)
+        return lambda prediction: self.objective.metrics(prediction.predictions, windows)

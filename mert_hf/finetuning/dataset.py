@@ -14,9 +14,6 @@ from torch.utils.data import Dataset
 from ..audio import read_audio
 from ..recordings.recordings import Recording
 
-MIN_CHUNK_SECONDS = 1.0
-"""A last window that is shorter is left out, as in MARBLE, unless it is the only one."""
-
 
 @dataclass(frozen=True)
 class Stretch:
