@@ -108,7 +108,8 @@ def _make(kind: type, values: dict[str, Any]) -> Any:
 
 def shared_option(word: str, annotation: Any, **details: Any) -> Any:
     """One of the words that mean the same in every command, for the signature of a command."""
-    return Annotated[annotation, typer.Option("--" + word.replace("_", "-"), **SHARED[word], **details)]
+    details |= {**SHARED[word], "help": SHARED[word]["help"].replace("%%", "%")}
+    return Annotated[annotation, typer.Option("--" + word.replace("_", "-"), **details)]
 
 
 Paths = Annotated[list[str], typer.Argument(help="Files, folders (searched with their subfolders) and glob patterns.")]

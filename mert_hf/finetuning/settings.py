@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..utils.settings import SHARED, WEIGHTED, TrainerSettings, check_choice, described, parse_layers
+from ..utils.settings import SHARED, WEIGHTED, TrainerSettings, check_choice, described, parse_layers, shared
 from ..utils.tolerance import Tolerance
 
 if TYPE_CHECKING:
@@ -19,51 +19,28 @@ FREEZE_CHOICES = ("none", "feature_encoder", "backbone")
 class FineTuningArguments:
     """Model, data, and what is trained."""
 
-    data: str = field(
-        metadata={
-            "help": "Folder with metadata.csv (file_name, targets, optionally split, group), archive of a task, or "
-            "data set of the datasets library: a folder, or owner/name[:config]."
-        }
+    data: str = described(
+        "Folder with metadata.csv (file_name, targets, optionally split, group), archive of a task, or data set of the "
+        "datasets library: a folder, or owner/name[:config]."
     )
-    target: str = field(default="label", metadata={"help": "Target column; several separated by commas."})
-    kind: str = field(
-        default="classification",
-        metadata={
-            "help": "Kind of the target: classification, multilabel, regression, key, beats, chords or structure."
-        },
+    target: str = described("Target column; several separated by commas.", "label")
+    kind: str = described(
+        "Kind of the target: classification, multilabel, regression, key, beats, chords or structure.", "classification"
     )
-    task: str = field(
-        default="audiofolder",
-        metadata={"help": "Task of `mert-hf evaluate`, such as gtzan_genre; --target and --kind are then not used."},
+    task: str = described(
+        "Task of `mert-hf evaluate`, such as gtzan_genre; --target and --kind are then not used.", "audiofolder"
     )
-    audio_column: str = field(default="audio", metadata={"help": "Audio column of a data set."})
-    model_name_or_path: str = field(
-        default="m-a-p/MERT-v1-95M", metadata={"aliases": ["--model"], "help": SHARED["model"]["help"]}
+    audio_column: str = described("Audio column of a data set.", "audio")
+    model_name_or_path: str = shared("model", "m-a-p/MERT-v1-95M", aliases=["--model"])
+    model_revision: str = described("Branch, tag or commit of a model on the Hub.", "main")
+    max_seconds: float | None = described(
+        "Seconds of a clip; the task's own by default, 5 for recordings of your own.", None, aliases=["--window"]
     )
-    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of a model on the Hub."})
-    max_seconds: float | None = field(
-        default=None,
-        metadata={
-            "aliases": ["--window"],
-            "help": "Seconds of a clip; the task's own by default, 5 for recordings of your own.",
-        },
-    )
-    layers: str = field(
-        default="-1",
-        metadata={"help": "Layers that the head sees: -1 (the last), or weighted (the learned average of all)."},
-    )
-    freeze: str = field(
-        default="feature_encoder",
-        metadata={"help": "Part that is not trained: none, feature_encoder or backbone."},
-    )
-    layer_decay: float = field(
-        default=1.0,
-        metadata={"help": "Factor on the learning rate from each layer to the one below; 1 turns it off."},
-    )
-    layerdrop: float = field(default=0.0, metadata={"help": "Probability of skipping a layer in training."})
-    max_bad_files: str = field(
-        default="0", metadata={**SHARED["max_bad_files"], "help": SHARED["max_bad_files"]["help"].replace("%", "%%")}
-    )
+    layers: str = described("Layers that the head sees: -1 (the last), or weighted (the learned average of all).", "-1")
+    freeze: str = described("Part that is not trained: none, feature_encoder or backbone.", "feature_encoder")
+    layer_decay: float = described("Factor on the learning rate from each layer to the one below; 1 turns it off.", 1.0)
+    layerdrop: float = described("Probability of skipping a layer in training.", 0.0)
+    max_bad_files: str = shared("max_bad_files", "0")
 
     def __post_init__(self) -> None:
         check_choice("freeze", self.freeze, FREEZE_CHOICES)
@@ -107,18 +84,13 @@ class FineTuningArguments:
 class LoraArguments:
     """Low-rank adapters of peft instead of full fine-tuning; the head is trained in full."""
 
-    lora_rank: int = field(default=8, metadata={"help": "Rank of the adapters."})
-    lora_alpha: int = field(default=16, metadata={"help": "Scale of the adapters: alpha / rank."})
-    lora_dropout: float = field(default=0.05, metadata={"help": "Dropout in front of the adapters."})
-    lora_modules: str = field(
-        default="auto",
-        metadata={
-            "help": "Linear layers that get adapters, separated by commas. auto: projections of queries and values."
-        },
+    lora_rank: int = described("Rank of the adapters.", 8)
+    lora_alpha: int = described("Scale of the adapters: alpha / rank.", 16)
+    lora_dropout: float = described("Dropout in front of the adapters.", 0.05)
+    lora_modules: str = described(
+        "Linear layers that get adapters, separated by commas. auto: projections of queries and values.", "auto"
     )
-    merge: bool = field(
-        default=True, metadata={"help": "Also save the model with merged adapters, to OUTPUT_DIR/merged."}
-    )
+    merge: bool = described("Also save the model with merged adapters, to OUTPUT_DIR/merged.", True)
 
     def __post_init__(self) -> None:
         if self.lora_rank < 1:

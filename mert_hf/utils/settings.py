@@ -13,7 +13,7 @@ from typing import Any
 ALL = "all"
 WEIGHTED = "weighted"
 
-# Words that mean the same in every command. Lengths are in seconds.
+# Words that mean the same in every command. Lengths are in seconds; %% is argparse's %.
 SHARED: dict[str, dict[str, Any]] = {
     "recordings": {
         "option": "data",
@@ -33,7 +33,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "seed": {"help": "Seed of all random choices.", "min": 0},
     "max_bad_files": {
         "metavar": "N|P%",
-        "help": "Unreadable recordings tolerated before the run fails: a number such as 3, or a share such as 1%.",
+        "help": "Unreadable recordings tolerated before the run fails: a number such as 3, or a share such as 1%%.",
     },
     "progress": {
         "option": "quiet",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from transformers import TrainerState
+from transformers import AutoConfig, TrainerState
 
 from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, LoraArguments, fine_tune
 from mert_hf.finetuning.dataset import ClipCollator, RandomCrops, Windows, window_stretches
@@ -248,9 +248,8 @@ def test_the_head_follows_from_the_seed_and_the_callers_generator_is_left_alone(
 
     arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data=str(songs))
     before = torch.get_rng_state()
-    first, same, other = (
-        build_model(arguments, AutoConfig.from_pretrained(tiny_checkpoint), False, seed) for seed in (1, 1, 2)
-    )
+    config = AutoConfig.from_pretrained(tiny_checkpoint)
+    first, same, other = (build_model(arguments, config, False, seed) for seed in (1, 1, 2))
     assert torch.equal(first.classifier.weight, same.classifier.weight)
     assert not torch.equal(first.classifier.weight, other.classifier.weight)
     assert torch.equal(torch.get_rng_state(), before)
