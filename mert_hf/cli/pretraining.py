@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..pretraining.settings import RecipeSettings
 from . import options
 from .base import Command, command, new_app, show_log
 
@@ -251,31 +252,7 @@ class RecipeCommand(Command):
 )
 def pretrain(
     ctx: typer.Context,
-    data: Annotated[
-        list[str] | None, typer.Option(help="File or folder of recordings to train on; repeatable (train_data).")
-    ] = None,
-    output: Annotated[
-        str | None, typer.Option(help="Folder of the run; an interrupted run is resumed there (output_dir).")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Checkpoint to continue from: Hub id, folder or bundled name.")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Crops per device and step.")] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that read recordings.")] = None,
-    device: options.TrainingDevice = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="Precision: auto (bfloat16 on a GPU that computes in it, else float32), float32, bfloat16 or float16. "
-            "Default: as in CONFIG.yaml."
-        ),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of all random choices.")] = None,
-    max_bad_files: Annotated[
-        str | None,
-        typer.Option(metavar="N|P%", help="Unreadable recordings tolerated before the run fails. Default: 1%."),
-    ] = None,
-    quiet: options.Quiet = False,
+    settings: RecipeSettings,
     help_all: Annotated[
         bool, typer.Option("--help-all", help="List all fields, those of transformers' TrainingArguments included.")
     ] = False,
@@ -285,12 +262,12 @@ def pretrain(
     Options override the fields of CONFIG.yaml. Every field of a recipe and of transformers' TrainingArguments is also
     an option, such as --max_steps 1000.
     """
-    from ..pretraining.arguments import fields_help, recipe_words
+    from ..pretraining.arguments import fields_help
     from ..pretraining.run import main as run
+    from ..utils.parser import as_options
 
     if help_all:
         typer.echo(fields_help())
         return
-    show_log(quiet)
-    words = recipe_words(data, output, model, batch_size, workers, device, dtype, seed, max_bad_files, quiet)
-    run([*ctx.args, *words])
+    show_log(quiet=not settings.progress)
+    run([*ctx.args, *as_options(settings.fields())])

@@ -8,8 +8,7 @@ from typing import Optional, Union
 
 from transformers import TrainingArguments
 
-from ..utils.devices import training_precision
-from ..utils.parser import SettingsParser, as_options, explained_bf16_refusal, parse_dataclasses, parse_settings
+from ..utils.parser import SettingsParser, explained_bf16_refusal, parse_dataclasses, parse_settings
 from ..utils.tolerance import Tolerance
 
 # `Optional` and `Union` as objects below: HfArgumentParser reads the annotations at run time, on Python 3.10 too.
@@ -237,37 +236,3 @@ def parse_arguments(
 def fields_help() -> str:
     """The help of all fields, those of transformers' TrainingArguments included."""
     return SettingsParser(ARGUMENTS, prog="mert-hf pretrain [CONFIG.yaml]", add_help=False).format_help()
-
-
-def recipe_words(
-    data: Sequence[str] | None = None,
-    output: str | None = None,
-    model: str | None = None,
-    batch_size: int | None = None,
-    workers: int | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-    seed: int | None = None,
-    max_bad_files: str | None = None,
-    quiet: bool = False,
-) -> list[str]:
-    """The command line's shared options as words for `parse_arguments`; what is None is left to the recipe.
-
-    Raises:
-        ValueError: a dtype or device that training does not know.
-    """
-    precision = training_precision(dtype or "auto", device)
-    fields = {
-        "train_data": list(data or ()),
-        "output_dir": output,
-        "model_name_or_path": model,
-        "per_device_train_batch_size": batch_size,
-        "dataloader_num_workers": workers,
-        "use_cpu": precision["use_cpu"] if device is not None else None,
-        "bf16": precision["bf16"] if dtype is not None else None,
-        "fp16": precision["fp16"] if dtype is not None else None,
-        "seed": seed,
-        "max_bad_files": max_bad_files,
-        "disable_tqdm": True if quiet else None,
-    }
-    return as_options(fields)
