@@ -36,18 +36,16 @@ test: setup-dev  ## run the fast tests: CPU, offline (6 minutes, and 3 for the s
 test-slow: setup-dev  ## run the slow tests: installation, kill and resume, long files, training runs (15 minutes)
 	$(BIN)/python -m pytest -q -n $(SLOW_JOBS) --dist loadfile --max-worker-restart 0 -m "slow and not gpu and not hub"
 
-test-compat: $(COMPAT_VERSIONS:%=test-compat-%) test-compat-newest  ## run the model tests on every supported transformers
+test-compat: $(COMPAT_VERSIONS:%=test-compat-%)  ## run model, training and evaluation tests on older transformers
 
-test-compat-newest: setup-dev
-	$(BIN)/python -m pytest -q tests/modeling
-
-test-compat-%:
+test-compat-%: setup-dev
 	bash .ci/compat.sh $*
 
-check: setup-dev  ## check lint, format and import directions
+check: setup-dev  ## check lint, format, import directions and declared dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/deptry .
 
 format: setup-dev  ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .

@@ -25,6 +25,31 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_AUDIO = REPOSITORY.parent / "shared" / "audio"
 
 
+def missing_package(skip: pytest.ExceptionInfo | None) -> bool:
+    """Whether a test was skipped because a package or program is not installed."""
+    return skip is not None and (skip.traceback[-1].name == "importorskip" or "not installed" in str(skip.value))
+
+
+def fail_if_missing(report: pytest.TestReport | pytest.CollectReport, skip: pytest.ExceptionInfo | None):
+    """The report, as a failure where CI skipped something for a package that CI must have."""
+    if os.environ.get("CI") == "true" and report.skipped and missing_package(skip):
+        report.outcome, report.longrepr = "failed", f"In CI a missing package is a failure: {skip.value}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call):
+    """Skips of a test or of its fixtures."""
+    return fail_if_missing((yield), call.excinfo)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    """Skips of a whole module."""
+    report = yield
+    return fail_if_missing(report, report.call.excinfo)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def single_thread():
     """Tests run side by side: one thread each keeps them from fighting for the cores."""

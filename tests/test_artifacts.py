@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no reader of TOML")
+if sys.version_info < (3, 11):
+    pytest.skip("Python 3.10 has no reader of TOML", allow_module_level=True)
+
+import tomllib
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -8,7 +8,10 @@ import pytest
 
 import mert_hf
 
-tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no reader of TOML")
+if sys.version_info < (3, 11):
+    pytest.skip("Python 3.10 has no reader of TOML", allow_module_level=True)
+
+import tomllib
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LINKED = ("modeling", "conversion")

@@ -31,7 +31,7 @@ def build_model(arguments: FineTuningArguments, config: PretrainedConfig, by_fra
     """
     auto_class = AutoModelForAudioFrameClassification if by_frame else AutoModelForAudioClassification
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # inside fork_rng: the caller's random state is restored after it
+        torch.manual_seed(seed)  # noqa: TID251  inside fork_rng: the caller's random state is restored after it
         return auto_class.from_pretrained(
             **arguments.checkpoint(),
             config=config,

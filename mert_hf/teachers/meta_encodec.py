@@ -79,7 +79,7 @@ class MetaEncodecTeacher(AcousticTeacher):
         if str(source) == META_MODEL:
             weights = meta_encodec().EncodecModel.encodec_model_24khz(pretrained=True).state_dict()
         elif os.path.isfile(source):
-            weights = torch.load(source, map_location="cpu", weights_only=True)
+            weights = torch.load(source, map_location="cpu", weights_only=True)  # noqa: TID251  weights_only
         else:
             raise ValueError(f"{source} is neither {META_MODEL!r} nor a file of its weights, such as {META_MODEL}.th.")
         if not isinstance(weights, dict):

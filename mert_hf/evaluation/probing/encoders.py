@@ -170,7 +170,7 @@ def _untrained(
     folder = resolve_model(name)
     config = AutoConfig.from_pretrained(folder)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # inside fork_rng: the caller's random state is restored after it
+        torch.manual_seed(seed)  # noqa: TID251  inside fork_rng: the caller's random state is restored after it
         model = AutoModel.from_config(config)
     device = resolve_device(device)
     model = model.to(device=device, dtype=resolve_dtype(dtype, device))

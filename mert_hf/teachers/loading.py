@@ -1,4 +1,4 @@
-"""Several acoustic teachers as one, whose codebooks follow one another."""
+"""Opening a teacher of any kind, also several acoustic teachers as one, whose codebooks follow one another."""
 
 from __future__ import annotations
 
@@ -11,7 +11,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from .base import CONFIG_NAME, AcousticTeacher, read_config
+from ..hub.names import checkpoint_folder
+from .base import (
+    CONFIG_NAME,
+    TEACHER_FILES,
+    AcousticTeacher,
+    Teacher,
+    read_config,
+)
+from .cqt import CQTTeacher
+from .encodec import DEFAULT_CODEC, EncodecTeacher
+from .feature_regression import FeatureTeacher
+from .fused import FusedEncoderTeacher
+from .kmeans import KMeansTeacher
+from .log_mel import LogMelTeacher
+from .mel_rvq import MelRVQTeacher
+from .meta_encodec import MetaEncodecTeacher
+from .music2vec import Music2VecTeacher
+from .random_projection import RandomProjectionTeacher
 
 MEMBER_FOLDER = "teacher_{}"
 
@@ -76,8 +93,6 @@ class CombinedTeacher(AcousticTeacher):
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike, **overrides: Any) -> CombinedTeacher:
         """Loads what `save_pretrained` wrote; `weights` may be given anew."""
-        from . import load_teacher
-
         config = read_config(Path(name_or_path))
         folders = [Path(name_or_path) / MEMBER_FOLDER.format(index) for index in range(len(config.get("members", [])))]
         return cls([load_teacher(folder) for folder in folders], **{"weights": config.get("weights"), **overrides})
@@ -87,3 +102,59 @@ def join(codes: Sequence[torch.Tensor]) -> torch.Tensor:
     """Codes (..., codebooks, frames) of several teachers as one tensor, cut to the smallest number of frames."""
     frames = min(part.shape[-1] for part in codes)
     return torch.cat([part[..., :frames] for part in codes], dim=-2)
+
+
+TEACHERS: dict[str, type[Teacher]] = {
+    teacher.kind: teacher
+    for teacher in (
+        EncodecTeacher,
+        MetaEncodecTeacher,
+        KMeansTeacher,
+        RandomProjectionTeacher,
+        MelRVQTeacher,
+        FusedEncoderTeacher,
+        CombinedTeacher,
+        CQTTeacher,
+        LogMelTeacher,
+        FeatureTeacher,
+        Music2VecTeacher,
+    )
+}
+# Teachers that need no weights, and the commands that make those of the others.
+BUILT_FROM_SETTINGS = ("cqt", "log_mel", "random_projection", "music2vec")
+FITTED_BY = {"kmeans": "mert-hf fit-kmeans", "features": "mert-hf fit-features", "mel_rvq": "mert-hf fit-rvq"}
+
+
+def load_teacher(name_or_path: str | os.PathLike, **settings: Any) -> Teacher:
+    """Opens a teacher of any kind.
+
+    Args:
+        name_or_path: a kind that is built from `settings` ("cqt", "log_mel", "random_projection", "music2vec"),
+            "encodec" (facebook/encodec_24khz), or the folder or Hub id of a saved teacher or of an EncodecModel.
+        settings: arguments of the constructor or of `from_pretrained`.
+
+    Raises:
+        ValueError: the kind does not exist, or the teacher must be fitted first.
+        OSError: there is no such folder or Hub repository, or it holds no teacher.
+    """
+    if name_or_path in BUILT_FROM_SETTINGS:
+        return TEACHERS[str(name_or_path)](**settings)
+    if name_or_path == "encodec":
+        return EncodecTeacher.from_pretrained(DEFAULT_CODEC, **settings)
+    if name_or_path in FITTED_BY:
+        raise ValueError(
+            f"A {name_or_path} teacher is fitted first, by `{FITTED_BY[str(name_or_path)]}`: give the folder that it "
+            "wrote."
+        )
+    folder = checkpoint_folder(name_or_path, files=TEACHER_FILES)
+    if not (folder / CONFIG_NAME).is_file():
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(
+                f"{folder} holds neither {CONFIG_NAME} nor config.json, so it is not a teacher. Give a folder that "
+                "`mert-hf fit-kmeans`, `fit-features` or `fit-rvq` wrote, or an EnCodec model."
+            )
+        return EncodecTeacher.from_pretrained(folder, **settings)
+    kind = read_config(folder).get("teacher")
+    if kind not in TEACHERS:
+        raise ValueError(f"{folder / CONFIG_NAME} names the teacher {kind!r}. Known are {', '.join(TEACHERS)}.")
+    return TEACHERS[kind].from_pretrained(folder, **settings)
