@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from ...utils.templates import fill_template
 from ...utils.text import markdown_cell
 from ..model_types import auto_class_name
-from .architecture import architecture, labels, loss, summary
 from .facts import NOT_STATED, CardFacts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-CITATION = """@inproceedings{li2024mert,
-  title = {{MERT}: Acoustic Music Understanding Model with Large-Scale Self-supervised Training},
-  author = {Li, Yizhi and Yuan, Ruibin and Zhang, Ge and Ma, Yinghao and Chen, Xingran and Yin, Hanzhi and others},
-  booktitle = {International Conference on Learning Representations},
-  year = {2024},
-  url = {https://arxiv.org/abs/2306.00107}
-}"""
-
-LIMITS = (
-    "The model is made for music. It has not been tested for speech, identification of singers or surveillance, and "
-    "should not be used for these.",
-    "The cost of attention grows with the square of the duration. Cut long recordings into windows "
-    "(`mert_hf.MERTEmbedder` does so).",
-    "Results may differ on genres, instruments or recording conditions that the training data does not contain.",
-)
-
+CLASSIFICATION_LOSSES = {
+    "regression": "mean squared error",
+    "multi_label_classification": "binary cross-entropy for each label",
+    "single_label_classification": "cross-entropy",
+}
 # No tag for encoders: the Hub would offer transformers' feature-extraction pipeline, which takes text only.
 PIPELINE_TAGS = {"AutoModelForAudioClassification": "audio-classification"}
 
@@ -52,24 +40,20 @@ def create_card_from_config(
     config: PreTrainedConfig, class_name: str, num_parameters: int | None, facts: CardFacts
 ) -> ModelCard:
     """As `create_card`, from a configuration without its model. `num_parameters` None is shown as not stated."""
-    template = files(__package__).joinpath("checkpoint_card.md.jinja").read_text(encoding="utf-8")
     auto_class = auto_class_name(config, class_name)
-    return ModelCard.from_template(
-        card_metadata(auto_class, facts),
-        template_str=template,
+    text = fill_template(
+        __package__,
+        "checkpoint_card.md.jinja",
+        card_data=card_metadata(auto_class, facts),
         facts=facts,
-        summary=summary(config, auto_class),
-        architecture=architecture(config, class_name, num_parameters),
+        config=config,
+        class_name=class_name,
+        num_parameters=num_parameters,
         auto_class=auto_class,
-        is_encoder=auto_class == "AutoModel",
-        sampling_rate=config.sampling_rate,
-        labels=labels(config, auto_class),
-        loss=loss(config, auto_class),
-        limits=LIMITS,
-        citation=CITATION,
-        not_stated=NOT_STATED,
+        loss=training_objective(config, auto_class),
         cell=markdown_cell,
     )
+    return ModelCard(text)
 
 
 def card_metadata(auto_class: str, facts: CardFacts) -> ModelCardData:
@@ -94,3 +78,25 @@ def _hub_id(name: str | None) -> str | None:
     """The name if it can be a Hub id ("owner/model"); the Hub cannot link a local folder."""
     parts = (name or "").split("/")
     return name if len(parts) == 2 and all(parts) and not name.startswith((".", "~")) else None
+
+
+def training_objective(config: PreTrainedConfig, auto_class: str) -> str:
+    """The training objective, as far as the configuration states it."""
+    if auto_class in ("AutoModelForAudioClassification", "AutoModelForAudioFrameClassification"):
+        return CLASSIFICATION_LOSSES.get(config.problem_type, NOT_STATED)
+    if auto_class != "AutoModelForPreTraining":
+        return NOT_STATED
+    terms = []
+    if config.resolved_codebook_sizes:
+        sizes = " and ".join(f"{size}" for size in sorted(set(config.resolved_codebook_sizes)))
+        terms.append(
+            f"sum over {config.num_codebooks} codebooks of {sizes} codes of the masked frames' mean cross-entropy"
+        )
+    if config.cqt_bins > 0:
+        terms.append(f"{config.cqt_loss_weight:g} x squared error on {config.cqt_bins} CQT bins of the masked frames")
+    if terms and config.unmasked_loss_weight:
+        terms.append(f"the same at unmasked frames, weighing {config.unmasked_loss_weight:g}")
+    penalty = getattr(config, "feature_penalty_weight", 0)  # only the first generation has one
+    if terms and penalty:
+        terms.append(f"{penalty:g} x mean square of the convolutional features")
+    return " + ".join(terms) or NOT_STATED
