@@ -101,7 +101,7 @@ def main() -> None:
     held_out, training = files[: max(len(files) // 5, 2)], files[max(len(files) // 5, 2) :]
     module = MERTTransformer(arguments.model, window=arguments.seconds)
     model = SentenceTransformer(modules=[module], device=arguments.device)
-    rate = module.embedder.sampling_rate
+    rate = module.encoder.sampling_rate
     print(f"{len(training)} recordings for training, {len(held_out)} held out")
     print("before:", retrieval(model, held_out, arguments.seconds, rate))
     count = max(-(-arguments.steps * arguments.batch_size // max(len(training), 1)), 1)

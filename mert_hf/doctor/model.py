@@ -14,7 +14,7 @@ from ..conversion.errors import CheckpointError, UnsafeCheckpointError
 from ..conversion.fairseq_config import read_settings
 from ..conversion.fairseq_origin import recorded_normalize
 from ..conversion.hub import CQT_CONSTANTS, compare_weights, open_weights, our_name, weight_files
-from ..embedding.exported import is_exported, open_exported
+from ..encoders.onnx import OnnxEncoder, is_exported
 from ..hub.model_types import class_name, config_from_fields
 from ..hub.names import is_hub_id, local_checkpoint, untrained_checkpoint
 from ..utils.files import read_json
@@ -64,11 +64,11 @@ def check_model(name: str | os.PathLike) -> tuple[list[Finding], int | None]:
 def _check_export(path: Path) -> tuple[list[Finding], int | None]:
     """An exported model is opened: the file is checked by onnxruntime."""
     try:
-        config = open_exported(path, "cpu", None)[0].config
+        encoder = OnnxEncoder(path)
     except (ValueError, ImportError) as error:
         return [Finding(PROBLEM, str(error), "follow the message, or export the model again")], None
-    layers = ", ".join(map(str, config.layers))
-    return [Finding(OK, f"{path}: exported in {config.settings['precision']}, layers {layers}")], config.sampling_rate
+    layers = ", ".join(map(str, encoder.layers))
+    return [Finding(OK, f"{path}: exported in {encoder.precision}, layers {layers}")], encoder.sampling_rate
 
 
 def _missing(name: str) -> Finding:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import logging
 import math
@@ -18,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..audio import AudioReadError, Window, audio_info, find_audio_files
 from ..audio.read_ahead import END, read_ahead
+from ..encoders import Encoder, open_encoder, resolve_layers
 from ..utils.devices import AUTO, launched_processes
 from ..utils.files import check_nothing_is_replaced, check_output_folder, staged_file
-from ..utils.hashing import hash_tensors
 from ..utils.text import printable, shorten
-from .embedder import MERTEmbedder, SpeedBar, check_pooling
+from .progress import SpeedBar
 from .settings import EmbeddingSettings
 from .shards import (
     SHOWN_FAILURES,
@@ -33,6 +32,7 @@ from .shards import (
     read_summary,
     shard_path,
 )
+from .windows import check_pooling, check_window_length, embed_windows, recording_windows
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -151,14 +151,14 @@ def embed_dataset(
     known_dtype = asked.dtype in (None, AUTO) and (folder / RUN_FILE).is_file()
     dtype = read_settings(folder)["dtype"] if known_dtype else asked.dtype
     state = launched_processes(asked.device, timeout=PATIENCE)
-    embedder = MERTEmbedder.from_pretrained(model, device=asked.device or state.device, dtype=dtype)
-    embedder.check_window(asked.window, asked.hop)
-    content = run_settings(embedder, model, asked)
+    encoder = open_encoder(model, asked.device or state.device, dtype)
+    check_window_length(encoder, asked.window, asked.hop)
+    content = run_settings(encoder, model, asked)
     if state.is_main_process:
         plan_run(folder, files, content, asked.batch_size, state.num_processes, asked.workers)
     state.wait_for_everyone()
     plan = read_plan(folder)
-    run = ShardRun(embedder, content, folder, plan, asked.batch_size, asked.workers)
+    run = ShardRun(encoder, content, folder, plan, asked.batch_size, asked.workers)
     bar = _embed_share(run, state, asked.show_progress_bar)
     summary = summarize(folder, len(plan), files, bar, state.is_main_process)
     if summary.is_main:
@@ -179,23 +179,19 @@ def _embed_share(run: ShardRun, state: PartialState, show_progress_bar: bool) ->
     return bar
 
 
-def run_settings(embedder: MERTEmbedder, model: str | os.PathLike, asked: EmbeddingSettings) -> dict:
-    """What the content of the data set depends on; a run continues another only where they agree."""
-    digest = hashlib.sha256()
-    hash_tensors(digest, embedder.model.state_dict(), heading="{name}")
+def run_settings(encoder: Encoder, model: str | os.PathLike, asked: EmbeddingSettings) -> dict:
+    """Settings that decide the content of the data set; a run continues another only where they agree."""
     return {
         "model": os.fspath(model),
-        "weights_sha256": digest.hexdigest(),
-        "mask_group_norm": getattr(embedder.model.config, "mask_group_norm", None),
-        "sampling_rate": embedder.sampling_rate,
-        "normalize": bool(getattr(embedder.feature_extractor, "do_normalize", False)),
-        "layers": list(embedder.resolve_layers(asked.layers)),
+        "fingerprint": encoder.fingerprint,
+        "sampling_rate": encoder.sampling_rate,
+        "layers": list(resolve_layers(asked.layers, encoder)),
         "pooling": asked.pooling,
         "window": float(asked.window),
         "hop": float(asked.window if asked.hop is None else asked.hop),
-        "dtype": embedder.precision,
+        "dtype": getattr(encoder, "precision", "float32"),
         "store_dtype": asked.store_dtype,
-        "hidden_size": embedder.hidden_size,
+        "hidden_size": encoder.hidden_size,
     }
 
 
@@ -232,7 +228,7 @@ class ShardRun:
     """Embeds shards of a data set in one process.
 
     Args:
-        embedder: the model.
+        encoder: the encoder.
         settings: of the data set, see `run_settings`.
         folder: of the data set.
         plan: recordings of all shards.
@@ -240,8 +236,8 @@ class ShardRun:
         workers: recordings decoded at a time.
     """
 
-    def __init__(self, embedder: MERTEmbedder, settings: dict, folder: Path, plan: Plan, batch_size: int, workers: int):
-        self.embedder, self.settings, self.folder, self.plan = embedder, settings, folder, plan
+    def __init__(self, encoder: Encoder, settings: dict, folder: Path, plan: Plan, batch_size: int, workers: int):
+        self.encoder, self.settings, self.folder, self.plan = encoder, settings, folder, plan
         self.batch_size, self.workers, self.num_failed = batch_size, workers, 0
         self.schema = embedding_schema(settings["hidden_size"], settings["pooling"], settings["store_dtype"])
 
@@ -249,7 +245,9 @@ class ShardRun:
         """Embeds shards one after the other, while the recordings of the next ones are already being decoded."""
         window, hop = self.settings["window"], self.settings["hop"]
         paths = [file.path for index in shards for file in self.plan[index]]
-        items = read_ahead([partial(self.embedder.windows, path, window, hop) for path in paths], self.workers)
+        items = read_ahead(
+            [partial(recording_windows, self.encoder, path, window, hop) for path in paths], self.workers
+        )
         try:
             first = 0
             for index in shards:
@@ -266,11 +264,11 @@ class ShardRun:
         with ShardWriter(path, self.schema, layers) as writer:
             current = first
             feed = self._feed(files, first, items, failed)
-            for number, window, values in self.embedder.embed_windows(feed, layers, pooling, self.batch_size):
+            for number, window, values in embed_windows(self.encoder, feed, layers, pooling, self.batch_size):
                 if number != current:
                     _end_file(writer, current in failed)
                     current = number
-                times = window.start + self.embedder.frame_times(len(values)) if pooling == "frames" else None
+                times = window.start + self.encoder.frame_times(len(values)) if pooling == "frames" else None
                 writer.add(files[number - first], window, values, times)
                 bar.note = f", {self.num_failed} failed" if self.num_failed else ""
                 bar.advance(number, window)
@@ -331,7 +329,7 @@ def _check_settings(folder: Path, settings: dict) -> None:
     before = read_settings(folder)
     different = [name for name in settings if name != "model" and before.get(name) != settings[name]]
     if "dtype" in different:
-        different.remove("weights_sha256")  # follows from the dtype
+        different.remove("fingerprint")  # follows from the dtype
     if different:
         changes = "; ".join(f"{name}: {before.get(name)!r} there, {settings[name]!r} now" for name in different)
         raise ValueError(

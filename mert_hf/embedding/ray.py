@@ -17,6 +17,7 @@ import numpy as np
 from ..audio import Window, find_audio_files, stream_windows
 from ..audio.files import AUDIO_EXTENSIONS
 from ..audio.read_ahead import END
+from ..encoders import open_encoder
 from ..utils.optional import needs_extra
 from .dataset import (
     RunSummary,
@@ -30,9 +31,10 @@ from .dataset import (
     summarize,
     write_errors,
 )
-from .embedder import MERTEmbedder, SpeedBar, check_pooling
+from .progress import SpeedBar
 from .settings import EmbeddingSettings
 from .shards import FailedFile, shard_path
+from .windows import check_pooling, check_window_length, long_enough
 
 with needs_extra("ray"):
     import ray
@@ -75,9 +77,9 @@ def embed_with_ray(
     folder = Path(os.path.abspath(output))
     check_dataset_folder(folder)
     files = find_recordings(paths)
-    embedder = MERTEmbedder.from_pretrained(model, device="cpu", dtype=asked.dtype)
-    embedder.check_window(asked.window, asked.hop)
-    content = run_settings(embedder, model, asked)
+    encoder = open_encoder(model, "cpu", asked.dtype)
+    check_window_length(encoder, asked.window, asked.hop)
+    content = run_settings(encoder, model, asked)
     plan_run(folder, files, content, asked.batch_size, embedders)
     plan = read_plan(folder)
     todo = [index for index in range(len(plan)) if not is_done(shard_path(folder, index))]
@@ -168,14 +170,14 @@ class ShardEmbedder:
 
     Args:
         folder: of the data set, with its plan.
-        model, device, dtype: as for `MERTEmbedder.from_pretrained`.
+        model, device, dtype: as for `open_encoder`.
         batch_size: windows that the model computes at a time.
     """
 
     def __init__(self, folder: str, model: str, device: str, dtype: str, batch_size: int):
         self.folder = Path(folder)
-        embedder = MERTEmbedder.from_pretrained(model, device=device, dtype=dtype)
-        self.run = ShardRun(embedder, read_settings(self.folder), self.folder, read_plan(self.folder), batch_size, 1)
+        encoder = open_encoder(model, device, dtype)
+        self.run = ShardRun(encoder, read_settings(self.folder), self.folder, read_plan(self.folder), batch_size, 1)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Writes the shard, and returns its number and the `seconds` of audio in it."""
@@ -199,7 +201,7 @@ class ShardEmbedder:
                 for piece, start in zip(pieces, starts, strict=True)
             )
             try:
-                for window in self.run.embedder.long_enough(windows, path):
+                for window in long_enough(windows, self.run.encoder, path):
                     yield number, window
                 if row["errors"][number]:
                     raise DecodingError(row["errors"][number])

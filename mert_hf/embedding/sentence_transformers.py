@@ -20,11 +20,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
+from ..encoders import open_encoder, resolve_layers
+from ..encoders.base import BatchedEncoder, mean_over_frames
+from ..encoders.transformers import TransformersEncoder
 from ..utils.files import follow_umask
 from ..utils.optional import needs_extra
-from .embedder import MERTEmbedder, mean_over_frames
+from .windows import recording_windows
 
 with needs_extra("sentence-transformers"):
     from sentence_transformers.base.modules import InputModule
@@ -40,11 +42,11 @@ class MERTTransformer(InputModule):
         layers: a layer (0 is the encoder's input, -1 the last), or "all" or several, of which the average is learned.
         window: seconds that the encoder sees at a time; None takes each recording whole.
         layer_weights: logits of a learned average, as `save` writes them; equal by default.
-        embedder: an encoder that is loaded already, in place of `name_or_path`.
-        kwargs: as for `MERTEmbedder.from_pretrained`.
+        encoder: an encoder that is loaded already, in place of `name_or_path`.
+        kwargs: as for `open_encoder`.
 
     Raises:
-        ValueError: a layer that the encoder does not have.
+        ValueError: a layer that the encoder does not have, or neither a model of transformers nor an exported one.
         OSError: there is no such checkpoint.
     """
 
@@ -57,15 +59,17 @@ class MERTTransformer(InputModule):
         layers: str | int | Sequence[int] = -1,
         window: float | None = 5.0,
         layer_weights: Sequence[float] | None = None,
-        embedder: MERTEmbedder | None = None,
+        encoder: BatchedEncoder | None = None,
         **kwargs: Any,
     ):
         super().__init__()
-        if (name_or_path is None) == (embedder is None):
-            raise ValueError("Give either name_or_path or embedder.")
-        self.embedder = embedder or MERTEmbedder.from_pretrained(name_or_path, device="cpu", **kwargs)
-        self.model, self.window = self.embedder.model, window
-        self.layers = self.embedder.resolve_layers(layers)
+        if (name_or_path is None) == (encoder is None):
+            raise ValueError("Give either name_or_path or encoder.")
+        self.encoder = encoder or open_encoder(name_or_path, device="cpu", **kwargs)
+        if not isinstance(self.encoder, BatchedEncoder):
+            raise ValueError(f"{name_or_path} is neither a model of transformers nor exported. Give one of these.")
+        self.model, self.window = getattr(self.encoder, "model", None), window
+        self.layers = resolve_layers(layers, self.encoder)
         if layer_weights is not None and len(layer_weights) != len(self.layers):
             raise ValueError(f"There are {len(layer_weights)} layer_weights for {len(self.layers)} layers.")
         initial = torch.zeros(len(self.layers)) if layer_weights is None else torch.tensor(list(layer_weights))
@@ -82,7 +86,7 @@ class MERTTransformer(InputModule):
 
     def get_embedding_dimension(self) -> int:
         """Values of a vector."""
-        return self.embedder.hidden_size
+        return self.encoder.hidden_size
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, torch.Tensor]:
         """Reads recordings and cuts them in windows.
@@ -97,23 +101,21 @@ class MERTTransformer(InputModule):
             `input_values` (windows, samples) float32 with padding, `window_samples` (windows,) int64, the samples of
             each, and `window_owners` (windows,) int64, the number of its recording.
         """
-        rate = kwargs.get("sampling_rate", self.embedder.sampling_rate)
+        rate = kwargs.get("sampling_rate", self.encoder.sampling_rate)
         clips, owners = [], []
         for number, item in enumerate(inputs):
             recording = item["audio"] if isinstance(item, dict) and "audio" in item else item
-            for piece in self.embedder.windows_of(recording, rate, self.window):
+            for piece in recording_windows(self.encoder, recording, self.window, sampling_rate=rate):
                 clips.append(piece.samples)
                 owners.append(number)
         lengths = torch.tensor([len(clip) for clip in clips])
-        values = self.embedder.feature_extractor(
-            clips, sampling_rate=self.embedder.sampling_rate, padding=True, return_tensors="pt"
-        )["input_values"]
+        values = self.encoder.prepare(clips)
         return {"input_values": values.float(), "window_samples": lengths, "window_owners": torch.tensor(owners)}
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Adds `sentence_embedding` (recordings, hidden) float32."""
         lengths, owners = features["window_samples"], features["window_owners"]
-        vectors = torch.zeros(len(lengths), self.embedder.hidden_size, device=lengths.device)
+        vectors = torch.zeros(len(lengths), self.encoder.hidden_size, device=lengths.device)
         for chosen in self._groups(lengths.tolist()):
             rows = torch.tensor(chosen, device=lengths.device)
             vectors = vectors.index_copy(0, rows, self._embed(features["input_values"][rows], lengths[rows]))
@@ -129,11 +131,11 @@ class MERTTransformer(InputModule):
         Raises:
             ValueError: the encoder is an exported one.
         """
-        if not isinstance(self.model, PreTrainedModel):
+        if not isinstance(self.encoder, TransformersEncoder):
             raise ValueError("An exported encoder cannot be saved as a checkpoint. Use the one that it was made of.")
         self.model.save_pretrained(output_path)
         follow_umask(output_path)
-        self.embedder.feature_extractor.save_pretrained(output_path)
+        self.encoder.feature_extractor.save_pretrained(output_path)
         self.save_config(output_path)
 
     def get_config_dict(self) -> dict[str, Any]:
@@ -157,7 +159,7 @@ class MERTTransformer(InputModule):
     def _groups(self, lengths: list[int]) -> list[list[int]]:
         """Windows that go through the encoder together, by their numbers; of one length where padding is not exact."""
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
-        if self.embedder.padding_is_exact:
+        if self.encoder.padding_is_exact:
             size = len(order) if torch.is_grad_enabled() else WINDOWS_AT_A_TIME
             return [order[start : start + size] for start in range(0, len(order), size)]
         groups: dict[int, list[int]] = {}
@@ -167,13 +169,7 @@ class MERTTransformer(InputModule):
 
     def _embed(self, values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Windows (windows, samples) of these lengths -> (windows, hidden) float32."""
-        encoder, longest = self.embedder.encoder, int(lengths.max())
-        inputs = {"input_values": values[:, :longest].to(encoder.input_dtype)}
-        if int(lengths.min()) < longest:
-            inputs["attention_mask"] = (torch.arange(longest, device=lengths.device) < lengths[:, None]).long()
-        states = encoder.layer_states(self.model(**inputs, output_hidden_states=True, return_dict=True))
-        frames = encoder.num_frames(lengths).tolist()
-        means = mean_over_frames([states[layer] for layer in self.layers], frames)
+        means = mean_over_frames(*self.encoder.states(values, lengths, self.layers))
         if self.layer_weights is None:
             return means[:, 0]
         return torch.einsum("l,wlh->wh", self.layer_weights.softmax(dim=0), means)

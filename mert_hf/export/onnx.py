@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..embedding import MERTEmbedder
-from ..encoders import onnx_runner
+from ..encoders import onnx_runner, open_encoder, resolve_layers
 from ..encoders.onnx_runner import METADATA_KEY, MODEL_FILE, OnnxEmbedder
+from ..encoders.transformers import TransformersEncoder
 from ..utils.files import staged_directory
 from ..utils.optional import needs_extra, require_extra
 
@@ -54,25 +54,19 @@ class OnnxExport:
 class EmbeddingGraph(nn.Module):
     """The exported graph: normalization of the waveform, the encoder, and the mean over each row's valid frames."""
 
-    def __init__(self, embedder: MERTEmbedder, layers: Sequence[int]) -> None:
+    def __init__(self, encoder: TransformersEncoder, layers: Sequence[int]) -> None:
         super().__init__()
-        self.model, self.encoder, self.layers = embedder.model, embedder.encoder, tuple(layers)
-        self.normalize = bool(getattr(embedder.feature_extractor, "do_normalize", False))
+        self.model, self.encoder, self.layers = encoder.model, encoder, tuple(layers)
 
     def forward(self, input_values: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, samples) float32 and int64 -> (batch, layers, hidden), (batch, layers, frames, hidden), (batch,)."""
         valid = attention_mask.to(input_values.dtype)
         samples = attention_mask.sum(dim=1)
-        if self.normalize:
+        if self.encoder.normalizes:
             input_values = normalized(input_values, valid)
-        outputs = self.model(
-            input_values * valid,
-            attention_mask,
-            output_hidden_states=True,
-            return_dict=True,
-            **self.encoder.stop_after(max(self.layers)),
+        states = self.encoder.forward(
+            {"input_values": input_values * valid, "attention_mask": attention_mask}, self.layers
         )
-        states = self.encoder.layer_states(outputs)
         frames = torch.stack([states[layer] for layer in self.layers], dim=1).float()
         counts = self.encoder.num_frames(samples)
         inside = (torch.arange(frames.shape[2], device=counts.device) < counts[:, None])[:, None, :, None]
@@ -89,7 +83,7 @@ def normalized(waveforms: Tensor, valid: Tensor) -> Tensor:
 
 
 def export_onnx(
-    model: str | os.PathLike | MERTEmbedder,
+    model: str | os.PathLike | TransformersEncoder,
     output: str | os.PathLike,
     layers: str | int | Sequence[int] = "all",
     int8: bool = False,
@@ -97,7 +91,7 @@ def export_onnx(
     """Exports an encoder for `OnnxEmbedder`: any batch, any number of samples, padding masked.
 
     Args:
-        model: Hub id, folder, name of a bundled checkpoint, or an open embedder on the CPU in float32.
+        model: Hub id, folder, name of a bundled checkpoint, or an open encoder on the CPU in float32.
         output: a folder that does not exist or is empty; it appears whole or not at all.
         layers: "all", a layer or several; 0 is the encoder's input. Fewer layers make a smaller and faster file.
         int8: store the matrices of linear layers as int8 (dynamic quantization of onnxruntime).
@@ -108,20 +102,22 @@ def export_onnx(
         FileExistsError: `output` is not an empty folder.
     """
     require_extra("onnx", "onnx", "onnxscript", "onnxruntime")
-    embedder = (
+    encoder = (
         model
-        if isinstance(model, MERTEmbedder)
-        else MERTEmbedder.from_pretrained(model, device="cpu", dtype="float32", attn_implementation="eager")
+        if isinstance(model, TransformersEncoder)
+        else open_encoder(model, "cpu", "float32", attn_implementation="eager")
     )
-    chosen = embedder.resolve_layers(layers)
+    if not isinstance(encoder, TransformersEncoder):
+        raise ValueError(f"{model} is not a model of transformers. Only these can be exported.")
+    chosen = resolve_layers(layers, encoder)
     with staged_directory(output) as folder:
         path = folder / MODEL_FILE
-        _write_graph(embedder, chosen, path)
+        _write_graph(encoder, chosen, path)
         if int8:
-            _quantize(path, {f"model.{name}" for name, _ in embedder.model.named_buffers()})
-        _add_settings(path, settings_of(embedder, chosen, model, int8))
+            _quantize(path, {f"model.{name}" for name, _ in encoder.model.named_buffers()})
+        _add_settings(path, settings_of(encoder, chosen, model, int8))
         shutil.copy(onnx_runner.__file__, folder / "onnx_embedder.py")
-        difference, cosine = compare(embedder, OnnxEmbedder.from_pretrained(folder))
+        difference, cosine = compare(encoder, OnnxEmbedder.from_pretrained(folder))
         if not int8 and difference > TOLERANCE:
             raise ValueError(
                 f"The exported model differs from torch by {difference:.3g} of the embeddings' scale, more than "
@@ -131,12 +127,12 @@ def export_onnx(
     return OnnxExport(Path(output), size, difference, cosine)
 
 
-def _write_graph(embedder: MERTEmbedder, layers: Sequence[int], path: Path) -> None:
-    graph = EmbeddingGraph(embedder, layers).eval()
-    samples = embedder.receptive_field + 16 * embedder.hop_length
+def _write_graph(encoder: TransformersEncoder, layers: Sequence[int], path: Path) -> None:
+    graph = EmbeddingGraph(encoder, layers).eval()
+    samples = encoder.receptive_field + 16 * encoder.hop_length
     waveforms, mask = torch.zeros(2, samples), torch.ones(2, samples, dtype=torch.int64)
-    mask[1, embedder.receptive_field + 8 * embedder.hop_length :] = 0
-    batch, time = torch.export.Dim("batch"), torch.export.Dim("samples", min=embedder.receptive_field + 1)
+    mask[1, encoder.receptive_field + 8 * encoder.hop_length :] = 0
+    batch, time = torch.export.Dim("batch"), torch.export.Dim("samples", min=encoder.receptive_field + 1)
     shape = {0: batch, 1: time}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of torch's own exporter
@@ -148,7 +144,7 @@ def _write_graph(embedder: MERTEmbedder, layers: Sequence[int], path: Path) -> N
             output_names=list(OUTPUTS),
             dynamo=True,
             dynamic_shapes=(shape, shape),
-            external_data=embedder.model.num_parameters() * 4 > 2**30,
+            external_data=encoder.model.num_parameters() * 4 > 2**30,
             verbose=False,
         )
 
@@ -170,32 +166,32 @@ def _quantize(path: Path, buffers: set[str]) -> None:
     os.replace(quantized, path)
 
 
-def settings_of(embedder: MERTEmbedder, layers: Sequence[int], model: object, int8: bool) -> dict:
+def settings_of(encoder: TransformersEncoder, layers: Sequence[int], model: object, int8: bool) -> dict:
     """The settings that the runner needs, and where the model comes from."""
     from .. import __version__
 
     named = isinstance(model, (str, os.PathLike))
     return {
-        "sampling_rate": embedder.sampling_rate,
+        "sampling_rate": encoder.sampling_rate,
         "layers": list(layers),
-        "hidden_size": embedder.hidden_size,
-        "receptive_field": embedder.receptive_field,
-        "hop_length": embedder.hop_length,
-        "frame_offset": frame_offset(embedder),
-        "first_frame": float(embedder.frame_times(1)[0]),
-        "padding_is_exact": embedder.padding_is_exact,
-        "model": os.fspath(model) if named else type(embedder.model).__name__,
+        "hidden_size": encoder.hidden_size,
+        "receptive_field": encoder.receptive_field,
+        "hop_length": encoder.hop_length,
+        "frame_offset": frame_offset(encoder),
+        "first_frame": float(encoder.frame_times(1)[0]),
+        "padding_is_exact": encoder.padding_is_exact,
+        "model": os.fspath(model) if named else type(encoder.model).__name__,
         "precision": "int8" if int8 else "float32",
         "version": __version__,
     }
 
 
-def frame_offset(embedder: MERTEmbedder) -> int:
+def frame_offset(encoder: TransformersEncoder) -> int:
     """The number with which a clip of n samples has (n - number) // hop_length + 1 frames."""
-    shortest, count = embedder.receptive_field, embedder.encoder.num_frames
-    longer = range(shortest + 1, shortest + embedder.hop_length + 1)
+    shortest, count = encoder.receptive_field, encoder.num_frames
+    longer = range(shortest + 1, shortest + encoder.hop_length + 1)
     next_frame = next(samples for samples in longer if count(samples) > count(shortest))
-    return int(next_frame - count(shortest) * embedder.hop_length)
+    return int(next_frame - count(shortest) * encoder.hop_length)
 
 
 def _add_settings(path: Path, settings: dict) -> None:
@@ -207,13 +203,12 @@ def _add_settings(path: Path, settings: dict) -> None:
     onnx.save(content, path)
 
 
-def compare(embedder: MERTEmbedder, exported: OnnxEmbedder) -> tuple[float, float]:
+def compare(encoder: TransformersEncoder, exported: OnnxEmbedder) -> tuple[float, float]:
     """(largest difference relative to the embeddings' scale, smallest cosine) on noise in windows of 5 s and 2.3 s."""
-    rate = embedder.sampling_rate
+    rate = encoder.sampling_rate
     signal = np.random.default_rng(0).standard_normal(round(7.3 * rate)).astype(np.float32) * 0.1
-    options = {"window": 5.0, "show_progress_bar": False}
-    ours = embedder.encode(signal, layers=list(exported.layers), sampling_rate=rate, **options).embeddings
-    theirs = exported.encode(signal, **options).embeddings
+    ours = np.stack(encoder.mean_states([signal[: 5 * rate], signal[5 * rate :]], exported.layers))
+    theirs = exported.encode(signal, window=5.0, show_progress_bar=False).embeddings
     scale = max(float(np.abs(ours).max()), 1.0)
     norms = np.linalg.norm(ours, axis=-1) * np.linalg.norm(theirs, axis=-1)
     cosines = (ours * theirs).sum(axis=-1) / np.maximum(norms, 1e-12)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -15,13 +14,13 @@ import numpy as np
 
 from ..audio import AudioReadError, Window, find_audio_files
 from ..audio.read_ahead import END, read_ahead
-from ..embedding import MERTEmbedder
-from ..embedding.embedder import SpeedBar
+from ..embedding.progress import SpeedBar
 from ..embedding.shards import FailedFile, failure_lines, file_stamp
+from ..embedding.windows import embed_windows, recording_windows
+from ..encoders import Encoder, open_encoder, resolve_layers
 from ..hub.names import DEFAULT_CHECKPOINT
 from ..utils.devices import AUTO
 from ..utils.files import only_writer
-from ..utils.hashing import hash_tensors
 from ..utils.text import printable, shorten
 from .fingerprint import Fingerprinter
 from .scaling import FEWEST_RECORDINGS
@@ -96,18 +95,18 @@ def update_index(
     asked = UpdateSettings(**settings)
     with only_writer(folder) as place:
         files = [os.path.abspath(path) for path in find_audio_files(paths)]
-        table, embedder = RecordingTable(place) if is_index(place) else None, None
+        table, encoder = RecordingTable(place) if is_index(place) else None, None
         changes = find_changes(table, files, [os.path.abspath(path) for path in paths])
         if table is None or changes.new or changes.changed:
             old = None if table is None else table.settings
             name = model or (DEFAULT_CHECKPOINT if old is None else old.model)
             dtype = asked.dtype if old is None or asked.dtype not in (None, AUTO) else old.dtype
-            embedder = MERTEmbedder.from_pretrained(name, device=asked.device, dtype=dtype)
-            stored = make_settings(embedder, name, asked.layer, asked.window, asked.windows, old)
+            encoder = open_encoder(name, asked.device, dtype)
+            stored = make_settings(encoder, name, asked.layer, asked.window, asked.windows, old)
             table = RecordingTable.create(place, stored) if table is None else table
         else:
             _check_same(table.settings, {"layer": asked.layer, "window": asked.window, "windows": asked.windows})
-        run = _Run(table, embedder, asked.batch_size, asked.workers, asked.show_progress_bar)
+        run = _Run(table, encoder, asked.batch_size, asked.workers, asked.show_progress_bar)
         return run.apply(changes, len(files))
 
 
@@ -146,7 +145,7 @@ def needs_refit(rows: int, fitted: int, changes: int) -> bool:
 
 
 def make_settings(
-    embedder: MERTEmbedder,
+    encoder: Encoder,
     model: str | os.PathLike,
     layer: int | None,
     window: float | None,
@@ -158,29 +157,27 @@ def make_settings(
     Raises:
         ValueError: they do not agree.
     """
-    digest = hashlib.sha256()
-    hash_tensors(digest, embedder.model.state_dict())
-    dtype = embedder.precision
+    dtype = getattr(encoder, "precision", "float32")
     if old is not None:
-        _check_same(old, {"dtype": dtype})  # the hash follows from it
-        if digest.hexdigest() != old.weights_sha256:
+        _check_same(old, {"dtype": dtype})  # the fingerprint follows from it
+        if encoder.fingerprint != old.fingerprint:
             raise ValueError(
                 f"The index was made with other weights than those of {os.fspath(model)} (model {old.model}). Use that "
                 "model, or choose another folder for the index."
             )
-        asked = {"layer": None if layer is None else embedder.resolve_layers(layer)[0]}
-        _check_same(old, asked | {"window": window, "windows": windows})
+        given = {"layer": None if layer is None else resolve_layers(layer, encoder)[0]}
+        _check_same(old, given | {"window": window, "windows": windows})
         return old
-    (layer,) = embedder.resolve_layers(_middle(embedder.encoder.layers) if layer is None else layer)
+    (layer,) = resolve_layers(_middle(encoder.layers) if layer is None else layer, encoder)
     name = os.path.abspath(model) if os.path.isdir(model) else os.fspath(model)
     length = 5.0 if window is None else float(window)
-    return IndexSettings(name, digest.hexdigest(), layer, length, bool(windows), embedder.hidden_size, dtype)
+    return IndexSettings(name, encoder.fingerprint, layer, length, bool(windows), encoder.hidden_size, dtype)
 
 
-def read_recording(embedder: MERTEmbedder, path: str | os.PathLike, window: float) -> Iterator[Window | np.ndarray]:
+def read_recording(encoder: Encoder, path: str | os.PathLike, window: float) -> Iterator[Window | np.ndarray]:
     """The windows of a file, and after them its fingerprint (frames,) uint32."""
-    fingerprinter = Fingerprinter(embedder.sampling_rate)
-    for piece in embedder.windows(path, window):
+    fingerprinter = Fingerprinter(encoder.sampling_rate)
+    for piece in recording_windows(encoder, path, window):
         fingerprinter.add(piece.samples)
         yield piece
     yield fingerprinter.codes()
@@ -192,12 +189,12 @@ class _Run:
     def __init__(
         self,
         table: RecordingTable,
-        embedder: MERTEmbedder | None,
+        encoder: Encoder | None,
         batch_size: int,
         workers: int,
         show_progress_bar: bool,
     ):
-        self.table, self.embedder, self.batch_size, self.workers = table, embedder, batch_size, workers
+        self.table, self.encoder, self.batch_size, self.workers = table, encoder, batch_size, workers
         self.show_progress_bar = show_progress_bar
         self.failed: dict[int, FailedFile] = {}
         self.codes: dict[int, np.ndarray] = {}
@@ -232,12 +229,12 @@ class _Run:
     def _embed(self, files: Sequence[str], bar: SpeedBar) -> None:
         settings = self.table.settings
         stamps = [file_stamp(file) for file in files]  # of before reading: a change in between is noticed next time
-        readers = [partial(read_recording, self.embedder, file, settings.window) for file in files]
+        readers = [partial(read_recording, self.encoder, file, settings.window) for file in files]
         items = read_ahead(readers, self.workers)
         try:
             feed = self._feed(files, items)
             current, found = -1, []
-            for number, window, values in self.embedder.embed_windows(feed, (settings.layer,), "mean", self.batch_size):
+            for number, window, values in embed_windows(self.encoder, feed, (settings.layer,), "mean", self.batch_size):
                 if number != current:
                     self._finish(current, files, stamps, found)
                     current, found = number, []

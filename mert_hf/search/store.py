@@ -32,7 +32,7 @@ class IndexSettings:
 
     Attributes:
         model: name or folder of the model.
-        weights_sha256: hash of its weights.
+        fingerprint: see `Encoder.fingerprint`.
         layer: layer of the model, counted from 0.
         window: seconds that the model sees at a time.
         windows: whether the vectors of the windows are stored too.
@@ -42,7 +42,7 @@ class IndexSettings:
     """
 
     model: str
-    weights_sha256: str
+    fingerprint: str
     layer: int
     window: float
     windows: bool

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,12 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import AutoFeatureExtractor, AutoModel
 
-from ..hub.names import resolve_model
+from ..encoders import open_encoder
 from ..modeling.feature_extraction_mert import resample
-from ..utils.encoder import Encoder, encoder_of
-from ..utils.hashing import hash_tensors
 from ..utils.optional import needs_extra
 from .base import AcousticTeacher, check_sizes, check_waveforms, from_fields
 from .residual import nearest_codes, residual_codes
@@ -29,9 +25,9 @@ class EncoderLayer:
     """A layer of a frozen encoder.
 
     Attributes:
-        name: folder, Hub id, or name of a bundled checkpoint.
+        name: as of `open_encoder`.
         layer: number of the hidden state; 0 is the encoder's input.
-        fingerprint: SHA-256 of the encoder's weights; empty where it is not known yet.
+        fingerprint: the encoder's fingerprint; empty where it is not known yet.
     """
 
     name: str
@@ -39,43 +35,34 @@ class EncoderLayer:
     fingerprint: str = ""
 
 
-class FrozenEncoder:
-    """An encoder of transformers that gives one layer at the student's frame rate.
+class FrozenLayer:
+    """A layer of any encoder that `open_encoder` opens, at the student's frame rate.
 
     Raises:
-        ValueError: not an encoder of waveforms, a layer that it does not have, or other weights than before.
+        ValueError: a layer that the encoder does not have, or an encoder that differs from the one of the fit.
     """
 
     def __init__(self, source: EncoderLayer):
-        folder = resolve_model(source.name)
-        self.model = AutoModel.from_pretrained(folder).eval().requires_grad_(False)
-        self.feature_extractor = AutoFeatureExtractor.from_pretrained(folder)
-        self.encoder: Encoder = encoder_of(self.model)
-        self.sampling_rate = int(self.feature_extractor.sampling_rate)
-        self.encoder.sampling_rate = self.sampling_rate
-        if not 0 <= source.layer < self.encoder.num_layers:
+        self.encoder = open_encoder(source.name, device="cpu")
+        if source.layer not in self.encoder.layers:
             raise ValueError(
-                f"{source.name} has the layers 0 to {self.encoder.num_layers - 1}, given {source.layer}. Layer 0 is "
-                "the encoder's input."
+                f"{source.name} has the layers {self.encoder.layers[0]} to {self.encoder.layers[-1]}, given "
+                f"{source.layer}. Layer 0 is the encoder's input."
             )
-        fingerprint = weights_fingerprint(self.model)
-        if source.fingerprint not in ("", fingerprint):
+        if source.fingerprint not in ("", self.encoder.fingerprint):
             raise ValueError(
                 f"The weights of {source.name} are not those that the teacher was fitted with. Give that checkpoint, "
                 "or fit the teacher again."
             )
-        self.source = EncoderLayer(source.name, source.layer, fingerprint)
+        self.source = EncoderLayer(source.name, source.layer, self.encoder.fingerprint)
 
     def features(self, waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
         """(batch, samples) at the student's rate -> (batch, samples // hop_length, or 1, hidden) float32."""
-        clips = [resample(clip, sampling_rate, self.sampling_rate) for clip in waveforms.cpu().numpy()]
-        inputs = self.feature_extractor(clips, sampling_rate=self.sampling_rate, return_tensors="pt")["input_values"]
-        outputs = self.model(inputs.to(self.model.device), output_hidden_states=True, return_dict=True)
-        states = self.encoder.layer_states(outputs)[self.source.layer].float()
+        clips = [resample(clip, sampling_rate, self.encoder.sampling_rate) for clip in waveforms.cpu().numpy()]
+        states = np.stack(self.encoder.hidden_states(clips, [self.source.layer]))[:, :, 0]
         frames = max(waveforms.shape[1] // hop_length, 1)
-        times = self.encoder.frame_times(states.shape[1])
-        weights = frame_weights(times, frames, hop_length / sampling_rate)
-        return torch.from_numpy(weights).to(states) @ states
+        weights = frame_weights(self.encoder.frame_times(states.shape[1]), frames, hop_length / sampling_rate)
+        return torch.from_numpy(weights @ states)
 
 
 def frame_weights(times: np.ndarray, frames: int, step: float) -> np.ndarray:
@@ -94,13 +81,6 @@ def frame_weights(times: np.ndarray, frames: int, step: float) -> np.ndarray:
     first = step * np.arange(frames)[:, None]
     overlap = np.minimum(ends, first + step) - np.maximum(begins, first)
     return (np.clip(overlap, 0.0, None) / step).astype(np.float32)
-
-
-def weights_fingerprint(model: torch.nn.Module) -> str:
-    """SHA-256 of a model's weights."""
-    digest = hashlib.sha256()
-    hash_tensors(digest, model.state_dict())
-    return digest.hexdigest()
 
 
 class FusedEncoderTeacher(AcousticTeacher):
@@ -147,7 +127,7 @@ class FusedEncoderTeacher(AcousticTeacher):
             if self.get_buffer(f"centers_{k}").shape != shape:
                 raise ValueError(f"centers_{k} must have the shape {shape}. Fit the teacher again.")
         # In a tuple the encoders are no submodules: their weights are not saved again with the teacher.
-        self._encoders = tuple(FrozenEncoder(source) for source in as_encoder_layers(encoders))
+        self._encoders = tuple(FrozenLayer(source) for source in as_encoder_layers(encoders))
 
     def settings(self) -> dict[str, Any]:
         """Encoders with their fingerprints, codebooks and rates."""
@@ -165,8 +145,9 @@ class FusedEncoderTeacher(AcousticTeacher):
         return settings, self.state_dict()
 
     def _apply(self, fn, recurse=True):
-        for encoder in self._encoders:
-            encoder.model._apply(fn)
+        for frozen in self._encoders:
+            if (model := getattr(frozen.encoder, "model", None)) is not None:
+                model._apply(fn)
         return super()._apply(fn, recurse)
 
     @torch.no_grad()
@@ -222,7 +203,7 @@ class FusedEncoderTeacher(AcousticTeacher):
             ValueError: fewer frames than codes.
         """
         check_sizes(components=components, sampling_rate=sampling_rate, hop_length=hop_length)
-        frozen = [FrozenEncoder(source) for source in as_encoder_layers(encoders)]
+        frozen = [FrozenLayer(source) for source in as_encoder_layers(encoders)]
         kept = []
         for clip in tqdm(waveforms, desc="features", disable=not show_progress_bar):
             batch = check_waveforms(torch.as_tensor(clip)[None])
@@ -254,7 +235,7 @@ def as_encoder_layers(encoders: Sequence[EncoderLayer | dict[str, Any]]) -> tupl
 
 
 def fused_features(
-    encoders: Sequence[FrozenEncoder], waveforms: torch.Tensor, sampling_rate: int, hop_length: int
+    encoders: Sequence[FrozenLayer], waveforms: torch.Tensor, sampling_rate: int, hop_length: int
 ) -> torch.Tensor:
     """Features of all encoders side by side: (batch, samples) -> (batch, frames, dimensions) float32."""
     return torch.cat([encoder.features(waveforms, sampling_rate, hop_length) for encoder in encoders], dim=-1)

@@ -19,7 +19,9 @@ from transformers import (
 
 from mert_hf import MERTEmbedder, MERTFeatureExtractor, MERTModel
 from mert_hf.audio import AudioReadError, find_audio_files, read_audio
-from mert_hf.embedding.embedder import SpeedBar, resolve_dtype
+from mert_hf.embedding.progress import SpeedBar
+from mert_hf.embedding.windows import recording_windows
+from mert_hf.utils.devices import resolve_dtype
 
 QUIET = {"show_progress_bar": False}
 TINY_ENCODER = {
@@ -48,7 +50,7 @@ def test_values_are_the_model_s(embedder, recordings):
     samples = read_audio(recordings[0], 24000)
     result = embedder.encode(recordings[0], **QUIET)
     for index, part in enumerate((samples[:120000], samples[120000:])):
-        inputs = embedder.feature_extractor(part, sampling_rate=24000, return_tensors="pt")
+        inputs = embedder.encoder.feature_extractor(part, sampling_rate=24000, return_tensors="pt")
         with torch.no_grad():
             states = embedder.model(**inputs, output_hidden_states=True).hidden_states
         expected = torch.stack(states, dim=1)[0].mean(dim=1)
@@ -159,7 +161,7 @@ def test_silence_embeds(embedder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"layers": 4}, "Layer 4 does not exist: MERTModel has 4 layers, from 0"),
+        ({"layers": 4}, "Layer 4 does not exist: the encoder has 4 layers, from 0"),
         ({"layers": [-5]}, "Layer -5 does not exist"),
         ({"layers": "last"}, "layers='last' must be \"all\""),
         ({"layers": [1, -3]}, "each once"),
@@ -228,7 +230,12 @@ def test_dtypes():
 
 def test_progress_counts_overlapping_windows_once(embedder, recordings, capsys):
     with SpeedBar(None, disable=True) as bar:
-        for index, window in enumerate([*embedder.windows(recordings[0], 3.0, 1.0), *embedder.windows(recordings[1])]):
+        for index, window in enumerate(
+            [
+                *recording_windows(embedder.encoder, recordings[0], 3.0, 1.0),
+                *recording_windows(embedder.encoder, recordings[1]),
+            ]
+        ):
             bar.advance("a" if index < 5 else "b", window)
     assert bar.seconds == pytest.approx(6.5 + 0.4)
     embedder.encode(recordings[:2])

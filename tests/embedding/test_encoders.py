@@ -10,7 +10,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from mert_hf import MERTEmbedder, MERTFeatureExtractor
-from mert_hf.utils.encoder import encoder_of
+from mert_hf.encoders.transformers import transformers_encoder
 
 QUIET = {"show_progress_bar": False}
 
@@ -50,10 +50,11 @@ def test_long_windows_warn_and_go_through_the_model_one_by_one(embedder2, monkey
     settings = {"window": 40.0, "sampling_rate": 24000, "layers": 3, **QUIET}
     expected = embedder2.encode(clips, **settings)
     sizes = []
-    forward = embedder2._forward
-    monkeypatch.setattr("mert_hf.embedding.embedder.MAX_BATCH_SECONDS", 60.0)
-    monkeypatch.setattr(embedder2, "_forward", lambda batch, *rest: sizes.append(len(batch)) or forward(batch, *rest))
-    monkeypatch.setattr(embedder2, "_warned_of_long_windows", False)
+    encoder = embedder2.encoder
+    states = encoder.states
+    monkeypatch.setattr("mert_hf.encoders.base.MAX_BATCH_SECONDS", 60.0)
+    monkeypatch.setattr(encoder, "states", lambda batch, *rest: sizes.append(len(batch)) or states(batch, *rest))
+    monkeypatch.setattr(encoder, "_warned_of_long_clips", False)
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         results = embedder2.encode(clips, **settings)
@@ -75,6 +76,6 @@ def test_half_precision_keeps_the_waveform(tiny_checkpoint2, embedder2):
 def test_what_is_not_an_encoder_of_waveforms_is_refused():
     config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=5)
     with pytest.raises(ValueError, match="BertModel is not an encoder of waveforms"):
-        encoder_of(BertModel(config))
+        transformers_encoder(BertModel(config), MERTFeatureExtractor())
     with pytest.raises(ValueError, match="BertModel is not an encoder of waveforms"):
         MERTEmbedder(BertModel(config), MERTFeatureExtractor())

@@ -81,7 +81,7 @@ def test_an_encoder_without_exact_padding(clips):
         HubertConfig(**tiny, conv_dim=[8] * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2)
     )
     embedder = MERTEmbedder(hubert, Wav2Vec2FeatureExtractor(sampling_rate=16000, do_normalize=False))
-    model = SentenceTransformer(modules=[MERTTransformer(embedder=embedder)], device="cpu")
+    model = SentenceTransformer(modules=[MERTTransformer(encoder=embedder.encoder)], device="cpu")
     together = model.encode(clips, batch_size=4, **QUIET)
     np.testing.assert_allclose(together, np.stack([model.encode(clip, **QUIET) for clip in clips]), atol=2e-5)
 
@@ -89,7 +89,7 @@ def test_an_encoder_without_exact_padding(clips):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "either name_or_path or embedder"),
+        ({}, "either name_or_path or encoder"),
         ({"layers": 9}, "9 does not exist"),
         ({"layers": [0, 1], "layer_weights": [1]}, "1 layer_weights for 2"),
     ],

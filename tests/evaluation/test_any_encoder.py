@@ -14,10 +14,14 @@ import torch
 from typer.testing import CliRunner
 
 from mert_hf.cli.app import app
+from mert_hf.embedding.windows import embed_windows, recording_windows
+from mert_hf.encoders.handmade import HandmadeEncoder
+from mert_hf.encoders.own import OwnEncoder, RemoteModel
 from mert_hf.evaluation import evaluate
 from mert_hf.evaluation.probing.all_tasks import _is_finished, evaluate_all, find_tasks, plan_lines, plan_tasks
-from mert_hf.evaluation.probing.baselines import FeatureBaseline
-from mert_hf.evaluation.probing.custom import CustomEncoder, PrecomputedFeatures, RemoteEncoder, chosen_encoder
+from mert_hf.evaluation.probing.features import FeatureRequest
+from mert_hf.evaluation.probing.precomputed import PrecomputedFeatures
+from mert_hf.evaluation.probing.runner import chosen_encoder
 
 from .synthesis import note, write
 
@@ -43,7 +47,7 @@ class Chroma:
     fingerprint = "chroma as a custom encoder"
 
     def __init__(self) -> None:
-        self.baseline = FeatureBaseline("chroma", "cpu")
+        self.baseline = HandmadeEncoder("chroma", "cpu")
 
     def encode(self, clips):
         return [self.baseline._values(clip) for clip in clips]
@@ -60,28 +64,27 @@ def test_an_encoder_of_your_own_gives_what_the_same_baseline_gives(tones, fast, 
     assert results[0]["model_fingerprint"] != results[1]["model_fingerprint"] and results[0]["model"] == "x"
 
 
-def test_layers_and_rate_are_found_out(tmp_path):
+def test_layers_and_rate_are_found_out():
     class TwoLayers(Chroma):
         def encode(self, clips):
             return [torch.stack([torch.from_numpy(values)] * 2) for values in super().encode(clips)]
 
-    encoder = CustomEncoder(TwoLayers())
-    assert (encoder.num_layers, encoder.num_values, round(encoder.hop_length)) == (2, 12, 319)
-    window = next(encoder.windows(write(tmp_path / "a.wav", note(60, 1.0)), None))
-    ((_, _, values),) = encoder.embed_windows([(0, window)], [1], "mean_std")
-    assert values.shape == (1, 24) and encoder.row_size("mean_std") == 24
+    encoder = OwnEncoder(TwoLayers())
+    assert (encoder.layers, encoder.hidden_size, encoder.hop_length) == ((0, 1), 12, 320)
+    (values,) = encoder.hidden_states([note(60, 1.0)], [1])
+    assert values.shape == (1 + len(note(60, 1.0)) // 320, 1, 12)
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
         ({"fingerprint": None}, "has no fingerprint"),
-        ({"encode": lambda self, clips: [np.zeros(3)]}, r"gave 1 arrays \(\(3,\)\) for 1 clips"),
+        ({"encode": lambda self, clips: [np.zeros(3)]}, r"gave 1 arrays \(\(3,\)\) for 2 clips"),
     ],
 )
 def test_unfit_encoders_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        CustomEncoder(type("Unfit", (Chroma,), change)())
+        OwnEncoder(type("Unfit", (Chroma,), change)())
 
 
 REMOTE = """
@@ -119,8 +122,13 @@ def test_a_hub_model_with_its_own_code(tones, fast, tmp_path):
         "AutoConfig": "modeling_bands.BandsConfig", "AutoModel": "modeling_bands.BandsModel"
     })  # fmt: skip
     module["BandsModel"](config).save_pretrained(tmp_path / "model")
-    encoder = CustomEncoder(RemoteEncoder(str(tmp_path / "model"), "cpu"))
-    assert (encoder.sampling_rate, encoder.num_layers, encoder.num_values, encoder.hop_length) == (16000, 3, 64, 320)
+    encoder = OwnEncoder(RemoteModel(str(tmp_path / "model"), "cpu"))
+    assert (encoder.sampling_rate, encoder.layers, encoder.hidden_size, encoder.hop_length) == (
+        16000,
+        (0, 1, 2),
+        64,
+        320,
+    )
     results = evaluate(
         "audiofolder", tones, str(tmp_path / "model"), settings=fast(layers=(0,)), cache_dir=tmp_path / "cache",
         device="cpu", target="pitch", trust_remote_code=True,
@@ -129,10 +137,10 @@ def test_a_hub_model_with_its_own_code(tones, fast, tmp_path):
 
 
 def test_precomputed_features(tones, fast, tmp_path):
-    encoder = FeatureBaseline("chroma", "cpu")
+    encoder = HandmadeEncoder("chroma", "cpu")
     for path in tones.glob("*.wav"):
-        windows = ((0, window) for window in encoder.windows(path, 30.0))
-        values = [row for _, _, row in encoder.embed_windows(windows, [0], "mean_std")]
+        windows = ((0, window) for window in recording_windows(encoder, path, 30.0))
+        values = [row for _, _, row in embed_windows(encoder, windows, [0], "mean_std")]
         np.save(tmp_path / f"{path.stem}.npy", np.stack(values))
     settings = {"settings": fast(store_dtype="float32"), "cache_dir": tmp_path / "cache", "device": "cpu"}
     given = evaluate("audiofolder", tones, features=tmp_path, target="pitch", **settings)
@@ -142,7 +150,7 @@ def test_precomputed_features(tones, fast, tmp_path):
     with pytest.raises(ValueError, match=r"no features of .*7\.wav; looked for .*7\.npy"):
         evaluate("audiofolder", tones, features=tmp_path, target="pitch", **settings)
     with pytest.raises(ValueError, match="not beats or separation"):
-        PrecomputedFeatures(tmp_path, tones).row_size("frames")
+        FeatureRequest(5.0, "frames", (0,)).shape(PrecomputedFeatures(tmp_path, tones))
 
 
 def test_exactly_one_source_is_given(tmp_path):
@@ -172,7 +180,7 @@ def archive(tmp_path_factory, miniature):
 
 
 def test_a_plan_counts_shared_recordings_once(archive, fast):
-    plans = plan_tasks(archive, FeatureBaseline("chroma", "cpu"), fast(), torch.device("cpu"))
+    plans = plan_tasks(archive, HandmadeEncoder("chroma", "cpu"), fast(), torch.device("cpu"))
     by_task = {plan.task: plan for plan in plans}
     assert list(by_task) == ["gtzan_genre", "gtzan_rhythm", "nsynth_instrument", "nsynth_pitch"]
     assert by_task["nsynth_instrument"].hours > 0 and by_task["nsynth_pitch"].hours == 0
@@ -221,3 +229,13 @@ def test_the_command_prints_a_plan(archive):
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[-1].startswith("total") and "nsynth_pitch" in done.output
+
+
+@pytest.mark.parametrize("protocol", ["strict", "marble-v1", "marble-v2"])
+def test_an_encoder_of_your_own_does_beats(protocol, miniature, fast, tmp_path):
+    settings = fast(max_epochs=1, protocol=protocol, resamples=0)
+    results = evaluate(
+        "gtzan_rhythm", miniature("gtzan_rhythm"), encoder=Chroma(), settings=settings, cache_dir=tmp_path,
+        device="cpu", name="x",
+    )  # fmt: skip
+    assert 0 <= results["metrics"]["beat_f1"]["mean"] <= 1

@@ -8,19 +8,21 @@ import torch
 import transformers
 
 from mert_hf.audio import read_audio
+from mert_hf.embedding.windows import embed_windows, recording_windows
+from mert_hf.encoders import open_encoder
 from mert_hf.encoders.descriptors import log_mel
-from mert_hf.evaluation.probing.baselines import BASELINES, FeatureBaseline
-from mert_hf.evaluation.probing.encoders import open_encoder
+from mert_hf.encoders.handmade import BASELINES, HandmadeEncoder
+from mert_hf.evaluation.probing.features import frame_rows
 from mert_hf.hub.names import untrained_checkpoint
 
 from .synthesis import note, write
 
 
 def describe(name: str, path, pooling: str = "mean_std") -> np.ndarray:
-    encoder = FeatureBaseline(name, "cpu")
-    windows = ((0, window) for window in encoder.windows(path))
-    ((_, _, values),) = encoder.embed_windows(windows, [0], pooling)
-    return values
+    encoder = HandmadeEncoder(name, "cpu")
+    windows = ((0, window) for window in recording_windows(encoder, path))
+    ((_, window, values),) = embed_windows(encoder, windows, [0], pooling)
+    return frame_rows(window, values, encoder) if pooling == "frames" else values
 
 
 @pytest.mark.parametrize("pitch", [57, 60, 66, 71])
@@ -34,9 +36,9 @@ def test_chroma_peaks_at_the_pitch_class(pitch, tmp_path):
 def test_frames_hold_values_and_their_rises(name, tmp_path):
     silence_then_note = np.concatenate([np.zeros(8000, np.float32), note(60, 1.0)])
     values = describe(name, write(tmp_path / "a.wav", silence_then_note), "frames")
-    encoder = FeatureBaseline(name, "cpu")
-    assert values.shape == (151, 1, encoder.row_size("frames"))
-    rises = values[:, 0, encoder.num_values :]
+    encoder = HandmadeEncoder(name, "cpu")
+    assert values.shape[1:] == (1, 2 * encoder.hidden_size) and len(values) in (150, 151)
+    rises = values[:, 0, encoder.hidden_size :]
     assert (rises >= 0).all() and abs(rises.sum(axis=1).argmax() - 75) <= 13  # half of chroma's long frame
     assert encoder.frame_times(151)[75] == 1.0
 
@@ -113,12 +115,13 @@ def test_other_encoders_of_the_hub_give_all_their_layers(family, tmp_path):
         getattr(transformers, f"{family}Model")(config).save_pretrained(tmp_path / "model")
     transformers.Wav2Vec2FeatureExtractor(sampling_rate=16000).save_pretrained(tmp_path / "model")
     encoder = open_encoder(str(tmp_path / "model"), "cpu")
-    windows = [(0, window) for window in encoder.windows(write(tmp_path / "a.wav", note(60, 2.0)), 1.0)]
-    values = [values for _, _, values in encoder.embed_windows(windows, range(encoder.num_layers))]
+    path = write(tmp_path / "a.wav", note(60, 2.0))
+    windows = [(0, window) for window in recording_windows(encoder, path, 1.0)]
+    values = [values for _, _, values in embed_windows(encoder, windows, encoder.layers)]
     assert encoder.sampling_rate == 16000 and encoder.hop_length == 320
     assert [value.shape for value in values] == [(3, 16), (3, 16)]
 
 
 def test_unknown_models_are_told():
-    with pytest.raises(ValueError, match=r"(?s)'no/such-model' cannot be opened.*a baseline: mfcc, chroma, mel"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)no/such-model.*a baseline: mfcc, chroma, mel"):
         open_encoder("no/such-model")

@@ -13,8 +13,10 @@ import torch
 
 from mert_hf.audio import AudioReadError
 from mert_hf.embedding.embedder import MERTEmbedder
-from mert_hf.evaluation.probing.baselines import FeatureBaseline
-from mert_hf.evaluation.probing.encoders import open_encoder
+from mert_hf.embedding.windows import embed_windows, recording_windows
+from mert_hf.encoders import open_encoder
+from mert_hf.encoders.handmade import HandmadeEncoder
+from mert_hf.evaluation.probing import features
 from mert_hf.evaluation.probing.features import FeatureRequest, extract
 from mert_hf.evaluation.probing.store import FeatureStore, fingerprint
 from mert_hf.evaluation.probing.table import FeatureTable, row_blocks
@@ -43,21 +45,22 @@ def open_store(tmp_path):
 
 
 def run(request, recordings, store, encoder=None, **options):
-    encoder = encoder or FeatureBaseline("chroma", "cpu")
-    request = replace(request, layers=tuple(range(encoder.num_layers)))
+    encoder = encoder or HandmadeEncoder("chroma", "cpu")
+    request = replace(request, layers=encoder.layers)
     return extract(request, recordings, encoder, store, progress=False, **options)
 
 
-class Counting(FeatureBaseline):
-    """Counts the recordings that are read."""
+@pytest.fixture
+def read(monkeypatch) -> list[str]:
+    """Names of the recordings that are read, in their order."""
+    names: list[str] = []
 
-    def __init__(self) -> None:
-        super().__init__("chroma", "cpu")
-        self.read: list[str] = []
+    def note_read(encoder, source, *arguments):
+        names.append(Path(source).stem)
+        return recording_windows(encoder, source, *arguments)
 
-    def windows(self, source, *arguments):
-        self.read.append(Path(source).stem)
-        return super().windows(source, *arguments)
+    monkeypatch.setattr(features, "recording_windows", note_read)
+    return names
 
 
 def test_chunks_are_means_of_windows_without_a_short_last_one(recordings, open_store):
@@ -67,15 +70,15 @@ def test_chunks_are_means_of_windows_without_a_short_last_one(recordings, open_s
         rows = np.array(store.rows())
     # 5.5 s: 2 + 2 + 1.5; 4.8 s: 2 + 2, the last 0.8 s dropped; 0.7 s: kept, as there is nothing else.
     assert counts == [(0, 3), (3, 2), (5, 1)]
-    encoder = FeatureBaseline("chroma", "cpu")
-    windows = [(0, window) for window in encoder.windows(recordings[0].path, 2.0)]
-    expected = np.stack([values for _, _, values in encoder.embed_windows(windows, [0], "mean_std")])
+    encoder = HandmadeEncoder("chroma", "cpu")
+    windows = [(0, window) for window in recording_windows(encoder, recordings[0].path, 2.0)]
+    expected = np.stack([values for _, _, values in embed_windows(encoder, windows, [0], "mean_std")])
     np.testing.assert_array_equal(rows[:3], expected)
 
 
 def test_chunks_of_a_model_are_those_of_the_embedder(recordings, tmp_path, tiny_checkpoint):
     encoder = open_encoder(str(tiny_checkpoint), device="cpu")
-    shape = (encoder.num_layers, encoder.hidden_size)
+    shape = (len(encoder.layers), encoder.hidden_size)
     with FeatureStore(tmp_path / "cache", {}, shape, "float32") as store:
         run(replace(CHUNKS, pooling="mean"), recordings, store, encoder, batch_size=4)
         rows = np.array(store.rows())
@@ -88,7 +91,7 @@ def test_chunks_of_a_model_are_those_of_the_embedder(recordings, tmp_path, tiny_
 
 def test_frames_lie_on_one_regular_grid_across_windows(recordings, tmp_path, tiny_checkpoint):
     encoder = open_encoder(str(tiny_checkpoint), device="cpu")
-    shape = (encoder.num_layers, encoder.hidden_size)
+    shape = (len(encoder.layers), encoder.hidden_size)
     with FeatureStore(tmp_path / "cache", {}, shape, "float16") as store:
         run(FRAMES, recordings[:1], store, encoder)
         rows = np.array(store.rows())
@@ -102,31 +105,29 @@ def test_frames_lie_on_one_regular_grid_across_windows(recordings, tmp_path, tin
         np.testing.assert_allclose(rows[k], found.embeddings[nearest], atol=2e-3)
 
 
-def test_only_missing_recordings_are_computed(recordings, open_store):
-    encoder = Counting()
+def test_only_missing_recordings_are_computed(recordings, open_store, read):
     with open_store() as store:
-        run(CHUNKS, recordings[:2], store, encoder)
+        run(CHUNKS, recordings[:2], store)
     with open_store() as store:
-        run(CHUNKS, recordings, store, encoder)
-    assert encoder.read == ["a", "b", "c"]
+        run(CHUNKS, recordings, store)
+    assert read == ["a", "b", "c"]
 
 
-def test_a_changed_file_is_computed_again(recordings, open_store):
-    encoder = Counting()
+def test_a_changed_file_is_computed_again(recordings, open_store, read):
     with open_store() as store:
-        run(CHUNKS, recordings, store, encoder)
+        run(CHUNKS, recordings, store)
         before = np.array(store.rows())
     write(recordings[1].path, note(70, 4.8))
     os.utime(recordings[1].path, ns=(1, 1))
     with open_store() as store:
-        run(CHUNKS, recordings, store, encoder)
+        run(CHUNKS, recordings, store)
         start, count = store.span(recordings[1])
         after = store.rows()[start : start + count]
-        assert encoder.read == ["a", "b", "c", "b"] and not np.allclose(after, before[3:5])
+        assert read == ["a", "b", "c", "b"] and not np.allclose(after, before[3:5])
 
 
 @pytest.mark.parametrize("torn", ["rows", "index", "half a line"])
-def test_what_a_killed_run_left_is_cut_off(recordings, open_store, torn):
+def test_what_a_killed_run_left_is_cut_off(recordings, open_store, read, torn):
     with open_store() as store:
         run(CHUNKS, recordings, store)
         expected, folder = np.array(store.rows()), store.folder
@@ -138,11 +139,11 @@ def test_what_a_killed_run_left_is_cut_off(recordings, open_store, torn):
         os.truncate(folder / "rows.bin", expected[:4].nbytes)
     else:
         os.truncate(index, index.stat().st_size - 9)
-    encoder = Counting()
+    read.clear()
     with open_store() as store:
-        run(CHUNKS, recordings, store, encoder)
+        run(CHUNKS, recordings, store)
         np.testing.assert_array_equal(store.rows(), expected)
-    assert encoder.read == {"rows": [], "index": ["b", "c"], "half a line": ["c"]}[torn]
+    assert read == {"rows": [], "index": ["b", "c"], "half a line": ["c"]}[torn]
 
 
 def test_one_process_writes_at_a_time(open_store):

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from mert_hf.audio import read_audio
+from mert_hf.encoders import open_encoder
 from mert_hf.evaluation import EvaluationSettings, evaluate
 from mert_hf.evaluation.metrics.by_kind import scores
 from mert_hf.evaluation.metrics.frames import frame_predictions
 from mert_hf.evaluation.probing.chunks import ChunkData
-from mert_hf.evaluation.probing.encoders import open_encoder
 from mert_hf.evaluation.probing.features import FeatureRequest, recording_rows
 from mert_hf.evaluation.probing.frames import FrameClassData
 from mert_hf.evaluation.probing.probes import WEIGHTED, grid, train_grid
@@ -69,15 +69,14 @@ def plain_features(model, chunks: list[np.ndarray]) -> np.ndarray:
 @pytest.mark.parametrize("task, seconds", [("giantsteps_key", None), ("emomusic", 30.0), ("vocalset_singer", None)])
 def test_chunks_of_marble_v1(song, normalizing_checkpoint, task, seconds):
     encoder = open_encoder(str(normalizing_checkpoint), "cpu")
-    request = FeatureRequest.of(get_task(task), MARBLE_V1, range(encoder.num_layers))
+    request = FeatureRequest.of(get_task(task), MARBLE_V1, encoder.layers)
     assert request.window == {"giantsteps_key": 30.0, "emomusic": 5.0, "vocalset_singer": 3.0}[task]
     samples = read_audio(song.path, 24000)
     if seconds:  # MARBLE crops when it loads the file, and normalizes what it has loaded
         samples = samples[: round(24000 * seconds)]
     expected = plain_chunks(samples, request.window)
-    encoder.normalize_recordings(request.first_seconds)
     windows = list(request.windows(encoder, song))
-    assert len(windows) == len(expected) and not encoder.feature_extractor.do_normalize
+    assert len(windows) == len(expected) and request.clip_normalization(encoder) == "none"
     for window, chunk in zip(windows, expected, strict=True):
         np.testing.assert_allclose(window.samples, chunk, atol=1e-4)
     ((_, rows),) = recording_rows(request, [song], encoder)
@@ -86,11 +85,11 @@ def test_chunks_of_marble_v1(song, normalizing_checkpoint, task, seconds):
 
 def test_windows_are_normalized_by_themselves_in_other_protocols(song, normalizing_checkpoint):
     encoder = open_encoder(str(normalizing_checkpoint), "cpu")
-    request = FeatureRequest.of(get_task("vocalset_singer"), STRICT, range(encoder.num_layers))
+    request = FeatureRequest.of(get_task("vocalset_singer"), STRICT, encoder.layers)
     windows = list(request.windows(encoder, song))
     samples = np.concatenate([window.samples for window in windows])
     np.testing.assert_array_equal(samples, read_audio(song.path, 24000)[: len(samples)])
-    assert encoder.normalizes and encoder.feature_extractor.do_normalize
+    assert encoder.normalizes and request.clip_normalization(encoder) == "clip"
 
 
 def toy_data(seed: int = 0) -> tuple[TaskData, FeatureTable]:
@@ -182,7 +181,7 @@ def test_training_of_marble_v1(rate):
 def test_the_average_of_layers_leaves_out_the_input_in_marble_v1_only():
     def positions(protocol: str, layers: int = 5) -> list[int]:
         settings = EvaluationSettings(protocol=protocol)
-        encoder = SimpleNamespace(num_layers=layers)
+        encoder = SimpleNamespace(layers=tuple(range(layers)))
         evaluation = Evaluation(get_task("gtzan_genre"), None, encoder, settings, None, None, torch.device("cpu"))
         return evaluation.positions([WEIGHTED])
 
@@ -350,3 +349,30 @@ def test_unknown_names_are_refused():
         EvaluationSettings(protocol="marble")
     with pytest.raises(ValueError, match="pooling='max' must be one of mean, mean_std"):
         EvaluationSettings(pooling="max")
+
+
+@pytest.mark.parametrize("order", [("marble-v1", "strict"), ("strict", "marble-v1")])
+def test_an_encoder_used_twice_gives_what_fresh_ones_give(order, normalizing_checkpoint, miniature, fast, tmp_path):
+    """Normalization belongs to a call: rows of one protocol never reach the store of another."""
+    used, root = open_encoder(str(normalizing_checkpoint), "cpu"), miniature("vocalset_singer")
+    options = {"device": "cpu", "name": "x"}
+
+    def rows(encoder, protocol: str, cache) -> dict[str, np.ndarray]:
+        settings = fast(protocol=protocol, pooling="mean", store_dtype="float32", layers=(0,), max_epochs=1)
+        evaluate("vocalset_singer", root, encoder=encoder, settings=settings, cache_dir=cache, **options)
+        stores = {path.parent.name: np.fromfile(path, np.float32) for path in cache.glob("features/*/rows.bin")}
+        return stores
+
+    fresh = {
+        protocol: rows(open_encoder(str(normalizing_checkpoint), "cpu"), protocol, tmp_path / protocol)
+        for protocol in order
+    }
+    both = {}
+    for protocol in order:
+        both = rows(used, protocol, tmp_path / "both")
+    assert len(both) == 2
+    for stores in fresh.values():
+        for name, expected in stores.items():
+            np.testing.assert_array_equal(both[name], expected)
+    one, other = both.values()
+    assert one.shape != other.shape or np.abs(one - other).max() > 1e-3

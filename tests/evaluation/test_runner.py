@@ -14,7 +14,7 @@ from mert_hf.evaluation.metrics.by_kind import scores
 from mert_hf.evaluation.metrics.frames import frame_predictions
 from mert_hf.evaluation.metrics.predictions import Predictions
 from mert_hf.evaluation.metrics.separation import sdr_frames, sdr_whole, song_medians
-from mert_hf.evaluation.probing import runner
+from mert_hf.evaluation.probing import features, runner
 from mert_hf.evaluation.probing.probes import WEIGHTED, train_grid
 from mert_hf.evaluation.probing.separation import SeparationData
 from mert_hf.evaluation.tasks import get_task
@@ -257,9 +257,7 @@ class Spy:
     def __init__(self, monkeypatch) -> None:
         self.read: list[str] = []
         self.trained: list = []
-        from mert_hf.evaluation.probing.baselines import FeatureBaseline
-
-        windows = FeatureBaseline.windows
+        windows = features.recording_windows
 
         def note_read(encoder, source, *arguments):
             self.read.append(Path(source).name)
@@ -269,7 +267,7 @@ class Spy:
             self.trained += probes
             return train_grid(data, probes, *arguments)
 
-        monkeypatch.setattr(FeatureBaseline, "windows", note_read)
+        monkeypatch.setattr(features, "recording_windows", note_read)
         monkeypatch.setattr(runner, "train_grid", note_trained)
 
 

@@ -70,7 +70,7 @@ def embedder(request) -> MERTEmbedder:
 @pytest.fixture(scope="module")
 def folder(embedder, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("export") / "model"
-    report = export_onnx(embedder, path)
+    report = export_onnx(embedder.encoder, path)
     assert report.difference < 1e-4 and report.cosine > 0.9999
     return path
 
@@ -129,7 +129,7 @@ def test_settings_are_inside(folder):
 
 @pytest.mark.slow
 def test_int8_of_one_layer(embedder, folder, song, tmp_path):
-    report = export_onnx(embedder, tmp_path / "int8", layers=1, int8=True)
+    report = export_onnx(embedder.encoder, tmp_path / "int8", layers=1, int8=True)
     assert report.cosine > 0.98 and report.size < sum(f.stat().st_size for f in folder.glob("model.onnx*"))
     exported = OnnxEmbedder.from_pretrained(tmp_path / "int8")
     assert exported.layers == (1,) and exported.encode(song, layers=1, show_progress_bar=False).shape == (2, 32)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from mert_hf import MERTEmbedder
 from mert_hf.cli.app import app
-from mert_hf.evaluation.probing.encoders import open_encoder
+from mert_hf.encoders import open_encoder
 from mert_hf.finetuning.settings import FineTuningArguments
 from mert_hf.hub import names
 from mert_hf.hub.names import local_checkpoint, resolve_checkpoint
@@ -20,7 +20,7 @@ from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.pretraining.arguments import PretrainingModelArguments
 from mert_hf.pretraining.run import build_model
 from mert_hf.teachers import EncodecTeacher
-from mert_hf.teachers.fused import EncoderLayer, FrozenEncoder
+from mert_hf.teachers.fused import EncoderLayer, FrozenLayer
 
 NO_FOLDERS = ["./nodir", "../nodir", "~/nodir", "/no/dir", "nodir/", "no/such/dir", "no dir", "no\\dir"]
 ABSENT = "'absent/model' is neither a folder nor a downloaded Hub model, and {}.*hf download absent/model$"
@@ -37,7 +37,7 @@ LOADERS = {
     "finetune": lambda name: FineTuningArguments("data", model_name_or_path=str(name)).checkpoint(),
     "pretrain": lambda name: build_model(PretrainingModelArguments(model_name_or_path=str(name)), None, None),
     "random": lambda name: open_encoder(f"random:{name}"),
-    "fused": lambda name: FrozenEncoder(EncoderLayer(str(name), 0)),
+    "fused": lambda name: FrozenLayer(EncoderLayer(str(name), 0)),
 }
 
 

@@ -21,15 +21,16 @@ import numpy as np
 import torch
 
 from ...audio import Window
+from ...embedding.windows import embed_windows
+from ...encoders import Encoder
 from ...utils.devices import launched_processes
 from ..tasks import FRAME_KINDS, FURTHER_TASK_NAMES, TASK_NAMES, get_task
-from .custom import chosen_encoder
-from .encoders import Encoder
 from .features import FeatureRequest, durations
+from .precomputed import PrecomputedFeatures
 from .probes import num_weights
 from .results import RESULTS_FORMAT
 from .robustness import Deformation
-from .runner import choose_layers, evaluate
+from .runner import choose_layers, chosen_encoder, evaluate
 from .settings import EvaluationSettings
 
 logger = logging.getLogger(__name__)
@@ -209,7 +210,10 @@ def measure_speed(encoder: Encoder, device: torch.device) -> Speed:
     seconds, generator = 5.0, np.random.default_rng(0)
     samples = generator.normal(0, 0.1, round(seconds * encoder.sampling_rate)).astype(np.float32)
     windows = [(index, Window(samples, 0.0, seconds)) for index in range(MEASURED_WINDOWS + 1)]
-    times = _timed(encoder.embed_windows(iter(windows), [0], "mean", 1))
+    if isinstance(encoder, PrecomputedFeatures):
+        times = [0.0, 0.0]
+    else:
+        times = _timed(embed_windows(encoder, windows, encoder.layers[:1], "mean", 1))
     left, right = (torch.randn(1024, 1024, device=device) for _ in range(2))
     float((left @ right).sum())  # warm up
     began = time.perf_counter()
@@ -222,7 +226,7 @@ def _plan(
 ) -> TaskPlan:
     found = get_task(task)
     data = found.load(folder, settings.tolerance())
-    request = FeatureRequest.of(found, settings.chosen_protocol(), range(encoder.num_layers))
+    request = FeatureRequest.of(found, settings.chosen_protocol(), encoder.layers)
     seconds = durations(data.recordings)
     length = float(np.mean(seconds)) if seconds else 0.0
     if request.first_seconds is not None:
@@ -246,7 +250,7 @@ def _plan(
 
 def _probe_seconds(task, data, encoder: Encoder, settings, rows: float, values: int, speed: Speed) -> float:
     probe = settings.probe_settings(task)
-    layers = choose_layers(settings.layers, encoder.num_layers)
+    layers = choose_layers(settings.layers, encoder.layers)
     grid = len(layers) * len(settings.learning_rates) * len(settings.seeds)
     weights = num_weights(values, probe.hidden_size, len(data.labels))
     training = len(data.split("train")) * (rows if task.kind not in FRAME_KINDS else rows / 3)

@@ -13,18 +13,21 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from ...audio import AudioReadError, Window, audio_info
+from ...audio import AudioReadError, Window, audio_info, cut_windows, read_audio
 from ...audio.read_ahead import END, read_ahead
+from ...embedding.windows import embed_windows, long_enough, recording_windows
+from ...encoders import Encoder
 from ...recordings.frames import nearest_frames
 from ...recordings.recordings import Recording
 from ..tasks.base import FRAME_KINDS, Task
 from ..tasks.protocols import Protocol
-from .encoders import Encoder
+from .precomputed import PrecomputedFeatures
 from .store import FeatureStore
 
 logger = logging.getLogger(__name__)
 
 BATCH_SECONDS = 80.0  # audio that the model takes at a time unless a batch size is given
+NORMALIZATION_FLOOR = 1e-7  # added to the variance, as in transformers' Wav2Vec2FeatureExtractor
 SIZE_SAMPLE = 50  # recordings by which the size of the features is estimated
 
 Predict = Callable[[Tensor], Tensor]
@@ -68,24 +71,49 @@ class FeatureRequest:
     def key(self, encoder: Encoder) -> dict[str, Any]:
         """What decides the features, as JSON values."""
         fields = {**asdict(self), "layers": list(self.layers), "model": encoder.fingerprint}
-        if not encoder.normalizes:
+        if not getattr(encoder, "normalizes", False):
             del fields["normalize"]
         return fields
 
-    def shape(self, encoder: Encoder) -> tuple[int, int]:
-        """(layers, values) of a row."""
-        return len(self.layers), encoder.row_size(self.pooling)
+    def shape(self, encoder: Encoder | PrecomputedFeatures) -> tuple[int, int]:
+        """(layers, values) of a row.
+
+        Raises:
+            ValueError: frames of precomputed features, which have none.
+        """
+        if self.pooling == "frames" and isinstance(encoder, PrecomputedFeatures):
+            raise ValueError("Precomputed features serve tasks with one answer a recording, not beats or separation.")
+        doubled = self.pooling == "mean_std" or (self.pooling == "frames" and is_handmade(encoder))
+        doubled = doubled and not isinstance(encoder, PrecomputedFeatures)
+        return len(self.layers), encoder.hidden_size * (2 if doubled else 1)
 
     def rows_per_second(self, encoder: Encoder) -> float:
         """Rows of a second of audio."""
         return encoder.sampling_rate / encoder.hop_length if self.pooling == "frames" else 1 / self.window
 
+    def clip_normalization(self, encoder: Encoder) -> str:
+        """How `Encoder.hidden_states` normalizes the windows: not at all where their recording is normalized."""
+        whole = self.normalize == "recording" and getattr(encoder, "normalizes", False)
+        return "none" if whole else "clip"
+
     def windows(self, encoder: Encoder, recording: Recording) -> Iterator[Window]:
         """The windows of a recording."""
-        windows = encoder.windows(recording.open(), self.window, None, self.shortest)
+        windows = self._cut(encoder, recording, self.window, self.shortest)
         if self.first_seconds is None:
             return windows
         return _first(windows, self.first_seconds, encoder.sampling_rate)
+
+    def whole(self, encoder: Encoder, recording: Recording) -> np.ndarray:
+        """All samples of a recording, (samples,) float32, normalized like its windows."""
+        (window,) = self._cut(encoder, recording, None, 0.0)
+        return window.samples
+
+    def _cut(self, encoder: Encoder, recording: Recording, window: float | None, shortest: float) -> Iterator[Window]:
+        source, rate = recording.open(), encoder.sampling_rate
+        if self.clip_normalization(encoder) == "clip":
+            return recording_windows(encoder, source, window, None, shortest)
+        samples = normalized(read_audio(source, rate, 0.0, self.first_seconds))
+        return long_enough(cut_windows([samples], rate, window), encoder, source, shortest)
 
     def batch_size(self) -> int:
         """Windows at a time, about 80 s of audio."""
@@ -153,15 +181,31 @@ def recording_rows(
     Raises:
         AudioReadError: more than `max_failures` recordings could not be read; fewer are put into `failures` by index.
     """
+    if isinstance(encoder, PrecomputedFeatures):
+        yield from ((index, encoder.rows(recording)) for index, recording in enumerate(recordings))
+        return
     failures = {} if failures is None else failures
     readers = [partial(request.windows, encoder, recording) for recording in recordings]
     stream = _without_failures(read_ahead(readers, workers), failures, max_failures)
-    frames = request.pooling == "frames"
-    size = batch_size or request.batch_size()
-    for index, parts in _by_recording(encoder.embed_windows(stream, request.layers, request.pooling, size)):
+    size, normalize = batch_size or request.batch_size(), request.clip_normalization(encoder)
+    embedded = embed_windows(encoder, stream, request.layers, request.pooling, size, normalize)
+    for index, parts in _by_recording(embedded):
         if index not in failures:
-            values = [on_grid(window, part, encoder) if frames else part[None] for window, part in parts]
-            yield index, np.concatenate(values)
+            frames = request.pooling == "frames"
+            yield (
+                index,
+                np.concatenate([frame_rows(w, part, encoder) if frames else part[None] for w, part in parts]),
+            )
+
+
+def is_handmade(encoder: Encoder | PrecomputedFeatures) -> bool:
+    """Whether the values are descriptors of different units, which protocols standardize."""
+    return getattr(encoder, "handmade", False)
+
+
+def normalized(samples: np.ndarray) -> np.ndarray:
+    """Samples (samples,) with mean 0 and variance 1, as transformers' Wav2Vec2FeatureExtractor normalizes."""
+    return (samples - samples.mean()) / np.sqrt(samples.var() + NORMALIZATION_FLOOR)
 
 
 def durations(recordings: Sequence[Recording], sample: int | None = SIZE_SAMPLE) -> list[float]:
@@ -233,7 +277,12 @@ def _by_recording(rows: Iterable[tuple[int, Window, np.ndarray]]) -> Iterator[tu
         yield current, parts
 
 
-def on_grid(window: Window, values: np.ndarray, encoder: Encoder) -> np.ndarray:
-    """The frames (frames, layers, values) of a window nearest to the grid points in [start, end)."""
+def frame_rows(window: Window, values: np.ndarray, encoder: Encoder) -> np.ndarray:
+    """The frames (frames, layers, values) of a window nearest to the grid points in [start, end).
+
+    A hand-made feature gets the rise of each value since the frame before as further values: onsets show there.
+    """
+    if is_handmade(encoder):
+        values = np.concatenate([values, np.maximum(np.diff(values, axis=0, prepend=values[:1]), 0)], axis=-1)
     rate = encoder.sampling_rate / encoder.hop_length
     return values[nearest_frames(encoder.frame_times(len(values)), window.start, window.end, rate)]

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from ...audio import Window, audio_info
+from ...embedding.windows import embed_windows
+from ...encoders import Encoder
 from ...recordings.recordings import Recording
-from .encoders import Encoder
-from .features import FeatureRequest, on_grid
+from .features import FeatureRequest, frame_rows
 from .table import FeatureTable, moments
 
 COMPUTED_BYTES = 2**31
@@ -163,13 +164,14 @@ class ComputedFrames(FrameFeatures):
         return self._windows[key]
 
     def _alone(self, recording: Recording, start: int, count: int) -> np.ndarray:
-        hop, (whole,) = self.encoder.hop_length, self.encoder.windows(recording.open(), None, None, 0.0)
-        samples = np.ascontiguousarray(whole.samples[start * hop : (start + count) * hop])
+        hop, whole = self.encoder.hop_length, self.request.whole(self.encoder, recording)
+        samples = np.ascontiguousarray(whole[start * hop : (start + count) * hop])
         return self._embed([Window(samples, 0.0, len(samples) / self.encoder.sampling_rate)])
 
     def _embed(self, windows: Iterable[Window]) -> np.ndarray:
-        embedded = self.encoder.embed_windows(((None, window) for window in windows), self.request.layers, "frames", 1)
-        parts = [on_grid(window, values, self.encoder) for _, window, values in embedded]
+        items, normalize = ((None, window) for window in windows), self.request.clip_normalization(self.encoder)
+        embedded = embed_windows(self.encoder, items, self.request.layers, "frames", 1, normalize)
+        parts = [frame_rows(window, values, self.encoder) for _, window, values in embedded]
         return np.concatenate(parts) if parts else np.empty((0, self.num_layers, self.dim), np.float32)
 
 

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...encoders import Encoder, open_encoder
+from ...encoders.own import ClipEncoder
 from ...recordings.recordings import SPLITS, BeatTimes, Segments, TaskData
 from ...utils.devices import resolve_device
 from ...utils.files import check_output_file, check_output_folder
@@ -30,12 +32,11 @@ from ..tasks import FRAME_KINDS, Task, get_task
 from ..tasks.protocols import Protocol
 from .archive import Layer, ProbeArchive, Record, write_json
 from .chunks import ChunkData
-from .custom import ClipEncoder, chosen_encoder
-from .encoders import Encoder
-from .features import FeatureRequest, estimated_bytes, extract
+from .features import FeatureRequest, estimated_bytes, extract, is_handmade
 from .few_shots import few_shot_results
 from .frame_features import ComputedFrames, FrameFeatures, StoredFrames
 from .frames import FrameClassData
+from .precomputed import PrecomputedFeatures
 from .probes import TrainedProbe, grid, num_weights, train_grid
 from .results import RESULTS_FORMAT, layer_summary, model_label, over_seeds, probe_summary, versions
 from .robustness import deformed_results
@@ -78,8 +79,8 @@ def evaluate(
         device: where encoder and probes run; a GPU if there is one.
         dtype: of the model.
         name: label of the model in reports; default: its Hub id, or the last part of its folder.
-        encoder: your own encoder in place of `model`, see `mert_hf.evaluation.probing.custom`.
-        features: folder of precomputed features in place of `model`, see `mert_hf.evaluation.probing.custom`.
+        encoder: your own encoder in place of `model`, see `mert_hf.encoders.own`.
+        features: folder of precomputed features in place of `model`, see `mert_hf.encoders.own`.
         trust_remote_code: run the code that a model of the Hub carries.
         task_options: `target`, `kind`, `window` of `get_task`.
 
@@ -160,14 +161,14 @@ class Evaluation:
     @cached_property
     def layers(self) -> list[Layer]:
         """The layers to probe."""
-        return choose_layers(self.settings.layers, self.encoder.num_layers)
+        return choose_layers(self.settings.layers, self.encoder.layers)
 
     @cached_property
     def request(self) -> FeatureRequest:
         """The features that are needed: of frame tasks, whose features take gigabytes, only the layers probed."""
         single = [layer for layer in self.layers if layer != WEIGHTED]
         every = WEIGHTED in self.layers or self.task.kind not in FRAME_KINDS
-        return FeatureRequest.of(self.task, self.protocol, range(self.encoder.num_layers) if every else single)
+        return FeatureRequest.of(self.task, self.protocol, self.encoder.layers if every else single)
 
     @cached_property
     def archive(self) -> ProbeArchive:
@@ -181,8 +182,6 @@ class Evaluation:
         Returns:
             The results, and the predictions of each seed for the test recordings.
         """
-        if self.protocol.normalize == "recording" and self.encoder.normalizes:
-            self.encoder.normalize_recordings(self.protocol.first_seconds.get(self.task.name))
         features = self.features()
         if self.task.kind == "retrieval":
             return self._retrieve(features)
@@ -223,7 +222,7 @@ class Evaluation:
         features = self._computed_frames() if frames and self._computes_frames() else self._stored_features()
         if frames and isinstance(features, FeatureTable):
             features = StoredFrames(features)
-        if self.protocol.standardize == "always" or self.encoder.handmade:
+        if self.protocol.standardize == "always" or is_handmade(self.encoder):
             features = features.standardized(self.data.split("train") or self.data.split("valid"))
         return features
 
@@ -277,8 +276,9 @@ class Evaluation:
     def positions(self, layers: Sequence[Layer]) -> list[int]:
         """Where the layers of a group stand in the features; the learned average takes each, or each but the input."""
         if WEIGHTED in layers:
-            start = 0 if self.protocol.input_in_average or self.encoder.num_layers == 1 else 1
-            return list(range(start, self.encoder.num_layers))
+            layers = self.request.layers
+            with_input = self.protocol.input_in_average or len(layers) == 1
+            return [place for place, layer in enumerate(layers) if with_input or layer > 0]
         return [self.request.layers.index(layer) for layer in layers]
 
     def _groups(self, dim: int, num_outputs: int) -> Iterator[list[Layer]]:
@@ -411,34 +411,60 @@ class Evaluation:
             "learning_rates": list(settings.learning_rates),
             "seeds": list(settings.seeds),
             "probe": asdict(self._probe_settings),
-            "standardized": self.protocol.standardize == "always" or encoder.handmade,
+            "standardized": self.protocol.standardize == "always" or is_handmade(encoder),
             "store_dtype": settings.store_dtype,
             "sampling_rate": encoder.sampling_rate,
-            "num_layers": encoder.num_layers,
-            "values": encoder.row_size(self.request.pooling),
+            "num_layers": len(encoder.layers),
+            "values": self.request.shape(encoder)[1],
         }
 
 
-def choose_layers(layers: Sequence[Layer] | None, num_layers: int) -> list[Layer]:
-    """Layers to probe, negative ones resolved.
+def chosen_encoder(
+    model: str | None,
+    encoder: ClipEncoder | Encoder | None,
+    features: str | Path | None,
+    data_dir: str | Path,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    trust_remote_code: bool = False,
+) -> Encoder | PrecomputedFeatures:
+    """The encoder of an evaluation: exactly one of model, encoder and features is given.
 
     Raises:
-        ValueError: a layer that the model does not have, or one twice.
+        ValueError: none or several are given, or the model cannot be opened.
+    """
+    sources = {"model": model, "encoder": encoder, "features": features}
+    given = [name for name, value in sources.items() if value is not None]
+    if len(given) != 1:
+        raise ValueError(f"Give one of model, encoder and features; given: {', '.join(given) or 'none'}.")
+    if features is not None:
+        return PrecomputedFeatures(features, data_dir)
+    return open_encoder(model if encoder is None else encoder, device, dtype, trust_remote_code)
+
+
+def choose_layers(layers: Sequence[Layer] | None, available: Sequence[int]) -> list[Layer]:
+    """Layers to probe, negative ones resolved.
+
+    Args:
+        layers: numbers, "all" and "weighted"; None for each layer and the learned average.
+        available: layers of the encoder.
+
+    Raises:
+        ValueError: a layer that the encoder does not have, or one twice.
     """
     if layers is None:
-        return [*range(num_layers), *([WEIGHTED] if num_layers > 1 else [])]
+        return [*available, *([WEIGHTED] if len(available) > 1 else [])]
     chosen: list[Layer] = []
     for layer in layers:
+        number = layer + available[-1] + 1 if isinstance(layer, int) and layer < 0 else layer
         if layer == ALL:
-            chosen += range(num_layers)
-        elif layer == WEIGHTED:
-            chosen.append(layer)
-        elif isinstance(layer, int) and -num_layers <= layer < num_layers:
-            chosen.append(layer % num_layers)
+            chosen += available
+        elif layer == WEIGHTED or number in available:
+            chosen.append(number)
         else:
             raise ValueError(
-                f'The layer {layer!r} does not exist: the model has {num_layers}, from 0; or give "{ALL}" '
-                f'(each layer) or "{WEIGHTED}" (the learned average).'
+                f"The layer {layer!r} does not exist: the model has {len(available)}, {available[0]} to "
+                f'{available[-1]}; or give "{ALL}" (each layer) or "{WEIGHTED}" (the learned average).'
             )
     if len(set(chosen)) < len(chosen):
         raise ValueError(f"layers={list(layers)} names a layer twice.")

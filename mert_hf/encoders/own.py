@@ -1,0 +1,164 @@
+"""Encoders of other people: an object of your own, or a Hub model with its own code.
+
+    class MyEncoder:
+        sampling_rate = 16000                      # Hz of the clips
+        fingerprint = "my-encoder, weights of May"  # changes when the features change
+
+        def encode(self, clips):                   # list of float32 (samples,), mono
+            return [...]                           # for each clip (layers, frames, values), or (frames, values)
+
+    evaluate("gtzan_genre", "gtzan", MyEncoder(), name="my encoder")
+
+An object that has the attributes and methods of `mert_hf.encoders.Encoder` is used as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from ..utils.devices import resolve_device, resolve_dtype
+from ..utils.hashing import hash_tensors
+from .base import plain_array
+
+TRIAL_SECONDS = (4.0, 8.0)  # lengths of silence that show layers, values and frame rate of an encoder
+
+
+@runtime_checkable
+class ClipEncoder(Protocol):
+    """The least that an encoder of your own needs.
+
+    Attributes:
+        sampling_rate: sampling rate of the clips in Hz.
+        fingerprint: text that changes when the features change; not needed for a `torch.nn.Module`, whose weights are
+            hashed.
+    """
+
+    sampling_rate: int
+
+    def encode(self, clips: list[np.ndarray]) -> Sequence[np.ndarray]:
+        """Clips (samples,) float32, mono, to features of each: (layers, frames, values) or (frames, values)."""
+
+
+class OwnEncoder:
+    """A `ClipEncoder` as an `Encoder`.
+
+    Its frames are taken to be evenly spaced. The distance between them follows from the frames of two lengths of
+    silence; an encoder with one frame a clip has a distance of the first length. Attributes `hop_length` (samples) and
+    `context_seconds` of the object take precedence.
+
+    Args:
+        encoder: your object.
+
+    Raises:
+        ValueError: features of another shape, or no fingerprint.
+    """
+
+    def __init__(self, encoder: ClipEncoder) -> None:
+        self.encoder, self.sampling_rate = encoder, int(encoder.sampling_rate)
+        short, long = (round(seconds * self.sampling_rate) for seconds in TRIAL_SECONDS)
+        first, second = self._encode([np.zeros(samples, dtype=np.float32) for samples in (short, long)])
+        self.layers, self.hidden_size = tuple(range(first.shape[0])), first.shape[2]
+        more = second.shape[1] - first.shape[1]
+        self._hop = float(getattr(encoder, "hop_length", (long - short) / more if more > 0 else short))
+        self.hop_length = max(1, round(self._hop))
+        self.context_seconds = getattr(encoder, "context_seconds", None)
+        self.fingerprint = _fingerprint(encoder)
+
+    def hidden_states(
+        self, clips: Sequence[np.ndarray], layers: Sequence[int], normalize: str = "clip"
+    ) -> list[np.ndarray]:
+        """See `Encoder.hidden_states`; your object normalizes the amplitude as it likes."""
+        return [features[list(layers)].transpose(1, 0, 2) for features in self._encode(list(clips))]
+
+    def frame_times(self, num_frames: int) -> np.ndarray:
+        """See `Encoder.frame_times`."""
+        return (np.arange(num_frames) + 0.5) * self._hop / self.sampling_rate
+
+    def _encode(self, clips: list[np.ndarray]) -> list[np.ndarray]:
+        features = [plain_array(values) for values in self.encoder.encode(clips)]
+        features = [values[None] if values.ndim == 2 else values for values in features]
+        if len(features) != len(clips) or any(values.ndim != 3 or not values.size for values in features):
+            shapes = ", ".join(str(values.shape) for values in features[:3])
+            raise ValueError(
+                f"{type(self.encoder).__name__}.encode gave {len(features)} arrays ({shapes}) for {len(clips)} clips. "
+                "It must give (layers, frames, values) or (frames, values) for each clip."
+            )
+        return features
+
+
+class RemoteModel:
+    """A model of the Hub with code of its own, clip by clip: a `ClipEncoder`.
+
+    The model must take waveforms (1, samples) and return `hidden_states` with `output_hidden_states=True`.
+
+    Args:
+        name: Hub id or folder. Its code is run.
+        device: where it computes; a GPU if there is one.
+        dtype: "float32" (default), "bfloat16" or "float16".
+
+    Raises:
+        ValueError: neither feature extractor nor configuration states a sampling rate.
+    """
+
+    def __init__(
+        self, name: str, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+    ) -> None:
+        from transformers import AutoModel
+
+        model = AutoModel.from_pretrained(name, trust_remote_code=True)
+        device = resolve_device(device)
+        self.model = model.eval().to(device=device, dtype=resolve_dtype(dtype, device))
+        self.feature_extractor = _feature_extractor(name)
+        places = (self.feature_extractor, model.config)
+        rates = [getattr(place, key, None) for place in places for key in ("sampling_rate", "sample_rate")]
+        self.sampling_rate = next((int(rate) for rate in rates if rate), 0)
+        if not self.sampling_rate:
+            raise ValueError(
+                f"{name} states no sampling rate. Wrap it in an object with `sampling_rate` and `encode`, and give "
+                "that to `open_encoder` or `evaluate`."
+            )
+
+    @torch.inference_mode()
+    def encode(self, clips: list[np.ndarray]) -> list[np.ndarray]:
+        """Hidden states of each clip, (layers, frames, values)."""
+        encoded = []
+        for clip in clips:
+            values = torch.from_numpy(np.ascontiguousarray(clip))[None]
+            if self.feature_extractor is not None:
+                values = self.feature_extractor(clip, sampling_rate=self.sampling_rate, return_tensors="pt")
+                values = next(iter(values.values()))
+            output = self.model(values.to(self.model.device, self.model.dtype), output_hidden_states=True)
+            encoded.append(torch.cat([state.float() for state in output.hidden_states]).cpu().numpy())
+        return encoded
+
+
+def _fingerprint(encoder: ClipEncoder) -> str:
+    """The encoder's own fingerprint, or the hash of its weights."""
+    text = getattr(encoder, "fingerprint", None)
+    module = encoder if isinstance(encoder, torch.nn.Module) else getattr(encoder, "model", None)
+    digest = hashlib.sha256(type(encoder).__name__.encode())
+    if text is not None:
+        digest.update(str(text).encode())
+    elif isinstance(module, torch.nn.Module):
+        digest.update(type(module).__name__.encode())
+        hash_tensors(digest, module.state_dict())
+    else:
+        raise ValueError(
+            f"{type(encoder).__name__} has no fingerprint. Add an attribute `fingerprint`, a text that changes when "
+            "the features change: it names the stored features."
+        )
+    return digest.hexdigest()
+
+
+def _feature_extractor(name: str) -> Any:
+    from transformers import AutoFeatureExtractor
+
+    try:
+        return AutoFeatureExtractor.from_pretrained(name, trust_remote_code=True)
+    except (OSError, ValueError):
+        return None  # the model takes waveforms as they are
