@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import signal
+from importlib import metadata
 
+import typer
+
+from .. import __version__
 from . import checkpoints, embedding, evaluation, finetuning, library, pretraining, start
 from .base import ErrorReportingGroup, new_app
 
@@ -17,6 +21,21 @@ app = new_app(
 )
 for group in (start, embedding, library, pretraining, finetuning, evaluation, checkpoints):  # the order of the help
     app.add_typer(group.app)
+
+
+def print_versions(wanted: bool) -> None:
+    """Prints the versions of mert_hf and of what it computes with, and ends."""
+    if wanted:
+        versions = {"mert_hf": __version__, **{name: metadata.version(name) for name in ("torch", "transformers")}}
+        typer.echo("\n".join(f"{name} {number}" for name, number in versions.items()))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(False, "--version", callback=print_versions, is_eager=True, help="Print versions."),
+) -> None:
+    """Options before the command."""
 
 
 def main() -> None:

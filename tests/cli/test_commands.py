@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from importlib.metadata import version
 
 import pytest
 import typer
 from typer.core import TyperGroup
 from typer.testing import CliRunner
 
+import mert_hf
 from mert_hf.audio import AudioReadError
 from mert_hf.cli.app import app
 from mert_hf.conversion.errors import CheckpointError
@@ -44,6 +46,13 @@ COMMANDS = dict(all_commands())
 
 def run(*words: str):
     return CliRunner().invoke(app, list(words))
+
+
+def test_version():
+    result = run("--version")
+    assert result.exit_code == 0
+    expected = {"mert_hf": mert_hf.__version__, "torch": version("torch"), "transformers": version("transformers")}
+    assert dict(line.split() for line in result.stdout.splitlines()) == expected
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
