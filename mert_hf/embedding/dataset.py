@@ -39,9 +39,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RUN_FILE = "embedding_run.json"
-ERRORS_FILE = "errors.csv"
-CARD_FILE = "README.md"
+# pandas and pyarrow read a folder as one data set; they pass over names that begin with "_" and refuse all else but Parquet.
+RUN_FILE = "_embedding_run.json"
+ERRORS_FILE = "_errors.csv"
+CARD_FILE = "_README.md"
 BATCHES_IN_SHARD = 16  # what a killed run does again, at most, where files are not longer than that
 SHARDS_PER_PROCESS = 8  # at least, so that short runs too keep what they did and processes get equal shares
 LARGEST_NUMBER_OF_SHARDS = 1024  # large collections get larger shards instead
@@ -128,7 +129,7 @@ def embed_dataset(
 
     A run that was stopped is continued by calling this again with the same arguments: finished shards stay as they are,
     and the data set becomes the one of an undisturbed run. New recordings may be added. Recordings that fail are listed
-    in `errors.csv` and tried again once their file has changed. Under `accelerate launch` each process does its share.
+    in `_errors.csv` and tried again once their file has changed. Under `accelerate launch` each process does its share.
 
     Args:
         paths: files, folders and globs, see `find_audio_files`.

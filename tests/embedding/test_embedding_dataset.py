@@ -53,7 +53,7 @@ def assert_same(folder, other) -> None:
 
 
 def failures(folder) -> list[str]:
-    with open(folder / "errors.csv", newline="") as file:
+    with open(folder / "_errors.csv", newline="") as file:
         return [row["path"] for row in csv.DictReader(file)]
 
 
@@ -71,7 +71,7 @@ def test_rows_are_the_embedder_s(run, embedder, recordings, tmp_path):
         np.testing.assert_allclose(found[column], np.repeat(values, 2), rtol=1e-6)
     values = np.concatenate([result.embeddings for result in expected]).reshape(-1, 32)
     np.testing.assert_allclose(found["embedding"], values, atol=1e-5)
-    assert not (tmp_path / "out" / "errors.csv").exists()
+    assert not (tmp_path / "out" / "_errors.csv").exists()
 
 
 def test_every_way_of_loading(run, recordings, tmp_path):
@@ -83,6 +83,17 @@ def test_every_way_of_loading(run, recordings, tmp_path):
     assert len(datasets.load_dataset("parquet", data_files=files, split="train")) == summary.rows
     streamed = next(iter(datasets.load_dataset(folder, split="train", streaming=True)))
     assert (streamed["path"], streamed["layer"], len(streamed["embedding"])) == (str(recordings[0]), 0, 32)
+
+
+def test_pandas_reads_the_folder(run, clips, tmp_path):
+    import pandas
+
+    summary = run([clips], layers=[1])
+    assert failures(tmp_path / "out") == [str(clips / "07.wav")]  # that list, the card and the plan are no Parquet
+    table = pandas.read_parquet(tmp_path / "out")
+    assert len(table) == summary.rows == len(rows(tmp_path / "out")["path"])
+    assert list(table.columns) == ["path", "start", "end", "layer", "embedding"]
+    assert np.stack(table["embedding"]).shape == (summary.rows, 32)
 
 
 def test_frames_in_float16(run, embedder, recordings, tmp_path):
@@ -204,7 +215,7 @@ def test_a_mended_file_is_embedded(run, clips, tmp_path):
     write(clips / "07.wav", sweep(1.0, 8000, channels=1), 8000)
     summary = run([clips], batch_size=4)
     assert (summary.failed, summary.windows) == ((), 30)
-    assert not (tmp_path / "out" / "errors.csv").exists()
+    assert not (tmp_path / "out" / "_errors.csv").exists()
     run([clips], "whole", batch_size=4)
     assert rows(tmp_path / "out")["path"].tolist() == rows(tmp_path / "whole")["path"].tolist()
 
@@ -249,13 +260,13 @@ def test_other_content_is_refused(run, recordings, tmp_path):
         run(recordings[:1])
     (tmp_path / "foreign").mkdir()
     shutil.copy(tmp_path / "out" / "train-00000.parquet", tmp_path / "foreign" / "mine.parquet")
-    with pytest.raises(FileExistsError, match="holds mine.parquet, but no embedding_run.json of an earlier run"):
+    with pytest.raises(FileExistsError, match="holds mine.parquet, but no _embedding_run.json of an earlier run"):
         run(recordings, "foreign")
     (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "README.md").write_text("mine")
-    with pytest.raises(FileExistsError, match="holds README.md, but no"):
+    (tmp_path / "notes" / "_README.md").write_text("mine")
+    with pytest.raises(FileExistsError, match="holds _README.md, but no"):
         run(recordings, "notes")
-    assert (tmp_path / "notes" / "README.md").read_text() == "mine"
+    assert (tmp_path / "notes" / "_README.md").read_text() == "mine"
     with pytest.raises(ValueError, match="store_dtype='int8' must be one of float32, float16"):
         run(recordings, "new", store_dtype="int8")
 

@@ -180,7 +180,7 @@ def test_embed_keeps_the_model(export, tiny_checkpoint2, recordings, tmp_path):
     for more in ([], [str(recordings[1])]):
         result = CliRunner().invoke(app, [*mine, *more])
         assert result.exit_code == 0, result.output
-    assert json.loads((out / "embedding_run.json").read_text())["settings"]["dtype"] == "int8"
+    assert json.loads((out / "_embedding_run.json").read_text())["settings"]["dtype"] == "int8"
     paths = {path.as_py() for shard in out.glob("*.parquet") for path in pq.read_table(shard)["path"]}
     assert paths == set(map(str, recordings[:2]))
     refused = CliRunner().invoke(app, [*command, "--model", str(tiny_checkpoint2), "--dtype", "float32"])
