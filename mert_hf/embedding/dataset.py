@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# pandas and pyarrow read a folder as one data set; they pass over names that begin with "_" and refuse all else but Parquet.
+# pandas and pyarrow read a folder as one data set: they ignore names that begin with "_" and refuse other files.
 RUN_FILE = "_embedding_run.json"
 ERRORS_FILE = "_errors.csv"
 CARD_FILE = "_README.md"
