@@ -25,6 +25,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 $(VENV)/.ready-dev: $(VENV)/.ready
 	$(PIP) -e '.[dev]'
+	$(PIP) --no-deps encodec  # without torchaudio, which it requires and these tests do not
 	touch $@
 
 quickstart: setup  ## run the full pipeline on real scores, offline (10 minutes, and 2 for the setup)
