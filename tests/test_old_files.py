@@ -12,8 +12,8 @@ import soundfile
 import torch
 
 from mert_hf import MERTEmbedder, MERTForPreTraining, MERTModel
+from mert_hf.corpora.labels import LabelCache
 from mert_hf.embedding.dataset import embed_dataset
-from mert_hf.pretraining.labels import LabelCache
 from mert_hf.teachers import KMeansTeacher
 
 WRITTEN = Path(__file__).resolve().parent / "fixtures" / "written_by_0_1"

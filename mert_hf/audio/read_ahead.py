@@ -1,4 +1,4 @@
-"""Runs several readers in threads and yields their items in order."""
+"""Reads in threads, ahead of the consumer, and yields in order: items of several readers, or results of a function."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
+from .decoding import AudioReadError
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
 END = object()  # follows the last item of a reader
 DEPTH = 8  # items that a reader may be ahead of its consumer
 PATIENCE = 0.1  # seconds after which a waiting reader checks whether its items are still needed
@@ -78,3 +81,38 @@ def _put(items: queue.Queue, item: Any, stopped: threading.Event) -> bool:
         except queue.Full:
             continue
     return False
+
+
+def map_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int = 2
+) -> Iterator[tuple[Item, Result | AudioReadError | OSError]]:
+    """Applies a function to items in threads, ahead of the consumer.
+
+    Args:
+        function: reads an item.
+        items: the items, which are taken as they are needed.
+        workers: items that are read at the same time; memory holds one result more.
+
+    Yields:
+        Each item with its result, or with the error of a recording that cannot be read. Other errors are raised.
+
+    Raises:
+        ValueError: fewer than one worker.
+    """
+    if workers < 1:
+        raise ValueError(f"workers={workers} must be at least 1.")
+    remaining, pending = iter(items), deque()
+    executor = ThreadPoolExecutor(workers, thread_name_prefix="map_ahead")
+    try:
+        while True:
+            while len(pending) <= workers and (item := next(remaining, END)) is not END:
+                pending.append((item, executor.submit(function, item)))
+            if not pending:
+                return
+            item, future = pending.popleft()
+            error = future.exception()
+            if error is not None and not isinstance(error, (AudioReadError, OSError)):
+                raise error
+            yield item, future.result() if error is None else error
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)

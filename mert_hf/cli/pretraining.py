@@ -35,22 +35,11 @@ def fit_kmeans(
     quiet: options.Quiet = False,
 ) -> None:
     """Fit the k-means teacher of MERT-v0 to recordings."""
-    from ..teachers.kmeans_fitting import fit_kmeans as fit
-    from ..teachers.kmeans_fitting import split_arguments
+    from ..teachers.fitting import KMeansSettings
+    from ..teachers.fitting import fit_kmeans as fit
 
-    paths, feature_sets = split_arguments(data, features or ["mfcc:300,chroma:200"])
-    counts = fit(
-        paths,
-        output,
-        feature_sets,
-        sampling_rate,
-        hop_length,
-        seed=seed,
-        max_minutes=max_minutes,
-        split=split,
-        max_bad_files=max_bad_files,
-        show_progress_bar=not quiet,
-    )
+    audio = (sampling_rate, hop_length, max_minutes, split, max_bad_files, seed)
+    counts = fit(data, output, KMeansSettings(*audio, features or KMeansSettings.features), not quiet)
     typer.echo(counts.table())
     typer.echo(output)
 
@@ -79,21 +68,11 @@ def fit_features(
 
     In pre-training the model predicts their values.
     """
-    from ..teachers.feature_fitting import fit_features as fit
-    from ..teachers.feature_fitting import parse_regressed_sets
+    from ..teachers.fitting import FeatureSettings
+    from ..teachers.fitting import fit_features as fit
 
-    teacher = fit(
-        data,
-        output,
-        parse_regressed_sets(features),
-        sampling_rate,
-        hop_length,
-        seed=seed,
-        max_minutes=max_minutes,
-        split=split,
-        max_bad_files=max_bad_files,
-        show_progress_bar=not quiet,
-    )
+    audio = (sampling_rate, hop_length, max_minutes, split, max_bad_files, seed)
+    teacher = fit(data, output, FeatureSettings(*audio, features), not quiet)
     typer.echo(f"{teacher.num_bins} values a frame, {teacher.frame_rate:g} frames a second")
     typer.echo(output)
 
@@ -130,18 +109,12 @@ def fit_rvq(
 
     It quantizes log-mel frames, or layers of frozen encoders (MERT-v2).
     """
-    from ..teachers.mel_rvq_fitting import RVQSettings, fit_mel_quantizer
-    from ..teachers.rvq_fitting import fit_rvq as fit
-    from ..teachers.rvq_fitting import parse_encoder
+    from ..teachers.fitting import RVQSettings
+    from ..teachers.fitting import fit_rvq as fit
 
-    shared = {"max_minutes": max_minutes, "split": split, "max_bad_files": max_bad_files}
-    shared["show_progress_bar"] = not quiet
-    if encoder:
-        layers, sizes = [parse_encoder(text) for text in encoder], (codebook_size,) * (codebooks or 4)
-        counts = fit(data, output, layers, sizes, components, sampling_rate, hop_length or 960, seed=seed, **shared)
-    else:
-        settings = RVQSettings(sampling_rate, hop_length or 320, codebooks or 8, codebook_size, seed=seed)
-        counts = fit_mel_quantizer(data, output, kind, settings, **shared)
+    audio = (sampling_rate, hop_length, max_minutes, split, max_bad_files, seed)
+    sizes = (encoder or (), kind, codebooks, codebook_size, components)
+    counts = fit(data, output, RVQSettings(*audio, *sizes), not quiet)
     typer.echo(counts.table())
     typer.echo(output)
 
@@ -164,11 +137,18 @@ def label(
 
     Whole recordings are labeled once, and the codes are counted. An interrupted run is resumed by the same command.
     """
-    from ..pretraining.labels import label_by_name
+    from ..corpora.dataset import open_recordings
+    from ..corpora.labels import label_files
+    from ..teachers import load_teacher
+    from ..utils.devices import resolve_device
+    from ..utils.files import check_output_folder
     from ..utils.tolerance import Tolerance, check_bad_files
 
     tolerance = Tolerance.parse(max_bad_files)
-    summary = label_by_name(data, teacher, output, num_codebooks, split, device, not quiet, workers)
+    check_output_folder(output)  # before the teacher is loaded
+    files = open_recordings(data, split).names
+    opened = load_teacher(teacher, num_codebooks=num_codebooks)
+    summary = label_files(files, opened, output, resolve_device(device), not quiet, workers)
     typer.echo(summary.text())
     check_bad_files(len(summary.failed), summary.labelled + summary.kept + len(summary.failed), tolerance)
 
@@ -205,26 +185,16 @@ def shard(
     With --teacher, shards also hold codes. datasets.load_dataset opens the folder. An interrupted run is resumed by the
     same command.
     """
-    from ..pretraining.sharding import shard_by_name
+    from ..corpora.sharding import ShardingSettings, shard_recordings
+    from ..teachers import load_teacher
+    from ..utils.files import check_output_folder
     from ..utils.tolerance import Tolerance, check_bad_files
 
     tolerance = Tolerance.parse(max_bad_files)
-    summary = shard_by_name(
-        data,
-        output,
-        teacher,
-        num_codebooks,
-        seconds,
-        codec,
-        shard_size,
-        part,
-        sampling_rate,
-        hop_length,
-        split,
-        device,
-        workers,
-        not quiet,
-    )
+    check_output_folder(output)  # before the teacher is loaded
+    opened = None if teacher is None else load_teacher(teacher, num_codebooks=num_codebooks)
+    settings = ShardingSettings(seconds, codec, shard_size, part, sampling_rate, hop_length, split, workers)
+    summary = shard_recordings(data, output, settings, opened, device, not quiet)
     typer.echo(summary.text())
     check_bad_files(len(summary.failed), summary.total, tolerance)
 

@@ -6,19 +6,18 @@ import hashlib
 import io
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import torch
+from torch.utils.data import Sampler
 from tqdm.auto import tqdm
 
 from ..audio import AudioReadError, audio_info, find_audio_files
+from ..audio.read_ahead import map_ahead
 from ..recordings.metadata import METADATA_FILE, read_metadata
 from .crops import AudioCrop, CropDataset, derive_seed
-from .index import BLOCK, PermutedSampler
 
 if TYPE_CHECKING:
     import datasets
@@ -29,9 +28,9 @@ logger = logging.getLogger(__name__)
 class AudioFiles:
     """Recordings that are files. Where their durations (seconds) are known, no headers have to be read."""
 
-    def __init__(self, paths: Sequence[Path], durations: Sequence[float | None] | None = None):
-        self.names = [str(path) for path in paths]
-        self.durations = list(durations) if durations is not None else [None] * len(self.names)
+    def __init__(self, names: list[str], durations: list[float | None] | None = None):
+        self.names = names
+        self.durations = [None] * len(names) if durations is None else durations
 
     def open(self, index: int) -> str:
         return self.names[index]
@@ -73,8 +72,8 @@ class AudioColumn:
         return io.BytesIO(cell["bytes"]) if cell["bytes"] is not None else cell["path"]
 
 
-def read_split(folder: Path, split: str | None) -> tuple[list[Path], list[float | None]]:
-    """Files and durations (seconds, None where unknown) from the metadata.csv of a folder.
+def read_split(folder: Path, split: str | None) -> AudioFiles:
+    """The recordings of the metadata.csv of a folder, with the durations (seconds) that it lists.
 
     Args:
         folder: folder of the metadata.csv, which has the column `file_name` and optionally `duration` and `split`.
@@ -92,7 +91,7 @@ def read_split(folder: Path, split: str | None) -> tuple[list[Path], list[float 
                 f"{folder / METADATA_FILE} has no rows of split {split!r}; its column split holds {', '.join(found)}."
             )
     durations = [float(row["duration"]) if row.get("duration") else None for _, row in entries]
-    return [path for path, _ in entries], durations
+    return AudioFiles([str(path) for path, _ in entries], durations)
 
 
 def open_recordings(
@@ -107,21 +106,19 @@ def open_recordings(
         return AudioColumn(data, column)
     if hasattr(data, "names") and hasattr(data, "durations"):  # opened already
         return data
-    paths: list[Path] = []
-    durations: list[float | None] = []
+    found = AudioFiles([])
     for entry in [data] if isinstance(data, str | Path) else data:
         entry = Path(entry)
         folder = entry.parent if entry.name == METADATA_FILE else entry
         if (folder / METADATA_FILE).is_file():
-            found, known = read_split(folder, split)
+            part = read_split(folder, split)
         else:
-            found = [Path(path) for path in find_audio_files([entry])]
-            known = [None] * len(found)
-        paths += found
-        durations += known
-    if not paths:
+            part = AudioFiles([str(path) for path in find_audio_files([entry])])
+        found.names += part.names
+        found.durations += part.durations
+    if not found.names:
         raise ValueError(f"No audio files were found in {data}.")
-    return AudioFiles(paths, durations)
+    return found
 
 
 class AudioCropDataset(CropDataset):
@@ -147,7 +144,7 @@ class AudioCropDataset(CropDataset):
         weighting: "duration" or "file".
         max_bad_files: unreadable recordings tolerated: a number such as 3, or a share of all such as "1%".
         min_duration: minimum duration of a recording in seconds.
-        select: keeps the recordings for whose names it is true, or an array (recordings,) of bool; None keeps all.
+        select: (recordings,) bool, the recordings to use; None uses all.
 
     Raises:
         ValueError: an argument is out of range, or there is nothing to read.
@@ -166,15 +163,16 @@ class AudioCropDataset(CropDataset):
         weighting: str = "duration",
         max_bad_files: int | str = "1%",
         min_duration: float = 1.0,
-        select: Callable[[str], bool] | np.ndarray | None = None,
+        select: np.ndarray | None = None,
     ):
         if weighting not in ("duration", "file"):
             raise ValueError(f"weighting must be 'duration' or 'file', got {weighting!r}.")
         super().__init__(crop_length, sampling_rate, hop_length, seed, max_bad_files, min_duration)
         self.weighting = weighting
         self.recordings = open_recordings(data, split, column)
-        self._selected = select_recordings(self.recordings.names, select)
-        self._set_sources(len(self._selected), int(self._selected.sum()))
+        count = len(self.recordings.names)
+        self._selected = np.ones(count, dtype=bool) if select is None else select
+        self._set_sources(count, int(self._selected.sum()))
         self.durations = self._scan_durations()
         self._index_crops()
 
@@ -215,9 +213,9 @@ class AudioCropDataset(CropDataset):
         """Names of the recordings found unreadable so far."""
         return [self.recordings.names[index] for index in self._bad.nonzero()[:, 0].tolist()]
 
-    def sampler(self, batch_size: int) -> PermutedSampler:
-        """The order of the items in their epoch, computed rather than stored."""
-        return PermutedSampler(len(self), lambda: derive_seed(self.seed, self.epoch, 6))
+    def sampler(self, batch_size: int) -> ShuffledSampler:
+        """The order of the items in their epoch."""
+        return ShuffledSampler(self)
 
     def _num_samples(self, source: int) -> int:
         return int(self.durations[source] * self.sampling_rate)
@@ -228,8 +226,6 @@ class AudioCropDataset(CropDataset):
             waveform = self._decode(self.recordings.open(source), offset)
         except (AudioReadError, OSError) as error:
             return self._report_bad(source, name, str(error))
-        if not torch.isfinite(waveform).all():
-            return self._report_bad(source, name, "it holds values that are not finite")
         expected = min(self.min_duration * self.sampling_rate, self.crop_length)
         if len(waveform) + self.hop_length < expected:  # resampling may round down
             found = f"it has only {len(waveform)} samples at {offset}, fewer than its header states"
@@ -238,12 +234,8 @@ class AudioCropDataset(CropDataset):
 
     def _scan_durations(self) -> np.ndarray:
         """Duration of each recording in seconds, NaN for those that cannot be opened or are not selected."""
-        durations = np.asarray(self.recordings.durations, dtype=np.float64)  # None becomes NaN
-        missing = np.flatnonzero(np.isnan(durations) & self._selected)
-        if not len(missing):
-            return durations
-        durations = durations.copy()
-        for index, found in zip(missing.tolist(), read_durations(self.recordings, missing), strict=True):
+        durations = np.array(self.recordings.durations, dtype=np.float64)  # None becomes NaN
+        for index, found in read_durations(self.recordings, self._selected):
             if isinstance(found, Exception):
                 self._report_bad(index, self.recordings.names[index], str(found))
             else:
@@ -252,56 +244,53 @@ class AudioCropDataset(CropDataset):
 
     def _count_crops(self) -> np.ndarray:
         """For each recording, the number of items of an epoch up to its last one."""
-        last = np.zeros(len(self.durations), dtype=np.int64)
-        bad, short = self._bad.numpy(), 0
-        for start in range(0, len(last), BLOCK):  # temporary arrays stay small
-            part = slice(start, start + BLOCK)
-            candidates = self._selected[part] & ~bad[part]
-            durations = np.nan_to_num(self.durations[part], nan=0.0)
-            used = candidates & (durations >= self.min_duration)
-            short += int((candidates & ~used).sum())
-            if self.weighting == "file":
-                last[part] = used
-            else:
-                lengths = durations * self.sampling_rate / self.crop_length
-                last[part] = np.where(used, np.maximum(np.round(lengths), 1), 0)
-        if short:
+        durations = np.nan_to_num(self.durations)
+        candidates = self._selected & ~self._bad.numpy()
+        used = candidates & (durations >= self.min_duration)
+        if short := int((candidates & ~used).sum()):
             logger.warning(
                 "%d of %d recordings are shorter than %s seconds and are left out.",
                 short,
                 self._num_used,
                 self.min_duration,
             )
-        return np.cumsum(last, out=last)
+        if self.weighting == "file":
+            return np.cumsum(used)
+        crops = np.maximum(np.round(durations * self.sampling_rate / self.crop_length), 1)
+        return np.cumsum(np.where(used, crops, 0), dtype=np.int64)
 
 
-def select_recordings(names: Sequence[str], select: Callable[[str], bool] | np.ndarray | None) -> np.ndarray:
-    """Which recordings are used, (recordings,) bool."""
-    if select is None:
-        return np.ones(len(names), dtype=bool)
-    return np.array([select(name) for name in names], dtype=bool) if callable(select) else select
+class ShuffledSampler(Sampler):
+    """All items of a data set of recordings in the order of its epoch, equal in all processes."""
+
+    def __init__(self, dataset: AudioCropDataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __iter__(self) -> Iterator[int]:
+        dataset = self.dataset
+        order = np.arange(len(dataset), dtype=np.uint32 if len(dataset) < 2**32 else np.uint64)
+        np.random.default_rng(derive_seed(dataset.seed, dataset.epoch, 6)).shuffle(order)
+        for part in np.array_split(order, len(order) // 65536 + 1):  # a list of all would take ten times as much
+            yield from part.tolist()
 
 
-def read_durations(recordings: AudioFiles | AudioColumn, indices: Iterable[int]) -> Iterator[float | Exception]:
-    """Durations in seconds of some recordings from their headers, or the error of reading one."""
+def read_durations(
+    recordings: AudioFiles | AudioColumn, selected: np.ndarray | None = None
+) -> Iterator[tuple[int, float | Exception]]:
+    """Numbers of the recordings of unknown duration, each with its seconds from the header or the error of reading it.
 
-    def read(index: int) -> float | Exception:
-        try:
-            return audio_info(recordings.open(index)).duration
-        except (AudioReadError, OSError) as error:
-            return error
-
-    indices = list(map(int, indices))
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        yield from tqdm(pool.map(read, indices), "Reading headers", len(indices), disable=len(indices) < 1000)
-
-
-def name_hashes(names: Sequence[str]) -> np.ndarray:
-    """A hash of each recording's path relative to the common folder of all, (recordings,) uint64."""
-    folder = os.path.commonpath(list(names)) if all(map(os.path.isabs, names)) else ""
-    prefix = os.path.join(folder, "")
-    hashes = (hashlib.blake2b(os.fsencode(name.removeprefix(prefix))).digest()[:8] for name in names)
-    return np.fromiter((int.from_bytes(value, "big") for value in hashes), dtype=np.uint64, count=len(names))
+    Args:
+        recordings: the recordings.
+        selected: (recordings,) bool, those to look at; all by default.
+    """
+    missing = [index for index, duration in enumerate(recordings.durations) if duration is None]
+    if selected is not None:
+        missing = [index for index in missing if selected[index]]
+    found = map_ahead(lambda index: audio_info(recordings.open(index)).duration, missing, workers=8)
+    yield from tqdm(found, "Reading headers", len(missing), disable=len(missing) < 1000)
 
 
 def held_out_recordings(recordings: AudioFiles | AudioColumn, share: float) -> np.ndarray:
@@ -316,10 +305,11 @@ def held_out_recordings(recordings: AudioFiles | AudioColumn, share: float) -> n
     Returns:
         (recordings,) bool; all False with a single recording, or a share of 0.
     """
-    total = len(recordings.names)
+    names, total = recordings.names, len(recordings.names)
     chosen = np.zeros(total, dtype=bool)
     if share and total > 1:
-        hashes = getattr(recordings, "hashes", None)
-        hashes = name_hashes(recordings.names) if hashes is None else hashes
-        chosen[np.argpartition(hashes, count := min(max(round(share * total), 1), total - 1))[:count]] = True
+        folder = os.path.join(os.path.commonpath(names), "") if all(map(os.path.isabs, names)) else ""
+        hashes = [hashlib.blake2b(os.fsencode(name.removeprefix(folder)), digest_size=8).digest() for name in names]
+        count = min(max(round(share * total), 1), total - 1)
+        chosen[np.argpartition(np.frombuffer(b"".join(hashes), dtype=">u8"), count)[:count]] = True
     return chosen

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from ..audio import AudioReadError, read_audio
-from ..audio.read_ahead import END, read_ahead
+from ..audio.read_ahead import map_ahead
 from ..utils.files import staged_file
 from ..utils.text import printable
 from .shards import (
@@ -110,7 +110,7 @@ def write_shards(
     missing = _missing(items, folder, settings, part, summary)
     with ShardSetWriter(folder, settings, part, shard_size) as writer:
         bar = tqdm(desc="sharding", unit=" recordings", disable=not show_progress_bar)
-        for item, prepared in _prepare_ahead(missing, settings, workers):
+        for item, prepared in map_ahead(partial(_prepare, settings=settings), missing, workers):
             bar.update()
             if isinstance(prepared, Exception):
                 reason = str(prepared)
@@ -205,27 +205,7 @@ class PreparedRecording:
     segments: list[tuple[int, int, bytes]]
 
 
-def _prepare_ahead(
-    items: Iterable[AudioItem], settings: ShardSettings, workers: int
-) -> Iterator[tuple[AudioItem, PreparedRecording | Exception]]:
-    """Recordings in order, or the error of reading them, prepared in threads."""
-    started: dict[int, AudioItem] = {}
-
-    def readers() -> Iterator[Callable[[], Iterator[PreparedRecording]]]:
-        for index, item in enumerate(items):
-            started[index] = item
-            yield partial(_prepare, item, settings)
-
-    for index, result in read_ahead(readers(), workers):
-        if result is END:
-            del started[index]
-        elif isinstance(result, Exception) and not isinstance(result, (AudioReadError, OSError)):
-            raise result
-        else:
-            yield started[index], result
-
-
-def _prepare(item: AudioItem, settings: ShardSettings) -> Iterator[PreparedRecording]:
+def _prepare(item: AudioItem, settings: ShardSettings) -> PreparedRecording:
     changed = 0 if item.path is None else os.stat(item.path).st_mtime_ns
     content = item.read()
     try:
@@ -240,7 +220,7 @@ def _prepare(item: AudioItem, settings: ShardSettings) -> Iterator[PreparedRecor
             (start, len(waveform[start : start + length]), encode(waveform[start : start + length], settings))
             for start in range(0, len(waveform), length)
         ]
-    yield PreparedRecording(item, content_digest(content), len(content), changed, waveform, segments)
+    return PreparedRecording(item, content_digest(content), len(content), changed, waveform, segments)
 
 
 class ShardSetWriter:

@@ -14,18 +14,19 @@ from __future__ import annotations
 
 import glob
 import io
+import itertools
 import logging
 import math
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import fsspec
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from accelerate import PartialState
@@ -33,7 +34,8 @@ from torch.utils.data import Sampler, get_worker_info
 
 from ..audio import AUDIO_EXTENSIONS, AudioReadError
 from .crops import AudioCrop, CropDataset, crop_settings, derive_seed
-from .index import BLOCK, Permutation, cache_path, column, open_table, write_table
+from .index import kept_list
+from .labels import check_teacher
 from .shards import ShardFooter, ShardSettings, find_shards, part_of, read_footer
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SHARES = 10**6  # into which recordings are divided to hold a share of them out
-FORMAT = 1
+LANES = 16
 
 
 def is_shards(entry: str | os.PathLike) -> bool:
@@ -95,63 +97,37 @@ def resolve_shards(entry: str | os.PathLike) -> list[str]:
     return [filesystem.unstrip_protocol(file) for file in sorted(found)]
 
 
-def open_shards(shards: Sequence[str]) -> tuple[pa.Table, dict[str, Any]]:
-    """A memory-mapped row for each row group of the shards, from their footers, built once and kept in the cache.
+def open_shards(shards: Sequence[str]) -> dict[str, Any]:
+    """The content of shards from their footers, which are read once and kept as a list. Collective.
 
     Args:
         shards: addresses of the shards.
 
     Returns:
-        Columns `shard`, `group` and `segments` (lists of the samples of each row and its recording's number among
-        `SHARES`); and settings of the shards.
+        `settings` of the shards; for each row group `shard`, `group` (its number within the shard) and `rows`; for each
+        row `samples` and `place` (the number of its recording among `SHARES`).
 
     Raises:
         ValueError: a shard was written elsewhere or with other settings than the first.
     """
-    stamps = [_stamp(shard) for shard in shards]
-    path = cache_path({"format": FORMAT, "shards": stamps})
-    if path.is_file():
-        return open_table(path)
-    logger.info("Reading the footers of %d shards; kept in %s.", len(shards), path)
+    return kept_list({"shards": [_stamp(shard) for shard in shards]}, lambda: _join(shards))
+
+
+def _join(shards: Sequence[str]) -> dict[str, Any]:
+    logger.info("Reading the footers of %d shards.", len(shards))
+    content: dict[str, Any] = {name: [] for name in ("shard", "group", "rows", "samples", "place")}
     with ThreadPoolExecutor(max_workers=16) as pool:
-        footers = pool.map(_read_footer, shards)
-        joined, settings = _join(shards, footers)
-    ends = np.cumsum(joined.pop("rows"))
-    offsets = pa.array(np.concatenate([[0], ends]), pa.int64())
-    segments = {
-        name: pa.LargeListArray.from_arrays(offsets, pa.array(joined.pop(name))) for name in ("samples", "place")
-    }
-    write_table(path, {**{name: pa.array(values) for name, values in joined.items()}, **segments}, _facts_of(settings))
-    return open_table(path)
-
-
-def _join(shards: Sequence[str], footers: Iterable[ShardFooter]) -> tuple[dict[str, np.ndarray], ShardSettings]:
-    """The columns of `_describe` over all shards, and the settings that the shards have in common."""
-    columns: dict[str, list[np.ndarray]] = {"shard": [], "group": [], "rows": [], "samples": [], "place": []}
-    settings = None
-    for number, footer in enumerate(footers):
-        settings = settings or footer.settings
-        if footer.settings != settings:
-            raise ValueError(f"{shards[number]} was written with other settings than {shards[0]}.")
-        for name, values in _describe(number, footer).items():
-            columns[name].append(values)
-    return {name: np.concatenate(values) for name, values in columns.items()}, settings
-
-
-def _facts_of(settings: ShardSettings) -> dict[str, Any]:
-    return {"settings": {name: getattr(settings, name) for name in settings.__dataclass_fields__}}
-
-
-def _describe(number: int, footer: ShardFooter) -> dict[str, np.ndarray]:
-    """The columns of a shard's row groups; `rows`, `samples` and `place` of its rows."""
-    places = [(part_of(recording.name, SHARES), recording.segments) for recording in footer.recordings]
-    return {
-        "shard": np.full(len(footer.groups), number, dtype=np.int32),
-        "group": np.arange(len(footer.groups), dtype=np.int32),
-        "rows": np.array([len(group) for group in footer.groups], dtype=np.int64),
-        "samples": np.array([samples for group in footer.groups for samples in group], dtype=np.int32),
-        "place": np.repeat(*np.array(places, dtype=np.int32).T).astype(np.int32),
-    }
+        for number, footer in enumerate(pool.map(_read_footer, shards)):
+            settings = asdict(footer.settings)
+            if content.setdefault("settings", settings) != settings:
+                raise ValueError(f"{shards[number]} was written with other settings than {shards[0]}.")
+            content["shard"] += [number] * len(footer.groups)
+            content["group"] += range(len(footer.groups))
+            content["rows"] += map(len, footer.groups)
+            content["samples"] += itertools.chain.from_iterable(footer.groups)
+            for recording in footer.recordings:
+                content["place"] += [part_of(recording.name, SHARES)] * recording.segments
+    return content
 
 
 def _stamp(shard: str) -> list[Any]:
@@ -177,19 +153,12 @@ class ShardLabels:
     """
 
     def __init__(self, settings: ShardSettings, teacher: AcousticTeacher | None = None):
-        if teacher is not None and teacher.fingerprint() != settings.teacher.get("fingerprint"):
-            raise ValueError(
-                f"The codes in the shards were made by another teacher: {settings.teacher}. The given one has the "
-                f"fingerprint {teacher.fingerprint()[:12]}. Use the teacher of the shards, or none."
-            )
+        if teacher is not None:
+            check_teacher("the shards", settings.teacher, teacher)
         self.codebook_sizes = settings.codebook_sizes
         self.num_codebooks, self.codebook_size = len(self.codebook_sizes), max(self.codebook_sizes)
         self.sampling_rate, self.hop_length = settings.sampling_rate, settings.hop_length
-
-    @property
-    def frame_rate(self) -> float:
-        """Frames per second, in Hz."""
-        return self.sampling_rate / self.hop_length
+        self.frame_rate = self.sampling_rate / self.hop_length
 
     def __call__(self, source: str, first_frame: int, num_frames: int) -> np.ndarray:
         raise ValueError(f"The crop of {source} carries no codes. Write the shards with mert-hf shard --teacher.")
@@ -197,8 +166,8 @@ class ShardLabels:
 
 def shard_labels(data: Sequence[str], teacher: AcousticTeacher | None = None) -> ShardLabels | None:
     """What replaces the label cache of a run on shards; None where they have no codes."""
-    _, facts = open_shards([shard for entry in data for shard in resolve_shards(entry)])
-    settings = ShardSettings(**facts["settings"])
+    content = open_shards([shard for entry in data for shard in resolve_shards(entry)])
+    settings = ShardSettings(**content["settings"])
     return ShardLabels(settings, teacher) if settings.codebook_sizes else None
 
 
@@ -214,14 +183,10 @@ def build_streams(
         return ShardCropDataset(
             data,
             **crop_settings(config, data_arguments, seed),
-            lanes=data_arguments.stream_lanes,
             window=data_arguments.stream_window,
-            num_processes=PartialState().num_processes,
             **arguments,
         )
 
-    with PartialState().main_process_first():  # which writes the table of the segments
-        open_shards([shard for entry in data_arguments.train_data for shard in resolve_shards(entry)])
     data, weights = data_arguments.train_data, data_arguments.train_weights
     if data_arguments.eval_data:
         return crops(data, weights=weights), crops(data_arguments.eval_data)
@@ -234,7 +199,7 @@ class ShardCropDataset(CropDataset):
 
     In an epoch each segment gives as many crops as its duration holds crop lengths, at least one. Item `index` of epoch
     `epoch` depends on (seed, epoch, index) only, and has the codes of its frames where the shards have codes. Memory
-    holds the row groups of a few lanes; the table of segments is memory-mapped.
+    holds the row groups of a few lanes.
 
     Args:
         data: folders, files, globs, addresses and Hub ids of shards.
@@ -247,9 +212,9 @@ class ShardCropDataset(CropDataset):
         min_duration: shorter segments (seconds) are left out.
         held_out: share of the recordings, between 0 and 1, that is left out; the same ones each time.
         only_held_out: use the recordings that `held_out` leaves out, and no others.
-        lanes: number of lanes; a multiple of processes times data workers reads each row group once.
+        lanes: number of lanes; a multiple of processes times data workers reads each row group once. The order of an
+            epoch depends on it.
         window: row groups of a lane whose crops are shuffled together.
-        num_processes: number of processes that share the lanes.
 
     Raises:
         ValueError: an argument is out of range, the shards do not fit the student, or there is nothing to read.
@@ -267,9 +232,8 @@ class ShardCropDataset(CropDataset):
         min_duration: float = 1.0,
         held_out: float = 0.0,
         only_held_out: bool = False,
-        lanes: int = 16,
+        lanes: int = LANES,
         window: int = 8,
-        num_processes: int = 1,
     ):
         super().__init__(crop_length, sampling_rate, hop_length, seed, max_bad_files, min_duration)
         if lanes < 1 or window < 1:
@@ -277,25 +241,20 @@ class ShardCropDataset(CropDataset):
         weights = [1.0] * len(data) if not weights else list(weights)
         if len(weights) != len(data) or not all(0 < weight < math.inf for weight in weights):
             raise ValueError(f"{len(data)} entries of data need as many positive weights, got {weights}.")
-        self.lanes, self.window, self.num_processes = lanes, window, num_processes
+        self.lanes, self.window, self.num_processes = lanes, window, PartialState().num_processes
         resolved = [resolve_shards(entry) for entry in data]
         self.shards = [shard for shards in resolved for shard in shards]
-        places = self._open_table()
+        content = open_shards(self.shards)
+        self.settings = ShardSettings(**content["settings"])
         self._check_rates()
-        weight_of_shard = np.repeat(weights, [len(shards) for shards in resolved])
-        self._last_crop = self._count_crops(weight_of_shard, places < round(held_out * SHARES), only_held_out)
-        self._groups: OrderedDict[int, list[dict[str, Any]]] = OrderedDict()
-
-    def _open_table(self) -> np.ndarray:
-        """Maps the table of the segments; returns the number of each segment's recording among `SHARES`."""
-        table, facts = open_shards(self.shards)
-        self.settings = ShardSettings(**facts["settings"])
-        self._shard, self._group = column(table, "shard"), column(table, "group")
-        samples = table["samples"].chunk(0)
-        self._first_row = samples.offsets.to_numpy(zero_copy_only=True)
-        self._samples = samples.values.to_numpy(zero_copy_only=True)
+        self._shard, self._group = np.array(content["shard"]), np.array(content["group"])
+        self._first_row = np.cumsum([0, *content["rows"]])
+        self._samples = np.array(content["samples"])
         self._set_sources(len(self._samples), len(self._samples))
-        return table["place"].chunk(0).values.to_numpy(zero_copy_only=True)
+        weight_of_shard = np.repeat(weights, [len(shards) for shards in resolved])
+        is_held_out = np.array(content["place"]) < round(held_out * SHARES)
+        self._last_crop = self._count_crops(weight_of_shard, is_held_out == only_held_out)
+        self._groups: OrderedDict[int, list[dict[str, Any]]] = OrderedDict()
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_groups": OrderedDict()}
@@ -323,19 +282,15 @@ class ShardCropDataset(CropDataset):
                 f"{self.sampling_rate} Hz and {self.hop_length}. Write shards for the student."
             )
 
-    def _count_crops(self, weights: np.ndarray, held_out: np.ndarray, only_held_out: bool) -> np.ndarray:
+    def _count_crops(self, weight_of_shard: np.ndarray, selected: np.ndarray) -> np.ndarray:
         """For each row, the number of crops up to its end."""
-        last = np.zeros(len(self._samples), dtype=np.int64)
-        for start in range(0, len(last), BLOCK):  # temporary arrays stay small
-            rows = np.arange(start, min(start + BLOCK, len(last)))
-            seconds = self._samples[rows] / self.settings.sampling_rate
-            used = (seconds >= min(self.min_duration, self.settings.seconds)) & (held_out[rows] == only_held_out)
-            crops = np.maximum(np.round(seconds * self.sampling_rate / self.crop_length), 1)
-            weight = weights[self._shard[np.searchsorted(self._first_row, rows, side="right") - 1]]
-            # Whole passes count each row alike; of a fraction every row has its share, evenly spread.
-            spread = np.modf(rows * 0.6180339887498949)[0]
-            last[rows] = np.where(used, np.floor(crops * weight + spread), 0)
-        np.cumsum(last, out=last)
+        seconds = self._samples / self.settings.sampling_rate
+        used = selected & (seconds >= min(self.min_duration, self.settings.seconds))
+        crops = np.maximum(np.round(seconds * self.sampling_rate / self.crop_length), 1)
+        weights = np.repeat(weight_of_shard[self._shard], np.diff(self._first_row))
+        # Whole passes count each row alike; of a fraction every row has its share, evenly spread.
+        spread = np.modf(np.arange(len(used)) * 0.6180339887498949)[0]
+        last = np.cumsum(np.where(used, np.floor(crops * weights + spread), 0), dtype=np.int64)
         if not len(last) or last[-1] == 0:
             raise ValueError(
                 f"None of {len(last)} segments in {len(self.shards)} shards can be used: each is shorter than "
@@ -394,7 +349,8 @@ class LaneSampler(Sampler):
 
     def __iter__(self) -> Iterator[int]:
         seed = derive_seed(self.dataset.seed, self.dataset.epoch, 5)
-        lanes = [self._lane(lane, seed) for lane in range(self.dataset.lanes)]
+        order = np.random.default_rng(seed).permutation(self.dataset.num_groups)
+        lanes = [self._lane(lane, seed, order[lane :: self.dataset.lanes]) for lane in range(self.dataset.lanes)]
         rest = [np.zeros(0, dtype=np.int64)]
         while lanes:
             for lane in list(lanes):
@@ -406,16 +362,13 @@ class LaneSampler(Sampler):
                     yield from batch.tolist()
         yield from np.random.default_rng(seed).permutation(np.concatenate(rest)).tolist()
 
-    def _lane(self, lane: int, seed: int) -> Iterator[np.ndarray]:
-        """Batches of a lane; the last one is shorter, or empty."""
-        dataset = self.dataset
-        permutation = Permutation(dataset.num_groups, seed)
-        places = np.arange(lane, dataset.num_groups, dataset.lanes)
-        crops = np.zeros(0, dtype=np.int64)
-        for start in range(0, len(places), dataset.window):
-            groups = permutation(places[start : start + dataset.window])
+    def _lane(self, lane: int, seed: int, groups: np.ndarray) -> Iterator[np.ndarray]:
+        """Batches of the row groups of a lane; the last one is shorter, or empty."""
+        window, crops = self.dataset.window, np.zeros(0, dtype=np.int64)
+        for start in range(0, len(groups), window):
             random = np.random.default_rng([seed, lane, start])
-            crops = np.concatenate([crops, random.permutation(dataset.crops_of_groups(groups))])
+            following = self.dataset.crops_of_groups(groups[start : start + window])
+            crops = np.concatenate([crops, random.permutation(following)])
             while len(crops) >= self.batch_size:
                 yield crops[: self.batch_size]
                 crops = crops[self.batch_size :]

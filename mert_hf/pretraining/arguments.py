@@ -86,13 +86,6 @@ class PretrainingDataArguments:
         default_factory=list,
         metadata={"help": "Passes over each entry of train_data in an epoch; shards only, one each by default."},
     )
-    stream_lanes: int = field(
-        default=16,
-        metadata={
-            "help": "Streams into which shards are divided: a multiple of GPUs times data workers reads everything "
-            "once. The order of an epoch depends on it, so it must stay the same when a run is resumed."
-        },
-    )
     stream_window: int = field(
         default=8, metadata={"help": "Row groups of a stream (4 MB each) whose crops are shuffled together."}
     )

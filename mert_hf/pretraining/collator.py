@@ -14,14 +14,15 @@ from torch.utils.data import get_worker_info
 from ..corpora.crops import AudioCrop, derive_seed, draw_integer
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..teachers.base import AcousticTeacher, MusicalTeacher, codebook_sizes_of
+from ..utils.devices import device_of
 from .augmentation import InputAugmentation
 from .masking import SpanMasking
 from .mixture import NoiseMixture
 from .stopwatch import Stopwatch
 
 if TYPE_CHECKING:
+    from ..corpora.labels import LabelCache
     from ..modeling.configuration_mert import MERTConfig
-    from .labels import LabelCache
 
 IGNORED_CODE = -100
 # Key of the clean clips, which stay in a batch instead of targets where these are computed on the device.
@@ -58,14 +59,6 @@ class MERTBatch(dict):
         batch = MERTBatch(tensors)
         batch.__dict__.update(self.__dict__)
         return batch
-
-
-def teacher_device(teacher: Any) -> torch.device:
-    """The device on which a teacher computes: that of its weights, its attribute `device`, else the CPU."""
-    if isinstance(teacher, torch.nn.Module):
-        for tensor in (*teacher.parameters(), *teacher.buffers()):
-            return tensor.device
-    return torch.device(getattr(teacher, "device", "cpu"))
 
 
 @dataclass
@@ -197,9 +190,9 @@ class DataCollatorForMERTPreTraining:
             ValueError: a teacher is on a GPU and the worker is forked.
         """
         for teacher in (self.acoustic_teacher, self.musical_teacher):
-            if forked and teacher is not None and teacher_device(teacher).type not in ("cpu", "meta"):
+            if forked and teacher is not None and device_of(teacher).type not in ("cpu", "meta"):
                 raise ValueError(
-                    f"{type(teacher).__name__} is on {teacher_device(teacher)}, and CUDA cannot be used in a forked "
+                    f"{type(teacher).__name__} is on {device_of(teacher)}, and CUDA cannot be used in a forked "
                     "data worker. Either set labels_on_device=True and train with MERTTrainer (labels are computed on "
                     "the device while workers decode), or set dataloader_num_workers=0, or move the teacher to the "
                     "CPU, or make the labels ahead of time with `mert-hf label`."

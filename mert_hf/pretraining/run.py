@@ -20,7 +20,8 @@ from transformers.trainer_utils import IntervalStrategy
 from .. import teachers
 from ..corpora.crops import crop_settings
 from ..corpora.dataset import AudioCropDataset, AudioFiles, held_out_recordings
-from ..corpora.recordings_index import open_indexed
+from ..corpora.index import open_indexed
+from ..corpora.labels import LabelCache
 from ..corpora.streaming import are_shards, build_streams, shard_labels
 from ..hub.checkpoint import RUN_SETTINGS_FILE
 from ..hub.names import resolve_model
@@ -48,7 +49,6 @@ from .augmentation import InputAugmentation
 from .callbacks import SignalCallback
 from .collator import DataCollatorForMERTPreTraining
 from .ema import EMATeacherCallback
-from .labels import LabelCache
 from .masking import SpanMasking
 from .mixture import NoiseMixture
 from .probing import ProbeCallback, parse_probe_tasks

@@ -19,12 +19,12 @@ import torch
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 
 from ..corpora.dataset import AudioCropDataset, open_recordings
+from ..corpora.labels import label_files
 from ..hub.cards import CardFacts, Measurement, create_card, training_facts
 from ..hub.checkpoint import CARD_FILE, save_checkpoint
 from ..hub.names import DEFAULT_CHECKPOINT, RANDOM_PREFIX, resolve_checkpoint
 from ..modeling.configuration_mert2 import MERT2Config
 from ..pretraining.arguments import MERTTrainingArguments, PretrainingDataArguments, PretrainingModelArguments
-from ..pretraining.labels import label_files
 from ..pretraining.resuming import last_complete_checkpoint
 from ..pretraining.run import build_trainer
 from ..pretraining.trainer import MERTTrainer

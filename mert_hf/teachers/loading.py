@@ -131,12 +131,13 @@ def load_teacher(name_or_path: str | os.PathLike, **settings: Any) -> Teacher:
     Args:
         name_or_path: a kind that is built from `settings` ("cqt", "log_mel", "random_projection", "music2vec"),
             "encodec" (facebook/encodec_24khz), or the folder or Hub id of a saved teacher or of an EncodecModel.
-        settings: arguments of the constructor or of `from_pretrained`.
+        settings: arguments of the constructor or of `from_pretrained`; None leaves the default.
 
     Raises:
         ValueError: the kind does not exist, or the teacher must be fitted first.
         OSError: there is no such folder or Hub repository, or it holds no teacher.
     """
+    settings = {name: value for name, value in settings.items() if value is not None}
     if name_or_path in BUILT_FROM_SETTINGS:
         return TEACHERS[str(name_or_path)](**settings)
     if name_or_path == "encodec":

@@ -123,3 +123,11 @@ def launched_processes(device: str | torch.device | None = None, **settings: Any
     from accelerate import PartialState
 
     return PartialState(cpu=resolve_device(device).type == "cpu", **settings)
+
+
+def device_of(computer: Any) -> torch.device:
+    """Where a module or any callable computes: the device of its weights, its attribute `device`, else the CPU."""
+    if isinstance(computer, torch.nn.Module):
+        for tensor in (*computer.parameters(), *computer.buffers()):
+            return tensor.device
+    return torch.device(getattr(computer, "device", "cpu"))

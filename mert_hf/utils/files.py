@@ -173,3 +173,9 @@ def read_json(path: Path, error_class: type[ValueError] = ValueError) -> dict[st
     if not isinstance(value, dict):
         raise error_class(f"{path} must hold a JSON object, but holds a {type(value).__name__}.")
     return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as JSON; the file appears when it is whole, and replaces one that was there."""
+    with staged_file(path) as staging:
+        staging.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

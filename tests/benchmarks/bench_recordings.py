@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mert_hf.corpora.recordings_index import FORMAT, open_indexed, write_index
 
 from mert_hf.corpora.dataset import AudioCropDataset, AudioFiles, held_out_recordings
 from mert_hf.corpora.index import cache_path
-from mert_hf.corpora.recordings_index import FORMAT, open_indexed, write_index
 
 DATA = ["/music"]
 LARGEST_LISTS = 10**6  # more would take tens of gigabytes

@@ -22,8 +22,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from mert_hf.teachers import FeatureSet
-from mert_hf.teachers.kmeans_fitting import fit_kmeans
+from mert_hf.teachers.fitting import KMeansSettings, fit_kmeans
 
 COMMAND = [sys.executable, "-m", "mert_hf.cli"]
 STUDENT = {
@@ -77,8 +76,7 @@ def measure_memory(folder: Path, recordings: int, factor: int) -> None:
 
 def measure_labels(folder: Path, recordings: int) -> None:
     write_music(folder / "long", recordings, 60.0)
-    sets = (FeatureSet("mfcc", 300), FeatureSet("chroma", 200))
-    fit_kmeans(folder / "long", folder / "kmeans", sets, max_minutes=5.0, show_progress_bar=False)
+    fit_kmeans(folder / "long", folder / "kmeans", KMeansSettings(max_minutes=5.0), show_progress_bar=False)
     print("| processes | x real time | x real time for each processor |\n|---|---|---|")
     for parts in (1, 2):
         jobs = [

@@ -22,15 +22,12 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
+from mert_hf.corpora.code_counts import CodeCounts
 from mert_hf.corpora.dataset import AudioCropDataset
 from mert_hf.pretraining.arguments import parse_arguments
 from mert_hf.pretraining.run import build_trainer
 from mert_hf.pretraining.trainer import MERTTrainer
-from mert_hf.teachers import FeatureSet
-from mert_hf.teachers.kmeans_fitting import fit_kmeans
-from mert_hf.teachers.mel_rvq_fitting import RVQSettings, fit_mel_quantizer
-from mert_hf.teachers.rvq_fitting import fit_rvq, parse_encoder
-from mert_hf.teachers.statistics import CodeCounts
+from mert_hf.teachers.fitting import KMeansSettings, RVQSettings, fit_kmeans, fit_rvq
 
 RATE, HOP = 24000, 960
 WIDTH, CROP = 96, 2 * RATE
@@ -51,16 +48,14 @@ TEACHERS = ("random_projection", "mel_rvq", "fused", "kmeans", "two", "music2vec
 
 def fit_teacher(kind: str, data: str, folder: Path) -> dict:
     """Fits a teacher of this kind, and returns it as `acoustic_teacher` takes it."""
-    shared = {"max_minutes": 15.0, "split": "train", "show_progress_bar": False}
-    if kind in ("random_projection", "mel_rvq"):
-        settings = RVQSettings(RATE, HOP, num_codebooks=4, codebook_size=128, steps=500)
-        fit_mel_quantizer(data, folder, kind, settings, **shared)
-    elif kind == "fused":
-        encoders = [parse_encoder("mert-nano:2"), parse_encoder("mert-nano:4")]
-        fit_rvq(data, folder, encoders, (128,) * 4, 64, RATE, HOP, **shared)
+    audio = {"sampling_rate": RATE, "hop_length": HOP, "max_minutes": 15.0, "split": "train"}
+    if kind == "kmeans":
+        features = ("mfcc:64", "log_cqt:64", "chroma:48:3")
+        fit_kmeans(data, folder, KMeansSettings(features=features, **audio), show_progress_bar=False)
     else:
-        features = [FeatureSet("mfcc", 64), FeatureSet("log_cqt", 64), FeatureSet("chroma", 48, context=3.0)]
-        fit_kmeans(data, folder, features, RATE, HOP, **shared)
+        choice = {"encoder": ("mert-nano:2", "mert-nano:4"), "components": 64} if kind == "fused" else {"kind": kind}
+        settings = RVQSettings(codebooks=4, codebook_size=128, steps=500, **choice, **audio)
+        fit_rvq(data, folder, settings, show_progress_bar=False)
     return {"type": kind, "path": str(folder)}
 
 

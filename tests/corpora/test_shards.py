@@ -177,7 +177,7 @@ def test_sizes_and_parts_are_parsed():
 
 
 def test_tars_of_webdataset_are_read(items, tmp_path, monkeypatch):
-    from mert_hf.pretraining.sharding import find_items
+    from mert_hf.corpora.sharding import find_items
 
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     with tarfile.open(tmp_path / "music.tar", "w") as tar:

@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1]))  # for tiny_sizes
+sys.path.append(str(Path(__file__).parents[1]))  # for tiny_pretraining
 
 from tiny_pretraining import TINY_TEACHERS, load_tiny_teacher
 

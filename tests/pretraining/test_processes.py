@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import tiny_pretraining
 from tiny_pretraining import write_recordings
 
 from mert_hf.corpora.shards import find_shards, read_footer
@@ -66,7 +65,7 @@ def test_two_processes_stream_the_crops_of_one(shards, tiny_run, tmp_path):
     order = list(dataset.sampler(4))[: 8 * steps]
     assert len(set(order)) == len(order) > 400
     alone = Counter((crop.source, crop.offset) for crop in map(dataset.__getitem__, order))
-    script = Path(tiny_pretraining.__file__).with_name("record_crops.py")
+    script = Path(__file__).with_name("record_crops.py")
     more = ["--max_steps", str(steps), "--dataloader_num_workers", "1"]
     in_two_processes(shards.parent / "cache", str(script), str(tmp_path), *words, *more)
     parts = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]

@@ -17,13 +17,14 @@ from transformers import TrainingArguments
 from typer.testing import CliRunner
 
 import mert_hf.utils.parser as settings_module
+from mert_hf.audio import find_audio_files
 from mert_hf.cli.app import app
+from mert_hf.corpora.labels import label_files
 from mert_hf.finetuning.trainer import FineTuningTrainingArguments
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.modeling_mert import MERTForPreTraining
 from mert_hf.pretraining import run
 from mert_hf.pretraining.arguments import parse_arguments
-from mert_hf.pretraining.labels import label_by_name
 from mert_hf.pretraining.resuming import checkpoint_is_complete, last_complete_checkpoint
 from mert_hf.teachers import TEACHERS, AcousticTeacher, CQTTeacher, FeatureSet, KMeansTeacher, MusicalTeacher
 
@@ -329,7 +330,8 @@ def test_mert_nano_runs_with_its_teachers(nano_run, tmp_path):
 def test_labels_made_ahead_take_the_teachers_place(nano_run, tmp_path):
     options = parse_arguments(nano_run)
     kmeans, music = options[0].acoustic_teacher["path"], options[1].train_data
-    label_by_name(music, kmeans, str(tmp_path / "labels"), device="cpu", show_progress_bar=False)
+    teacher = KMeansTeacher.from_pretrained(kmeans)
+    label_files(find_audio_files(music), teacher, tmp_path / "labels", show_progress_bar=False)
     extra = ["--label_cache", str(tmp_path / "labels"), "--output_dir", str(tmp_path / "out"), "--disable_tqdm", "True"]
     trainer = run.main([*nano_run, *extra])
     entry = trainer.state.log_history[0]
@@ -354,7 +356,8 @@ def test_labels_of_recordings_that_moved(nano_run, tmp_path):
     options = parse_arguments(nano_run)
     kmeans, music = options[0].acoustic_teacher["path"], Path(options[1].train_data[0])
     shutil.copytree(music, tmp_path / "there")
-    label_by_name([str(tmp_path / "there")], kmeans, str(tmp_path / "labels"), device="cpu", show_progress_bar=False)
+    teacher = KMeansTeacher.from_pretrained(kmeans)
+    label_files(find_audio_files(tmp_path / "there"), teacher, tmp_path / "labels", show_progress_bar=False)
     shutil.move(tmp_path / "there", tmp_path / "here")
     extra = ["--train_data", str(tmp_path / "here"), "--label_cache", str(tmp_path / "labels"), "--max_steps", "1"]
     arguments = [*nano_run, *extra, "--output_dir", str(tmp_path / "out"), "--disable_tqdm", "True"]

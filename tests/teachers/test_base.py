@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 import mert_hf
+from mert_hf.corpora.code_counts import CodeCounts
 from mert_hf.modeling.cqt_mert import MERTConstantQTransform
 from mert_hf.teachers import TEACHERS, CQTTeacher, EncodecTeacher, KMeansTeacher, LogMelTeacher, load_teacher
-from mert_hf.teachers.statistics import CodeCounts
 
 SMALL_CQT = {"sampling_rate": 16000, "num_bins": 84, "bins_per_octave": 12}
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mert_hf.teachers import EncoderLayer, FusedEncoderTeacher, load_teacher
+from mert_hf.teachers.fitting import parse_encoder
 from mert_hf.teachers.fused import frame_weights
-from mert_hf.teachers.rvq_fitting import parse_encoder
 
 pytest.importorskip("sklearn", reason="the train extra is not installed")
 

@@ -86,7 +86,7 @@ def test_evaluation_checks_its_output_before_it_works(clips, blocked, monkeypatc
 
 
 def test_labeling_checks_its_output_before_it_works(clips, blocked):
-    from mert_hf.pretraining.labels import label_files
+    from mert_hf.corpora.labels import label_files
     from mert_hf.teachers import AcousticTeacher
 
     class Teacher(AcousticTeacher):

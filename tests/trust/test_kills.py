@@ -25,10 +25,10 @@ from sounds import sweep, write
 from mert_hf import KMeansTeacher
 from mert_hf.audio import read_audio
 from mert_hf.cli.app import end_on_signal
+from mert_hf.corpora.labels import label_files
 from mert_hf.embedding.dataset import embed_dataset
 from mert_hf.evaluation import EvaluationSettings, evaluate
 from mert_hf.evaluation.probing.probes import ProbeSettings
-from mert_hf.pretraining.labels import label_files
 
 TIMES = 10
 RATE = 16000

@@ -20,13 +20,12 @@ from typer.testing import CliRunner
 
 from mert_hf.audio import read_audio
 from mert_hf.cli.app import app
-from mert_hf.pretraining import labels
+from mert_hf.corpora import labels
+from mert_hf.corpora.labels import LabelCache, codes_path, label_files, read_index
 from mert_hf.pretraining.arguments import PretrainingDataArguments
-from mert_hf.pretraining.labels import LabelCache, codes_path, label_files, read_index
 from mert_hf.pretraining.run import build_datasets
 from mert_hf.teachers import CQTTeacher, FeatureSet, KMeansTeacher, load_teacher
 from mert_hf.teachers.base import AcousticTeacher
-from mert_hf.teachers.kmeans_fitting import RandomClips, fit_kmeans, parse_feature_sets, split_arguments
 from mert_hf.utils.tolerance import TooManyBadFilesError
 
 HOP = 40
@@ -313,7 +312,7 @@ def test_frames_that_are_not_there(recordings, tmp_path):
     label([file], CountingTeacher(), tmp_path)
     cache = LabelCache(tmp_path)
     for first, count in ((-1, 5), (100, 2), (0, 102)):
-        with pytest.raises(ValueError, match=r"has codes of shape \(2, 101\), asked for frames"):
+        with pytest.raises(ValueError, match=r"has codes of shape \(2, 101\), which do not hold the frames"):
             cache(file, first, count)
     with pytest.raises(ValueError, match="not among the 1 labeled recordings"):
         cache("audio[3]", 0, 1)
@@ -324,7 +323,9 @@ def test_frames_that_are_not_there(recordings, tmp_path):
 )
 def test_a_damaged_index(tmp_path, content):
     (tmp_path / labels.INDEX).write_text(content)
-    with pytest.raises(ValueError, match="is damaged|is not an index of labels of format 1"):
+    with pytest.raises(
+        ValueError, match="is not valid JSON|a JSON object|not an index of labels of format 1"
+    ):
         LabelCache(tmp_path)
 
 
@@ -363,32 +364,3 @@ def test_commands(recordings, tmp_path):
     assert run(app, [*arguments, "--data", str(broken), "--max-bad-files", "20%"]).exit_code == 0
     refused = run(app, [*arguments, "--teacher", "cqt"])
     assert refused.exit_code == 1 and "is not an acoustic teacher" in refused.output
-
-
-def test_random_clips_are_the_same_each_time_and_as_long_as_asked(recordings):
-    clips = RandomClips(files_of(recordings), RATE, 12.0, 0, seed=1)
-    first, second = list(clips), list(clips)
-    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
-    assert 12.0 * RATE <= sum(map(len, first)) < 18.1 * RATE
-    other = list(RandomClips(files_of(recordings), RATE, 12.0, 0, seed=2))
-    assert [len(clip) for clip in other] != [len(clip) for clip in first]
-
-
-def test_fitting_bears_a_share_of_bad_recordings(recordings, tmp_path):
-    (broken := tmp_path / "broken.wav").write_bytes(b"RIFF")
-    settings = {"sampling_rate": RATE, "hop_length": HOP, "show_progress_bar": False}
-    with pytest.raises(ValueError, match="1 of 9 recordings cannot be used"):
-        fit_kmeans([recordings, broken], tmp_path / "teacher", SETS, **settings)
-    assert not (tmp_path / "teacher").exists()
-    fit_kmeans([recordings, broken], tmp_path / "teacher", SETS, max_bad_files="20%", **settings)
-    assert load_teacher(tmp_path / "teacher").num_codebooks == 2
-
-
-def test_feature_sets_of_a_command_line():
-    expected = (FeatureSet("mfcc", 300), FeatureSet("chroma", 200, 2.5))
-    assert parse_feature_sets(["mfcc:300", "chroma:200:2.5"]) == expected
-    assert parse_feature_sets(["mfcc:300,chroma:200:2.5"]) == expected
-    assert split_arguments(["music", "chroma:200:2.5"], ["mfcc:300"]) == (["music"], expected)
-    for text in ("mfcc", "mfcc:x", "pitch:3", "mfcc:3:1:2", "mfcc:1"):
-        with pytest.raises(ValueError, match="Write name:clusters"):
-            parse_feature_sets([text])

@@ -19,12 +19,12 @@ from torch.utils.data import DataLoader
 
 from mert_hf.audio import read_audio
 from mert_hf.corpora import streaming
+from mert_hf.corpora.labels import label_recording
 from mert_hf.corpora.shard_writing import write_shards
+from mert_hf.corpora.sharding import codes_of
 from mert_hf.corpora.shards import AudioItem, ShardSettings, find_shards
 from mert_hf.corpora.streaming import ShardCropDataset, are_shards, resolve_shards, shard_labels
-from mert_hf.pretraining.labels import label_recording
 from mert_hf.pretraining.run import main
-from mert_hf.pretraining.sharding import teacher_facts
 
 HOP = 40
 
@@ -40,7 +40,7 @@ def shards(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("shards")
     paths = write_recordings(folder / "music", [2.0 + index / 4 for index in range(20)])
     teacher = LoudnessTeacher()
-    settings = ShardSettings(seconds=2.0, **teacher_facts(teacher))
+    settings = ShardSettings(seconds=2.0, **codes_of(teacher))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mert_hf.corpora.shard_writing.GROUP_BYTES", 4000)
         write_shards(

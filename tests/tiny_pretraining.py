@@ -1,4 +1,4 @@
-"""A tiny student, tiny recordings, and teachers that cost nothing; imported by the tests and by what they start."""
+"""A tiny student, tiny recordings, teachers that cost nothing, and fixtures of tests that train."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 import torch
+import yaml
 from tiny_sizes import STUDENT_SIZES
 from transformers import AutoModelForPreTraining, Trainer
 
@@ -15,6 +17,7 @@ from mert_hf.corpora.dataset import AudioCropDataset
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.configuration_mert2 import MERT2Config
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
+from mert_hf.pretraining import run
 from mert_hf.pretraining.arguments import MERTTrainingArguments
 from mert_hf.pretraining.collator import DataCollatorForMERTPreTraining
 from mert_hf.pretraining.mixture import NoiseMixture
@@ -176,3 +179,39 @@ def make_trainer(
 def losses_of(trainer) -> list[float]:
     """The loss of each logged step."""
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory) -> Path:
+    """A folder of eight recordings of 2 to 6 seconds at the tiny student's rate."""
+    folder = tmp_path_factory.mktemp("recordings")
+    write_recordings(folder, [2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 5.5, 6.0])
+    return folder
+
+
+@pytest.fixture
+def tiny_run(recordings, tmp_path, monkeypatch) -> list[str]:
+    """Arguments of a run of six steps with the tiny teachers, from a YAML file."""
+    monkeypatch.setattr(run.teachers, "TEACHERS", TINY_TEACHERS)
+    monkeypatch.setattr(run.teachers, "load_teacher", load_tiny_teacher)
+    settings = {
+        "output_dir": str(tmp_path / "out"),
+        "model_config": STUDENT_SIZES,
+        "acoustic_teacher": {"type": "loudness"},
+        "musical_teacher": {"type": "bands"},
+        "train_data": [str(recordings)],
+        "crop_length": RATE,
+        "min_duration": 0.5,
+        "mixture_length": [200, 400],
+        "per_device_train_batch_size": 4,
+        "learning_rate": "1e-3",  # text to YAML 1.1
+        "max_steps": 6,
+        "save_steps": 3,
+        "logging_steps": 1,
+        "report_to": "none",
+        "use_cpu": True,
+        "disable_tqdm": True,
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return [str(path)]

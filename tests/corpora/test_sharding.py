@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 from mert_hf.audio import read_audio
 from mert_hf.cli.app import app
+from mert_hf.corpora.labels import LabelCache, label_files
+from mert_hf.corpora.sharding import ShardingSettings, shard_recordings
 from mert_hf.corpora.shards import find_shards, read_footer
-from mert_hf.pretraining.labels import LabelCache, label_files
-from mert_hf.pretraining.sharding import shard_by_name
 from mert_hf.teachers import FeatureSet, KMeansTeacher
 
 HOP = 40
@@ -69,16 +69,8 @@ def test_a_damaged_recording_fails_the_command_unless_it_is_tolerated(tmp_path):
 def test_ten_kills_lose_nothing_and_write_nothing_twice(tmp_path):
     write_recordings(tmp_path / "music", [20.0] * 200)
     out = tmp_path / "out"
-    shard = partial(
-        shard_by_name,
-        [str(tmp_path / "music")],
-        str(out),
-        sampling_rate=RATE,
-        hop_length=HOP,
-        shard_size="200KB",
-        seconds=5.0,
-        show_progress_bar=False,
-    )
+    settings = ShardingSettings(sampling_rate=RATE, hop_length=HOP, shard_size="200KB", seconds=5.0)
+    shard = partial(shard_recordings, [str(tmp_path / "music")], str(out), settings, show_progress_bar=False)
     for kill in range(10):
         process = multiprocessing.get_context("fork").Process(target=shard)
         process.start()

@@ -3,41 +3,56 @@
 from __future__ import annotations
 
 import glob
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
-from ..corpora.dataset import audio_column, open_recordings
-from ..corpora.shard_writing import ShardSummary, write_shards
-from ..corpora.shards import AudioItem, ShardSettings, parse_part, parse_size
-from ..teachers import AcousticTeacher, load_teacher
 from ..utils.devices import launched_processes
 from ..utils.files import check_output_folder
-from .labels import check_gives_codes, label_recording
+from .code_counts import CodeCounts
+from .dataset import audio_column, open_recordings
+from .labels import check_gives_codes, label_recording, teacher_facts
+from .shard_writing import ShardSummary, write_shards
+from .shards import AudioItem, ShardSettings, parse_part, parse_size
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from ..teachers import AcousticTeacher
 
 DATASET_FILES = ("*.parquet", "*.arrow", "*.tar", "*/*.parquet", "*/*.tar")
 
 
-def shard_by_name(
+@dataclass(frozen=True)
+class ShardingSettings:
+    """Settings of `shard_recordings`."""
+
+    seconds: float = field(default=60.0, metadata={"help": "Length of a segment in seconds."})
+    codec: str = field(
+        default="flac", metadata={"help": "Format of the audio: flac, opus, or original (whole files as they are)."}
+    )
+    shard_size: str = field(default="500MB", metadata={"help": "Encoded audio in a shard, such as 500MB or 2GB."})
+    part: str = field(
+        default="1/1", metadata={"metavar": "I/N", "help": "Write part I of N; parts may run on any machines."}
+    )
+    sampling_rate: int = field(
+        default=24000, metadata={"help": "Sampling rate in Hz; that of the teacher if there is one."}
+    )
+    hop_length: int = field(default=320, metadata={"help": "Samples between two frames; those of the teacher if any."})
+    split: str | None = field(
+        default=None, metadata={"help": "Use only the rows of metadata.csv with this split; all by default."}
+    )
+    workers: int = field(default=2, metadata={"help": "Number of recordings that are read in parallel."})
+
+
+def shard_recordings(
     data: Sequence[str],
     output_dir: str,
-    teacher: str | None = None,
-    num_codebooks: int | None = None,
-    seconds: float = 60.0,
-    codec: str = "flac",
-    shard_size: str = "500MB",
-    part: str = "1/1",
-    sampling_rate: int = 24000,
-    hop_length: int = 320,
-    split: str | None = None,
+    settings: ShardingSettings = ShardingSettings(),
+    teacher: AcousticTeacher | None = None,
     device: str | None = None,
-    workers: int = 2,
     show_progress_bar: bool = True,
 ) -> ShardSummary:
     """Writes the shards of one part of the recordings; each process of `accelerate launch` takes its share of it.
@@ -45,76 +60,47 @@ def shard_by_name(
     Args:
         data: files, folders (with or without metadata.csv), tars of WebDataset, folders or Hub ids of data sets.
         output_dir: folder of the shards; a run that was interrupted is resumed there.
-        teacher: name or folder of an acoustic teacher; None writes no codes.
-        num_codebooks: codebooks of an EnCodec; its own number by default.
-        seconds: length of a segment.
-        codec: flac, opus or original.
-        shard_size: encoded audio of a shard, such as 500MB.
-        part: which of how many parts, such as 1/4.
-        sampling_rate: sampling rate of the segments in Hz; that of the teacher where there is one.
-        hop_length: samples between two frames; that of the teacher where there is one.
-        split: rows of metadata.csv, or split of a data set, to use.
+        settings: length and format of segments, size and part of the shards.
+        teacher: an acoustic teacher whose codes are stored; None writes no codes.
         device: device of the teacher; a GPU if there is one by default.
-        workers: recordings that are read at the same time.
         show_progress_bar: show a progress bar.
 
     Raises:
-        ValueError: an argument is out of range, or the folder has shards of other settings.
+        ValueError: a setting is out of range, the folder has shards of other settings, the teacher is not acoustic, or
+            a code is outside its codebook.
     """
     check_output_folder(output_dir)
-    bytes_of_shard, (index, parts) = parse_size(shard_size), parse_part(part)
+    bytes_of_shard, (index, parts) = parse_size(settings.shard_size), parse_part(settings.part)
     state = launched_processes(device)
-    label = None
-    facts: dict[str, Any] = {"sampling_rate": sampling_rate, "hop_length": hop_length}
+    label, made_by = None, {"sampling_rate": settings.sampling_rate, "hop_length": settings.hop_length}
     if teacher is not None:
-        opened = open_labeller(teacher, num_codebooks, device or state.device)
-        facts = teacher_facts(opened)
-        label = lambda waveform, name: checked_codes(opened, waveform, name)  # noqa: E731
+        check_gives_codes(teacher)
+        teacher, made_by, counts = teacher.to(state.device), codes_of(teacher), CodeCounts(teacher.codebook_sizes)
+
+        def label(waveform: np.ndarray, name: str) -> np.ndarray:
+            counts.add(codes := label_recording(teacher, waveform, name))  # refuses codes out of range
+            return codes
+
     return write_shards(
-        find_items(data, split),
+        find_items(data, settings.split),
         output_dir,
-        ShardSettings(seconds=seconds, codec=codec, **facts),
+        ShardSettings(seconds=settings.seconds, codec=settings.codec, **made_by),
         label,
         (index * state.num_processes + state.process_index, parts * state.num_processes),
         bytes_of_shard,
-        workers,
+        settings.workers,
         show_progress_bar and state.is_local_main_process,
     )
 
 
-def open_labeller(name: str, num_codebooks: int | None, device: str | torch.device) -> AcousticTeacher:
-    """The teacher on its device.
-
-    Raises:
-        ValueError: the teacher does not give codes.
-    """
-    teacher = load_teacher(name, **({} if num_codebooks is None else {"num_codebooks": num_codebooks}))
-    check_gives_codes(teacher)
-    return teacher.to(torch.device(device))
-
-
-def teacher_facts(teacher: AcousticTeacher) -> dict[str, Any]:
+def codes_of(teacher: AcousticTeacher) -> dict[str, Any]:
     """The fields of `ShardSettings` that a teacher determines."""
-    made_by = {"kind": teacher.kind, "fingerprint": teacher.fingerprint(), "settings": teacher.settings()}
     return {
         "sampling_rate": teacher.sampling_rate,
         "hop_length": teacher.hop_length,
         "codebook_sizes": tuple(teacher.codebook_sizes),
-        "teacher": made_by,
+        "teacher": teacher_facts(teacher),
     }
-
-
-def checked_codes(teacher: AcousticTeacher, waveform, name: str):
-    """Codes (codebooks, frames) of a whole recording.
-
-    Raises:
-        ValueError: a code is outside its codebook.
-    """
-    codes = label_recording(teacher, waveform, name)
-    limits = torch.tensor(teacher.codebook_sizes)[:, None].numpy()
-    if codes.size and ((codes < 0) | (codes >= limits)).any():
-        raise ValueError(f"{name}: the teacher gave codes from {codes.min()} to {codes.max()}, outside its codebooks.")
-    return codes
 
 
 def find_items(data: Sequence[str], split: str | None = None) -> Iterator[AudioItem]:

@@ -10,28 +10,26 @@ killed and is started again labels the recordings that have no array yet, or tha
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..audio import AudioReadError, read_audio
-from ..audio.read_ahead import END, read_ahead
-from ..corpora.dataset import open_recordings
-from ..teachers import AcousticTeacher, Teacher, load_teacher
-from ..teachers.statistics import CodeCounts
-from ..utils.devices import resolve_device
-from ..utils.files import check_output_folder, only_writer, staged_file
+from ..audio import read_audio
+from ..audio.read_ahead import map_ahead
+from ..utils.devices import device_of
+from ..utils.files import only_writer, read_json, staged_file, write_json
 from ..utils.text import printable
-from .collator import teacher_device
+from .code_counts import CodeCounts
+
+if TYPE_CHECKING:
+    from ..teachers import AcousticTeacher
 
 logger = logging.getLogger(__name__)
 
@@ -92,74 +90,36 @@ def label_files(
     check_gives_codes(teacher)
     with only_writer(output_dir) as folder:
         teacher = teacher if device is None else teacher.to(device)
-        return _label(sorted({absolute(file) for file in files}), teacher, folder, workers, show_progress_bar)
+        files = sorted({os.path.abspath(file) for file in files})  # links stay unresolved
+        index, counts = _start_index(folder, teacher), CodeCounts(teacher.codebook_sizes)
+        kept = [file for file in files if is_labelled(folder, file, index)]
+        missing = sorted(set(files) - set(kept))
+        for file in sorted(set(kept) | set(index["files"]) - set(missing)):
+            _add(index, counts, file, load_codes(folder, file))
+        failed: dict[str, str] = {}
+        recordings = map_ahead(lambda file: read_audio(file, teacher.sampling_rate), missing, workers)
+        for file, recording in tqdm(recordings, "labeling", len(missing), disable=not show_progress_bar):
+            if isinstance(recording, Exception):
+                index["files"].pop(file, None)
+                failed[file] = str(recording) if file in str(recording) else f"{file}: {recording}"
+                logger.warning("Cannot label %s", printable(failed[file]))
+                continue
+            codes = label_recording(teacher, recording, file)
+            _add(index, counts, file, codes)  # refuses codes out of range, which the smaller type would wrap
+            with staged_file(codes_path(folder, file)) as path, path.open("wb") as target:
+                np.save(target, codes.astype(index["dtype"]), allow_pickle=False)
+        index["failed"] |= failed
+        _finish_index(folder, index, counts, files)
+        return LabelSummary(len(missing) - len(failed), len(kept), failed, counts)
 
 
-def check_gives_codes(teacher: Teacher) -> None:
+def check_gives_codes(teacher: Any) -> None:
     """Raises ValueError for a teacher that is not acoustic."""
-    if not isinstance(teacher, AcousticTeacher):
+    if not hasattr(teacher, "codebook_sizes"):
         raise ValueError(
             f"{type(teacher).__name__} is not an acoustic teacher. Only codes are made ahead of time: give an EnCodec "
             "or another AcousticTeacher."
         )
-
-
-def label_by_name(
-    data: Sequence[str],
-    teacher: str,
-    output_dir: str,
-    num_codebooks: int | None = None,
-    split: str | None = None,
-    device: str | None = None,
-    show_progress_bar: bool = True,
-    workers: int = 1,
-) -> LabelSummary:
-    """Calls `label_files` for files and folders and the name of a teacher, on a GPU if there is one."""
-    check_output_folder(output_dir)  # before the teacher is loaded
-    settings = {} if num_codebooks is None else {"num_codebooks": num_codebooks}
-    device = resolve_device(device)
-    files = open_recordings(data, split).names
-    return label_files(files, load_teacher(teacher, **settings), output_dir, device, show_progress_bar, workers)
-
-
-def _label(
-    files: Sequence[str], teacher: AcousticTeacher, folder: Path, workers: int, show_progress_bar: bool
-) -> LabelSummary:
-    index = _start_index(folder, teacher)
-    counts = CodeCounts(teacher.codebook_sizes)
-    kept = [file for file in files if is_labelled(folder, file, index)]
-    missing = sorted(set(files) - set(kept))
-    _count_existing(sorted(set(kept) | set(index["files"]) - set(missing)), folder, index, counts)
-    failed: dict[str, str] = {}
-    recordings = read_recordings(missing, teacher.sampling_rate, workers)
-    for file, recording in tqdm(recordings, "labeling", len(missing), disable=not show_progress_bar):
-        index["files"].pop(file, None)
-        index["failed"].pop(file, None)
-        if isinstance(recording, Exception):
-            failed[file] = str(recording) if file in str(recording) else f"{file}: {recording}"
-            logger.warning("Cannot label %s", printable(failed[file]))
-            continue
-        codes = label_recording(teacher, recording, file)
-        counts.add(codes)  # refuses codes out of range, which the conversion to the smaller type would wrap
-        save_codes(folder, file, codes.astype(index["dtype"]))
-        index["files"][file] = codes.shape[1]
-    index["failed"] |= failed
-    if not index["files"]:
-        raise ValueError(f"None of {len(files)} recordings could be labeled. {' '.join(list(failed.values())[:1])}")
-    index["statistics"] = counts.summary()
-    _write_index(folder, index)
-    counts.check()
-    _write_index(folder, {**index, "complete": True})
-    return LabelSummary(len(missing) - len(failed), len(kept), failed, counts)
-
-
-def _count_existing(files: Sequence[str], folder: Path, index: dict[str, Any], counts: CodeCounts) -> None:
-    """Adds codes that exist already to the histogram, and their recordings to the index."""
-    for file in files:
-        codes = load_codes(folder, file)
-        counts.add(codes)
-        index["files"][file] = codes.shape[1]
-        index["failed"].pop(file, None)
 
 
 def label_recording(teacher: AcousticTeacher, waveform: np.ndarray, name: str) -> np.ndarray:
@@ -168,7 +128,7 @@ def label_recording(teacher: AcousticTeacher, waveform: np.ndarray, name: str) -
     Raises:
         ValueError: the teacher gave another shape, or fewer frames than hops.
     """
-    codes = teacher.label_recording(torch.from_numpy(waveform).to(teacher_device(teacher))).cpu().numpy()
+    codes = teacher.label_recording(torch.from_numpy(waveform).to(device_of(teacher))).cpu().numpy()
     frames = len(waveform) // teacher.hop_length
     if codes.ndim != 2 or len(codes) != teacher.num_codebooks or codes.shape[1] < frames:
         expected = f"({teacher.num_codebooks}, {frames} or more)"
@@ -176,44 +136,35 @@ def label_recording(teacher: AcousticTeacher, waveform: np.ndarray, name: str) -
     return codes
 
 
-def read_recordings(
-    files: Sequence[str], sampling_rate: int, workers: int
-) -> Iterator[tuple[str, np.ndarray | AudioReadError | OSError]]:
-    """Each file with its recording (samples,) float32 or the error of reading it; the next ones are read ahead."""
-    readers = [partial(read_recording, file, sampling_rate) for file in files]
-    for position, recording in read_ahead(readers, workers, held=workers + 1):
-        if isinstance(recording, Exception) and not isinstance(recording, (AudioReadError, OSError)):
-            raise recording
-        if recording is not END:
-            yield files[position], recording
+def teacher_facts(teacher: AcousticTeacher) -> dict[str, Any]:
+    """What identifies a teacher next to its codes."""
+    return {"kind": teacher.kind, "fingerprint": teacher.fingerprint(), "settings": teacher.settings()}
 
 
-def read_recording(file: str, sampling_rate: int) -> Iterator[np.ndarray]:
-    """A whole recording (samples,) float32, as the single item of a reader.
+def check_teacher(place: str, made_by: dict[str, Any], teacher: AcousticTeacher) -> None:
+    """Raises ValueError where codes are of another teacher: another kind, other settings or other weights.
 
-    Raises:
-        AudioReadError: it cannot be decoded, or holds values that are not finite.
+    Args:
+        place: where the codes are, for the message.
+        made_by: `teacher_facts` of the teacher that made them.
+        teacher: the given one.
     """
-    waveform = read_audio(file, sampling_rate)
-    if not np.isfinite(waveform).all():
-        raise AudioReadError(file, "it holds values that are not finite", "Fix or remove the file")
-    yield waveform
-
-
-def absolute(file: str | os.PathLike) -> str:
-    """The path under which labels are stored: absolute, with links unresolved."""
-    return os.path.abspath(os.fspath(file))
+    given = teacher_facts(teacher)
+    if made_by.get("fingerprint") == (fingerprint := given.pop("fingerprint")):
+        return
+    labelled = {name: made_by.get(name) for name in given}
+    difference = "the same settings but other weights" if labelled == given else f"{given}"
+    raise ValueError(
+        f"The codes in {place} were made by another teacher: {labelled}, fingerprint "
+        f"{str(made_by.get('fingerprint'))[:12]}. The given one has {difference}, fingerprint {fingerprint[:12]}. Use "
+        "the teacher of the codes, or label into another folder."
+    )
 
 
 def codes_path(folder: Path, file: str) -> Path:
     """The file of a recording's codes."""
     name = hashlib.blake2b(os.fsencode(file), digest_size=16).hexdigest()
     return folder / "codes" / name[:2] / f"{name}.npy"
-
-
-def save_codes(folder: Path, file: str, codes: np.ndarray) -> None:
-    with staged_file(codes_path(folder, file)) as path, path.open("wb") as target:
-        np.save(target, codes, allow_pickle=False)
 
 
 def load_codes(folder: Path, file: str) -> np.ndarray:
@@ -249,10 +200,10 @@ def is_labelled(folder: Path, file: str, index: dict[str, Any]) -> bool:
 
 def _start_index(folder: Path, teacher: AcousticTeacher) -> dict[str, Any]:
     """The index of the folder, a new one where there is none, marked as incomplete."""
-    fresh = {
+    index = {
         "format": FORMAT,
         "complete": False,
-        "teacher": {"kind": teacher.kind, "fingerprint": teacher.fingerprint(), "settings": teacher.settings()},
+        "teacher": teacher_facts(teacher),
         "num_codebooks": teacher.num_codebooks,
         "codebook_size": teacher.codebook_size,
         "codebook_sizes": list(teacher.codebook_sizes),
@@ -265,17 +216,31 @@ def _start_index(folder: Path, teacher: AcousticTeacher) -> dict[str, Any]:
     }
     if (folder / INDEX).is_file():
         found = read_index(folder)
-        check_teacher(folder, found, teacher)
-        fresh |= {name: found[name] for name in ("statistics", "files", "failed")}
+        check_teacher(str(folder), found["teacher"], teacher)
+        index |= {name: found[name] for name in ("statistics", "files", "failed")}
     for leftover in folder.glob("codes/*/.*.partial"):
         leftover.unlink(missing_ok=True)
-    _write_index(folder, fresh)
-    return fresh
+    write_json(folder / INDEX, index)
+    return index
 
 
-def _write_index(folder: Path, index: dict[str, Any]) -> None:
-    with staged_file(folder / INDEX) as path:
-        path.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+def _add(index: dict[str, Any], counts: CodeCounts, file: str, codes: np.ndarray) -> None:
+    """Adds the codes of a recording to the histogram, and the recording to the index."""
+    counts.add(codes)
+    index["files"][file] = codes.shape[1]
+    index["failed"].pop(file, None)
+
+
+def _finish_index(folder: Path, index: dict[str, Any], counts: CodeCounts, files: Sequence[str]) -> None:
+    """Writes the index as complete, unless a codebook is dead."""
+    if not index["files"]:
+        raise ValueError(
+            f"None of {len(files)} recordings could be labeled. {' '.join(list(index['failed'].values())[:1])}"
+        )
+    index["statistics"] = counts.summary()
+    write_json(folder / INDEX, index)
+    counts.check()
+    write_json(folder / INDEX, {**index, "complete": True})
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -284,39 +249,14 @@ def read_index(folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: there is no index, or it is not one of this format.
     """
-    try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{folder} has no {INDEX}. Make labels with mert-hf label.") from None
-    except ValueError as error:
-        raise ValueError(f"{folder / INDEX} is damaged: {error}. Run mert-hf label into a new folder.") from error
-    sizes = ("num_codebooks", "codebook_size", "sampling_rate", "hop_length")
-    if (
-        not isinstance(index, dict)
-        or index.get("format") != FORMAT
-        or not all(isinstance(index.get(name), int) and index[name] > 0 for name in sizes)
-        or not all(isinstance(index.get(name), dict) for name in ("teacher", "files", "failed"))
-        or not all(isinstance(index.get(name), list) for name in ("statistics", "codebook_sizes"))
-    ):
-        raise ValueError(
-            f"{folder / INDEX} is not an index of labels of format {FORMAT}. Make labels with mert-hf label."
-        )
+    path = folder / INDEX
+    if not path.is_file():
+        raise ValueError(f"{folder} has no {INDEX}. Make labels with mert-hf label.")
+    index = read_json(path)
+    needed = {"teacher", "num_codebooks", "codebook_sizes", "sampling_rate", "hop_length", "files", "failed"}
+    if index.get("format") != FORMAT or not needed <= index.keys():
+        raise ValueError(f"{path} is not an index of labels of format {FORMAT}. Make labels with mert-hf label.")
     return index
-
-
-def check_teacher(folder: Path, index: dict[str, Any], teacher: AcousticTeacher) -> None:
-    """Raises ValueError where labels are of another teacher: another kind, other settings or other weights."""
-    made_by, fingerprint = index["teacher"], teacher.fingerprint()
-    if made_by.get("fingerprint") == fingerprint:
-        return
-    given = {"kind": teacher.kind, "settings": teacher.settings()}
-    labelled = {name: made_by.get(name) for name in given}
-    difference = "the same settings but other weights" if labelled == given else f"{given}"
-    raise ValueError(
-        f"The labels in {folder} were made by another teacher: {labelled}, fingerprint "
-        f"{str(made_by.get('fingerprint'))[:12]}. The given one has {difference}, fingerprint {fingerprint[:12]}. Use "
-        "the teacher of the labels, or label into another folder."
-    )
 
 
 class LabelCache:
@@ -333,6 +273,7 @@ class LabelCache:
         codebook_sizes: number of codes in each codebook.
         sampling_rate: sampling rate in Hz at which the recordings were labeled.
         hop_length: samples from one frame to the next.
+        frame_rate: frames per second, in Hz.
 
     Raises:
         ValueError: there are no labels, they are unfinished, or they are of another teacher.
@@ -347,22 +288,18 @@ class LabelCache:
         self.directory = Path(directory).absolute()
         index = read_index(self.directory)
         if teacher is not None:
-            check_teacher(self.directory, index, teacher)
+            check_teacher(str(self.directory), index["teacher"], teacher)
         if index.get("complete") is not True:
             raise ValueError(
                 f"The labels in {directory} are not finished. Run the same mert-hf label again: it resumes."
             )
-        self.num_codebooks, self.codebook_size = index["num_codebooks"], index["codebook_size"]
         self.codebook_sizes = tuple(index["codebook_sizes"])
+        self.num_codebooks, self.codebook_size = len(self.codebook_sizes), max(self.codebook_sizes)
         self.sampling_rate, self.hop_length = index["sampling_rate"], index["hop_length"]
+        self.frame_rate = self.sampling_rate / self.hop_length
         self._frames, self._failed = index["files"], index["failed"]
-        self._root = None if root is None else absolute(root)
+        self._root = None if root is None else os.path.abspath(root)
         self._root_before = os.path.commonpath([os.path.dirname(file) for file in self._frames])
-
-    @property
-    def frame_rate(self) -> float:
-        """Frames per second, in Hz."""
-        return self.sampling_rate / self.hop_length
 
     @property
     def recordings(self) -> list[str]:
@@ -391,7 +328,7 @@ class LabelCache:
         last = first_frame + num_frames
         if codes.shape != (self.num_codebooks, self._frames[file]) or not 0 <= first_frame <= last <= codes.shape[1]:
             raise ValueError(
-                f"{source} has codes of shape {codes.shape}, asked for frames {first_frame} to {last} of "
+                f"{source} has codes of shape {codes.shape}, which do not hold the frames {first_frame} to {last} of "
                 f"{self.num_codebooks} codebooks. If it has changed since, run mert-hf label again."
             )
         return codes[:, first_frame:last].astype(np.int64)
@@ -423,7 +360,7 @@ class LabelCache:
 
     def _labelled_as(self, source: str) -> str:
         """The path under which a recording was labeled."""
-        file = absolute(source)
+        file = os.path.abspath(source)
         if self._root is None:
             return file
         return os.path.normpath(os.path.join(self._root_before, os.path.relpath(file, self._root)))

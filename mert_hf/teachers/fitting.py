@@ -1,0 +1,432 @@
+"""Fits teachers to recordings: a random choice of clips, statistics or codebooks of their features, a check, saving."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from ..audio import AudioReadError, audio_info, read_audio
+from ..corpora.code_counts import CodeCounts
+from ..corpora.dataset import open_recordings
+from ..utils.files import check_output_folder
+from ..utils.optional import require_extra
+from ..utils.tolerance import Tolerance, check_bad_files
+from .base import AcousticTeacher
+from .feature_regression import FeatureTeacher
+from .fused import EncoderLayer, FusedEncoderTeacher
+from .kmeans import FeatureSet, KMeansTeacher
+from .mel_frames import fine_log_mel, mel_statistics
+from .mel_rvq import MelRVQTeacher
+from .random_projection import RandomProjectionTeacher
+from .residual import residual_codes
+
+logger = logging.getLogger(__name__)
+
+Data = str | os.PathLike | Sequence[str | os.PathLike]
+
+CLIP_SECONDS = 30.0
+CHECKED_CLIPS = 20  # clips whose codes are counted
+REVIVAL_INTERVAL = 100  # steps after which codes that did not occur get vectors of the batch
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """Rates of a teacher, and the audio to which it is fitted. Fields with a help text are options of the commands."""
+
+    sampling_rate: int = field(default=24000, metadata={"help": "Sampling rate of the model to pre-train in Hz."})
+    hop_length: int = field(default=320, metadata={"help": "Samples between two frames of the model."})
+    max_minutes: float = field(default=120.0, metadata={"help": "Maximum number of minutes of audio to use."})
+    split: str | None = field(
+        default=None, metadata={"help": "Use only the rows of metadata.csv with this split; all by default."}
+    )
+    max_bad_files: int | str = field(
+        default="1%",
+        metadata={
+            "metavar": "N|P%",
+            "help": "Unreadable recordings tolerated before the run fails: a number such as 3, or a share such as 1%.",
+        },
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of all random choices."})
+
+
+@dataclass(frozen=True)
+class KMeansSettings(FitSettings):
+    """Settings of `fit_kmeans`."""
+
+    features: Sequence[str] = field(
+        default=("mfcc:300", "chroma:200"),
+        metadata={
+            "metavar": "NAME:CLUSTERS[:SECONDS[:DIMENSIONS]],...",
+            "help": "One codebook for each: mfcc, log_mel, chroma, chroma_cqt, log_cqt or tempogram, number of "
+            "clusters, and optionally seconds of context and dimensions. Default: mfcc:300,chroma:200.",
+        },
+    )
+
+
+@dataclass(frozen=True)
+class FeatureSettings(FitSettings):
+    """Settings of `fit_features`."""
+
+    max_minutes: float = field(default=60.0, metadata={"help": "Maximum number of minutes of audio to use."})
+    features: Sequence[str] = field(
+        default=(),
+        metadata={
+            "metavar": "NAME[:SECONDS[:DIMENSIONS]],...",
+            "help": "What the student predicts: mfcc, log_mel, chroma, chroma_cqt, log_cqt or tempogram, and "
+            "optionally seconds of context and dimensions.",
+        },
+    )
+
+
+@dataclass(frozen=True)
+class RVQSettings(FitSettings):
+    """Settings of `fit_rvq`. The sizes of a Mel-RVQ are MuQ's (arXiv 2501.01108, section 3.2).
+
+    Attributes:
+        codebook_dim: dimension of the code vectors of log-mel frames.
+        num_bins: mel bands.
+        stack: log-mel frames in a frame of the student.
+        steps: training steps of a Mel-RVQ.
+        batch_frames: frames in a step.
+        learning_rate: of Adam, falling linearly to zero.
+        commitment: weight of the commitment loss.
+    """
+
+    hop_length: int | None = field(
+        default=None,
+        metadata={"help": "Samples between two frames of the model; by default 960 with encoders and 320 without."},
+    )
+    encoder: Sequence[str] = field(
+        default=(),
+        metadata={
+            "metavar": "NAME:LAYER",
+            "help": "Frozen encoder and its layer. Repeat the option to fuse several.",
+        },
+    )
+    kind: str = field(
+        default="mel_rvq",
+        metadata={"help": "Without encoders: mel_rvq (MuQ's quantizer of log-mel) or random_projection (BEST-RQ's)."},
+    )
+    codebooks: int | None = field(
+        default=None, metadata={"help": "Number of codebooks; by default 4 with encoders and 8 without."}
+    )
+    codebook_size: int = field(default=1024, metadata={"help": "Codes in each codebook."})
+    components: int = field(default=256, metadata={"help": "With encoders: principal components that are quantized."})
+    codebook_dim: int = 16
+    num_bins: int = 128
+    stack: int = 1
+    steps: int = 2000
+    batch_frames: int = 4096
+    learning_rate: float = 2e-3
+    commitment: float = 0.25
+
+    @property
+    def mel(self) -> dict[str, int]:
+        """The settings of the log-mel frames."""
+        sizes = {name: getattr(self, name) for name in ("sampling_rate", "num_bins", "stack")}
+        return {**sizes, "hop_length": self.hop_length or 320}
+
+
+def fit_kmeans(
+    data: Data,
+    output_dir: str | os.PathLike,
+    settings: KMeansSettings = KMeansSettings(),
+    show_progress_bar: bool = True,
+) -> CodeCounts:
+    """Fits a k-means teacher to a random choice of recordings and saves it.
+
+    Args:
+        data: files and folders, with or without metadata.csv.
+        output_dir: folder of the teacher.
+        settings: features and audio. Memory holds all features: per minute at 75 frames a second 1.4 MB for log-mel,
+            0.7 for MFCC, 0.2 for chroma, 1.5 for log-CQT.
+        show_progress_bar: show a progress bar over the clips.
+
+    Returns:
+        How often each code occurs in the first clips.
+
+    Raises:
+        ValueError: nothing to read, too many unreadable recordings, fewer frames than clusters, or a dead codebook.
+        OSError: nothing can be written to `output_dir`; raised before any work.
+        ImportError: scikit-learn is not installed.
+    """
+    require_extra("train", "sklearn")
+    clips = open_clips(data, output_dir, settings)
+    teacher = KMeansTeacher.fit(
+        clips,
+        parse_feature_sets(settings.features),
+        settings.sampling_rate,
+        settings.hop_length,
+        settings.seed,
+        show_progress_bar=show_progress_bar,
+    )
+    return save_checked(teacher, clips, output_dir)
+
+
+def fit_features(
+    data: Data, output_dir: str | os.PathLike, settings: FeatureSettings, show_progress_bar: bool = True
+) -> FeatureTeacher:
+    """Fits a teacher of regressed features to a random choice of recordings and saves it.
+
+    Arguments and errors are those of `fit_kmeans`, without scikit-learn and codebooks.
+    """
+    clips = open_clips(data, output_dir, settings)
+    shown = tqdm(clips, desc="measuring features", unit="clip", disable=not show_progress_bar)
+    sets = parse_feature_sets(settings.features, with_clusters=False)
+    teacher = FeatureTeacher.fit(map(torch.as_tensor, shown), sets, settings.sampling_rate, settings.hop_length)
+    teacher.save_pretrained(output_dir)
+    return teacher
+
+
+def fit_rvq(
+    data: Data, output_dir: str | os.PathLike, settings: RVQSettings = RVQSettings(), show_progress_bar: bool = True
+) -> CodeCounts:
+    """Fits a residual quantizer of log-mel frames or of layers of frozen encoders, and saves it.
+
+    Args:
+        data: files and folders, with or without metadata.csv.
+        output_dir: folder of the teacher.
+        settings: kind, sizes and audio. Without encoders memory holds the clips (5.8 MB per minute at 24 kHz) and their
+            log-mel frames (2.3 MB per minute at 128 bands and 75 frames a second).
+        show_progress_bar: show a progress bar.
+
+    Returns:
+        How often each code occurs in the first clips.
+
+    Raises:
+        ValueError: an unknown kind, nothing to read, too many unreadable recordings, fewer frames than codes, or a dead
+            codebook.
+        OSError: nothing can be written to `output_dir`; raised before any work.
+        ImportError: encoders are given and scikit-learn is not installed.
+    """
+    if settings.encoder:
+        require_extra("train", "sklearn")
+        clips = open_clips(data, output_dir, settings)
+        return save_checked(_fit_fused(clips, settings, show_progress_bar), clips, output_dir)
+    if settings.kind not in ("mel_rvq", "random_projection"):
+        raise ValueError(f"kind must be 'mel_rvq' or 'random_projection', got {settings.kind!r}.")
+    shown = tqdm(open_clips(data, output_dir, settings), "reading", disable=not show_progress_bar)
+    waveforms = [torch.from_numpy(clip) for clip in shown]
+    if settings.kind == "mel_rvq":
+        return save_checked(train_mel_rvq(waveforms, settings, show_progress_bar), waveforms, output_dir)
+    return save_checked(fit_random_projection(waveforms, settings), waveforms, output_dir)
+
+
+def _fit_fused(clips: Iterable[np.ndarray], settings: RVQSettings, show_progress_bar: bool) -> FusedEncoderTeacher:
+    return FusedEncoderTeacher.fit(
+        clips,
+        [parse_encoder(text) for text in settings.encoder],
+        (settings.codebook_size,) * (settings.codebooks or 4),
+        settings.components,
+        settings.sampling_rate,
+        settings.hop_length or 960,
+        settings.seed,
+        show_progress_bar=show_progress_bar,
+    )
+
+
+def fit_random_projection(waveforms: Sequence[torch.Tensor], settings: RVQSettings) -> RandomProjectionTeacher:
+    """A random-projection quantizer with the statistics of the mel bands of clips (samples,)."""
+    mean, scale = mel_statistics(waveforms, **settings.mel)
+    sizes = {name: getattr(settings, name) for name in ("codebook_size", "codebook_dim", "seed")}
+    return RandomProjectionTeacher(
+        **settings.mel, num_codebooks=settings.codebooks or 8, **sizes, mean=mean, scale=scale
+    )
+
+
+def open_clips(data: Data, output_dir: str | os.PathLike, settings: FitSettings) -> RandomClips:
+    """The clips of a fit, after a check that its result can be written."""
+    check_output_folder(output_dir)
+    return RandomClips(open_recordings(data, settings.split).names, settings)
+
+
+def save_checked(
+    teacher: AcousticTeacher, clips: Iterable[np.ndarray | torch.Tensor], output_dir: str | os.PathLike
+) -> CodeCounts:
+    """Saves a fitted teacher if every codebook is alive on the first clips.
+
+    Returns:
+        How often each code occurs in these clips.
+
+    Raises:
+        ValueError: a dead codebook; nothing is saved.
+    """
+    counts = CodeCounts(teacher.codebook_sizes)
+    for clip in islice(clips, CHECKED_CLIPS):
+        counts.add(teacher.label_recording(torch.as_tensor(clip)).numpy())
+    counts.check()
+    teacher.save_pretrained(output_dir)
+    return counts
+
+
+class RandomClips:
+    """Clips (samples,) float32 of at most 30 s at random places of recordings, the same each time it is iterated.
+
+    They last `max_minutes` together and come from as many recordings as possible.
+    """
+
+    def __init__(self, files: Sequence[str], settings: FitSettings):
+        if not settings.max_minutes > 0:
+            raise ValueError(f"max_minutes must be more than 0, got {settings.max_minutes}.")
+        self.files, self.sampling_rate, self.seed = files, settings.sampling_rate, settings.seed
+        self.seconds, self.tolerance = 60 * settings.max_minutes, Tolerance.parse(settings.max_bad_files)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        generator = torch.Generator().manual_seed(self.seed)
+        share = max(self.seconds / len(self.files), CLIP_SECONDS)
+        remaining, bad = self.seconds, 0
+        for index in torch.randperm(len(self.files), generator=generator).tolist():
+            if remaining <= 0:
+                return
+            try:
+                part = self._read(self.files[index], min(share, remaining), generator)
+            except (AudioReadError, OSError) as error:
+                bad += 1
+                logger.warning("Cannot use %s: %s", self.files[index], error)
+                check_bad_files(bad, len(self.files), self.tolerance, str(error))
+                continue
+            remaining -= len(part) / self.sampling_rate
+            size = round(CLIP_SECONDS * self.sampling_rate)
+            yield from (part[start : start + size] for start in range(0, len(part), size))
+
+    def _read(self, file: str, seconds: float, generator: torch.Generator) -> np.ndarray:
+        """A random part of a recording."""
+        room = max(audio_info(file).duration - seconds, 0.0)
+        offset = float(torch.rand((), generator=generator)) * room
+        return read_audio(file, self.sampling_rate, offset=offset, duration=seconds)
+
+
+def parse_feature_sets(texts: Iterable[str], with_clusters: bool = True) -> tuple[FeatureSet, ...]:
+    """Feature sets of a command line.
+
+    Args:
+        texts: one or more feature sets each, separated by commas or blanks: name, number of clusters, and optionally
+            seconds of context and dimensions, such as "mfcc:300", "chroma:200:2.5", "log_mel:300:0:229".
+        with_clusters: whether the number of clusters is one of the parts; False for features that are regressed.
+
+    Raises:
+        ValueError: a text has another form.
+    """
+    kinds = {"num_clusters": int, "context": float, "dimensions": int}
+    form = "name:clusters, name:clusters:seconds or name:clusters:seconds:dimensions, such as log_mel:300:0:229"
+    if not with_clusters:
+        del kinds["num_clusters"]
+        form = "name, name:seconds or name:seconds:dimensions, such as log_mel:0:229"
+    sets = []
+    for text in " ".join(texts).replace(",", " ").split():
+        name, *numbers = text.split(":")
+        try:
+            if with_clusters and not numbers:
+                raise ValueError("the number of clusters is missing")
+            if len(numbers) > len(kinds):
+                raise ValueError("it has too many parts")
+            given = zip(kinds.items(), numbers, strict=False)
+            sets.append(FeatureSet(name, **{key: kind(number) for (key, kind), number in given}))
+        except ValueError as error:
+            message = f"Cannot read the feature set {text!r}: {str(error).rstrip('.')}. Write {form}."
+            raise ValueError(message) from error
+    return tuple(sets)
+
+
+def parse_encoder(text: str) -> EncoderLayer:
+    """NAME:LAYER as an encoder layer.
+
+    Raises:
+        ValueError: there is no layer at the end.
+    """
+    name, _, layer = text.rpartition(":")
+    if not name or not layer.isdigit():
+        raise ValueError(f"An encoder is given as NAME:LAYER, such as m-a-p/MERT-v1-95M:9, not as {text!r}.")
+    return EncoderLayer(name, int(layer))
+
+
+def train_mel_rvq(
+    waveforms: Iterable[torch.Tensor], settings: RVQSettings, show_progress_bar: bool = True
+) -> MelRVQTeacher:
+    """Trains encoder, codebooks and decoder to reconstruct the standardized log-mel frames of clips (samples,).
+
+    The loss is the mean squared error of the reconstruction, through the straight-through estimator, plus that of the
+    code vectors to the encoder's output and `commitment` times that of the output to them (VQ-VAE, arXiv 1711.00937).
+    """
+    waveforms = list(waveforms)
+    mean, scale = mel_statistics(waveforms, **settings.mel)
+    mel = [fine_log_mel(clip[None].float(), **settings.mel)[0] for clip in waveforms]
+    frames = ((torch.cat(mel) - mean) / scale).flatten(start_dim=1)
+    generator = torch.Generator().manual_seed(settings.seed)
+    quantizer = MelRVQ(frames, settings, generator)
+    optimizer = torch.optim.Adam(quantizer.parameters(), lr=settings.learning_rate)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, settings.steps)
+    for step in tqdm(range(settings.steps), "training", disable=not show_progress_bar):
+        batch = frames[torch.randint(len(frames), (settings.batch_frames,), generator=generator)]
+        optimizer.zero_grad()
+        quantizer.loss(batch, settings.commitment).backward()
+        optimizer.step()
+        schedule.step()
+        if step % REVIVAL_INTERVAL == REVIVAL_INTERVAL - 1 and step < settings.steps // 2:
+            quantizer.revive_codes(batch, generator)
+    weights = {"encoder": quantizer.encoder, "bias": quantizer.bias, "codebooks": quantizer.codebooks}
+    return MelRVQTeacher(
+        **settings.mel, **{name: weight.detach() for name, weight in weights.items()}, mean=mean, scale=scale
+    )
+
+
+class MelRVQ(nn.Module):
+    """Linear encoder and decoder around a residual quantizer, initialized from frames (frames, size).
+
+    The encoder starts with the frames' principal components, and each codebook with residuals of random frames.
+    """
+
+    def __init__(self, frames: torch.Tensor, settings: RVQSettings, generator: torch.Generator):
+        super().__init__()
+        dim = min(settings.codebook_dim, frames.shape[1])
+        center = frames.mean(dim=0)
+        covariance = (frames - center).T @ (frames - center) / len(frames)
+        components = torch.linalg.eigh(covariance).eigenvectors[:, -dim:]
+        self.encoder = nn.Parameter(components.clone())
+        self.bias = nn.Parameter(-center @ components)
+        self.decoder = nn.Parameter(components.T.clone())
+        self.offset = nn.Parameter(center.clone())
+        residual, codebooks = (frames - center) @ components, []
+        for _ in range(settings.codebooks or 8):
+            chosen = torch.randint(len(residual), (settings.codebook_size,), generator=generator)
+            codebooks.append(residual[chosen])
+            residual = residual - residual_codes(residual, codebooks[-1][None])[1]
+        self.codebooks = nn.Parameter(torch.stack(codebooks))
+
+    def encode(self, frames: torch.Tensor) -> torch.Tensor:
+        """(frames, size) -> (frames, dim)."""
+        return frames @ self.encoder + self.bias
+
+    def loss(self, frames: torch.Tensor, commitment: float) -> torch.Tensor:
+        """Reconstruction, codebook and commitment losses of a batch."""
+        vectors = self.encode(frames)
+        with torch.no_grad():
+            codes, _ = residual_codes(vectors, self.codebooks)
+        quantized, extra = torch.zeros_like(vectors), 0.0
+        for codebook, code in zip(self.codebooks, codes.T, strict=True):
+            residual = vectors - quantized
+            chosen = codebook[code]
+            extra = extra + (chosen - residual.detach()).square().mean()
+            extra = extra + commitment * (residual - chosen.detach()).square().mean()
+            quantized = quantized + chosen.detach()
+        straight_through = vectors + (quantized - vectors).detach()
+        return (straight_through @ self.decoder + self.offset - frames).square().mean() + extra
+
+    @torch.no_grad()
+    def revive_codes(self, frames: torch.Tensor, generator: torch.Generator) -> None:
+        """Replaces code vectors that are nearest to no frame by residuals of random frames."""
+        residual = self.encode(frames)
+        for codebook in self.codebooks:
+            codes, quantized = residual_codes(residual, codebook[None])
+            unused = torch.bincount(codes[:, 0], minlength=len(codebook)) == 0
+            chosen = torch.randint(len(residual), (int(unused.sum()),), generator=generator)
+            codebook[unused] = residual[chosen]
+            residual = residual - quantized
