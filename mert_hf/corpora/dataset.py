@@ -271,8 +271,7 @@ class ShuffledSampler(Sampler):
 
     def __iter__(self) -> Iterator[int]:
         dataset = self.dataset
-        order = np.arange(len(dataset), dtype=np.uint32 if len(dataset) < 2**32 else np.uint64)
-        np.random.default_rng(derive_seed(dataset.seed, dataset.epoch, 6)).shuffle(order)
+        order = np.random.default_rng(derive_seed(dataset.seed, dataset.epoch, 6)).permutation(len(dataset))
         for part in np.array_split(order, len(order) // 65536 + 1):  # a list of all would take ten times as much
             yield from part.tolist()
 
@@ -308,8 +307,8 @@ def held_out_recordings(recordings: AudioFiles | AudioColumn, share: float) -> n
     names, total = recordings.names, len(recordings.names)
     chosen = np.zeros(total, dtype=bool)
     if share and total > 1:
-        folder = os.path.join(os.path.commonpath(names), "") if all(map(os.path.isabs, names)) else ""
-        hashes = [hashlib.blake2b(os.fsencode(name.removeprefix(folder)), digest_size=8).digest() for name in names]
+        start = os.path.commonprefix(names).rfind(os.sep) + 1 if all(map(os.path.isabs, names)) else 0
+        hashes = [hashlib.blake2b(os.fsencode(name[start:])).digest()[:8] for name in names]
         count = min(max(round(share * total), 1), total - 1)
         chosen[np.argpartition(np.frombuffer(b"".join(hashes), dtype=">u8"), count)[:count]] = True
     return chosen

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -22,22 +21,25 @@ from ..utils.hashing import hash_tensors
 CONFIG_NAME = "teacher_config.json"
 WEIGHTS_NAME = "teacher.safetensors"
 TEACHER_FILES = ("*.json", "*.safetensors")  # of a Hub repository
+BLOCK_FRAMES = 4096  # frames of a recording that are computed at a time
 
 Item = TypeVar("Item")
 
 
-class Teacher(nn.Module, ABC):
+class Teacher(nn.Module):
     """A frozen map from clean waveforms to targets. Buffers and parameters are its weights.
 
     Subclass `AcousticTeacher` (codes) or `MusicalTeacher` (spectra).
 
     Attributes:
         kind: name of the teacher in `teacher_config.json`.
+        setting_names: attributes that are arguments of the constructor, apart from the weights.
         sampling_rate: sampling rate of the waveforms in Hz.
         hop_length: samples from one frame to the next.
     """
 
     kind: ClassVar[str]
+    setting_names: ClassVar[tuple[str, ...]] = ()
     sampling_rate: int
     hop_length: int
 
@@ -50,9 +52,28 @@ class Teacher(nn.Module, ABC):
         """Frames per second, in Hz."""
         return self.sampling_rate / self.hop_length
 
-    @abstractmethod
     def settings(self) -> dict[str, Any]:
         """The arguments of the constructor that build this teacher again, without the weights; JSON types only."""
+        return {name: getattr(self, name) for name in self.setting_names}
+
+    def _register(self, weights: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Keeps the weights of a fitted teacher as float32 buffers.
+
+        Raises:
+            ValueError: a weight is missing or not known, has another shape than in `shapes`, or is not finite; or a
+                scale is not positive.
+        """
+        if set(weights) != set(shapes):
+            raise ValueError(f"The teacher needs the weights {sorted(shapes)}, given {sorted(weights)}.")
+        for name, shape in shapes.items():
+            tensor, given = weights[name].float(), tuple(weights[name].shape)
+            if given != shape or not torch.isfinite(tensor).all():
+                raise ValueError(
+                    f"{name} must have shape {shape}, given {given}, and finite values. Fit the teacher again."
+                )
+            if name.startswith("scale") and not (tensor > 0).all():
+                raise ValueError(f"{name} must be positive. Fit the teacher again.")
+            self.register_buffer(name, tensor)
 
     @torch.no_grad()
     def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
@@ -73,9 +94,9 @@ class Teacher(nn.Module, ABC):
             with staged_file(Path(directory) / WEIGHTS_NAME) as path:
                 save_file(weights, path, {"format": "pt"})
 
-    def _write_config(self, directory: str | os.PathLike) -> None:
+    def _write_config(self, directory: str | os.PathLike, **more: Any) -> None:
         Path(directory).mkdir(parents=True, exist_ok=True)
-        config = {"teacher": self.kind, **self.settings()}
+        config = {"teacher": self.kind, **self.settings(), **more}
         (Path(directory) / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
     @classmethod
@@ -131,6 +152,19 @@ class AcousticTeacher(Teacher):
     def codebook_size(self) -> int:
         """Number of codes in each codebook; in the largest one where the sizes differ."""
         return max(self.codebook_sizes)
+
+    def _label_in_blocks(self, waveform: torch.Tensor, margin: int) -> torch.Tensor:
+        """Codes (num_codebooks, frames) of a recording (samples,), whose codes depend on `margin` frames around them.
+
+        For teachers that give `samples // hop_length + 1` frames.
+        """
+        hop, blocks = self.hop_length, []
+        for first in range(0, len(waveform) // hop + 1, BLOCK_FRAMES):
+            start = max(first - margin, 0)
+            # The center of a frame is the first sample of the next hop, hence one hop more on the right.
+            codes = self(waveform[None, start * hop : (first + BLOCK_FRAMES + margin + 1) * hop])[0]
+            blocks.append(codes[:, first - start : first - start + BLOCK_FRAMES])
+        return torch.cat(blocks, dim=1)
 
 
 class MusicalTeacher(Teacher):

@@ -35,6 +35,7 @@ class CQTTeacher(MusicalTeacher):
     """
 
     kind = "cqt"
+    setting_names = ("sampling_rate", "hop_length", "num_bins", "bins_per_octave", "log")
 
     def __init__(
         self,
@@ -53,22 +54,21 @@ class CQTTeacher(MusicalTeacher):
         check_sizes(
             sampling_rate=sampling_rate, hop_length=hop_length, num_bins=num_bins, bins_per_octave=bins_per_octave
         )
-        for name, tensor in {"mean": mean, "scale": scale}.items():
-            if (mean is None) != (scale is None) or (tensor is not None and tensor.shape != (num_bins,)):
-                given = None if tensor is None else tuple(tensor.shape)
-                raise ValueError(f"mean and scale come together, each of shape ({num_bins},); {name} has {given}.")
+        if (mean is None) != (scale is None):
+            raise ValueError("mean and scale come together: give both, or none of them.")
         if backend not in ("mert_hf", "nnaudio"):
             raise ValueError(f"backend must be 'mert_hf' or 'nnaudio', got {backend!r}.")
         self.backend = backend
         cqt_transform(sampling_rate, hop_length, num_bins, bins_per_octave)  # refuses impossible sizes now
         self.nnaudio = self._nnaudio_transform() if backend == "nnaudio" else None
-        self.register_buffer("mean", mean)
-        self.register_buffer("scale", scale)
+        if mean is None:
+            self.mean = self.scale = None
+        else:
+            self._register({"mean": mean, "scale": scale}, {"mean": (num_bins,), "scale": (num_bins,)})
 
     def settings(self) -> dict[str, Any]:
         """The arguments of the constructor, without the buffers."""
-        names = ("sampling_rate", "hop_length", "num_bins", "bins_per_octave", "log")
-        settings = {name: getattr(self, name) for name in names}
+        settings = super().settings()
         return settings if self.backend == "mert_hf" else {**settings, "backend": self.backend}
 
     def _nnaudio_transform(self) -> nn.Module:

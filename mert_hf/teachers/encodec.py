@@ -36,6 +36,7 @@ class EncodecTeacher(AcousticTeacher):
     """
 
     kind = "encodec"
+    setting_names = ("num_codebooks",)
 
     def __init__(self, model: EncodecModel, num_codebooks: int | None = None):
         super().__init__()
@@ -64,10 +65,6 @@ class EncodecTeacher(AcousticTeacher):
         # Older versions of transformers build fewer layers than that for codebooks of less than 1024 codes.
         quantizer = self.model.quantizer
         return min(quantizer.get_num_quantizers_for_bandwidth(bandwidth), len(quantizer.layers))
-
-    def settings(self) -> dict[str, Any]:
-        """The number of codebooks; the settings of the codec are in its own config.json."""
-        return {"num_codebooks": self.num_codebooks}
 
     def save_pretrained(self, directory: str | os.PathLike) -> None:
         """Writes the codec as transformers does, and the number of codebooks next to it."""

@@ -42,15 +42,8 @@ class FeatureTeacher(MusicalTeacher):
         self.feature_sets = as_feature_sets(feature_sets)
         self.sampling_rate, self.hop_length = sampling_rate, hop_length
         self.num_bins = sum(feature_sizes(self.feature_sets, sampling_rate, hop_length))
-        for name, tensor in {"mean": mean, "scale": scale}.items():
-            if tuple(tensor.shape) != (self.num_bins,) or not torch.isfinite(tensor).all():
-                raise ValueError(
-                    f"{name} must have shape ({self.num_bins},), the sizes of the feature sets together, and finite "
-                    f"values; it has the shape {tuple(tensor.shape)}. Fit the teacher again."
-                )
-            self.register_buffer(name, tensor.float())
-        if not (self.scale > 0).all():
-            raise ValueError("scale must be positive. Fit the teacher again.")
+        shape = (self.num_bins,)
+        self._register({"mean": mean, "scale": scale}, {"mean": shape, "scale": shape})
 
     def settings(self) -> dict[str, Any]:
         """Feature sets and rates."""

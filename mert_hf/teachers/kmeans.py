@@ -16,7 +16,6 @@ from ..utils.optional import needs_extra
 from .base import AcousticTeacher, check_sizes, check_waveforms, from_fields
 from .residual import nearest_codes
 
-BLOCK_FRAMES = 4096  # frames of a recording that are labeled at a time
 MAX_FRAMES = 500_000  # frames to which the clusters are fitted: a few hundred MB
 
 
@@ -126,26 +125,11 @@ class KMeansTeacher(AcousticTeacher):
         self.feature_sets = as_feature_sets(feature_sets)
         self.sampling_rate, self.hop_length = sampling_rate, hop_length
         self.codebook_sizes = tuple(feature_set.num_clusters for feature_set in self.feature_sets)
-        expected = {f"{part}_{k}" for part in ("centres", "mean", "scale") for k in range(self.num_codebooks)}
-        if set(weights) != expected:
-            raise ValueError(f"The teacher needs the weights {sorted(expected)}, given {sorted(weights)}.")
-        for name, tensor in weights.items():
-            self.register_buffer(name, tensor.float())
+        shapes: dict[str, tuple[int, ...]] = {}
         sizes = feature_sizes(self.feature_sets, sampling_rate, hop_length)
-        for k, (feature_set, size) in enumerate(zip(self.feature_sets, sizes, strict=True)):
-            self._check_weights(k, feature_set, size)
-
-    def _check_weights(self, k: int, feature_set: FeatureSet, size: int) -> None:
-        expected = {"centres": (feature_set.num_clusters, size), "mean": (size,), "scale": (size,)}
-        for part, shape in expected.items():
-            tensor = self.get_buffer(f"{part}_{k}")
-            if tuple(tensor.shape) != shape or not torch.isfinite(tensor).all():
-                raise ValueError(
-                    f"{part}_{k} must have shape {shape}, the size of {feature_set}, and finite values; it has the "
-                    f"shape {tuple(tensor.shape)}. Fit the teacher again."
-                )
-        if not (self.get_buffer(f"scale_{k}") > 0).all():
-            raise ValueError(f"scale_{k} must be positive. Fit the teacher again.")
+        for k, (clusters, size) in enumerate(zip(self.codebook_sizes, sizes, strict=True)):
+            shapes |= {f"centres_{k}": (clusters, size), f"mean_{k}": (size,), f"scale_{k}": (size,)}
+        self._register(weights, shapes)
 
     def settings(self) -> dict[str, Any]:
         """Feature sets and rates."""
@@ -172,15 +156,8 @@ class KMeansTeacher(AcousticTeacher):
     @torch.no_grad()
     def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
         """Codes (num_codebooks, frames) of a recording (samples,), computed in blocks of frames."""
-        hop = self.hop_length
-        margin = max(feature_set.reach(self.sampling_rate, hop) for feature_set in self.feature_sets)
-        blocks = []
-        for first in range(0, len(waveform) // hop + 1, BLOCK_FRAMES):
-            start = max(first - margin, 0)
-            # The center of a frame is the first sample of the next hop, hence one hop more on the right.
-            codes = self(waveform[None, start * hop : (first + BLOCK_FRAMES + margin + 1) * hop])[0]
-            blocks.append(codes[:, first - start : first - start + BLOCK_FRAMES])
-        return torch.cat(blocks, dim=1)
+        reach = max(item.reach(self.sampling_rate, self.hop_length) for item in self.feature_sets)
+        return self._label_in_blocks(waveform, reach)
 
     @classmethod
     def fit(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,8 +86,7 @@ class CombinedTeacher(AcousticTeacher):
         """Writes each teacher into a folder of its own, and their weights in the loss."""
         for index, member in enumerate(self.members):
             member.save_pretrained(Path(directory) / MEMBER_FOLDER.format(index))
-        config = {"teacher": self.kind, **self.settings(), "weights": self.weights}
-        (Path(directory) / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        self._write_config(directory, weights=self.weights)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike, **overrides: Any) -> CombinedTeacher:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from ..encoders.descriptors import MEL_BANDS, log_mel
@@ -20,15 +18,12 @@ class LogMelTeacher(MusicalTeacher):
     """
 
     kind = "log_mel"
+    setting_names = ("sampling_rate", "hop_length", "num_bins")
 
     def __init__(self, sampling_rate: int = 24000, hop_length: int = 320, num_bins: int = MEL_BANDS):
         super().__init__()
         check_sizes(sampling_rate=sampling_rate, hop_length=hop_length, num_bins=num_bins)
         self.sampling_rate, self.hop_length, self.num_bins = sampling_rate, hop_length, num_bins
-
-    def settings(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
-        return {"sampling_rate": self.sampling_rate, "hop_length": self.hop_length, "num_bins": self.num_bins}
 
     @torch.no_grad()
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import nn
 
 from ..encoders.descriptors import frame_statistics, log_mel
 from .base import AcousticTeacher, check_sizes, check_waveforms
-
-BLOCK_FRAMES = 4096  # frames of a recording that are computed at a time
 
 
 class MelQuantizerTeacher(AcousticTeacher):
@@ -32,6 +29,8 @@ class MelQuantizerTeacher(AcousticTeacher):
         ValueError: a size is out of range, or mean and scale do not fit.
     """
 
+    setting_names = ("sampling_rate", "hop_length", "num_bins", "stack")
+
     def __init__(
         self,
         sampling_rate: int,
@@ -47,18 +46,9 @@ class MelQuantizerTeacher(AcousticTeacher):
             raise ValueError(f"hop_length={hop_length} must be a multiple of stack={stack}.")
         mean = torch.zeros(num_bins) if mean is None else mean
         scale = torch.ones(num_bins) if scale is None else scale
-        for name, tensor in {"mean": mean, "scale": scale}.items():
-            if tensor.shape != (num_bins,):
-                raise ValueError(f"{name} must have shape ({num_bins},), given {tuple(tensor.shape)}.")
         self.sampling_rate, self.hop_length = sampling_rate, hop_length
         self.num_bins, self.stack = num_bins, stack
-        self.register_buffer("mean", mean.float())
-        self.register_buffer("scale", scale.float())
-
-    def settings(self) -> dict[str, Any]:
-        """The arguments of the constructor, without the weights."""
-        names = ("sampling_rate", "hop_length", "num_bins", "stack")
-        return {name: getattr(self, name) for name in names}
+        self._register({"mean": mean, "scale": scale}, {"mean": (num_bins,), "scale": (num_bins,)})
 
     def vectors(self, waveforms: torch.Tensor) -> torch.Tensor:
         """(batch, samples) -> (batch, samples // hop_length + 1, num_bins * stack) float32, standardized."""
@@ -78,13 +68,7 @@ class MelQuantizerTeacher(AcousticTeacher):
     @torch.no_grad()
     def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
         """Codes (num_codebooks, frames) of a recording (samples,), computed in blocks of frames."""
-        hop, blocks = self.hop_length, []
-        margin = self.sampling_rate // hop // 4 + 2  # frames: more than half of the analysis window
-        for first in range(0, len(waveform) // hop + 1, BLOCK_FRAMES):
-            start = max(first - margin, 0)
-            codes = self(waveform[None, start * hop : (first + BLOCK_FRAMES + margin + 1) * hop])[0]
-            blocks.append(codes[:, first - start : first - start + BLOCK_FRAMES])
-        return torch.cat(blocks, dim=1)
+        return self._label_in_blocks(waveform, self.sampling_rate // self.hop_length // 4 + 2)  # half a window and more
 
 
 def fine_log_mel(

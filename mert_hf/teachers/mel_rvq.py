@@ -38,17 +38,11 @@ class MelRVQTeacher(MelQuantizerTeacher):
         expected = {"encoder", "bias", "codebooks", "mean", "scale"}
         if set(weights) != expected:
             raise ValueError(f"The teacher needs the weights {sorted(expected)}, given {sorted(weights)}.")
-        super().__init__(sampling_rate, hop_length, num_bins, stack, weights["mean"], weights["scale"])
+        super().__init__(sampling_rate, hop_length, num_bins, stack, weights.pop("mean"), weights.pop("scale"))
         codebooks = weights["codebooks"]
         dim = codebooks.shape[-1]
         shapes = {"encoder": (num_bins * stack, dim), "bias": (dim,), "codebooks": (*codebooks.shape[:2], dim)}
-        for name, shape in shapes.items():
-            if tuple(weights[name].shape) != shape or not torch.isfinite(weights[name]).all():
-                raise ValueError(
-                    f"{name} must have shape {shape} and finite values, given {tuple(weights[name].shape)}. Fit the "
-                    "teacher again."
-                )
-            self.register_buffer(name, weights[name].float())
+        self._register(weights, shapes)
         self.codebook_sizes = (codebooks.shape[1],) * codebooks.shape[0]
 
     def quantize(self, vectors: torch.Tensor) -> torch.Tensor:

@@ -33,6 +33,7 @@ class MetaEncodecTeacher(AcousticTeacher):
     """
 
     kind = "encodec_meta"
+    setting_names = ("num_codebooks",)
 
     def __init__(self, num_codebooks: int = 8, **weights: torch.Tensor):
         super().__init__()
@@ -56,10 +57,6 @@ class MetaEncodecTeacher(AcousticTeacher):
         """The smallest bandwidth in kbit/s with enough codebooks."""
         wanted = num_codebooks * model.frame_rate * BITS_PER_CODE / 1000
         return min(bandwidth for bandwidth in model.target_bandwidths if bandwidth >= wanted)
-
-    def settings(self) -> dict[str, Any]:
-        """The number of codebooks."""
-        return {"num_codebooks": self.num_codebooks}
 
     @torch.no_grad()
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import nn
@@ -27,6 +26,7 @@ class Music2VecTeacher(MusicalTeacher):
     """
 
     kind = "music2vec"
+    setting_names = ("num_bins", "sampling_rate", "hop_length", "top_layers", "normalize")
 
     def __init__(
         self,
@@ -41,11 +41,6 @@ class Music2VecTeacher(MusicalTeacher):
         self.num_bins, self.sampling_rate, self.hop_length = num_bins, sampling_rate, hop_length
         self.top_layers, self.normalize = top_layers, normalize
         self.average: nn.Module | None = None
-
-    def settings(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
-        names = ("num_bins", "sampling_rate", "hop_length", "top_layers", "normalize")
-        return {name: getattr(self, name) for name in names}
 
     def follow(self, encoder: nn.Module) -> None:
         """Starts from a copy of the student's encoder.

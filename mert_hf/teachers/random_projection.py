@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
@@ -31,6 +29,7 @@ class RandomProjectionTeacher(MelQuantizerTeacher):
     """
 
     kind = "random_projection"
+    setting_names = (*MelQuantizerTeacher.setting_names, "num_codebooks", "codebook_size", "codebook_dim", "seed")
 
     def __init__(
         self,
@@ -55,11 +54,6 @@ class RandomProjectionTeacher(MelQuantizerTeacher):
         codes = torch.randn(num_codebooks, codebook_size, codebook_dim, generator=generator)
         self.register_buffer("projections", projections, persistent=False)  # the seed makes them again
         self.register_buffer("codes", nn.functional.normalize(codes, dim=-1), persistent=False)
-
-    def settings(self) -> dict[str, Any]:
-        """The arguments of the constructor, without the statistics."""
-        sizes = {"num_codebooks": self.num_codebooks, "codebook_size": self.codebook_size}
-        return {**super().settings(), **sizes, "codebook_dim": self.codebook_dim, "seed": self.seed}
 
     def quantize(self, vectors: torch.Tensor) -> torch.Tensor:
         """(..., size) -> (..., num_codebooks): the nearest of vectors of length 1 has the largest product."""

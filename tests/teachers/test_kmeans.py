@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mert_hf.encoders import descriptors as kmeans_features
-from mert_hf.teachers import FeatureSet, KMeansTeacher, load_teacher
-from mert_hf.teachers import kmeans as kmeans_module
+from mert_hf.teachers import FeatureSet, KMeansTeacher, base, load_teacher
 
 
 def fit(clips, sets=({"name": "chroma", "num_clusters": 4},), **arguments) -> KMeansTeacher:
@@ -108,7 +107,7 @@ def test_a_long_recording_in_blocks(kmeans, sounds, monkeypatch):
     recording = torch.cat([sounds.flatten(), sounds[1, :555]])
     whole = kmeans(recording[None])[0]
     for size in (1, 40, 1000):
-        monkeypatch.setattr(kmeans_module, "BLOCK_FRAMES", size)
+        monkeypatch.setattr(base, "BLOCK_FRAMES", size)
         clip = recording[: 20 * 320] if size == 1 else recording
         expected = whole if size > 1 else kmeans(clip[None])[0]
         blocks = kmeans.label_recording(clip)

@@ -12,8 +12,7 @@ import torch
 
 from mert_hf.corpora.code_counts import CodeCounts
 from mert_hf.encoders.descriptors import log_mel
-from mert_hf.teachers import CombinedTeacher, MelRVQTeacher, RandomProjectionTeacher, load_teacher
-from mert_hf.teachers import mel_frames as mel_frames_module
+from mert_hf.teachers import CombinedTeacher, MelRVQTeacher, RandomProjectionTeacher, base, load_teacher
 from mert_hf.teachers.fitting import RVQSettings, fit_random_projection, fit_rvq, train_mel_rvq
 
 SMALL = RVQSettings(codebooks=3, codebook_size=16, codebook_dim=6, num_bins=20, steps=150, batch_frames=256)
@@ -98,7 +97,7 @@ def test_saved_and_loaded_to_the_bit(rvq, projection, sounds, tmp_path):
 
 
 def test_long_recordings_in_blocks(rvq, sounds, monkeypatch):
-    monkeypatch.setattr(mel_frames_module, "BLOCK_FRAMES", 40)
+    monkeypatch.setattr(base, "BLOCK_FRAMES", 40)
     recording = torch.cat([sounds.flatten(), sounds[1, :555]])
     assert torch.equal(rvq.label_recording(recording), rvq(recording[None])[0])
 
