@@ -147,9 +147,6 @@ TrainingDType = Annotated[
         help="Precision: auto (bfloat16 on a GPU that computes in it, else float32), float32, bfloat16 or float16.",
     ),
 ]
-StudentRate = Annotated[int, typer.Option("--sampling-rate", help="Sampling rate of the model to pre-train in Hz.")]
-StudentHop = Annotated[int, typer.Option("--hop-length", help="Samples between two frames of the model.")]
-MaxMinutes = Annotated[float, typer.Option("--max-minutes", help="Maximum number of minutes of audio to use.")]
 TeacherFolder = Annotated[str, typer.Option("--output", help="Folder of the teacher.")]
 NumCodebooks = Annotated[
     int | None, typer.Option("--num-codebooks", help="Number of codebooks of an EnCodec to use; 8 by default.")

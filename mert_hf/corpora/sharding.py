@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from ..utils.files import check_output_folder
 from .code_counts import CodeCounts
 from .dataset import audio_column, open_recordings
 from .labels import check_gives_codes, label_recording, teacher_facts
+from .settings import ShardingSettings
 from .shard_writing import ShardSummary, write_shards
 from .shards import AudioItem, ShardSettings, parse_part, parse_size
 
@@ -25,45 +25,19 @@ if TYPE_CHECKING:
 DATASET_FILES = ("*.parquet", "*.arrow", "*.tar", "*/*.parquet", "*/*.tar")
 
 
-@dataclass(frozen=True)
-class ShardingSettings:
-    """Settings of `shard_recordings`."""
-
-    seconds: float = field(default=60.0, metadata={"help": "Length of a segment in seconds."})
-    codec: str = field(
-        default="flac", metadata={"help": "Format of the audio: flac, opus, or original (whole files as they are)."}
-    )
-    shard_size: str = field(default="500MB", metadata={"help": "Encoded audio in a shard, such as 500MB or 2GB."})
-    part: str = field(
-        default="1/1", metadata={"metavar": "I/N", "help": "Write part I of N; parts may run on any machines."}
-    )
-    sampling_rate: int = field(
-        default=24000, metadata={"help": "Sampling rate in Hz; that of the teacher if there is one."}
-    )
-    hop_length: int = field(default=320, metadata={"help": "Samples between two frames; those of the teacher if any."})
-    split: str | None = field(
-        default=None, metadata={"help": "Use only the rows of metadata.csv with this split; all by default."}
-    )
-    workers: int = field(default=2, metadata={"help": "Number of recordings that are read in parallel."})
-
-
 def shard_recordings(
     data: Sequence[str],
     output_dir: str,
-    settings: ShardingSettings = ShardingSettings(),
+    settings: ShardingSettings,
     teacher: AcousticTeacher | None = None,
-    device: str | None = None,
-    show_progress_bar: bool = True,
 ) -> ShardSummary:
     """Writes the shards of one part of the recordings; each process of `accelerate launch` takes its share of it.
 
     Args:
         data: files, folders (with or without metadata.csv), tars of WebDataset, folders or Hub ids of data sets.
         output_dir: folder of the shards; a run that was interrupted is resumed there.
-        settings: length and format of segments, size and part of the shards.
+        settings: length and format of segments, size and part of the shards, device of the teacher.
         teacher: an acoustic teacher whose codes are stored; None writes no codes.
-        device: device of the teacher; a GPU if there is one by default.
-        show_progress_bar: show a progress bar.
 
     Raises:
         ValueError: a setting is out of range, the folder has shards of other settings, the teacher is not acoustic, or
@@ -71,7 +45,7 @@ def shard_recordings(
     """
     check_output_folder(output_dir)
     bytes_of_shard, (index, parts) = parse_size(settings.shard_size), parse_part(settings.part)
-    state = launched_processes(device)
+    state = launched_processes(settings.device)
     label, made_by = None, {"sampling_rate": settings.sampling_rate, "hop_length": settings.hop_length}
     if teacher is not None:
         check_gives_codes(teacher)
@@ -89,7 +63,7 @@ def shard_recordings(
         (index * state.num_processes + state.process_index, parts * state.num_processes),
         bytes_of_shard,
         settings.workers,
-        show_progress_bar and state.is_local_main_process,
+        settings.show_progress_bar and state.is_local_main_process,
     )
 
 

@@ -1,27 +1,46 @@
 """Teachers: clean waveforms to the targets that the student predicts."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from .base import (
-    AcousticTeacher,
-    MusicalTeacher,
-    Teacher,
-    codebook_sizes_of,
-)
-from .cqt import CQTTeacher
-from .encodec import EncodecTeacher
-from .feature_regression import FeatureTeacher
-from .fused import EncoderLayer, FusedEncoderTeacher
-from .kmeans import FeatureSet, KMeansTeacher
-from .loading import TEACHERS, CombinedTeacher, load_teacher
-from .log_mel import LogMelTeacher
-from .mel_rvq import MelRVQTeacher
-from .meta_encodec import MetaEncodecTeacher
-from .music2vec import Music2VecTeacher
-from .random_projection import RandomProjectionTeacher
+from ..utils.imports import lazy_names
+
+if TYPE_CHECKING:
+    from .base import AcousticTeacher, MusicalTeacher, Teacher, codebook_sizes_of
+    from .cqt import CQTTeacher
+    from .encodec import EncodecTeacher
+    from .feature_regression import FeatureTeacher
+    from .fused import EncoderLayer, FusedEncoderTeacher
+    from .kmeans import FeatureSet, KMeansTeacher
+    from .loading import TEACHERS, CombinedTeacher, load_teacher
+    from .log_mel import LogMelTeacher
+    from .mel_rvq import MelRVQTeacher
+    from .meta_encodec import MetaEncodecTeacher
+    from .music2vec import Music2VecTeacher
+    from .random_projection import RandomProjectionTeacher
+
+_HOMES = {
+    "AcousticTeacher": ".base",
+    "CQTTeacher": ".cqt",
+    "CombinedTeacher": ".loading",
+    "EncoderLayer": ".fused",
+    "EncodecTeacher": ".encodec",
+    "FeatureSet": ".kmeans",
+    "FeatureTeacher": ".feature_regression",
+    "FusedEncoderTeacher": ".fused",
+    "KMeansTeacher": ".kmeans",
+    "LogMelTeacher": ".log_mel",
+    "MelRVQTeacher": ".mel_rvq",
+    "MetaEncodecTeacher": ".meta_encodec",
+    "Music2VecTeacher": ".music2vec",
+    "MusicalTeacher": ".base",
+    "RandomProjectionTeacher": ".random_projection",
+    "TEACHERS": ".loading",
+    "Teacher": ".base",
+    "codebook_sizes_of": ".base",
+    "load_teacher": ".loading",
+}
 
 __all__ = [
-    "TEACHERS",
     "AcousticTeacher",
     "CQTTeacher",
     "CombinedTeacher",
@@ -37,7 +56,10 @@ __all__ = [
     "Music2VecTeacher",
     "MusicalTeacher",
     "RandomProjectionTeacher",
+    "TEACHERS",
     "Teacher",
     "codebook_sizes_of",
     "load_teacher",
 ]
+
+__getattr__ = lazy_names(__name__, _HOMES)  # the command line reads `.settings` without torch

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -27,120 +26,19 @@ from .mel_frames import fine_log_mel, mel_statistics
 from .mel_rvq import MelRVQTeacher
 from .random_projection import RandomProjectionTeacher
 from .residual import residual_codes
+from .settings import FeatureSettings, FitSettings, KMeansSettings, RVQSettings
 
 logger = logging.getLogger(__name__)
 
 Data = str | os.PathLike | Sequence[str | os.PathLike]
 
+DEFAULT_FEATURES = ("mfcc:300", "chroma:200")
 CLIP_SECONDS = 30.0
 CHECKED_CLIPS = 20  # clips whose codes are counted
 REVIVAL_INTERVAL = 100  # steps after which codes that did not occur get vectors of the batch
 
 
-@dataclass(frozen=True)
-class FitSettings:
-    """Rates of a teacher, and the audio to which it is fitted. Fields with a help text are options of the commands."""
-
-    sampling_rate: int = field(default=24000, metadata={"help": "Sampling rate of the model to pre-train in Hz."})
-    hop_length: int = field(default=320, metadata={"help": "Samples between two frames of the model."})
-    max_minutes: float = field(default=120.0, metadata={"help": "Maximum number of minutes of audio to use."})
-    split: str | None = field(
-        default=None, metadata={"help": "Use only the rows of metadata.csv with this split; all by default."}
-    )
-    max_bad_files: int | str = field(
-        default="1%",
-        metadata={
-            "metavar": "N|P%",
-            "help": "Unreadable recordings tolerated before the run fails: a number such as 3, or a share such as 1%.",
-        },
-    )
-    seed: int = field(default=0, metadata={"help": "Seed of all random choices."})
-
-
-@dataclass(frozen=True)
-class KMeansSettings(FitSettings):
-    """Settings of `fit_kmeans`."""
-
-    features: Sequence[str] = field(
-        default=("mfcc:300", "chroma:200"),
-        metadata={
-            "metavar": "NAME:CLUSTERS[:SECONDS[:DIMENSIONS]],...",
-            "help": "One codebook for each: mfcc, log_mel, chroma, chroma_cqt, log_cqt or tempogram, number of "
-            "clusters, and optionally seconds of context and dimensions. Default: mfcc:300,chroma:200.",
-        },
-    )
-
-
-@dataclass(frozen=True)
-class FeatureSettings(FitSettings):
-    """Settings of `fit_features`."""
-
-    max_minutes: float = field(default=60.0, metadata={"help": "Maximum number of minutes of audio to use."})
-    features: Sequence[str] = field(
-        default=(),
-        metadata={
-            "metavar": "NAME[:SECONDS[:DIMENSIONS]],...",
-            "help": "What the student predicts: mfcc, log_mel, chroma, chroma_cqt, log_cqt or tempogram, and "
-            "optionally seconds of context and dimensions.",
-        },
-    )
-
-
-@dataclass(frozen=True)
-class RVQSettings(FitSettings):
-    """Settings of `fit_rvq`. The sizes of a Mel-RVQ are MuQ's (arXiv 2501.01108, section 3.2).
-
-    Attributes:
-        codebook_dim: dimension of the code vectors of log-mel frames.
-        num_bins: mel bands.
-        stack: log-mel frames in a frame of the student.
-        steps: training steps of a Mel-RVQ.
-        batch_frames: frames in a step.
-        learning_rate: of Adam, falling linearly to zero.
-        commitment: weight of the commitment loss.
-    """
-
-    hop_length: int | None = field(
-        default=None,
-        metadata={"help": "Samples between two frames of the model; by default 960 with encoders and 320 without."},
-    )
-    encoder: Sequence[str] = field(
-        default=(),
-        metadata={
-            "metavar": "NAME:LAYER",
-            "help": "Frozen encoder and its layer. Repeat the option to fuse several.",
-        },
-    )
-    kind: str = field(
-        default="mel_rvq",
-        metadata={"help": "Without encoders: mel_rvq (MuQ's quantizer of log-mel) or random_projection (BEST-RQ's)."},
-    )
-    codebooks: int | None = field(
-        default=None, metadata={"help": "Number of codebooks; by default 4 with encoders and 8 without."}
-    )
-    codebook_size: int = field(default=1024, metadata={"help": "Codes in each codebook."})
-    components: int = field(default=256, metadata={"help": "With encoders: principal components that are quantized."})
-    codebook_dim: int = 16
-    num_bins: int = 128
-    stack: int = 1
-    steps: int = 2000
-    batch_frames: int = 4096
-    learning_rate: float = 2e-3
-    commitment: float = 0.25
-
-    @property
-    def mel(self) -> dict[str, int]:
-        """The settings of the log-mel frames."""
-        sizes = {name: getattr(self, name) for name in ("sampling_rate", "num_bins", "stack")}
-        return {**sizes, "hop_length": self.hop_length or 320}
-
-
-def fit_kmeans(
-    data: Data,
-    output_dir: str | os.PathLike,
-    settings: KMeansSettings = KMeansSettings(),
-    show_progress_bar: bool = True,
-) -> CodeCounts:
+def fit_kmeans(data: Data, output_dir: str | os.PathLike, settings: KMeansSettings) -> CodeCounts:
     """Fits a k-means teacher to a random choice of recordings and saves it.
 
     Args:
@@ -148,7 +46,6 @@ def fit_kmeans(
         output_dir: folder of the teacher.
         settings: features and audio. Memory holds all features: per minute at 75 frames a second 1.4 MB for log-mel,
             0.7 for MFCC, 0.2 for chroma, 1.5 for log-CQT.
-        show_progress_bar: show a progress bar over the clips.
 
     Returns:
         How often each code occurs in the first clips.
@@ -162,33 +59,29 @@ def fit_kmeans(
     clips = open_clips(data, output_dir, settings)
     teacher = KMeansTeacher.fit(
         clips,
-        parse_feature_sets(settings.features),
+        parse_feature_sets(settings.features or DEFAULT_FEATURES),
         settings.sampling_rate,
         settings.hop_length,
         settings.seed,
-        show_progress_bar=show_progress_bar,
+        show_progress_bar=settings.show_progress_bar,
     )
     return save_checked(teacher, clips, output_dir)
 
 
-def fit_features(
-    data: Data, output_dir: str | os.PathLike, settings: FeatureSettings, show_progress_bar: bool = True
-) -> FeatureTeacher:
+def fit_features(data: Data, output_dir: str | os.PathLike, settings: FeatureSettings) -> FeatureTeacher:
     """Fits a teacher of regressed features to a random choice of recordings and saves it.
 
     Arguments and errors are those of `fit_kmeans`, without scikit-learn and codebooks.
     """
     clips = open_clips(data, output_dir, settings)
-    shown = tqdm(clips, desc="measuring features", unit="clip", disable=not show_progress_bar)
+    shown = tqdm(clips, desc="measuring features", unit="clip", disable=not settings.show_progress_bar)
     sets = parse_feature_sets(settings.features, with_clusters=False)
     teacher = FeatureTeacher.fit(map(torch.as_tensor, shown), sets, settings.sampling_rate, settings.hop_length)
     teacher.save_pretrained(output_dir)
     return teacher
 
 
-def fit_rvq(
-    data: Data, output_dir: str | os.PathLike, settings: RVQSettings = RVQSettings(), show_progress_bar: bool = True
-) -> CodeCounts:
+def fit_rvq(data: Data, output_dir: str | os.PathLike, settings: RVQSettings) -> CodeCounts:
     """Fits a residual quantizer of log-mel frames or of layers of frozen encoders, and saves it.
 
     Args:
@@ -196,7 +89,6 @@ def fit_rvq(
         output_dir: folder of the teacher.
         settings: kind, sizes and audio. Without encoders memory holds the clips (5.8 MB per minute at 24 kHz) and their
             log-mel frames (2.3 MB per minute at 128 bands and 75 frames a second).
-        show_progress_bar: show a progress bar.
 
     Returns:
         How often each code occurs in the first clips.
@@ -210,17 +102,17 @@ def fit_rvq(
     if settings.encoder:
         require_extra("train", "sklearn")
         clips = open_clips(data, output_dir, settings)
-        return save_checked(_fit_fused(clips, settings, show_progress_bar), clips, output_dir)
+        return save_checked(_fit_fused(clips, settings), clips, output_dir)
     if settings.kind not in ("mel_rvq", "random_projection"):
         raise ValueError(f"kind must be 'mel_rvq' or 'random_projection', got {settings.kind!r}.")
-    shown = tqdm(open_clips(data, output_dir, settings), "reading", disable=not show_progress_bar)
+    shown = tqdm(open_clips(data, output_dir, settings), "reading", disable=not settings.show_progress_bar)
     waveforms = [torch.from_numpy(clip) for clip in shown]
     if settings.kind == "mel_rvq":
-        return save_checked(train_mel_rvq(waveforms, settings, show_progress_bar), waveforms, output_dir)
+        return save_checked(train_mel_rvq(waveforms, settings), waveforms, output_dir)
     return save_checked(fit_random_projection(waveforms, settings), waveforms, output_dir)
 
 
-def _fit_fused(clips: Iterable[np.ndarray], settings: RVQSettings, show_progress_bar: bool) -> FusedEncoderTeacher:
+def _fit_fused(clips: Iterable[np.ndarray], settings: RVQSettings) -> FusedEncoderTeacher:
     return FusedEncoderTeacher.fit(
         clips,
         [parse_encoder(text) for text in settings.encoder],
@@ -229,7 +121,7 @@ def _fit_fused(clips: Iterable[np.ndarray], settings: RVQSettings, show_progress
         settings.sampling_rate,
         settings.hop_length or 960,
         settings.seed,
-        show_progress_bar=show_progress_bar,
+        show_progress_bar=settings.show_progress_bar,
     )
 
 
@@ -348,9 +240,7 @@ def parse_encoder(text: str) -> EncoderLayer:
     return EncoderLayer(name, int(layer))
 
 
-def train_mel_rvq(
-    waveforms: Iterable[torch.Tensor], settings: RVQSettings, show_progress_bar: bool = True
-) -> MelRVQTeacher:
+def train_mel_rvq(waveforms: Iterable[torch.Tensor], settings: RVQSettings) -> MelRVQTeacher:
     """Trains encoder, codebooks and decoder to reconstruct the standardized log-mel frames of clips (samples,).
 
     The loss is the mean squared error of the reconstruction, through the straight-through estimator, plus that of the
@@ -364,7 +254,7 @@ def train_mel_rvq(
     quantizer = MelRVQ(frames, settings, generator)
     optimizer = torch.optim.Adam(quantizer.parameters(), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, settings.steps)
-    for step in tqdm(range(settings.steps), "training", disable=not show_progress_bar):
+    for step in tqdm(range(settings.steps), "training", disable=not settings.show_progress_bar):
         batch = frames[torch.randint(len(frames), (settings.batch_frames,), generator=generator)]
         optimizer.zero_grad()
         quantizer.loss(batch, settings.commitment).backward()

@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from mert_hf.teachers.fitting import KMeansSettings, fit_kmeans
+from mert_hf.teachers.fitting import fit_kmeans
+from mert_hf.teachers.settings import KMeansSettings
 
 COMMAND = [sys.executable, "-m", "mert_hf.cli"]
 STUDENT = {
@@ -76,7 +77,8 @@ def measure_memory(folder: Path, recordings: int, factor: int) -> None:
 
 def measure_labels(folder: Path, recordings: int) -> None:
     write_music(folder / "long", recordings, 60.0)
-    fit_kmeans(folder / "long", folder / "kmeans", KMeansSettings(max_minutes=5.0), show_progress_bar=False)
+    settings = KMeansSettings(max_minutes=5.0, show_progress_bar=False)
+    fit_kmeans(folder / "long", folder / "kmeans", settings)
     print("| processes | x real time | x real time for each processor |\n|---|---|---|")
     for parts in (1, 2):
         jobs = [

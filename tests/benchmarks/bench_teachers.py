@@ -27,7 +27,8 @@ from mert_hf.corpora.dataset import AudioCropDataset
 from mert_hf.pretraining.arguments import parse_arguments
 from mert_hf.pretraining.run import build_trainer
 from mert_hf.pretraining.trainer import MERTTrainer
-from mert_hf.teachers.fitting import KMeansSettings, RVQSettings, fit_kmeans, fit_rvq
+from mert_hf.teachers.fitting import fit_kmeans, fit_rvq
+from mert_hf.teachers.settings import KMeansSettings, RVQSettings
 
 RATE, HOP = 24000, 960
 WIDTH, CROP = 96, 2 * RATE
@@ -48,14 +49,20 @@ TEACHERS = ("random_projection", "mel_rvq", "fused", "kmeans", "two", "music2vec
 
 def fit_teacher(kind: str, data: str, folder: Path) -> dict:
     """Fits a teacher of this kind, and returns it as `acoustic_teacher` takes it."""
-    audio = {"sampling_rate": RATE, "hop_length": HOP, "max_minutes": 15.0, "split": "train"}
+    audio = {
+        "sampling_rate": RATE,
+        "hop_length": HOP,
+        "max_minutes": 15.0,
+        "split": "train",
+        "show_progress_bar": False,
+    }
     if kind == "kmeans":
         features = ("mfcc:64", "log_cqt:64", "chroma:48:3")
-        fit_kmeans(data, folder, KMeansSettings(features=features, **audio), show_progress_bar=False)
+        fit_kmeans(data, folder, KMeansSettings(features=features, **audio))
     else:
         choice = {"encoder": ("mert-nano:2", "mert-nano:4"), "components": 64} if kind == "fused" else {"kind": kind}
         settings = RVQSettings(codebooks=4, codebook_size=128, steps=500, **choice, **audio)
-        fit_rvq(data, folder, settings, show_progress_bar=False)
+        fit_rvq(data, folder, settings)
     return {"type": kind, "path": str(folder)}
 
 

@@ -323,9 +323,7 @@ def test_frames_that_are_not_there(recordings, tmp_path):
 )
 def test_a_damaged_index(tmp_path, content):
     (tmp_path / labels.INDEX).write_text(content)
-    with pytest.raises(
-        ValueError, match="is not valid JSON|a JSON object|not an index of labels of format 1"
-    ):
+    with pytest.raises(ValueError, match="is not valid JSON|a JSON object|not an index of labels of format 1"):
         LabelCache(tmp_path)
 
 

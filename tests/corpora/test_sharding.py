@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 from mert_hf.audio import read_audio
 from mert_hf.cli.app import app
 from mert_hf.corpora.labels import LabelCache, label_files
-from mert_hf.corpora.sharding import ShardingSettings, shard_recordings
+from mert_hf.corpora.settings import ShardingSettings
+from mert_hf.corpora.sharding import shard_recordings
 from mert_hf.corpora.shards import find_shards, read_footer
 from mert_hf.teachers import FeatureSet, KMeansTeacher
 
@@ -69,8 +70,10 @@ def test_a_damaged_recording_fails_the_command_unless_it_is_tolerated(tmp_path):
 def test_ten_kills_lose_nothing_and_write_nothing_twice(tmp_path):
     write_recordings(tmp_path / "music", [20.0] * 200)
     out = tmp_path / "out"
-    settings = ShardingSettings(sampling_rate=RATE, hop_length=HOP, shard_size="200KB", seconds=5.0)
-    shard = partial(shard_recordings, [str(tmp_path / "music")], str(out), settings, show_progress_bar=False)
+    settings = ShardingSettings(
+        sampling_rate=RATE, hop_length=HOP, shard_size="200KB", seconds=5.0, show_progress_bar=False
+    )
+    shard = partial(shard_recordings, [str(tmp_path / "music")], str(out), settings)
     for kill in range(10):
         process = multiprocessing.get_context("fork").Process(target=shard)
         process.start()

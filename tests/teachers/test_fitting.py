@@ -9,7 +9,8 @@ import pytest
 from tiny_pretraining import RATE, write_recordings
 
 from mert_hf.teachers import FeatureSet, load_teacher
-from mert_hf.teachers.fitting import FitSettings, KMeansSettings, RandomClips, fit_kmeans, parse_feature_sets
+from mert_hf.teachers.fitting import RandomClips, fit_kmeans, parse_feature_sets
+from mert_hf.teachers.settings import FitSettings, KMeansSettings
 
 # The few bands between 0 and 1 kHz leave some of the 80 mel filters empty, which is of no concern here.
 pytestmark = pytest.mark.filterwarnings("ignore:At least one mel filter has all zero values")
@@ -24,7 +25,7 @@ def recordings(tmp_path_factory) -> Path:
 
 def test_random_clips_are_the_same_each_time_and_as_long_as_asked(recordings):
     files = sorted(map(str, recordings.iterdir()))
-    clips, again = (RandomClips(files, FitSettings(RATE, max_minutes=0.2, seed=seed)) for seed in (1, 2))
+    clips, again = (RandomClips(files, FitSettings(sampling_rate=RATE, max_minutes=0.2, seed=seed)) for seed in (1, 2))
     first, second = list(clips), list(clips)
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
     assert 12.0 * RATE <= sum(map(len, first)) < 18.1 * RATE
@@ -36,11 +37,12 @@ def test_random_clips_are_the_same_each_time_and_as_long_as_asked(recordings):
 def test_fitting_bears_a_share_of_bad_recordings(recordings, tmp_path):
     (broken := tmp_path / "broken.wav").write_bytes(b"RIFF")
     settings = {"sampling_rate": RATE, "hop_length": 40, "features": ("mfcc:8", "chroma:5")}
+    settings["show_progress_bar"] = False
     with pytest.raises(ValueError, match="1 of 9 recordings cannot be used"):
-        fit_kmeans([recordings, broken], tmp_path / "teacher", KMeansSettings(**settings), show_progress_bar=False)
+        fit_kmeans([recordings, broken], tmp_path / "teacher", KMeansSettings(**settings))
     assert not (tmp_path / "teacher").exists()
     settings["max_bad_files"] = "20%"
-    fit_kmeans([recordings, broken], tmp_path / "teacher", KMeansSettings(**settings), show_progress_bar=False)
+    fit_kmeans([recordings, broken], tmp_path / "teacher", KMeansSettings(**settings))
     assert load_teacher(tmp_path / "teacher").num_codebooks == 2
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from mert_hf.encoders import descriptors as kmeans_features
 from mert_hf.teachers import FeatureSet, KMeansTeacher, base, load_teacher
+from mert_hf.teachers import kmeans as kmeans_module
 
 
 def fit(clips, sets=({"name": "chroma", "num_clusters": 4},), **arguments) -> KMeansTeacher:

@@ -1,0 +1,87 @@
+"""How teachers are fitted: the options of `mert-hf fit-kmeans`, `fit-features` and `fit-rvq`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..utils.settings import described, shared
+
+FEATURE_NAMES = "mfcc, log_mel, chroma, chroma_cqt, log_cqt or tempogram"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """Rates of a teacher, and the audio to which it is fitted: clips at random places of as many files as possible."""
+
+    sampling_rate: int = described("Sampling rate of the model to pre-train in Hz.", 24000)
+    hop_length: int = described("Samples between two frames of the model.", 320)
+    max_minutes: float = described("Maximum number of minutes of audio to use.", 120.0)
+    split: str | None = shared("split", None)
+    max_bad_files: int | str = shared("max_bad_files", "1%")
+    seed: int = shared("seed", 0)
+    show_progress_bar: bool = shared("progress", True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KMeansSettings(FitSettings):
+    """Settings of `fit_kmeans`."""
+
+    features: Sequence[str] = described(
+        f"One codebook for each: {FEATURE_NAMES}, number of clusters, and optionally seconds of context and "
+        "dimensions. Default: mfcc:300,chroma:200.",
+        (),
+        metavar="NAME:CLUSTERS[:SECONDS[:DIMENSIONS]],...",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSettings(FitSettings):
+    """Settings of `fit_features`."""
+
+    features: Sequence[str] = described(
+        f"What the student predicts: {FEATURE_NAMES}, and optionally seconds of context and dimensions.",
+        metavar="NAME[:SECONDS[:DIMENSIONS]],...",
+    )
+    max_minutes: float = described("Maximum number of minutes of audio to use.", 60.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RVQSettings(FitSettings):
+    """Settings of `fit_rvq`. The sizes of a Mel-RVQ are MuQ's (arXiv 2501.01108, section 3.2).
+
+    Attributes:
+        codebook_dim: dimension of the code vectors of log-mel frames.
+        num_bins: mel bands.
+        stack: log-mel frames in a frame of the student.
+        steps: training steps of a Mel-RVQ.
+        batch_frames: frames in a step.
+        learning_rate: of Adam, falling linearly to zero.
+        commitment: weight of the commitment loss.
+    """
+
+    encoder: Sequence[str] = described(
+        "Frozen encoder and its layer. Repeat the option to fuse several.", (), metavar="NAME:LAYER"
+    )
+    kind: str = described(
+        "Without encoders: mel_rvq (MuQ's quantizer of log-mel) or random_projection (BEST-RQ's).", "mel_rvq"
+    )
+    codebooks: int | None = described("Number of codebooks; by default 4 with encoders and 8 without.", None)
+    codebook_size: int = described("Codes in each codebook.", 1024)
+    components: int = described("With encoders: principal components that are quantized.", 256)
+    hop_length: int | None = described(
+        "Samples between two frames of the model; by default 960 with encoders and 320 without.", None
+    )
+    codebook_dim: int = 16
+    num_bins: int = 128
+    stack: int = 1
+    steps: int = 2000
+    batch_frames: int = 4096
+    learning_rate: float = 2e-3
+    commitment: float = 0.25
+
+    @property
+    def mel(self) -> dict[str, int]:
+        """The settings of the log-mel frames."""
+        sizes = {name: getattr(self, name) for name in ("sampling_rate", "num_bins", "stack")}
+        return {**sizes, "hop_length": self.hop_length or 320}
