@@ -6,7 +6,7 @@ import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -14,11 +14,6 @@ from torch.utils.data import Dataset
 
 from ..audio import read_audio
 from ..utils.tolerance import Tolerance, check_bad_files
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
-
-    from ..pretraining.arguments import PretrainingDataArguments
 
 logger = logging.getLogger(__name__)
 
@@ -51,18 +46,6 @@ def draw_integer(low: int, high: int, generator: torch.Generator | None) -> int:
 def derive_seed(*keys: int) -> int:
     """A 63-bit seed that depends on every key and on their order."""
     return int.from_bytes(hashlib.blake2b(repr(keys).encode(), digest_size=8).digest(), "big") >> 1
-
-
-def crop_settings(config: PretrainedConfig, data_arguments: PretrainingDataArguments, seed: int) -> dict[str, Any]:
-    """The arguments of `CropDataset` for a student and the arguments of its run."""
-    return {
-        "crop_length": data_arguments.crop_length,
-        "sampling_rate": config.sampling_rate,
-        "hop_length": config.samples_per_frame,
-        "seed": seed,
-        "max_bad_files": data_arguments.max_bad_files,
-        "min_duration": data_arguments.min_duration,
-    }
 
 
 class CropDataset(Dataset):

@@ -33,15 +33,12 @@ from accelerate import PartialState
 from torch.utils.data import Sampler, get_worker_info
 
 from ..audio import AUDIO_EXTENSIONS, AudioReadError
-from .crops import AudioCrop, CropDataset, crop_settings, derive_seed
+from .crops import AudioCrop, CropDataset, derive_seed
 from .index import kept_list
 from .labels import check_teacher
 from .shards import ShardFooter, ShardSettings, find_shards, part_of, read_footer
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
-
-    from ..pretraining.arguments import PretrainingDataArguments
     from ..teachers import AcousticTeacher
 
 logger = logging.getLogger(__name__)
@@ -169,29 +166,6 @@ def shard_labels(data: Sequence[str], teacher: AcousticTeacher | None = None) ->
     content = open_shards([shard for entry in data for shard in resolve_shards(entry)])
     settings = ShardSettings(**content["settings"])
     return ShardLabels(settings, teacher) if settings.codebook_sizes else None
-
-
-def build_streams(
-    config: PretrainedConfig, data_arguments: PretrainingDataArguments, seed: int, eval_share: float
-) -> tuple[ShardCropDataset, ShardCropDataset | None]:
-    """Crops for training and for evaluation (None without evaluation data) of shards.
-
-    Evaluation takes the shards of `eval_data`, else `eval_share` of the recordings, which are then not trained on.
-    """
-
-    def crops(data: Sequence[str], **arguments: Any) -> ShardCropDataset:
-        return ShardCropDataset(
-            data,
-            **crop_settings(config, data_arguments, seed),
-            window=data_arguments.stream_window,
-            **arguments,
-        )
-
-    data, weights = data_arguments.train_data, data_arguments.train_weights
-    if data_arguments.eval_data:
-        return crops(data, weights=weights), crops(data_arguments.eval_data)
-    train = crops(data, weights=weights, held_out=eval_share)
-    return train, crops(data, held_out=eval_share, only_held_out=True) if eval_share else None
 
 
 class ShardCropDataset(CropDataset):

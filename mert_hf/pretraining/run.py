@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import Dataset, Subset
 from transformers import AutoConfig, AutoModelForPreTraining, PretrainedConfig, PreTrainedModel, set_seed  # noqa: TID251
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import IntervalStrategy
 
 from .. import teachers
-from ..corpora.crops import crop_settings
-from ..corpora.dataset import AudioCropDataset, AudioFiles, held_out_recordings
-from ..corpora.index import open_indexed
+from ..corpora.crops import CropDataset
 from ..corpora.labels import LabelCache
-from ..corpora.streaming import are_shards, build_streams, shard_labels
+from ..corpora.streaming import are_shards, shard_labels
 from ..hub.checkpoint import RUN_SETTINGS_FILE
 from ..hub.names import resolve_model
 from ..modeling.configuration_mert import MERTConfig
@@ -38,7 +33,6 @@ from ..teachers import (
 )
 from ..teachers.base import from_fields
 from ..utils.files import check_output_folder
-from ..utils.tolerance import Tolerance
 from .arguments import (
     MERTTrainingArguments,
     PretrainingDataArguments,
@@ -48,6 +42,7 @@ from .arguments import (
 from .augmentation import InputAugmentation
 from .callbacks import SignalCallback
 from .collator import DataCollatorForMERTPreTraining
+from .data import build_datasets
 from .ema import EMATeacherCallback
 from .masking import SpanMasking
 from .mixture import NoiseMixture
@@ -120,17 +115,18 @@ def build_trainer(
     """Trainer with student, teachers, collator and data sets, ready to train."""
     if not data_arguments.train_data:
         raise ValueError("There are no recordings to train on: give train_data, one or more folders or files.")
-    prepare_device(training_arguments)
-    labels = acoustic, cache, musical = open_targets(model_arguments, data_arguments)
-    model = build_model(model_arguments, acoustic if cache is None else cache, musical)
-    feature_extractor = MERTFeatureExtractor(
-        sampling_rate=model.config.sampling_rate, do_normalize=model_arguments.do_normalize
-    )
-    collator = build_collator(
-        model.config, feature_extractor, model_arguments, data_arguments, training_arguments, labels
-    )
-    train, evaluation = build_datasets(model.config, data_arguments, training_arguments.seed, cache)
-    prepare_student(model, model_arguments, acoustic, train)
+    if training_arguments.device.type == "cpu":
+        # Activations become denormal during training, with which a CPU computes several times slower.
+        torch.set_flush_denormal(True)
+        training_arguments.dataloader_pin_memory = False  # there is no device to pin for
+    targets = open_targets(model_arguments, data_arguments)
+    model = build_model(model_arguments, targets.codes, targets.musical)
+    collator = build_collator(model.config, targets, model_arguments, data_arguments, training_arguments)
+    train, evaluation = build_datasets(model.config, data_arguments, training_arguments.seed, targets.cache)
+    if model_arguments.model_name_or_path is None:
+        measure_input(model, train)
+    if isinstance(targets.acoustic, CombinedTeacher):
+        model.codebook_loss_weights = targets.acoustic.codebook_weights
     schedule_evaluation(training_arguments, evaluation is not None)
     trainer = MERTTrainer(
         model=model,
@@ -138,18 +134,10 @@ def build_trainer(
         data_collator=collator,
         train_dataset=train,
         eval_dataset=evaluation,
-        processing_class=feature_extractor,
+        processing_class=collator.feature_extractor,
     )
-    add_callbacks(trainer, model_arguments, data_arguments, musical)
+    add_callbacks(trainer, model_arguments, data_arguments, targets.musical)
     return trainer
-
-
-def prepare_device(training_arguments: MERTTrainingArguments) -> None:
-    """Settings of torch and of the data loader for training on a CPU."""
-    if training_arguments.device.type == "cpu":
-        # Activations become denormal during training, with which a CPU computes several times slower.
-        torch.set_flush_denormal(True)
-        training_arguments.dataloader_pin_memory = False  # there is no device to pin for
 
 
 def add_callbacks(
@@ -172,36 +160,40 @@ def add_callbacks(
         trainer.add_callback(ProbeCallback(tasks, trainer.processing_class, trainer.log, steps))
 
 
-def prepare_student(
-    model: PreTrainedModel, model_arguments: PretrainingModelArguments, acoustic: Any, crops: AudioCropDataset
-) -> None:
-    """Gives a model what it needs of its teachers and data: weights of its losses, statistics of a new front end."""
-    if model_arguments.model_name_or_path is None:
-        measure_input(model, crops)
-    if isinstance(acoustic, CombinedTeacher):
-        model.codebook_loss_weights = acoustic.codebook_weights
+@dataclass(frozen=True)
+class Targets:
+    """What a student predicts; None for what a run does not have.
+
+    Attributes:
+        acoustic: teacher of codes.
+        cache: codes made ahead of training, from a label cache or shards.
+        musical: teacher of spectra.
+    """
+
+    acoustic: Any
+    cache: Any
+    musical: Any
+
+    @property
+    def codes(self) -> Any:
+        """What gives the codes in training: those made ahead, else the teacher."""
+        return self.acoustic if self.cache is None else self.cache
 
 
-def open_targets(
-    model_arguments: PretrainingModelArguments, data_arguments: PretrainingDataArguments
-) -> tuple[Any, Any, Any]:
-    """(acoustic teacher, codes made ahead, musical teacher); None for what the run does not have."""
+def open_targets(model_arguments: PretrainingModelArguments, data_arguments: PretrainingDataArguments) -> Targets:
+    """Opens teachers and codes made ahead.
+
+    Raises:
+        ValueError: a teacher does not exist, or codes are of another teacher.
+    """
     acoustic = open_acoustic_teachers(model_arguments.acoustic_teacher)
     musical = open_teacher(model_arguments.musical_teacher, MusicalTeacher, "musical_teacher")
-    return acoustic, open_labels(model_arguments, data_arguments, acoustic), musical
-
-
-def open_labels(
-    model_arguments: PretrainingModelArguments,
-    data_arguments: PretrainingDataArguments,
-    acoustic: AcousticTeacher | None,
-) -> Any:
-    """Codes made ahead of training, from a label cache or shards; None where the teacher computes them live."""
+    cache = None
     if model_arguments.label_cache is not None:
-        return LabelCache(model_arguments.label_cache, teacher=acoustic, root=model_arguments.label_root)
-    if are_shards(data_arguments.train_data):
-        return shard_labels(data_arguments.train_data, acoustic)
-    return None
+        cache = LabelCache(model_arguments.label_cache, teacher=acoustic, root=model_arguments.label_root)
+    elif are_shards(data_arguments.train_data):
+        cache = shard_labels(data_arguments.train_data, acoustic)
+    return Targets(acoustic, cache, musical)
 
 
 def open_teacher(settings: Mapping[str, Any] | None, base: type[Teacher], name: str) -> Any:
@@ -290,7 +282,7 @@ def continue_from(source: str, config: PretrainedConfig) -> PreTrainedModel:
     return model
 
 
-def measure_input(model: PreTrainedModel, crops: AudioCropDataset) -> None:
+def measure_input(model: PreTrainedModel, crops: CropDataset) -> None:
     """Computes the statistics that a new model's front end needs, if any, from up to `STATISTICS_CROPS` crops."""
     count = min(len(crops), STATISTICS_CROPS)
     model.fit_input_statistics(crops[index * len(crops) // count].waveform for index in range(count))
@@ -298,27 +290,27 @@ def measure_input(model: PreTrainedModel, crops: AudioCropDataset) -> None:
 
 def build_collator(
     config: PretrainedConfig,
-    feature_extractor: MERTFeatureExtractor,
+    targets: Targets,
     model_arguments: PretrainingModelArguments,
     data_arguments: PretrainingDataArguments,
     training_arguments: MERTTrainingArguments,
-    labels: tuple[Any, Any, Any],
 ) -> DataCollatorForMERTPreTraining:
-    """The collator for (acoustic teacher, label cache, musical teacher), whose teachers it moves to their device."""
-    acoustic, cache, musical = labels
+    """The collator; moves the teachers to the device where they compute."""
+    acoustic = targets.acoustic if targets.cache is None else None
     on_device = model_arguments.labels_on_device
     if on_device is None:
         # The teacher of Music2Vec changes during training, in the main process only.
-        on_device = training_arguments.device.type != "cpu" or isinstance(musical, Music2VecTeacher)
-    if on_device:
-        for teacher in (acoustic if cache is None else None, musical):
-            if isinstance(teacher, torch.nn.Module):
-                teacher.to(training_arguments.device)
+        on_device = training_arguments.device.type != "cpu" or isinstance(targets.musical, Music2VecTeacher)
+    for teacher in (acoustic, targets.musical):
+        if on_device and isinstance(teacher, torch.nn.Module):
+            teacher.to(training_arguments.device)
     return DataCollatorForMERTPreTraining(
-        feature_extractor=feature_extractor,
+        feature_extractor=MERTFeatureExtractor(
+            sampling_rate=config.sampling_rate, do_normalize=model_arguments.do_normalize
+        ),
         config=config,
-        acoustic_teacher=acoustic if cache is None else None,
-        musical_teacher=musical,
+        acoustic_teacher=acoustic,
+        musical_teacher=targets.musical,
         mixture=NoiseMixture(
             probability=data_arguments.mixture_probability,
             count=tuple(data_arguments.mixture_count),
@@ -327,7 +319,7 @@ def build_collator(
         ),
         masking=build_masking(config, data_arguments),
         augmentation=build_augmentation(data_arguments.augmentation),
-        label_cache=cache,
+        label_cache=targets.cache,
         labels_on_device=on_device,
         seed=training_arguments.seed,
     )
@@ -358,74 +350,6 @@ def build_masking(config: PretrainedConfig, data_arguments: PretrainingDataArgum
     )
 
 
-def build_datasets(
-    config: PretrainedConfig, data_arguments: PretrainingDataArguments, seed: int, cache: LabelCache | None = None
-) -> tuple[AudioCropDataset, Dataset | None]:
-    """Crops for training and for evaluation (None without evaluation data), without recordings that have no labels.
-
-    Evaluation takes `eval_data`, else the rows of `eval_split` in `train_data`, else `eval_share` of the training
-    recordings, which are then not trained on.
-    """
-    if are_shards(data_arguments.train_data):
-        train, held_out_crops = build_streams(config, data_arguments, seed, parse_share(data_arguments.eval_share))
-        return train, held_out_crops and thinned(held_out_crops, data_arguments.max_eval_crops)
-    train_data = open_indexed(data_arguments.train_data, data_arguments.train_split)
-    if data_arguments.eval_data or data_arguments.eval_split:
-        eval_data = open_indexed(data_arguments.eval_data or data_arguments.train_data, data_arguments.eval_split)
-        train = crops_of(config, data_arguments, seed, cache, train_data)
-        evaluation = crops_of(config, data_arguments, seed, cache, eval_data)
-    else:
-        held_out = held_out_recordings(train_data, parse_share(data_arguments.eval_share))
-        train = crops_of(config, data_arguments, seed, cache, train_data, select=~held_out)
-        if not held_out.any():
-            return train, None
-        evaluation = crops_of(config, data_arguments, seed, cache, train_data, select=held_out)
-    logger.info("Evaluation on %d recordings.", len(evaluation.used_recordings))
-    return train, thinned(evaluation, data_arguments.max_eval_crops)
-
-
-def crops_of(
-    config: PretrainedConfig,
-    data_arguments: PretrainingDataArguments,
-    seed: int,
-    cache: LabelCache | None,
-    recordings: AudioFiles,
-    select: np.ndarray | None = None,
-) -> AudioCropDataset:
-    """The crops of some of the recordings; those that could not be labeled count as bad files.
-
-    Raises:
-        ValueError: recordings were never labeled.
-        TooManyBadFilesError: more recordings than tolerated could not be read or labeled.
-    """
-    dataset = AudioCropDataset(
-        recordings, weighting=data_arguments.weighting, select=select, **crop_settings(config, data_arguments, seed)
-    )
-    if cache is not None:
-        dataset.leave_out(cache.failures(dataset.used_recordings))
-        cache.check(dataset.used_recordings)
-    return dataset
-
-
-def parse_share(text: str) -> float:
-    """A percentage such as "0.5%" as a share between 0 and 1; "0" is 0.
-
-    Raises:
-        ValueError: the text has another form.
-    """
-    tolerance = Tolerance.parse(text)
-    if tolerance.share is None and tolerance.count:
-        raise ValueError(f"eval_share is {text!r}; give a percentage from 0% to 100% such as 0.5%.")
-    return tolerance.share or 0.0
-
-
-def thinned(dataset: Dataset, count: int) -> Dataset:
-    """At most `count` items of a data set, spread evenly."""
-    if len(dataset) <= count:
-        return dataset
-    return Subset(dataset, [math.floor(index * len(dataset) / count) for index in range(count)])
-
-
 def schedule_evaluation(training_arguments: MERTTrainingArguments, has_data: bool) -> None:
     """Evaluates whenever a checkpoint is saved, where there is evaluation data and no strategy was chosen."""
     if not has_data:
@@ -443,6 +367,6 @@ def save_settings(
     output_dir: str, model_arguments: PretrainingModelArguments, data_arguments: PretrainingDataArguments
 ) -> None:
     """Writes the settings of student, teachers and data next to the checkpoints, for model cards and readers."""
-    settings = {"model": dataclasses.asdict(model_arguments), "data": dataclasses.asdict(data_arguments)}
+    settings = {"model": asdict(model_arguments), "data": asdict(data_arguments)}
     Path(output_dir).mkdir(parents=True, exist_ok=True)
     Path(output_dir, RUN_SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

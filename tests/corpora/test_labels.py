@@ -23,7 +23,7 @@ from mert_hf.cli.app import app
 from mert_hf.corpora import labels
 from mert_hf.corpora.labels import LabelCache, codes_path, label_files, read_index
 from mert_hf.pretraining.arguments import PretrainingDataArguments
-from mert_hf.pretraining.run import build_datasets
+from mert_hf.pretraining.data import build_datasets
 from mert_hf.teachers import CQTTeacher, FeatureSet, KMeansTeacher, load_teacher
 from mert_hf.teachers.base import AcousticTeacher
 from mert_hf.utils.tolerance import TooManyBadFilesError
