@@ -25,7 +25,7 @@ BLOCK_FRAMES = 65536  # decoded at a time: half a megabyte of stereo
 PLAUSIBLE_RATES = (1000, 1_000_000)  # a wrong header must not ask for gigabytes of resampled sound
 UNKNOWN_LENGTH = 2**62  # libsndfile gives 2^63 - 1 where a header does not state the length
 # Samples that may be missing at the end of a file that is whole. MP3, two frames: some encoders count the frame that
-# holds the count, too. Vorbis, a usual block: the last page may state a position behind its last sample.
+# holds the count, too. Vorbis, a usual block: the last page may state a position past its last sample.
 TOLERANCES = {"MP3": 2304, "VORBIS": 2048}  # by format or subtype
 OGG_PAGE_SIZE = 65536  # a page has at most 65307 bytes
 STREAMED_SIZES = (0xFFFFFFFF, 0x7FFFFFFF)  # what programs that write WAV to a pipe leave as the size
@@ -285,7 +285,7 @@ class TorchcodecDecoder:
 
 
 def place_after(tail: np.ndarray, samples: np.ndarray, expected: int) -> int:
-    """Position in `samples` behind the occurrence of `tail` nearest to `expected`; `expected` if there is none."""
+    """Position in `samples` after the occurrence of `tail` nearest to `expected`; `expected` if there is none."""
     last = min(2 * expected, len(samples) - 1)
     ends = np.flatnonzero(samples[: last + 1] == tail[-1]) + 1
     for end in sorted(ends, key=lambda end: abs(end - expected)):

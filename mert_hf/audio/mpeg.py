@@ -2,7 +2,7 @@
 
 libsndfile reads an MP3 up to the length that it takes it to have. Without a frame count in the first MPEG frame it
 estimates that length from the size of the file and the bit rate of the first frame, and where the bit rate varies, most
-of the music can be lost without a warning. Such a file is read behind a frame that counts more frames than it can have.
+of the music can be lost without a warning. Such a file is read after a frame that counts more frames than it can have.
 """
 
 from __future__ import annotations

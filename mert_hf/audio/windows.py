@@ -46,7 +46,6 @@ def stream_windows(
         AudioReadError: the file cannot be read; the windows before the fault have been yielded.
         ValueError: a window or hop of less than a sample.
     """
-    check_window(sampling_rate, window, hop)
     return cut_windows(stream_audio(source, sampling_rate), sampling_rate, window, hop)
 
 
@@ -54,7 +53,10 @@ def cut_windows(
     blocks: Iterable[np.ndarray], sampling_rate: int, window: float | None = 5.0, hop: float | None = None
 ) -> Iterator[Window]:
     """Cuts consecutive blocks (samples,) of a recording at `sampling_rate` Hz as `stream_windows` does."""
-    size, step = check_window(sampling_rate, window, hop)
+    return _cut(blocks, sampling_rate, *check_window(sampling_rate, window, hop))
+
+
+def _cut(blocks: Iterable[np.ndarray], sampling_rate: int, size: int, step: int) -> Iterator[Window]:
     start, position = 0, 0  # of the next window and of the end of the blocks so far, in samples
     pieces: list[np.ndarray] = []  # cover [start, position), or nothing where start lies ahead
     for block in blocks:

@@ -197,10 +197,7 @@ def _drop(path: Path, name: str, part: tuple[int, int]) -> None:
 class PreparedRecording:
     """A recording read, cut and encoded: samples (samples,) float32, and (offset, samples, bytes) of each segment."""
 
-    item: AudioItem
-    digest: str
-    size: int
-    changed_ns: int
+    listed: ShardedRecording
     waveform: np.ndarray
     segments: list[tuple[int, int, bytes]]
 
@@ -220,7 +217,8 @@ def _prepare(item: AudioItem, settings: ShardSettings) -> PreparedRecording:
             (start, len(waveform[start : start + length]), encode(waveform[start : start + length], settings))
             for start in range(0, len(waveform), length)
         ]
-    return PreparedRecording(item, content_digest(content), len(content), changed, waveform, segments)
+    listed = ShardedRecording(item.name, content_digest(content), len(content), changed, len(segments))
+    return PreparedRecording(listed, waveform, segments)
 
 
 class ShardSetWriter:
@@ -261,15 +259,7 @@ class ShardSetWriter:
             self._bytes += len(content)
             if self._group_bytes >= GROUP_BYTES:
                 self._write_group()
-        self._recordings.append(
-            ShardedRecording(
-                recording.item.name,
-                recording.digest,
-                recording.size,
-                recording.changed_ns,
-                len(recording.segments),
-            )
-        )
+        self._recordings.append(recording.listed)
         if self._bytes >= self.shard_size:
             self._finish()
 
@@ -279,7 +269,7 @@ class ShardSetWriter:
         """The row of the segment of `samples` samples from `start`."""
         row = {
             "audio": {"bytes": content, "path": None},
-            "name": recording.item.name,
+            "name": recording.listed.name,
             "offset": start / self.settings.sampling_rate,
             "duration": samples / self.settings.sampling_rate,
         }

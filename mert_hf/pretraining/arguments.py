@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Optional, Union
 
 from transformers import TrainingArguments
 
 from ..utils.parser import SettingsParser, explained_bf16_refusal, parse_dataclasses, parse_settings
+from ..utils.settings import described
 from ..utils.tolerance import Tolerance
 
-# `Optional` and `Union` as objects below: HfArgumentParser reads the annotations at run time, on Python 3.10 too.
-# Where a list of mappings is allowed as well, it travels to the parser as JSON text.
+# HfArgumentParser knows no `|` of three types. Where a list of mappings is allowed as well, it travels to the parser
+# as JSON text.
 Settings = Optional[Union[dict, str]]  # noqa: UP007, UP045
 ENDLESS = 1_000_000_000  # updates
 
@@ -21,47 +22,32 @@ ENDLESS = 1_000_000_000  # updates
 class PretrainingModelArguments:
     """Which student is trained against which teachers. Settings are mappings in YAML, JSON text on the command line."""
 
-    model_name_or_path: Optional[str] = field(  # noqa: UP045
-        default=None,
-        metadata={"help": "Checkpoint to start from (folder or Hub id); random weights by default."},
+    model_name_or_path: str | None = described(
+        "Checkpoint to start from (folder or Hub id); random weights by default.", None
     )
-    model_config: Settings = field(
-        default_factory=dict,
-        metadata={
-            "help": "Fields of the configuration; they override those of the checkpoint. model_type chooses the "
-            "generation where there is no checkpoint."
-        },
+    model_config: Settings = described(
+        "Fields of the configuration; they override those of the checkpoint. model_type chooses the generation "
+        "where there is no checkpoint.",
+        factory=dict,
     )
-    do_normalize: bool = field(
-        default=False,
-        metadata={"help": "Normalize each clip to zero mean and unit variance (the v1 recipes do not)."},
+    do_normalize: bool = described("Normalize each clip to zero mean and unit variance (the v1 recipes do not).", False)
+    acoustic_teacher: Settings = described(
+        "Teacher of codes: 'type', 'path' of a saved one, and further settings of its class; or a list of them, "
+        "each with a 'weight' in the loss.",
+        None,
     )
-    acoustic_teacher: Settings = field(
-        default=None,
-        metadata={
-            "help": "Teacher of codes: 'type', 'path' of a saved one, and further settings of its class; or a list of "
-            "them, each with a 'weight' in the loss."
-        },
+    musical_teacher: Settings = described(
+        "Teacher of spectra: 'type', 'path' of a saved one, and further settings of its class.", None
     )
-    musical_teacher: Settings = field(
-        default=None,
-        metadata={"help": "Teacher of spectra: 'type', 'path' of a saved one, and further settings of its class."},
+    ema: Settings = described("For the teacher music2vec: start_decay, end_decay and decay_steps of its average.", None)
+    label_cache: str | None = described(
+        "Folder of `mert-hf label`: codes of whole recordings instead of live ones.", None
     )
-    ema: Settings = field(
-        default=None,
-        metadata={"help": "For the teacher music2vec: start_decay, end_decay and decay_steps of its average."},
+    label_root: str | None = described(
+        "Folder of the recordings now, if they have moved since they were labeled.", None
     )
-    label_cache: Optional[str] = field(  # noqa: UP045
-        default=None,
-        metadata={"help": "Folder of `mert-hf label`: codes of whole recordings instead of live ones."},
-    )
-    label_root: Optional[str] = field(  # noqa: UP045
-        default=None,
-        metadata={"help": "Folder of the recordings now, if they have moved since they were labeled."},
-    )
-    labels_on_device: Optional[bool] = field(  # noqa: UP045
-        default=None,
-        metadata={"help": "Run teachers on the training device; by default where that is a GPU."},
+    labels_on_device: bool | None = described(
+        "Run teachers on the training device; by default where that is a GPU.", None
     )
 
     def __post_init__(self):
@@ -75,89 +61,62 @@ class PretrainingModelArguments:
 class PretrainingDataArguments:
     """Which recordings are read, and how their crops are mixed and masked. The defaults suit 24 kHz."""
 
-    train_data: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "Folders (with or without metadata.csv) or files to train on; or shards of `mert-hf shard`: "
-            "folders, globs, Hub ids, hf:// addresses."
-        },
+    train_data: list[str] = described(
+        "Folders (with or without metadata.csv) or files to train on; or shards of `mert-hf shard`: folders, "
+        "globs, Hub ids, hf:// addresses.",
+        factory=list,
     )
-    train_weights: list[float] = field(
-        default_factory=list,
-        metadata={"help": "Passes over each entry of train_data in an epoch; shards only, one each by default."},
+    train_weights: list[float] = described(
+        "Passes over each entry of train_data in an epoch; shards only, one each by default.", factory=list
     )
-    stream_window: int = field(
-        default=8, metadata={"help": "Row groups of a stream (4 MB each) whose crops are shuffled together."}
+    stream_window: int = described("Row groups of a stream (4 MB each) whose crops are shuffled together.", 8)
+    eval_data: list[str] = described(
+        "Folders or files to evaluate on. By default eval_split or eval_share of train_data.", factory=list
     )
-    eval_data: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Folders or files to evaluate on. By default eval_split or eval_share of train_data."},
+    train_split: str | None = described(
+        "Train on the rows of metadata.csv with this value in the column `split`.", None
     )
-    train_split: Optional[str] = field(  # noqa: UP045
-        default=None, metadata={"help": "Train on the rows of metadata.csv with this value in the column `split`."}
+    eval_split: str | None = described(
+        "Evaluate on the rows of metadata.csv with this value in the column `split`.", None
     )
-    eval_split: Optional[str] = field(  # noqa: UP045
-        default=None, metadata={"help": "Evaluate on the rows of metadata.csv with this value in the column `split`."}
+    eval_share: str = described(
+        "Share of the training recordings that is held out for evaluation where neither eval_data nor eval_split "
+        "is given; a percentage with its sign.",
+        "0%",
     )
-    eval_share: str = field(
-        default="0%",
-        metadata={
-            "help": "Share of the training recordings that is held out for evaluation where neither eval_data nor "
-            "eval_split is given; a percentage with its sign."
-        },
+    max_eval_crops: int = described(
+        "Maximum number of crops of an evaluation, spread evenly over the recordings.", 2048
     )
-    max_eval_crops: int = field(
-        default=2048, metadata={"help": "Maximum number of crops of an evaluation, spread evenly over the recordings."}
+    crop_length: int = described("Length of a crop in samples at the model's rate.", 120000)
+    min_duration: float = described("Shorter recordings (seconds) are left out.", 3.0)
+    weighting: str = described(
+        "Crops of a recording in an epoch: 'file' is one, 'duration' as many as it holds.", "duration"
     )
-    crop_length: int = field(default=120000, metadata={"help": "Length of a crop in samples at the model's rate."})
-    min_duration: float = field(default=3.0, metadata={"help": "Shorter recordings (seconds) are left out."})
-    weighting: str = field(
-        default="duration",
-        metadata={"help": "Crops of a recording in an epoch: 'file' is one, 'duration' as many as it holds."},
+    max_bad_files: str = described(
+        "How many recordings that cannot be read or labeled are tolerated before the run fails: a number, or a "
+        "percentage with its sign.",
+        "1%",
     )
-    max_bad_files: str = field(
-        default="1%",
-        metadata={
-            "help": "How many recordings that cannot be read or labeled are tolerated before the run fails: a number, "
-            "or a percentage with its sign."
-        },
+    probe_tasks: list[str] = described(
+        "Tasks of mert_hf.evaluation that are probed during training, each written TASK=FOLDER.", factory=list
     )
-    probe_tasks: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Tasks of mert_hf.evaluation that are probed during training, each written TASK=FOLDER."},
+    probe_steps: int = described("Updates from one probing to the next.", 10000)
+    mixture_probability: float = described("Probability that snippets of other clips are added to a clip.", 0.5)
+    mixture_count: list[int] = described("Minimum and maximum number of snippets.", factory=lambda: [1, 3])
+    mixture_length: list[int] = described("Minimum and maximum samples of a snippet.", factory=lambda: [12000, 24000])
+    mixture_volume: float = described("Factor by which snippets are multiplied.", 1.0)
+    augmentation: Settings = described(
+        "Changes of the sound of the student's input: the fields of InputAugmentation, such as "
+        '{"probability": 0.3}. Targets come from the clean clips. By default there are none.',
+        None,
     )
-    probe_steps: int = field(default=10000, metadata={"help": "Updates from one probing to the next."})
-    mixture_probability: float = field(
-        default=0.5, metadata={"help": "Probability that snippets of other clips are added to a clip."}
-    )
-    mixture_count: list[int] = field(
-        default_factory=lambda: [1, 3], metadata={"help": "Minimum and maximum number of snippets."}
-    )
-    mixture_length: list[int] = field(
-        default_factory=lambda: [12000, 24000], metadata={"help": "Minimum and maximum samples of a snippet."}
-    )
-    mixture_volume: float = field(default=1.0, metadata={"help": "Factor by which snippets are multiplied."})
-    augmentation: Settings = field(
-        default=None,
-        metadata={
-            "help": "Changes of the sound of the student's input: the fields of InputAugmentation, such as "
-            '{"probability": 0.3}. Targets come from the clean clips. By default there are none.'
-        },
-    )
-    mask_probability: float = field(
-        default=0.8, metadata={"help": "Share of frames in masked spans if spans did not overlap."}
-    )
-    mask_length: int = field(default=5, metadata={"help": "Frames of a masked span."})
-    mask_seconds: Optional[float] = field(  # noqa: UP045
-        default=None, metadata={"help": "Length of a masked span in seconds, in place of mask_length."}
-    )
-    mask_aligned: bool = field(
-        default=False, metadata={"help": "Spans lie on a grid and do not overlap, as in MusicFM and MuQ."}
-    )
-    mask_min_masks: int = field(default=2, metadata={"help": "Minimum number of spans in a clip."})
-    require_same_masks: bool = field(
-        default=False,
-        metadata={"help": "Unmask frames at random until all clips of a batch have equally many, as fairseq does."},
+    mask_probability: float = described("Share of frames in masked spans if spans did not overlap.", 0.8)
+    mask_length: int = described("Frames of a masked span.", 5)
+    mask_seconds: float | None = described("Length of a masked span in seconds, in place of mask_length.", None)
+    mask_aligned: bool = described("Spans lie on a grid and do not overlap, as in MusicFM and MuQ.", False)
+    mask_min_masks: int = described("Minimum number of spans in a clip.", 2)
+    require_same_masks: bool = described(
+        "Unmask frames at random until all clips of a batch have equally many, as fairseq does.", False
     )
 
     def __post_init__(self):
@@ -170,39 +129,29 @@ class MERTTrainingArguments(TrainingArguments):
     """TrainingArguments with the defaults that pre-training needs. All of transformers' own arguments apply."""
 
     # Written out as plain annotations: each overrides a default of transformers for the reason next to it.
-    output_dir: str = field(default="outputs", metadata={"help": "Checkpoints, logs and the final model."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Crops carry more than the model's inputs."})
-    prediction_loss_only: bool = field(default=True, metadata={"help": "Evaluation needs losses, not hidden states."})
-    label_names: Optional[list[str]] = field(  # noqa: UP045
-        default_factory=lambda: ["mask_time_indices"], metadata={"help": "Marks batches with targets, for evaluation."}
+    output_dir: str = described("Checkpoints, logs and the final model.", "outputs")
+    remove_unused_columns: bool = described("Crops carry more than the model's inputs.", False)
+    prediction_loss_only: bool = described("Evaluation needs losses, not hidden states.", True)
+    label_names: list[str] | None = described(
+        "Marks batches with targets, for evaluation.", factory=lambda: ["mask_time_indices"]
     )
-    average_tokens_across_devices: bool = field(
-        default=True, metadata={"help": "Normalize by the masked frames of all processes."}
+    average_tokens_across_devices: bool = described("Normalize by the masked frames of all processes.", True)
+    logging_nan_inf_filter: bool = described(
+        "Log losses as they are; steps that are not finite are skipped instead.", False
     )
-    logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "Log losses as they are; steps that are not finite are skipped instead."}
-    )
-    ddp_find_unused_parameters: Optional[bool] = field(  # noqa: UP045
-        default=False, metadata={"help": "Layerdrop keeps all parameters in the graph."}
-    )
+    ddp_find_unused_parameters: bool | None = described("Layerdrop keeps all parameters in the graph.", False)
     # Further options of ours.
-    max_minutes: Optional[float] = field(  # noqa: UP045
-        default=None,
-        metadata={
-            "help": "Minutes after which training ends; the learning rate falls to zero over them, with a cosine. "
-            "max_steps may end it earlier."
-        },
+    max_minutes: float | None = described(
+        "Minutes after which training ends; the learning rate falls to zero over them, with a cosine. max_steps "
+        "may end it earlier.",
+        None,
     )
-    max_non_finite_steps: int = field(
-        default=3,
-        metadata={
-            "help": "Updates in a row that may be skipped because the loss or a gradient is not finite. One more saves "
-            "a checkpoint and ends the run with a report."
-        },
+    max_non_finite_steps: int = described(
+        "Updates in a row that may be skipped because the loss or a gradient is not finite. One more saves a "
+        "checkpoint and ends the run with a report.",
+        3,
     )
-    overwrite: bool = field(
-        default=False, metadata={"help": "Remove the checkpoints in output_dir and start from zero."}
-    )
+    overwrite: bool = described("Remove the checkpoints in output_dir and start from zero.", False)
 
     def __post_init__(self):
         if self.max_minutes is not None:

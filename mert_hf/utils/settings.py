@@ -43,17 +43,18 @@ SHARED: dict[str, dict[str, Any]] = {
 }
 
 
-def described(text: str, default: Any = MISSING, **details: Any) -> Any:
+def described(text: str, default: Any = MISSING, factory: Any = MISSING, **details: Any) -> Any:
     """A field of a settings class.
 
     Args:
         text: its help, a sentence.
         default: its value where none is given; without one the field must be given.
+        factory: makes the default where that is a list or mapping.
         details: `option`, the name of its option where it differs from that of the field; `command_default`, the
             default of the option where it differs; `min`; `metavar`; `inverted`, for a field that is True unless the
             option is given.
     """
-    return field(default=default, metadata={"help": text, **details})
+    return field(default=default, default_factory=factory, metadata={"help": text, **details})
 
 
 def shared(word: str, default: Any = MISSING, **details: Any) -> Any:
