@@ -5,9 +5,8 @@ Shapes are written as (batch, samples) for waveforms, (batch, frames, hidden_siz
 those of the authors' Hub checkpoints. What both generations share is imported from the first one's file.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import nn
@@ -41,13 +40,11 @@ SMALLEST_DEVIATION = 1e-5  # of a mel bin
 RESPONSE_EPSILON = 1e-6  # of the global response normalization (ConvNeXt V2, arXiv 2301.00808)
 DEPTHWISE_KERNEL = 7  # of the ConvNeXt layers
 EXPANSION = 4  # of the ConvNeXt layers
-PACKED_SHARE = 0.9  # rows of different lengths are packed where that leaves at most this share of the frames
-GROUP_FRAMES = 512  # of packed rows that a CPU computes at a time; the states of more do not stay in its caches
 
 
 @dataclass
 class MERT2ModelOutput(ModelOutput):
-    """Output of [`MERT2Model`]. Frames behind the end of a shorter row are zero.
+    """Output of [`MERT2Model`]. Frames after the end of a shorter row are zero.
 
     Args:
         last_hidden_state (`torch.FloatTensor` of shape `(batch, frames, hidden_size)`): output of the last block.
@@ -67,136 +64,15 @@ class MERT2ModelOutput(ModelOutput):
 
 
 # --- rows of different lengths ---
+#
+# A row of a padded batch must give what it gives alone. What works frame by frame (linear layers, LayerNorm) cannot see
+# the padding. Convolutions and the norms over time can, and LayerNorm and biases fill padding that was zero: it is
+# cleared again before each of them. Attention has a mask, and the spectrogram mirrors each row at its own end.
 
 
-class MERT2Rows:
-    """The rows of a batch at one frame rate: one below the other, padded to one length.
-
-    Args:
-        lengths: (batch,) integer, true frames of each row; None where all rows fill the batch.
-        size: frames of the batch.
-    """
-
-    def __init__(self, lengths: torch.Tensor | None, size: int):
-        self.lengths, self.size = lengths, size
-        self.frame_mask = None if lengths is None else length_mask(lengths, size)  # (batch, frames)
-
-    def clear(self, states: torch.Tensor) -> torch.Tensor:
-        """Padded states with zeros behind each row's end, as a convolution finds them where the row is alone."""
-        return states if self.frame_mask is None else states.masked_fill(~self.frame_mask[..., None], 0.0)
-
-    def resampled(self, stride: int) -> "MERT2Rows":
-        """The rows behind a resampling convolution of this stride."""
-        lengths = None if self.lengths is None else resampled_frames(self.lengths, stride)
-        return MERT2Rows(lengths, resampled_frames(self.size, stride))
-
-    def convolve(self, convolution: nn.Module, states: torch.Tensor, rows: "MERT2Rows | None" = None) -> torch.Tensor:
-        """A convolution over the frames of each row; `rows` are those of its output where they differ."""
-        return convolution(self.clear(states))
-
-    def norms(self, states: torch.Tensor) -> torch.Tensor:
-        """L2 norm of each channel over each row's true frames: (batch, 1, channels) float32."""
-        return channel_norms(self.clear(states))
-
-    def scale(self, states: torch.Tensor, gains: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """states x gains + bias with the gains (batch, 1, channels) of each row and one bias (1, 1, channels)."""
-        return torch.addcmul(bias, states, gains)
-
-    def positions(self, table: torch.Tensor) -> torch.Tensor:
-        """Entries of a table (frames, channels) at the places of the states' frames within their rows."""
-        return table
-
-    def attend(self, module: nn.Module, heads: Sequence[torch.Tensor], mask, output_attentions: bool, **kwargs):
-        """Attention within each row, see [`attend`]; heads are query, key and value (batch, heads, frames, size)."""
-        return attend(module, *heads, mask, output_attentions, **kwargs)
-
-    def pack(self, states: torch.Tensor) -> torch.Tensor:
-        """States of padded rows (batch, frames, channels) in the layout of these rows."""
-        return states
-
-    def padded(self, states: torch.Tensor) -> torch.Tensor:
-        """The inverse of `pack`, with zeros behind each row's end."""
-        return self.clear(states)
-
-
-class MERT2PackedRows(MERT2Rows):
-    """Rows of different lengths one after the other, (1, total, channels), so that no frame of padding is computed.
-
-    What looks at several frames takes the rows one by one on a CPU, and padded elsewhere, where many small kernels
-    cost more than padding.
-
-    Args:
-        lengths: true frames of each row.
-        size: frames of the padded rows.
-        device: of the states.
-    """
-
-    def __init__(self, lengths: list[int], size: int, device: torch.device):
-        self.row_lengths, self.size, self.device = lengths, size, device
-
-    @property
-    def one_by_one(self) -> bool:
-        """Whether what looks at several frames takes the rows one by one."""
-        return self.device.type == "cpu"
-
-    @cached_property
-    def frame_mask(self) -> torch.Tensor:
-        """(batch, frames) bool, true frames of the padded rows."""
-        return length_mask(torch.tensor(self.row_lengths, device=self.device), self.size)
-
-    @cached_property
-    def _frames(self) -> torch.Tensor:
-        """(total,) where each packed frame stands in the flattened padded rows."""
-        return self.frame_mask.flatten().nonzero()[:, 0]
-
-    @cached_property
-    def _places(self) -> torch.Tensor:
-        """(batch, frames) where each frame of the padded rows stands among the packed ones; any place for padding."""
-        return (self.frame_mask.flatten().cumsum(0) - 1).clamp(min=0).view_as(self.frame_mask)
-
-    def split(self, states: torch.Tensor, dim: int = 1) -> tuple[torch.Tensor, ...]:
-        """The rows, each a batch of one."""
-        return states.split(self.row_lengths, dim)
-
-    def resampled(self, stride: int) -> "MERT2PackedRows":
-        lengths = [resampled_frames(length, stride) for length in self.row_lengths]
-        return MERT2PackedRows(lengths, resampled_frames(self.size, stride), self.device)
-
-    def convolve(self, convolution: nn.Module, states: torch.Tensor, rows: MERT2Rows | None = None) -> torch.Tensor:
-        if self.one_by_one:
-            return torch.cat([convolution(row) for row in self.split(states)], dim=1)
-        return (rows or self).pack(convolution(self.padded(states)))
-
-    def norms(self, states: torch.Tensor) -> torch.Tensor:
-        return torch.cat([channel_norms(row) for row in self.split(states)])
-
-    def scale(self, states: torch.Tensor, gains: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        rows = zip(self.split(states), gains, strict=True)
-        return torch.cat([torch.addcmul(bias, row, gain) for row, gain in rows], dim=1)
-
-    def positions(self, table: torch.Tensor) -> torch.Tensor:
-        return torch.cat([table[:length] for length in self.row_lengths])
-
-    def attend(self, module: nn.Module, heads: Sequence[torch.Tensor], mask, output_attentions: bool, **kwargs):
-        if self.one_by_one and not output_attentions:
-            rows = zip(*(self.split(states, dim=2) for states in heads), strict=True)
-            return torch.cat([attend(module, *row, None, False, **kwargs)[0] for row in rows], dim=1), None
-        heads = (states[0].index_select(1, self._places.flatten()) for states in heads)
-        heads = (states.unflatten(1, self._places.shape).transpose(0, 1) for states in heads)
-        states, weights = attend(module, *heads, mask, output_attentions, **kwargs)
-        return self.pack(states), weights
-
-    def pack(self, states: torch.Tensor) -> torch.Tensor:
-        return states.flatten(0, 1).index_select(0, self._frames)[None]
-
-    def padded(self, states: torch.Tensor) -> torch.Tensor:
-        rows = states[0].index_select(0, self._places.flatten()).unflatten(0, self._places.shape)
-        return self.clear(rows)
-
-
-def resampled_frames(frames, stride: int):
-    """Frames behind a resampling convolution of this stride: int -> int, integer tensor -> tensor."""
-    return (frames - RESAMPLING_KERNEL) // stride + 1
+def clear_padding(states: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
+    """States (batch, frames, channels) with zeros after each row's end; `frame_mask` (batch, frames) bool or None."""
+    return states if frame_mask is None else states.masked_fill(~frame_mask[..., None], 0.0)
 
 
 def channel_norms(states: torch.Tensor) -> torch.Tensor:
@@ -205,65 +81,6 @@ def channel_norms(states: torch.Tensor) -> torch.Tensor:
         return torch.linalg.vector_norm(states, dim=1, keepdim=True, dtype=torch.float32)
     # Ten times as fast there; the smallest number keeps the gradient of a channel of zeros finite.
     return states.float().square().sum(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny).sqrt()
-
-
-def rows_of(config: MERT2Config, lengths: torch.Tensor | None, samples: int) -> MERT2Rows:
-    """The rows of a batch of clips at the rate of the mel frames: packed where that saves a tenth or more.
-
-    Args:
-        config: of the model.
-        lengths: (batch,) true samples of each row, or None.
-        samples: of the padded batch.
-    """
-    size = config.num_mel_frames(samples)
-    if lengths is None:
-        return MERT2Rows(None, size)
-    mel_lengths = config.num_mel_frames(lengths)
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or lengths.is_meta:
-        return MERT2Rows(mel_lengths, size)  # a graph does not depend on the lengths
-    counts = mel_lengths.tolist()
-    if min(counts) == size:
-        return MERT2Rows(None, size)
-    if sum(counts) > PACKED_SHARE * len(counts) * size:
-        return MERT2Rows(mel_lengths, size)
-    return MERT2PackedRows(counts, size, lengths.device)
-
-
-def row_groups(config: MERT2Config, lengths: torch.Tensor | None, waveforms: torch.Tensor) -> list[torch.Tensor]:
-    """Rows of similar length to compute together on a CPU, without gradients; none where the batch is not packed.
-
-    Args:
-        config: of the model.
-        lengths: (batch,) true samples of each row, or None.
-        waveforms: (batch, samples).
-
-    Returns:
-        The numbers of each group's rows, of about `GROUP_FRAMES` frames where a row is not longer itself.
-    """
-    if torch.is_grad_enabled() or waveforms.device.type != "cpu":
-        return []
-    if not isinstance(rows_of(config, lengths, waveforms.shape[1]), MERT2PackedRows):
-        return []
-    order = lengths.argsort()
-    ends = config.num_frames(lengths[order]).cumsum(0)
-    counts = torch.bincount((ends - 1) // GROUP_FRAMES)
-    return [group for group in order.split(counts.tolist()) if len(group)]
-
-
-def merged_rows(groups: Sequence[torch.Tensor], parts: Sequence[MERT2ModelOutput], frames: int) -> MERT2ModelOutput:
-    """The output of a batch from those of groups of its rows, padded with zeros to its number of frames."""
-
-    def merge(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-        merged = tensors[0].new_zeros(sum(len(group) for group in groups), frames, *tensors[0].shape[2:])
-        for group, tensor in zip(groups, tensors, strict=True):
-            merged[group, : tensor.shape[1]] = tensor
-        return merged
-
-    fields = {}
-    for name, value in parts[0].items():
-        values = [part[name] for part in parts]
-        fields[name] = tuple(map(merge, zip(*values, strict=True))) if isinstance(value, tuple) else merge(values)
-    return MERT2ModelOutput(**fields)
 
 
 # --- mel spectrum ---
@@ -407,11 +224,11 @@ class MERT2GlobalResponseNorm(nn.Module):
         self.weight = nn.Parameter(torch.empty(1, 1, channels))
         self.bias = nn.Parameter(torch.empty(1, 1, channels))
 
-    def forward(self, states: torch.Tensor, rows: MERT2Rows) -> torch.Tensor:
-        norms = rows.norms(states)
+    def forward(self, states: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
+        norms = channel_norms(clear_padding(states, frame_mask))
         responses = norms / (norms.mean(dim=-1, keepdim=True) + RESPONSE_EPSILON)
         gain = (1.0 + self.weight * responses).to(states.dtype)
-        return rows.scale(states, gain, self.bias.to(states.dtype))
+        return torch.addcmul(self.bias.to(states.dtype), states, gain)
 
 
 class MERT2ConvNextLayer(GradientCheckpointingLayer):
@@ -431,12 +248,12 @@ class MERT2ConvNextLayer(GradientCheckpointingLayer):
             }
         )
 
-    def forward(self, hidden_states: torch.Tensor, rows: MERT2Rows) -> torch.Tensor:
-        """(batch, frames, channels) -> the same shape."""
+    def forward(self, hidden_states: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
+        """(batch, frames, channels), true frames (batch, frames) bool or None -> (batch, frames, channels)."""
         pointwise = self.pointwise_block
-        states = rows.convolve(self.depthwise_block["1"], hidden_states)
+        states = self.depthwise_block["1"](clear_padding(hidden_states, frame_mask))
         states = nn.functional.gelu(pointwise["1"](pointwise["0"](states)))
-        return hidden_states + pointwise["4"](pointwise["3"](states, rows))
+        return hidden_states + pointwise["4"](pointwise["3"](states, frame_mask))
 
 
 class MERT2ConvNextStage(nn.Module):
@@ -455,15 +272,19 @@ class MERT2ConvNextStage(nn.Module):
             )
         self.convnext_layers = nn.ModuleList([MERT2ConvNextLayer(channels, eps) for _ in range(depth)])
 
-    def forward(self, hidden_states: torch.Tensor, rows: MERT2Rows) -> tuple[torch.Tensor, MERT2Rows]:
-        """(batch, frames, in_channels) -> (batch, frames', channels), and the rows at that rate."""
+    def forward(
+        self, hidden_states: torch.Tensor, frame_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(batch, frames, in_channels) -> (batch, frames', channels), each with its true frames (bool) or None."""
         if self.resampling_layer is not None:
-            # A true frame sees true frames only: the last one of an odd number has no partner and is left out.
-            normed, before, rows = self.resampling_layer["0"](hidden_states), rows, rows.resampled(self.stride)
-            hidden_states = before.convolve(self.resampling_layer["2"], normed, rows)
+            hidden_states = self.resampling_layer["2"](self.resampling_layer["0"](hidden_states))
+            if frame_mask is not None:
+                # A frame is true where both that it sees are: the last one of an odd number is left out, as in a row
+                # alone. So no true frame sees padding, which need not be cleared here.
+                frame_mask = frame_mask[:, RESAMPLING_KERNEL - 1 :: self.stride]
         for layer in self.convnext_layers:
-            hidden_states = layer(hidden_states, rows)
-        return hidden_states, rows
+            hidden_states = layer(hidden_states, frame_mask)
+        return hidden_states, frame_mask
 
 
 class MERT2CQTInput(nn.Module):
@@ -536,20 +357,19 @@ class MERT2SelfAttention(nn.Module):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        rows: MERT2Rows,
         positions: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None,
         output_attentions: bool,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(batch, frames, hidden_size) -> the same shape and, if asked for, weights (batch, heads, frames, frames)."""
+        """(batch, frames, hidden_size) -> the same shape, and weights (batch, heads, frames, frames) or None."""
         query, key, value = (
             projection(hidden_states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for projection in (self.query_proj, self.key_proj, self.value_proj)
         )
         cosines, sines = (table.to(query.dtype) for table in positions)
-        heads = rotate(query, cosines, sines), rotate(key, cosines, sines), value
-        states, weights = rows.attend(self, heads, attention_mask, output_attentions, **kwargs)
+        query, key = rotate(query, cosines, sines), rotate(key, cosines, sines)
+        states, weights = attend(self, query, key, value, attention_mask, output_attentions, **kwargs)
         return self.out_proj(states), weights
 
 
@@ -583,11 +403,11 @@ class MERT2ConvolutionModule(nn.Module):
             }
         )
 
-    def forward(self, hidden_states: torch.Tensor, rows: MERT2Rows) -> torch.Tensor:
-        """(batch, frames, hidden_size) -> the same shape."""
+    def forward(self, hidden_states: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
+        """(batch, frames, hidden_size), true frames (batch, frames) bool or None -> (batch, frames, hidden_size)."""
         block = self.conv_block
         states = nn.functional.glu(block["1"](self.layer_norm(hidden_states)), dim=-1)
-        states = block["4"]["1"](rows.convolve(block["3"], states))
+        states = block["4"]["1"](block["3"](clear_padding(states, frame_mask)))
         return block["6"](nn.functional.gelu(states))
 
 
@@ -610,7 +430,7 @@ class MERT2ConformerBlock(GradientCheckpointingLayer):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        rows: MERT2Rows,
+        frame_mask: torch.Tensor | None,
         positions: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None,
         output_attentions: bool,
@@ -619,9 +439,9 @@ class MERT2ConformerBlock(GradientCheckpointingLayer):
         """(batch, frames, hidden_size) -> the same shape and attention weights or None."""
         states = hidden_states + 0.5 * self.dropout(self.ffn1(self.ffn1_layer_norm(hidden_states)))
         normed = self.attn_layer_norm(states)
-        attended, weights = self.attn(normed, rows, positions, attention_mask, output_attentions, **kwargs)
+        attended, weights = self.attn(normed, positions, attention_mask, output_attentions, **kwargs)
         states = states + self.dropout(attended)
-        states = states + self.dropout(self.conv_module(states, rows))
+        states = states + self.dropout(self.conv_module(states, frame_mask))
         states = states + 0.5 * self.dropout(self.ffn2(self.ffn2_layer_norm(states)))
         return self.final_layer_norm(states), weights
 
@@ -778,54 +598,32 @@ class MERT2Model(MERT2PreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         check_last_layer(last_layer, len(self.layers))
-        lengths = None if attention_mask is None else attention_mask.long().sum(dim=-1)
-        kwargs |= {"output_hidden_states": bool(output_hidden_states), "last_layer": last_layer}
-        groups = [] if output_attentions else row_groups(self.config, lengths, input_values)
-        if len(groups) > 1:
-            outputs = self._encode_groups(groups, input_values, lengths, mask_time_indices, **kwargs)
-        else:
-            hidden_states, rows = self._subsample(input_values, lengths, mask_time_indices)
-            outputs = self._run_blocks(hidden_states, rows, output_attentions=bool(output_attentions), **kwargs)
+        hidden_states, frame_mask = self._subsample(input_values, attention_mask, mask_time_indices)
+        outputs = self._run_blocks(
+            hidden_states, frame_mask, bool(output_attentions), bool(output_hidden_states), last_layer, **kwargs
+        )
         return outputs if self._wants_dict(return_dict) else outputs.to_tuple()
 
-    def _encode_groups(
-        self,
-        groups: Sequence[torch.Tensor],
-        input_values: torch.Tensor,
-        lengths: torch.Tensor,
-        mask: torch.Tensor | None,
-        **kwargs,
-    ) -> MERT2ModelOutput:
-        """The output of groups of rows that are computed one after the other."""
-        parts, frames = [], self.config.num_frames(input_values.shape[1])
-        if mask is not None:
-            self._check_mask(mask, (len(input_values), frames))
-        for group in groups:
-            samples = int(lengths[group].max())
-            chosen = None if mask is None else mask[group, : self.config.num_frames(samples)]
-            hidden_states, rows = self._subsample(input_values[group, :samples], lengths[group], chosen)
-            parts.append(self._run_blocks(hidden_states, rows, output_attentions=False, **kwargs))
-        return merged_rows(groups, parts, frames)
-
     def _subsample(
-        self, input_values: torch.Tensor, lengths: torch.Tensor | None, mask: torch.Tensor | None
-    ) -> tuple[torch.Tensor, MERT2Rows]:
-        """(batch, samples) -> the first block's input (batch, frames, hidden_size) and the rows at its rate."""
+        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None, mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(batch, samples) -> the first block's input (batch, frames, hidden_size) and its true frames, if padded."""
+        config, frames = self.config, self.config.num_frames(input_values.shape[1])
+        lengths = None if attention_mask is None else attention_mask.long().sum(dim=-1)
         mel = self.feature_extractor(input_values, lengths)
-        frames = self.config.num_frames(input_values.shape[1])
         if mask is not None:
             self._check_mask(mask, (mel.shape[0], frames))
             mask = mask.bool()
             mel = self._mask_mel(mel, mask)
-        rows = rows_of(self.config, lengths, input_values.shape[1])
-        hidden_states = rows.pack(mel).to(self.dtype)
+        frame_mask = None if lengths is None else length_mask(config.num_mel_frames(lengths), mel.shape[1])
+        hidden_states = mel.to(self.dtype)
         if self.training and torch.is_grad_enabled() and self._subsampling_learns_by_checkpoints():
             hidden_states = hidden_states.requires_grad_(True)
         for stage in self.subsampling_module:
-            hidden_states, rows = stage(hidden_states, rows)
+            hidden_states, frame_mask = stage(hidden_states, frame_mask)
         if self.cqt_input is not None:
-            hidden_states = hidden_states + rows.pack(self.cqt_input(input_values, lengths, mask, frames))
-        return hidden_states, rows
+            hidden_states = hidden_states + self.cqt_input(input_values, lengths, mask, frames)
+        return clear_padding(hidden_states, frame_mask), frame_mask
 
     def _subsampling_learns_by_checkpoints(self) -> bool:
         """Whether layers are recomputed; the reentrant kind of checkpointing saves nothing if its input needs none."""
@@ -854,32 +652,30 @@ class MERT2Model(MERT2PreTrainedModel):
     def _run_blocks(
         self,
         hidden_states: torch.Tensor,
-        rows: MERT2Rows,
+        frame_mask: torch.Tensor | None,
         output_attentions: bool,
         output_hidden_states: bool,
         last_layer: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MERT2ModelOutput:
         """The Conformer blocks: (batch, frames, hidden_size) -> the model's output."""
-        frame_mask = rows.frame_mask
         open_gradient(hidden_states, self.layers)
         mask = attention_mask_for(self.config, frame_mask, hidden_states.dtype, output_attentions)
-        tables = rotary_tables(self.config, rows.size, hidden_states.device)
-        positions = tuple(rows.positions(table) for table in tables)
+        positions = rotary_tables(self.config, hidden_states.shape[1], hidden_states.device)
         first, states, attentions = hidden_states, [], []
         for layer in self.layers[:last_layer]:
-            hidden_states, weights = layer(hidden_states, rows, positions, mask, output_attentions, **kwargs)
-            if output_hidden_states:  # the next block takes what is returned, so that gradients can be read there
-                states.append(rows.padded(hidden_states))
-                hidden_states = rows.pack(states[-1])
+            hidden_states, weights = layer(hidden_states, frame_mask, positions, mask, output_attentions, **kwargs)
+            hidden_states = clear_padding(hidden_states, frame_mask)
+            if output_hidden_states:  # without it no layer's states stay in memory
+                states.append(hidden_states)
             attentions.append(weights)
         if frame_mask is None:
             frame_mask = torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device)
         return MERT2ModelOutput(
-            last_hidden_state=states[-1] if states else rows.padded(hidden_states),
+            last_hidden_state=hidden_states,
             hidden_states=tuple(states) if output_hidden_states else None,
             feature_attention_mask=frame_mask,
-            input_hidden_state=rows.padded(first) if output_hidden_states else None,
+            input_hidden_state=first if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
         )
 

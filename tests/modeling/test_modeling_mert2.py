@@ -82,18 +82,9 @@ VARIANTS = {
 }
 
 
-@pytest.fixture(params=["padded", "packed", "packed in groups", "packed, as on a GPU"])
-def layout(request, monkeypatch):
-    """Rows of a batch padded, or one after the other, which convolutions and attention take one by one or padded."""
-    monkeypatch.setattr(modeling_mert2, "GROUP_FRAMES", 30 if request.param.endswith("groups") else 10**9)
-    monkeypatch.setattr(modeling_mert2, "PACKED_SHARE", 0.0 if request.param == "padded" else 10.0)
-    if request.param.endswith("GPU"):
-        monkeypatch.setattr(modeling_mert2.MERT2PackedRows, "one_by_one", False)
-
-
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_any_mix_of_lengths_equals_each_row_alone(tiny_config2, stirred, layout, variant, attention):
+def test_any_mix_of_lengths_equals_each_row_alone(tiny_config2, stirred, variant, attention):
     torch.manual_seed(0)
     config = tiny_config2(attn_implementation=attention, **VARIANTS[variant])
     model = stirred(MERT2Model(config))
@@ -121,7 +112,7 @@ def test_any_mix_of_lengths_equals_each_row_alone(tiny_config2, stirred, layout,
                 assert not any(states[row, frames:].any() for states in ours)
 
 
-def test_gradients_do_not_depend_on_the_padding(tiny_config2, stirred, layout):
+def test_gradients_do_not_depend_on_the_padding(tiny_config2, stirred):
     torch.manual_seed(0)
     model = stirred(MERT2Model(tiny_config2()))
     clips = [music(1, 9_000, 1), music(1, 5_000, 2)]
@@ -138,7 +129,7 @@ def test_gradients_do_not_depend_on_the_padding(tiny_config2, stirred, layout):
         torch.testing.assert_close(gradients[0][name], gradient, atol=1e-3 * float(gradient.norm()), rtol=0)
 
 
-def test_gradients_can_be_read_at_hidden_states(tiny_config2, layout):
+def test_gradients_can_be_read_at_hidden_states(tiny_config2):
     """The returned states of a padded batch are those that the next block takes, not copies of them."""
     mask = torch.ones(2, 9_000, dtype=torch.long)
     mask[1, 5_000:] = 0
