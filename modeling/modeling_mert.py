@@ -58,8 +58,6 @@ except ImportError:  # before transformers 4.54
 logger = logging.get_logger(__name__)
 
 MAX_LOGITS_AT_ONCE = 2**24  # elements, 64 MB in float32; larger logits are computed in chunks of frames
-FRAMES_IN_CACHE = 8192  # of the first convolution, over all rows of a batch: 16 MB in float32 for 512 channels
-WIDE_CONVOLUTION = 256  # channels from which channels-last convolutions are faster on CPU
 
 
 # --- outputs ---
@@ -174,37 +172,6 @@ def masked_group_norm(hidden_states: torch.Tensor, valid: torch.Tensor, norm: nn
     return (normed * norm.weight[:, None] + norm.bias[:, None]).to(hidden_states.dtype)
 
 
-def folded_group_norm(
-    windows: torch.Tensor, valid: torch.Tensor | None, conv: nn.Conv1d, norm: nn.GroupNorm
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The kernel and the shift of each row that do a convolution of one input channel and its GroupNorm in one step.
-
-    With one group per channel, the mean and the variance of a channel with kernel k are k . m and k . C k, where m and
-    C are the mean and the covariance of the windows of samples that the kernel sees. A bias has no effect.
-
-    Args:
-        windows: (batch, steps, kernel), the samples at each step of the convolution.
-        valid: (batch, steps) bool, windows that count, or None for all.
-        conv: the convolution.
-        norm: the module with epsilon, weight and bias.
-
-    Returns:
-        (batch, kernel, channels) and (batch, 1, channels) float32; the statistics are computed in float64.
-    """
-    windows = windows.double()
-    count = windows.new_full((len(windows), 1), windows.shape[1])
-    if valid is not None:
-        windows = windows.masked_fill(~valid[..., None], 0.0)
-        count = valid.sum(dim=1, keepdim=True).clamp(min=1).double()
-    mean = windows.sum(dim=1) / count
-    covariance = windows.transpose(1, 2) @ windows / count[..., None] - mean[:, :, None] * mean[:, None, :]
-    kernel = conv.weight[:, 0].double()
-    variance = ((kernel @ covariance) * kernel).sum(dim=-1).clamp(min=0.0)  # (batch, channels)
-    gain = norm.weight.double() * torch.rsqrt(variance + norm.eps)
-    shift = norm.bias.double() - (mean @ kernel.t()) * gain
-    return (kernel.t() * gain[:, None]).float(), shift[:, None].float()
-
-
 class MERTConvLayer(nn.Module):
     """One convolution of the feature encoder with its normalization, if any, and activation."""
 
@@ -238,32 +205,6 @@ class MERTConvLayer(nn.Module):
             hidden_states = self.layer_norm(hidden_states)
         return self.activation(hidden_states)
 
-    def first_kernel(self, windows: torch.Tensor, lengths: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """What [`first_frames`] multiplies windows with and adds to them; arguments as there and with [`forward`]."""
-        if isinstance(self.layer_norm, nn.GroupNorm):
-            valid = None
-            if lengths is not None:
-                valid = length_mask((lengths - self.kernel) // self.stride + 1, windows.shape[1])
-            return folded_group_norm(windows, valid, self.conv, self.layer_norm)
-        kernel = self.conv.weight[:, 0].t().float()
-        shift = kernel.new_zeros(1) if self.conv.bias is None else self.conv.bias.float()
-        return kernel.expand(len(windows), -1, -1), shift.expand(len(windows), 1, -1)
-
-    def first_frames(self, windows: torch.Tensor, kernel: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-        """[`forward`] of the first layer with channels last: (batch, steps, kernel) -> (batch, steps, channels)."""
-        dtype = self.conv.weight.dtype
-        states = torch.baddbmm(shift, windows.float(), kernel)
-        if isinstance(self.layer_norm, nn.LayerNorm):
-            states = self.layer_norm(states.to(dtype))
-        return self.activation(states).to(dtype)
-
-    def further_frames(self, states: torch.Tensor) -> torch.Tensor:
-        """[`forward`] of another layer with channels last: (batch, time, in_channels) -> (batch, time', channels)."""
-        image = states.transpose(1, 2)[:, :, None]  # of height 1
-        image = nn.functional.conv2d(image, self.conv.weight[:, :, None], self.conv.bias, stride=(1, self.stride))
-        states = image[:, :, 0].transpose(1, 2)
-        return self.activation(states if self.layer_norm is None else self.layer_norm(states))
-
 
 class MERTFeatureEncoder(nn.Module):
     """Waveform to frames: a stack of strided convolutions, (batch, samples) -> (batch, conv_dim[-1], frames)."""
@@ -278,8 +219,6 @@ class MERTFeatureEncoder(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, input_values: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
-        if self._can_use_frames(input_values):
-            return self.frames(input_values, lengths).transpose(1, 2)
         hidden_states = input_values[:, None]
         trainable = self.training and self.conv_layers[0].conv.weight.requires_grad
         if self.gradient_checkpointing and trainable:
@@ -291,42 +230,6 @@ class MERTFeatureEncoder(nn.Module):
             else:
                 hidden_states = layer(hidden_states, layer_lengths)
         return hidden_states
-
-    def frames(self, input_values: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
-        """[`forward`] on the CPU without gradients, with channels last: 1.6 to 2.2 times as fast.
-
-        GroupNorm becomes part of the first kernel, the first two layers are computed in blocks of time that stay in the
-        cache, and oneDNN computes a convolution of images in this order of the values without copies.
-
-        Returns:
-            (batch, frames, conv_dim[-1]).
-        """
-        first, second, *further = self.conv_layers
-        windows = input_values.unfold(1, first.kernel, first.stride)
-        kernel, shift = first.first_kernel(windows, lengths)
-        steps = (windows.shape[1] - second.kernel) // second.stride + 1
-        size = max(1, FRAMES_IN_CACHE // (len(windows) * second.stride))
-        blocks = []
-        for start in range(0, steps, size):
-            stop = min(start + size, steps)
-            seen = windows[:, start * second.stride : (stop - 1) * second.stride + second.kernel]
-            blocks.append(second.further_frames(first.first_frames(seen, kernel, shift)))
-        states = torch.cat(blocks, dim=1)
-        for layer in further:
-            states = layer.further_frames(states)
-        return states
-
-    def _can_use_frames(self, input_values: torch.Tensor) -> bool:
-        """Whether [`frames`] applies: not where gradients, a graph, hooks or adapters need the modules themselves."""
-        weight = self.conv_layers[0].conv.weight
-        if {input_values.device.type, weight.device.type} != {"cpu"} or torch.is_grad_enabled():
-            return False
-        if len(self.conv_layers) < 2 or len(weight) < WIDE_CONVOLUTION:
-            return False
-        if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or torch.jit.is_tracing():
-            return False
-        plain = all(type(layer.conv) is nn.Conv1d for layer in self.conv_layers)
-        return plain and not any(module._forward_hooks or module._forward_pre_hooks for module in self.modules())
 
 
 class MERTFeatureProjection(nn.Module):
