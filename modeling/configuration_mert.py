@@ -4,6 +4,7 @@
 import difflib
 import math
 from numbers import Integral, Real
+from typing import Annotated, get_args, get_origin
 
 from transformers import PretrainedConfig
 from transformers.utils import logging
@@ -20,56 +21,19 @@ AUTO_MAP = {
     "AutoFeatureExtractor": "feature_extraction_mert.MERTFeatureExtractor",
 }
 
-# Inclusive bounds of the integer fields. The upper ones are far above any sensible model: they refuse a hostile
-# config.json before it allocates memory.
-INTEGER_BOUNDS = {
-    "vocab_size": (1, 10_000_000),
-    "hidden_size": (0, 65_536),  # see MERTConfig._check_width for 0
-    "num_hidden_layers": (1, 1_024),
-    "num_attention_heads": (1, 1_024),
-    "intermediate_size": (1, 1_048_576),
-    "num_conv_pos_embeddings": (1, 65_536),
-    "num_conv_pos_embedding_groups": (1, 65_536),
-    "mask_time_length": (1, 1_000_000),
-    "mask_time_min_masks": (0, 1_000_000),
-    "mask_feature_length": (1, 1_000_000),
-    "mask_feature_min_masks": (0, 1_000_000),
-    "classifier_proj_size": (1, 1_048_576),
-    "sample_rate": (1, 10_000_000),
-    "feature_extractor_cqt_bins": (7, 65_536),
-    "num_codebooks": (0, 1_024),
-    "codebook_size": (0, 10_000_000),
-    "num_special_codes": (0, 1_024),
-    "codebook_dim": (1, 65_536),
-    "cqt_bins": (0, 65_536),
-}
-PROBABILITIES = (
-    "hidden_dropout",
-    "activation_dropout",
-    "attention_dropout",
-    "feat_proj_dropout",
-    "final_dropout",
-    "layerdrop",
-    "mask_time_prob",
-    "mask_feature_prob",
-)
-NON_NEGATIVE = (
-    "initializer_range",
-    "layer_norm_eps",
-    "cqt_loss_weight",
-    "unmasked_loss_weight",
-    "feature_penalty_weight",
-    "feature_grad_mult",
-)
-REAL_BOUNDS = {
-    **dict.fromkeys(PROBABILITIES, (0.0, 1.0)),
-    **dict.fromkeys(NON_NEGATIVE, (0.0, math.inf)),
-    "attention_relax": (-math.inf, math.inf),
-    "logit_temperature": (1e-6, math.inf),
-}
-CHOICES = {"feat_extract_norm": ("group", "layer"), "codebook_init": ("normal", "uniform")}
+# Kinds of fields with their inclusive bounds, which `check_field` reads. The upper bounds are far above any sensible
+# model: they refuse a hostile config.json before it allocates memory.
+Size = Annotated[int, 1, 65_536]
+Count = Annotated[int, 0, 65_536]
+LayerCount = Annotated[int, 1, 1_024]
+LongSize = Annotated[int, 1, 1_048_576]
+Rate = Annotated[int, 1, 10_000_000]
+Probability = Annotated[float, 0.0, 1.0]
+NonNegative = Annotated[float, 0.0, math.inf]
+Positive = Annotated[float, 1e-6, math.inf]
+Sizes = Annotated[list[int] | tuple[int, ...], 1, 65_536]
+CodebookSizes = Annotated[list[int] | tuple[int, ...], 1, 10_000_000]
 MAX_CONV_LAYERS = 64
-MAX_CONV_SIZE = 65_536
 MAX_PARAMETERS = 10**11  # each field may be within its bounds where their product is not
 
 
@@ -167,63 +131,63 @@ class MERTConfig(PretrainedConfig):
     model_type = "mert_model"
     _auto_class = "AutoConfig"
 
-    vocab_size: int = 32
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
+    vocab_size: Rate = 32
+    hidden_size: Count = 768
+    num_hidden_layers: LayerCount = 12
+    num_attention_heads: LayerCount = 12
+    intermediate_size: LongSize = 3072
     hidden_act: str = "gelu"
-    hidden_dropout: float = 0.1
-    activation_dropout: float = 0.1
-    attention_dropout: float = 0.1
+    hidden_dropout: Probability = 0.1
+    activation_dropout: Probability = 0.1
+    attention_dropout: Probability = 0.1
     feat_proj_layer_norm: bool = True
-    feat_proj_dropout: float = 0.0
-    final_dropout: float = 0.1
-    layerdrop: float = 0.1
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-5
-    feat_extract_norm: str = "group"
+    feat_proj_dropout: Probability = 0.0
+    final_dropout: Probability = 0.1
+    layerdrop: Probability = 0.1
+    initializer_range: NonNegative = 0.02
+    layer_norm_eps: NonNegative = 1e-5
+    feat_extract_norm: Annotated[str, "group", "layer"] = "group"
     feat_extract_activation: str = "gelu"
-    conv_dim: list[int] | tuple[int, ...] = (512, 512, 512, 512, 512, 512, 512)
-    conv_stride: list[int] | tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
-    conv_kernel: list[int] | tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+    conv_dim: Sizes = (512, 512, 512, 512, 512, 512, 512)
+    conv_stride: Sizes = (5, 2, 2, 2, 2, 2, 2)
+    conv_kernel: Sizes = (10, 3, 3, 3, 3, 2, 2)
     conv_bias: bool = False
-    num_conv_pos_embeddings: int = 128
-    num_conv_pos_embedding_groups: int = 16
+    num_conv_pos_embeddings: Size = 128
+    num_conv_pos_embedding_groups: Size = 16
     do_stable_layer_norm: bool = False
     apply_spec_augment: bool = True
-    mask_time_prob: float = 0.05
-    mask_time_length: int = 10
-    mask_time_min_masks: int = 2
-    mask_feature_prob: float = 0.0
-    mask_feature_length: int = 10
-    mask_feature_min_masks: int = 0
+    mask_time_prob: Probability = 0.05
+    mask_time_length: LongSize = 10
+    mask_time_min_masks: Count = 2
+    mask_feature_prob: Probability = 0.0
+    mask_feature_length: LongSize = 10
+    mask_feature_min_masks: Count = 0
     ctc_loss_reduction: str = "sum"
     ctc_zero_infinity: bool = False
     use_weighted_layer_sum: bool = False
-    classifier_proj_size: int = 256
+    classifier_proj_size: LongSize = 256
     pad_token_id: int | None = 0
     bos_token_id: int | None = 1
     eos_token_id: int | None = 2
-    sample_rate: int = 24000
+    sample_rate: Rate = 24000
     feature_extractor_cqt: bool = False
-    feature_extractor_cqt_bins: int = 336
+    feature_extractor_cqt_bins: Annotated[int, 7, 65_536] = 336
     feature_extractor_cqt_log: bool = False
     deepnorm: bool = False
-    attention_relax: float = -1.0
-    num_codebooks: int = 8
-    codebook_size: int = 1024
-    codebook_sizes: list[int] | tuple[int, ...] | None = None
-    num_special_codes: int = 0
-    codebook_dim: int = 64
-    codebook_init: str = "normal"
-    logit_temperature: float = 0.1
+    attention_relax: Annotated[float, -math.inf, math.inf] = -1.0
+    num_codebooks: Annotated[int, 0, 1_024] = 8
+    codebook_size: Annotated[int, 0, 10_000_000] = 1024
+    codebook_sizes: CodebookSizes | None = None
+    num_special_codes: Annotated[int, 0, 1_024] = 0
+    codebook_dim: Size = 64
+    codebook_init: Annotated[str, "normal", "uniform"] = "normal"
+    logit_temperature: Positive = 0.1
     untie_codebook_projections: bool = True
-    cqt_bins: int = 336
-    cqt_loss_weight: float = 1.0
-    unmasked_loss_weight: float = 0.0
-    feature_penalty_weight: float = 10.0
-    feature_grad_mult: float = 0.1
+    cqt_bins: Count = 336
+    cqt_loss_weight: NonNegative = 1.0
+    unmasked_loss_weight: NonNegative = 0.0
+    feature_penalty_weight: NonNegative = 10.0
+    feature_grad_mult: NonNegative = 0.1
     mask_group_norm: bool = True
 
     def __init__(self, **kwargs):
@@ -237,7 +201,8 @@ class MERTConfig(PretrainedConfig):
         self._check_number_of_convolutions(kwargs.pop("num_feat_extract_layers", None))
         if self.codebook_sizes is not None:
             self._apply_codebook_sizes(given)
-        self._check_fields()
+        check_fields(self, FIELDS)
+        self._check_combinations()
         report_unknown(type(self).__name__, kwargs, FIELDS)
         tokens = {name: getattr(self, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
         super().__init__(**tokens, **kwargs)
@@ -333,8 +298,7 @@ class MERTConfig(PretrainedConfig):
         self.codebook_sizes = sizes = integer_list("codebook_sizes", self.codebook_sizes)
         if not sizes:
             raise ValueError("codebook_sizes=[] has no codebook. Use num_codebooks=0 for a model without codebooks.")
-        for size in sizes:
-            check_integer("codebook_sizes", size, 1, INTEGER_BOUNDS["codebook_size"][1])
+        check_field("codebook_sizes", sizes, CodebookSizes)
         for name, value in {"num_codebooks": len(sizes), "codebook_size": max(sizes)}.items():
             if given.get(name, value) != value:
                 raise ValueError(
@@ -342,28 +306,6 @@ class MERTConfig(PretrainedConfig):
                     f"Leave {name} out."
                 )
             setattr(self, name, value)
-
-    def _check_fields(self) -> None:
-        """Refuses values that no model can have, before anything is allocated."""
-        for name, (low, high) in INTEGER_BOUNDS.items():
-            check_integer(name, getattr(self, name), low, high)
-        for name in ("conv_dim", "conv_stride", "conv_kernel"):
-            for value in getattr(self, name):
-                check_integer(name, value, 1, MAX_CONV_SIZE)
-        for name, (low, high) in REAL_BOUNDS.items():
-            check_real(name, getattr(self, name), low, high)
-        for name, kind in FIELDS.items():
-            if kind is bool:
-                check_flag(name, getattr(self, name))
-            if kind is str and not isinstance(getattr(self, name), str):
-                raise TypeError(f"{name}={getattr(self, name)!r} must be a string.")
-        for name, values in CHOICES.items():
-            if getattr(self, name) not in values:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(map(repr, values))}.")
-        for name in ("hidden_act", "feat_extract_activation"):
-            check_activation(name, getattr(self, name))
-        self._check_combinations()
-        self._check_width()
 
     def _approximate_parameters(self) -> int:
         """Weights of the matrices and convolutions, without biases and norms."""
@@ -399,6 +341,12 @@ class MERTConfig(PretrainedConfig):
                 )
 
     def _check_combinations(self) -> None:
+        """Refuses activations that do not exist, and values that contradict each other."""
+        from transformers.activations import ACT2FN  # it imports torch, which reading a configuration does not need
+
+        for name in ("hidden_act", "feat_extract_activation"):
+            check_field(name, getattr(self, name), Annotated[(str, *sorted(ACT2FN))])
+        self._check_width()
         if (parameters := self._approximate_parameters()) > MAX_PARAMETERS:
             raise ValueError(
                 f"A model of these sizes has about {parameters:.1e} parameters, more than {MAX_PARAMETERS:.0e}. Reduce "
@@ -431,35 +379,54 @@ def report_unknown(owner: str, names, fields) -> None:
 
 
 def integer_list(name: str, value) -> list:
+    """The value as a list; raises TypeError where it is not a series."""
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
         raise TypeError(f"{name}={value!r} must be a list of integers.")
     return list(value)
 
 
-def check_integer(name: str, value, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name}={value!r} must be an integer between {low} and {high}.")
-    if not low <= value <= high:
-        raise ValueError(f"{name}={value} must be between {low} and {high}.")
+def check_fields(config: PretrainedConfig, fields: dict) -> None:
+    """Refuses values that no model can have, before anything is allocated.
+
+    Args:
+        config: the configuration.
+        fields: name and annotation of its fields: a type, or a type with its inclusive bounds or its choices.
+
+    Raises:
+        TypeError: a value is not of its field's type.
+        ValueError: a value is out of its field's bounds, or none of its choices.
+    """
+    for name, annotation in fields.items():
+        check_field(name, getattr(config, name), annotation)
 
 
-def check_real(name: str, value, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}={value!r} must be a number between {low} and {high}.")
+def check_field(name: str, value, annotation) -> None:
+    """Checks the value of a field against its annotation; see [`check_fields`]."""
+    if type(None) in get_args(annotation):
+        if value is None:
+            return
+        annotation = get_args(annotation)[0]
+    kind, *limits = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+    if kind is bool and not isinstance(value, bool):
+        raise TypeError(f"{name}={value!r} must be True or False.")
+    if kind is str and not isinstance(value, str):
+        raise TypeError(f"{name}={value!r} must be a string.")
+    if kind is str and limits and value not in limits:
+        raise ValueError(f"{name}={value!r} must be one of {', '.join(map(repr, limits))}.")
+    if kind in (int, float) and limits:
+        check_number(name, value, kind, *limits)
+    if get_origin(kind) and limits:
+        for entry in value:
+            check_number(name, entry, int, *limits)
+
+
+def check_number(name: str, value, kind: type, low: float, high: float) -> None:
+    """Checks that a value is a finite number of this kind between two bounds, themselves allowed."""
+    expected, noun = (Integral, "an integer") if kind is int else (Real, "a number")
+    if isinstance(value, bool) or not isinstance(value, expected):
+        raise TypeError(f"{name}={value!r} must be {noun} between {low} and {high}.")
     if not math.isfinite(value) or not low <= value <= high:
         raise ValueError(f"{name}={value} must be between {low} and {high}.")
-
-
-def check_flag(name: str, value) -> None:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name}={value!r} must be True or False.")
-
-
-def check_activation(name: str, value) -> None:
-    from transformers.activations import ACT2FN
-
-    if not isinstance(value, str) or value not in ACT2FN:
-        raise ValueError(f"{name}={value!r} must be one of {sorted(ACT2FN)}.")
 
 
 __all__ = ["MERTConfig"]

@@ -2,10 +2,26 @@
 """Configuration of MERT-v2 (report arXiv 2609.33757): typed fields, one validator, derived numbers as properties."""
 
 import math
+from typing import Annotated
 
 from transformers import PretrainedConfig
 
-from .configuration_mert import check_flag, check_integer, check_real, integer_list, report_unknown
+from .configuration_mert import (
+    MAX_PARAMETERS,
+    CodebookSizes,
+    Count,
+    LayerCount,
+    LongSize,
+    NonNegative,
+    Positive,
+    Probability,
+    Rate,
+    Size,
+    Sizes,
+    check_fields,
+    integer_list,
+    report_unknown,
+)
 
 # Written into every config.json, whatever class was saved, so that each Auto class finds its code next to the weights.
 AUTO_MAP = {
@@ -17,37 +33,7 @@ AUTO_MAP = {
     "AutoFeatureExtractor": "feature_extraction_mert.MERTFeatureExtractor",
 }
 
-# Inclusive bounds of the integer fields; the upper ones refuse a hostile config.json before it allocates memory.
-INTEGER_BOUNDS = {
-    "hidden_size": (0, 65_536),  # transformers' own tests build a configuration with 0; no model can be built from it
-    "intermediate_size": (1, 1_048_576),
-    "num_hidden_layers": (1, 1_024),
-    "num_attention_heads": (1, 1_024),
-    "num_mel_bins": (1, 65_536),
-    "sampling_rate": (1, 10_000_000),
-    "n_fft": (2, 1_048_576),
-    "win_length": (2, 1_048_576),
-    "hop_length": (1, 1_048_576),
-    "conv_depthwise_kernel_size": (1, 65_535),
-    "codebook_dim": (1, 65_536),
-    "cqt_bins": (0, 65_536),
-    "cqt_input_bins": (0, 65_536),
-    "classifier_proj_size": (1, 1_048_576),
-}
-PROBABILITIES = ("hidden_dropout", "activation_dropout", "attention_dropout", "final_dropout")
-NON_NEGATIVE = (
-    "layer_norm_eps",
-    "subsampling_layer_norm_eps",
-    "initializer_range",
-    "mask_noise_std",
-    "cqt_loss_weight",
-    "unmasked_loss_weight",
-)
 MAX_STAGES = 16
-MAX_STAGE_SIZE = 65_536
-MAX_CODES = 10_000_000
-MAX_PARAMETERS = 10**11  # each field may be within its bounds where their product is not
-CODEBOOK_PREDICTIONS = ("linear", "cosine")
 CQT_OCTAVES = 7  # of the second input spectrum
 RESAMPLING_KERNEL = 2
 CROP_SECONDS, FULL_SONG_SECONDS = 30.0, 360.0
@@ -112,40 +98,40 @@ class MERT2Config(PretrainedConfig):
     model_type = "mert2"
     _auto_class = "AutoConfig"
 
-    hidden_size: int = 1024
-    intermediate_size: int = 4096
-    num_hidden_layers: int = 24
-    num_attention_heads: int = 16
-    num_mel_bins: int = 128
-    sampling_rate: int = 24000
-    n_fft: int = 2048
-    win_length: int = 2048
-    hop_length: int = 240
-    subsampling_channels: list[int] | tuple[int, ...] | None = None
-    subsampling_depths: list[int] | tuple[int, ...] = (3, 4, 5)
-    subsampling_strides: list[int] | tuple[int, ...] | None = None
-    conv_depthwise_kernel_size: int = 31
-    rotary_embedding_base: float = 10000
-    layer_norm_eps: float = 1e-5
-    subsampling_layer_norm_eps: float = 1e-6
-    initializer_range: float = 0.02
+    hidden_size: Count = 1024
+    intermediate_size: LongSize = 4096
+    num_hidden_layers: LayerCount = 24
+    num_attention_heads: LayerCount = 16
+    num_mel_bins: Size = 128
+    sampling_rate: Rate = 24000
+    n_fft: Annotated[int, 2, 1_048_576] = 2048
+    win_length: Annotated[int, 2, 1_048_576] = 2048
+    hop_length: LongSize = 240
+    subsampling_channels: Annotated[list[int] | tuple[int, ...], 0, 65_536] | None = None
+    subsampling_depths: Annotated[list[int] | tuple[int, ...], 0, 1_024] = (3, 4, 5)
+    subsampling_strides: Sizes | None = None
+    conv_depthwise_kernel_size: Size = 31
+    rotary_embedding_base: Annotated[float, 1.0, math.inf] = 10000
+    layer_norm_eps: NonNegative = 1e-5
+    subsampling_layer_norm_eps: NonNegative = 1e-6
+    initializer_range: NonNegative = 0.02
     variant: str = "30s"
-    context_seconds: float | None = None
-    hidden_dropout: float = 0.0
-    activation_dropout: float = 0.0
-    attention_dropout: float = 0.0
-    final_dropout: float = 0.1
+    context_seconds: NonNegative | None = None
+    hidden_dropout: Probability = 0.0
+    activation_dropout: Probability = 0.0
+    attention_dropout: Probability = 0.0
+    final_dropout: Probability = 0.1
     use_weighted_layer_sum: bool = False
-    classifier_proj_size: int = 256
-    cqt_input_bins: int = 0
-    codebook_sizes: list[int] | tuple[int, ...] = (1024, 1024, 1024, 1024)
-    codebook_prediction: str = "linear"
-    codebook_dim: int = 64
-    logit_temperature: float = 0.1
-    cqt_bins: int = 0
-    cqt_loss_weight: float = 1.0
-    unmasked_loss_weight: float = 0.0
-    mask_noise_std: float = 0.1
+    classifier_proj_size: LongSize = 256
+    cqt_input_bins: Count = 0
+    codebook_sizes: CodebookSizes = (1024, 1024, 1024, 1024)
+    codebook_prediction: Annotated[str, "linear", "cosine"] = "linear"
+    codebook_dim: Size = 64
+    logit_temperature: Positive = 0.1
+    cqt_bins: Count = 0
+    cqt_loss_weight: NonNegative = 1.0
+    unmasked_loss_weight: NonNegative = 0.0
+    mask_noise_std: NonNegative = 0.1
 
     def __init__(self, **kwargs):
         # One constructor for all supported versions of transformers; see MERTConfig.
@@ -160,7 +146,8 @@ class MERT2Config(PretrainedConfig):
         if self.subsampling_strides is None:
             self.subsampling_strides = [1 if stage == 0 else 2 for stage in range(len(self.subsampling_channels))]
         self.subsampling_strides = integer_list("subsampling_strides", self.subsampling_strides)
-        self._check_fields()
+        check_fields(self, FIELDS)
+        self._check_combinations()
         self._check_derived({name: kwargs.pop(name) for name in DERIVED if name in kwargs})
         report_unknown(type(self).__name__, kwargs, FIELDS)
         super().__init__(**kwargs)
@@ -281,28 +268,6 @@ class MERT2Config(PretrainedConfig):
                 f"subsampling_channels={self.subsampling_channels}."
             )
 
-    def _check_fields(self):
-        """Refuses values that no model can have, before anything is allocated."""
-        for name, (low, high) in INTEGER_BOUNDS.items():
-            check_integer(name, getattr(self, name), low, high)
-        for value in self.subsampling_channels:
-            check_integer("subsampling_channels", value, 0, MAX_STAGE_SIZE)  # 0 where hidden_size is
-        for value in self.subsampling_strides:
-            check_integer("subsampling_strides", value, 1, MAX_STAGE_SIZE)
-        for value in self.subsampling_depths:
-            check_integer("subsampling_depths", value, 0, 1_024)
-        for value in self.codebook_sizes:
-            check_integer("codebook_sizes", value, 1, MAX_CODES)
-        for name in PROBABILITIES:
-            check_real(name, getattr(self, name), 0.0, 1.0)
-        for name in NON_NEGATIVE:
-            check_real(name, getattr(self, name), 0.0, math.inf)
-        check_real("rotary_embedding_base", self.rotary_embedding_base, 1.0, math.inf)
-        check_real("context_seconds", self.context_seconds, 0.0, math.inf)
-        check_real("logit_temperature", self.logit_temperature, 1e-6, math.inf)
-        check_flag("use_weighted_layer_sum", self.use_weighted_layer_sum)
-        self._check_combinations()
-
     def _check_derived(self, given: dict) -> None:
         for name, value in given.items():
             if value != getattr(self, name):
@@ -321,10 +286,6 @@ class MERT2Config(PretrainedConfig):
                 f"The subsampling stages disagree: {lengths}. Give subsampling_channels, subsampling_depths and "
                 f"subsampling_strides the same length, between 1 and {MAX_STAGES}."
             )
-        if not isinstance(self.variant, str):
-            raise TypeError(f"variant={self.variant!r} must be text, such as '30s' or 'fs'.")
-        if self.codebook_prediction not in CODEBOOK_PREDICTIONS:
-            raise ValueError(f"codebook_prediction={self.codebook_prediction!r} must be 'linear' or 'cosine'.")
         if self.win_length > self.n_fft:
             raise ValueError(f"win_length={self.win_length} must be at most n_fft={self.n_fft}.")
         if self.conv_depthwise_kernel_size % 2 == 0:
