@@ -7,11 +7,7 @@ authors' Hub checkpoints. "fairseq" in a comment means the authors' training pro
 
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
-from typing import TypedDict
 
 import torch
 from torch import nn
@@ -23,37 +19,21 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, logging
 
+from .compat_mert import (
+    GradientCheckpointingLayer,
+    MERTCompatModel,
+    TransformersKwargs,
+    loader_names,
+    register_weight_norm,
+    restore_names,
+    weight_norm_of,
+)
 from .configuration_mert import MERTConfig
 from .cqt_mert import CQT_LOG_GAIN, CQT_LOWEST_FREQUENCY, CQT_OCTAVES, MERTConstantQTransform, without_autocast
-
-# --- what older versions of transformers lack ---
-
-try:
-    from transformers.modeling_layers import GradientCheckpointingLayer
-except ImportError:  # before transformers 4.52
-
-    class GradientCheckpointingLayer(nn.Module):
-        """A layer that repeats its forward pass during the backward pass where gradient checkpointing is enabled."""
-
-        gradient_checkpointing = False
-
-        def __call__(self, *args, **kwargs):
-            if self.gradient_checkpointing and self.training:
-                return self._gradient_checkpointing_func(partial(super().__call__, **kwargs), *args)
-            return super().__call__(*args, **kwargs)
-
-
-try:
-    from transformers.utils import TransformersKwargs
-except ImportError:  # before transformers 4.54
-
-    class TransformersKwargs(TypedDict, total=False):
-        """Further arguments of a forward pass, which reach the attention function."""
-
 
 logger = logging.get_logger(__name__)
 
@@ -281,46 +261,6 @@ def grouped_conv1d(
     return states.to(hidden_states.dtype)
 
 
-# --- parameter names of the position embedding while a checkpoint is loaded ---
-#
-# The authors' checkpoints and ours store the weight-normalized kernel as `weight_g` and `weight_v`. All supported
-# versions of transformers rename these keys of every checkpoint while they load it, to the names of torch's
-# parametrization (`parametrizations.weight.original0` and `original1`), and have no option against it. Therefore a
-# model that is being loaded is built with the names that the loader looks for (`loader_names`), and gets the stored
-# names back afterwards (`restore_names`). `MERTPreTrainedModel.from_pretrained` calls both; no other code has to know.
-
-_LOADER_NAMES = ContextVar("mert_loader_names", default=False)
-
-
-@contextmanager
-def loader_names():
-    """Builds position embeddings with the parameter names that transformers' loader looks for."""
-    token = _LOADER_NAMES.set(True)
-    try:
-        yield
-    finally:
-        _LOADER_NAMES.reset(token)
-
-
-def restore_names(model: nn.Module) -> None:
-    """Renames the parameters of a loaded model's position embedding to `weight_g` and `weight_v`."""
-    for module in model.modules():
-        if isinstance(module, MERTWeightNormConv1d):
-            module.restore_names()
-
-
-class MERTLoaderWeights(nn.Module):
-    """Magnitude and direction of a kernel under the names that transformers' loader looks for."""
-
-    def __init__(self, magnitude: nn.Parameter, direction: nn.Parameter):
-        super().__init__()
-        self.original0, self.original1 = magnitude, direction
-
-    def forward(self) -> tuple[nn.Parameter, nn.Parameter]:
-        """Returns both. Hooks that fetch offloaded weights run at a call, not when an attribute is read."""
-        return self.original0, self.original1
-
-
 class MERTWeightNormConv1d(nn.Module):
     """Grouped convolution with the kernel g * v / |v|, where the norm is taken at each kernel position (dim 2)."""
 
@@ -330,28 +270,11 @@ class MERTWeightNormConv1d(nn.Module):
         weight_g = nn.Parameter(torch.empty(1, 1, kernel_size))
         weight_v = nn.Parameter(torch.empty(channels, channels // groups, kernel_size))
         self.bias = nn.Parameter(torch.empty(channels))
-        if _LOADER_NAMES.get():
-            self.parametrizations = nn.ModuleDict({"weight": MERTLoaderWeights(weight_g, weight_v)})
-        else:
-            self.weight_g, self.weight_v = weight_g, weight_v
-
-    def restore_names(self) -> None:
-        """Renames the parameters to `weight_g` and `weight_v`."""
-        holder = self.parametrizations["weight"]
-        if holder.original0.is_meta:  # offloaded: the hooks that fetch the weights use the loader's names
-            return
-        self.weight_g, self.weight_v = holder.original0, holder.original1
-        del self.parametrizations
-
-    def magnitude_and_direction(self) -> tuple[nn.Parameter, nn.Parameter]:
-        """g (1, 1, kernel) and v (channels, channels / groups, kernel), under either of the names."""
-        if hasattr(self, "weight_g"):
-            return self.weight_g, self.weight_v
-        return self.parametrizations["weight"]()
+        register_weight_norm(self, weight_g, weight_v)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(batch, channels, time) -> (batch, channels, time + 1) for an even kernel, else the same shape."""
-        magnitude, direction = self.magnitude_and_direction()
+        magnitude, direction = weight_norm_of(self)
         norm = torch.linalg.vector_norm(direction.float(), dim=(0, 1), keepdim=True)
         weight = direction * (magnitude / norm).to(direction.dtype)
         return grouped_conv1d(hidden_states, weight, self.bias, self.padding, self.groups)
@@ -647,7 +570,7 @@ HEAD_PREFIXES = (
 )
 
 
-class MERTPreTrainedModel(PreTrainedModel):
+class MERTPreTrainedModel(MERTCompatModel):
     """Initialization, strict loading, input checks and frame arithmetic that all MERT models share."""
 
     config_class = MERTConfig
@@ -658,7 +581,6 @@ class MERTPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["MERTEncoderLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
-    _supports_flash_attn_2 = True  # the name in transformers 4.48
     _supports_attention_backend = True
     # The losses are means. Without this, Trainer would conclude from **kwargs that they are divided by its
     # num_items_in_batch, and would not divide them by the number of accumulated batches.
@@ -669,11 +591,6 @@ class MERTPreTrainedModel(PreTrainedModel):
         r"(^|\.)feature_extractor_cqt\.",
         "^(" + "|".join(prefix.replace(".", r"\.") for prefix in HEAD_PREFIXES) + ")",
     ]
-
-    @classmethod
-    def _can_set_attn_implementation(cls) -> bool:
-        """Enables `set_attn_implementation`: transformers looks in the source for a function that 4.48 lacks."""
-        return True
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initial weights: those of fairseq for the position embedding, those of HuBERT otherwise."""
@@ -688,12 +605,9 @@ class MERTPreTrainedModel(PreTrainedModel):
             nn.init.kaiming_normal_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, MERTLoaderWeights):
-            self._init_weight_norm(module.original0, module.original1)
         elif isinstance(module, MERTWeightNormConv1d):
             nn.init.zeros_(module.bias)
-            if hasattr(module, "weight_g"):
-                self._init_weight_norm(module.weight_g, module.weight_v)
+            self._init_weight_norm(*weight_norm_of(module))
         elif isinstance(module, MERTModel):
             nn.init.uniform_(module.masked_spec_embed)
         elif isinstance(module, MERTForPreTraining) and module.codebook_embeddings is not None:
@@ -752,12 +666,6 @@ class MERTPreTrainedModel(PreTrainedModel):
         """Whether a weight may be missing: the authors' code stores the mask embedding only if masks are configured."""
         masks = self.config.mask_time_prob or self.config.mask_feature_prob
         return key.endswith("masked_spec_embed") and not masks
-
-    def enable_input_require_grads(self) -> None:
-        """Nothing to do: the encoder takes care of it. PEFT calls this; transformers 4 would need token embeddings."""
-
-    def disable_input_require_grads(self) -> None:
-        """The counterpart of [`enable_input_require_grads`]."""
 
     def get_input_embeddings(self):
         """None: waveforms have no embedding table. FSDP and adapters call this."""
@@ -829,25 +737,6 @@ class MERTPreTrainedModel(PreTrainedModel):
                 f"input_values has {input_values.shape[1]} samples, but one frame needs {self.config.receptive_field}. "
                 "Pad the clip with zeros or leave it out."
             )
-        # On an accelerator a check of the data would make the host wait for the device, in a graph it is impossible.
-        if input_values.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
-            self._check_values(input_values, attention_mask)
-
-    def _check_values(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> None:
-        """Checks that read the data: finite samples in training, enough valid samples in each row."""
-        if self.training and not torch.isfinite(input_values).all():
-            rows = (~torch.isfinite(input_values).all(dim=1)).nonzero().flatten().tolist()
-            raise ValueError(
-                f"input_values contains NaN or infinite samples in rows {rows}. Leave these clips out, or replace the "
-                "samples with torch.nan_to_num."
-            )
-        if attention_mask is not None and attention_mask.device.type == "cpu":
-            lengths = attention_mask.long().sum(dim=-1)
-            if short := (self.config.num_frames(lengths) < 1).nonzero().flatten().tolist():
-                raise ValueError(
-                    f"Rows {short} have {lengths[short].tolist()} valid samples, but one frame needs "
-                    f"{self.config.receptive_field}. Pad these clips with zeros that count as valid, or leave them out."
-                )
 
 
 def _some(names: set) -> str:
@@ -927,7 +816,8 @@ class MERTModel(MERTPreTrainedModel):
 
         Args:
             input_values: (batch, samples) floating point, mono at `config.sample_rate` Hz.
-            attention_mask: (batch, samples) integer or bool, 1 where valid; right padding only.
+            attention_mask: (batch, samples) integer or bool, 1 where valid; right padding only, and at least
+                `config.receptive_field` valid samples in each row.
             mask_time_indices: (batch, frames) bool, frames to replace with the mask embedding. If None, they are drawn
                 in training by SpecAugment.
             output_attentions: also return attention weights; eager attention is used for this call.
@@ -942,8 +832,8 @@ class MERTModel(MERTPreTrainedModel):
 
         Raises:
             TypeError: the input is not a floating-point tensor.
-            ValueError: wrong shape, too few samples for a frame, or, in training on the CPU, samples that are not
-                finite.
+            ValueError: wrong shape, or too few samples for a frame. Values are not checked: reading them would make the
+                host wait for an accelerator, and the feature extractor and the collators have checked them.
         """
         outputs, _ = self.encode(
             input_values,
@@ -1124,8 +1014,13 @@ class MERTPreTrainingModel(MERTPreTrainedModel):
 
     codebook_loss_weights: tuple[float, ...] | None = None
 
-    def _losses(self, hidden_states, frame_mask, mask, codes, cqt, penalty) -> dict:
-        """The objective and its parts, by their names in [`MERTForPreTrainingOutput`]."""
+    def _losses(self, hidden_states, frame_mask, mask, codes, cqt, penalty, num_items_in_batch=None) -> dict:
+        """The objective and its parts, by their names in [`MERTForPreTrainingOutput`].
+
+        The prediction losses are averaged over the predicted frames of the batch, the penalty over all its frames.
+        `num_items_in_batch` are the masked frames and the frames of a larger batch of which this is a part: the
+        objective is then this part's share, and the sum over the parts is the objective of the larger batch.
+        """
         if mask is None:
             raise ValueError(
                 "codes and cqt are predicted at masked frames: pass mask_time_indices (batch, frames) bool, which "
@@ -1133,15 +1028,17 @@ class MERTPreTrainingModel(MERTPreTrainedModel):
             )
         valid = torch.ones_like(mask, dtype=torch.bool) if frame_mask is None else frame_mask
         mask, others = mask.bool() & valid, ~mask.bool() & valid
+        counts = torch.stack([mask.sum(), valid.sum()]).float()
+        totals = counts if num_items_in_batch is None else num_items_in_batch
+        unmasked_weight = self.config.unmasked_loss_weight
         parts = self._prediction_losses(hidden_states, mask, codes, cqt)
-        loss, items = self._weighted_sum(parts), mask.sum()
-        if self.config.unmasked_loss_weight:
-            weights = torch.stack([items, self.config.unmasked_loss_weight * others.sum()])
-            unmasked_loss = self._weighted_sum(self._prediction_losses(hidden_states, others, codes, cqt))
-            items = weights.sum()
-            loss = (weights * torch.stack([loss, unmasked_loss])).sum() / items.clamp(min=1)
+        loss = counts[0] * self._weighted_sum(parts)
+        if unmasked_weight:
+            unmasked_parts = self._prediction_losses(hidden_states, others, codes, cqt)
+            loss = loss + unmasked_weight * (counts[1] - counts[0]) * self._weighted_sum(unmasked_parts)
+        loss = loss / (totals[0] + unmasked_weight * (totals[1] - totals[0])).clamp(min=1)
         if penalty is not None:
-            loss = loss + self.config.feature_penalty_weight * penalty
+            loss = loss + self.config.feature_penalty_weight * penalty * (counts[1] / totals[1])
         return {"loss": loss, **parts}
 
     def _prediction_losses(self, hidden_states, frames, codes, cqt) -> dict[str, torch.Tensor]:
@@ -1171,20 +1068,7 @@ class MERTPreTrainingModel(MERTPreTrainedModel):
                 f"codes must have shape (batch={batch}, codebooks={config.num_codebooks}, at least {frames} frames), "
                 f"given {tuple(codes.shape)}. The num_codebooks of the acoustic teacher must equal that of the config."
             )
-        codes = codes[..., :frames].transpose(0, 1)[:, chosen].long()
-        # On an accelerator the check would make the host wait. The collator has checked the codes before, and the
-        # kernel of the cross-entropy fails for codes beyond the table.
-        if codes.device.type == "cpu" and not torch.compiler.is_compiling():
-            sizes = torch.tensor(config.resolved_codebook_sizes, device=codes.device)[:, None]
-            invalid = ((codes < 0) & (codes != -100)) | (codes >= sizes)
-            if invalid.any():
-                raise ValueError(
-                    f"codes must lie in [0, {config.codebook_size}) or be -100, given values from "
-                    f"{codes.min().item()} to {codes.max().item()} for codebooks of "
-                    f"{config.resolved_codebook_sizes} codes. Give the codes as the teacher returns them: the model "
-                    "adds the rows of special symbols."
-                )
-        return codes
+        return codes[..., :frames].transpose(0, 1)[:, chosen].long()
 
     def _codebook_losses(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean cross-entropy and accuracy of each codebook: states (n, hidden_size), codes (codebooks, n)."""
@@ -1272,6 +1156,7 @@ class MERTForPreTraining(MERTPreTrainingModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        num_items_in_batch: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | MERTForPreTrainingOutput:
         """Encodes masked audio and computes the losses of predicting the teachers' targets.
@@ -1293,13 +1178,16 @@ class MERTForPreTraining(MERTPreTrainingModel):
             cqt: (batch, frames, bins) floating point, the target of the musical teacher: a constant-Q spectrum, log-mel
                 or another description of the clean audio with `config.cqt_bins` values a frame. It may have more
                 frames too.
+            num_items_in_batch: (2,) floating point, the masked frames and the frames of a larger batch of which this is
+                a part, such as those of an accumulated update. The loss is then this part's share.
             output_attentions, output_hidden_states, return_dict, kwargs: as in [`MERTModel`].
 
         Returns:
             [`MERTForPreTrainingOutput`].
 
         Raises:
-            ValueError: a target without a mask, or with a shape or range that does not fit the configuration.
+            ValueError: a target without a mask, or with a shape that does not fit the configuration.
+            IndexError: a code that its codebook does not have.
         """
         outputs, features = self.mert.encode(
             input_values,
@@ -1315,7 +1203,8 @@ class MERTForPreTraining(MERTPreTrainingModel):
         if codes is None and cqt is None:
             parts = {"last_hidden_state": outputs.last_hidden_state}
         else:
-            parts = self._losses(outputs.last_hidden_state, frame_mask, mask_time_indices, codes, cqt, penalty)
+            targets = (mask_time_indices, codes, cqt)
+            parts = self._losses(outputs.last_hidden_state, frame_mask, *targets, penalty, num_items_in_batch)
         result = MERTForPreTrainingOutput(
             **parts, feature_penalty=penalty, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )

@@ -11,21 +11,19 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from transformers.audio_utils import mel_filter_bank
-from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput
 
+from .compat_mert import GradientCheckpointingLayer, TransformersKwargs, cast_after_loading
 from .configuration_mert2 import RESAMPLING_KERNEL, MERT2Config
 from .cqt_mert import CQT_LOG_GAIN, CQT_LOWEST_FREQUENCY, CQT_OCTAVES, MERTConstantQTransform, without_autocast
 from .modeling_mert import (
-    GradientCheckpointingLayer,
     MERTClassificationModel,
     MERTForAudioFrameClassification,
     MERTForPreTrainingOutput,
     MERTForSequenceClassification,
     MERTPreTrainedModel,
     MERTPreTrainingModel,
-    TransformersKwargs,
     attend,
     attention_mask_for,
     check_last_layer,
@@ -468,17 +466,7 @@ class MERT2PreTrainedModel(MERTPreTrainedModel):
         Raises:
             ValueError: a weight is missing, unexpected or of another shape.
         """
-        dtype = kwargs.get("torch_dtype")
-        dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-        rounds = dtype in (torch.float16, torch.bfloat16) and not hasattr(
-            PreTrainedModel, "_keep_in_fp32_modules_strict"
-        )
-        if rounds:  # transformers 4.48 rounds every tensor as it reads it, so the model is cast when it is complete
-            kwargs["torch_dtype"] = torch.float32
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
-        if rounds:
-            (loaded[0] if isinstance(loaded, tuple) else loaded).to(dtype)
-        return loaded
+        return cast_after_loading(super().from_pretrained, pretrained_model_name_or_path, *model_args, **kwargs)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initial weights: the authors' where they are published, and normal code embeddings."""
@@ -575,7 +563,8 @@ class MERT2Model(MERT2PreTrainedModel):
 
         Args:
             input_values: (batch, samples) floating point, mono at `config.sampling_rate` Hz, amplitudes as recorded.
-            attention_mask: (batch, samples) integer or bool, 1 where valid; right padding only.
+            attention_mask: (batch, samples) integer or bool, 1 where valid; right padding only, and at least
+                `config.receptive_field` valid samples in each row.
             output_hidden_states: also return the input of the first block and every block's output.
             return_dict: return a [`MERT2ModelOutput`] (default) or a tuple.
             mask_time_indices: (batch, frames) bool, frames whose input is replaced by noise.
@@ -590,7 +579,7 @@ class MERT2Model(MERT2PreTrainedModel):
 
         Raises:
             TypeError: the input is not a floating-point tensor.
-            ValueError: wrong shape, too few samples for a frame, or NaN.
+            ValueError: wrong shape, or too few samples for a frame. Values are not checked, as in [`MERTModel`].
         """
         self._check_inputs(input_values, attention_mask)
         if output_attentions is None:
@@ -715,31 +704,13 @@ class MERT2ForPreTraining(MERT2PreTrainedModel, MERTPreTrainingModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        num_items_in_batch: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | MERTForPreTrainingOutput:
-        """Encodes masked audio and scores the prediction of the teachers' targets.
+        """Encodes masked audio and computes the losses of predicting the teachers' targets.
 
-        loss = sum over codebooks of the mean cross-entropy over masked frames
-               + cqt_loss_weight x mean squared error of the spectrum over masked frames.
-
-        With unmasked_loss_weight w > 0 the means run over all valid frames, masked ones weighing 1 and the others w.
-        The reported parts are those of the masked frames.
-
-        Args:
-            input_values: (batch, samples) floating point, mono at `config.sampling_rate` Hz, amplitudes as recorded.
-            attention_mask: (batch, samples), 1 where valid; right padding only.
-            mask_time_indices: (batch, frames) bool, the frames to mask on the mel input and to predict. Required with
-                a target.
-            codes: (batch, codebooks, frames) int64, codebook k in [0, codebook_sizes[k]), -100 ignored. Targets may be
-                longer than the student's frames and are cut.
-            cqt: (batch, frames, bins) floating point, a spectrum of the clean audio; may be longer too.
-            output_attentions, output_hidden_states, return_dict, kwargs: as in [`MERT2Model`].
-
-        Returns:
-            [`MERTForPreTrainingOutput`] without a feature penalty.
-
-        Raises:
-            ValueError: a target without a mask, or of a shape or range that does not fit the configuration.
+        Objective, arguments, output and errors are those of [`MERTForPreTraining`], with these differences: amplitudes
+        are as recorded, not normalized; frames are masked on the mel input; there is no feature penalty.
         """
         outputs = self.mert(
             input_values,
@@ -754,7 +725,8 @@ class MERT2ForPreTraining(MERT2PreTrainedModel, MERTPreTrainingModel):
             parts = {"last_hidden_state": outputs.last_hidden_state}
         else:
             valid = outputs.feature_attention_mask
-            parts = self._losses(outputs.last_hidden_state, valid, mask_time_indices, codes, cqt, None)
+            targets = (mask_time_indices, codes, cqt)
+            parts = self._losses(outputs.last_hidden_state, valid, *targets, None, num_items_in_batch)
         result = MERTForPreTrainingOutput(**parts, hidden_states=outputs.hidden_states, attentions=outputs.attentions)
         return result if self._wants_dict(return_dict) else result.to_tuple()
 

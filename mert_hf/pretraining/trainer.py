@@ -237,21 +237,13 @@ class MERTTrainer(HubTrainerMixin, Trainer):
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """This batch's share of the loss over the whole update (times the processes that will average it)."""
-        outputs = model(**inputs)
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
         loss = outputs.loss
-        masked_frames, frames = counts = count_frames(inputs, self.model.config)
-        if num_items_in_batch is not None:
-            predicted, all_predicted = (
-                predicted_frames(item, self.model.config) for item in (counts, num_items_in_batch)
-            )
-            penalty = 0.0
-            if outputs.feature_penalty is not None:
-                penalty = self.model.config.feature_penalty_weight * outputs.feature_penalty
-            loss = (loss - penalty) * (predicted / all_predicted) + penalty * (frames / num_items_in_batch[1])
-            if self._averages_across_devices():
-                loss = loss * self.accelerator.num_processes
+        if num_items_in_batch is not None and self._averages_across_devices():
+            loss = loss * self.accelerator.num_processes
         if model.training:
             self.non_finite_callback.observe(loss, inputs, inputs.crops)
+        masked_frames, _ = count_frames(inputs, self.model.config)
         (self.train_meter if model.training else self.eval_meter).add(outputs, masked_frames, inputs)
         return (loss, outputs) if return_outputs else loss
 
@@ -314,9 +306,3 @@ def count_frames(batch: Mapping[str, torch.Tensor], config: PretrainedConfig) ->
     else:
         frames = torch.tensor(mask.numel(), device=mask.device)
     return torch.stack([mask.sum(), frames]).float()
-
-
-def predicted_frames(counts: torch.Tensor, config: PretrainedConfig) -> torch.Tensor:
-    """Frames that the prediction losses are averaged over, from `count_frames`: unmasked ones count by their weight."""
-    masked, frames = counts
-    return masked + config.unmasked_loss_weight * (frames - masked)

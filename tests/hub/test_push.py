@@ -35,7 +35,13 @@ from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.modeling.modeling_mert import MERTForPreTraining, MERTForSequenceClassification
 from mert_hf.modeling.modeling_mert2 import MERT2ForPreTraining
 
-CODE_FILES = {"configuration_mert.py", "modeling_mert.py", "cqt_mert.py", "feature_extraction_mert.py"}
+CODE_FILES = {
+    "compat_mert.py",
+    "configuration_mert.py",
+    "modeling_mert.py",
+    "cqt_mert.py",
+    "feature_extraction_mert.py",
+}
 EXPECTED_FILES = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "LICENSE", *CODE_FILES}
 
 
