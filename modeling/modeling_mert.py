@@ -194,10 +194,6 @@ class MERTFeatureEncoder(nn.Module):
         self.conv_layers = nn.ModuleList([MERTConvLayer(config, index) for index in range(len(config.conv_dim))])
         self.gradient_checkpointing = False
 
-    def freeze(self) -> None:
-        """Excludes the convolutions from training."""
-        self.requires_grad_(False)
-
     def forward(self, input_values: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         hidden_states = input_values[:, None]
         trainable = self.training and self.conv_layers[0].conv.weight.requires_grad
@@ -675,6 +671,10 @@ class MERTPreTrainedModel(MERTCompatModel):
         """None: no output is tied to an input."""
         return None
 
+    def freeze_feature_encoder(self) -> None:
+        """Excludes the layers before the Transformer from training: the convolutions, not their projection."""
+        self.base_model.feature_extractor.requires_grad_(False)
+
     def _get_feat_extract_output_lengths(self, input_lengths):
         """Frames for each number of samples; the name that transformers' audio code uses."""
         return self.config.num_frames(input_lengths)
@@ -715,7 +715,10 @@ class MERTPreTrainedModel(MERTCompatModel):
         """Times of the frames' centers in seconds from the start of the clip: (num_frames,) float64."""
         return torch.tensor(self.config.frame_times(num_frames), dtype=torch.float64)
 
-    def _check_inputs(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> None:
+    def _check_inputs(
+        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None, mask: torch.Tensor | None
+    ) -> None:
+        """Checks types and shapes, not values: reading them would make the host wait for an accelerator."""
         if not isinstance(input_values, torch.Tensor) or not input_values.is_floating_point():
             given = input_values.dtype if isinstance(input_values, torch.Tensor) else type(input_values).__name__
             raise TypeError(
@@ -736,6 +739,12 @@ class MERTPreTrainedModel(MERTCompatModel):
             raise ValueError(
                 f"input_values has {input_values.shape[1]} samples, but one frame needs {self.config.receptive_field}. "
                 "Pad the clip with zeros or leave it out."
+            )
+        shape = (len(input_values), self.config.num_frames(input_values.shape[1]))
+        if mask is not None and mask.shape != shape:
+            raise ValueError(
+                f"mask_time_indices must have shape {shape}, one entry for each frame, given {tuple(mask.shape)}. "
+                "config.num_frames(samples) is the number of frames."
             )
 
 
@@ -797,10 +806,6 @@ class MERTModel(MERTPreTrainedModel):
         self.encoder = MERTEncoder(config)
         self.post_init()
 
-    def freeze_feature_encoder(self) -> None:
-        """Excludes the convolutions from training."""
-        self.feature_extractor.freeze()
-
     def forward(
         self,
         input_values: torch.Tensor,
@@ -857,7 +862,7 @@ class MERTModel(MERTPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[BaseModelOutput, torch.Tensor]:
         """The output of the forward pass and the convolutional features (batch, frames, conv_dim[-1])."""
-        self._check_inputs(input_values, attention_mask)
+        self._check_inputs(input_values, attention_mask, mask_time_indices)
         if output_attentions is None:
             output_attentions = self.config.output_attentions
         if output_hidden_states is None:
@@ -887,11 +892,6 @@ class MERTModel(MERTPreTrainedModel):
         """Replaces masked frames with the mask embedding; draws SpecAugment (arXiv 1904.08779) masks in training."""
         config, (batch, frames, size) = self.config, hidden_states.shape
         augment = self.training and config.apply_spec_augment
-        if mask is not None and mask.shape != (batch, frames):
-            raise ValueError(
-                f"mask_time_indices must have shape {(batch, frames)}, one entry for each frame, given "
-                f"{tuple(mask.shape)}. config.num_frames(samples) is the number of frames."
-            )
         if mask is None and augment and config.mask_time_prob > 0:
             lengths = torch.full((batch,), frames, device=hidden_states.device)
             lengths = lengths if frame_mask is None else frame_mask.sum(dim=1)
@@ -1005,7 +1005,7 @@ def float32_linear(layer: nn.Module, states: torch.Tensor) -> torch.Tensor:
 
 
 class MERTPreTrainingModel(MERTPreTrainedModel):
-    """What the pre-training models of both generations share: the losses at the masked frames and their sum.
+    """The forward pass and the objective of the pre-training models of both generations.
 
     Attributes:
         codebook_loss_weights: factor of each codebook's loss; None is 1 for all. A setting of a training run, which is
@@ -1013,6 +1013,72 @@ class MERTPreTrainingModel(MERTPreTrainedModel):
     """
 
     codebook_loss_weights: tuple[float, ...] | None = None
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        mask_time_indices: torch.Tensor | None = None,
+        codes: torch.Tensor | None = None,
+        cqt: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        num_items_in_batch: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | MERTForPreTrainingOutput:
+        """Encodes masked audio and computes the losses of predicting the teachers' targets.
+
+        loss = sum over codebooks of the mean cross-entropy over masked frames
+               + cqt_loss_weight * mean squared error of the spectrum over masked frames
+               + feature_penalty_weight * mean square of the convolutional features (first generation only).
+
+        With unmasked_loss_weight w > 0 the means are taken over all valid frames, where masked frames have the weight 1
+        and the others w (HuBERT, arXiv 2106.07447, section II B; fairseq's pred_nomask_weight). The reported parts are
+        those of the masked frames. Heads and losses are computed in float32, also under autocast.
+
+        Args:
+            input_values: (batch, samples) floating point, mono at `config.sampling_rate` Hz, noise mixture applied.
+            attention_mask: (batch, samples), 1 where valid; right padding only.
+            mask_time_indices: (batch, frames) bool, the frames to mask and to predict. Required with a target.
+            codes: (batch, codebooks, frames) int64, in codebook k in [0, config.resolved_codebook_sizes[k]); -100 is
+                ignored. Targets may have more frames than the student, and are cut to its number.
+            cqt: (batch, frames, bins) floating point, the target of the musical teacher: a constant-Q spectrum, log-mel
+                or another description of the clean audio with `config.cqt_bins` values a frame. It may have more
+                frames too.
+            num_items_in_batch: (2,) floating point, the masked frames and the frames of a larger batch of which this is
+                a part, such as those of an accumulated update. The loss is then this part's share.
+            output_attentions, output_hidden_states, return_dict, kwargs: as in [`MERTModel`].
+
+        Returns:
+            [`MERTForPreTrainingOutput`].
+
+        Raises:
+            ValueError: a target without a mask, or with a shape that does not fit the configuration.
+            IndexError: a code that its codebook does not have.
+        """
+        outputs, penalty = self._encode(
+            input_values,
+            attention_mask,
+            mask_time_indices,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            **kwargs,
+        )
+        if codes is None and cqt is None:
+            parts = {"last_hidden_state": outputs.last_hidden_state}
+        else:
+            frame_mask = None if attention_mask is None else self.frame_mask(attention_mask)
+            targets = (mask_time_indices, codes, cqt)
+            parts = self._losses(outputs.last_hidden_state, frame_mask, *targets, penalty, num_items_in_batch)
+        result = MERTForPreTrainingOutput(
+            **parts, feature_penalty=penalty, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+        return result if self._wants_dict(return_dict) else result.to_tuple()
+
+    def _encode(self, input_values, attention_mask, mask_time_indices, **kwargs):
+        """The encoder's output, and the mean square of its convolutional features or None."""
+        raise NotImplementedError
 
     def _losses(self, hidden_states, frame_mask, mask, codes, cqt, penalty, num_items_in_batch=None) -> dict:
         """The objective and its parts, by their names in [`MERTForPreTrainingOutput`].
@@ -1132,10 +1198,6 @@ class MERTForPreTraining(MERTPreTrainingModel):
         self.cqt_head = nn.Linear(config.hidden_size, config.cqt_bins) if config.cqt_bins else None
         self.post_init()
 
-    def freeze_feature_encoder(self) -> None:
-        """Excludes the convolutions from training."""
-        self.mert.freeze_feature_encoder()
-
     def _table_rows(self) -> list[int]:
         """Rows of each codebook's embedding table: special codes, then codes."""
         return [self.config.num_special_codes + size for size in self.config.resolved_codebook_sizes]
@@ -1146,76 +1208,18 @@ class MERTForPreTraining(MERTPreTrainingModel):
             return self.codebook_embeddings
         return self.codebook_embeddings.split(self._table_rows())
 
-    def forward(
-        self,
-        input_values: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        mask_time_indices: torch.Tensor | None = None,
-        codes: torch.Tensor | None = None,
-        cqt: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        num_items_in_batch: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> tuple | MERTForPreTrainingOutput:
-        """Encodes masked audio and computes the losses of predicting the teachers' targets.
-
-        loss = sum over codebooks of the mean cross-entropy over masked frames
-               + cqt_loss_weight * mean squared error of the spectrum over masked frames
-               + feature_penalty_weight * mean square of the convolutional features.
-
-        With unmasked_loss_weight w > 0 the means are taken over all valid frames, where masked frames have the weight 1
-        and the others w (HuBERT, arXiv 2106.07447, section II B; fairseq's pred_nomask_weight). The reported parts are
-        those of the masked frames. Heads and losses are computed in float32, also under autocast.
-
-        Args:
-            input_values: (batch, samples) floating point, mono at `config.sample_rate` Hz, noise mixture applied.
-            attention_mask: (batch, samples), 1 where valid; right padding only.
-            mask_time_indices: (batch, frames) bool, the frames to mask and to predict. Required with a target.
-            codes: (batch, codebooks, frames) int64, in codebook k in [0, config.resolved_codebook_sizes[k]); -100 is
-                ignored. Targets may have more frames than the student, and are cut to its number.
-            cqt: (batch, frames, bins) floating point, the target of the musical teacher: a constant-Q spectrum, log-mel
-                or another description of the clean audio with `config.cqt_bins` values a frame. It may have more
-                frames too.
-            num_items_in_batch: (2,) floating point, the masked frames and the frames of a larger batch of which this is
-                a part, such as those of an accumulated update. The loss is then this part's share.
-            output_attentions, output_hidden_states, return_dict, kwargs: as in [`MERTModel`].
-
-        Returns:
-            [`MERTForPreTrainingOutput`].
-
-        Raises:
-            ValueError: a target without a mask, or with a shape that does not fit the configuration.
-            IndexError: a code that its codebook does not have.
-        """
+    def _encode(self, input_values, attention_mask, mask_time_indices, **kwargs):
         outputs, features = self.mert.encode(
-            input_values,
-            attention_mask,
-            mask_time_indices,
-            output_attentions,
-            output_hidden_states,
-            feature_grad_mult=self.config.feature_grad_mult,
-            **kwargs,
+            input_values, attention_mask, mask_time_indices, feature_grad_mult=self.config.feature_grad_mult, **kwargs
         )
-        frame_mask = None if attention_mask is None else self.frame_mask(attention_mask)
-        penalty = self._feature_penalty(features, frame_mask)
-        if codes is None and cqt is None:
-            parts = {"last_hidden_state": outputs.last_hidden_state}
-        else:
-            targets = (mask_time_indices, codes, cqt)
-            parts = self._losses(outputs.last_hidden_state, frame_mask, *targets, penalty, num_items_in_batch)
-        result = MERTForPreTrainingOutput(
-            **parts, feature_penalty=penalty, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
-        return result if self._wants_dict(return_dict) else result.to_tuple()
+        return outputs, self._feature_penalty(features, attention_mask)
 
-    def _feature_penalty(self, features: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
+    def _feature_penalty(self, features: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """Mean square of the valid features, in float32."""
         squares = features.float().square()
-        if frame_mask is None:
+        if attention_mask is None:
             return squares.mean()
-        weight = frame_mask[..., None].to(squares.dtype)
+        weight = self.frame_mask(attention_mask)[..., None].to(squares.dtype)
         return (squares * weight).sum() / (weight.sum() * squares.shape[-1])
 
     def _codebook_losses(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -1232,9 +1236,10 @@ class MERTForPreTraining(MERTPreTrainingModel):
 
 
 class MERTClassificationModel(MERTPreTrainedModel):
-    """What both classification models share: the encoder, the learned average of its layers, freezing."""
+    """The part that both classification models share: encoder, learned average of its layers, forward pass."""
 
     encoder_class = MERTModel
+    output_class: type[ModelOutput]
 
     def __init__(self, config: MERTConfig):
         super().__init__(config)
@@ -1243,18 +1248,36 @@ class MERTClassificationModel(MERTPreTrainedModel):
         if config.use_weighted_layer_sum:
             self.layer_weights = nn.Parameter(torch.empty(config.num_hidden_layers + 1))
 
-    def freeze_feature_encoder(self) -> None:
-        """Excludes the convolutions from training."""
-        self.mert.freeze_feature_encoder()
-
     def freeze_base_model(self) -> None:
         """Excludes the whole encoder from training; only the head learns."""
         self.mert.requires_grad_(False)
 
-    def _encode(
-        self, input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states, **kwargs
-    ):
-        """The encoder's output and the states to classify: the last layer's, or the learned average of all layers."""
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        mask_time_indices: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | SequenceClassifierOutput | TokenClassifierOutput:
+        """Classifies clips or frames.
+
+        Args:
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states, return_dict,
+                kwargs: as in [`MERTModel`].
+            labels: in the shape that the class states.
+
+        Returns:
+            `loss` if labels are given, `logits` (batch, labels) or (batch, frames, labels), `hidden_states`,
+            `attentions`.
+
+        Raises:
+            ValueError: the labels of frames have another number of frames.
+        """
+        weighted = self.config.use_weighted_layer_sum
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         outputs = self.mert(
@@ -1262,18 +1285,33 @@ class MERTClassificationModel(MERTPreTrainedModel):
             attention_mask=attention_mask,
             mask_time_indices=mask_time_indices,
             output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states or self.config.use_weighted_layer_sum,
+            output_hidden_states=output_hidden_states or weighted,
             return_dict=True,
             **kwargs,
         )
-        if not self.config.use_weighted_layer_sum:
-            return outputs, outputs.last_hidden_state
-        weights = self.layer_weights.softmax(dim=0)
+        states = self._average_of_layers(outputs) if weighted else outputs.last_hidden_state
+        valid = None if attention_mask is None else self.frame_mask(attention_mask)
+        logits = self._logits(states, valid)
+        result = self.output_class(
+            loss=None if labels is None else self._loss(logits, labels.to(logits.device), valid),
+            logits=logits,
+            hidden_states=outputs.hidden_states if output_hidden_states else None,
+            attentions=outputs.attentions,
+        )
+        return result if self._wants_dict(return_dict) else result.to_tuple()
+
+    def _average_of_layers(self, outputs: ModelOutput) -> torch.Tensor:
+        """The learned average of all layers: (batch, frames, hidden_size)."""
         layers = self.mert.layer_states(outputs)
-        averaged = sum(weight * states for weight, states in zip(weights, layers, strict=True))
-        if not output_hidden_states:
-            outputs.hidden_states = None
-        return outputs, averaged
+        return sum(weight * states for weight, states in zip(self.layer_weights.softmax(dim=0), layers, strict=True))
+
+    def _logits(self, states: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+        """Scores of classes from states (batch, frames, hidden_size) and their valid frames (batch, frames) bool."""
+        raise NotImplementedError
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+        """The loss of scores and labels."""
+        raise NotImplementedError
 
 
 class MERTForSequenceClassification(MERTClassificationModel):
@@ -1282,6 +1320,8 @@ class MERTForSequenceClassification(MERTClassificationModel):
     `config.problem_type` selects the loss: `"single_label_classification"` (cross-entropy),
     `"multi_label_classification"` (binary cross-entropy) or `"regression"` (mean squared error). If it is None, it is
     inferred from the labels: regression for one output, single label for integer classes, otherwise multi label.
+    `labels` are (batch,) int64 classes for single label; (batch, labels) in [0, 1] for multi label; (batch,) or
+    (batch, labels) floating point for regression.
 
     Examples:
 
@@ -1301,6 +1341,7 @@ class MERTForSequenceClassification(MERTClassificationModel):
     """
 
     _auto_class = "AutoModelForAudioClassification"
+    output_class = SequenceClassifierOutput
 
     def __init__(self, config: MERTConfig):
         super().__init__(config)
@@ -1309,45 +1350,14 @@ class MERTForSequenceClassification(MERTClassificationModel):
         self.classifier = nn.Linear(config.classifier_proj_size, config.num_labels)
         self.post_init()
 
-    def forward(
-        self,
-        input_values: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        mask_time_indices: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        labels: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> tuple | SequenceClassifierOutput:
-        """Classifies clips.
-
-        Args:
-            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states, return_dict,
-                kwargs: as in [`MERTModel`].
-            labels: (batch,) int64 classes for single label; (batch, labels) in [0, 1] for multi label; (batch,) or
-                (batch, labels) floating point for regression.
-
-        Returns:
-            `loss` if labels are given, `logits` (batch, labels), `hidden_states`, `attentions`.
-        """
-        outputs, states = self._encode(
-            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states, **kwargs
-        )
+    def _logits(self, states: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
         states = self.projector(states)
-        if attention_mask is None:
-            pooled = states.mean(dim=1)
-        else:
-            weight = self.frame_mask(attention_mask)[..., None].to(states.dtype)
-            pooled = (states * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
-        logits = self.classifier(self.dropout(pooled))
-        loss = None if labels is None else self._loss(logits, labels.to(logits.device))
-        result = SequenceClassifierOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
-        return result if self._wants_dict(return_dict) else result.to_tuple()
+        if valid is None:
+            return self.classifier(self.dropout(states.mean(dim=1)))
+        weight = valid[..., None].to(states.dtype)
+        return self.classifier(self.dropout((states * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)))
 
-    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
         if self.config.problem_type is None:
             self.config.problem_type = _infer_problem_type(logits.shape[-1], labels)
         if self.config.problem_type == "regression":
@@ -1370,7 +1380,8 @@ class MERTForAudioFrameClassification(MERTClassificationModel):
     """MERT with one prediction for each frame: dropout and a linear classifier.
 
     Classes exclude each other unless `config.problem_type` is `"multi_label_classification"`, for example for beats and
-    downbeats.
+    downbeats. `labels` are (batch, frames) int64 classes, where -100 is ignored; or (batch, frames, labels), one-hot or
+    in [0, 1] for multi label. Padded frames are ignored.
 
     Examples:
 
@@ -1389,6 +1400,7 @@ class MERTForAudioFrameClassification(MERTClassificationModel):
     """
 
     _auto_class = "AutoModelForAudioFrameClassification"
+    output_class = TokenClassifierOutput
 
     def __init__(self, config: MERTConfig):
         super().__init__(config)
@@ -1396,46 +1408,12 @@ class MERTForAudioFrameClassification(MERTClassificationModel):
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
-    def forward(
-        self,
-        input_values: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        mask_time_indices: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        labels: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> tuple | TokenClassifierOutput:
-        """Classifies frames.
+    def _logits(self, states: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+        return self.classifier(self.dropout(states))
 
-        Args:
-            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states, return_dict,
-                kwargs: as in [`MERTModel`].
-            labels: (batch, frames) int64 classes, where -100 is ignored; or (batch, frames, labels), one-hot or in
-                [0, 1] for multi label. Padded frames are ignored.
-
-        Returns:
-            `loss` if labels are given, `logits` (batch, frames, labels), `hidden_states`, `attentions`.
-
-        Raises:
-            ValueError: the labels have another number of frames.
-        """
-        outputs, states = self._encode(
-            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states, **kwargs
-        )
-        logits = self.classifier(self.dropout(states))
-        if attention_mask is None:
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+        if valid is None:
             valid = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)
-        else:
-            valid = self.frame_mask(attention_mask)
-        loss = None if labels is None else self._loss(logits, labels.to(logits.device), valid)
-        result = TokenClassifierOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
-        return result if self._wants_dict(return_dict) else result.to_tuple()
-
-    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         if labels.shape[:2] != logits.shape[:2]:
             raise ValueError(
                 f"labels must have the shape {tuple(logits.shape[:2])} (batch, frames), given {tuple(labels.shape)}. "

@@ -20,7 +20,6 @@ from .cqt_mert import CQT_LOG_GAIN, CQT_LOWEST_FREQUENCY, CQT_OCTAVES, MERTConst
 from .modeling_mert import (
     MERTClassificationModel,
     MERTForAudioFrameClassification,
-    MERTForPreTrainingOutput,
     MERTForSequenceClassification,
     MERTPreTrainedModel,
     MERTPreTrainingModel,
@@ -513,6 +512,12 @@ class MERT2PreTrainedModel(MERTPreTrainedModel):
         front_end.mel_mean.copy_(mean)
         front_end.mel_std.copy_((squares / count - mean.square()).clamp_min(0.0).sqrt())
 
+    def freeze_feature_encoder(self) -> None:
+        """Excludes everything before the Conformer blocks from training."""
+        for part in (self.base_model.subsampling_module, self.base_model.cqt_input):
+            if part is not None:
+                part.requires_grad_(False)
+
     @property
     def padding_is_exact(self) -> bool:
         """A row of a padded batch gives what it gives alone."""
@@ -539,12 +544,6 @@ class MERT2Model(MERT2PreTrainedModel):
         self.cqt_input = MERT2CQTInput(config) if config.cqt_input_bins else None
         self.layers = nn.ModuleList([MERT2ConformerBlock(config) for _ in range(config.num_hidden_layers)])
         self.post_init()
-
-    def freeze_feature_encoder(self) -> None:
-        """Excludes everything before the Conformer blocks from training."""
-        self.subsampling_module.requires_grad_(False)
-        if self.cqt_input is not None:
-            self.cqt_input.requires_grad_(False)
 
     def forward(
         self,
@@ -581,7 +580,7 @@ class MERT2Model(MERT2PreTrainedModel):
             TypeError: the input is not a floating-point tensor.
             ValueError: wrong shape, or too few samples for a frame. Values are not checked, as in [`MERTModel`].
         """
-        self._check_inputs(input_values, attention_mask)
+        self._check_inputs(input_values, attention_mask, mask_time_indices)
         if output_attentions is None:
             output_attentions = self.config.output_attentions
         if output_hidden_states is None:
@@ -601,7 +600,6 @@ class MERT2Model(MERT2PreTrainedModel):
         lengths = None if attention_mask is None else attention_mask.long().sum(dim=-1)
         mel = self.feature_extractor(input_values, lengths)
         if mask is not None:
-            self._check_mask(mask, (mel.shape[0], frames))
             mask = mask.bool()
             mel = self._mask_mel(mel, mask)
         frame_mask = None if lengths is None else length_mask(config.num_mel_frames(lengths), mel.shape[1])
@@ -620,13 +618,6 @@ class MERT2Model(MERT2PreTrainedModel):
         return any(layer.gradient_checkpointing for layer in layers) and any(
             weight.requires_grad for weight in self.subsampling_module.parameters()
         )
-
-    def _check_mask(self, mask: torch.Tensor, shape: tuple[int, int]) -> None:
-        if mask.shape != shape:
-            raise ValueError(
-                f"mask_time_indices must have shape {shape}, one entry a frame, given {tuple(mask.shape)}. "
-                "config.num_frames(samples) is the number of frames."
-            )
 
     def _mask_mel(self, mel: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Noise in place of the mel frames that masked frames cover: (batch, mel frames, bins), (batch, frames)."""
@@ -673,7 +664,10 @@ class MERT2Model(MERT2PreTrainedModel):
 
 
 class MERT2ForPreTraining(MERT2PreTrainedModel, MERTPreTrainingModel):
-    """MERT-v2 with its pre-training objective: the codes of a teacher at masked frames, and a spectrum if wanted."""
+    """MERT-v2 with the pre-training objective of [`MERTForPreTraining`], without its feature penalty.
+
+    Frames are masked on the mel input, and amplitudes are as recorded, not normalized.
+    """
 
     _auto_class = "AutoModelForPreTraining"
 
@@ -690,63 +684,23 @@ class MERT2ForPreTraining(MERT2PreTrainedModel, MERTPreTrainingModel):
         self.cqt_head = nn.Linear(hidden, config.cqt_bins) if config.cqt_bins else None
         self.post_init()
 
-    def freeze_feature_encoder(self) -> None:
-        """Excludes everything before the Conformer blocks from training."""
-        self.mert.freeze_feature_encoder()
-
-    def forward(
-        self,
-        input_values: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        mask_time_indices: torch.Tensor | None = None,
-        codes: torch.Tensor | None = None,
-        cqt: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        num_items_in_batch: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> tuple | MERTForPreTrainingOutput:
-        """Encodes masked audio and computes the losses of predicting the teachers' targets.
-
-        Objective, arguments, output and errors are those of [`MERTForPreTraining`], with these differences: amplitudes
-        are as recorded, not normalized; frames are masked on the mel input; there is no feature penalty.
-        """
-        outputs = self.mert(
-            input_values,
-            attention_mask,
-            output_hidden_states,
-            return_dict=True,
-            mask_time_indices=mask_time_indices,
-            output_attentions=output_attentions,
-            **kwargs,
-        )
-        if codes is None and cqt is None:
-            parts = {"last_hidden_state": outputs.last_hidden_state}
-        else:
-            valid = outputs.feature_attention_mask
-            targets = (mask_time_indices, codes, cqt)
-            parts = self._losses(outputs.last_hidden_state, valid, *targets, None, num_items_in_batch)
-        result = MERTForPreTrainingOutput(**parts, hidden_states=outputs.hidden_states, attentions=outputs.attentions)
-        return result if self._wants_dict(return_dict) else result.to_tuple()
+    def _encode(self, input_values, attention_mask, mask_time_indices, **kwargs):
+        kwargs |= {"mask_time_indices": mask_time_indices, "return_dict": True}
+        return self.mert(input_values, attention_mask, **kwargs), None
 
     def _codebook_losses(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean cross-entropy and accuracy of each codebook over its targets, (codebooks,) each."""
-        sums = [self._codebook_sums(k, states, target) for k, target in enumerate(targets)]
-        losses, hits = (torch.stack(parts) for parts in zip(*sums, strict=True))
+        if self.codebook_heads is None:
+            projected = torch.stack([float32_linear(projection, states) for projection in self.codebook_projections])
+            embeddings, temperature = list(self.codebook_embeddings), self.config.logit_temperature
+            losses, hits = chunked_codebook_sums(projected, embeddings, targets, temperature)
+        else:
+            logits = [float32_linear(head, states) for head in self.codebook_heads]
+            pairs = list(zip(logits, targets, strict=True))
+            sums = [nn.functional.cross_entropy(*pair, ignore_index=-100, reduction="sum") for pair in pairs]
+            losses, hits = torch.stack(sums), torch.stack([(x.argmax(dim=-1) == target).sum() for x, target in pairs])
         counts = (targets != -100).sum(dim=1).clamp(min=1)
         return losses / counts, hits / counts
-
-    def _codebook_sums(self, k: int, states: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sums over frames of cross-entropy and hits of codebook k: states (n, hidden_size), codes (n,)."""
-        if self.codebook_heads is None:
-            projected = float32_linear(self.codebook_projections[k], states)[None]
-            embeddings = self.codebook_embeddings[k][None]
-            losses, hits = chunked_codebook_sums(projected, embeddings, target[None], self.config.logit_temperature)
-            return losses[0], hits[0]
-        logits = float32_linear(self.codebook_heads[k], states)
-        loss = nn.functional.cross_entropy(logits, target, ignore_index=-100, reduction="sum")
-        return loss, (logits.argmax(dim=-1) == target).sum()
 
 
 # --- classification heads ---
