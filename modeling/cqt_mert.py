@@ -142,9 +142,11 @@ class MERTConstantQTransform(nn.Module):
     def _transform(self, waveforms: torch.Tensor) -> torch.Tensor:
         """(batch, samples) -> (batch, frames, bins), in overlapping windows if the clip is long."""
         hop, count = self.hop_length, waveforms.shape[1] // self.hop_length + 1
-        if torch.onnx.is_in_onnx_export():
+        if torch.onnx.is_in_onnx_export():  # whose Fourier transforms have a fixed size
             return self._direct(waveforms, count)
-        margin = self._longest // (2 * hop) + 2  # frames whose kernels would extend beyond the window
+        # Frames whose kernels would extend beyond the window, which is circular: without this margin the end of a clip
+        # would be heard at its start.
+        margin = self._longest // (2 * hop) + 2
         if count + margin <= CQT_WINDOW_FRAMES:
             return self._magnitudes(waveforms, window_size(count + margin), 0, count)
         size = window_size(max(CQT_WINDOW_FRAMES, 6 * margin))

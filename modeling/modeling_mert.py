@@ -135,6 +135,9 @@ def draw_span_mask(
 def masked_group_norm(hidden_states: torch.Tensor, valid: torch.Tensor, norm: nn.GroupNorm) -> torch.Tensor:
     """GroupNorm with one group per channel whose statistics exclude padding.
 
+    torch's GroupNorm averages over the padding too, so that the output of a clip depends on how far it is padded
+    (fairseq issue 3227). It is the only norm over time in this model.
+
     Args:
         hidden_states: (batch, channels, time).
         valid: (batch, time) bool.
@@ -200,7 +203,7 @@ class MERTFeatureEncoder(nn.Module):
         if self.gradient_checkpointing and trainable:
             hidden_states.requires_grad_(True)  # otherwise reentrant checkpointing computes no gradient
         for index, layer in enumerate(self.conv_layers):
-            layer_lengths = lengths if index == 0 else None
+            layer_lengths = lengths if index == 0 else None  # only the first layer has a norm over time
             if self.gradient_checkpointing and trainable:
                 hidden_states = self._gradient_checkpointing_func(layer.__call__, hidden_states, layer_lengths)
             else:
@@ -270,6 +273,8 @@ class MERTWeightNormConv1d(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(batch, channels, time) -> (batch, channels, time + 1) for an even kernel, else the same shape."""
+        # The kernel is computed at every call, also in inference: checkpoints hold its two factors, and training may
+        # change them at any time. Its norm sums up to 65,000 squares, too many for half precision.
         magnitude, direction = weight_norm_of(self)
         norm = torch.linalg.vector_norm(direction.float(), dim=(0, 1), keepdim=True)
         weight = direction * (magnitude / norm).to(direction.dtype)
@@ -521,6 +526,8 @@ class MERTEncoder(nn.Module):
         check_last_layer(last_layer, len(self.layers))
         pre_norm = self.config.do_stable_layer_norm
         if frame_mask is not None:
+            # The position kernel reaches 64 frames past a row's end (95M), where a row alone has zeros. The layers mix
+            # frames by attention only, which has a mask: no true frame sees the padding from here on.
             hidden_states = hidden_states.masked_fill(~frame_mask[..., None], 0.0)
         hidden_states = hidden_states + self.pos_conv_embed(hidden_states)
         hidden_states = self.dropout(hidden_states if pre_norm else self.layer_norm(hidden_states))
@@ -867,6 +874,7 @@ class MERTModel(MERTPreTrainedModel):
             output_attentions = self.config.output_attentions
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
+        # The convolutions need no other mask: they add no padding, and a frame is valid where all its samples are.
         lengths = None
         if attention_mask is not None and self.config.mask_group_norm:
             lengths = attention_mask.long().sum(dim=-1)
