@@ -747,7 +747,7 @@ class MERTPreTrainedModel(MERTCompatModel):
                 f"input_values has {input_values.shape[1]} samples, but one frame needs {self.config.receptive_field}. "
                 "Pad the clip with zeros or leave it out."
             )
-        shape = (len(input_values), self.config.num_frames(input_values.shape[1]))
+        shape = (input_values.shape[0], self.config.num_frames(input_values.shape[1]))  # len() is fixed in an export
         if mask is not None and mask.shape != shape:
             raise ValueError(
                 f"mask_time_indices must have shape {shape}, one entry for each frame, given {tuple(mask.shape)}. "
