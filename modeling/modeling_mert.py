@@ -26,6 +26,7 @@ from transformers.utils import ModelOutput, logging
 from .compat_mert import (
     GradientCheckpointingLayer,
     MERTCompatModel,
+    MERTLoaderWeights,
     TransformersKwargs,
     loader_names,
     register_weight_norm,
@@ -608,9 +609,12 @@ class MERTPreTrainedModel(MERTCompatModel):
             nn.init.kaiming_normal_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+        elif isinstance(module, MERTLoaderWeights):
+            self._init_weight_norm(*module())
         elif isinstance(module, MERTWeightNormConv1d):
             nn.init.zeros_(module.bias)
-            self._init_weight_norm(*weight_norm_of(module))
+            if hasattr(module, "weight_g"):  # while it is loaded, a module of its own holds the kernel
+                self._init_weight_norm(module.weight_g, module.weight_v)
         elif isinstance(module, MERTModel):
             nn.init.uniform_(module.masked_spec_embed)
         elif isinstance(module, MERTForPreTraining) and module.codebook_embeddings is not None:
