@@ -13,6 +13,7 @@ import torch
 logger = logging.getLogger(__name__)
 
 MAX_BATCH_SECONDS = 480.0  # of audio in one forward pass, so that long windows take bounded memory
+AUDIO_SHARE = 0.95  # of a padded batch, at least: the rest is computed for nothing
 CONTEXT_TOLERANCE = 0.1  # seconds past the model's context that are no reason to warn
 NORMALIZATIONS = ("clip", "none")
 
@@ -189,13 +190,21 @@ class BatchedEncoder:
         return results
 
     def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Clips, by their numbers, that are computed together: `MAX_BATCH_SECONDS` at most, padding included."""
-        groups: dict[int, list[int]] = {}
-        for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-            groups.setdefault(0 if self.padding_is_exact else lengths[index], []).append(index)
-        for indices in groups.values():
-            size = max(1, int(MAX_BATCH_SECONDS * self.sampling_rate // lengths[indices[-1]]))
-            yield from (indices[start : start + size] for start in range(0, len(indices), size))
+        """Clips, by their numbers, that are computed together: `MAX_BATCH_SECONDS` at most, padding included.
+
+        Clips of other lengths are together only where padding does not change them, and adds little to the work.
+        """
+        share = AUDIO_SHARE if self.padding_is_exact else 1.0
+        batch: list[int] = []
+        for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+            padded = (len(batch) + 1) * lengths[batch[0] if batch else index]
+            audio = sum(lengths[member] for member in batch) + lengths[index]
+            if batch and (audio < share * padded or padded > MAX_BATCH_SECONDS * self.sampling_rate):
+                yield batch
+                batch = []
+            batch.append(index)
+        if batch:
+            yield batch
 
     def _warn_of_long_clips(self, seconds: float) -> None:
         context = self.context_seconds

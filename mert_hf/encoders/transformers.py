@@ -19,6 +19,7 @@ from ..hub.names import check_is_model, resolve_model
 from ..utils.devices import resolve_device, resolve_dtype
 from ..utils.hashing import hash_tensors
 from .base import BatchedEncoder
+from .cpu import use_cpu_front_end
 
 # Fields that say where a configuration came from or was written, not how the network computes.
 VOLATILE = frozenset({"transformers_version", "auto_map", "architectures", "torch_dtype", "dtype", "processor_class"})
@@ -37,6 +38,7 @@ class TransformersEncoder(BatchedEncoder):
 
     def __init__(self, model: torch.nn.Module, feature_extractor):
         self.model, self.feature_extractor = model.eval(), feature_extractor
+        use_cpu_front_end(model)
         self.sampling_rate = int(feature_extractor.sampling_rate)
         self.hidden_size = model.config.hidden_size
         self.layers = tuple(range(model.config.num_hidden_layers + 1))
