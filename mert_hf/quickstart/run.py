@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +33,7 @@ from .excerpts import PRETRAINING_SECONDS, ScoreSets, render_sets
 from .library import embed_library
 from .probing import Probes, probe_encoders
 from .report import PAGE, SUMMARY, ObjectiveRow, QuickstartReport, write_report
+from .settings import QuickstartSettings
 
 logger = logging.getLogger(__name__)
 
@@ -81,48 +81,6 @@ BUNDLED_RATE = 3e-4  # a high one would undo in minutes what the bundled weights
 SCORES = "scores"  # folder, the first thing that is written
 LOG_EVERY = 10
 SAVE_EVERY = 500
-
-
-@dataclass(frozen=True)
-class QuickstartSettings:
-    """How much of everything; the defaults stay within ten minutes on 2 CPU cores.
-
-    Attributes:
-        output: folder for scores, teachers, checkpoint and page.
-        from_scratch: start from random weights and a newly fitted k-means teacher, not from the bundled checkpoint.
-        minutes: maximum time of training; the learning rate falls to zero over it.
-        steps: maximum number of updates.
-        num_scores: scores that are read.
-        pretraining_excerpts: rendered excerpts of 10 s to train on; a tenth as many measure the objective.
-        probe_excerpts: rendered excerpts of 6 s to probe with, in a proportion of 5 : 1 : 2.
-        teacher_clips: crops of 10 s that the teachers are fitted to.
-        train_data: further folders with recordings to train on.
-        crop_seconds, batch_size: length and number of the crops of an update.
-        learning_rate: its peak; None is `RANDOM_RATE` or `BUNDLED_RATE`.
-        seeds: seeds of the probes and the untrained models.
-        seed: seed of everything else.
-        workers: processes that read and render.
-        bf16: compute in bfloat16, twice as fast on CPUs that have it.
-        progress: show progress bars.
-    """
-
-    output: Path
-    from_scratch: bool = False
-    minutes: float = 2.5
-    steps: int = 100_000
-    num_scores: int = 400
-    pretraining_excerpts: int = 360
-    probe_excerpts: int = 640
-    teacher_clips: int = 240
-    train_data: tuple[Path, ...] = ()
-    crop_seconds: float = 6.0
-    batch_size: int = 12
-    learning_rate: float | None = None
-    seeds: tuple[int, ...] = (0, 1, 2)
-    seed: int = 0
-    workers: int = 2
-    bf16: bool = False
-    progress: bool = True
 
 
 def run_quickstart(settings: QuickstartSettings) -> Path:
@@ -243,7 +201,7 @@ def training_arguments(settings: QuickstartSettings) -> MERTTrainingArguments:
         weight_decay=0.01,
         max_grad_norm=5.0,
         seed=settings.seed,
-        bf16=settings.bf16,
+        bf16=settings.dtype == "bfloat16",
         use_cpu=True,
         logging_steps=LOG_EVERY,
         save_steps=SAVE_EVERY,

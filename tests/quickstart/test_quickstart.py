@@ -29,7 +29,8 @@ from mert_hf.quickstart.report import (
     verdict,
     write_report,
 )
-from mert_hf.quickstart.run import QuickstartSettings, run_quickstart
+from mert_hf.quickstart.run import run_quickstart
+from mert_hf.quickstart.settings import QuickstartSettings
 
 for package in ("midirenderer", "pretty_midi", "sklearn", "matplotlib"):
     pytest.importorskip(package, reason="the extra `quickstart` is not installed")
@@ -198,15 +199,3 @@ def test_pieces_are_read_once(tmp_path, monkeypatch):
     first = load_pieces(2, cache, workers=1, progress=False)
     monkeypatch.setattr("mert_hf.quickstart.pieces.score_paths", list)
     assert load_pieces(2, cache, workers=1, progress=False) == first
-
-
-def test_command_and_settings_have_the_same_defaults():
-    import inspect
-    from importlib import import_module
-
-    cli = import_module("mert_hf.cli.start")
-
-    settings = QuickstartSettings(output=Path("outputs/quickstart"))
-    for name, parameter in inspect.signature(cli.quickstart).parameters.items():
-        if name not in ("output", "data", "dtype", "quiet"):
-            assert parameter.default == getattr(settings, name), name
