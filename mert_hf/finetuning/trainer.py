@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,23 +13,22 @@ from transformers import PretrainedConfig, Trainer, TrainingArguments
 from ..hub.cards import CardFacts
 from ..hub.trainer import HubTrainerMixin
 from ..utils.parser import explained_bf16_refusal
+from ..utils.settings import described
 
 
 @dataclass
 class FineTuningTrainingArguments(TrainingArguments):
     """TrainingArguments with the defaults of fine-tuning: evaluate and save each epoch, keep the best."""
 
-    learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate of the head and the last layer."})
-    num_train_epochs: float = field(default=20.0, metadata={"help": "Passes over the training recordings."})
-    per_device_train_batch_size: int = field(default=8, metadata={"help": "Clips per device and step."})
-    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, steps or epoch."})
-    save_strategy: str = field(default="epoch", metadata={"help": "When to save: no, steps, epoch or best."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints that are kept."})
-    load_best_model_at_end: bool = field(default=True, metadata={"help": "Keep the best checkpoint, not the last."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: the collator reads audio."})
-    label_names: list[str] | None = field(
-        default_factory=lambda: ["labels"], metadata={"help": "Keys of the batch that are labels."}
-    )
+    learning_rate: float = described("Peak learning rate of the head and the last layer.", 5e-5)
+    num_train_epochs: float = described("Passes over the training recordings.", 20.0)
+    per_device_train_batch_size: int = described("Clips per device and step.", 8)
+    eval_strategy: str = described("When to evaluate: no, steps or epoch.", "epoch")
+    save_strategy: str = described("When to save: no, steps, epoch or best.", "epoch")
+    save_total_limit: int | None = described("Checkpoints that are kept.", 2)
+    load_best_model_at_end: bool = described("Keep the best checkpoint, not the last.", True)
+    remove_unused_columns: bool = described("Must stay off: the collator reads audio.", False)
+    label_names: list[str] | None = described("Keys of the batch that are labels.", factory=lambda: ["labels"])
 
     def __post_init__(self) -> None:
         with explained_bf16_refusal(self):
