@@ -14,7 +14,7 @@ from mert_hf.quickstart.excerpts import ScoreSets, render_sets
 
 @dataclass
 class RenderArguments:
-    """What is rendered, and the output folder."""
+    """The sets to render, and the output folder."""
 
     output: str = field(metadata={"help": "Folder of the sets; existing files are kept."})
     num_scores: int = field(default=1467, metadata={"help": "Scores to read."})

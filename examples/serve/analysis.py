@@ -1,4 +1,4 @@
-"""What the app computes: checks of an upload, embeddings, labels, similar recordings, similarity of layers."""
+"""Computations of the app: checks of an upload, embeddings, labels, similar recordings, similarity of layers."""
 
 from __future__ import annotations
 

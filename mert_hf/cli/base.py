@@ -1,4 +1,4 @@
-"""What all commands share: errors without a traceback, an example at the end of the help."""
+"""Shared by all commands: errors without a traceback, an example at the end of the help."""
 
 from __future__ import annotations
 

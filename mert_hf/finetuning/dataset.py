@@ -38,7 +38,7 @@ class RandomCrops(Dataset):
 
     Args:
         recordings: with known lengths.
-        sampling_rate: of the model, in Hz.
+        sampling_rate: sampling rate of the model in Hz.
         seconds: length of a clip; shorter recordings are taken whole.
     """
 
@@ -60,7 +60,7 @@ class Windows(Dataset):
 
     Args:
         recordings: with known lengths.
-        sampling_rate: of the model, in Hz.
+        sampling_rate: sampling rate of the model in Hz.
         seconds: length of a window.
         shortest: seconds below which a last window is left out, unless it is the only one.
     """
@@ -93,7 +93,7 @@ class ClipCollator:
     """Clips -> input_values, attention_mask and labels.
 
     Args:
-        feature_extractor: of the model.
+        feature_extractor: feature extractor of the model.
         labels: (clips, samples of the longest) -> labels of the batch, one row each.
     """
 

@@ -1,4 +1,4 @@
-"""What a model learns for each kind of task: labels of clips, and metrics of whole recordings.
+"""The objective of each kind of task: labels of clips, and metrics of whole recordings.
 
 Windows of a recording are joined before anything is scored: outputs for whole recordings are averaged, as in the
 probes; outputs for frames are laid on one grid and decoded over the whole recording.

@@ -1,4 +1,4 @@
-"""What is fine-tuned on which recordings: settings for scripts, recipes and `mert-hf finetune`."""
+"""Settings of fine-tuning for scripts, recipes and `mert-hf finetune`."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def scale_learning_rates(
     Args:
         optimizer: without state yet.
         names: name of each parameter in the model.
-        config: of the model.
+        config: configuration of the model.
         decay: factor per layer, in (0, 1].
     """
     groups = []

@@ -48,7 +48,7 @@ def check_nothing_is_replaced(folder: str | os.PathLike, mark: str, patterns: Se
     Args:
         folder: for the output; it need not exist.
         mark: what every run writes first; where it is, the other files are a run's own.
-        patterns: of the files that would be replaced, or mixed with the run's.
+        patterns: globs for files that would be replaced, or mixed with the run's.
 
     Raises:
         FileExistsError: there is such a file.

@@ -255,7 +255,7 @@ def test_the_head_follows_from_the_seed_and_the_callers_generator_is_left_alone(
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_refusing_hub_is_told_before_training(hub, songs, tiny_checkpoint, tmp_path):
+def test_a_refusing_hub_is_reported_before_training(hub, songs, tiny_checkpoint, tmp_path):
     arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data=str(songs))
     pushed = training(tmp_path / "out", push_to_hub=True, hub_model_id="bob/tones")
     with pytest.raises(PushError, match="may not write to bob/tones") as caught:

@@ -61,7 +61,7 @@ def test_a_link_that_leads_nowhere_is_no_folder(tmp_path):
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(30, "Read-only file system")])
-def test_what_the_system_refuses_is_told_with_a_remedy(tmp_path, monkeypatch, error):
+def test_refusals_of_the_system_come_with_a_remedy(tmp_path, monkeypatch, error):
     def refuse(dir):
         raise error
 
