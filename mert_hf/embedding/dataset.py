@@ -32,7 +32,7 @@ from .shards import (
     read_summary,
     shard_path,
 )
-from .windows import check_pooling, check_window_length, embed_windows, recording_windows
+from .windows import check_window_length, embed_windows, recording_windows
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -142,25 +142,24 @@ def embed_dataset(
         OSError: none of the recordings exists, or nothing can be written to `output`, or files of something else would
             be replaced there; checked before the model loads.
     """
-    asked = EmbeddingSettings(**settings)
-    check_pooling(asked.pooling)
+    wanted = EmbeddingSettings(**settings)
     folder = Path(output)
     check_dataset_folder(folder)
     files = [str(path) for path in find_audio_files(paths)]
     if not (folder / RUN_FILE).is_file():
         _check_any_exists(files)
-    known_dtype = asked.dtype in (None, AUTO) and (folder / RUN_FILE).is_file()
-    dtype = read_settings(folder)["dtype"] if known_dtype else asked.dtype
-    state = launched_processes(asked.device, timeout=PATIENCE)
-    encoder = open_encoder(model, asked.device or state.device, dtype)
-    check_window_length(encoder, asked.window, asked.hop)
-    content = run_settings(encoder, model, asked)
+    known_dtype = wanted.dtype in (None, AUTO) and (folder / RUN_FILE).is_file()
+    dtype = read_settings(folder)["dtype"] if known_dtype else wanted.dtype
+    state = launched_processes(wanted.device, timeout=PATIENCE)
+    encoder = open_encoder(model, wanted.device or state.device, dtype)
+    check_window_length(encoder, wanted.window, wanted.hop)
+    content = run_settings(encoder, model, wanted)
     if state.is_main_process:
-        plan_run(folder, files, content, asked.batch_size, state.num_processes, asked.workers)
+        plan_run(folder, files, content, wanted.batch_size, state.num_processes, wanted.workers)
     state.wait_for_everyone()
     plan = read_plan(folder)
-    run = ShardRun(encoder, content, folder, plan, asked.batch_size, asked.workers)
-    bar = _embed_share(run, state, asked.show_progress_bar)
+    run = ShardRun(encoder, content, folder, plan, wanted.batch_size, wanted.workers)
+    bar = _embed_share(run, state, wanted.show_progress_bar)
     summary = summarize(folder, len(plan), files, bar, state.is_main_process)
     if summary.is_main:
         write_errors(folder, summary.failed)
@@ -180,18 +179,18 @@ def _embed_share(run: ShardRun, state: PartialState, show_progress_bar: bool) ->
     return bar
 
 
-def run_settings(encoder: Encoder, model: str | os.PathLike, asked: EmbeddingSettings) -> dict:
+def run_settings(encoder: Encoder, model: str | os.PathLike, wanted: EmbeddingSettings) -> dict:
     """Settings that decide the content of the data set; a run continues another only where they agree."""
     return {
         "model": os.fspath(model),
         "fingerprint": encoder.fingerprint,
         "sampling_rate": encoder.sampling_rate,
-        "layers": list(resolve_layers(asked.layers, encoder)),
-        "pooling": asked.pooling,
-        "window": float(asked.window),
-        "hop": float(asked.window if asked.hop is None else asked.hop),
+        "layers": list(resolve_layers(wanted.layers, encoder)),
+        "pooling": wanted.pooling,
+        "window": float(wanted.window),
+        "hop": float(wanted.window if wanted.hop is None else wanted.hop),
         "dtype": getattr(encoder, "precision", "float32"),
-        "store_dtype": asked.store_dtype,
+        "store_dtype": wanted.store_dtype,
         "hidden_size": encoder.hidden_size,
     }
 

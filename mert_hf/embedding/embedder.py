@@ -15,8 +15,10 @@ from ..audio import AudioReadError, Window, audio_info
 from ..audio.read_ahead import END, read_ahead
 from ..encoders import Encoder, open_encoder, resolve_layers
 from ..encoders.transformers import transformers_encoder
+from ..utils.settings import check_choice
 from .progress import SpeedBar
-from .windows import check_pooling, check_window_length, embed_windows, is_file, recording_name, recording_windows
+from .settings import POOLINGS
+from .windows import check_window_length, embed_windows, is_file, recording_name, recording_windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +148,7 @@ class MERTEmbedder:
             ValueError: an argument out of its range.
         """
         keep = resolve_layers(layers, self.encoder)
-        check_pooling(pooling)
+        check_choice("pooling", pooling, POOLINGS)
         check_window_length(self.encoder, window, hop)
         single = _is_single(paths_or_arrays)
         inputs = [paths_or_arrays] if single else list(paths_or_arrays)

@@ -34,7 +34,7 @@ from .dataset import (
 from .progress import SpeedBar
 from .settings import EmbeddingSettings
 from .shards import FailedFile, shard_path
-from .windows import check_pooling, check_window_length, long_enough
+from .windows import check_window_length, long_enough
 
 with needs_extra("ray"):
     import ray
@@ -72,21 +72,20 @@ def embed_with_ray(
         ValueError: an argument out of its range; no recording; a folder that holds a data set made with other settings.
         OSError: nothing can be written to `output`, or files of something else would be replaced there.
     """
-    asked = EmbeddingSettings(**settings)
-    check_pooling(asked.pooling)
+    wanted = EmbeddingSettings(**settings)
     folder = Path(os.path.abspath(output))
     check_dataset_folder(folder)
     files = find_recordings(paths)
-    encoder = open_encoder(model, "cpu", asked.dtype)
-    check_window_length(encoder, asked.window, asked.hop)
-    content = run_settings(encoder, model, asked)
-    plan_run(folder, files, content, asked.batch_size, embedders)
+    encoder = open_encoder(model, "cpu", wanted.dtype)
+    check_window_length(encoder, wanted.window, wanted.hop)
+    content = run_settings(encoder, model, wanted)
+    plan_run(folder, files, content, wanted.batch_size, embedders)
     plan = read_plan(folder)
     todo = [index for index in range(len(plan)) if not is_done(shard_path(folder, index))]
-    with SpeedBar(None, disable=not asked.show_progress_bar) as bar:
+    with SpeedBar(None, disable=not wanted.show_progress_bar) as bar:
         device = "cuda" if num_gpus else "cpu"
         arguments = {"folder": os.fspath(folder), "model": os.fspath(model), "dtype": content["dtype"]}
-        arguments |= {"device": device, "batch_size": asked.batch_size}
+        arguments |= {"device": device, "batch_size": wanted.batch_size}
         decoding = {"fn_constructor_args": [os.fspath(folder)], "num_cpus": 1, "concurrency": decoders}
         embedding = {"fn_constructor_kwargs": arguments, "num_cpus": num_cpus, "num_gpus": num_gpus}
         if todo:

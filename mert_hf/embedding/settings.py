@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..utils.settings import ALL, check_choice, check_positive, described, parse_layers, shared
 
+POOLINGS = ("mean", "frames")  # of embeddings; probes also see "mean_std"
 STORE_DTYPES = ("float32", "float16")
 
 
@@ -43,6 +44,7 @@ class EmbeddingSettings:
     show_progress_bar: bool = shared("progress", True)
 
     def __post_init__(self) -> None:
+        check_choice("pooling", self.pooling, POOLINGS)
         check_choice("store_dtype", self.store_dtype, STORE_DTYPES)
         check_positive(batch_size=self.batch_size, workers=self.workers)
         if isinstance(self.layers, str):

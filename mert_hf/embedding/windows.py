@@ -16,8 +16,6 @@ from ..encoders import Encoder
 from ..encoders.base import mean_states
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 
-POOLINGS = ("mean", "frames")  # of embeddings; probes also see "mean_std"
-
 
 def recording_windows(
     encoder: Encoder,
@@ -113,12 +111,6 @@ def embed_windows(
             if pooling == "mean_std":
                 values = np.concatenate([values.mean(axis=0), values.std(axis=0)], axis=-1)
             yield key, window, values
-
-
-def check_pooling(pooling: str) -> None:
-    """Raises ValueError for a pooling that does not exist."""
-    if pooling not in POOLINGS:
-        raise ValueError(f"pooling={pooling!r} must be one of {', '.join(POOLINGS)}.")
 
 
 def is_file(recording: Any) -> bool:

@@ -92,7 +92,7 @@ def update_index(
     **settings: Any,
 ) -> IndexSummary:
     """Makes an index of recordings, or brings one up to date; see `MusicIndex.update` for the arguments."""
-    asked = UpdateSettings(**settings)
+    wanted = UpdateSettings(**settings)
     with only_writer(folder) as place:
         files = [os.path.abspath(path) for path in find_audio_files(paths)]
         table, encoder = RecordingTable(place) if is_index(place) else None, None
@@ -100,14 +100,13 @@ def update_index(
         if table is None or changes.new or changes.changed:
             old = None if table is None else table.settings
             name = model or (DEFAULT_CHECKPOINT if old is None else old.model)
-            dtype = asked.dtype if old is None or asked.dtype not in (None, AUTO) else old.dtype
-            encoder = open_encoder(name, asked.device, dtype)
-            stored = make_settings(encoder, name, asked.layer, asked.window, asked.windows, old)
+            dtype = wanted.dtype if old is None or wanted.dtype not in (None, AUTO) else old.dtype
+            encoder = open_encoder(name, wanted.device, dtype)
+            stored = make_settings(encoder, name, wanted, old)
             table = RecordingTable.create(place, stored) if table is None else table
         else:
-            _check_same(table.settings, {"layer": asked.layer, "window": asked.window, "windows": asked.windows})
-        run = _Run(table, encoder, asked.batch_size, asked.workers, asked.show_progress_bar)
-        return run.apply(changes, len(files))
+            _check_same(table.settings, wanted.stored())
+        return _Run(table, encoder, wanted).apply(changes, len(files))
 
 
 def find_changes(table: RecordingTable | None, files: Sequence[str], roots: Sequence[str]) -> Changes:
@@ -145,14 +144,9 @@ def needs_refit(rows: int, fitted: int, changes: int) -> bool:
 
 
 def make_settings(
-    encoder: Encoder,
-    model: str | os.PathLike,
-    layer: int | None,
-    window: float | None,
-    windows: bool | None,
-    old: IndexSettings | None,
+    encoder: Encoder, model: str | os.PathLike, wanted: UpdateSettings, old: IndexSettings | None
 ) -> IndexSettings:
-    """The settings of a new index, or those of an existing one where they agree with what is asked for.
+    """The settings of a new index, or those of an existing one where they agree with the wanted ones.
 
     Raises:
         ValueError: they do not agree.
@@ -165,13 +159,13 @@ def make_settings(
                 f"The index was made with other weights than those of {os.fspath(model)} (model {old.model}). Use that "
                 "model, or choose another folder for the index."
             )
-        given = {"layer": None if layer is None else resolve_layers(layer, encoder)[0]}
-        _check_same(old, given | {"window": window, "windows": windows})
+        layer = None if wanted.layer is None else resolve_layers(wanted.layer, encoder)[0]
+        _check_same(old, {**wanted.stored(), "layer": layer})
         return old
-    (layer,) = resolve_layers(_middle(encoder.layers) if layer is None else layer, encoder)
+    (layer,) = resolve_layers(_middle(encoder.layers) if wanted.layer is None else wanted.layer, encoder)
     name = os.path.abspath(model) if os.path.isdir(model) else os.fspath(model)
-    length = 5.0 if window is None else float(window)
-    return IndexSettings(name, encoder.fingerprint, layer, length, bool(windows), encoder.hidden_size, dtype)
+    window = 5.0 if wanted.window is None else float(wanted.window)
+    return IndexSettings(name, encoder.fingerprint, layer, window, bool(wanted.windows), encoder.hidden_size, dtype)
 
 
 def read_recording(encoder: Encoder, path: str | os.PathLike, window: float) -> Iterator[Window | np.ndarray]:
@@ -186,16 +180,8 @@ def read_recording(encoder: Encoder, path: str | os.PathLike, window: float) -> 
 class _Run:
     """Applies changes to a table, `ROWS_IN_VERSION` recordings at a time."""
 
-    def __init__(
-        self,
-        table: RecordingTable,
-        encoder: Encoder | None,
-        batch_size: int,
-        workers: int,
-        show_progress_bar: bool,
-    ):
-        self.table, self.encoder, self.batch_size, self.workers = table, encoder, batch_size, workers
-        self.show_progress_bar = show_progress_bar
+    def __init__(self, table: RecordingTable, encoder: Encoder | None, settings: UpdateSettings):
+        self.table, self.encoder, self.settings = table, encoder, settings
         self.failed: dict[int, FailedFile] = {}
         self.codes: dict[int, np.ndarray] = {}
         self.pending: list[Recording] = []
@@ -203,7 +189,7 @@ class _Run:
     def apply(self, changes: Changes, num_files: int) -> IndexSummary:
         """Changes the table and describes what was done."""
         files = changes.changed + changes.new
-        with SpeedBar(None, disable=not (self.show_progress_bar and files)) as bar:
+        with SpeedBar(None, disable=not (self.settings.show_progress_bar and files)) as bar:
             self.table.delete(changes.gone)
             if files:
                 self._embed(files, bar)
@@ -230,11 +216,13 @@ class _Run:
         settings = self.table.settings
         stamps = [file_stamp(file) for file in files]  # of before reading: a change in between is noticed next time
         readers = [partial(read_recording, self.encoder, file, settings.window) for file in files]
-        items = read_ahead(readers, self.workers)
+        items = read_ahead(readers, self.settings.workers)
         try:
             feed = self._feed(files, items)
             current, found = -1, []
-            for number, window, values in embed_windows(self.encoder, feed, (settings.layer,), "mean", self.batch_size):
+            for number, window, values in embed_windows(
+                self.encoder, feed, (settings.layer,), "mean", self.settings.batch_size
+            ):
                 if number != current:
                     self._finish(current, files, stamps, found)
                     current, found = number, []
@@ -293,10 +281,10 @@ def _middle(layers: Sequence[int]) -> int:
     return layers[len(layers) // 2]
 
 
-def _check_same(settings: IndexSettings, asked: dict) -> None:
-    different = [name for name, value in asked.items() if value is not None and value != getattr(settings, name)]
+def _check_same(settings: IndexSettings, wanted: dict) -> None:
+    different = [name for name, value in wanted.items() if value is not None and value != getattr(settings, name)]
     if different:
-        changes = shorten([f"{name}: {getattr(settings, name)!r} there, {asked[name]!r} now" for name in different])
+        changes = shorten([f"{name}: {getattr(settings, name)!r} there, {wanted[name]!r} now" for name in different])
         raise ValueError(
             f"The index was made with other settings ({changes}). Leave these options out, or choose another folder."
         )

@@ -31,5 +31,9 @@ class UpdateSettings:
     dtype: str | None = shared("dtype", None, command_default="auto")
     show_progress_bar: bool = shared("progress", True)
 
+    def stored(self) -> dict[str, int | float | bool | None]:
+        """The settings that an index stores; what was not given is None."""
+        return {"layer": self.layer, "window": self.window, "windows": self.windows}
+
     def __post_init__(self) -> None:
         check_positive(batch_size=self.batch_size, workers=self.workers)

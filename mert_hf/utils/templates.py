@@ -11,7 +11,7 @@ def fill_template(package: str, name: str, **values: Any) -> str:
 
     Args:
         package: the package that holds the file, as `__package__`. pyproject.toml lists its templates as package data.
-        name: name of the file. Values are escaped in `*.html.jinja`; a value of type `markupsafe.Markup` is HTML already.
+        name: name of the file. Values are escaped in `*.html.jinja`; `markupsafe.Markup` is HTML already.
         values: by the names that the template uses; one that it uses and that is not given is an error.
     """
     from jinja2 import Environment, StrictUndefined
