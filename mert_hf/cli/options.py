@@ -117,36 +117,12 @@ Model = shared_option("model", str)
 Layers = shared_option("layers", str)
 Device = shared_option("device", str | None)
 MaxBadFiles = shared_option("max_bad_files", str, callback=Tolerance.parse)  # refused before any work
-BatchSize = shared_option("batch_size", int)
 Workers = shared_option("workers", int)
 DType = shared_option("dtype", str)
 Seed = shared_option("seed", int)
 Split = shared_option("split", str | None)
 Quiet = Annotated[bool, typer.Option("--quiet", help=SHARED["progress"]["help"])]
 Recordings = Annotated[list[str], typer.Option("--data", help=SHARED["recordings"]["help"])]
-LabelledData = Annotated[
-    str,
-    typer.Option(
-        "--data",
-        help="Folder with metadata.csv (file_name, targets, optionally split, group), archive of a task, or data set "
-        "of the datasets library: a folder, or owner/name[:config].",
-    ),
-]
-Target = Annotated[str, typer.Option("--target", help="Target column; several separated by commas.")]
-Kind = Annotated[
-    str,
-    typer.Option(
-        "--kind", help="Kind of the target: classification, multilabel, regression, key, beats, chords or structure."
-    ),
-]
-TrainingDevice = Annotated[str | None, typer.Option("--device", help="cpu or cuda; a GPU if there is one by default.")]
-TrainingDType = Annotated[
-    str,
-    typer.Option(
-        "--dtype",
-        help="Precision: auto (bfloat16 on a GPU that computes in it, else float32), float32, bfloat16 or float16.",
-    ),
-]
 TeacherFolder = Annotated[str, typer.Option("--output", help="Folder of the teacher.")]
 NumCodebooks = Annotated[
     int | None, typer.Option("--num-codebooks", help="Number of codebooks of an EnCodec to use; 8 by default.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..utils.settings import SHARED, WEIGHTED, TrainerSettings, check_choice, described, parse_layers, shared
+from ..utils.settings import WEIGHTED, TrainerSettings, check_choice, described, parse_layers, shared
 from ..utils.tolerance import Tolerance
 
 if TYPE_CHECKING:
@@ -104,12 +104,10 @@ class FineTunerSettings(TrainerSettings):
     output: str = described("Folder of the result.", "mert-finetuned")
     epochs: float = described("Passes over the training recordings.", 20.0)
     learning_rate: float = described("Peak learning rate.", 5e-5)
-    batch_size: int = described("Clips per device and step.", 8, min=1)
-    workers: int = described("Processes that read recordings.", 0, min=0)
-    dtype: str = described(
-        "Precision: auto (bfloat16 on a GPU that computes in it, else float32), float32, bfloat16 or float16.", "auto"
-    )
-    seed: int = described(SHARED["seed"]["help"], 42, min=0)
+    batch_size: int = shared("clips", 8)
+    workers: int = shared("readers", 0)
+    dtype: str = shared("training_dtype", "auto")
+    seed: int = shared("seed", 42)
     push_to_hub: str | None = described("Repository to push the result to: owner/name.", None)
 
     def fields(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..utils.settings import TrainerSettings, described
+from ..utils.settings import SHARED, TrainerSettings, described
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,7 @@ class RecipeSettings(TrainerSettings):
     output: str | None = described("Folder of the run; an interrupted run is resumed there (output_dir).", None)
     model: str | None = described("Checkpoint to continue from: Hub id, folder or bundled name.", None)
     batch_size: int | None = described("Crops per device and step.", None, min=1)
-    dtype: str | None = described(
-        "Precision: auto (bfloat16 on a GPU that computes in it, else float32), float32, bfloat16 or float16. "
-        "Default: as in CONFIG.yaml.",
-        None,
-    )
+    dtype: str | None = described(SHARED["training_dtype"]["help"] + " Default: as in CONFIG.yaml.", None)
     max_bad_files: str | None = described(
         "Unreadable recordings tolerated before the run fails. Default: 1%.", None, metavar="N|P%"
     )

@@ -30,6 +30,11 @@ SHARED: dict[str, dict[str, Any]] = {
         "help": "Precision: auto, float32, bfloat16 or float16. auto is bfloat16 where the device computes in it "
         "natively and correctly, else float32."
     },
+    "clips": {"help": "Clips per device and step.", "min": 1},
+    "readers": {"help": "Processes that read recordings.", "min": 0},
+    "training_dtype": {
+        "help": "Precision: auto (bfloat16 on a GPU that computes in it, else float32), float32, bfloat16 or float16."
+    },
     "seed": {"help": "Seed of all random choices.", "min": 0},
     "max_bad_files": {
         "metavar": "N|P%",
@@ -104,12 +109,10 @@ class TrainerSettings:
     """The words that the commands of training share, for fields of transformers' TrainingArguments."""
 
     output: str | None = described("Folder of the result.", None)
-    batch_size: int | None = described("Clips per device and step.", None, min=1)
-    workers: int | None = described("Processes that read recordings.", None, min=0)
+    batch_size: int | None = shared("clips", None)
+    workers: int | None = shared("readers", None)
     device: str | None = described("cpu or cuda; a GPU if there is one by default.", None)
-    dtype: str | None = described(
-        "Precision: auto (bfloat16 on a GPU that computes in it, else float32), float32, bfloat16 or float16.", None
-    )
+    dtype: str | None = shared("training_dtype", None)
     seed: int | None = shared("seed", None)
     progress: bool = shared("progress", True)
 
