@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO, overload
 
 import numpy as np
 import torch
@@ -18,10 +19,21 @@ from ..encoders.transformers import transformers_encoder
 from ..utils.settings import check_choice
 from .progress import SpeedBar
 from .settings import POOLINGS
-from .windows import check_window_length, embed_windows, is_file, recording_name, recording_windows
+from .windows import (
+    check_window_length,
+    embed_windows,
+    is_file,
+    opened,
+    recording_name,
+    recording_windows,
+)
+
+logger = logging.getLogger(__name__)
+
+OneRecording = str | os.PathLike | np.ndarray | torch.Tensor | BinaryIO | dict[str, Any]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Embedding:
     """Embeddings of one recording; `numpy.asarray` gives `embeddings`.
 
@@ -50,6 +62,10 @@ class Embedding:
     def shape(self) -> tuple[int, ...]:
         """Shape of `embeddings`."""
         return self.embeddings.shape
+
+    def __repr__(self) -> str:
+        seconds = f"{self.start[0]:g} to {self.end[-1]:g} s" if len(self.start) else "no audio"
+        return f"Embedding(shape={self.shape}, layers={self.layers}, {seconds}, path={self.path!r})"
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         array = self.embeddings if dtype is None else self.embeddings.astype(dtype, copy=False)
@@ -109,6 +125,12 @@ class MERTEmbedder:
         """Values of a layer."""
         return self.encoder.hidden_size
 
+    @overload
+    def encode(self, paths_or_arrays: OneRecording, *args: Any, **kwargs: Any) -> Embedding: ...
+
+    @overload
+    def encode(self, paths_or_arrays: Iterable[Any], *args: Any, **kwargs: Any) -> list[Embedding]: ...
+
     def encode(
         self,
         paths_or_arrays: Any,
@@ -121,23 +143,25 @@ class MERTEmbedder:
         sampling_rate: int | None = None,
         min_window: float = 0.0,
         workers: int = 2,
+        errors: str = "raise",
     ) -> Embedding | list[Embedding]:
         """Embeds recordings; the result does not depend on the batch size.
 
         Args:
-            paths_or_arrays: one or a list of: a path, a file object, or audio in memory as `MERTFeatureExtractor`
-                takes it (array or tensor (samples,) or (channels, samples), integer PCM, a dictionary with "array"
-                and "sampling_rate").
+            paths_or_arrays: one or a list of: a path, a file object, a row {"bytes", "path"} of `datasets`, or audio in
+                memory as `MERTFeatureExtractor` takes it (array or tensor (samples,) or (channels, samples), integer
+                PCM, a dictionary with "array" and "sampling_rate").
             layers: "all", a layer or several. 0 is the encoder's input, -1 the last layer.
             pooling: "mean" over each window's frames, or "frames".
             window: seconds the model sees at a time; None takes each recording whole.
             hop: seconds from one window's start to the next; `window` if None.
             batch_size: windows the model takes at a time, across recordings.
-            show_progress_bar: show one, with the speed in multiples of real time.
+            show_progress_bar: show one after a second, with the speed in multiples of real time.
             sampling_rate: of arrays in Hz; the model's rate, with a warning, if None.
             min_window: seconds. A last window shorter than this, and in any case one too short for a frame, is left
                 out; the first window of a recording is always kept.
             workers: recordings decoded at a time.
+            errors: "raise" ends at the first recording that cannot be read; "skip" logs it and puts None in its place.
 
         Returns:
             An `Embedding` for one recording, a list of them for a list. A last window that the recording does not fill
@@ -150,19 +174,24 @@ class MERTEmbedder:
         keep = resolve_layers(layers, self.encoder)
         check_choice("pooling", pooling, POOLINGS)
         check_window_length(self.encoder, window, hop)
+        check_choice("errors", errors, ("raise", "skip"))
         single = _is_single(paths_or_arrays)
-        inputs = [paths_or_arrays] if single else list(paths_or_arrays)
+        inputs = [opened(item) for item in ([paths_or_arrays] if single else paths_or_arrays)]
         options = (window, hop, min_window, sampling_rate)
         readers = [partial(recording_windows, self.encoder, item, *options) for item in inputs]
         parts: list[list[tuple[Window, np.ndarray]]] = [[] for _ in inputs]
         with SpeedBar(_total_seconds(inputs, show_progress_bar), disable=not show_progress_bar) as bar:
-            stream = _raise_errors(read_ahead(readers, workers))
+            failed: set[int] = set()
+            stream = _windows_only(read_ahead(readers, workers), failed if errors == "skip" else None)
             for index, piece, values in embed_windows(self.encoder, stream, keep, pooling, batch_size):
                 bar.advance(index, piece)
                 parts[index].append((piece, values))
-        results = [self._join(item, found, keep, pooling) for item, found in zip(inputs, parts, strict=True)]
-        if isinstance(layers, (int, np.integer)):
-            results = [_without_layer_axis(result) for result in results]
+        results = []
+        for index, (item, found) in enumerate(zip(inputs, parts, strict=True)):
+            result = None if index in failed else self._join(item, found, keep, pooling)
+            if result is not None and isinstance(layers, (int, np.integer)):
+                result = replace(result, embeddings=result.embeddings[:, 0])
+            results.append(result)
         return results[0] if single else results
 
     def _join(self, item, parts: list[tuple[Window, np.ndarray]], layers: tuple[int, ...], pooling: str) -> Embedding:
@@ -176,17 +205,16 @@ class MERTEmbedder:
         return Embedding(np.concatenate(arrays), start, end, layers, path, np.concatenate(times), owners)
 
 
-def _raise_errors(items: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Window]]:
+def _windows_only(items: Iterable[tuple[int, Any]], failed: set[int] | None) -> Iterator[tuple[int, Window]]:
+    """Windows with the numbers of their recordings; unreadable ones go to `failed`, or raise."""
     for index, item in items:
-        if isinstance(item, Exception):
+        if isinstance(item, AudioReadError) and failed is not None:
+            logger.warning("%s", item)
+            failed.add(index)
+        elif isinstance(item, Exception):
             raise item
-        if item is not END:
+        elif item is not END:
             yield index, item
-
-
-def _without_layer_axis(result: Embedding) -> Embedding:
-    fields = {name: getattr(result, name) for name in result.__dataclass_fields__}
-    return Embedding(**{**fields, "embeddings": result.embeddings[:, 0]})
 
 
 def _is_single(recordings: Any) -> bool:

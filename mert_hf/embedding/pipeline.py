@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,13 @@ from transformers import Pipeline
 from .embedder import MERTEmbedder
 
 ENCODE_OPTIONS = ("layers", "pooling", "window", "hop", "sampling_rate", "min_window")
+
+
+@dataclass(frozen=True)
+class _Wrapped:
+    """A value that transformers' batching neither pads nor gives an axis."""
+
+    value: Any
 
 
 class MERTFeatureExtractionPipeline(Pipeline):
@@ -41,15 +49,20 @@ class MERTFeatureExtractionPipeline(Pipeline):
 
     def preprocess(self, input_: Any) -> dict[str, Any]:
         """The recording, unchanged: the embedder reads it window by window."""
-        return {"recording": input_}
+        return {"recording": _Wrapped(input_)}
 
-    def _forward(self, input_tensors: dict[str, Any], **options: Any) -> np.ndarray:
+    def _forward(self, input_tensors: dict[str, Any], **options: Any) -> dict[str, Any]:
+        # One recording, or with batch_size=N a list of them, which transformers takes apart again by position.
+        given = input_tensors["recording"]
+        several = isinstance(given, list)
+        recordings = [item.value for item in (given if several else [given])]
         embedder = MERTEmbedder(self.model, self.feature_extractor)
-        return embedder.encode(input_tensors["recording"], show_progress_bar=False, **options).embeddings
+        found = [_Wrapped(item.embeddings) for item in embedder.encode(recordings, show_progress_bar=False, **options)]
+        return {"embeddings": found if several else found[0]}
 
-    def postprocess(self, model_outputs: np.ndarray) -> np.ndarray:
-        """The embeddings, unchanged."""
-        return model_outputs
+    def postprocess(self, model_outputs: dict[str, Any]) -> np.ndarray:
+        """The embeddings of a recording."""
+        return model_outputs["embeddings"].value
 
     def _ensure_tensor_on_device(self, inputs: Any, device: Any) -> Any:
         return inputs  # numpy arrays and paths

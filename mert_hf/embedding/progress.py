@@ -9,6 +9,8 @@ from tqdm import tqdm
 
 from ..audio import Window
 
+DELAY = 1.0  # seconds before the bar appears: a short recording needs none
+
 
 class SpeedBar:
     """A progress bar over seconds of audio that shows the speed in multiples of real time.
@@ -21,7 +23,7 @@ class SpeedBar:
     def __init__(self, total: float | None, disable: bool = False):
         known = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
         form = "{desc}: {n:.0f} s of audio in {elapsed}{postfix}" if total is None else known
-        self.bar = tqdm(total=total, disable=disable, desc="Embedding", bar_format=form)
+        self.bar = tqdm(total=total, disable=disable, desc="Embedding", bar_format=form, delay=DELAY)
         self.seconds, self.note = 0.0, ""
         self._began, self._last = time.monotonic(), (None, 0.0)
 

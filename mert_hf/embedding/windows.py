@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from io import BytesIO
 from itertools import islice
 from os import PathLike
 from typing import Any
@@ -29,7 +30,8 @@ def recording_windows(
 
     Args:
         encoder: the encoder that will embed them.
-        recording: a path, a file object, or audio in memory as `MERTFeatureExtractor` takes it.
+        recording: a path, a file object, {"bytes", "path"} as of `datasets.Audio(decode=False)`, or audio in memory
+            as `MERTFeatureExtractor` takes it.
         window: length of a window in seconds; None makes one window of the whole recording.
         hop: seconds from one window's start to the next; `window` if None.
         min_window: seconds. A last window shorter than this, and in any case one too short for a frame, is left out;
@@ -39,6 +41,7 @@ def recording_windows(
     Raises:
         AudioReadError: the recording cannot be read, or is shorter than one frame of the encoder.
     """
+    recording = opened(recording)
     if is_file(recording):
         windows = stream_windows(recording, encoder.sampling_rate, window, hop)
     else:
@@ -111,6 +114,18 @@ def embed_windows(
             if pooling == "mean_std":
                 values = np.concatenate([values.mean(axis=0), values.std(axis=0)], axis=-1)
             yield key, window, values
+
+
+def opened(recording: Any) -> Any:
+    """A row of `datasets.Audio(decode=False)`, {"bytes", "path"}, as a file; anything else unchanged."""
+    if not (isinstance(recording, dict) and "array" not in recording and recording.keys() & {"bytes", "path"}):
+        return recording
+    content, path = recording.get("bytes"), recording.get("path")
+    if content is None:
+        return path
+    file = BytesIO(content)
+    file.name = path or "<audio in memory>"
+    return file
 
 
 def is_file(recording: Any) -> bool:

@@ -228,16 +228,16 @@ def test_dtypes():
         resolve_dtype("int8")
 
 
-def test_progress_counts_overlapping_windows_once(embedder, recordings, capsys):
+def test_progress_counts_overlapping_windows_once(embedder, recordings, capsys, monkeypatch):
+    windows = [*recording_windows(embedder.encoder, recordings[0], 3.0, 1.0)]
+    windows += recording_windows(embedder.encoder, recordings[1])
     with SpeedBar(None, disable=True) as bar:
-        for index, window in enumerate(
-            [
-                *recording_windows(embedder.encoder, recordings[0], 3.0, 1.0),
-                *recording_windows(embedder.encoder, recordings[1]),
-            ]
-        ):
+        for index, window in enumerate(windows):
             bar.advance("a" if index < 5 else "b", window)
     assert bar.seconds == pytest.approx(6.5 + 0.4)
+    embedder.encode(recordings[1])
+    assert not capsys.readouterr().err  # done before the bar appears
+    monkeypatch.setattr("mert_hf.embedding.progress.DELAY", 0.0)
     embedder.encode(recordings[:2])
     assert "x real time" in capsys.readouterr().err
 
@@ -249,3 +249,28 @@ def test_users_recordings_embed(embedder, audio_dir):
     for path, result in zip(files, results, strict=True):
         assert np.isfinite(result.embeddings).all()
         assert result.end[-1] == pytest.approx(len(read_audio(path, 24000)) / 24000)
+
+
+def test_unreadable_recordings_can_be_skipped(embedder, recordings, tmp_path, caplog):
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(b"no audio")
+    results = embedder.encode([recordings[1], bad, recordings[2]], errors="skip", layers=1, **QUIET)
+    assert results[1] is None and "bad.wav" in caplog.text
+    for path, result in zip((recordings[1], recordings[2]), (results[0], results[2]), strict=True):
+        np.testing.assert_allclose(result, embedder.encode(path, layers=1, **QUIET), atol=1e-5)
+    assert embedder.encode(bad, errors="skip", **QUIET) is None
+    with pytest.raises(ValueError, match="errors='ignore' must be"):
+        embedder.encode(bad, errors="ignore", **QUIET)
+
+
+def test_rows_of_datasets_that_are_not_decoded(embedder, recordings):
+    expected = embedder.encode(recordings[1], **QUIET)
+    rows = [{"bytes": recordings[1].read_bytes(), "path": "a.wav"}, {"bytes": None, "path": str(recordings[1])}]
+    for result in embedder.encode(rows, **QUIET):
+        np.testing.assert_allclose(result, expected, atol=1e-5)
+    assert embedder.encode(rows[0], **QUIET).path == "a.wav"
+
+
+def test_an_embedding_shows_its_shape_and_not_its_values(embedder, recordings):
+    text = repr(embedder.encode(recordings[1], **QUIET))
+    assert text.startswith("Embedding(shape=(") and str(recordings[1]) in text and "array" not in text

@@ -9,9 +9,11 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from datasets import Audio, Dataset
 from reader_folder import blocks_of
 from transformers import AutoProcessor, pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.pipelines.pt_utils import KeyDataset
 
 from mert_hf import MERTEmbedder, MERTFeatureExtractor, MERTForSequenceClassification, MERTModel
 from mert_hf.embedding.pipeline import MERTFeatureExtractionPipeline
@@ -49,6 +51,21 @@ def test_feature_extraction_pipeline(checkpoint):
     assert [part.ndim for part in several] == [2, 2]
     with pytest.raises(ValueError, match="The options are layers, .*; got batch"):
         embed(song, batch=3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_lists_generators_and_data_sets(checkpoint, tmp_path, batch_size):
+    draws, files = np.random.default_rng(0), [str(tmp_path / name) for name in ("a.wav", "b.mp3", "c.flac")]
+    for file, samples in zip(files, (30000, 60000, 24000), strict=True):
+        soundfile.write(file, draws.uniform(-0.5, 0.5, samples), 24000)
+    embed = pipeline("audio-feature-extraction", str(checkpoint), device="cpu")
+    expected = [embed(file, window=1.0) for file in files]
+    rows = Dataset.from_dict({"audio": files}).cast_column("audio", Audio(decode=False))
+    for given in (files, (file for file in files), KeyDataset(rows, "audio")):
+        found = list(embed(given, window=1.0, batch_size=batch_size))
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+    assert [len(part) for part in expected] == [2, 3, 1]
 
 
 def test_the_task_is_added_and_others_stay(checkpoint, tmp_path):
