@@ -16,8 +16,10 @@ def run(code: str) -> str:
     return done.stdout.strip()
 
 
-def test_the_import_alone_loads_neither_torch_nor_transformers():
-    assert run("import sys, mert_hf; print({'torch', 'transformers'} & set(sys.modules))") == "set()"
+@pytest.mark.parametrize("module", ["mert_hf", "mert_hf.cli.app"])
+def test_the_import_alone_loads_neither_torch_nor_transformers(module):
+    """Nor does the command line, so that its help appears at once."""
+    assert run(f"import sys, {module}; print({{'torch', 'transformers', 'numpy'}} & set(sys.modules))") == "set()"
 
 
 @pytest.mark.parametrize(
