@@ -13,10 +13,9 @@ if TYPE_CHECKING:
     from .kmeans import FeatureSet, KMeansTeacher
     from .loading import TEACHERS, CombinedTeacher, load_teacher
     from .log_mel import LogMelTeacher
-    from .mel_rvq import MelRVQTeacher
+    from .mel_quantizers import MelRVQTeacher, RandomProjectionTeacher
     from .meta_encodec import MetaEncodecTeacher
     from .music2vec import Music2VecTeacher
-    from .random_projection import RandomProjectionTeacher
 
 _HOMES = {
     "AcousticTeacher": ".base",
@@ -29,11 +28,11 @@ _HOMES = {
     "FusedEncoderTeacher": ".fused",
     "KMeansTeacher": ".kmeans",
     "LogMelTeacher": ".log_mel",
-    "MelRVQTeacher": ".mel_rvq",
+    "MelRVQTeacher": ".mel_quantizers",
     "MetaEncodecTeacher": ".meta_encodec",
     "Music2VecTeacher": ".music2vec",
     "MusicalTeacher": ".base",
-    "RandomProjectionTeacher": ".random_projection",
+    "RandomProjectionTeacher": ".mel_quantizers",
     "TEACHERS": ".loading",
     "Teacher": ".base",
     "codebook_sizes_of": ".base",

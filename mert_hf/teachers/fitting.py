@@ -22,9 +22,7 @@ from .base import AcousticTeacher
 from .feature_regression import FeatureTeacher
 from .fused import EncoderLayer, FusedEncoderTeacher
 from .kmeans import FeatureSet, KMeansTeacher
-from .mel_frames import fine_log_mel, mel_statistics
-from .mel_rvq import MelRVQTeacher
-from .random_projection import RandomProjectionTeacher
+from .mel_quantizers import MelRVQTeacher, RandomProjectionTeacher, fine_log_mel, mel_statistics
 from .residual import residual_codes
 from .settings import FeatureSettings, FitSettings, KMeansSettings, RVQSettings
 

@@ -24,10 +24,9 @@ from .feature_regression import FeatureTeacher
 from .fused import FusedEncoderTeacher
 from .kmeans import KMeansTeacher
 from .log_mel import LogMelTeacher
-from .mel_rvq import MelRVQTeacher
+from .mel_quantizers import MelRVQTeacher, RandomProjectionTeacher
 from .meta_encodec import MetaEncodecTeacher
 from .music2vec import Music2VecTeacher
-from .random_projection import RandomProjectionTeacher
 
 MEMBER_FOLDER = "teacher_{}"
 

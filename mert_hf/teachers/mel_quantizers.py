@@ -1,0 +1,191 @@
+"""Acoustic teachers that quantize log-mel frames: random projections (BEST-RQ, MusicFM) and Mel-RVQ (MuQ)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from ..encoders.descriptors import frame_statistics, log_mel
+from .base import AcousticTeacher, check_sizes, check_waveforms
+from .residual import residual_codes
+
+
+class MelQuantizerTeacher(AcousticTeacher):
+    """Base class of acoustic teachers that quantize stacks of log-mel frames.
+
+    `stack` log-mel frames, `hop_length / stack` samples apart, make one vector of `num_bins * stack` values for each
+    frame of the student. Each mel band is standardized with `mean` and `scale`, which quantizers that are not trained
+    depend on (BEST-RQ, arXiv 2202.01855, section 3.1).
+
+    Args:
+        sampling_rate: sampling rate of the waveforms in Hz.
+        hop_length: samples from one frame to the next, a multiple of `stack`.
+        num_bins: mel bands.
+        stack: log-mel frames in a vector.
+        mean, scale: (num_bins,) float32, subtracted from each band and dividing it; `mel_statistics` computes them.
+
+    Raises:
+        ValueError: a size is out of range, or mean and scale do not fit.
+    """
+
+    setting_names = ("sampling_rate", "hop_length", "num_bins", "stack")
+
+    def __init__(
+        self,
+        sampling_rate: int,
+        hop_length: int,
+        num_bins: int,
+        stack: int,
+        mean: torch.Tensor | None,
+        scale: torch.Tensor | None,
+    ):
+        super().__init__()
+        check_sizes(sampling_rate=sampling_rate, hop_length=hop_length, num_bins=num_bins, stack=stack)
+        if hop_length % stack:
+            raise ValueError(f"hop_length={hop_length} must be a multiple of stack={stack}.")
+        mean = torch.zeros(num_bins) if mean is None else mean
+        scale = torch.ones(num_bins) if scale is None else scale
+        self.sampling_rate, self.hop_length = sampling_rate, hop_length
+        self.num_bins, self.stack = num_bins, stack
+        self._register({"mean": mean, "scale": scale}, {"mean": (num_bins,), "scale": (num_bins,)})
+
+    def vectors(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) -> (batch, samples // hop_length + 1, num_bins * stack) float32, standardized."""
+        mel = fine_log_mel(check_waveforms(waveforms), self.sampling_rate, self.hop_length, self.num_bins, self.stack)
+        return ((mel - self.mean) / self.scale).flatten(start_dim=2)
+
+    def quantize(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Codes of vectors: (..., num_bins * stack) float32 -> (..., num_codebooks) int64."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) floating point in [-1, 1] -> (batch, num_codebooks, samples // hop_length + 1) int64."""
+        with torch.autocast(waveforms.device.type, enabled=False):
+            return self.quantize(self.vectors(waveforms)).transpose(1, 2)
+
+    @torch.no_grad()
+    def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Codes (num_codebooks, frames) of a recording (samples,), computed in blocks of frames."""
+        return self._label_in_blocks(waveform, self.sampling_rate // self.hop_length // 4 + 2)  # half a window and more
+
+
+class RandomProjectionTeacher(MelQuantizerTeacher):
+    """The teacher of BEST-RQ (arXiv 2202.01855) and MusicFM (arXiv 2311.03318): codes of random projections.
+
+    Projections have Xavier-uniform entries and code vectors normal ones; both sides are scaled to length 1 before they
+    are compared (BEST-RQ, section 3.1). Neither is trained. The defaults are MusicFM's: one codebook of 8,192 codes
+    of dimension 16.
+
+    Args:
+        sampling_rate: sampling rate of the waveforms in Hz.
+        hop_length: samples from one frame to the next.
+        num_codebooks: quantizers, each with a projection and code vectors of its own.
+        codebook_size: codes of a quantizer.
+        codebook_dim: dimension in which vectors are compared.
+        num_bins: mel bands.
+        stack: log-mel frames in a frame of the student.
+        seed: seed of the projections and code vectors.
+        mean, scale: (num_bins,) float32 of each mel band, see `mel_statistics`.
+    """
+
+    kind = "random_projection"
+    setting_names = (*MelQuantizerTeacher.setting_names, "num_codebooks", "codebook_size", "codebook_dim", "seed")
+
+    def __init__(
+        self,
+        sampling_rate: int = 24000,
+        hop_length: int = 320,
+        num_codebooks: int = 1,
+        codebook_size: int = 8192,
+        codebook_dim: int = 16,
+        num_bins: int = 128,
+        stack: int = 1,
+        seed: int = 0,
+        mean: torch.Tensor | None = None,
+        scale: torch.Tensor | None = None,
+    ):
+        super().__init__(sampling_rate, hop_length, num_bins, stack, mean, scale)
+        check_sizes(num_codebooks=num_codebooks, codebook_size=codebook_size, codebook_dim=codebook_dim)
+        self.codebook_sizes, self.codebook_dim, self.seed = (codebook_size,) * num_codebooks, codebook_dim, seed
+        generator = torch.Generator().manual_seed(seed)
+        size = num_bins * stack
+        bound = (6.0 / (size + codebook_dim)) ** 0.5  # Xavier
+        projections = (torch.rand(num_codebooks, size, codebook_dim, generator=generator) * 2 - 1) * bound
+        codes = torch.randn(num_codebooks, codebook_size, codebook_dim, generator=generator)
+        self.register_buffer("projections", projections, persistent=False)  # the seed makes them again
+        self.register_buffer("codes", nn.functional.normalize(codes, dim=-1), persistent=False)
+
+    def quantize(self, vectors: torch.Tensor) -> torch.Tensor:
+        """(..., size) -> (..., num_codebooks): the nearest of vectors of length 1 has the largest product."""
+        pairs = zip(self.projections, self.codes, strict=True)
+        return torch.stack([(vectors @ projection @ codes.T).argmax(dim=-1) for projection, codes in pairs], dim=-1)
+
+
+class MelRVQTeacher(MelQuantizerTeacher):
+    """The teacher of MuQ (arXiv 2501.01108, section 3.2): residual quantization of a linear code of log-mel frames.
+
+    Encoder and codebooks are trained to reconstruct the frames. MuQ's has 8 codebooks of 1,024 codes of dimension 16.
+    `mert-hf fit-rvq` trains one.
+
+    Args:
+        sampling_rate: sampling rate of the waveforms in Hz.
+        hop_length: samples from one frame to the next.
+        num_bins: mel bands.
+        stack: log-mel frames in a frame of the student.
+        weights: `encoder` (num_bins * stack, dim), `bias` (dim,), `codebooks` (num_codebooks, codes, dim), and `mean`
+            and `scale` (num_bins,).
+
+    Raises:
+        ValueError: weights are missing or do not fit.
+    """
+
+    kind = "mel_rvq"
+
+    def __init__(
+        self,
+        sampling_rate: int = 24000,
+        hop_length: int = 320,
+        num_bins: int = 128,
+        stack: int = 1,
+        **weights: torch.Tensor,
+    ):
+        expected = {"encoder", "bias", "codebooks", "mean", "scale"}
+        if set(weights) != expected:
+            raise ValueError(f"The teacher needs the weights {sorted(expected)}, given {sorted(weights)}.")
+        super().__init__(sampling_rate, hop_length, num_bins, stack, weights.pop("mean"), weights.pop("scale"))
+        codebooks = weights["codebooks"]
+        dim = codebooks.shape[-1]
+        shapes = {"encoder": (num_bins * stack, dim), "bias": (dim,), "codebooks": (*codebooks.shape[:2], dim)}
+        self._register(weights, shapes)
+        self.codebook_sizes = (codebooks.shape[1],) * codebooks.shape[0]
+
+    def quantize(self, vectors: torch.Tensor) -> torch.Tensor:
+        """(..., size) -> (..., num_codebooks)."""
+        return residual_codes(vectors @ self.encoder + self.bias, self.codebooks)[0]
+
+
+def fine_log_mel(
+    waveforms: torch.Tensor, sampling_rate: int, hop_length: int, num_bins: int, stack: int
+) -> torch.Tensor:
+    """Log-mel frames, `stack` for each frame of the student: (batch, samples // hop_length + 1, stack, num_bins)."""
+    frames = waveforms.shape[1] // hop_length + 1
+    padded = nn.functional.pad(waveforms, (0, frames * hop_length - waveforms.shape[1]))
+    mel = log_mel(padded, sampling_rate, hop_length // stack, num_bins)[:, : frames * stack]
+    return mel.unflatten(1, (frames, stack))
+
+
+def mel_statistics(
+    waveforms: Iterable[torch.Tensor], sampling_rate: int, hop_length: int, num_bins: int, stack: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation (num_bins,) of each band of `fine_log_mel` over clips (samples,).
+
+    Raises:
+        ValueError: there are fewer than two frames of audio.
+    """
+    batches = (check_waveforms(torch.as_tensor(clip)[None]) for clip in waveforms)
+    mel = (fine_log_mel(batch, sampling_rate, hop_length, num_bins, stack).flatten(0, 2) for batch in batches)
+    mean, scale = frame_statistics(mel, "The statistics of log-mel bands need")
+    return mean.float(), scale.float()
