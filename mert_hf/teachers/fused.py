@@ -117,15 +117,10 @@ class FusedEncoderTeacher(AcousticTeacher):
         check_sizes(sampling_rate=sampling_rate, hop_length=hop_length)
         self.sampling_rate, self.hop_length = sampling_rate, hop_length
         self.codebook_sizes = tuple(codebook_sizes)
-        expected = {"mean", "scale", "projection", *(f"centers_{k}" for k in range(len(self.codebook_sizes)))}
-        if set(weights) != expected:
-            raise ValueError(f"The teacher needs the weights {sorted(expected)}, given {sorted(weights)}.")
-        for name, tensor in weights.items():
-            self.register_buffer(name, tensor.float())
-        for k, size in enumerate(self.codebook_sizes):
-            shape = (size, self.projection.shape[1])
-            if self.get_buffer(f"centers_{k}").shape != shape:
-                raise ValueError(f"centers_{k} must have the shape {shape}. Fit the teacher again.")
+        size, components = weights.get("projection", torch.zeros(0, 0)).shape
+        shapes: dict[str, tuple[int, ...]] = {"mean": (size,), "scale": (size,), "projection": (size, components)}
+        shapes |= {f"centers_{k}": (count, components) for k, count in enumerate(self.codebook_sizes)}
+        self._register(weights, shapes)
         # In a tuple the encoders are no submodules: their weights are not saved again with the teacher.
         self._encoders = tuple(FrozenLayer(source) for source in as_encoder_layers(encoders))
 
