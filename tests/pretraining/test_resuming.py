@@ -31,34 +31,32 @@ def resume_and_write(rank: int, folder, output_dir, arguments: dict) -> None:
         (output_dir / "losses.json").write_text(json.dumps(losses))
 
 
-def arguments_of(processes: int, steps: int, seed: int = 0) -> dict:
-    size = {"per_device_train_batch_size": CLIPS // processes, "max_steps": steps, "seed": seed}
-    return {**size, "save_strategy": "steps", "save_steps": SAVED, "learning_rate": 3e-3}
+def arguments_of(processes: int) -> dict:
+    """Runs that differ in nothing but rounding: no layerdrop, which draws from the random states of processes, and 30
+    crops in an epoch, so that its last update is full."""
+    size = {"per_device_train_batch_size": CLIPS // processes, "max_steps": STEPS, "crop_length": 2100}
+    run = {"save_strategy": "steps", "save_steps": SAVED, "learning_rate": 3e-3, "model_fields": {"layerdrop": 0.0}}
+    return {**size, **run}
 
 
 @pytest.mark.slow
 def test_two_processes_are_resumed_by_one_and_by_three(recordings, tmp_path):
-    """The losses after resuming lie within the spread of undisturbed runs with other seeds; nothing is deleted."""
-    in_processes(train_and_write, 2, recordings, tmp_path / "two", arguments_of(2, SAVED))
+    """Every update has the clips of an undisturbed run, whatever the number of processes; nothing is deleted."""
+    in_processes(train_and_write, 2, recordings, tmp_path / "two", arguments_of(2))
+    shutil.rmtree(tmp_path / "two" / f"checkpoint-{STEPS}")  # as if the run had been stopped before it
     saved = tmp_path / "two" / f"checkpoint-{SAVED}"
     assert {path.name for path in saved.glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
-    undisturbed = []
-    for seed in range(6):
-        train_and_write(0, recordings, tmp_path / f"seed{seed}", arguments_of(1, STEPS, seed))
-        undisturbed.append(json.loads((tmp_path / f"seed{seed}" / "losses.json").read_text())[SAVED:])
-    means = [sum(losses) / len(losses) for losses in undisturbed]
-    spread = max(means) - min(means)
+    train_and_write(0, recordings, tmp_path / "whole", arguments_of(1))
+    undisturbed = json.loads((tmp_path / "whole" / "losses.json").read_text())
     for processes in (1, 3):
         shutil.copytree(tmp_path / "two", tmp_path / f"by{processes}")
         output = tmp_path / f"by{processes}"
         if processes == 1:
-            resume_and_write(0, recordings, output, arguments_of(1, STEPS))
+            resume_and_write(0, recordings, output, arguments_of(1))
         else:
-            in_processes(resume_and_write, processes, recordings, output, arguments_of(processes, STEPS))
+            in_processes(resume_and_write, processes, recordings, output, arguments_of(processes))
         losses = json.loads((output / "losses.json").read_text())
-        assert len(losses) == STEPS, "the log of the first half is kept"
-        resumed = sum(losses[SAVED:]) / (STEPS - SAVED)
-        assert min(means) - spread < resumed < max(means) + spread
+        assert losses == pytest.approx(undisturbed, rel=1e-3) and len(losses) == STEPS
         assert {path.name for path in output.glob("checkpoint-*")} == {f"checkpoint-{SAVED}", f"checkpoint-{STEPS}"}
         assert checkpoint_is_complete(output / f"checkpoint-{SAVED}")
 
