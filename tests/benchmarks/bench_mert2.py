@@ -16,7 +16,8 @@ import time
 import torch
 from torch import nn
 
-from mert_hf import MERT2Config, MERT2Model
+from mert_hf import MERT2Config, MERT2Model, MERTFeatureExtractor
+from mert_hf.encoders.transformers import TransformersEncoder
 from mert_hf.utils.devices import resolve_dtype
 
 
@@ -191,7 +192,7 @@ def compare_clips(ours: MERT2Model, plain: PlainModel, arguments: argparse.Names
 
 
 def compare_lengths(ours: MERT2Model, plain: PlainModel, arguments: argparse.Namespace) -> None:
-    """16 clips of 16 lengths: a pass for each, and one padded batch."""
+    """16 clips of 16 lengths: a pass for each, one padded batch, and the batches of similar lengths of an encoder."""
     lengths = torch.linspace(2, arguments.longest, 16).mul(24_000).long()
     clips = 0.1 * torch.randn(16, int(lengths.max()))
     mask = (torch.arange(clips.shape[1]) < lengths[:, None]).long()
@@ -200,10 +201,13 @@ def compare_lengths(ours: MERT2Model, plain: PlainModel, arguments: argparse.Nam
         for row, length in enumerate(lengths.tolist()):
             model(clips[row : row + 1, :length])
 
+    encoder = TransformersEncoder(ours, MERTFeatureExtractor(do_normalize=False))
+    rows = [clip[:length].numpy() for clip, length in zip(clips, lengths.tolist(), strict=True)]
     variants = {
         "plain, one pass per length": lambda: one_by_one(plain),
         "ours, one pass per length": lambda: one_by_one(ours),
         "ours, one batch": lambda: ours(clips, mask),
+        "ours, in an encoder": lambda: encoder.hidden_states(rows, [ours.config.num_hidden_layers]),
     }
     compare(f"16 clips of 16 lengths, 2 to {arguments.longest:g} s, float32", variants, arguments.repeats)
 

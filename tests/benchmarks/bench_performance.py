@@ -23,6 +23,7 @@ import torch
 from transformers import HubertConfig, HubertModel
 
 from mert_hf import MERT2Config, MERT2Model, MERTConfig, MERTEmbedder, MERTFeatureExtractor, MERTModel
+from mert_hf.encoders.cpu import use_cpu_front_end
 from mert_hf.export import OnnxEmbedder, export_onnx
 from mert_hf.utils.text import markdown_table
 
@@ -60,6 +61,7 @@ def first_generation(waveforms: torch.Tensor, precision: str) -> Jobs:
     dtype = DTYPES[precision]
     inputs = waveforms.to(dtype)
     mert = MERTModel(MERTConfig()).eval().requires_grad_(False).to(dtype)
+    use_cpu_front_end(mert)
     hubert = HubertModel(HubertConfig(attn_implementation="sdpa")).eval().requires_grad_(False).to(dtype)
     jobs = {
         "HubertModel of transformers": partial(hubert, inputs),
