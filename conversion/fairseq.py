@@ -12,13 +12,12 @@ from accelerate import init_empty_weights
 
 from ..hub.cards import CardFacts
 from ..hub.checkpoint import save_checkpoint
-from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..utils.files import staged_directory
 from .checkpoint_file import open_checkpoint
 from .errors import CheckpointError, compare_shapes, describe_faults
 from .fairseq_config import FairseqSettings, config_from_fairseq, read_settings
-from .fairseq_keys import HEADS, Entry, drop_reason, identity_projection, key_table, model_class
+from .fairseq_keys import HEADS, KeyTable
 from .fairseq_origin import write_record
 from .lazy_tensor import LazyTensor
 from .self_check import ConversionReport, run_backbone, save_and_check
@@ -53,14 +52,12 @@ def convert_fairseq_checkpoint(
         settings = read_settings(content)
         tensors = _model_tensors(content["model"])
         config = config_from_fairseq(settings, tensors, backbone_only)
-        entries = key_table(config, backbone_only, split_projections="final_projs.0.weight" in tensors)
-        dropped = _account_for(entries, tensors, config, backbone_only)
-        added = dict.fromkeys(
-            identity_projection(config, backbone_only), "fairseq projects only between sizes that differ"
-        )
+        table = KeyTable(config, backbone_only, split_projections="final_projs.0.weight" in tensors)
+        dropped = _account_for(table, tensors)
+        added = dict.fromkeys(table.identity_projection(), "fairseq projects only between sizes that differ")
         write_record(folder, settings, tensors, dropped)
         checked = save_and_check(
-            lambda: _build(entries, tensors, config, backbone_only),
+            lambda: _build(table, tensors),
             lambda model: _save(model, settings, folder, Path(checkpoint_path), Path(output_dir)),
             run_backbone,
             folder,
@@ -68,7 +65,7 @@ def convert_fairseq_checkpoint(
         dropped |= _dropped_state(content)
     seconds = time.perf_counter() - started
     paths = str(checkpoint_path), str(output_dir)
-    return ConversionReport(*paths, len(entries), dropped, added, seconds=seconds, **checked)
+    return ConversionReport(*paths, len(table.entries), dropped, added, seconds=seconds, **checked)
 
 
 def _model_tensors(state: Mapping) -> dict[str, LazyTensor]:
@@ -78,19 +75,17 @@ def _model_tensors(state: Mapping) -> dict[str, LazyTensor]:
     return dict(state)
 
 
-def _empty_model(config: MERTConfig, backbone_only: bool) -> PreTrainedModel:
+def _empty_model(table: KeyTable) -> PreTrainedModel:
     """The model without memory for its parameters."""
     with init_empty_weights(include_buffers=False):
-        return model_class(backbone_only)(config)
+        return table.model_class(table.config)
 
 
-def _account_for(
-    entries: list[Entry], tensors: dict[str, LazyTensor], config: MERTConfig, backbone_only: bool
-) -> dict[str, str]:
+def _account_for(table: KeyTable, tensors: dict[str, LazyTensor]) -> dict[str, str]:
     """Name and reason of what is left out; anything missing, extra or mis-shaped is an error."""
-    ours = _empty_model(config, backbone_only).state_dict()
-    expected = {entry.theirs: entry.to_theirs(ours) for entry in entries}
-    reasons = {name: drop_reason(name, backbone_only) for name in tensors if name not in expected}
+    ours = _empty_model(table).state_dict()
+    expected = {entry.theirs: entry.to_theirs(ours) for entry in table.entries}
+    reasons = {name: table.drop_reason(name) for name in tensors if name not in expected}
     faults = compare_shapes(tensors, expected)
     faults["unknown"] = [name for name in faults["unknown"] if reasons[name] is None]
     faults["not of floating point"] = [
@@ -98,18 +93,20 @@ def _account_for(
     ]
     if differences := describe_faults(faults):
         only_heads = all(name.startswith(HEADS) for kind in ("missing", "unknown") for name in faults[kind])
-        hint = " Only heads are concerned: --backbone-only leaves them out." if only_heads and not backbone_only else ""
+        hint = (
+            " Only heads are concerned: --backbone-only leaves them out."
+            if only_heads and not table.backbone_only
+            else ""
+        )
         raise CheckpointError(f"The checkpoint's tensors do not fit its configuration. {differences}{hint}")
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
-def _build(
-    entries: list[Entry], tensors: dict[str, LazyTensor], config: MERTConfig, backbone_only: bool
-) -> PreTrainedModel:
-    model = _empty_model(config, backbone_only)
+def _build(table: KeyTable, tensors: dict[str, LazyTensor]) -> PreTrainedModel:
+    model = _empty_model(table)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    weights = identity_projection(config, backbone_only)
-    for entry in entries:
+    weights = table.identity_projection()
+    for entry in table.entries:
         parts = entry.to_ours(tensors[entry.theirs].load().float(), shapes)
         weights |= {name: part.clone() if len(parts) > 1 else part for name, part in parts.items()}
     model.load_state_dict(weights, strict=True, assign=True)

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,12 +15,9 @@ from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..utils.files import check_output_file, staged_file
 from .checkpoint_file import open_checkpoint
 from .fairseq_config import EXPORT_KEY, FAIRSEQ_SPECIAL_SYMBOLS, config_to_fairseq
-from .fairseq_keys import identity_projection, key_table, model_class
+from .fairseq_keys import KeyTable
 from .fairseq_origin import read_constants, read_record
 from .self_check import ConversionReport, require_equal
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -46,20 +42,18 @@ def export_fairseq_checkpoint(model_dir: str | os.PathLike, path: str | os.PathL
     """
     started = time.perf_counter()
     check_output_file(path)
-    model, feature_extractor = _load(Path(model_dir))
-    config, backbone_only = model.config, type(model).__name__ == "MERTModel"
-    recorded = read_record(Path(model_dir))
-    entries = key_table(config, backbone_only, split_projections=recorded.get("split_projections", False))
-    weights = model.state_dict()
-    _require_identity_projection(weights, config, backbone_only)
-    dtypes = recorded.get("dtypes", {})
-    tensors = {entry.theirs: _as_recorded(entry.to_theirs(weights), dtypes.get(entry.theirs)) for entry in entries}
-    tensors |= _constants(Path(model_dir), config, backbone_only)
-    _write_checked(path, _fairseq_content(config, feature_extractor.do_normalize, recorded.get("cfg"), tensors))
-    seconds = time.perf_counter() - started
-    return ConversionReport(
-        str(model_dir), str(path), len(entries), num_parameters=model.num_parameters(), seconds=seconds
-    )
+    folder = Path(model_dir)
+    recorded = read_record(folder)
+    table = _key_table(folder, recorded.get("split_projections", False))
+    model = table.model_class.from_pretrained(folder).float().eval()
+    weights, dtypes = model.state_dict(), recorded.get("dtypes", {})
+    _require_identity_projection(weights, table)
+    tensors = {e.theirs: _as_recorded(e.to_theirs(weights), dtypes.get(e.theirs)) for e in table.entries}
+    tensors |= read_constants(folder) or _computed_constants(table)
+    normalize = MERTFeatureExtractor.from_pretrained(folder).do_normalize
+    _write_checked(path, _fairseq_content(model.config, normalize, recorded.get("cfg"), tensors))
+    size, seconds = model.num_parameters(), time.perf_counter() - started
+    return ConversionReport(str(model_dir), str(path), len(table.entries), num_parameters=size, seconds=seconds)
 
 
 def _write_checked(path: str | os.PathLike, content: dict) -> None:
@@ -71,23 +65,20 @@ def _write_checked(path: str | os.PathLike, content: dict) -> None:
             require_equal((name, tensor, reloaded[name].load()) for name, tensor in content["model"].items())
 
 
-def _load(model_dir: Path) -> tuple[PreTrainedModel, MERTFeatureExtractor]:
-    config = MERTConfig.from_pretrained(model_dir)
-    names = config.architectures or ["MERTModel"]
-    if names[0] not in ("MERTModel", "MERTForPreTraining"):
-        raise ValueError(
-            f"{model_dir} holds a {names[0]}; only MERTModel and MERTForPreTraining can be exported to fairseq."
-        )
-    model = model_class(names[0] == "MERTModel").from_pretrained(model_dir).float().eval()
-    return model, MERTFeatureExtractor.from_pretrained(model_dir)
+def _key_table(folder: Path, split_projections: bool) -> KeyTable:
+    config = MERTConfig.from_pretrained(folder)
+    (name, *_) = config.architectures or ["MERTModel"]
+    if name not in ("MERTModel", "MERTForPreTraining"):
+        raise ValueError(f"{folder} holds a {name}; only MERTModel and MERTForPreTraining can be exported to fairseq.")
+    return KeyTable(config, name == "MERTModel", split_projections)
 
 
-def _require_identity_projection(weights: Mapping[str, torch.Tensor], config: MERTConfig, backbone_only: bool) -> None:
-    for name, value in identity_projection(config, backbone_only).items():
+def _require_identity_projection(weights: Mapping[str, torch.Tensor], table: KeyTable) -> None:
+    for name, value in table.identity_projection().items():
         if not torch.equal(weights[name], value):
             raise ValueError(
                 f"{name} was trained, but fairseq's MERT has no projection where the convolutional features have the "
-                f"encoder's size already ({config.hidden_size}): this model cannot be exported."
+                f"encoder's size already ({table.config.hidden_size}): this model cannot be exported."
             )
 
 
@@ -98,12 +89,10 @@ def _as_recorded(tensor: torch.Tensor, dtype: str | None) -> torch.Tensor:
     return result.clone() if result.untyped_storage().nbytes() > result.nbytes else result.contiguous()
 
 
-def _constants(model_dir: Path, config: MERTConfig, backbone_only: bool) -> dict[str, torch.Tensor]:
-    """The constants recorded at conversion, or computed anew for a model that was made here."""
-    if recorded := read_constants(model_dir):
-        return recorded
-    wanted = {}
-    if config.cqt_bins and not backbone_only:
+def _computed_constants(table: KeyTable) -> dict[str, torch.Tensor]:
+    """The constants of a model that was made here: no conversion recorded them."""
+    config, wanted = table.config, {}
+    if config.cqt_bins and not table.backbone_only:
         wanted["encoder_cqt_model.spec_layer."] = (config.cqt_bins, config.sample_rate // int(config.frame_rate))
     if config.feature_extractor_cqt:
         wanted["feature_extractor_cqt."] = (config.feature_extractor_cqt_bins, config.sample_rate // 50)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -83,73 +84,76 @@ class Entry:
         return joined.flatten(0, 1) if self.theirs == "label_embs_concat" and joined.ndim == 3 else joined
 
 
-def key_table(config: MERTConfig, backbone_only: bool, split_projections: bool = False) -> list[Entry]:
-    """All tensors that a fairseq checkpoint of this configuration has and that are part of our model.
+@dataclass(frozen=True)
+class KeyTable:
+    """The tensors of a fairseq checkpoint of a configuration, and what they become in our model.
 
     Args:
         config: the model's configuration.
         backbone_only: our names of MERTModel, without the heads; otherwise those of MERTForPreTraining.
         split_projections: the codebooks' projections are modules of their own (fairseq's `random_codebook` > 0).
     """
-    convolutions, layers = range(len(config.conv_dim)), range(config.num_hidden_layers)
-    biased = FEATURE_ENCODER if config.conv_bias else {k: v for k, v in FEATURE_ENCODER.items() if "bias" not in k}
-    table = _numbered(biased, convolutions) | ENCODER | _numbered(TRANSFORMER_LAYERS, layers)
-    table |= GROUP_NORM if config.feat_extract_norm == "group" else _numbered(LAYER_NORM, convolutions)
-    if has_projection(config):
-        table |= PROJECTION
-    prefix = "" if backbone_only else "mert."
-    entries = [Entry(theirs, (prefix + ours,)) for theirs, ours in table.items()]
-    if backbone_only:
+
+    config: MERTConfig
+    backbone_only: bool
+    split_projections: bool = False
+
+    @property
+    def model_class(self) -> type[PreTrainedModel]:
+        """The class whose names the table uses."""
+        from ..modeling.modeling_mert import MERTForPreTraining, MERTModel
+
+        return MERTModel if self.backbone_only else MERTForPreTraining
+
+    @property
+    def prefix(self) -> str:
+        """Beginning of the encoder's names in our model."""
+        return "" if self.backbone_only else "mert."
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """All tensors that a fairseq checkpoint of this configuration has and that are part of our model."""
+        config = self.config
+        convolutions, layers = range(len(config.conv_dim)), range(config.num_hidden_layers)
+        biased = FEATURE_ENCODER if config.conv_bias else {k: v for k, v in FEATURE_ENCODER.items() if "bias" not in k}
+        table = _numbered(biased, convolutions) | ENCODER | _numbered(TRANSFORMER_LAYERS, layers)
+        table |= GROUP_NORM if config.feat_extract_norm == "group" else _numbered(LAYER_NORM, convolutions)
+        if not self.identity_projection():
+            table |= PROJECTION
+        entries = [Entry(theirs, (self.prefix + ours,)) for theirs, ours in table.items()]
+        if self.backbone_only:
+            return entries
+        if config.cqt_bins:
+            entries += [Entry(theirs, (ours,)) for theirs, ours in CQT_HEAD.items()]
+        return entries + (self._codebook_entries() if config.num_codebooks else [])
+
+    def _codebook_entries(self) -> list[Entry]:
+        entries = [Entry("label_embs_concat", ("codebook_embeddings",))]
+        untied = self.config.untie_codebook_projections
+        for part in ("weight", "bias"):
+            ours = [f"codebook_projections.{k}.{part}" for k in range(self.config.num_codebooks if untied else 1)]
+            if self.split_projections and untied:
+                entries += [Entry(f"final_projs.{index}.{part}", (name,)) for index, name in enumerate(ours)]
+            else:
+                entries.append(Entry(f"final_proj.{part}", tuple(ours)))
         return entries
-    if config.cqt_bins:
-        entries += [Entry(theirs, (ours,)) for theirs, ours in CQT_HEAD.items()]
-    return entries + (_codebook_entries(config, split_projections) if config.num_codebooks else [])
 
+    def identity_projection(self) -> dict[str, torch.Tensor]:
+        """The weights of our projection where fairseq has none: the convolutional features have the encoder's size."""
+        config = self.config
+        cqt_bins = config.feature_extractor_cqt_bins if config.feature_extractor_cqt else 0
+        if config.conv_dim[-1] + cqt_bins != config.hidden_size:
+            return {}
+        values = (torch.eye(config.hidden_size), torch.zeros(config.hidden_size))
+        return {self.prefix + name: value for name, value in zip(PROJECTION.values(), values, strict=True)}
 
-def model_class(backbone_only: bool) -> type[PreTrainedModel]:
-    """The class whose names `key_table` uses."""
-    from ..modeling.modeling_mert import MERTForPreTraining, MERTModel
-
-    return MERTModel if backbone_only else MERTForPreTraining
-
-
-def has_projection(config: MERTConfig) -> bool:
-    """fairseq projects the convolutional features only where their size is not the encoder's already."""
-    return _feature_size(config) != config.hidden_size
-
-
-def identity_projection(config: MERTConfig, backbone_only: bool) -> dict[str, torch.Tensor]:
-    """The weights that stand for fairseq's missing projection in our model, which always has one."""
-    if has_projection(config):
-        return {}
-    prefix = "" if backbone_only else "mert."
-    values = (torch.eye(config.hidden_size), torch.zeros(config.hidden_size))
-    return {prefix + name: value for name, value in zip(PROJECTION.values(), values, strict=True)}
-
-
-def drop_reason(name: str, backbone_only: bool) -> str | None:
-    """Why a tensor of fairseq's that is not in the key table is left out; None where there is no good reason."""
-    reasons = CONSTANTS | MEL_HEAD
-    if backbone_only:
-        reasons = reasons | dict.fromkeys(HEADS, "pre-training head, left out on request")
-    return next((reason for start, reason in reasons.items() if name.startswith(start)), None)
-
-
-def _feature_size(config: MERTConfig) -> int:
-    return config.conv_dim[-1] + (config.feature_extractor_cqt_bins if config.feature_extractor_cqt else 0)
+    def drop_reason(self, name: str) -> str | None:
+        """Why a tensor of fairseq's that is not in the table is left out; None where there is no good reason."""
+        reasons = CONSTANTS | MEL_HEAD
+        if self.backbone_only:
+            reasons = reasons | dict.fromkeys(HEADS, "pre-training head, left out on request")
+        return next((reason for start, reason in reasons.items() if name.startswith(start)), None)
 
 
 def _numbered(table: dict[str, str], numbers: range) -> dict[str, str]:
     return {k.replace("*", str(i)): v.replace("*", str(i)) for k, v in table.items() for i in numbers}
-
-
-def _codebook_entries(config: MERTConfig, split: bool) -> list[Entry]:
-    entries = [Entry("label_embs_concat", ("codebook_embeddings",))]
-    count = config.num_codebooks if config.untie_codebook_projections else 1
-    for part in ("weight", "bias"):
-        ours = tuple(f"codebook_projections.{index}.{part}" for index in range(count))
-        if split and config.untie_codebook_projections:
-            entries += [Entry(f"final_projs.{index}.{part}", (name,)) for index, name in enumerate(ours)]
-        else:
-            entries.append(Entry(f"final_proj.{part}", ours))
-    return entries

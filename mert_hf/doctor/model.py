@@ -24,7 +24,6 @@ from .findings import LISTED, OK, PROBLEM, WARNING, Finding
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-FETCH_AGAIN = "download or copy the checkpoint again"
 EXTRACTOR_FILE = "preprocessor_config.json"
 
 
@@ -83,25 +82,25 @@ def _check_file(path: Path) -> Iterator[Finding]:
     try:
         with open_checkpoint(path) as content:
             read_settings(content)
-    except UnsafeCheckpointError as error:
-        yield Finding(PROBLEM, str(error), "delete the file, and get the checkpoint from a source you trust")
-    except CheckpointError as error:
-        yield Finding(PROBLEM, str(error), "give a checkpoint folder, or a fairseq checkpoint of MERT")
-    else:
         yield Finding(PROBLEM, f"{path} is a fairseq checkpoint", f"mert-hf convert fairseq {path} OUT")
+    except CheckpointError as error:
+        yield _unreadable(error, "give a checkpoint folder, or a fairseq checkpoint of MERT")
+
+
+def _unreadable(error: CheckpointError, remedy: str) -> Finding:
+    if isinstance(error, UnsafeCheckpointError):
+        remedy = "delete the file, and get the checkpoint from a source you trust"
+    return Finding(PROBLEM, str(error), remedy)
 
 
 def _check_auto_map(stored: dict | None, config: PreTrainedConfig, path: Path) -> Iterator[Finding]:
     if stored == config.auto_map:
         return
-    kind = (
-        "no auto_map" if not stored else "an auto_map of other code" if "modeling_MERT" in str(stored) else "part of it"
-    )
-    yield Finding(
-        WARNING,
-        f"config.json has {kind}: the folder loads with mert_hf, but not elsewhere on current transformers",
-        f"mert-hf convert hub {path} OUT",
-    )
+    kind = "a part of auto_map" if stored else "no auto_map"
+    if "modeling_MERT" in str(stored):
+        kind = "an auto_map of other code"
+    what = f"config.json has {kind}: the folder loads with mert_hf, but not elsewhere on current transformers"
+    yield Finding(WARNING, what, f"mert-hf convert hub {path} OUT")
 
 
 def _check_weights(path: Path, config: PreTrainedConfig) -> Iterator[Finding]:
@@ -113,10 +112,8 @@ def _check_weights(path: Path, config: PreTrainedConfig) -> Iterator[Finding]:
                 yield Finding(WARNING, what, f"mert-hf convert hub {path} OUT")
             yield from _check_names(tensors, config)
             yield from _check_values(tensors)
-    except UnsafeCheckpointError as error:
-        yield Finding(PROBLEM, str(error), "delete the file, and get the checkpoint from a source you trust")
     except CheckpointError as error:
-        yield Finding(PROBLEM, str(error), FETCH_AGAIN)
+        yield _unreadable(error, "download or copy the checkpoint again")
 
 
 def _check_names(tensors: Mapping[str, Any], config: PreTrainedConfig) -> Iterator[Finding]:

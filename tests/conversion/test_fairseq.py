@@ -18,7 +18,7 @@ import mert_hf
 from mert_hf.conversion import CheckpointError, convert_fairseq_checkpoint, export_fairseq_checkpoint
 from mert_hf.conversion.checkpoint_file import open_checkpoint
 from mert_hf.conversion.fairseq_config import FairseqSettings, parse_conv_layers, to_plain
-from mert_hf.conversion.fairseq_keys import key_table
+from mert_hf.conversion.fairseq_keys import KeyTable
 
 from .conftest import fairseq_content, write_content
 
@@ -90,7 +90,7 @@ def test_gradients_equal_fairseq(reference_forward):
     model, _, tensors, _ = reference_forward
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     expected = {name.removeprefix("grad."): value for name, value in tensors.items() if name.startswith("grad.")}
-    entries = {entry.theirs: entry for entry in key_table(model.config, backbone_only=False)}
+    entries = {entry.theirs: entry for entry in KeyTable(model.config, backbone_only=False).entries}
     assert expected and set(expected) <= set(entries)
     for name, value in expected.items():
         difference = (entries[name].to_theirs(gradients) - value).norm()
