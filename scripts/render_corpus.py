@@ -134,7 +134,7 @@ def plan_training(pieces: Sequence[Piece], count: int, soundfonts: Sequence[str]
 
 
 def plan_excerpt(
-    piece: Piece, file_name: str, seconds: float, soundfont: str, rng: np.random.Generator, **labels: object
+    piece: Piece, file_name: str, seconds: float, soundfont: str, rng: np.random.Generator, **metadata: object
 ) -> Excerpt:
     """A random arrangement of a random part of a piece."""
     beats_per_minute = float(np.exp(rng.uniform(np.log(60), np.log(170))))
@@ -148,9 +148,9 @@ def plan_excerpt(
     if rng.random() < 0.35:
         notes += plan_drums(seconds, 60.0 / beats_per_minute, parts, rng)
         programs.append(DRUMS)
-    labels = {"piece": piece.name, "tempo": round(float(np.log2(beats_per_minute)), 4), **labels}
+    metadata = {"piece": piece.name, "tempo": round(float(np.log2(beats_per_minute)), 4), **metadata}
     gain = float(rng.uniform(0.1, 0.95))
-    return Excerpt(file_name, tuple(notes), tuple(programs), seconds, gain, labels, soundfont)
+    return Excerpt(file_name, tuple(notes), tuple(programs), seconds, gain, metadata, soundfont)
 
 
 def plan_exercise(file_name: str, seconds: float, soundfont: str, rng: np.random.Generator) -> Excerpt:
@@ -161,14 +161,14 @@ def plan_exercise(file_name: str, seconds: float, soundfont: str, rng: np.random
         pitch = int(rng.integers(NOTE_PITCHES.start - 6, NOTE_PITCHES.stop + 6))
         notes.append(Note(start, min(length, seconds - start), pitch, 0, int(rng.integers(50, 120))))
         start += length + max(float(rng.normal(0.1, 0.2)), 0.0)
-    labels = {"piece": "exercise", "tempo": "", "split": "train"}
+    metadata = {"piece": "exercise", "tempo": "", "split": "train"}
     return Excerpt(
         file_name,
         tuple(notes),
         (int(rng.integers(INSTRUMENTS)),),
         seconds,
         float(rng.uniform(0.1, 0.95)),
-        labels,
+        metadata,
         soundfont,
     )
 
@@ -217,7 +217,7 @@ def plan_keys(keyed: dict[str, list[Piece]], count: int, seed: int) -> list[Exce
     plans = []
     for index, (split, share) in enumerate(SPLIT_SHARES.items()):
         planned = plan_excerpts(keyed[split], round(count * share), 6.0, seed + index, f"{split}-")
-        plans += [replace(excerpt, labels={**excerpt.labels, "split": split}) for excerpt in planned]
+        plans += [replace(excerpt, metadata={**excerpt.metadata, "split": split}) for excerpt in planned]
     return plans
 
 
@@ -243,9 +243,9 @@ def plan_families(pieces: Sequence[Piece], count: int, rng: np.random.Generator)
             piece = of_split[rng.integers(len(of_split))]
             notes = cut_notes(piece, int(rng.integers(12)), 4.0, float(60 / rng.uniform(72, 132)), rng)
             programs = (program,) * (1 + max(note.part for note in piece.notes))
-            labels = {"family": FAMILIES[family], "program": program, "piece": piece.name, "split": split}
+            metadata = {"family": FAMILIES[family], "program": program, "piece": piece.name, "split": split}
             name = f"{split}-{index:05d}.flac"
-            plans.append(Excerpt(name, tuple(notes), programs, 4.0, float(rng.uniform(0.2, 0.9)), labels))
+            plans.append(Excerpt(name, tuple(notes), programs, 4.0, float(rng.uniform(0.2, 0.9)), metadata))
     return plans
 
 
@@ -256,9 +256,9 @@ def plan_instruments(takes: int, rng: np.random.Generator) -> list[Excerpt]:
         for take, pitch in enumerate(rng.choice(NOTE_PITCHES, size=takes, replace=False)):
             split = "test" if take < takes // 4 else "valid" if take < takes // 4 + takes // 8 + 1 else "train"
             note = Note(float(rng.uniform(0, 0.1)), 1.2, int(pitch), 0, int(rng.integers(60, 120)))
-            labels = {"instrument": f"program {program:03d}", "pitch": int(pitch), "split": split}
+            metadata = {"instrument": f"program {program:03d}", "pitch": int(pitch), "split": split}
             name = f"note-{program:03d}-{take:02d}.flac"
-            plans.append(Excerpt(name, (note,), (program,), 1.5, float(rng.uniform(0.2, 0.9)), labels))
+            plans.append(Excerpt(name, (note,), (program,), 1.5, float(rng.uniform(0.2, 0.9)), metadata))
     return plans
 
 
@@ -272,12 +272,12 @@ def plan_chords(count: int, rng: np.random.Generator) -> list[Excerpt]:
         bass = 40 + (root - 40) % 12
         voices = [bass, *(48 + (root + step - 48) % 12 + 12 * int(rng.integers(0, 2)) for step in CHORDS[kind])]
         notes = tuple(Note(0.02 * i * float(rng.random()), 1.7, pitch, 0) for i, pitch in enumerate(voices))
-        labels = {
+        metadata = {
             "chord": f"{PITCH_CLASSES[root]} {kind}",
             "program": program,
             "split": SPLIT_OF_PROGRAM[program % PROGRAMS_PER_FAMILY],
         }
-        plans.append(Excerpt(f"chord-{index:05d}.flac", notes, (program,), 2.0, float(rng.uniform(0.2, 0.9)), labels))
+        plans.append(Excerpt(f"chord-{index:05d}.flac", notes, (program,), 2.0, float(rng.uniform(0.2, 0.9)), metadata))
     return plans
 
 

@@ -125,10 +125,10 @@ def plan_excerpts(
         others = rng.integers(PROGRAMS, size=parts).tolist()
         programs = (first, *others[1:]) if ensemble else (first,) * parts
         family = "mixed" if len(set(programs)) > 1 else program_family(first)
-        labels = {"key": KEYS[key], "family": family, "piece": piece.name, "split": split_of(piece.name)}
+        metadata = {"key": KEYS[key], "family": family, "piece": piece.name, "split": split_of(piece.name)}
         file_name = f"{prefix}{index:05d}.flac"
         notes = cut_notes(piece, key % 12, seconds, 60.0 / rng.uniform(72, 132), rng)
-        excerpts.append(Excerpt(file_name, notes, programs, seconds, float(rng.uniform(0.2, 0.9)), labels))
+        excerpts.append(Excerpt(file_name, notes, programs, seconds, float(rng.uniform(0.2, 0.9)), metadata))
     return excerpts
 
 
@@ -175,12 +175,12 @@ def plan_notes(count: int, seconds: float = 1.5, seed: int = 0, prefix: str = "n
         program = next(programs)
         pitch = int(NOTE_PITCHES[index % len(NOTE_PITCHES)])
         note = Note(float(rng.uniform(0, 0.1)), seconds * 0.8, pitch, 0)
-        labels = {
+        metadata = {
             "pitch": pitch,
             "family": program_family(program),
             "piece": f"program {program}",
             "split": SPLIT_OF_PROGRAM[program % PROGRAMS_PER_FAMILY],
         }
         gain = float(rng.uniform(0.2, 0.9))
-        excerpts.append(Excerpt(f"{prefix}{index:05d}.flac", (note,), (program,), seconds, gain, labels))
+        excerpts.append(Excerpt(f"{prefix}{index:05d}.flac", (note,), (program,), seconds, gain, metadata))
     return excerpts

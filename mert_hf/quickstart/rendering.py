@@ -31,7 +31,7 @@ _GAP_SECONDS = 2.0  # between excerpts that are rendered in one pass, for the la
 
 @dataclass(frozen=True)
 class Excerpt:
-    """One recording to render, and its labels.
+    """One recording to render.
 
     Attributes:
         file_name: name of the rendered file.
@@ -39,7 +39,7 @@ class Excerpt:
         programs: General MIDI program of each part, counted from 0; `DRUMS` for the percussion channel.
         seconds: length of the recording.
         gain: peak of the recording.
-        labels: columns of `metadata.csv`.
+        metadata: its row of `metadata.csv`, in addition to the name of the file and the duration.
         soundfont: path of an SF2 soundfont; None is the one of `soundfont_path`.
     """
 
@@ -48,7 +48,7 @@ class Excerpt:
     programs: tuple[int, ...]
     seconds: float
     gain: float
-    labels: dict[str, str | int | float] = field(default_factory=dict)
+    metadata: dict[str, str | int | float] = field(default_factory=dict)
     soundfont: str | None = None
 
 
@@ -66,7 +66,7 @@ def write_excerpts(
 ) -> Path:
     """Renders the excerpts into `directory` as FLAC with a `metadata.csv` (audiofolder layout); returns that file.
 
-    Columns: file_name, duration in seconds and the excerpts' labels (key, family, piece, split; pitch for notes).
+    Columns: file_name, duration in seconds and the excerpts' metadata (key, family, piece, split; pitch for notes).
     An existing file is kept, so that an interrupted call can be resumed.
 
     Args:
@@ -81,7 +81,7 @@ def write_excerpts(
     passes = [excerpts[first : first + together] for first in range(0, len(excerpts), together)]
     missing = [some for some in passes if not all((directory / excerpt.file_name).is_file() for excerpt in some)]
     map_in_processes(partial(_render_to_files, directory), missing, workers, "rendering", progress)
-    rows = [{"file_name": excerpt.file_name, "duration": excerpt.seconds, **excerpt.labels} for excerpt in excerpts]
+    rows = [{"file_name": excerpt.file_name, "duration": excerpt.seconds, **excerpt.metadata} for excerpt in excerpts]
     return write_metadata(directory, rows)
 
 

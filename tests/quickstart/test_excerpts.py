@@ -30,16 +30,16 @@ def pieces():
 
 def test_sizes_and_splits(pieces):
     plans = ScoreSets(pretraining=24, probes=80, notes=48).plan(pieces)
-    splits = {name: Counter(excerpt.labels["split"] for excerpt in planned) for name, planned in plans.items()}
+    splits = {name: Counter(excerpt.metadata["split"] for excerpt in planned) for name, planned in plans.items()}
     assert splits[PRETRAINING] == {"train": 24, "valid": 4}
     assert splits[PROBES] == {"train": 50, "valid": 10, "test": 20}
-    assert splits[NOTES].total() == 48 and len({excerpt.labels["pitch"] for excerpt in plans[NOTES]}) == 48
+    assert splits[NOTES].total() == 48 and len({excerpt.metadata["pitch"] for excerpt in plans[NOTES]}) == 48
 
 
 def test_no_piece_is_in_two_splits(pieces):
     plans = ScoreSets(pretraining=48, probes=160).plan(pieces)
     planned = [excerpt for name in (PRETRAINING, PROBES) for excerpt in plans[name]]
-    assert all(split_of(excerpt.labels["piece"]) == excerpt.labels["split"] for excerpt in planned)
+    assert all(split_of(excerpt.metadata["piece"]) == excerpt.metadata["split"] for excerpt in planned)
 
 
 def test_a_set_of_nothing_is_left_out(pieces):

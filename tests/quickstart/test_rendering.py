@@ -76,16 +76,16 @@ def test_pieces_come_back_from_the_cache(tmp_path):
 
 def test_excerpts_balance_keys_and_families(pieces):
     excerpts = plan_excerpts(pieces, 96, 4.0)
-    assert set(Counter(excerpt.labels["key"] for excerpt in excerpts).values()) == {4}
-    assert Counter(excerpt.labels["family"] for excerpt in excerpts) == dict.fromkeys(FAMILIES, 8)
+    assert set(Counter(excerpt.metadata["key"] for excerpt in excerpts).values()) == {4}
+    assert Counter(excerpt.metadata["family"] for excerpt in excerpts) == dict.fromkeys(FAMILIES, 8)
     assert len({excerpt.programs[0] for excerpt in excerpts}) == 96
-    assert all(program_family(excerpt.programs[0]) == excerpt.labels["family"] for excerpt in excerpts)
+    assert all(program_family(excerpt.programs[0]) == excerpt.metadata["family"] for excerpt in excerpts)
 
 
 def test_notes_are_those_of_the_labeled_key(pieces):
     major, minor = {0, 2, 4, 5, 7, 9, 11}, {0, 2, 3, 5, 7, 8, 10}
     for excerpt in plan_excerpts(pieces, 48, 8.0, seed=3):
-        key = KEYS.index(excerpt.labels["key"])
+        key = KEYS.index(excerpt.metadata["key"])
         allowed = {(step + key % 12) % 12 for step in (minor if key >= 12 else major)}
         assert {note.pitch % 12 for note in excerpt.notes} <= allowed
         assert all(0 <= note.onset < 8.0 for note in excerpt.notes)
@@ -99,7 +99,7 @@ def test_excerpts_follow_from_the_seed(pieces):
 def test_ensemble_gives_each_part_its_own_instrument(pieces):
     excerpts = plan_excerpts(pieces, 24, 4.0, ensemble=True)
     assert all(len(excerpt.programs) == 2 for excerpt in excerpts)
-    assert sum(excerpt.labels["family"] == "mixed" for excerpt in excerpts) > 18
+    assert sum(excerpt.metadata["family"] == "mixed" for excerpt in excerpts) > 18
 
 
 def test_short_piece_is_repeated(pieces):
@@ -113,10 +113,10 @@ def test_pieces_of_one_mode_are_refused(pieces):
 
 def test_notes_cover_pitches_and_split_by_instrument():
     notes = plan_notes(2 * 96)
-    assert Counter(note.labels["pitch"] for note in notes) == dict.fromkeys(NOTE_PITCHES, 4)
-    programs = {split: {n.programs[0] for n in notes if n.labels["split"] == split} for split in ("train", "test")}
+    assert Counter(note.metadata["pitch"] for note in notes) == dict.fromkeys(NOTE_PITCHES, 4)
+    programs = {split: {n.programs[0] for n in notes if n.metadata["split"] == split} for split in ("train", "test")}
     assert not programs["train"] & programs["test"]
-    assert Counter(note.labels["split"] for note in notes) == {"train": 120, "valid": 24, "test": 48}
+    assert Counter(note.metadata["split"] for note in notes) == {"train": 120, "valid": 24, "test": 48}
 
 
 def test_split_is_a_property_of_the_name():
