@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from ..evaluation.probing.settings import EvaluationSettings
+from ..utils.settings import ALL
 from . import options
 from .base import Command, command, new_app
 
@@ -63,70 +65,30 @@ def evaluate(
         ),
     ] = "classification",
     window: Annotated[float | None, typer.Option(help="Seconds of a chunk; by default as the task defines.")] = None,
-    layers: Annotated[
-        str, typer.Option(help="Layers to probe: all (each layer), weighted (the learned average), or numbers.")
-    ] = "all,weighted",
-    learning_rates: Annotated[
-        str, typer.Option(help="Learning rates of the grid, separated by commas.")
-    ] = "5e-5,1e-4,5e-4,1e-3,5e-3,1e-2",
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of the probes.")] = 3,
-    protocol: Annotated[
-        str, typer.Option(help="Protocol: strict, marble-v1 or marble-v2; docs/evaluate.md compares them.")
-    ] = "strict",
-    pooling: Annotated[
-        str | None, typer.Option(help="Description of a chunk: mean or mean_std; by default as the protocol defines.")
-    ] = None,
-    max_epochs: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Maximum number of passes over the training chunks; by default as the protocol defines."
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Clips that the model computes at a time; by default those of about 80 s.")
-    ] = None,
-    workers: options.Workers = 2,
+    *,
+    settings: EvaluationSettings,
     device: options.Device = None,
     dtype: options.DType = "auto",
-    seed: options.Seed = 0,
-    max_bad_files: options.MaxBadFiles = "0",
     cache_dir: Annotated[
         str | None,
         typer.Option(
             help="Folder for features and probes, which later runs use again; by default below the Hugging Face home."
         ),
     ] = None,
-    store_dtype: Annotated[str, typer.Option(help="Number format of stored features: float16 or float32.")] = "float16",
-    frame_features: Annotated[
-        str,
-        typer.Option(help="Features of beats and separation: store, compute (when needed), or auto by their size."),
-    ] = "auto",
-    resamples: Annotated[
-        int, typer.Option(min=0, help="Resamples of the test recordings for 95 % intervals; 0 for no intervals.")
-    ] = 1000,
-    deform: Annotated[
-        str,
-        typer.Option(
-            help="Also test deformed recordings: noise:20 (dB), mp3:64 (kbit/s), gain:-12 (dB), "
-            "lowpass:4000 (Hz), separated by commas."
-        ),
-    ] = "",
-    shots: Annotated[
-        str, typer.Option(help="Also train with few recordings of each class: numbers, or all, such as 1,5,10,all.")
-    ] = "",
     name: Annotated[str | None, typer.Option(help="Label of the model in reports.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="With the task all: print hours, bytes and estimated time, and stop.")
     ] = False,
-    quiet: options.Quiet = False,
 ) -> None:
     """Evaluate a model on a task.
 
     Trains probes on frozen features, chooses layer and learning rate on validation data, and reports test metrics.
     """
-    from ..evaluation.command import evaluate_by_text, plan_by_text, settings_of
-    from ..evaluation.probing.few_shots import parse_shots
+    from ..evaluation import evaluate as evaluate_task
+    from ..evaluation.probing.all_tasks import evaluate_all, plan_for, plan_lines
+    from ..evaluation.reports.lines import summary_lines
     from ..evaluation.tasks import get_task
+    from ..utils.devices import resolve_device
 
     if where:
         typer.echo(get_task(task, target).where())
@@ -135,32 +97,30 @@ def evaluate(
         raise typer.BadParameter("Missing option '--data'.")
     if model is None and features is None:
         raise typer.BadParameter("Missing option '--model'.")
-    settings = settings_of(
-        layers=layers,
-        learning_rates=learning_rates,
-        seeds=range(seed, seed + seeds),
-        protocol=protocol,
-        pooling=pooling,
-        max_epochs=max_epochs,
-        batch_size=batch_size,
-        workers=workers,
-        max_bad_files=max_bad_files,
-        store_dtype=store_dtype,
-        frame_features=frame_features,
-        resamples=resamples,
-        deformations=[word.strip() for word in deform.split(",") if word.strip()],
-        shots=parse_shots(shots),
-        progress=not quiet,
-    )
-    source = {"device": device, "dtype": dtype, "features": features, "trust_remote_code": trust_remote_code}
+    source = {"dtype": dtype, "features": features, "trust_remote_code": trust_remote_code}
+    places = {"cache_dir": cache_dir, "device": device, "name": name}
+    if dry_run and task != ALL:
+        raise ValueError(f"--dry-run works with the task {ALL!r} only, not with {task!r}. Leave it out.")
     if dry_run:
-        parts = [plan_by_text(task, data, model, settings, **source)]
+        lines = plan_lines(plan_for(data, model, settings, resolve_device(device), **source))
+    elif task == ALL:
+        written = evaluate_all(
+            data,
+            model,
+            output.removesuffix(".json"),
+            settings,
+            on_result=lambda result: typer.echo("\n".join(summary_lines(result))),
+            **source,
+            **places,
+        )
+        lines = map(str, written)
     else:
         audiofolder = {"target": target, "kind": kind, "window": window}
-        places = {"cache_dir": cache_dir, "name": name}
-        parts = evaluate_by_text(task, data, model, output, settings, **source, **places, **audiofolder)
-    for lines in parts:
-        typer.echo("\n".join(lines))
+        lines = [
+            *summary_lines(evaluate_task(task, data, model, output, settings, **source, **places, **audiofolder)),
+            output,
+        ]
+    typer.echo("\n".join(lines))
 
 
 @command(app, "mert-hf compare results/mert.json results/mfcc.json")
@@ -177,8 +137,8 @@ def compare(
     all tests), and prints average ranks over tasks with their critical difference.
     """
     from ..evaluation import load_results
-    from ..evaluation.command import comparison_lines
     from ..evaluation.reports.comparison import compare as compare_results
+    from ..evaluation.reports.lines import comparison_lines
 
     for line in comparison_lines(compare_results(load_results(results), resamples)):
         typer.echo(line)

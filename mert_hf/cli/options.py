@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
-from functools import wraps
+from functools import reduce, wraps
+from operator import or_
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -85,11 +86,12 @@ def _option(field: Field, annotation: Any) -> inspect.Parameter:
 
 
 def _option_type(annotation: Any) -> Any:
-    """The type of an option's value: text where a field takes text too, a list where it takes several values."""
+    """The type of an option's value: text where a field takes text too, a list where it takes only several values."""
     if get_origin(annotation) in (Union, UnionType):
-        members = get_args(annotation)
+        members = [member for member in get_args(annotation) if get_origin(member) not in (tuple, Sequence)]
         if str in members:
             return str | None if type(None) in members else str
+        return reduce(or_, members)
     elif get_origin(annotation) in (tuple, Sequence):
         return list[get_args(annotation)[0]]
     return annotation

@@ -10,8 +10,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, EvalPrediction, Pretr
 
 from ..evaluation.metrics.weighted import scored_labels
 from ..evaluation.tasks import Task
-from ..recordings.checks import check_audio
-from ..recordings.recordings import TaskData
+from ..recordings.recordings import TaskData, check_audio
 from .dataset import ClipCollator, RandomCrops, Windows
 from .objective import PROBLEM_TYPES, FrameObjective, RecordingObjective, make_objective
 from .settings import FineTuningArguments

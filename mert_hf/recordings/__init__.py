@@ -1,10 +1,9 @@
 """Labelled recordings: audio folders, data sets, split names, keys, beats, chords and parts of songs."""
 
 from .audiofolder import read_folder
-from .checks import check_audio
 from .dataset import DatasetSource, read_dataset
 from .metadata import read_metadata
-from .recordings import SPLITS, AudioRow, BeatTimes, Recording, Segments, TaskData
+from .recordings import SPLITS, AudioRow, BeatTimes, Recording, Segments, TaskData, check_audio
 
 __all__ = [
     "SPLITS",

@@ -29,21 +29,28 @@ def read_folder(root: Path, columns: Sequence[str], kind: str) -> TaskData:
     """
     entries = read_metadata(root)
     table = TargetTable([row for _, row in entries], columns, folder=root)
-    labels, targets = read_targets(kind, table)
-    recordings = table_recordings(table, [path for path, _ in entries], targets, kind)
+    data = read_table(table, kind, [path for path, _ in entries], root.resolve().name)
     if kind == "classification":
-        _check_trained(labels, recordings)
-    return TaskData(labels, tuple(recordings), name=root.resolve().name)
+        _check_trained(data)
+    return data
 
 
-def table_recordings(
-    table: TargetTable, paths: Sequence[Any], targets: Sequence[Any], kind: str, ensembles: Sequence[str] = ()
-) -> list[Recording]:
-    """The recordings of a table with their splits, from its columns `file_name`, `split` and `group`.
+def read_table(
+    table: TargetTable, kind: str, paths: Sequence[Any], name: str, ensembles: Sequence[str] = ()
+) -> TaskData:
+    """The recordings of a table with targets, and splits from its columns `file_name`, `split` and `group`.
+
+    Args:
+        table: a row a recording.
+        kind: of its target columns, see `mert_hf.recordings.targets`.
+        paths: files of the recordings, or audio that is opened in another way.
+        name: of the data set.
+        ensembles: see `Recording`; empty for none.
 
     Raises:
-        ValueError: see `assign_splits`.
+        ValueError: cells that are not of the kind, or see `assign_splits`.
     """
+    labels, targets = read_targets(kind, table)
     names = [row["file_name"] for row in table.rows]
     # Versions of a work belong together: the others are what a query is to find.
     groups = [row.get("group") or (row[table.columns[0]] if kind == "retrieval" else "") for row in table.rows]
@@ -52,14 +59,13 @@ def table_recordings(
         splits = assign_splits(names, given, targets if kind in STRATIFIED else None, groups)
     except ValueError as error:
         raise ValueError(f"{table.source}: {error}") from None
-    ensembles = ensembles or [""] * len(names)
-    rows = zip(names, paths, splits, targets, groups, ensembles, strict=True)
-    return [Recording(*row) for row in rows]
+    rows = zip(names, paths, splits, targets, groups, ensembles or [""] * len(names), strict=True)
+    return TaskData(labels, tuple(Recording(*row) for row in rows), name=name)
 
 
-def _check_trained(labels: Sequence[str], recordings: Sequence[Recording]) -> None:
-    trained = {recording.target for recording in recordings if recording.split == "train"}
-    unseen = sorted({labels[r.target] for r in recordings if r.target not in trained})
+def _check_trained(data: TaskData) -> None:
+    trained = {recording.target for recording in data.split("train")}
+    unseen = sorted({data.labels[r.target] for r in data.recordings if r.target not in trained})
     if unseen:
         raise ValueError(
             f"metadata.csv: labels without a training recording: {', '.join(unseen)}; add some, or a column split."

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..utils.text import shorten
-from .audiofolder import table_recordings
+from .audiofolder import read_table
 from .recordings import AudioRow, TaskData, manifest_name
 from .splits import SPLIT_NAMES
-from .targets import TargetTable, read_targets
+from .targets import TargetTable
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, IterableDataset
@@ -107,8 +107,7 @@ def read_dataset(source: DatasetSource, columns: Sequence[str], kind: str, label
             rows.append({"file_name": f"{split}/{name}", **given, **row})
             audio.append(AudioRow(stored, index, source.audio_column, f"{_identity(source, part)}, {split}"))
     table = TargetTable(rows, columns, labels, source=source.name)
-    found, targets = read_targets(kind, table)
-    return TaskData(found, tuple(table_recordings(table, audio, targets, kind)), name=_plain_name(source.name))
+    return read_table(table, kind, audio, _plain_name(source.name))
 
 
 def column_names(source: DatasetSource) -> list[str]:

@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .audiofolder import table_recordings
+from .audiofolder import read_table
 from .metadata import safe_name
 from .recordings import SPLITS, TaskData, located
-from .targets import TargetTable, read_targets
+from .targets import TargetTable
 
 SPLIT_WORDS = {"train": "train", "valid": "val", "test": "test"}
 
@@ -47,7 +47,7 @@ def read_jsonl(
     Raises:
         ValueError: a line that is not a JSON object, or lacks `audio_path` or `label`.
     """
-    rows, paths, entries = [], [], []
+    rows, paths, ensembles = [], [], []
     for split in SPLITS:
         lines = _read_lines(files[split])
         names = [line["audio_path"] for line in lines]
@@ -55,12 +55,9 @@ def read_jsonl(
         for line in lines:
             name = PurePosixPath(line["audio_path"]).with_suffix("").as_posix()
             rows.append({"file_name": name, "split": split, "label": _cell(line["label"], labels, order)})
-            entries.append(line)
+            ensembles.append(str(line.get("ori_uid", "")))
     table = TargetTable(rows, ["label"], labels, source=files["train"].name)
-    found, targets = read_targets(kind, table)
-    ensembles = [str(entry.get("ori_uid", "")) for entry in entries]
-    recordings = table_recordings(table, paths, targets, kind, ensembles)
-    return TaskData(found, tuple(recordings), name=files["train"].name.split(".")[0])
+    return read_table(table, kind, paths, files["train"].name.split(".")[0], ensembles)
 
 
 def _read_lines(table: Path) -> list[dict[str, Any]]:

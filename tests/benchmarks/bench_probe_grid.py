@@ -40,7 +40,7 @@ from mert_hf.evaluation.probing.probes import (
     train_grid,
 )
 from mert_hf.evaluation.probing.runner import GROUP_WEIGHTS
-from mert_hf.evaluation.probing.table import FeatureTable
+from mert_hf.evaluation.probing.store import FeatureTable
 from mert_hf.evaluation.tasks.base import Task
 from mert_hf.recordings.recordings import Recording, TaskData
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mert_hf.evaluation import EvaluationSettings
-from mert_hf.evaluation.probing.probes import ProbeSettings
+from mert_hf.evaluation.probing.settings import ProbeSettings
 
 from . import miniatures
 

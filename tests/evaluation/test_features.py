@@ -18,8 +18,7 @@ from mert_hf.encoders import open_encoder
 from mert_hf.encoders.handmade import HandmadeEncoder
 from mert_hf.evaluation.probing import features
 from mert_hf.evaluation.probing.features import FeatureRequest, extract
-from mert_hf.evaluation.probing.store import FeatureStore, fingerprint
-from mert_hf.evaluation.probing.table import FeatureTable, row_blocks
+from mert_hf.evaluation.probing.store import FeatureStore, FeatureTable, fingerprint, row_blocks
 from mert_hf.recordings.recordings import Recording
 
 from .synthesis import note, write
@@ -199,7 +198,7 @@ def test_table_gathers_and_standardizes_by_the_given_recordings(recordings):
 def test_some_layers_of_a_table_are_held_or_stay_on_disk(recordings, monkeypatch, free):
     rows = np.random.default_rng(0).normal(size=(9, 3, 4)).astype(np.float16)
     spans = {"a": (4, 3), "b": (0, 2), "c": (8, 1)}  # a store of other recordings too
-    monkeypatch.setattr("mert_hf.evaluation.probing.table.free_memory", lambda device: free)
+    monkeypatch.setattr("mert_hf.evaluation.probing.store.free_memory", lambda device: free)
     table = FeatureTable(rows, spans).standardized(recordings[:2])
     held = table.held([2, 0])
     assert isinstance(held.rows, torch.Tensor) == (free > 0) and held.num_layers == 2

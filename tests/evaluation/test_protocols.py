@@ -22,7 +22,7 @@ from mert_hf.evaluation.probing.features import FeatureRequest, recording_rows
 from mert_hf.evaluation.probing.frames import FrameClassData
 from mert_hf.evaluation.probing.probes import WEIGHTED, grid, train_grid
 from mert_hf.evaluation.probing.runner import Evaluation
-from mert_hf.evaluation.probing.table import FeatureTable
+from mert_hf.evaluation.probing.store import FeatureTable
 from mert_hf.evaluation.tasks import get_task
 from mert_hf.evaluation.tasks.protocols import MARBLE_V1, MARBLE_V2, PROTOCOLS, STRICT, get_protocol
 from mert_hf.recordings.recordings import BeatTimes, Recording, TaskData

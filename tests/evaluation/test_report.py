@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import xml.etree.ElementTree as ElementTree
@@ -12,53 +13,47 @@ from huggingface_hub import ModelCardData
 from typer.testing import CliRunner
 
 from mert_hf.cli.app import app
-from mert_hf.evaluation import TASK_NAMES, get_task, load_results, measurements, model_index, write_report
+from mert_hf.evaluation import (
+    TASK_NAMES,
+    EvaluationSettings,
+    evaluate,
+    load_results,
+    measurements,
+    model_index,
+    write_report,
+)
 from mert_hf.evaluation.reports.report import choice_table, layer_table, summary_table
 from mert_hf.evaluation.tasks.published import MARBLE, SOURCES
 
 from .synthesis import note, write
 
+TASKS = ("gtzan_genre", "nsynth_pitch", "musdb18")
+MODELS = {"chroma": "one", "mel": "two & <b>"}
 
-def value(mean: float, std: float | None = 0.01) -> dict:
-    return {"mean": mean, "std": std, "values": [mean] * (1 if std is None else 3)}
 
-
-def result(task: str, model: str, score: float, std: float | None = 0.01) -> dict:
-    """A result of three layers, as `mert-hf evaluate` writes it."""
-    found = get_task(task)
-    names = [found.metric, *(name for name in MARBLE.figures[task] if name != found.metric)]
-    scores = {name: value(score, std) for name in names}
-    return {
-        "format": 1,
-        "task": task,
-        "title": found.title,
-        "kind": found.kind,
-        "model": model,
-        "model_fingerprint": f"fingerprint of {model}",
-        "metric": found.metric,
-        "metrics": scores,
-        "validation": scores,
-        "selected": {"layer": 2, "learning_rate": 1e-3, "by": "validation"},
-        "layers": [
-            {
-                "layer": layer,
-                "learning_rate": 1e-3,
-                "validation": {found.metric: value(score - 0.1 * (layer != 2), std)},
-                "test": {found.metric: value(score, std)} if layer == 2 else None,
-            }
-            for layer in (0, 1, 2, "weighted")
-        ],
-        "data": {"recordings": {"train": 3, "valid": 2, "test": 1}},
-        "protocol": {"name": "strict", "window": found.window, "seeds": [0, 1, 2]},
-    }
+@pytest.fixture(scope="module")
+def files(miniature, tmp_path_factory):
+    """Result files of two models on three tasks, one of them with deformed recordings and few labels."""
+    root, paths = tmp_path_factory.mktemp("results"), []
+    for task in TASKS:
+        curves = {"deformations": ["gain:-6", "gain:6"], "shots": [1, "all"]} if task == "gtzan_genre" else {}
+        settings = EvaluationSettings(
+            learning_rates=(5e-3,), seeds=(0, 1), max_epochs=2, resamples=50, fft_size=512, progress=False, **curves
+        )
+        for model, name in MODELS.items():
+            paths.append(root / f"{task}-{model}.json")
+            evaluate(task, miniature(task), model, paths[-1], settings, root / "cache", "cpu", name=name)
+    return paths
 
 
 @pytest.fixture
-def results() -> list[dict]:
-    """Two models on four tasks."""
-    tasks = ("gtzan_genre", "nsynth_pitch", "giantsteps_key", "musdb18")
-    scores = {"one": (0.8, 0.9, 0.5, 4.0), "two & <b>": (0.7, 0.95, 0.6, 5.0)}
-    return [result(task, model, score) for model in scores for task, score in zip(tasks, scores[model], strict=True)]
+def results(files) -> list[dict]:
+    return load_results(files)
+
+
+def shown(value: dict, scale: float = 100.0) -> str:
+    low, high = (f"{end * scale:.1f}" for end in value["interval"])
+    return f"{value['mean'] * scale:.1f} ± {value['std'] * scale:.1f} [{low}, {high}]"
 
 
 class Text(HTMLParser):
@@ -83,15 +78,21 @@ class Text(HTMLParser):
 def test_report_is_written_with_figures(results, tmp_path):
     page = write_report(results, tmp_path / "report")
     names = sorted(path.name for path in page.parent.iterdir())
-    assert names == [*(f"figure_{number}.svg" for number in range(4)), "report.html", "report.md"]
-    for name in names[:4]:
+    # ranks, scores by layer of two models, few labels, gain
+    assert names == [*(f"figure_{number}.svg" for number in range(5)), "report.html", "report.md"]
+    for name in names[:5]:
         assert ElementTree.parse(page.parent / name).getroot().tag.endswith("svg")
     markdown = (page.parent / "report.md").read_text()
-    assert "| GTZAN genre | accuracy | 80.0 ± 1.0 | 70.0 ± 1.0 | *74.8* | *77.6* | *78.6* | *79.3* |" in markdown
-    assert "| MUSDB18 separation | sdr_mean_vocals | 4.0 ± 0.0 | 5.0 ± 0.0 | *5.5* | *5.3* |" in markdown
+    plain = markdown.replace("**", "").replace(" ≈", "")
+    one, two = (shown(result["metrics"]["accuracy"]) for result in results[:2])
+    assert f"| GTZAN genre | accuracy | {one} | {two} | *74.8* | *77.6* | *78.6* | *79.3* | *91.7* |" in plain
+    one, two = (shown(result["metrics"]["sdr_mean_vocals"], 1.0) for result in results[4:])
+    assert f"| MUSDB18 separation | sdr_mean_vocals | {one} | {two} | *5.5* | *5.3* |" in plain
     assert "*MERT-v1-95M (MARBLE)*" in markdown and "*MERT-v1-95M (MERT paper)*" in markdown
     assert all(source.url in markdown for source in SOURCES)
-    assert all(f"]({name})" in markdown for name in names[:4])
+    assert all(f"]({name})" in markdown for name in names[:5])
+    assert "## GTZAN genre: few labels" in markdown
+    assert "## GTZAN genre: deformed test recordings, gain" in markdown
 
 
 def test_page_is_well_formed_and_escapes_names(results, tmp_path):
@@ -100,20 +101,8 @@ def test_page_is_well_formed_and_escapes_names(results, tmp_path):
     parser.feed(page)
     assert parser.open == []
     assert "two & <b>" in parser.text and "two & <b>" not in page
-    assert page.count("<figure>") == 4 and 'class="published"' in page and "measured by others" in parser.text
-
-
-def test_curves_are_drawn_where_results_hold_them(results, tmp_path):
-    for entry in results:
-        scores = entry["metrics"]
-        entry["few_shot"] = [{"shots": n, "recordings": 10 * n, "metrics": scores} for n in (1, 5)]
-        entry["deformed"] = [
-            {"deformation": f"noise:{amount}", "kind": "noise", "amount": amount, "metrics": scores}
-            for amount in (0.0, 20.0)
-        ]
-    markdown = write_report(results, tmp_path).with_suffix(".md").read_text()
-    assert "## GTZAN genre: few labels" in markdown
-    assert "## GTZAN genre: deformed test recordings, noise" in markdown
+    assert page.count("<figure>") == 5 and 'class="published"' in page and "measured by others" in parser.text
+    assert '<a href="https://arxiv.org/abs/2306.10548">MARBLE' in page and "<strong>Bold</strong>" in page
 
 
 def test_the_same_results_give_the_same_files(results, tmp_path):
@@ -121,42 +110,47 @@ def test_the_same_results_give_the_same_files(results, tmp_path):
     assert one == two
 
 
-def test_one_model_on_two_tasks_has_no_radar_and_no_ranks(results, tmp_path):
-    page = write_report(results[:2], tmp_path)
+def test_one_model_has_no_ranks_and_nothing_stressed(results, tmp_path):
+    page = write_report(results[4:5], tmp_path)
     assert sorted(path.name for path in page.parent.glob("*.svg")) == ["figure_0.svg"]
-
-
-def test_summary_of_one_model_stresses_nothing_and_keeps_rows_full(results):
-    table = summary_table(results[:4])
+    table = summary_table(results[::2])
     assert table.strong == frozenset()
     assert {len(row) for row in table.rows} == {len(table.header)}
 
 
-def test_single_seeds_have_no_spread():
-    table = choice_table([result("gtzan_genre", "one", 0.8, None)])
-    assert table.rows[0][4] == "80.0"
+def test_single_seeds_have_no_spread(results):
+    result = results[0]
+    result["validation"]["accuracy"] = {"mean": 0.8, "std": None, "values": [0.8]}
+    assert choice_table([result]).rows[0][4] == "80.0"
 
 
 def test_layers_that_were_not_tested_say_so(results):
-    assert [row[-1] for row in layer_table(results[0]).rows] == ["not measured", "not measured", "80.0 ± 1.0"] + [
-        "not measured"
-    ]
+    result = results[0]
+    result["layers"].append({**result["layers"][0], "layer": 1, "test": None})
+    assert [row[-1] == "not measured" for row in layer_table(result).rows] == [False, True]
 
 
-def test_the_last_result_of_a_task_and_model_counts(tmp_path):
-    again = [result("gtzan_genre", "one", score) for score in (0.5, 0.8)]
-    write_report(again, tmp_path)
-    assert "80.0" in (tmp_path / "report.md").read_text() and "50.0" not in (tmp_path / "report.md").read_text()
-    assert len(model_index(again)) == 1
+def test_the_last_result_of_a_task_and_model_counts(results, tmp_path):
+    first = copy.deepcopy(results[0])
+    first["metrics"]["accuracy"]["mean"] = 0.123
+    write_report([first, results[0]], tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert shown(results[0]["metrics"]["accuracy"]) in text and "12.3 ±" not in text
+    assert len(model_index([first, results[0]])) == 1
 
 
 def test_model_index_goes_into_a_card(results):
-    entries = model_index(results[:4])
+    entries = model_index(results[::2])
     metadata = ModelCardData(model_name="one", eval_results=entries).to_dict()["model-index"][0]["results"]
-    genre = next(entry for entry in metadata if entry["dataset"]["type"] == "gtzan_genre")
-    assert genre["metrics"][0]["value"] == pytest.approx(80) and genre["metrics"][0]["type"] == "accuracy"
-    assert genre["metrics"][0]["args"]["standard_deviation"] == pytest.approx(1)
-    assert "layer 2" in measurements(results)[0].protocol
+    genre, songs = (
+        next(entry for entry in metadata if entry["dataset"]["type"] == task) for task in ("gtzan_genre", "musdb18")
+    )
+    assert genre["metrics"][0]["type"] == "accuracy"
+    assert genre["metrics"][0]["value"] == pytest.approx(100 * results[0]["metrics"]["accuracy"]["mean"])
+    median = results[4]["metrics"]["sdr_median"]
+    assert songs["metrics"][0]["value"] == pytest.approx(median["mean"])
+    assert songs["metrics"][0]["args"]["standard_deviation"] == pytest.approx(median["std"])
+    assert "layer 0" in measurements(results)[0].protocol
 
 
 def test_published_figures_are_of_known_tasks():
@@ -167,7 +161,7 @@ def test_published_figures_are_of_known_tasks():
             assert all(len(values) == len(source.models) for values in figures.values())
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"format": 0}', '{"accuracy": 1}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": 1}', '{"accuracy": 1}'])
 def test_other_files_are_refused(content, tmp_path):
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(ValueError, match=r"x\.json (cannot be read|does not hold) .*results of mert-hf evaluate"):

@@ -9,8 +9,10 @@ import pytest
 import soundfile
 
 from mert_hf.audio import read_audio
-from mert_hf.evaluation.probing.few_shots import draw_shots, parse_shots
-from mert_hf.evaluation.probing.robustness import Deformation, DeformedAudio, deform_split
+from mert_hf.evaluation import EvaluationSettings
+from mert_hf.evaluation.probing.few_shots import draw_shots
+from mert_hf.evaluation.probing.robustness import DeformedAudio, deform_split
+from mert_hf.evaluation.probing.settings import Deformation
 from mert_hf.recordings.recordings import Recording, TaskData
 
 RATE = 44100
@@ -103,7 +105,11 @@ def test_shots_of_tags_and_numbers():
     assert len(draw_shots(tags, "beats", 1, seed=0).split("train")) == 2
 
 
-def test_shots_are_parsed():
-    assert parse_shots("1, 5,all") == (1, 5, "all")
+def test_the_text_of_options_is_parsed():
+    settings = EvaluationSettings(
+        shots="1, 5,all", deformations="gain:-6, noise:3", layers="all,weighted", seeds=2, seed=7
+    )
+    assert settings.shots == (1, 5, "all") and settings.deformations == ("gain:-6", "noise:3")
+    assert settings.layers is None and settings.seeds == (7, 8)
     with pytest.raises(ValueError, match="must be numbers of 1 or more and 'all'"):
-        parse_shots("0,all")
+        EvaluationSettings(shots="0,all")

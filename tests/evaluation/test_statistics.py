@@ -184,7 +184,8 @@ def result_of(name: str, predictions: Predictions, folder, task: str = "task") -
     mean = scores("classification", predictions, LABELS)["accuracy"]
     return {
         "task": task, "title": task, "kind": "classification", "metric": "accuracy", "model": name, "file": str(path),
-        "model_fingerprint": name, "metrics": {"accuracy": {"mean": mean}}, "data": {"labels": LABELS}, "protocol": {},
+        "model_fingerprint": name, "metrics": {"accuracy": {"mean": mean}}, "data": {"labels": LABELS},
+        "protocol": {"beat_counts": "recording"},
     }  # fmt: skip
 
 

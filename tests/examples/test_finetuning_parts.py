@@ -20,9 +20,8 @@ from mert_hf.hub import PushError
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.modeling.modeling_mert import MERTForSequenceClassification
-from mert_hf.recordings.checks import check_audio
 from mert_hf.recordings.frames import beat_classes
-from mert_hf.recordings.recordings import BeatTimes, Recording, TaskData
+from mert_hf.recordings.recordings import BeatTimes, Recording, TaskData, check_audio
 
 SHORTEST = 400 / 24000
 

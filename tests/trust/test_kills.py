@@ -28,7 +28,7 @@ from mert_hf.cli.app import end_on_signal
 from mert_hf.corpora.labels import label_files
 from mert_hf.embedding.dataset import embed_dataset
 from mert_hf.evaluation import EvaluationSettings, evaluate
-from mert_hf.evaluation.probing.probes import ProbeSettings
+from mert_hf.evaluation.probing.settings import ProbeSettings
 
 TIMES = 10
 RATE = 16000

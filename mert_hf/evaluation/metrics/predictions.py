@@ -1,4 +1,4 @@
-"""What probes predict for the test recordings, kept as Parquet next to the results.
+"""Predictions of probes for the test recordings, kept as Parquet next to the results.
 
 RESULTS.predictions.parquet     one row for each recording and seed: id, seed, and the columns of the task's kind
 
@@ -38,7 +38,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one probe predicts.
+    """Predictions of one probe.
 
     Attributes:
         ids: of the recordings, or of chunks where those are scored.
@@ -54,6 +54,16 @@ class Predictions:
     def resampled(self) -> tuple[str, ...]:
         """What is drawn in a resample, for each id: recordings with all their chunks."""
         return self.recordings or self.ids
+
+    def select(self, ids: Sequence[str]) -> Predictions:
+        """The predictions of some ids, in their order."""
+        places = {name: row for row, name in enumerate(self.ids)}
+        rows = [places[name] for name in ids]
+        columns = {
+            name: values[rows] if isinstance(values, np.ndarray) else [values[row] for row in rows]
+            for name, values in self.columns.items()
+        }
+        return Predictions(tuple(ids), columns, tuple(self.recordings[row] for row in rows) if self.recordings else ())
 
     def __getitem__(self, column: str) -> Any:
         return self.columns[column]

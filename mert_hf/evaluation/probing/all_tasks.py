@@ -29,9 +29,8 @@ from .features import FeatureRequest, durations
 from .precomputed import PrecomputedFeatures
 from .probes import num_weights
 from .results import RESULTS_FORMAT
-from .robustness import Deformation
 from .runner import choose_layers, chosen_encoder, evaluate
-from .settings import EvaluationSettings
+from .settings import Deformation, EvaluationSettings
 
 logger = logging.getLogger(__name__)
 

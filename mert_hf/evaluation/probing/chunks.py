@@ -18,7 +18,7 @@ from ..metrics.predictions import Predictions
 from .features import Predict
 from .heads import make_head
 from .probes import TrainedProbe
-from .table import FeatureTable, row_blocks, row_indices
+from .store import FeatureTable, row_blocks, row_indices
 
 BATCH_SIZE = 64
 VALIDATION_ROWS = 1024

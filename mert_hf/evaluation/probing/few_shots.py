@@ -13,28 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...recordings.recordings import Recording, TaskData
+from ...utils.settings import ALL
 from .results import over_seeds
 
 if TYPE_CHECKING:
     from .runner import Evaluation
 
-ALL_SHOTS = "all"
 CLASS_KINDS = ("classification", "key")
 DRAWS = 3  # of each number of shots: which recordings are drawn matters as much as the seed of a probe
-
-
-def parse_shots(text: str) -> tuple[int | str, ...]:
-    """Numbers of recordings and "all" from "1,5,10,all".
-
-    Raises:
-        ValueError: anything else, or a number below 1.
-    """
-    shots: list[int | str] = []
-    for word in (word.strip() for word in text.split(",") if word.strip()):
-        if word != ALL_SHOTS and not (word.isdigit() and int(word) > 0):
-            raise ValueError(f"shots={text!r} must be numbers of 1 or more and {ALL_SHOTS!r}, such as 1,5,10,all.")
-        shots.append(word if word == ALL_SHOTS else int(word))
-    return tuple(shots)
 
 
 def draw_shots(data: TaskData, kind: str, shots: int, seed: int) -> TaskData:
@@ -82,7 +68,7 @@ def few_shot_results(evaluation: Evaluation, results: Mapping[str, Any]) -> list
 
 
 def _shot_entry(evaluation: Evaluation, results: Mapping[str, Any], shots: int | str) -> dict[str, Any]:
-    if shots == ALL_SHOTS:
+    if shots == ALL:
         count = results["data"]["recordings"]["train"]
         return {"shots": shots, "recordings": count, "metrics": over_seeds(_by_seed([results]))}
     drawn = [draw_shots(evaluation.data, evaluation.task.kind, shots, seed) for seed in range(DRAWS)]

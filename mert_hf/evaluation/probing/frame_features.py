@@ -22,7 +22,7 @@ from ...embedding.windows import embed_windows
 from ...encoders import Encoder
 from ...recordings.recordings import Recording
 from .features import FeatureRequest, frame_rows
-from .table import FeatureTable, moments
+from .store import FeatureTable, moments
 
 COMPUTED_BYTES = 2**31
 

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from ...utils.settings import WEIGHTED
+from .settings import ProbeSettings
 
-LEARNING_RATES = (5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2)
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPS = 1e-8
 # Probes are stacked up to this many weights and hidden or output values of a batch: on a CPU 64 MB of weights with
@@ -47,29 +47,6 @@ class Probe:
     layer: int | str
     learning_rate: float
     seed: int
-
-
-@dataclass(frozen=True)
-class ProbeSettings:
-    """How probes are trained; see the module's notes.
-
-    Attributes:
-        hidden_size, dropout: shape of the probe.
-        max_epochs: maximum number of passes over the training data.
-        patience: epochs without progress on validation data before a probe stops.
-        plateau_patience, plateau_factor: epochs without progress before the learning rate is multiplied.
-        plateau_threshold: share by which a score must exceed the best one to count as progress for the learning rate.
-        ties_by_loss: whether an equal score with a lower validation loss is progress.
-    """
-
-    hidden_size: int = 512
-    dropout: float = 0.2
-    max_epochs: int = 100
-    patience: int = 20
-    plateau_patience: int = 5
-    plateau_factor: float = 0.5
-    plateau_threshold: float = 0.0
-    ties_by_loss: bool = True
 
 
 @dataclass

@@ -1,21 +1,31 @@
-"""The result of an evaluation: what is written as JSON, and how it is read again."""
+"""What an evaluation leaves on disk: its results as JSON, and its trained probes, layer by layer.
+
+    DIR/LAYER.json            grid, chosen learning rate, validation and test metrics of a layer
+    DIR/LAYER.safetensors     weights of the probes with the chosen learning rate, one for each seed
+
+An evaluation that was stopped trains only the layers that are missing.
+"""
 
 from __future__ import annotations
 
 import json
 import platform
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 
-from .probes import TrainedProbe
+from ...utils.files import staged_file
+from .probes import TrainedProbe, grid
 
 RESULTS_FORMAT = 2
-READABLE_FORMATS = (1, 2)
 Results = dict[str, Any]
+Layer = int | str
+Record = dict[str, Any]
 
 
 def load_results(paths: Iterable[str | Path]) -> list[Results]:
@@ -31,12 +41,70 @@ def load_results(paths: Iterable[str | Path]) -> list[Results]:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ValueError(f"{path} cannot be read as results of mert-hf evaluate: {reason}.") from error
-        if not isinstance(content, dict) or content.get("format") not in READABLE_FORMATS:
+        if not isinstance(content, dict) or content.get("format") != RESULTS_FORMAT:
             raise ValueError(f"{path} does not hold results of mert-hf evaluate (format {RESULTS_FORMAT}).")
         results.append({**content, "file": str(path)})
     if not results:
         raise ValueError("No result files are given. Run mert-hf evaluate first.")
     return results
+
+
+@dataclass(frozen=True)
+class ProbeArchive:
+    """Records and weights of the probes of one evaluation.
+
+    Args:
+        folder: where they are kept.
+    """
+
+    folder: Path
+
+    def __contains__(self, layer: Layer) -> bool:
+        return self._record(layer).is_file()
+
+    def read(self, layer: Layer) -> Record:
+        """The record of a layer."""
+        return json.loads(self._record(layer).read_text(encoding="utf-8"))
+
+    def write(self, record: Record) -> None:
+        """Writes the record of a layer."""
+        write_json(self._record(record["layer"]), record)
+
+    def write_weights(self, layer: Layer, probes: Sequence[TrainedProbe]) -> None:
+        """Writes the weights of a layer's probes."""
+        weights = {f"{p.probe.seed}.{name}": value.contiguous() for p in probes for name, value in p.weights.items()}
+        with staged_file(self._weights(layer)) as part:
+            safetensors.torch.save_file(weights, part)
+
+    def load(self, record: Record, position: Layer) -> list[TrainedProbe]:
+        """The probes of a layer with the chosen learning rate, one for each seed.
+
+        Args:
+            record: of the layer.
+            position: where the layer stands in the features that the probes will see, or "weighted".
+        """
+        weights = safetensors.torch.load_file(self._weights(record["layer"]))
+        rate = record["learning_rate"]
+        probes = []
+        for entry in (entry for entry in record["grid"] if entry["learning_rate"] == rate):
+            (probe,) = grid([position], [rate], [entry["seed"]])
+            prefix = f"{probe.seed}."
+            own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+            numbers = (entry["score"], entry["loss"], entry["best_epoch"], entry["epochs"])
+            probes.append(TrainedProbe(probe, *numbers, own))
+        return probes
+
+    def _record(self, layer: Layer) -> Path:
+        return self.folder / f"{layer}.json"
+
+    def _weights(self, layer: Layer) -> Path:
+        return self.folder / f"{layer}.safetensors"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON so that the file is the old or the new one, whole, whenever the process ends."""
+    with staged_file(path) as part:
+        part.write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 
 def over_seeds(values: Sequence[dict[str, float]]) -> dict[str, dict[str, Any]]:

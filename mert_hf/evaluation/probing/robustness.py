@@ -1,9 +1,4 @@
-"""How well an answer survives deformed recordings: noise, MP3, gain or a low-pass filter.
-
-    noise:20       white noise, 20 dB below the recording (signal-to-noise ratio)
-    mp3:64         MP3 at a constant 64 kbit/s, encoded and decoded
-    gain:-12       12 dB quieter; positive values clip at full scale, as in a file
-    lowpass:4000   nothing above 4,000 Hz (Butterworth, order 8, forwards and backwards)
+"""How well an answer survives deformed recordings, see `Deformation`.
 
 A deformation follows from the recording's id and a seed alone, so it is the same on every machine with the same
 versions of libsndfile and soxr.
@@ -25,51 +20,10 @@ from ...audio.effects import add_noise, change_gain, compress_mp3, low_pass, mp3
 from ...recordings.recordings import Recording, TaskData
 from ...utils.settings import WEIGHTED
 from .results import over_seeds
+from .settings import Deformation
 
 if TYPE_CHECKING:
     from .runner import Evaluation
-
-# kind -> lowest and highest amount
-RANGES = {"noise": (-20.0, 80.0), "mp3": (16.0, 320.0), "gain": (-80.0, 40.0), "lowpass": (50.0, 20000.0)}
-
-
-@dataclass(frozen=True)
-class Deformation:
-    """One kind of deformation and its amount, in the units of the module's notes."""
-
-    kind: str
-    amount: float
-
-    @classmethod
-    def parse(cls, text: str) -> Deformation:
-        """A deformation from "noise:20".
-
-        Raises:
-            ValueError: unknown kind, or an amount out of its range.
-        """
-        kind, _, amount = text.strip().partition(":")
-        try:
-            value = float(amount)
-        except ValueError:
-            value = float("nan")
-        low, high = RANGES.get(kind, (1.0, 0.0))
-        if not low <= value <= high:
-            allowed = ", ".join(f"{name}:{low:g} to {name}:{high:g}" for name, (low, high) in RANGES.items())
-            raise ValueError(f"The deformation {text!r} is not known. Allowed are {allowed}.")
-        return cls(kind, value)
-
-    def __call__(self, samples: np.ndarray, sampling_rate: int, generator: np.random.Generator) -> np.ndarray:
-        """The deformed samples, float32 (samples,)."""
-        if self.kind == "noise":
-            return add_noise(samples, self.amount, generator)
-        if self.kind == "mp3":
-            return compress_mp3(samples, sampling_rate, mp3_compression(self.amount, sampling_rate))
-        if self.kind == "gain":
-            return change_gain(samples, self.amount)
-        return low_pass(samples, sampling_rate, self.amount)
-
-    def __str__(self) -> str:
-        return f"{self.kind}:{self.amount:g}"
 
 
 @dataclass(frozen=True)
@@ -93,7 +47,8 @@ class DeformedAudio:
         digest = hashlib.sha256(f"{self.seed} {self.source.id}".encode()).digest()
         generator = np.random.default_rng(int.from_bytes(digest[:8], "little"))
         file = io.BytesIO()
-        soundfile.write(file, self.deformation(samples, rate, generator), rate, format="WAV", subtype="FLOAT")
+        changed = deformed(samples, rate, self.deformation, generator)
+        soundfile.write(file, changed, rate, format="WAV", subtype="FLOAT")
         file.seek(0)
         return file
 
@@ -107,6 +62,20 @@ class DeformedAudio:
 
     def __str__(self) -> str:
         return f"{self.source.path} with {self.deformation}, seed {self.seed}"
+
+
+def deformed(
+    samples: np.ndarray, sampling_rate: int, deformation: Deformation, generator: np.random.Generator
+) -> np.ndarray:
+    """The deformed samples, float32 (samples,)."""
+    amount = deformation.amount
+    if deformation.kind == "noise":
+        return add_noise(samples, amount, generator)
+    if deformation.kind == "mp3":
+        return compress_mp3(samples, sampling_rate, mp3_compression(amount, sampling_rate))
+    if deformation.kind == "gain":
+        return change_gain(samples, amount)
+    return low_pass(samples, sampling_rate, amount)
 
 
 def deform_split(data: TaskData, deformation: Deformation, split: str = "test") -> TaskData:

@@ -30,7 +30,6 @@ from ..metrics.predictions import Predictions, predictions_path, write_predictio
 from ..metrics.retrieval import query_scores
 from ..tasks import FRAME_KINDS, Task, get_task
 from ..tasks.protocols import Protocol
-from .archive import Layer, ProbeArchive, Record, write_json
 from .chunks import ChunkData
 from .features import FeatureRequest, estimated_bytes, extract, is_handmade
 from .few_shots import few_shot_results
@@ -38,12 +37,22 @@ from .frame_features import ComputedFrames, FrameFeatures, StoredFrames
 from .frames import FrameClassData
 from .precomputed import PrecomputedFeatures
 from .probes import TrainedProbe, grid, num_weights, train_grid
-from .results import RESULTS_FORMAT, layer_summary, model_label, over_seeds, probe_summary, versions
+from .results import (
+    RESULTS_FORMAT,
+    Layer,
+    ProbeArchive,
+    Record,
+    layer_summary,
+    model_label,
+    over_seeds,
+    probe_summary,
+    versions,
+    write_json,
+)
 from .robustness import deformed_results
 from .separation import SeparationData
 from .settings import EvaluationSettings
-from .store import FeatureStore, fingerprint
-from .table import FeatureTable
+from .store import FeatureStore, FeatureTable, fingerprint
 
 logger = logging.getLogger(__name__)
 

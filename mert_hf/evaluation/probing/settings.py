@@ -2,68 +2,168 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+from ...utils.settings import ALL, WEIGHTED, check_choice, check_positive, described, parse_layers, shared
 from ...utils.tolerance import Tolerance
-from ..tasks.base import Task
 from ..tasks.protocols import DEFAULT_PROTOCOL, POOLINGS, Protocol, get_protocol
-from .probes import LEARNING_RATES, ProbeSettings
-from .robustness import Deformation
 
+if TYPE_CHECKING:
+    from ..tasks.base import Task
+
+LEARNING_RATES = (5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2)
 STORE_DTYPES = ("float16", "float32")
 FRAME_FEATURES = ("auto", "store", "compute")
+# Kinds of deformations -> lowest and highest amount.
+DEFORMATIONS = {"noise": (-20.0, 80.0), "mp3": (16.0, 320.0), "gain": (-80.0, 40.0), "lowpass": (50.0, 20000.0)}
 
 
-def option(default: Any, text: str) -> Any:
-    """A field with its help."""
-    return field(default=default, metadata={"help": text})
+@dataclass(frozen=True)
+class Deformation:
+    """A change of the test recordings.
+
+    noise:20       white noise, 20 dB below the recording (signal-to-noise ratio)
+    mp3:64         MP3 at a constant 64 kbit/s, encoded and decoded
+    gain:-12       12 dB quieter; positive values clip at full scale, as in a file
+    lowpass:4000   nothing above 4,000 Hz (Butterworth, order 8, forwards and backwards)
+    """
+
+    kind: str
+    amount: float
+
+    @classmethod
+    def parse(cls, text: str) -> Deformation:
+        """A deformation from "noise:20".
+
+        Raises:
+            ValueError: unknown kind, or an amount out of its range.
+        """
+        kind, _, amount = text.strip().partition(":")
+        try:
+            value = float(amount)
+        except ValueError:
+            value = float("nan")
+        low, high = DEFORMATIONS.get(kind, (1.0, 0.0))
+        if not low <= value <= high:
+            allowed = ", ".join(f"{name}:{low:g} to {name}:{high:g}" for name, (low, high) in DEFORMATIONS.items())
+            raise ValueError(f"The deformation {text!r} is not known. Allowed are {allowed}.")
+        return cls(kind, value)
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.amount:g}"
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """How probes are trained; see the notes of `mert_hf.evaluation.probing.probes`.
+
+    Attributes:
+        hidden_size, dropout: shape of the probe.
+        max_epochs: maximum number of passes over the training data.
+        patience: epochs without progress on validation data before a probe stops.
+        plateau_patience, plateau_factor: epochs without progress before the learning rate is multiplied.
+        plateau_threshold: share by which a score must exceed the best one to count as progress for the learning rate.
+        ties_by_loss: whether an equal score with a lower validation loss is progress.
+    """
+
+    hidden_size: int = 512
+    dropout: float = 0.2
+    max_epochs: int = 100
+    patience: int = 20
+    plateau_patience: int = 5
+    plateau_factor: float = 0.5
+    plateau_threshold: float = 0.0
+    ties_by_loss: bool = True
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How a task is evaluated; the fields' help says what each is.
+    """How a task is evaluated: the options of `mert-hf evaluate`, whose text is taken too.
+
+    Attributes:
+        layers: layers to probe, counted from 0, "all" for each layer and "weighted" for the learned average of layers;
+            None for each layer and the learned average.
+        learning_rates, seeds, seed: the rest of the grid; `seeds` is their number, counted from `seed`, or the seeds.
+        protocol: a name of `mert_hf.evaluation.tasks.protocols.PROTOCOLS`, or a `Protocol`.
+        pooling: "mean" or "mean_std"; None for the protocol's.
+        probe: training of the probes; None for the protocol's.
+        max_epochs: maximum number of passes over the training chunks; None for the protocol's.
+        batch_size: windows that the model takes at a time; None for about 80 s of audio.
+        workers: recordings that are read at the same time.
+        max_bad_files: recordings that may be missing or unreadable, a number or a percentage such as "1%".
+        store_dtype: number format of stored features, "float16" or "float32".
+        frame_features: of frame tasks: "store" on disk, "compute" when they are needed, or "auto", which stores what
+            takes at most `runner.FRAME_STORE_BYTES`.
+        resamples: resamples of the test recordings for the intervals; 0 leaves them out.
+        deformations: changes of the test recordings for the robustness curve, see `Deformation`.
+        shots: numbers of training recordings and "all" for the curve of few labels, see `.few_shots`.
+        fft_size: samples of a frame of the spectrogram (separation).
+        progress: show progress bars.
 
     Raises:
         ValueError: a value out of its range.
     """
 
-    layers: Sequence[int | str] | None = option(
-        None, "Layers to probe: all (each layer), weighted (the learned average), or numbers; None is all and weighted."
+    layers: str | Sequence[int | str] | None = described(
+        "Layers to probe: all (each layer), weighted (the learned average), or numbers.",
+        None,
+        command_default=f"{ALL},{WEIGHTED}",
     )
-    learning_rates: Sequence[float] = option(LEARNING_RATES, "Learning rates of the grid, separated by commas.")
-    seeds: Sequence[int] = option((0, 1, 2), "Seeds of the probes.")
-    protocol: str | Protocol = option(
-        DEFAULT_PROTOCOL, "Protocol: strict, marble-v1 or marble-v2; docs/evaluate.md compares them."
+    learning_rates: str | Sequence[float] = described(
+        "Learning rates of the grid, separated by commas.",
+        LEARNING_RATES,
+        command_default="5e-5,1e-4,5e-4,1e-3,5e-3,1e-2",
     )
-    pooling: str | None = option(None, "Description of a chunk: mean or mean_std; by default as the protocol defines.")
-    probe: ProbeSettings | None = option(None, "Training of the probes; by default as the protocol defines.")
-    max_epochs: int | None = option(
-        None, "Maximum number of passes over the training chunks; by default as the protocol defines."
+    seeds: int | Sequence[int] = described("Number of seeds of the probes.", 3, min=1)
+    seed: int = shared("seed", 0)
+    protocol: str | Protocol = described(
+        "Protocol: strict, marble-v1 or marble-v2; docs/evaluate.md compares them.", DEFAULT_PROTOCOL
     )
-    batch_size: int | None = option(None, "Clips that the model computes at a time; by default those of about 80 s.")
-    workers: int = option(2, "Number of recordings that are read in parallel.")
-    max_bad_files: int | str = option(
-        0, "Unreadable or missing recordings tolerated before the run fails: a number such as 3, or a share such as 1%."
+    pooling: str | None = described(
+        "Description of a chunk: mean or mean_std; by default as the protocol defines.", None
     )
-    store_dtype: str = option("float16", "Number format of stored features: float16 or float32.")
-    frame_features: str = option(
-        "auto", "Features of answers frame by frame: store, compute (when needed), or auto by their size."
+    probe: ProbeSettings | None = None
+    max_epochs: int | None = described(
+        "Maximum number of passes over the training chunks; by default as the protocol defines.", None, min=1
     )
-    resamples: int = option(1000, "Resamples of the test recordings for 95 % intervals; 0 for no intervals.")
-    deformations: Sequence[str] = option(
-        (),
+    batch_size: int | None = described(
+        "Clips that the model computes at a time; by default those of about 80 s.", None, min=1
+    )
+    workers: int = shared("workers", 2)
+    max_bad_files: int | str = shared("max_bad_files", 0, command_default="0")
+    store_dtype: str = described("Number format of stored features: float16 or float32.", "float16")
+    frame_features: str = described(
+        "Features of beats, chords, structure and separation: store, compute (when needed), or auto by their size.",
+        "auto",
+    )
+    resamples: int = described("Resamples of the test recordings for 95 % intervals; 0 for no intervals.", 1000, min=0)
+    deformations: str | Sequence[str] = described(
         "Also test deformed recordings: noise:20 (dB), mp3:64 (kbit/s), gain:-12 (dB), lowpass:4000 (Hz), separated by "
         "commas.",
+        "",
+        option="deform",
     )
-    shots: Sequence[int | str] = option(
-        (), "Also train with few recordings of each class: numbers, or all, such as 1,5,10,all."
+    shots: str | Sequence[int | str] = described(
+        "Also train with few recordings of each class: numbers, or all, such as 1,5,10,all.", ""
     )
-    fft_size: int = option(2048, "Samples of a frame of the spectrogram (separation).")
-    progress: bool = option(True, "Show progress bars.")
+    fft_size: int = 2048
+    progress: bool = shared("progress", True)
 
     def __post_init__(self) -> None:
+        parsed = {
+            "layers": _layers(self.layers),
+            "learning_rates": _parsed(self.learning_rates, _learning_rate),
+            "seeds": range(self.seed, self.seed + self.seeds) if isinstance(self.seeds, int) else self.seeds,
+            "deformations": _parsed(self.deformations, str),
+            "shots": _parsed(self.shots, _shot),
+        }
+        for name, value in parsed.items():
+            object.__setattr__(self, name, value if value is None else tuple(value))
+        self._check()
+
+    def _check(self) -> None:
         if not self.learning_rates or min(self.learning_rates) <= 0:
             raise ValueError(f"learning_rates={list(self.learning_rates)} must be positive, one or more.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
@@ -72,18 +172,17 @@ class EvaluationSettings:
             raise ValueError(
                 'layers is empty. Give numbers, "all", "weighted", or None for each layer and the learned average.'
             )
-        if self.workers < 1:
-            raise ValueError(f"workers={self.workers} must be at least 1.")
+        check_positive(workers=self.workers)
         if self.resamples < 0:
             raise ValueError(f"resamples={self.resamples} must be 0 or more.")
         get_protocol(self.protocol)
         Tolerance.parse(self.max_bad_files)
         for deformation in self.deformations:
             Deformation.parse(deformation)
-        for name, allowed in (("pooling", POOLINGS), ("store_dtype", STORE_DTYPES), ("frame_features", FRAME_FEATURES)):
-            value = getattr(self, name)
-            if value not in allowed and not (name == "pooling" and value is None):
-                raise ValueError(f"{name}={value!r} must be one of {', '.join(allowed)}.")
+        if self.pooling is not None:
+            check_choice("pooling", self.pooling, POOLINGS)
+        check_choice("store_dtype", self.store_dtype, STORE_DTYPES)
+        check_choice("frame_features", self.frame_features, FRAME_FEATURES)
 
     def tolerance(self) -> Tolerance:
         """How many recordings may be missing or unreadable."""
@@ -110,3 +209,29 @@ def _early_stopping(protocol: Protocol, plateau: int, stop: int) -> ProbeSetting
         return ProbeSettings(patience=stop, plateau_patience=plateau)
     # A probe stops when the epochs without progress exceed `patience`; Lightning's EarlyStopping when they reach it.
     return ProbeSettings(patience=stop - 1, plateau_patience=plateau, plateau_threshold=1e-4, ties_by_loss=False)
+
+
+def _layers(layers: str | Sequence[int | str] | None) -> Sequence[int | str] | None:
+    """Layers from the text of an option; each layer and the learned average together are None."""
+    words = parse_layers(layers) if isinstance(layers, str) else layers
+    return None if words is not None and set(words) == {ALL, WEIGHTED} else words
+
+
+def _parsed(value: str | Sequence[Any], parse: Callable[[str], Any]) -> Sequence[Any]:
+    """The parts of a text that commas separate; a sequence as it is."""
+    if not isinstance(value, str):
+        return value
+    return [parse(word.strip()) for word in value.split(",") if word.strip()]
+
+
+def _learning_rate(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise ValueError(f"Learning rate {word!r} is not a number; give numbers separated by commas.") from None
+
+
+def _shot(word: str) -> int | str:
+    if word != ALL and not (word.isdigit() and int(word) > 0):
+        raise ValueError(f"shots: {word!r} must be numbers of 1 or more and {ALL!r}, such as 1,5,10,all.")
+    return word if word == ALL else int(word)

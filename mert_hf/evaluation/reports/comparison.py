@@ -1,8 +1,7 @@
 """Models compared on the same test recordings: paired tests for each task, and average ranks over tasks.
 
 For each task and pair of models the difference of the primary metric is tested by a paired bootstrap over recordings
-(`statistics.paired_p_value`). The p-values of all pairs and tasks together are corrected by Holm's method
-(statsmodels).
+(`paired_p_value`). The p-values of all pairs and tasks together are corrected by Holm's method (statsmodels).
 Average ranks are compared by Nemenyi's critical difference (Demšar 2006, "Statistical comparisons of classifiers over
 multiple data sets"), with the studentized range of SciPy.
 """
@@ -15,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import combinations
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -34,6 +31,8 @@ RESOLUTION = 4  # Holm's strictest threshold, ALPHA / tests, over the smallest p
 BLOCK = 2000  # resamples that are drawn at a time
 TaskKey = tuple[str, str]
 """Name and title of a task."""
+SeedPredictions = tuple[Results, Mapping[int, Predictions]]
+"""A result, and its predictions by seed."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +115,8 @@ class Comparison:
 
 
 def model_key(result: Results) -> str:
-    """What identifies a model: its fingerprint, and its label where there is none."""
-    return result.get("model_fingerprint") or result["model"]
+    """What identifies a model: its fingerprint."""
+    return result["model_fingerprint"]
 
 
 def task_key(result: Results) -> TaskKey:
@@ -226,94 +225,59 @@ def comparison_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]
 
 
 def _paired_tests(task: TaskKey, group: Sequence[Results], resamples: int) -> list[PairedTest]:
-    found = {}
+    found = []
     for result in group:
-        path = predictions_path(result["file"]) if "file" in result else Path()
+        path = predictions_path(result["file"])
         if path.is_file():
-            found[model_key(result)] = (result, read_predictions(path, result["kind"]))
+            found.append((result, read_predictions(path, result["kind"])))
         else:
             logger.warning("%s, %s: no predictions in %s; not tested.", task[1], result["model"], path)
     if len(found) < 2:
         return []
-    drawn = _on_shared_recordings(task, list(found.values()), resamples)
-    metric = group[0]["metric"]
-    values = dict(zip(found, drawn.values, strict=True))
+    aligned = _on_shared_recordings(task, found)
+    values = {model_key(result): _resampled(result, parts, resamples) for result, parts in aligned}
+    recordings = len(set(next(iter(aligned[0][1].values())).resampled))
     tests = []
-    for one, two in combinations(found, 2):
-        measured, resampled = (values[one][part] - values[two][part] for part in (0, 1))
-        resampled = resampled[np.isfinite(resampled)]
-        tail = 50 * ALPHA
-        low, high = np.percentile(resampled, [tail, 100 - tail])
-        p_value = paired_p_value(float(measured), resampled)
-        tests.append(
-            PairedTest(task, metric, one, two, float(measured), (float(low), float(high)), p_value, drawn.recordings)
-        )
+    for one, two in combinations(values, 2):
+        difference = values[one] - values[two]
+        measured, resampled = float(difference[0]), difference[1:][np.isfinite(difference[1:])]
+        low, high = np.percentile(resampled, [50 * ALPHA, 100 - 50 * ALPHA]).tolist()
+        p_value = paired_p_value(measured, resampled)
+        tests.append(PairedTest(task, group[0]["metric"], one, two, measured, (low, high), p_value, recordings))
     return tests
 
 
-@dataclass(frozen=True)
-class ResampledModels:
-    """Metric of each model as (measured, (resamples,)), on the recordings that all have."""
-
-    recordings: int
-    values: list[tuple[float, np.ndarray]]
-
-
-def _on_shared_recordings(
-    task: TaskKey, found: Sequence[tuple[Results, Mapping[int, Predictions]]], resamples: int
-) -> ResampledModels:
+def _on_shared_recordings(task: TaskKey, found: Sequence[SeedPredictions]) -> list[SeedPredictions]:
+    """The predictions for the recordings that all results hold, in the same order."""
     all_ids = [set(next(iter(predictions.values())).ids) for _, predictions in found]
     shared = sorted(set.intersection(*all_ids))
     if not shared:
         raise ValueError(f"{task[1]}: the results have no test recording in common. Give results on the same data.")
     if any(len(ids) != len(shared) for ids in all_ids):
         logger.warning("%s: only the %d test recordings that all results hold are compared.", task[1], len(shared))
-    each = [{seed: _aligned(part, shared) for seed, part in predictions.items()} for _, predictions in found]
-    first = next(iter(each[0].values()))
-    values, reference = [], None
-    for (result, _), aligned in zip(found, each, strict=True):
-        targets = _targets(next(iter(aligned.values())))
-        if reference is not None and not _equal(targets, reference):
+    aligned = [(result, {seed: part.select(shared) for seed, part in parts.items()}) for result, parts in found]
+    (_, reference), *others = aligned
+    for result, parts in others:
+        if not _same_targets(next(iter(parts.values())), next(iter(reference.values()))):
             raise ValueError(f"{task[1]}: {result['model']} was tested with other targets. Evaluate on the same data.")
-        reference = targets
-        values.append(_measured_and_resampled(result, aligned, resamples))
-    return ResampledModels(len(set(first.resampled)), values)
+    return aligned
 
 
-def _measured_and_resampled(
-    result: Results, predictions: Mapping[int, Predictions], resamples: int
-) -> tuple[float, np.ndarray]:
-    """The primary metric, and its values (resamples,) in resamples that are the same for every model."""
+def _resampled(result: Results, predictions: Mapping[int, Predictions], resamples: int) -> np.ndarray:
+    """The primary metric, and after it its values in resamples that are the same for every model, (1 + resamples,)."""
     first = next(iter(predictions.values()))
-    counts = result["protocol"].get("beat_counts", "recording")
 
     def measure(weights: np.ndarray) -> np.ndarray:
-        metrics = resampled_metrics(result["kind"], predictions, result["data"]["labels"], counts, weights)
-        return metrics[result["metric"]]
+        counts, labels = result["protocol"]["beat_counts"], result["data"]["labels"]
+        return resampled_metrics(result["kind"], predictions, labels, counts, weights)[result["metric"]]
 
-    (measured,) = measure(np.ones((1, len(first.ids))))
     blocks = range(0, resamples, BLOCK)
     drawn = [measure(resample_weights(first, min(BLOCK, resamples - start), seed=start)) for start in blocks]
-    return float(measured), np.concatenate(drawn)
+    return np.concatenate([measure(np.ones((1, len(first)))), *drawn])
 
 
-def _aligned(predictions: Predictions, ids: Sequence[str]) -> Predictions:
-    rows = dict(zip(predictions.ids, range(len(predictions)), strict=True))
-    chosen = [rows[name] for name in ids]
-    columns = {
-        name: values[chosen] if isinstance(values, np.ndarray) else [values[row] for row in chosen]
-        for name, values in predictions.columns.items()
-    }
-    recordings = tuple(predictions.recordings[row] for row in chosen) if predictions.recordings else ()
-    return Predictions(tuple(ids), columns, recordings)
-
-
-def _targets(predictions: Predictions) -> Any:
-    return predictions.columns.get("target", predictions.columns.get("beats"))
-
-
-def _equal(one: Any, two: Any) -> bool:
-    if one is None or two is None:
-        return one is two
-    pairs = zip(one, two, strict=True)
+def _same_targets(one: Predictions, two: Predictions) -> bool:
+    """Whether the annotations are equal, of kinds whose predictions hold them."""
+    name = next((name for name in ("target", "beats") if name in one.columns), None)
+    pairs = zip(one[name], two[name], strict=True) if name else ()
     return all(np.shape(a) == np.shape(b) and np.allclose(a, b) for a, b in pairs)

@@ -1,4 +1,4 @@
-"""Figures of the report, drawn by matplotlib without a display: scores by layer, average ranks, a radar of tasks."""
+"""Figures of the report, drawn by matplotlib without a display: scores by layer, average ranks, curves."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import numpy as np
 from ...utils.optional import needs_extra
 from ..metrics.by_kind import display_scale
 from .comparison import Ranks, model_key
-
-MIN_RADAR_TASKS = 3
 
 
 def layer_map(results: Sequence[dict[str, Any]]) -> str:
@@ -128,47 +126,17 @@ def _curves(
     return _svg(figure)
 
 
-def radar(results: Sequence[dict[str, Any]], labels: Mapping[str, str]) -> str | None:
-    """A radar of primary test metrics, SVG text, a line for each model; None for fewer than three tasks.
-
-    Percent from the center (0, also for what is below) to the rim (100); SDR in dB is multiplied by 10.
-    """
-    titles = list(dict.fromkeys(result["title"] for result in results))
-    if len(titles) < MIN_RADAR_TASKS:
-        return None
-    angles = np.linspace(0, 2 * np.pi, len(titles), endpoint=False)
-    figure, axes = _canvas(8, 6.5, polar=True)
-    for model, label in labels.items():
-        points = [_radius(results, model, title) for title in titles]
-        axes.plot([*angles, angles[0]], [*points, points[0]], marker="o", markersize=3, label=label)
-        axes.fill(angles, points, alpha=0.08)
-    axes.set_xticks(angles, titles, fontsize=8)
-    axes.tick_params(axis="x", pad=22)  # titles clear of the rim
-    axes.set_ylim(0, 100)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.05, 1.1), fontsize=8, frameon=False)
-    return _svg(figure)
-
-
-def _radius(results: Sequence[dict[str, Any]], model: str, title: str) -> float:
-    for result in results:
-        if model_key(result) == model and result["title"] == title:
-            metric = result["metric"]
-            factor = 10.0 if metric.startswith("sdr") else 100.0
-            return float(np.clip(result["metrics"][metric]["mean"] * factor, 0, 100))
-    return np.nan
-
-
 def _layer_order(layer: int | str) -> tuple[int, int]:
     return (1, 0) if isinstance(layer, str) else (0, layer)
 
 
-def _canvas(width: float, height: float, polar: bool = False):
+def _canvas(width: float, height: float):
     """A figure that belongs to no window system, and its axes."""
     with needs_extra("eval"):
         from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot(polar=polar)
+    return figure, figure.add_subplot()
 
 
 def _svg(figure) -> str:

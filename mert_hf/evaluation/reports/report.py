@@ -14,8 +14,8 @@ from ..metrics.by_kind import display_scale
 from ..probing.results import Results
 from ..tasks.published import SOURCES, PublishedFigures
 from .comparison import Comparison, compare, comparison_rows, latest, model_key, model_labels, task_key
-from .figures import critical_difference, deformed, few_labels, layer_map, radar
-from .pages import Figure, Page, Table
+from .figures import critical_difference, deformed, few_labels, layer_map
+from .pages import Figure, Table, write_pages
 
 NOTE = (
     "Measured: mean over seeds on the test split ± sample standard deviation over seeds [95 % interval over test "
@@ -44,30 +44,26 @@ def write_report(results: Sequence[Results], output: str | Path) -> Path:
     folder = Path(output)
     check_output_folder(folder)
     results = latest(results)
-    return report_page(results, compare(results)).write(folder, "report")
-
-
-def report_page(results: Sequence[Results], comparison: Comparison) -> Page:
-    """The report of results and their comparison."""
-    labels = comparison.labels
     sources = _sources(results)
-    paragraphs = [NOTE, *([_published_note(sources)] if sources else [])]
-    parts: list[Any] = [summary_table(results, comparison), choice_table(results)]
+    notes = [NOTE, *([_published_note(sources)] if sources else [])]
+    return write_pages(folder, notes, report_parts(results, compare(results)))
+
+
+def report_parts(results: Sequence[Results], comparison: Comparison) -> list[Table | Figure]:
+    """Tables and figures of results and their comparison."""
+    labels = comparison.labels
+    parts: list[Table | Figure] = [summary_table(results, comparison), choice_table(results)]
     if comparison.tests:
         header, rows = comparison_rows(comparison)
-        parts.append(Table("Paired tests", tuple(header), tuple(map(tuple, rows))))
+        parts.append(Table("Paired tests", header, rows))
     if comparison.ranks:
         parts.append(Figure("Average ranks", critical_difference(comparison.ranks, labels), _rank_note(comparison)))
     for model in labels:
         own = [result for result in results if model_key(result) == model]
         parts.append(Figure(f"Validation score by layer: {labels[model]}", layer_map(own)))
     parts += _curve_figures(results, labels)
-    drawing = radar(results, labels)
-    if drawing:
-        parts.append(Figure("Tasks and models (percent; SDR in dB times 10)", drawing))
     parts += [layer_table(result, labels[model_key(result)]) for result in results]
-    parts.append(protocol_table(results))
-    return Page("Evaluation", tuple(paragraphs), tuple(parts))
+    return [*parts, protocol_table(results)]
 
 
 def measurements(results: Sequence[Results]) -> list[Measurement]:
@@ -87,7 +83,7 @@ def measurements(results: Sequence[Results]) -> list[Measurement]:
                     spread=None if value["std"] is None else value["std"] * scale,
                     runs=len(value["values"]),
                     protocol=(
-                        f"mert-hf evaluate, protocol {protocol.get('name', 'of mert_hf 0.1')}: probe on frozen "
+                        f"mert-hf evaluate, protocol {protocol['name']}: probe on frozen "
                         f"features, layer {chosen['layer']}, learning rate {chosen['learning_rate']:g} chosen on "
                         f"validation; {protocol['window']:g} s windows; {'dB' if scale == 1 else 'percent'}"
                     ),
@@ -123,7 +119,7 @@ def summary_table(results: Sequence[Results], comparison: Comparison | None = No
         published = [value for source in sources for value in _published_cells(source, task[0], metric)]
         rows.append((task[1], metric, *cells, *published))
     quiet = frozenset(range(2 + len(labels), len(header)))
-    return Table("Test results", header, tuple(rows), frozenset(strong), quiet)
+    return Table("Test results", header, rows, frozenset(strong), quiet)
 
 
 def choice_table(results: Sequence[Results]) -> Table:
@@ -143,7 +139,7 @@ def choice_table(results: Sequence[Results]) -> Table:
                 " / ".join(str(counts[split]) for split in ("train", "valid", "test")),
             )
         )
-    return Table("Chosen on validation data", header, tuple(rows))
+    return Table("Chosen on validation data", header, rows)
 
 
 def layer_table(result: Results, label: str | None = None) -> Table:
@@ -155,7 +151,7 @@ def layer_table(result: Results, label: str | None = None) -> Table:
         rate = f"{layer['learning_rate']:g}"
         rows.append((str(layer["layer"]), rate, shown_value(layer["validation"][metric], metric), test))
     title = f"{result['title']}, {label or result['model']}: {metric} by layer"
-    return Table(title, ("Layer", "Learning rate", "Validation", "Test"), tuple(rows))
+    return Table(title, ("Layer", "Learning rate", "Validation", "Test"), rows)
 
 
 def protocol_table(results: Sequence[Results]) -> Table:
@@ -165,7 +161,7 @@ def protocol_table(results: Sequence[Results]) -> Table:
         for name, value in result["protocol"].items():
             for entry in value if name == "differences" else [value]:
                 rows[(result["title"], name if name != "differences" else "known difference", str(entry))] = None
-    return Table("Protocol", ("Task", "Choice", "Value"), tuple(rows))
+    return Table("Protocol", ("Task", "Choice", "Value"), rows)
 
 
 def shown_value(value: dict[str, Any] | None, metric: str) -> str:
