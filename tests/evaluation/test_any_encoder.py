@@ -15,9 +15,11 @@ from typer.testing import CliRunner
 
 from mert_hf.cli.app import app
 from mert_hf.embedding.windows import embed_windows, recording_windows
+from mert_hf.encoders import open_encoder
 from mert_hf.encoders.handmade import HandmadeEncoder
 from mert_hf.encoders.own import OwnEncoder, RemoteModel
 from mert_hf.evaluation import evaluate
+from mert_hf.evaluation.probing import all_tasks
 from mert_hf.evaluation.probing.all_tasks import _is_finished, evaluate_all, find_tasks, plan_lines, plan_tasks
 from mert_hf.evaluation.probing.features import FeatureRequest
 from mert_hf.evaluation.probing.precomputed import PrecomputedFeatures
@@ -190,12 +192,19 @@ def test_a_plan_counts_shared_recordings_once(archive, fast):
 
 
 def test_a_whole_run_resumes(archive, fast, tmp_path, monkeypatch):
-    settings, done = fast(max_epochs=2), []
+    settings, done, opened = fast(max_epochs=2), [], []
+
+    def counted(*arguments):
+        opened.append(arguments)
+        return open_encoder(*arguments)
+
+    monkeypatch.setattr(all_tasks, "open_encoder", counted)
     options = {"cache_dir": tmp_path / "cache", "device": "cpu"}
     first = evaluate_all(archive, "chroma", tmp_path / "one", settings, (1, 2), done.append, **options)
     assert [path.name for path in first] == ["nsynth_instrument.json", "nsynth_pitch.json"] and len(done) == 2
     written = evaluate_all(archive, "chroma", tmp_path / "one", settings, (0, 1), done.append, **options)
     assert len(written) == 4 and [result["task"] for result in done[2:]] == ["gtzan_genre", "gtzan_rhythm"]
+    assert len(opened) == 2 and {result["model"] for result in done} == {"chroma"}  # once a run, not once a task
     assert not _is_finished(written[0], replace(settings, deformations=["gain:-6"]))
     assert not _is_finished(written[0], replace(settings, pooling="mean"))
     assert _is_finished(written[0], settings)

@@ -208,7 +208,7 @@ def test_help_names_every_task():
         (["audiofolder", "--model", "mel"], "needs a target"),
         (["audiofolder", "--target", "pitch", "--model", "mel", "--layers", "x"], "layers='x' must be all, weighted"),
         (["audiofolder", "--target", "pitch", "--model", "mel", "--learning-rates", "a"], "Learning rate 'a'"),
-        (["audiofolder", "--target", "pitch", "--model", "no/model"], "The model 'no/model' cannot be opened"),
+        (["audiofolder", "--target", "pitch", "--model", "no/model"], "'no/model' is neither a folder nor"),
     ],
 )
 def test_wrong_words_are_told_in_a_line(folder, words, message):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,13 @@ import torch
 
 from ...audio import Window
 from ...embedding.windows import embed_windows
-from ...encoders import Encoder
+from ...encoders import Encoder, open_encoder
 from ...utils.devices import launched_processes
 from ..tasks import FRAME_KINDS, FURTHER_TASK_NAMES, TASK_NAMES, get_task
 from .features import FeatureRequest, durations
 from .precomputed import PrecomputedFeatures
 from .probes import num_weights
-from .results import RESULTS_FORMAT
+from .results import RESULTS_FORMAT, model_label
 from .runner import choose_layers, chosen_encoder, evaluate
 from .settings import Deformation, EvaluationSettings
 
@@ -152,7 +152,7 @@ def evaluate_all(
     model: str | None,
     output: str | Path,
     settings: EvaluationSettings | None = None,
-    share: tuple[int, int] = (0, 1),
+    share: tuple[int, int] | None = None,
     on_result: Callable[[dict[str, Any]], None] = lambda result: None,
     **options: Any,
 ) -> list[Path]:
@@ -163,7 +163,7 @@ def evaluate_all(
         model: as `evaluate`.
         output: folder of the results, TASK.json each.
         settings: protocol, layers, grid.
-        share: number of this process and of all, see `process_share`.
+        share: number of this process and of all; by default as `accelerate launch` started them.
         on_result: called with each new result.
         options: further arguments of `evaluate`.
 
@@ -176,7 +176,8 @@ def evaluate_all(
     output = Path(output)
     written: list[Path] = []
     failed: list[str] = []
-    rank, count = share
+    rank, count = share or process_share()
+    source: dict[str, Any] | None = None
     for folder, tasks in list(find_tasks(root).items())[rank::count]:
         for task in tasks:
             path = output / f"{task}.json"
@@ -184,7 +185,8 @@ def evaluate_all(
                 logger.info("%s is there already", path)
             else:
                 try:
-                    on_result(evaluate(task, folder, model, path, settings, **options))
+                    source = source or _open_once(model, options)
+                    on_result(evaluate(task, folder, output=path, settings=settings, **source))
                 except ValueError as error:
                     logger.error("%s cannot run: %s", task, error)
                     failed.append(task)
@@ -196,6 +198,14 @@ def evaluate_all(
             f"{', '.join(failed)}. Correct their data and run the same command again; other results are in {output}."
         )
     return written
+
+
+def _open_once(model: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `evaluate` with the model opened, which is read and hashed once for all tasks."""
+    if model is None:
+        return dict(options)
+    encoder = open_encoder(model, options.get("device"), options.get("dtype"), options.get("trust_remote_code", False))
+    return {**options, "encoder": encoder, "name": options.get("name") or model_label(model)}
 
 
 def process_share() -> tuple[int, int]:
