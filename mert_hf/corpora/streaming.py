@@ -94,6 +94,21 @@ def resolve_shards(entry: str | os.PathLike) -> list[str]:
     return [filesystem.unstrip_protocol(file) for file in sorted(found)]
 
 
+def resolve_weighted(
+    data: Sequence[str | os.PathLike], weights: Sequence[float] | None
+) -> tuple[list[str], np.ndarray]:
+    """The shards of all entries, and the weight of each, that of its entry (1 if None).
+
+    Raises:
+        ValueError: an entry has no shards, or there are not as many positive weights as entries.
+    """
+    weights = list(weights or [1.0] * len(data))
+    if len(weights) != len(data) or not all(0 < weight < math.inf for weight in weights):
+        raise ValueError(f"{len(data)} entries of data need as many positive weights, got {weights}.")
+    resolved = [resolve_shards(entry) for entry in data]
+    return list(itertools.chain(*resolved)), np.repeat(weights, list(map(len, resolved)))
+
+
 def open_shards(shards: Sequence[str]) -> dict[str, Any]:
     """The content of shards from their footers, which are read once and kept as a list. Collective.
 
@@ -212,12 +227,8 @@ class ShardCropDataset(CropDataset):
         super().__init__(crop_length, sampling_rate, hop_length, seed, max_bad_files, min_duration)
         if lanes < 1 or window < 1:
             raise ValueError(f"lanes={lanes} and window={window} must be positive.")
-        weights = [1.0] * len(data) if not weights else list(weights)
-        if len(weights) != len(data) or not all(0 < weight < math.inf for weight in weights):
-            raise ValueError(f"{len(data)} entries of data need as many positive weights, got {weights}.")
         self.lanes, self.window, self.num_processes = lanes, window, PartialState().num_processes
-        resolved = [resolve_shards(entry) for entry in data]
-        self.shards = [shard for shards in resolved for shard in shards]
+        self.shards, weight_of_shard = resolve_weighted(data, weights)
         content = open_shards(self.shards)
         self.settings = ShardSettings(**content["settings"])
         self._check_rates()
@@ -225,7 +236,6 @@ class ShardCropDataset(CropDataset):
         self._first_row = np.cumsum([0, *content["rows"]])
         self._samples = np.array(content["samples"])
         self._set_sources(len(self._samples), len(self._samples))
-        weight_of_shard = np.repeat(weights, [len(shards) for shards in resolved])
         is_held_out = np.array(content["place"]) < round(held_out * SHARES)
         self._last_crop = self._count_crops(weight_of_shard, is_held_out == only_held_out)
         self._groups: OrderedDict[int, list[dict[str, Any]]] = OrderedDict()
