@@ -121,7 +121,8 @@ def test_accumulated_batches_equal_one_large_batch(recordings, tmp_path, crop_se
 
 
 def test_two_processes_equal_one_with_twice_the_batch(recordings, tmp_path):
-    arguments = {"make_config": tiny_config2, "max_steps": 4, "max_grad_norm": 1.0}
+    # One implementation of Adam on every transformers: a first gradient of 2e5 amplifies how they round.
+    arguments = {"make_config": tiny_config2, "max_steps": 4, "max_grad_norm": 1.0, "optim": "adamw_torch_fused"}
     in_processes(train_and_write, 2, recordings, tmp_path / "two", {**arguments, "per_device_train_batch_size": 2})
     train_and_write(0, recordings, tmp_path / "one", {**arguments, "per_device_train_batch_size": 4})
     two, one = (json.loads((tmp_path / name / "losses.json").read_text()) for name in ("two", "one"))
