@@ -30,16 +30,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from mert_hf.evaluation.probing.chunks import ChunkData
-from mert_hf.evaluation.probing.probes import (
-    LEARNING_RATES,
-    WEIGHTED,
-    Probe,
-    ProbeSettings,
-    grid,
-    num_weights,
-    train_grid,
-)
+from mert_hf.evaluation.probing.probes import WEIGHTED, Probe, grid, num_weights, train_grid
 from mert_hf.evaluation.probing.runner import GROUP_WEIGHTS
+from mert_hf.evaluation.probing.settings import LEARNING_RATES, ProbeSettings
 from mert_hf.evaluation.probing.store import FeatureTable
 from mert_hf.evaluation.tasks.base import Task
 from mert_hf.recordings.recordings import Recording, TaskData
