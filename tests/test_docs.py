@@ -47,6 +47,7 @@ NOT_RUN = {
 # Added to commands that would take long.
 SHORTER = {
     "mert-hf finetune": "--epochs 1 --window 1 --model m-a-p/MERT-v1-95M",
+    "mert-hf pretrain examples/configs/mert-nano.yaml": "--max_steps 1 --report_to none --dataloader_num_workers 0",
     "mert-hf pretrain examples/configs/mert2-nano.yaml": "--max_steps 1 --per_device_train_batch_size 2 "
     "--crop_length 48000 --min_duration 1 --dataloader_num_workers 0 --report_to none",
     "mert-hf evaluate": "--seeds 1 --max-epochs 2 --learning-rates 1e-3",

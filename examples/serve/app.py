@@ -35,7 +35,7 @@ NO_LIBRARY = "No library is loaded: start the app with --library DIR."
 
 @dataclass
 class Demo:
-    """Models and data behind the page.
+    """Models and data of the page.
 
     Args:
         embedder: the encoder.
