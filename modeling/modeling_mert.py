@@ -729,7 +729,10 @@ class MERTPreTrainedModel(MERTCompatModel):
     def _check_inputs(
         self, input_values: torch.Tensor, attention_mask: torch.Tensor | None, mask: torch.Tensor | None
     ) -> None:
-        """Checks types and shapes, not values: reading them would make the host wait for an accelerator."""
+        """Checks types, shapes, and on a CPU the side of the padding.
+
+        On an accelerator no value is read, because the host would have to wait for it.
+        """
         if not isinstance(input_values, torch.Tensor) or not input_values.is_floating_point():
             given = input_values.dtype if isinstance(input_values, torch.Tensor) else type(input_values).__name__
             raise TypeError(
@@ -746,6 +749,13 @@ class MERTPreTrainedModel(MERTCompatModel):
                 f"attention_mask must have the shape of input_values, {tuple(input_values.shape)}, given "
                 f"{tuple(attention_mask.shape)}."
             )
+        if attention_mask is not None and is_readable(attention_mask):
+            valid = attention_mask.bool()
+            if (valid[:, 1:] & ~valid[:, :-1]).any():
+                raise ValueError(
+                    "attention_mask has valid samples after padding. The models take right padding only: let "
+                    "MERTFeatureExtractor pad the clips, or move the padding to the right."
+                )
         if self.config.num_frames(input_values.shape[1]) < 1:
             raise ValueError(
                 f"input_values has {input_values.shape[1]} samples, but one frame needs {self.config.receptive_field}. "
@@ -757,6 +767,12 @@ class MERTPreTrainedModel(MERTCompatModel):
                 f"mask_time_indices must have shape {shape}, one entry for each frame, given {tuple(mask.shape)}. "
                 "config.num_frames(samples) is the number of frames."
             )
+
+
+def is_readable(tensor: torch.Tensor) -> bool:
+    """Whether values can be looked at without waiting for a device and outside of tracing, compiling and exporting."""
+    tracing = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    return tensor.device.type == "cpu" and type(tensor) is torch.Tensor and not tracing
 
 
 def _some(names: set) -> str:

@@ -8,7 +8,7 @@ import torch
 from reference_numbers import REFERENCE, load_expected
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mert_hf import MERTModel
+from mert_hf import MERT2Model, MERTModel
 from mert_hf.modeling.modeling_mert import draw_span_mask, relaxed_softmax
 
 
@@ -229,8 +229,9 @@ def test_bad_input_names_the_remedy(model, inputs, error, message):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_no_value_is_read_from_the_device(model, training):
+def test_no_value_is_read_from_the_device(model, training, monkeypatch):
     """Each of these operations would make the host wait for an accelerator; extractor and collators check values."""
+    monkeypatch.setattr("mert_hf.modeling.modeling_mert.is_readable", lambda mask: mask.device.type != "cpu")
 
     class Recorder(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -279,3 +280,14 @@ def test_onnx_with_dynamic_time(model, tmp_path):
     for samples in (8000, 11000):
         (states, *_) = session.run(None, {"input_values": waves(3, samples).numpy()})
         torch.testing.assert_close(torch.from_numpy(states), model(waves(3, samples))[0], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+def test_left_padding_is_refused(generation, tiny_config, tiny_config2):
+    model = (MERTModel(tiny_config()) if generation == 1 else MERT2Model(tiny_config2())).eval()
+    mask = torch.ones(2, 12000, dtype=torch.long)
+    mask[1, 9000:] = 0
+    model(torch.zeros(2, 12000), attention_mask=mask)
+    for wrong in (mask.flip(1), mask.flip(1).bool()):
+        with pytest.raises(ValueError, match="right padding only"):
+            model(torch.zeros(2, 12000), attention_mask=wrong)
