@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the supported versions of transformers do not have in common: 4.48 and 4.57 against 5, and a trait of all."""
+"""Differences between the supported versions of transformers: 4.48 and 4.57 against 5, and a trait of all."""
 
 from collections.abc import Callable
 from contextlib import contextmanager

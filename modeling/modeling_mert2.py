@@ -89,7 +89,7 @@ def reflect_ends(waveforms: torch.Tensor, lengths: torch.Tensor | None, margin: 
     Args:
         waveforms: (batch, samples).
         lengths: (batch,) true samples of each row, more than `margin`; None where all rows fill the batch.
-        margin: samples to add on either side of a row. What stands behind the added ones is not defined.
+        margin: samples to add on either side of a row. Whatever follows the added ones is not defined.
     """
     if lengths is None:
         return nn.functional.pad(waveforms[:, None], (margin, margin), mode="reflect")[:, 0]

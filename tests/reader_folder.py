@@ -1,4 +1,4 @@
-"""What a reader of the documents has: recordings under the names that the documents use, and small checkpoints."""
+"""The folder of a reader of the documents: recordings under the names that the documents use, and small checkpoints."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def run_line(line: str, monkeypatch, not_run: Iterable[str], shorter: Mapping[st
 
     Args:
         line: the command, `mert-hf` or `python`.
-        monkeypatch: of the test.
+        monkeypatch: fixture of the test.
         not_run: beginnings of commands that are not run.
         shorter: options to add, by the beginning of the command.
     """

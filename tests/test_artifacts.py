@@ -1,4 +1,4 @@
-"""What users install, in a bare environment with the base dependencies only: wheel, sdist, editable checkout."""
+"""Installations in a bare environment with the base dependencies only: wheel, sdist, editable checkout."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Demo:
     def __post_init__(self) -> None:
         self.names = short_names(self.library.paths()) if self.library else {}
 
-    def analyse(self, path: str | None) -> tuple:
+    def analyze(self, path: str | None) -> tuple:
         """Everything the page shows about an upload, in the order of its components.
 
         Raises:
@@ -132,7 +132,7 @@ def build_analysis(demo: Demo) -> None:
     """Upload, results, and a player for the recordings that are listed."""
     with gr.Column():
         recording = gr.Audio(type="filepath", sources=["upload", "microphone"], label="Recording", elem_id="recording")
-        button = gr.Button("Analyze", variant="primary", elem_id="analyse")
+        button = gr.Button("Analyze", variant="primary", elem_id="analyze")
         summary = gr.Markdown(elem_id="summary")
         with gr.Row():
             with gr.Column():
@@ -149,7 +149,7 @@ def build_analysis(demo: Demo) -> None:
                     similar.select(demo.play_selected, None, player)
         pictures = [gr.Plot(show_label=False, elem_id=name) for name in ("waveform", "spectrum", "layers")]
         embeddings = gr.File(label="Embeddings (NumPy, windows x layers x dimensions)", elem_id="embeddings")
-        button.click(demo.analyse, recording, [summary, embeddings, scores, similar, *pictures])
+        button.click(demo.analyze, recording, [summary, embeddings, scores, similar, *pictures])
 
 
 def load(model: str, classifier: str | None, library: str | None, limits: Limits) -> Demo:

@@ -347,7 +347,7 @@ def _head(source: AudioSource, count: int, offset: int = 0) -> bytes:
 
 
 def _openable(source: AudioSource) -> bytes | str | BinaryIO:
-    """What soundfile opens; bytes where names of files are bytes, as it cannot encode those that are not UTF-8."""
+    """The source for soundfile; bytes where names of files are bytes, as it cannot encode those that are not UTF-8."""
     if hasattr(source, "read"):
         return source
     return os.fspath(source) if os.name == "nt" else os.fsencode(source)

@@ -45,7 +45,7 @@ def read_audio(
 def stream_audio(
     source: AudioSource, sampling_rate: int, offset: float = 0.0, duration: float | None = None
 ) -> Iterator[np.ndarray]:
-    """What `read_audio` returns, in blocks (samples,) float32: memory does not grow with the length."""
+    """The samples of `read_audio`, in blocks (samples,) float32: memory does not grow with the length."""
     _check_interval(sampling_rate, offset, duration)
     start = round(offset * sampling_rate)
     stop = None if duration is None else round((offset + duration) * sampling_rate)

@@ -1,1 +1,1 @@
-"""Unlabelled audio for pre-training: sources, crops, shards, codes made ahead, streaming."""
+"""Unlabeled audio for pre-training: sources, crops, shards, codes made ahead, streaming."""

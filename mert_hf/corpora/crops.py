@@ -1,4 +1,4 @@
-"""What data sets of random crops share: the epoch, the seed of each item, and another draw for a bad recording."""
+"""Base of data sets of random crops: the epoch, the seed of each item, and another draw for a bad recording."""
 
 from __future__ import annotations
 

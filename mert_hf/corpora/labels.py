@@ -42,20 +42,20 @@ class LabelSummary:
     """The result of a run of `label_files`.
 
     Attributes:
-        labelled: number of recordings labeled by this run.
+        labeled: number of recordings labeled by this run.
         kept: number of recordings whose codes existed already.
         failed: for each recording that could not be labeled, the reason.
         counts: histogram of the codes in the folder, those of earlier runs included.
     """
 
-    labelled: int
+    labeled: int
     kept: int
     failed: dict[str, str]
     counts: CodeCounts
 
     def text(self) -> str:
         """Numbers of recordings, the failures, and the table of the codes."""
-        lines = [f"{self.labelled} recordings labeled, {self.kept} existed already, {len(self.failed)} failed."]
+        lines = [f"{self.labeled} recordings labeled, {self.kept} existed already, {len(self.failed)} failed."]
         lines += [f"failed: {printable(error)}" for error in self.failed.values()]
         return "\n".join([*lines, self.counts.table()])
 
@@ -137,7 +137,7 @@ def label_recording(teacher: AcousticTeacher, waveform: np.ndarray, name: str) -
 
 
 def teacher_facts(teacher: AcousticTeacher) -> dict[str, Any]:
-    """What identifies a teacher next to its codes."""
+    """The identity of a teacher next to its codes."""
     return {"kind": teacher.kind, "fingerprint": teacher.fingerprint(), "settings": teacher.settings()}
 
 
@@ -152,10 +152,10 @@ def check_teacher(place: str, made_by: dict[str, Any], teacher: AcousticTeacher)
     given = teacher_facts(teacher)
     if made_by.get("fingerprint") == (fingerprint := given.pop("fingerprint")):
         return
-    labelled = {name: made_by.get(name) for name in given}
-    difference = "the same settings but other weights" if labelled == given else f"{given}"
+    labeled = {name: made_by.get(name) for name in given}
+    difference = "the same settings but other weights" if labeled == given else f"{given}"
     raise ValueError(
-        f"The codes in {place} were made by another teacher: {labelled}, fingerprint "
+        f"The codes in {place} were made by another teacher: {labeled}, fingerprint "
         f"{str(made_by.get('fingerprint'))[:12]}. The given one has {difference}, fingerprint {fingerprint[:12]}. Use "
         "the teacher of the codes, or label into another folder."
     )
@@ -320,7 +320,7 @@ class LabelCache:
         Raises:
             ValueError: the recording has no codes, or fewer frames.
         """
-        file = self._labelled_as(source)
+        file = self._labeled_as(source)
         if file not in self._frames:
             reason = self._failed.get(file, f"it is not among the {len(self._frames)} labeled recordings").rstrip(".")
             raise ValueError(f"There are no codes of {source} in {self.directory}: {reason}. {self._remedy}")
@@ -335,8 +335,8 @@ class LabelCache:
 
     def failures(self, sources: Sequence[str]) -> dict[str, str]:
         """Those of the recordings that could not be labeled, with the reason."""
-        labelled_as = {source: self._labelled_as(source) for source in sources}
-        return {source: self._failed[file] for source, file in labelled_as.items() if file in self._failed}
+        labeled_as = {source: self._labeled_as(source) for source in sources}
+        return {source: self._failed[file] for source, file in labeled_as.items() if file in self._failed}
 
     def check(self, sources: Sequence[str]) -> None:
         """Looks for recordings that were never labeled, so that they do not end a run in the middle of training.
@@ -345,7 +345,7 @@ class LabelCache:
             ValueError: there are such recordings.
         """
         known = self._frames.keys() | self._failed.keys()
-        if missing := [source for source in sources if self._labelled_as(source) not in known]:
+        if missing := [source for source in sources if self._labeled_as(source) not in known]:
             raise ValueError(
                 f"{len(missing)} of {len(sources)} recordings have no codes in {self.directory}, such as {missing[0]}. "
                 f"{self._remedy}"
@@ -358,7 +358,7 @@ class LabelCache:
             f"give LabelCache their folder as root (--label_root in pre-training), which was {self._root_before}."
         )
 
-    def _labelled_as(self, source: str) -> str:
+    def _labeled_as(self, source: str) -> str:
         """The path under which a recording was labeled."""
         file = os.path.abspath(source)
         if self._root is None:

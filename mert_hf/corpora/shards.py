@@ -98,7 +98,7 @@ class ShardedRecording:
 
 @dataclass(frozen=True)
 class ShardFooter:
-    """What a shard lists in the metadata of its file.
+    """The list of a shard in the metadata of its file.
 
     Attributes:
         settings: settings of its rows.
@@ -205,7 +205,7 @@ def find_shards(folder: str | os.PathLike) -> list[Path]:
 
 
 def read_footer(path: str | os.PathLike, filesystem: Any = None) -> ShardFooter:
-    """What a shard lists of itself.
+    """The list of a shard of itself.
 
     Args:
         path: the shard.

@@ -177,7 +177,7 @@ class ShardLabels:
 
 
 def shard_labels(data: Sequence[str], teacher: AcousticTeacher | None = None) -> ShardLabels | None:
-    """What replaces the label cache of a run on shards; None where they have no codes."""
+    """The codes that replace the label cache of a run on shards; None where they have no codes."""
     content = open_shards([shard for entry in data for shard in resolve_shards(entry)])
     settings = ShardSettings(**content["settings"])
     return ShardLabels(settings, teacher) if settings.codebook_sizes else None

@@ -77,14 +77,14 @@ Made with `mert-hf embed`, by the model `{model}`.
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What is in the data set after a run.
+    """The content of the data set after a run.
 
     Attributes:
-        files: recordings asked for.
+        files: number of recordings given.
         windows: windows in the data set.
         rows: rows, one for each window and layer.
         failed: recordings that could not be embedded.
-        seconds: of audio that this process embedded in this run.
+        seconds: seconds of audio that this process embedded in this run.
         speed: in multiples of real time.
         is_main: whether this process is the one that reports for all.
     """
@@ -229,8 +229,8 @@ class ShardRun:
 
     Args:
         encoder: the encoder.
-        settings: of the data set, see `run_settings`.
-        folder: of the data set.
+        settings: settings of the data set, see `run_settings`.
+        folder: folder of the data set.
         plan: recordings of all shards.
         batch_size: windows that the model takes at a time.
         workers: recordings decoded at a time.
@@ -344,7 +344,7 @@ def is_done(path: Path) -> bool:
 
 
 def _without_gone(folder: Path, plan: Plan, files: set[str]) -> Plan:
-    """The plan less recordings that are not asked for any more and have left no rows."""
+    """The plan less recordings that are not given anymore and have left no rows."""
     kept, gone = [], []
     for index, shard in enumerate(plan):
         path = shard_path(folder, index)

@@ -157,7 +157,7 @@ class MERTEmbedder:
             hop: seconds from one window's start to the next; `window` if None.
             batch_size: windows the model takes at a time, across recordings.
             show_progress_bar: show one after a second, with the speed in multiples of real time.
-            sampling_rate: of arrays in Hz; the model's rate, with a warning, if None.
+            sampling_rate: rate of arrays in Hz; the model's rate, with a warning, if None.
             min_window: seconds. A last window shorter than this, and in any case one too short for a frame, is left
                 out; the first window of a recording is always kept.
             workers: recordings decoded at a time.
@@ -226,7 +226,7 @@ def _is_single(recordings: Any) -> bool:
 
 
 def _total_seconds(inputs: list, wanted: bool) -> float | None:
-    """Seconds of audio by the headers of the files; None where it is not wanted or some input does not tell."""
+    """Seconds of audio by the headers of the files; None where it is not wanted or some input does not state it."""
     if not wanted or not all(isinstance(item, (str, os.PathLike)) for item in inputs):
         return None
     try:

@@ -124,7 +124,7 @@ class Decoder:
     """Actor: the number of a shard -> the windows of its recordings.
 
     Args:
-        folder: of the data set, with its plan.
+        folder: folder of the data set, with its plan.
     """
 
     def __init__(self, folder: str):
@@ -168,7 +168,7 @@ class ShardEmbedder:
     """Actor that keeps the model: the windows of a shard -> its Parquet file.
 
     Args:
-        folder: of the data set, with its plan.
+        folder: folder of the data set, with its plan.
         model, device, dtype: as for `open_encoder`.
         batch_size: windows that the model computes at a time.
     """
@@ -189,7 +189,7 @@ class ShardEmbedder:
         return {"shard": index, "seconds": bar.seconds}
 
     def _items(self, row: dict[str, Any], files: list[str]) -> Iterator[tuple[int, Any]]:
-        """What `read_ahead` would yield for the recordings of the shard."""
+        """The items that `read_ahead` would yield for the recordings of the shard."""
         rate, ends = self.run.settings["sampling_rate"], np.cumsum(row["lengths"])
         for number, path in enumerate(files):
             mine = np.flatnonzero(row["files"] == number)

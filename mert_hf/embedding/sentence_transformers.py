@@ -77,7 +77,7 @@ class MERTTransformer(InputModule):
 
     @property
     def modalities(self) -> list[str]:
-        """What sentence-transformers accepts: audio in memory, and paths.
+        """The kinds of input that sentence-transformers accepts: audio in memory, and paths.
 
         It takes text that does not end in .mp3, .wav, .ogg, .flac or .aac for a sentence. Give the paths of other files
         as `pathlib.Path`.

@@ -31,7 +31,7 @@ class FailedFile:
 
     @classmethod
     def of(cls, path: str, error: Exception) -> FailedFile:
-        """What went wrong with the file that is at `path` now."""
+        """The error of the file that is at `path` now."""
         known = isinstance(error, (AudioReadError, OSError))
         text = str(error).removeprefix(f"{path}: ") if known else f"{type(error).__name__}: {error}"
         return cls(path, text, *file_stamp(path))
@@ -95,7 +95,7 @@ class ShardWriter:
 
     Args:
         path: path of the shard.
-        schema: of `embedding_schema`.
+        schema: result of `embedding_schema`.
         layers: the layers of each window's values.
     """
 
@@ -121,7 +121,7 @@ class ShardWriter:
         """Adds a window of the current file.
 
         Args:
-            path: of the file.
+            path: path of the file.
             window: where the values come from.
             values: (layers, hidden), or (frames, layers, hidden) with `frame_times`.
             frame_times: (frames,) seconds from the start of the recording, or None.

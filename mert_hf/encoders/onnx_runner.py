@@ -90,7 +90,7 @@ class OnnxEmbedder:
 
         Args:
             folder: holds `model.onnx`.
-            providers: of onnxruntime, such as ("CUDAExecutionProvider",); the CPU if None.
+            providers: providers of onnxruntime, such as ("CUDAExecutionProvider",); the CPU if None.
             threads: threads of one operator; onnxruntime's choice if None.
 
         Raises:
@@ -129,7 +129,7 @@ class OnnxEmbedder:
             hop: seconds from one window's start to the next; `window` if None.
             batch_size: windows of one recording that the model takes at a time.
             show_progress_bar: write the number of finished recordings to the standard error stream.
-            sampling_rate: of arrays in Hz; the model's rate if None.
+            sampling_rate: rate of arrays in Hz; the model's rate if None.
 
         Returns:
             An `OnnxEmbedding` for one recording, a list of them for a list.

@@ -162,7 +162,7 @@ def add_callbacks(
 
 @dataclass(frozen=True)
 class Targets:
-    """What a student predicts; None for what a run does not have.
+    """The targets of a student; None for what a run does not have.
 
     Attributes:
         acoustic: teacher of codes.
@@ -176,7 +176,7 @@ class Targets:
 
     @property
     def codes(self) -> Any:
-        """What gives the codes in training: those made ahead, else the teacher."""
+        """The source of codes in training: those made ahead, else the teacher."""
         return self.acoustic if self.cache is None else self.cache
 
 

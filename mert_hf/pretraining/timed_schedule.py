@@ -23,7 +23,7 @@ class TimedScheduleCallback(TrainerCallback, ExportableState):
     clock that is ahead.
 
     Args:
-        minutes: of training, those before a checkpoint included.
+        minutes: minutes of training, those before a checkpoint included.
         progress: show a progress bar in seconds.
     """
 
@@ -36,7 +36,7 @@ class TimedScheduleCallback(TrainerCallback, ExportableState):
         self._group: Any = None
 
     def state(self) -> dict:
-        """What a checkpoint holds."""
+        """The state that a checkpoint holds."""
         return {
             "args": {"minutes": self.minutes, "progress": self.progress},
             "attributes": {"elapsed": self.elapsed},
@@ -44,7 +44,7 @@ class TimedScheduleCallback(TrainerCallback, ExportableState):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         saved = (state.stateful_callbacks or {}).get(type(self).__name__, self.state())
-        self.elapsed = saved["attributes"]["elapsed"]  # but its minutes are those that were asked for now
+        self.elapsed = saved["attributes"]["elapsed"]  # but its minutes are those of this run
         self.started = time.monotonic() - self.elapsed
         self._group = host_group()
         shown = self.progress and state.is_world_process_zero

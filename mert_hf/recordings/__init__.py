@@ -1,4 +1,4 @@
-"""Labelled recordings: audio folders, data sets, split names, keys, beats, chords and parts of songs."""
+"""Labeled recordings: audio folders, data sets, split names, keys, beats, chords and parts of songs."""
 
 from .audiofolder import read_folder
 from .dataset import DatasetSource, read_dataset

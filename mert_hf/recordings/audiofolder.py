@@ -42,9 +42,9 @@ def read_table(
 
     Args:
         table: a row a recording.
-        kind: of its target columns, see `mert_hf.recordings.targets`.
+        kind: kind of its target columns, see `mert_hf.recordings.targets`.
         paths: files of the recordings, or audio that is opened in another way.
-        name: of the data set.
+        name: name of the data set.
         ensembles: see `Recording`; empty for none.
 
     Raises:

@@ -131,7 +131,7 @@ def _streams(source: DatasetSource) -> bool:
 
 
 def _opened(load: Any, source: DatasetSource, **options: Any) -> Any:
-    """What `datasets` loads, its errors in one sentence."""
+    """The data set that `datasets` loads, its errors in one sentence."""
     from datasets.exceptions import DatasetNotFoundError
 
     try:

@@ -105,7 +105,7 @@ def nearest_frames(centers: np.ndarray, start: float, end: float, frame_rate: fl
 
     Args:
         centers: (frames,) of a window, in seconds from its start, ascending.
-        start, end: of the window, in seconds from the start of the recording.
+        start, end: limits of the window, in seconds from the start of the recording.
         frame_rate: grid points in a second.
     """
     first, last = (math.ceil(time * frame_rate - 1e-6) for time in (start, end))

@@ -40,7 +40,7 @@ def read_jsonl(
 
     Args:
         files: split -> file.
-        kind: of the task.
+        kind: kind of the task.
         labels: names of classes or numbers where the task fixes them.
         order: names of the numbers in the order of the tables, where it is not that of `labels`.
 

@@ -1,4 +1,4 @@
-"""Labelled recordings: what is heard, what is to be predicted, and the split that it belongs to."""
+"""Labeled recordings: what is heard, what is to be predicted, and the split that it belongs to."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class AudioOpener(Protocol):
     """Audio that is not a file of its own: a row of a data set, or a deformed recording."""
 
     def open(self) -> Path | BinaryIO:
-        """What `mert_hf.audio` reads."""
+        """The source that `mert_hf.audio` reads."""
 
     def exists(self) -> bool:
         """Whether the audio is there."""
 
     def version(self) -> dict[str, Any]:
-        """What changes when the audio changes, as JSON values."""
+        """Values that change when the audio changes, as JSON values."""
 
 
 class AudioRows(Protocol):
@@ -48,7 +48,7 @@ class AudioRow:
 
     Attributes:
         rows: the data set; its audio column is cast to `Audio(decode=False)`.
-        index: of the row.
+        index: number of the row.
         column: the audio column.
         dataset: what identifies the data set's content, such as its name and fingerprint.
     """
@@ -101,7 +101,7 @@ class Recording:
     seconds: float | None = None
 
     def open(self) -> Path | BinaryIO:
-        """What `mert_hf.audio` reads: a file, or a file object."""
+        """The source that `mert_hf.audio` reads: a file, or a file object."""
         return self.path if isinstance(self.path, Path) else self.path.open()
 
     @property
@@ -114,7 +114,7 @@ class Recording:
         return self.path.is_file() if isinstance(self.path, Path) else self.path.exists()
 
     def version(self) -> dict[str, Any]:
-        """What changes when the audio changes: size and time of the file, or data set and row."""
+        """Values that change when the audio changes: size and time of the file, or data set and row."""
         if not isinstance(self.path, Path):
             return self.path.version()
         state = self.path.stat()
@@ -131,7 +131,7 @@ class BeatTimes:
 
 @dataclass(frozen=True)
 class Segments:
-    """Labelled intervals of a recording, in order: chords, or parts such as verse and chorus.
+    """Labeled intervals of a recording, in order: chords, or parts such as verse and chorus.
 
     Attributes:
         intervals: float64 (segments, 2), start and end of each in seconds.
@@ -150,7 +150,7 @@ class TaskData:
         labels: names of classes, tags, targets or stems.
         recordings: all recordings of the three splits.
         skipped: what the reader left out on purpose, one entry each: unknown folders, files known to be broken.
-        name: of the data set, for reports and cards.
+        name: name of the data set, for reports and cards.
     """
 
     labels: tuple[str, ...]

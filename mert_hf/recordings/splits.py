@@ -58,7 +58,7 @@ def assign_splits(
     divided: they are split by SHA-1 of the group's name, within the class that most of their recordings have.
 
     Args:
-        names: of the recordings, unique.
+        names: names of the recordings, unique.
         given: the split as the data set names it, for each recording, or empty for all.
         classes: class of each recording, None if there are no classes.
         groups: artist, album or song of each recording; a recording with an empty group is a group of its own.

@@ -35,14 +35,14 @@ REFIT_SHARE = 0.1  # of changed recordings, after which the statistics are compu
 
 @dataclass(frozen=True)
 class IndexSummary:
-    """What a run did to an index.
+    """The changes that a run made to an index.
 
     Attributes:
         files: recordings that the paths name.
         recordings: in the index after the run.
         added, changed, dropped: recordings that were new, had been replaced by another file, or were gone.
         failed: recordings that could not be read; they are not in the index and will be tried again.
-        seconds: of audio that were embedded.
+        seconds: seconds of audio that were embedded.
         speed: in multiples of real time.
     """
 
@@ -69,7 +69,7 @@ class IndexSummary:
 
 @dataclass(frozen=True)
 class Changes:
-    """What distinguishes the files from the index.
+    """The differences between the files and the index.
 
     Attributes:
         new: files that the index does not hold.

@@ -50,7 +50,7 @@ def candidates(table: RecordingTable, difference: float) -> Iterator[np.ndarray]
     """Pairs of rows worth comparing, block by block; a pair may come twice.
 
     Args:
-        table: of an index, with two rows at least.
+        table: table of an index, with two rows at least.
         difference: seconds by which two durations may differ; silence at the ends may make it more, so it is doubled.
 
     Yields:

@@ -47,7 +47,7 @@ class Fingerprinter:
     """Makes the fingerprint of a recording that arrives in consecutive blocks; memory does not grow with the samples.
 
     Args:
-        sampling_rate: of the samples in Hz.
+        sampling_rate: rate of the samples in Hz.
     """
 
     def __init__(self, sampling_rate: int):

@@ -25,8 +25,8 @@ class Match:
     Attributes:
         path: absolute path of its file.
         similarity: cosine of the standardized vectors, in [-1, 1].
-        duration: of the recording in seconds.
-        start, end: of its window that is most similar to the query, in seconds; None where the index has no windows.
+        duration: duration of the recording in seconds.
+        start, end: its window that is most similar to the query, in seconds; None where the index has no windows.
     """
 
     path: str
@@ -51,7 +51,7 @@ class MusicIndex:
     It shows the state at the time when it was opened, also while another process writes to it.
 
     Args:
-        folder: of the index.
+        folder: folder of the index.
         device: where queries are embedded; a GPU if there is one.
 
     Raises:
@@ -78,7 +78,7 @@ class MusicIndex:
 
         Args:
             paths: files, folders and globs, see `find_audio_files`.
-            folder: of the index.
+            folder: folder of the index.
             model: Hub id, folder, or name of a bundled checkpoint. If None, that of the index, and "mert2-nano" for a
                 new index.
             settings: fields of `mert_hf.search.UpdateSettings`.
@@ -125,7 +125,7 @@ class MusicIndex:
             query: a recording, or several whose directions are added: a path in the index, the end of one
                 ("album/song.mp3"), any other file, or a vector of the model (hidden,), such as from `MERTEmbedder`.
             top_k: number of recordings.
-            weights: of the queries; 1 each if None. A negative weight leads away from a recording.
+            weights: weights of the queries; 1 each if None. A negative weight leads away from a recording.
             passages: rank recordings by their most similar window rather than as a whole.
             where: SQL condition on the columns `path`, `duration`, `size`, such as "duration < 300".
 

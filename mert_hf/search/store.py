@@ -28,7 +28,7 @@ KEEP_VERSIONS = timedelta(hours=1)  # for readers that opened the index before t
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """What the content of an index depends on.
+    """Everything that the content of an index depends on.
 
     Attributes:
         model: name or folder of the model.
@@ -38,7 +38,7 @@ class IndexSettings:
         windows: whether the vectors of the windows are stored too.
         hidden_size: values of a vector.
         dtype: precision of the model.
-        version: of the format.
+        version: version of the format.
     """
 
     model: str
@@ -57,7 +57,7 @@ class Recording:
 
     Attributes:
         path: absolute path of the file.
-        size, changed_ns: of the file, in bytes and nanoseconds, to notice that it was replaced.
+        size, changed_ns: size in bytes and time of the last change in ns, to notice that the file was replaced.
         duration: in seconds.
         vector: (hidden,) float32, as the model gives it.
         windows: (windows, hidden) float32, or None where the index does not store them.
@@ -77,7 +77,7 @@ class RecordingTable:
     """Rows, settings and scaling of an index.
 
     Args:
-        folder: of the index.
+        folder: folder of the index.
 
     Raises:
         FileNotFoundError: the folder does not hold an index.
@@ -160,7 +160,7 @@ class RecordingTable:
             total, squares, count = total + vectors.sum(0), squares + (vectors**2).sum(0), count + len(vectors)
         scaling = Scaling.fit(total, squares, count)
         schema = _schema(self.settings, scaling)
-        # LanceDB must not be asked for rows from within the iterator that it is reading: a thread reads ahead.
+        # LanceDB must not be read from within the iterator that it is reading: a thread reads ahead.
         items = read_ahead([lambda: self.batches(schema.names)], workers=1)
         rescaled = (_rescale(batch, self.scaling, scaling, schema) for batch in _until_end(items))
         reader = pa.RecordBatchReader.from_batches(schema, rescaled)

@@ -1,4 +1,4 @@
-"""What all teachers share: rates, saving, loading, and a fingerprint of everything that affects their output."""
+"""Base classes of teachers: rates, saving, loading, and a fingerprint of everything that affects their output."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class CQTTeacher(MusicalTeacher):
 
     Raises:
         ValueError: a size is out of range or the backend does not exist.
-        MissingExtraError: nnAudio is asked for and not installed.
+        MissingExtraError: nnAudio is requested and not installed.
     """
 
     kind = "cqt"

@@ -73,7 +73,7 @@ def frame_weights(times: np.ndarray, frames: int, step: float) -> np.ndarray:
 
     Args:
         times: (encoder frames,) centers of the encoder's frames in seconds.
-        frames: of the student.
+        frames: number of frames of the student.
         step: seconds from one frame of the student to the next.
     """
     middles = (times[1:] + times[:-1]) / 2

@@ -28,8 +28,8 @@ class FeatureSet:
         num_clusters: size of the codebook.
         context: seconds around each frame over which mean and standard deviation are clustered instead of the frame
             itself; 0 clusters frames. Longer contexts make codes of timbre and key rather than of notes.
-        dimensions: of "log_mel" (80 by default, 229 in the paper) and "chroma" (12 by default, 264 in the paper); the
-            other features have a fixed size.
+        dimensions: size of "log_mel" (80 by default, 229 in the paper) and "chroma" (12 by default, 264 in the paper);
+            the other features have a fixed size.
     """
 
     name: str
@@ -54,7 +54,7 @@ class FeatureSet:
 
     @property
     def feature(self) -> tuple[str, int | None]:
-        """What identifies the features of the frames themselves: sets that differ in context only share it."""
+        """The identity of the features of the frames themselves: sets that differ in context only share it."""
         return self.name, self.dimensions
 
     def extract(self, waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:

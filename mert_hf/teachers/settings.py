@@ -56,7 +56,7 @@ class RVQSettings(FitSettings):
         stack: log-mel frames in a frame of the student.
         steps: training steps of a Mel-RVQ.
         batch_frames: frames in a step.
-        learning_rate: of Adam, falling linearly to zero.
+        learning_rate: learning rate of Adam, falling linearly to zero.
         commitment: weight of the commitment loss.
     """
 

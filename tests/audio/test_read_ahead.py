@@ -51,7 +51,7 @@ def test_readers_wait_for_their_consumer():
     items = read_ahead([partial(endless, number) for number in range(50)], workers=2)
     for _ in range(100):
         next(items)
-    items.close()  # does not hang, and leaves no thread behind
+    items.close()  # does not hang, and leaves no thread
     assert set(begun) <= {0, 1}
     assert produced[0] <= 100 + DEPTH + 1
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("read_ahead")]

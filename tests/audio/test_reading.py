@@ -40,7 +40,7 @@ def test_part_equals_the_same_samples_of_the_whole(tmp_path, name):
         np.testing.assert_allclose(part, whole[round(offset * 24000) : stop], atol=2e-6)
 
 
-def test_neighbouring_intervals_tile_the_recording(tmp_path):
+def test_neighboring_intervals_tile_the_recording(tmp_path):
     path = write_format(tmp_path, "d.flac")
     step = 1 / 3
     parts = [read_audio(path, 24000, index * step, step) for index in range(12)]

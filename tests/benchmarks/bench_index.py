@@ -55,7 +55,7 @@ def paths(count: int) -> pa.Array:
 
 
 def write_paths(folder: Path, count: int) -> None:
-    """What a store without columns of its own needs next to its vectors."""
+    """Columns that a store without columns needs next to its vectors."""
     pq.write_table(pa.table({"path": paths(count)}), folder / "rows.parquet")
 
 

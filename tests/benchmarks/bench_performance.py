@@ -49,7 +49,7 @@ def processor() -> str:
 
 
 def groups(waveforms: torch.Tensor, folder: Path, threads: int) -> Iterator[Jobs]:
-    """What is measured next to each other; only the models of one group are in memory."""
+    """Models that are measured next to each other; only the models of one group are in memory."""
     for precision in DTYPES:
         yield first_generation(waveforms, precision)
     yield onnx_runtime(waveforms, folder, threads)

@@ -83,7 +83,7 @@ def measure_labels(folder: Path, recordings: int) -> None:
     for parts in (1, 2):
         jobs = [
             [*COMMAND, "shard", str(folder / "long"), "--teacher", str(folder / "kmeans"), "--quiet", "--part"]
-            + [f"{part}/{parts}", "--output", str(folder / f"labelled-{parts}")]
+            + [f"{part}/{parts}", "--output", str(folder / f"labeled-{parts}")]
             for part in range(1, parts + 1)
         ]
         started, before = time.perf_counter(), os.times()

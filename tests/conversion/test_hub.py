@@ -95,7 +95,7 @@ def test_a_missing_license_is_stated(folder, tmp_path):
 
 
 def test_safetensors_shards_and_torch_names(folder, tmp_path):
-    """What newer transformers write of such a model: safetensors, perhaps in shards, torch's names of weight norm."""
+    """As newer transformers write such a model: safetensors, perhaps in shards, torch's names of weight norm."""
     state = torch.load(folder / "pytorch_model.bin", weights_only=True)
     (folder / "pytorch_model.bin").unlink()
     conv = "encoder.pos_conv_embed.conv"

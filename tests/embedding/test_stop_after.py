@@ -1,4 +1,4 @@
-"""Only the layers up to the highest one that is asked for are computed, and give what the whole encoder gives."""
+"""Only the layers up to the highest requested one are computed, and give what the whole encoder gives."""
 
 from __future__ import annotations
 

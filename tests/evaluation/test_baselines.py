@@ -1,4 +1,4 @@
-"""Hand-made features and fresh or foreign encoders behind the one interface."""
+"""Hand-made features and fresh or foreign encoders with the one interface."""
 
 from __future__ import annotations
 

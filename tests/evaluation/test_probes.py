@@ -22,10 +22,10 @@ class ToyData:
 
     def __init__(self, rows: int = 150, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)
-        centres = torch.randn(CLASSES, DIM, generator=generator)
+        centers = torch.randn(CLASSES, DIM, generator=generator)
         self.targets = torch.randint(CLASSES, (2 * rows,), generator=generator)
         noise = torch.randn(LAYERS, 2 * rows, DIM, generator=generator)
-        self.features = noise + torch.tensor([0.0, 1.0, 0.4])[:, None, None] * centres[self.targets]
+        self.features = noise + torch.tensor([0.0, 1.0, 0.4])[:, None, None] * centers[self.targets]
         self.rows = rows
 
     def batches(self, generator):
@@ -224,7 +224,7 @@ def test_the_global_random_state_is_left_alone():
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_a_probe_that_diverges_loses_but_does_not_harm_its_neighbours(together):
+def test_a_probe_that_diverges_loses_but_does_not_harm_its_neighbors(together):
     pair = [Probe(1, 1e-3, 0), Probe(1, 1e30, 0)]
     good, bad = train_grid(ToyData(), pair, SETTINGS)
     reference = next(trained for trained in together if trained.probe == pair[0])

@@ -136,12 +136,12 @@ def test_the_page_shows_everything_about_an_upload(songs, embedder, classifier, 
 
     demo = Demo(embedder, pipeline("audio-classification", model=str(classifier)), library)
     page = build(demo)
-    summary, file, scores, similar, *pictures = demo.analyse(str(songs / "03.flac"))
+    summary, file, scores, similar, *pictures = demo.analyze(str(songs / "03.flac"))
     assert summary.endswith("1 windows x 3 layers x 32 dimensions.")
     assert np.load(file).shape == (1, 3, 32)
     assert set(scores) == {"calm", "loud", "strange"} and sum(scores.values()) == pytest.approx(1, abs=1e-5)
     assert similar[0] == ["03.flac", 1.0] and len(pictures) == 3
-    assert len(page.fns) == 2  # analyse, play
+    assert len(page.fns) == 2  # analyze, play
     demo.results.cleanup()
 
 
@@ -152,10 +152,10 @@ def test_refusals_reach_the_page_without_paths(songs, embedder, tmp_path):
     (tmp_path / "notes.mp3").write_text("not music")
     demo = Demo(embedder)
     with pytest.raises(gradio.Error, match="notes.mp3: not audio") as caught:
-        demo.analyse(str(tmp_path / "notes.mp3"))
+        demo.analyze(str(tmp_path / "notes.mp3"))
     assert str(tmp_path) not in str(caught.value)
     with pytest.raises(gradio.Error, match="Choose a recording first"):
-        demo.analyse(None)
+        demo.analyze(None)
 
 
 def test_the_readme_is_a_space():
@@ -236,7 +236,7 @@ def test_upload_and_results_in_a_browser(browser, served, audio_dir, tmp_path):
     wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "#recording input[type=file]"))
     browser.find_element(By.CSS_SELECTOR, "#recording input[type=file]").send_keys(str(upload))
     wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "#recording #waveform, #recording .waveform-container"))
-    browser.find_element(By.ID, "analyse").click()
+    browser.find_element(By.ID, "analyze").click()
     wait.until(lambda _: f"{seconds:.1f} seconds" in text("#summary"))
     wait.until(lambda b: len(b.find_elements(By.CSS_SELECTOR, "#waveform img, #spectrum img, #layers img")) == 3)
     browser.save_screenshot(str(tmp_path / "page.png"))
@@ -277,5 +277,5 @@ def test_a_long_upload_is_refused_in_a_browser(browser, served, tmp_path):
     wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "#recording input[type=file]"))
     browser.find_element(By.CSS_SELECTOR, "#recording input[type=file]").send_keys(str(tone(tmp_path, 40)))
     wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "#recording .waveform-container"))
-    browser.find_element(By.ID, "analyse").click()
+    browser.find_element(By.ID, "analyze").click()
     wait.until(lambda b: "This recording has 40 seconds; at most 30 are taken" in b.page_source)

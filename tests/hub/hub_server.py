@@ -184,7 +184,7 @@ class HubHandler(BaseHTTPRequestHandler):
     # Who asks, and for what
 
     def user(self, scope: str = "read") -> str | None:
-        """The user behind the token, or None for an anonymous request; writing asks for a token that may write."""
+        """The user of the token, or None for an anonymous request; writing needs a token that may write."""
         header = self.headers.get("Authorization")
         if header is None:
             if scope == "write":

@@ -20,7 +20,7 @@ def sine(seconds=0.5, rate=24000, frequency=440.0):
 
 
 class Decoder:
-    """What datasets gives for an Audio column since version 4."""
+    """The object that datasets gives for an Audio column since version 4."""
 
     def __init__(self, data, rate):
         self.data, self.sample_rate = torch.from_numpy(data), rate

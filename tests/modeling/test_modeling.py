@@ -134,7 +134,7 @@ def test_frame_mask_and_times(model):
 
 
 def test_mask_time_indices_hide_the_input(model):
-    """What lies under the mask has no influence, and the mask embedding has."""
+    """The input under the mask has no influence, and the mask embedding has."""
     mask = torch.zeros(1, 24, dtype=torch.bool)
     mask[:] = True
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What transformers, accelerate and PEFT take for granted of every model, held by the classes of both generations."""
+"""Conventions of transformers, accelerate and PEFT for every model, held by the classes of both generations."""
 
 import copy
 import inspect
@@ -47,7 +47,7 @@ def waves(batch: int = 3) -> torch.Tensor:
 
 
 def targets(model_class, config: MERTConfig | MERT2Config, batch: int = 3) -> dict:
-    """What makes the class return a loss."""
+    """The inputs that make the class return a loss."""
     frames = config.num_frames(SAMPLES)
     if model_class in (MERTForPreTraining, MERT2ForPreTraining):
         return {
@@ -133,7 +133,7 @@ def test_a_row_does_not_depend_on_the_batch(config_for, model_class):
 
 
 @every_class
-def test_built_on_meta_and_initialised_later(config_for, model_class):
+def test_built_on_meta_and_initialized_later(config_for, model_class):
     """As FSDP and DeepSpeed build it: nothing may stay on meta or as memory was found."""
     with torch.device("meta"):
         model = model_class(config_for(model_class, use_weighted_layer_sum=True, **COSINE.get(model_class, {})))
@@ -173,7 +173,7 @@ def test_attention_can_be_changed_at_run_time(config_for, model_class):
 @every_class
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_further_arguments_reach_the_attention_function(config_for, model_class, monkeypatch, checkpointing):
-    """What `_supports_attention_backend` promises: backends get their arguments, such as lengths of packed rows."""
+    """The promise of `_supports_attention_backend`: backends get their arguments, such as lengths of packed rows."""
     model = model_class(config_for(model_class, attn_implementation="sdpa")).train()
     assert model._supports_attention_backend
     if checkpointing:
@@ -214,7 +214,7 @@ def test_checkpointing_switches_every_layer(config_for, model_class):
 @every_encoder
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_adapters_in_a_frozen_model_learn_under_checkpointing(config_for, reentrant, model_class):
-    """What LoRA leaves trainable gets the gradients that it gets without checkpointing."""
+    """The weights that LoRA leaves trainable get the gradients that they get without checkpointing."""
     torch.manual_seed(0)
     quiet = {"hidden_dropout": 0.0, "activation_dropout": 0.0, "attention_dropout": 0.0}
     if model_class in FIRST:
@@ -263,7 +263,7 @@ def test_another_number_of_classes_only_where_it_is_allowed(tiny_config, tmp_pat
     assert torch.isfinite(model.classifier.weight).all() and not model.classifier.bias.any()
 
 
-def test_mis_shaped_position_embedding_is_initialised_where_it_is_allowed(tiny_checkpoint):
+def test_mis_shaped_position_embedding_is_initialized_where_it_is_allowed(tiny_checkpoint):
     model = MERTModel.from_pretrained(tiny_checkpoint, num_conv_pos_embeddings=8, ignore_mismatched_sizes=True)
     conv = model.encoder.pos_conv_embed.conv
     norm = torch.linalg.vector_norm(conv.weight_v, dim=(0, 1), keepdim=True)

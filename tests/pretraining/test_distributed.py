@@ -169,15 +169,15 @@ def train_with_fsdp(rank: int, folder, output_dir) -> None:
         "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
     }
     os.environ.update(settings)
-    initialise = AcceleratorState.__init__
+    initialize = AcceleratorState.__init__
 
-    def initialise_with_fsdp(self, *args, fsdp_plugin=None, **kwargs):
-        initialise(self, *args, **kwargs)
+    def initialize_with_fsdp(self, *args, fsdp_plugin=None, **kwargs):
+        initialize(self, *args, **kwargs)
         if fsdp_plugin is not None:
             self.fsdp_plugin = fsdp_plugin
         self.distributed_type = DistributedType.FSDP
 
-    AcceleratorState.__init__ = initialise_with_fsdp
+    AcceleratorState.__init__ = initialize_with_fsdp
     arguments = {"per_device_train_batch_size": 2, "max_steps": 4, "save_strategy": "steps", "save_steps": 2}
     trainer = make_trainer(folder, output_dir, **arguments)
     trainer.train()

@@ -23,7 +23,7 @@ CLIPS = 6  # in an update of every run below, so that all see equally much music
 
 
 def resume_and_write(rank: int, folder, output_dir, arguments: dict) -> None:
-    """What `run_pretraining` does: continues from the checkpoint that rank 0 finds, and writes all losses."""
+    """As `run_pretraining` does: continues from the checkpoint that rank 0 finds, and writes all losses."""
     trainer = make_trainer(folder, output_dir, **arguments)
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(output_dir))
     if rank == 0:

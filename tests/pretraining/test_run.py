@@ -55,7 +55,7 @@ def test_a_run_leaves_a_model_that_loads(tiny_run, tmp_path):
 
 
 def test_a_run_writes_the_projects_card(tiny_run, tmp_path):
-    """What the Trainer pushes says what the student learned from."""
+    """The card that the Trainer pushes says what the student learned from."""
     trainer = run.main(tiny_run)
     trainer.create_model_card()
     card = (tmp_path / "out" / "README.md").read_text()

@@ -239,7 +239,7 @@ class StepCounter(TrainerCallback):
 
 
 def train_or_resume(folder, output_dir, steps=None) -> None:
-    """What `run_pretraining` does: resumes from the last complete checkpoint; leaves the losses at the end."""
+    """As `run_pretraining` does: resumes from the last complete checkpoint; leaves the losses at the end."""
     trainer = make_trainer(
         folder, output_dir, collator=make_collator(), max_steps=60, save_strategy="steps", save_steps=3
     )

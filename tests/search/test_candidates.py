@@ -14,7 +14,7 @@ from mert_hf.search import duplicates
 
 
 class Table:
-    """What `candidates` reads of an index."""
+    """The part of an index that `candidates` reads."""
 
     def __init__(self, codes: list[np.ndarray], vectors: np.ndarray | None = None, durations: list | None = None):
         draws = np.random.default_rng(1)

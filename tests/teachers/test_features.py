@@ -44,8 +44,8 @@ def test_log_mel_is_the_logarithm_of_mel_energies(sounds):
     frequencies = np.arange(size // 2 + 1) * 24000 / size
     filters = np.zeros((len(frequencies), 80))
     for band in range(80):
-        low, centre, high = hertz[band : band + 3]
-        triangle = np.minimum((frequencies - low) / (centre - low), (high - frequencies) / (high - centre))
+        low, center, high = hertz[band : band + 3]
+        triangle = np.minimum((frequencies - low) / (center - low), (high - frequencies) / (high - center))
         filters[:, band] = np.maximum(triangle, 0) * 2 / (high - low)
     expected = np.log(power @ filters + 1e-6)
     values = features.log_mel(sounds[1:2], 24000, 320)[0].numpy()
@@ -90,15 +90,15 @@ def test_moving_statistics_are_those_of_the_frames_around():
 def test_the_reach_is_no_smaller_than_what_a_frame_depends_on(name):
     reach = features.feature_reach(name, 24000, 320)
     frame = reach // 320 + 10
-    centre = 320 * frame
-    clip = torch.randn(1, 2 * centre, generator=torch.Generator().manual_seed(2))
+    center = 320 * frame
+    clip = torch.randn(1, 2 * center, generator=torch.Generator().manual_seed(2))
     inside = clip.clone()
-    inside[:, : centre - reach] = 0
-    inside[:, centre + reach + 1 :] = 0
+    inside[:, : center - reach] = 0
+    inside[:, center + reach + 1 :] = 0
     expected, values = (FEATURES[name](waveform, 24000, 320)[0, frame] for waveform in (clip, inside))
     tolerance = 2e-3 * min(1.0, float(expected.abs().max()))
     assert torch.allclose(values, expected, atol=tolerance)
-    inside[:, : centre - reach // 2] = 0
+    inside[:, : center - reach // 2] = 0
     assert not torch.allclose(FEATURES[name](inside, 24000, 320)[0, frame], expected, atol=tolerance)
 
 

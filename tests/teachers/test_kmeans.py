@@ -33,11 +33,11 @@ def test_four_pitch_classes_are_four_clusters():
 
 def test_points_find_their_clusters_again():
     draw = np.random.default_rng(0)
-    centres = draw.normal(size=(5, 7)) * 10
-    points = (centres[draw.integers(0, 5, 4000)] + draw.normal(size=(4000, 7)) * 0.1).astype(np.float32)
+    centers = draw.normal(size=(5, 7)) * 10
+    points = (centers[draw.integers(0, 5, 4000)] + draw.normal(size=(4000, 7)) * 0.1).astype(np.float32)
     parts = kmeans_module.fit_clusters(points, FeatureSet("mfcc", 5), seed=0, max_frames=1000)
     found = (parts["centres"] * parts["scale"] + parts["mean"]).numpy()
-    distances = np.linalg.norm(found[:, None] - centres[None], axis=-1)
+    distances = np.linalg.norm(found[:, None] - centers[None], axis=-1)
     assert sorted(distances.argmin(axis=1)) == list(range(5)) and distances.min(axis=1).max() < 0.1
 
 

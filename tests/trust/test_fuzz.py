@@ -77,8 +77,8 @@ CLIPS = strategies.one_of(
 AUDIO = strategies.one_of(CLIPS, strategies.lists(CLIPS, max_size=3), strategies.tuples(CLIPS, CLIPS))
 
 
-def check_extractor(audio, rate, normalise) -> None:
-    extractor = MERTFeatureExtractor(do_normalize=normalise)
+def check_extractor(audio, rate, normalize) -> None:
+    extractor = MERTFeatureExtractor(do_normalize=normalize)
     try:
         features = extractor(audio, sampling_rate=rate, return_tensors="pt")
     except (ValueError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""Labelling, embedding and evaluation, ended ten times at random moments: the result is that of an undisturbed run.
+"""Labeling, embedding and evaluation, ended ten times at random moments: the result is that of an undisturbed run.
 
 Pre-training is killed so in tests/pretraining/test_trainer.py.
 """
@@ -106,7 +106,7 @@ def assert_same(one, two) -> None:
         assert one == two
 
 
-JOBS = {"labelling": (label_job, labels_of), "embedding": (embed_job, embeddings_of)}
+JOBS = {"labeling": (label_job, labels_of), "embedding": (embed_job, embeddings_of)}
 JOBS["evaluation"] = (evaluate_job, results_of)
 
 

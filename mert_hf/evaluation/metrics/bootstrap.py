@@ -44,9 +44,9 @@ def intervals(
     """Percentile intervals [low, high] of each metric at 95 %; none without resamples.
 
     Args:
-        kind: of the task.
+        kind: kind of the task.
         predictions: by seed, all of the same recordings.
-        labels: of the task.
+        labels: labels of the task.
         beat_counts: as in `Protocol`.
         resamples: their number.
     """

@@ -46,7 +46,7 @@ def statistics(
     """Each metric of predictions as a function of weights, the primary one first.
 
     Args:
-        kind: of the task.
+        kind: kind of the task.
         predictions: columns as `mert_hf.evaluation.metrics.predictions` lists them.
         labels: names of numbers (regression) or stems (separation).
         beat_counts: F-measure of beats as the mean over each "recording", or from counts "pooled" over all, as in

@@ -31,7 +31,7 @@ def decode(kind: str, probabilities: np.ndarray, frame_rate: float) -> Any:
 def frame_predictions(
     kind: str, ids: Sequence[str], references: Sequence[Any], estimates: Sequence[Any]
 ) -> Predictions:
-    """What was found in each recording, compared with its annotation.
+    """The events found in each recording, compared with its annotation.
 
     Args:
         kind: "beats", "chords" or "structure".

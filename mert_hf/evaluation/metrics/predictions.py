@@ -41,9 +41,9 @@ class Predictions:
     """Predictions of one probe.
 
     Attributes:
-        ids: of the recordings, or of chunks where those are scored.
+        ids: ids of the recordings, or of chunks where those are scored.
         columns: name -> values, one for each id: an array (ids, ...), or a list of arrays of any length.
-        recordings: of chunks: the recording of each; empty where the ids are recordings.
+        recordings: for chunks, the recording of each; empty where the ids are recordings.
     """
 
     ids: tuple[str, ...]
@@ -52,7 +52,7 @@ class Predictions:
 
     @property
     def resampled(self) -> tuple[str, ...]:
-        """What is drawn in a resample, for each id: recordings with all their chunks."""
+        """The unit that is drawn in a resample, for each id: recordings with all their chunks."""
         return self.recordings or self.ids
 
     def select(self, ids: Sequence[str]) -> Predictions:

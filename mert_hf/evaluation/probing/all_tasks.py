@@ -55,14 +55,14 @@ MEASURED_WINDOWS = 2
 
 @dataclass(frozen=True)
 class TaskPlan:
-    """What a task would take.
+    """The resources that a task needs.
 
     Attributes:
         task: its name.
         data: folder of its data set.
         recordings: their number.
-        hours: of audio that has to be embedded; 0 where an earlier task of the plan embeds the same recordings.
-        store_bytes: of features on disk.
+        hours: hours of audio that has to be embedded; 0 where an earlier task of the plan embeds the same recordings.
+        store_bytes: size of the features on disk in bytes.
         seconds: estimated time of features and probes.
         problem: why it cannot run; empty if it can.
     """
@@ -115,7 +115,7 @@ def find_tasks(root: str | Path) -> dict[Path, tuple[str, ...]]:
 def plan_tasks(
     root: str | Path, encoder: Encoder, settings: EvaluationSettings, device: torch.device
 ) -> list[TaskPlan]:
-    """What each task below a folder would take; nothing is extracted or trained.
+    """The resources that each task below a folder needs; nothing is extracted or trained.
 
     Args:
         root: folder of the data sets.

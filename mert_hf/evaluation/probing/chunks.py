@@ -29,7 +29,7 @@ class ChunkData:
     """Chunks of a classification, key, multilabel or regression task; a `GridData`.
 
     Args:
-        kind: of the task.
+        kind: kind of the task.
         data: its recordings.
         table: their features.
         device: where probes are trained.
@@ -100,7 +100,7 @@ class ChunkData:
         return self.head.score(outputs, targets), self.head.loss(outputs, targets)
 
     def predict(self, probe: TrainedProbe, split: str) -> Predictions:
-        """What a trained probe predicts for a split."""
+        """The predictions of a trained probe for a split."""
         outputs, ids, targets = self._scored(split, lambda features: probe.outputs(features)[None])
         recordings = tuple(name.rpartition("#")[0] for name in ids) if self.scores_chunks else ()
         return replace(self.head.predictions(outputs[0].cpu(), targets, ids), recordings=recordings)

@@ -1,4 +1,4 @@
-"""Features of recordings: what is asked of the encoder, and the extraction into a `FeatureStore`."""
+"""Features of recordings: what the encoder has to compute, and the extraction into a `FeatureStore`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class FeatureRequest:
 
     @classmethod
     def of(cls, task: Task, protocol: Protocol, layers: Sequence[int]) -> FeatureRequest:
-        """What a protocol asks for a task."""
+        """The choices of a protocol for a task."""
         window = protocol.windows.get(task.name, task.window)
         frames = task.kind in FRAME_KINDS
         return cls(
@@ -69,7 +69,7 @@ class FeatureRequest:
         )
 
     def key(self, encoder: Encoder) -> dict[str, Any]:
-        """What decides the features, as JSON values."""
+        """Everything that decides the features, as JSON values."""
         fields = {**asdict(self), "layers": list(self.layers), "model": encoder.fingerprint}
         if not getattr(encoder, "normalizes", False):
             del fields["normalize"]
@@ -141,7 +141,7 @@ def extract(
         batch_size: windows at a time; default: about 80 s of audio.
         max_failures: recordings that may be unreadable; they are logged and left out.
         progress: show a progress bar.
-        name: of the progress bar.
+        name: name of the progress bar.
         workers: recordings that are read at the same time.
 
     Returns:

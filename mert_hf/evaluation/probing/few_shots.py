@@ -32,7 +32,7 @@ def draw_shots(data: TaskData, kind: str, shots: int, seed: int) -> TaskData:
             random order until each tag has `shots`, where that many have it; any other kind: `shots` recordings, two at
             least.
         shots: number of recordings.
-        seed: of the draw.
+        seed: seed of the draw.
     """
     training = data.split("train")
     order = np.random.default_rng(seed).permutation(len(training))
@@ -58,7 +58,7 @@ def few_shot_results(evaluation: Evaluation, results: Mapping[str, Any]) -> list
 
     Args:
         evaluation: after its run.
-        results: of the run; they are the point of "all".
+        results: results of the run; they are the point of "all".
 
     Returns:
         One entry for each number of shots of the settings: `shots`, `recordings` (mean number over draws), and

@@ -46,7 +46,7 @@ class FrameFeatures(ABC):
         Args:
             recording: where they come from.
             start, count: in frames.
-            device: of the result.
+            device: device of the result.
             alone: the encoder sees these frames only, not the window around them. Stored features ignore it.
         """
 
@@ -91,7 +91,7 @@ class StoredFrames(FrameFeatures):
 
 
 class ComputedFrames(FrameFeatures):
-    """Frames that the encoder computes when they are asked for.
+    """Frames that the encoder computes when they are requested.
 
     Args:
         encoder: the model.

@@ -87,7 +87,7 @@ class FrameData(ABC):
 
     @abstractmethod
     def predict(self, probe: TrainedProbe, split: str) -> Predictions:
-        """What a trained probe predicts for a split."""
+        """The predictions of a trained probe for a split."""
 
     def batches(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Random crops of every training recording in random order, 8 at a time."""
@@ -133,7 +133,7 @@ class FrameClassData(FrameData):
     """Frames of one class each, beats, chords or structure; cross-entropy over the frames that have a class.
 
     Args:
-        kind: of the task.
+        kind: kind of the task.
         data, features, frame_rate, device, crop_alone: as `FrameData`.
         by_f1: whether the best epoch of beats has the highest F-measure (70 ms, counts pooled over the validation
             recordings) or the lowest loss.
@@ -174,7 +174,7 @@ class FrameClassData(FrameData):
         return torch.from_numpy(weighted_ratio(2 * matched, total, np.ones((1, len(matched))))[0]), losses
 
     def predict(self, probe: TrainedProbe, split: str) -> Predictions:
-        """What is found in whole recordings, with their annotations."""
+        """The events found in whole recordings, with their annotations."""
         recordings = self.data.split(split)
         found = [self._decoded(self.outputs_of(probe, recording)) for recording in recordings]
         return frame_predictions(self.kind, [r.id for r in recordings], [r.target for r in recordings], found)

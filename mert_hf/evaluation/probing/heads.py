@@ -1,4 +1,4 @@
-"""What a probe learns for each kind of task with one answer a recording: targets, loss, monitored score.
+"""Heads for each kind of task with one answer a recording: targets, loss, monitored score.
 
 Shapes: outputs of many probes (probes, recordings or chunks, outputs); targets (recordings or chunks, ...).
 """
@@ -26,7 +26,7 @@ class Head:
     """A kind of task.
 
     Args:
-        kind: of the task.
+        kind: kind of the task.
         data: its recordings.
     """
 

@@ -76,7 +76,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class GridData(Protocol):
-    """What a grid is trained on; tensors lie on the device of the training."""
+    """The training data of a grid; tensors lie on the device of the training."""
 
     num_layers: int
     dim: int
@@ -300,7 +300,7 @@ class ProbeStack:
         self.best_epoch, self.stalled, self.stalled_rate = (torch.zeros(count, dtype=torch.long) for _ in range(3))
 
     def _inputs(self, features: Tensor) -> Tensor:
-        """What the probes see, (probes, rows, dim), or (1, rows, dim) where all see the same."""
+        """The input of the probes, (probes, rows, dim), or (1, rows, dim) where all see the same."""
         if self.mixed:
             return _mix(features, self.weights["mixture"])
         layers = [probe.layer for probe in self.probes]

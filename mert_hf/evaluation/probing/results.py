@@ -1,4 +1,4 @@
-"""What an evaluation leaves on disk: its results as JSON, and its trained probes, layer by layer.
+"""The files of an evaluation: its results as JSON, and its trained probes, layer by layer.
 
     DIR/LAYER.json            grid, chosen learning rate, validation and test metrics of a layer
     DIR/LAYER.safetensors     weights of the probes with the chosen learning rate, one for each seed
@@ -80,7 +80,7 @@ class ProbeArchive:
         """The probes of a layer with the chosen learning rate, one for each seed.
 
         Args:
-            record: of the layer.
+            record: record of the layer.
             position: where the layer stands in the features that the probes will see, or "weighted".
         """
         weights = safetensors.torch.load_file(self._weights(record["layer"]))

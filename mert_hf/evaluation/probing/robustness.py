@@ -33,7 +33,7 @@ class DeformedAudio:
     Attributes:
         source: the recording as it is.
         deformation: what is done to it.
-        seed: of random deformations.
+        seed: seed of random deformations.
     """
 
     source: Recording
@@ -57,7 +57,7 @@ class DeformedAudio:
         return self.source.exists()
 
     def version(self) -> dict[str, Any]:
-        """What changes when the deformed audio changes."""
+        """A value that changes when the deformed audio changes."""
         return {**self.source.version(), "deformation": str(self.deformation), "seed": self.seed}
 
     def __str__(self) -> str:
@@ -91,7 +91,7 @@ def deformed_results(evaluation: Evaluation, results: Mapping[str, Any]) -> list
 
     Args:
         evaluation: after its run.
-        results: of the run.
+        results: results of the run.
 
     Returns:
         One entry for each deformation of the settings: `deformation`, `kind`, `amount`, `metrics` over seeds.

@@ -86,7 +86,7 @@ def evaluate(
         settings: protocol, layers, learning rates, seeds, training.
         cache_dir: folder for features and probes; default: `default_cache_dir()`.
         device: where encoder and probes run; a GPU if there is one.
-        dtype: of the model.
+        dtype: precision of the model.
         name: label of the model in reports; default: its Hub id, or the last part of its folder.
         encoder: your own encoder in place of `model`, see `mert_hf.encoders.own`.
         features: folder of precomputed features in place of `model`, see `mert_hf.encoders.own`.
@@ -218,7 +218,7 @@ class Evaluation:
         return self._results(records, chosen, predictions, table), predictions
 
     def retrieved(self, table: FeatureTable, layer: int, split: str, queries: Evaluation | None = None) -> Predictions:
-        """What each query of a split finds; with other `queries`, those recordings are searched for."""
+        """The ranking for each query of a split; with other `queries`, those recordings are searched for."""
         position, recordings = self.request.layers.index(layer), self.data.split(split)
         embeddings = table.recording_means(recordings, position)
         asked = None if queries is None else queries.features().recording_means(queries.data.split(split), position)
@@ -270,7 +270,7 @@ class Evaluation:
         return ComputedFrames(self.encoder, self.request)
 
     def grid_data(self, features: FeatureTable | FrameFeatures):
-        """What probes are trained on, with these features."""
+        """The training data of the probes, with these features."""
         kind, encoder, protocol = self.task.kind, self.encoder, self.protocol
         if kind not in FRAME_KINDS:
             pieces = self.task.name in protocol.scored_pieces
@@ -340,7 +340,7 @@ class Evaluation:
     def _predictions(
         self, record: Record, features: FeatureTable | FrameFeatures, split: str
     ) -> dict[int, Predictions]:
-        """What a layer's probes predict for a split, by seed."""
+        """The predictions of a layer's probes for a split, by seed."""
         layer = record["layer"]
         data = self.grid_data(features.held(self.positions([layer]), self.device))
         probes = self.archive.load(record, WEIGHTED if layer == WEIGHTED else 0)
@@ -358,7 +358,7 @@ class Evaluation:
         return self.settings.probe_settings(self.task)
 
     def _probe_key(self) -> dict[str, Any]:
-        """What decides the probes in addition to the features: targets, splits, grid and training."""
+        """Everything that decides the probes in addition to the features: targets, splits, grid and training."""
         digest = hashlib.sha256()
         for recording in self.data.recordings:
             ensemble = [recording.ensemble] if recording.ensemble else []

@@ -33,7 +33,7 @@ class SeparationData(FrameData):
     Args:
         data: songs; labels are stems.
         features: one row each `hop_length` samples.
-        sampling_rate, hop_length: of the model.
+        sampling_rate, hop_length: rate of the model in Hz, and its samples between two frames.
         fft_size: samples of a frame of the spectrogram.
         device: where probes are trained.
         crop_alone: whether the encoder sees a training crop only, or the window around it.

@@ -94,7 +94,7 @@ class EvaluationSettings:
         workers: recordings that are read at the same time.
         max_bad_files: recordings that may be missing or unreadable, a number or a percentage such as "1%".
         store_dtype: number format of stored features, "float16" or "float32".
-        frame_features: of frame tasks: "store" on disk, "compute" when they are needed, or "auto", which stores what
+        frame_features: for frame tasks, "store" on disk, "compute" when they are needed, or "auto", which stores what
             takes at most `runner.FRAME_STORE_BYTES`.
         resamples: resamples of the test recordings for the intervals; 0 leaves them out.
         deformations: changes of the test recordings for the robustness curve, see `Deformation`.

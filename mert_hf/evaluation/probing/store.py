@@ -5,7 +5,7 @@
     DIR/index.jsonl    one line a recording: name, size and time of its file, first row, number of rows
 
 A store belongs to an encoder, a folder of recordings and a way to cut and pool them, not to a task: tasks on the same
-recordings share it. A line enters the index only after its rows were written. Whatever a killed run left behind is cut
+recordings share it. A line enters the index only after its rows were written. Whatever a killed run left is cut
 off on opening: rows without a line, half a line, and lines whose rows a failing machine lost.
 
 `FeatureTable` shows the rows on disk, in memory or on the device where probes are trained.

@@ -44,8 +44,8 @@ class PairedTest:
         metric: the task's primary metric.
         first, second: keys of the models.
         difference: first minus second, in the metric's own unit.
-        interval: of the difference, at 95 %.
-        p_value: of the paired bootstrap.
+        interval: interval of the difference, at 95 %.
+        p_value: p-value of the paired bootstrap.
         corrected: the p-value after Holm's correction over all tests of the comparison.
         recordings: number of recordings that both results hold.
     """
@@ -90,7 +90,7 @@ class Comparison:
     Attributes:
         labels: key of a model -> its name in tables.
         scores: task -> model -> mean of the primary metric over seeds.
-        tests: of all pairs and tasks whose predictions are there.
+        tests: tests of all pairs and tasks whose predictions are there.
         ranks: average ranks; None where fewer than two tasks or models are shared.
     """
 
@@ -115,12 +115,12 @@ class Comparison:
 
 
 def model_key(result: Results) -> str:
-    """What identifies a model: its fingerprint."""
+    """The identity of a model: its fingerprint."""
     return result["model_fingerprint"]
 
 
 def task_key(result: Results) -> TaskKey:
-    """What identifies a task."""
+    """The identity of a task."""
     return result["task"], result["title"]
 
 
@@ -141,7 +141,7 @@ def compare(results: Sequence[Results], resamples: int | None = None) -> Compari
 
     Args:
         results: as `load_results` gives them; the predictions lie next to the files.
-        resamples: of the test recordings; as many as the correction for the number of tests needs if None.
+        resamples: number of resamples; as many as the correction for the number of tests needs if None.
 
     Raises:
         ValueError: two results of a task hold different targets or no recordings in common.

@@ -18,7 +18,7 @@ def layer_map(results: Sequence[dict[str, Any]]) -> str:
     lowest to its highest score.
 
     Args:
-        results: of one model.
+        results: results of one model.
     """
     columns = sorted({entry["layer"] for result in results for entry in result["layers"]}, key=_layer_order)
     values = np.full((len(results), len(columns)), np.nan)
@@ -81,7 +81,7 @@ def few_labels(results: Sequence[dict[str, Any]], labels: Mapping[str, str]) -> 
     """Test metric over the number of training recordings, SVG text, a line for each model; None without such entries.
 
     Args:
-        results: of one task.
+        results: results of one task.
         labels: key of a model -> its name.
     """
     lines = {}

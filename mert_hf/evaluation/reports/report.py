@@ -123,7 +123,7 @@ def summary_table(results: Sequence[Results], comparison: Comparison | None = No
 
 
 def choice_table(results: Sequence[Results]) -> Table:
-    """What was chosen on validation data, and how much data there was."""
+    """The choice on validation data, and how much data there was."""
     header = ("Task", "Model", "Layer", "Learning rate", "Validation", "Seeds", "Recordings train / valid / test")
     labels, rows = model_labels(results), []
     for result in results:

@@ -1,4 +1,4 @@
-"""What a task is: recordings with targets in three splits, from an archive, MARBLE v2's tables or a data set."""
+"""Tasks: recordings with targets in three splits, from an archive, MARBLE v2's tables or a data set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 @dataclass(frozen=True)
 class ArchiveNotes:
-    """What a user has to know to get a data set.
+    """How to get a data set.
 
     Attributes:
         urls: where it is published.

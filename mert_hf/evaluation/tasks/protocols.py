@@ -3,7 +3,7 @@
 - `strict` (default) is what we hold to be right: every encoder is described by mean and deviation over time, every
   value is standardized by the training split, and each recording counts once. Layers and models whose values differ in
   size then meet the same grid of learning rates, and hand-made features are treated like learned ones.
-- `marble-v1` follows the code behind the published figures (arXiv 2306.10548). Use it to compare with papers.
+- `marble-v1` follows the code of the published figures (arXiv 2306.10548). Use it to compare with papers.
 - `marble-v2` follows the second release of that code (branch `main` of a43992899/MARBLE in 2025).
 
 A result file lists every field of the protocol that was used, and the differences that are known to remain.
