@@ -39,9 +39,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# pandas and pyarrow read a folder as one data set: they ignore names that begin with "_" and refuse other files.
+# pandas and pyarrow read a folder as one data set: they ignore names that begin with "_" and refuse other files. The
+# list of failed recordings is there only where some failed, and keeps the name that people look for.
 RUN_FILE = "_embedding_run.json"
-ERRORS_FILE = "_errors.csv"
+ERRORS_FILE = "errors.csv"
 CARD_FILE = "_README.md"
 BATCHES_IN_SHARD = 16  # what a killed run does again, at most, where files are not longer than that
 SHARDS_PER_PROCESS = 8  # at least, so that short runs too keep what they did and processes get equal shares
@@ -129,7 +130,7 @@ def embed_dataset(
 
     A run that was stopped is continued by calling this again with the same arguments: finished shards stay as they are,
     and the data set becomes the one of an undisturbed run. New recordings may be added. Recordings that fail are listed
-    in `_errors.csv` and tried again once their file has changed. Under `accelerate launch` each process does its share.
+    in `errors.csv` and tried again once their file has changed. Under `accelerate launch` each process does its share.
 
     Args:
         paths: files, folders and globs, see `find_audio_files`.

@@ -69,7 +69,7 @@ def assert_killed_run_continues(tmp_path: Path, model: Path, count: int, kills: 
     one, two = rows(tmp_path / "out", tmp_path / "cache"), rows(tmp_path / "whole", tmp_path / "cache")
     for name in two:
         np.testing.assert_array_equal(one[name], two[name])
-    for name in ("_errors.csv", "_README.md", "_embedding_run.json"):
+    for name in ("errors.csv", "_README.md", "_embedding_run.json"):
         assert (tmp_path / "out" / name).read_text() == (tmp_path / "whole" / name).read_text()
     assert sorted(os.listdir(tmp_path / "out")) == sorted(os.listdir(tmp_path / "whole"))
 
@@ -98,4 +98,4 @@ def test_processes_share_a_run(tmp_path, tiny_checkpoint):
     for name in ("path", "start", "end", "layer"):
         np.testing.assert_array_equal(one[name][order], two[name][expected])
     np.testing.assert_allclose(one["embedding"][order], two["embedding"][expected], atol=1e-5)
-    assert (tmp_path / "shared" / "_errors.csv").read_text() == (tmp_path / "alone" / "errors.csv").read_text()
+    assert (tmp_path / "shared" / "errors.csv").read_text() == (tmp_path / "alone" / "errors.csv").read_text()
