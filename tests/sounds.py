@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,20 @@ def write_format(folder: Path, name: str, seconds: float = 4.0, channels: int = 
     """A file of `FORMATS`."""
     format, subtype, rate = FORMATS[name]
     return write(folder / name, sweep(seconds, rate, channels), rate, format, subtype)
+
+
+def set_in_ogg_page(data: bytearray, page: int, format: str, offset: int, value: int) -> None:
+    """Changes a field in the header of the Ogg page at `page`, and the page's checksum with it."""
+    segments = data[page + 26]
+    end = page + 27 + segments + sum(data[page + 27 : page + 27 + segments])
+    struct.pack_into(format, data, page + offset, value)
+    struct.pack_into("<I", data, page + 22, 0)
+    remainder = 0  # CRC of RFC 3533: polynomial 0x04C11DB7, not reflected, starting at 0
+    for byte in data[page:end]:
+        remainder ^= byte << 24
+        for _ in range(8):
+            remainder = (remainder << 1 ^ (0x04C11DB7 if remainder >> 31 else 0)) & 0xFFFFFFFF
+    struct.pack_into("<I", data, page + 22, remainder)
 
 
 def melody(seed: int, seconds: float = 12.0, sampling_rate: int = 24000) -> np.ndarray:

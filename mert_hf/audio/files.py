@@ -11,10 +11,10 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-# What soundfile reads, then what torchcodec reads where it is installed.
+# Of videos, those that often hold sound only; other videos with sound are read where they are given by name.
 AUDIO_EXTENSIONS = frozenset(
-    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64 "
-    ".m4a .m4b .aac .mp4 .wma .mka .webm".split()
+    ".wav .flac .ogg .oga .opus .mp3 .mp2 .aif .aiff .aifc .au .snd .caf .w64 .rf64 "
+    ".m4a .m4b .aac .mp4 .wma .mka .webm .ac3 .eac3 .ape .wv .tta".split()
 )
 
 

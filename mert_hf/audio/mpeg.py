@@ -7,8 +7,6 @@ of the music can be lost without a warning. Such a file is read after a frame th
 
 from __future__ import annotations
 
-import io
-import os
 import struct
 from typing import BinaryIO
 
@@ -41,38 +39,6 @@ def length_frame(file: BinaryIO) -> bytes | None:
             frame = data[start : start + size]
             return None if any(tag in frame for tag in LENGTH_TAGS) else _counting_frame(frame[:4], size)
     return None
-
-
-class PrefixedFile(io.RawIOBase):
-    """A file with bytes before it, for reading."""
-
-    def __init__(self, prefix: bytes, file: BinaryIO):
-        self.prefix, self.file = prefix, file
-        self._position = 0
-        self._size = len(prefix) + file.seek(0, os.SEEK_END)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = max(base + offset, 0)
-        return self._position
-
-    def readinto(self, buffer) -> int:
-        part = self.prefix[self._position : self._position + len(buffer)]
-        if not part:
-            self.file.seek(self._position - len(self.prefix))
-            part = self.file.read(len(buffer))
-        buffer[: len(part)] = part
-        self._position += len(part)
-        return len(part)
 
 
 def _frame_size(header: bytes) -> int:

@@ -119,7 +119,7 @@ def dataset_items(entry: str, split: str | None) -> Iterator[AudioItem]:
     rows = load_dataset(kind or entry, data_files=files if kind else None, split=split, streaming=True)
     features = dict(rows.features or rows._resolve_features().features)
     column = audio_column(features)
-    # Without the Audio feature the bytes stay as they are, and torchcodec is not needed.
+    # Without the Audio feature the bytes stay as they are, and no decoder of datasets is needed.
     rows = rows.cast(Features({**features, column: {"bytes": Value("binary"), "path": Value("string")}}))
     for index, row in enumerate(rows):
         cell = row[column]

@@ -13,7 +13,7 @@ from .findings import OK, PROBLEM, WARNING, Finding
 # Optional packages that are imported by transformers or by us wherever they are installed, and that often do not load.
 FRAGILE_PACKAGES = {
     "torchaudio": "pip uninstall torchaudio: mert_hf does not need it; or install the build for this torch",
-    "torchcodec": "pip uninstall torchcodec, or install FFmpeg and the build for this torch",
+    "torchcodec": "pip uninstall torchcodec: mert_hf does not need it; or install FFmpeg and the build for this torch",
     "torchvision": "pip uninstall torchvision: mert_hf does not need it; or install the build for this torch",
 }
 IMPORT_SECONDS = 120

@@ -6,13 +6,11 @@ import io
 import pickle
 import re
 import struct
-import sys
-import types
 
 import numpy as np
 import pytest
 import soundfile
-from sounds import FORMATS, sweep, write, write_format
+from sounds import FORMATS, set_in_ogg_page, sweep, write, write_format
 
 from mert_hf.audio import AudioReadError, audio_info, read_audio
 
@@ -46,24 +44,12 @@ def test_flac_of_unknown_length_is_counted(tmp_path):
     np.testing.assert_array_equal(read_audio(path, 24000), whole)
 
 
-def ogg_checksum(page: bytes) -> int:
-    """CRC of RFC 3533: polynomial 0x04C11DB7, not reflected, starting at 0."""
-    remainder = 0
-    for byte in page:
-        remainder ^= byte << 24
-        for _ in range(8):
-            remainder = (remainder << 1 ^ (0x04C11DB7 if remainder >> 31 else 0)) & 0xFFFFFFFF
-    return remainder
-
-
 def test_vorbis_whose_last_page_states_a_later_position(tmp_path):
     """As music/eureka.ogg of Debian's naev-data, which has 1105 samples fewer than its last page states."""
     path = write_format(tmp_path, "e.ogg")
     whole, data = read_audio(path, 44100), bytearray(path.read_bytes())
     last = data.rindex(b"OggS")
-    struct.pack_into("<q", data, last + 6, len(whole) + 1105)
-    struct.pack_into("<I", data, last + 22, 0)
-    struct.pack_into("<I", data, last + 22, ogg_checksum(data[last:]))
+    set_in_ogg_page(data, last, "<q", 6, len(whole) + 1105)
     path.write_bytes(data)
     assert audio_info(path).num_samples == len(whole) + 1105
     read = read_audio(path, 44100)
@@ -159,67 +145,6 @@ def test_rates_that_no_recording_has(tmp_path, rate):
     path.write_bytes(data)
     with pytest.raises(AudioReadError, match=f"the header states a sampling rate of {rate} Hz"):
         audio_info(path)
-
-
-class FakeDecoder:
-    """torchcodec's AudioDecoder as far as it is used, over five seconds of stereo at 1000 Hz."""
-
-    metadata = types.SimpleNamespace(sample_rate=1000, num_channels=2, duration_seconds=5.0)
-    samples = sweep(5.0, 1000).T
-    damaged_at = None
-    drift = 0.0  # of its clock
-
-    def __init__(self, source):
-        self.source = source
-
-    def get_samples_played_in_range(self, start, stop):
-        if self.damaged_at is not None and stop > self.damaged_at:
-            raise RuntimeError("decodeAVFrame, a/b.cpp:12, Invalid data found")
-        part = self.samples[:, round(start * 1000 * (1 + self.drift)) : round(stop * 1000 * (1 + self.drift))]
-        if part.shape[1] == 0:
-            raise RuntimeError("No audio frames were decoded. This is probably because start_seconds is too high")
-        return types.SimpleNamespace(data=types.SimpleNamespace(numpy=lambda: part))
-
-
-@pytest.fixture
-def torchcodec(monkeypatch):
-    module = types.ModuleType("torchcodec.decoders")
-    module.AudioDecoder = type("AudioDecoder", (FakeDecoder,), {})
-    monkeypatch.setitem(sys.modules, "torchcodec", types.ModuleType("torchcodec"))
-    monkeypatch.setitem(sys.modules, "torchcodec.decoders", module)
-    for name, value in {"RANGE": 1.7, "OVERLAP": 0.2, "TAIL": 50}.items():  # several ranges
-        monkeypatch.setattr(f"mert_hf.audio.decoding.TorchcodecDecoder.{name}", value)
-    return module.AudioDecoder
-
-
-@pytest.mark.parametrize("drift", [0.0, 0.01, -0.01])
-@pytest.mark.parametrize("silent", [False, True])
-def test_torchcodec_reads_what_soundfile_cannot(tmp_path, torchcodec, drift, silent):
-    path = tmp_path / "song.m4a"
-    path.write_bytes(b"\x00\x00\x00\x20ftypM4A ")
-    torchcodec.drift = 0.0 if silent else drift
-    torchcodec.samples = np.zeros((2, 5000), np.float32) if silent else FakeDecoder.samples
-    assert audio_info(path).duration == 5.0
-    mono = torchcodec.samples.mean(axis=0)
-    np.testing.assert_array_equal(read_audio(path, 1000), mono)
-    np.testing.assert_array_equal(read_audio(path, 1000, offset=2.0, duration=1.0), mono[2000:3000])
-
-
-def test_damage_that_torchcodec_meets(tmp_path, torchcodec):
-    path = tmp_path / "song.m4a"
-    path.write_bytes(b"\x00\x00\x00\x20ftypM4A ")
-    torchcodec.damaged_at = 4.0
-    with pytest.raises(AudioReadError, match=r"decoding fails between 3 and 5 s \(Invalid data found\)"):
-        read_audio(path, 1000)
-
-
-def test_torchcodec_that_cannot_load_is_told(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchcodec", types.ModuleType("torchcodec"))
-    monkeypatch.setitem(sys.modules, "torchcodec.decoders", types.ModuleType("torchcodec.decoders"))
-    path = tmp_path / "song.m4a"
-    path.write_bytes(b"\x00\x00\x00\x20ftypM4A ")
-    with pytest.raises(AudioReadError, match=r"need torchcodec and FFmpeg.*torchcodec failed too \(cannot import"):
-        read_audio(path, 24000)
 
 
 DAMAGED = {
