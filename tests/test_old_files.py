@@ -1,19 +1,16 @@
-"""Files written by the previous version still open: checkpoint, teacher, label cache, embedding data set."""
+"""Checkpoints, teachers and label caches of an earlier version still open."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
 
 from mert_hf import MERTEmbedder, MERTForPreTraining, MERTModel
 from mert_hf.corpora.labels import LabelCache
-from mert_hf.embedding.dataset import embed_dataset
 from mert_hf.teachers import KMeansTeacher
 
 WRITTEN = Path(__file__).resolve().parent / "fixtures" / "written_by_0_1"
@@ -41,18 +38,3 @@ def test_labels_of_recordings_that_have_moved(recording):
     frames = len(recording) // cache.hop_length
     expected = teacher.label_recording(torch.from_numpy(recording))[:, :frames]
     np.testing.assert_array_equal(cache(str(WRITTEN / "recordings" / "0.wav"), 0, frames), expected)
-
-
-def test_embedding_data_set_is_continued(tmp_path, monkeypatch):
-    for name in ("recordings", "checkpoint", "embeddings"):
-        shutil.copytree(WRITTEN / name, tmp_path / name)
-    monkeypatch.chdir(tmp_path)
-    before = [pq.read_table(path) for path in sorted(Path("embeddings").glob("*.parquet"))]
-    shutil.copy("recordings/0.wav", "recordings/2.wav")
-    options = {"window": 0.5, "batch_size": 2, "device": "cpu", "show_progress_bar": False}
-    summary = embed_dataset(["recordings"], "embeddings", "checkpoint", **options)
-    assert summary.files == 3 and summary.seconds == 1.0  # only the new recording
-    after = [pq.read_table(path) for path in sorted(Path("embeddings").glob("*.parquet"))]
-    assert after[:2] == before and len(after) == 3
-    old, new = (np.stack(table["embedding"].to_pylist()) for table in (before[0], after[2]))
-    np.testing.assert_allclose(new, old, atol=1e-5)  # of the same recording

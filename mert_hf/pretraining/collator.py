@@ -201,6 +201,12 @@ class DataCollatorForMERTPreTraining:
     def _as_crop(self, feature: Any) -> AudioCrop:
         """Any of the accepted items as a crop with a seed."""
         if isinstance(feature, AudioCrop):
+            # The extractor would refuse it too, but only here is the name of its recording known.
+            if feature.waveform.dim() != 1 or not torch.isfinite(feature.waveform).all():
+                raise ValueError(
+                    f"A clip must have shape (samples,) and finite values; that of {feature.source} at sample "
+                    f"{feature.offset} has shape {tuple(feature.waveform.shape)}."
+                )
             return feature
         clip = self._reader([find_clip(feature)], sampling_rate=self.config.sampling_rate)["input_values"][0]
         seed = int(torch.randint(2**62, (), generator=self._own_generator()))

@@ -43,13 +43,16 @@ def test_layers_are_those_of_the_whole_encoder(embedder, layers):
     clips = [np.random.default_rng(seed).standard_normal(20000 + 7000 * seed).astype(np.float32) for seed in range(2)]
     options = {"sampling_rate": embedder.sampling_rate, "show_progress_bar": False, "window": None}
     whole = embedder.encode(clips, layers="all", **options)
-    computed = []
-    hooks = [block.register_forward_hook(lambda *_: computed.append(1)) for block in blocks(embedder.model)]
+    computed: set[int] = set()
+    hooks = [
+        block.register_forward_hook(lambda *_, number=number: computed.add(number))
+        for number, block in enumerate(blocks(embedder.model))
+    ]
     some = embedder.encode(clips, layers=layers, **options)
     for hook in hooks:
         hook.remove()
     highest = max(np.atleast_1d(resolve_layers(layers, embedder.encoder)))
-    assert len(computed) == highest
+    assert computed == set(range(highest))
     for one, other in zip(some, whole, strict=True):
         expected = other.embeddings[:, list(resolve_layers(layers, embedder.encoder))]
         np.testing.assert_allclose(one.embeddings, expected[:, 0] if isinstance(layers, int) else expected, atol=1e-6)

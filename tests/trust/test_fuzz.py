@@ -256,7 +256,12 @@ def test_config_files(tmp_path, examples):
             "num_attention_heads": 64,
             "num_conv_pos_embedding_groups": 16,
         },
-        {"hidden_size": 65536, "num_conv_pos_embeddings": 65536, "num_conv_pos_embedding_groups": 1},
+        {
+            "hidden_size": 65536,
+            "num_attention_heads": 64,
+            "num_conv_pos_embeddings": 65536,
+            "num_conv_pos_embedding_groups": 1,
+        },
         {"num_codebooks": 1024, "codebook_size": 10_000_000, "codebook_dim": 65536},
     ],
 )

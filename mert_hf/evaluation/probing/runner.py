@@ -472,7 +472,7 @@ def choose_layers(layers: Sequence[Layer] | None, available: Sequence[int]) -> l
             chosen.append(number)
         else:
             raise ValueError(
-                f"The layer {layer!r} does not exist: the model has {len(available)}, {available[0]} to "
+                f"The layer {layer!r} does not exist: the model has {len(available)}, from {available[0]} to "
                 f'{available[-1]}; or give "{ALL}" (each layer) or "{WEIGHTED}" (the learned average).'
             )
     if len(set(chosen)) < len(chosen):
