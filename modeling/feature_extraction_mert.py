@@ -139,6 +139,8 @@ class MERTFeatureExtractor(SequenceFeatureExtractor):
                 "A clip contains NaN or infinite samples. Leave it out, or replace them with numpy.nan_to_num."
             )
         resampled = resample(mono, rate, self.sampling_rate)
+        if not np.isfinite(resampled).all():  # of values near the largest float32, which the filter exceeds
+            raise ValueError("A clip has values too large to be resampled. Samples lie in [-1, 1]: scale it.")
         if not len(resampled):
             raise ValueError(
                 f"A clip of {len(mono)} samples at {rate} Hz has none at {self.sampling_rate}. Leave it out."

@@ -102,13 +102,17 @@ class ShardWriter:
     def __init__(self, path: Path, schema: pa.Schema, layers: tuple[int, ...]):
         self.path, self.schema, self.layers = path, schema, layers
         self.partial = path.with_name(f".{path.name}.partial")
-        self._writer = pq.ParquetWriter(self.partial, schema)
         self._owners: list[str | None] = []  # of each row group: the one file it was written for ahead of its end
         self._done: list[pa.Table] = []
         self._current: list[pa.Table] = []
         self._bytes = self._windows = self._current_windows = 0
 
     def __enter__(self) -> ShardWriter:
+        try:
+            self._writer = pq.ParquetWriter(self.partial, self.schema)
+        except BaseException:  # a signal that ends the process may arrive here, before __exit__ would be called
+            self.partial.unlink(missing_ok=True)
+            raise
         return self
 
     def __exit__(self, *exception) -> None:
