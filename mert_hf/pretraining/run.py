@@ -333,7 +333,7 @@ def build_augmentation(settings: Mapping[str, Any] | None) -> InputAugmentation 
     """
     if settings is None:
         return None
-    return from_fields(InputAugmentation, [settings], "augmentation has the fields of InputAugmentation")[0]
+    return from_fields(InputAugmentation, [settings])[0]
 
 
 def build_masking(config: PretrainedConfig, data_arguments: PretrainingDataArguments) -> SpanMasking:

@@ -39,26 +39,6 @@ _HOMES = {
     "load_teacher": ".loading",
 }
 
-__all__ = [
-    "AcousticTeacher",
-    "CQTTeacher",
-    "CombinedTeacher",
-    "EncoderLayer",
-    "EncodecTeacher",
-    "FeatureSet",
-    "FeatureTeacher",
-    "FusedEncoderTeacher",
-    "KMeansTeacher",
-    "LogMelTeacher",
-    "MelRVQTeacher",
-    "MetaEncodecTeacher",
-    "Music2VecTeacher",
-    "MusicalTeacher",
-    "RandomProjectionTeacher",
-    "TEACHERS",
-    "Teacher",
-    "codebook_sizes_of",
-    "load_teacher",
-]
+__all__ = sorted(_HOMES)
 
 __getattr__ = lazy_names(__name__, _HOMES)  # the command line reads `.settings` without torch

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from tqdm.auto import tqdm
 
 from ..hub.names import checkpoint_folder
 from ..utils.files import read_json, staged_file
@@ -43,9 +46,17 @@ class Teacher(nn.Module):
     sampling_rate: int
     hop_length: int
 
-    def __init__(self):
+    def __init__(self, **sizes: int):
+        """Keeps sizes, such as those of `setting_names`, as attributes.
+
+        Raises:
+            ValueError: a size is not a positive integer.
+        """
         super().__init__()
         self.training = False
+        check_sizes(**sizes)
+        for name, size in sizes.items():
+            setattr(self, name, size)
 
     @property
     def frame_rate(self) -> float:
@@ -55,6 +66,17 @@ class Teacher(nn.Module):
     def settings(self) -> dict[str, Any]:
         """The arguments of the constructor that build this teacher again, without the weights; JSON types only."""
         return {name: getattr(self, name) for name in self.setting_names}
+
+    @torch.no_grad()
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """`targets` of clips (batch, samples), floating point in [-1, 1], in float32 whatever autocast says."""
+        waveforms = check_waveforms(waveforms)
+        with torch.autocast(waveforms.device.type, enabled=False):
+            return self.targets(waveforms)
+
+    def targets(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """Targets of clips (batch, samples) float32."""
+        raise NotImplementedError
 
     def _register(self, weights: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Keeps the weights of a fitted teacher as float32 buffers.
@@ -139,9 +161,14 @@ class AcousticTeacher(Teacher):
 
     Attributes:
         codebook_sizes: number of codes in each codebook.
+        reach: frames on either side of a frame on which its codes depend; None where recordings are not labeled in
+            blocks.
+        block_frames: frames of such a block.
     """
 
     codebook_sizes: tuple[int, ...]
+    reach: int | None = None
+    block_frames = BLOCK_FRAMES
 
     @property
     def num_codebooks(self) -> int:
@@ -153,17 +180,15 @@ class AcousticTeacher(Teacher):
         """Number of codes in each codebook; in the largest one where the sizes differ."""
         return max(self.codebook_sizes)
 
-    def _label_in_blocks(self, waveform: torch.Tensor, margin: int) -> torch.Tensor:
-        """Codes (num_codebooks, frames) of a recording (samples,), whose codes depend on `margin` frames around them.
-
-        For teachers that give `samples // hop_length + 1` frames.
-        """
-        hop, blocks = self.hop_length, []
-        for first in range(0, len(waveform) // hop + 1, BLOCK_FRAMES):
-            start = max(first - margin, 0)
-            # The center of a frame is the first sample of the next hop, hence one hop more on the right.
-            codes = self(waveform[None, start * hop : (first + BLOCK_FRAMES + margin + 1) * hop])[0]
-            blocks.append(codes[:, first - start : first - start + BLOCK_FRAMES])
+    def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
+        if self.reach is None:
+            return super().label_recording(waveform)
+        hop, size, blocks = self.hop_length, self.block_frames, []
+        for first in range(0, len(waveform) // hop + 1, size):
+            start = max(first - self.reach, 0)
+            # The center of a frame may be the first sample of the next hop, hence one hop more on the right.
+            codes = self(waveform[None, start * hop : (first + size + self.reach + 1) * hop])[0]
+            blocks.append(codes[:, first - start : first - start + size])
         return torch.cat(blocks, dim=1)
 
 
@@ -221,16 +246,28 @@ def check_sizes(**sizes: Any) -> None:
             raise ValueError(f"{name}={value!r} must be a positive integer.")
 
 
-def from_fields(kind: type[Item], items: Iterable[Item | dict[str, Any]], requirement: str) -> tuple[Item, ...]:
+def from_fields(kind: type[Item], items: Iterable[Item | dict[str, Any]]) -> tuple[Item, ...]:
     """Instances of a data class from themselves or from mappings of their fields.
 
     Raises:
-        ValueError: a mapping has an unknown field or lacks one; the message begins with `requirement`.
+        ValueError: there is none, or a mapping has an unknown field or lacks one.
     """
     try:
-        return tuple(item if isinstance(item, kind) else kind(**item) for item in items)
+        made = tuple(item if isinstance(item, kind) else kind(**item) for item in items)
     except TypeError as error:
-        raise ValueError(f"{requirement}: {error}.") from error
+        names = ", ".join(field.name for field in fields(kind))
+        raise ValueError(f"Each {kind.__name__} has the fields {names}: {error}.") from error
+    if not made:
+        raise ValueError(f"At least one {kind.__name__} is needed.")
+    return made
+
+
+def checked_clips(
+    clips: Iterable[torch.Tensor | np.ndarray], show_progress_bar: bool = False
+) -> Iterator[torch.Tensor]:
+    """Clips (samples,) to which a teacher is fitted, each as a batch (1, samples) float32."""
+    for clip in tqdm(clips, "features", unit="clip", disable=not show_progress_bar):
+        yield check_waveforms(torch.as_tensor(clip)[None])
 
 
 def check_waveforms(waveforms: torch.Tensor) -> torch.Tensor:

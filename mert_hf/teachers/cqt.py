@@ -11,7 +11,7 @@ from torch import nn
 from ..encoders.descriptors import cqt_transform, frame_statistics
 from ..modeling.cqt_mert import CQT_LOG_GAIN, CQT_LOWEST_FREQUENCY
 from ..utils.optional import needs_extra
-from .base import MusicalTeacher, check_sizes, check_waveforms
+from .base import MusicalTeacher
 
 
 class CQTTeacher(MusicalTeacher):
@@ -48,17 +48,14 @@ class CQTTeacher(MusicalTeacher):
         mean: torch.Tensor | None = None,
         scale: torch.Tensor | None = None,
     ):
-        super().__init__()
-        self.sampling_rate, self.hop_length = sampling_rate, hop_length
-        self.num_bins, self.bins_per_octave, self.log = num_bins, bins_per_octave, log
-        check_sizes(
+        super().__init__(
             sampling_rate=sampling_rate, hop_length=hop_length, num_bins=num_bins, bins_per_octave=bins_per_octave
         )
         if (mean is None) != (scale is None):
             raise ValueError("mean and scale come together: give both, or none of them.")
         if backend not in ("mert_hf", "nnaudio"):
             raise ValueError(f"backend must be 'mert_hf' or 'nnaudio', got {backend!r}.")
-        self.backend = backend
+        self.log, self.backend = log, backend
         cqt_transform(sampling_rate, hop_length, num_bins, bins_per_octave)  # refuses impossible sizes now
         self.nnaudio = self._nnaudio_transform() if backend == "nnaudio" else None
         if mean is None:
@@ -87,17 +84,13 @@ class CQTTeacher(MusicalTeacher):
             del state[name]
         return state
 
-    def _magnitudes(self, waveforms: torch.Tensor) -> torch.Tensor:
+    def targets(self, waveforms: torch.Tensor) -> torch.Tensor:
         """(batch, samples) float32 -> (batch, samples // hop_length + 1, num_bins) float32."""
         if self.nnaudio is not None:
-            with torch.autocast(waveforms.device.type, enabled=False):
-                return self.nnaudio(waveforms).transpose(1, 2)
-        return cqt_transform(self.sampling_rate, self.hop_length, self.num_bins, self.bins_per_octave)(waveforms)
-
-    @torch.no_grad()
-    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """(batch, samples) floating point in [-1, 1] -> (batch, samples // hop_length + 1, num_bins) float32."""
-        spectrum = self._magnitudes(check_waveforms(waveforms))
+            spectrum = self.nnaudio(waveforms).transpose(1, 2)
+        else:
+            sizes = (self.sampling_rate, self.hop_length, self.num_bins, self.bins_per_octave)
+            spectrum = cqt_transform(*sizes)(waveforms)
         if self.log:
             spectrum = torch.log1p(CQT_LOG_GAIN * spectrum)
         return spectrum if self.mean is None else (spectrum - self.mean) / self.scale

@@ -16,7 +16,6 @@ from ..utils.files import follow_umask
 from .base import CONFIG_NAME, AcousticTeacher, Teacher, check_sizes, check_waveforms, read_config
 from .meta_encodec import META_MODEL, MetaEncodecTeacher
 
-BLOCK_FRAMES = 2250  # frames of a recording that are computed at a time: 30 s at 75 Hz
 DEFAULT_CODEC = "facebook/encodec_24khz"
 DEFAULT_CODEBOOKS = 8  # 6 kbps at 24 kHz
 
@@ -37,6 +36,7 @@ class EncodecTeacher(AcousticTeacher):
 
     kind = "encodec"
     setting_names = ("num_codebooks",)
+    block_frames = 2250  # 30 s at 75 Hz
 
     def __init__(self, model: EncodecModel, num_codebooks: int | None = None):
         super().__init__()
@@ -115,12 +115,9 @@ class EncodecTeacher(AcousticTeacher):
         """
         return MetaEncodecTeacher.from_meta(source, num_codebooks)
 
-    @torch.no_grad()
-    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """(batch, samples) floating point in [-1, 1] -> (batch, num_codebooks, ceil(samples / hop_length)) int64."""
-        clips = check_waveforms(waveforms)[:, None]
-        with torch.autocast(clips.device.type, enabled=False):
-            codes = self.model.encode(clips, bandwidth=self.bandwidth).audio_codes
+    def targets(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) float32 -> (batch, num_codebooks, ceil(samples / hop_length)) int64."""
+        codes = self.model.encode(waveforms[:, None], bandwidth=self.bandwidth).audio_codes
         return codes[0, :, : self.num_codebooks]
 
     @torch.no_grad()
@@ -130,7 +127,7 @@ class EncodecTeacher(AcousticTeacher):
         The causal convolutions depend on the past within their receptive field only, so they run block by block. The
         LSTM, which takes one step per frame, runs over the whole recording.
         """
-        config, size = self.model.config, BLOCK_FRAMES * self.hop_length
+        config, size = self.model.config, self.block_frames * self.hop_length
         if len(waveform) <= size or not config.use_causal_conv or config.norm_type != "weight_norm":
             return super().label_recording(waveform)
         with torch.autocast(waveform.device.type, enabled=False):
@@ -143,7 +140,7 @@ class EncodecTeacher(AcousticTeacher):
             for start in range(0, clip.shape[-1], size):
                 begin = max(start - margin * self.hop_length, 0)
                 blocks.append(front(clip[..., begin : start + size])[..., (start - begin) // self.hop_length :])
-            parts = back(torch.cat(blocks, dim=-1)).split(BLOCK_FRAMES, dim=-1)
+            parts = back(torch.cat(blocks, dim=-1)).split(self.block_frames, dim=-1)
             codes = [self.model.quantizer.encode(part, self.bandwidth)[: self.num_codebooks, 0] for part in parts]
         return torch.cat(codes, dim=-1)
 

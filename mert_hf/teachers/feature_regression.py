@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from ..encoders.descriptors import frame_statistics
-from .base import MusicalTeacher, check_sizes, check_waveforms
-from .kmeans import FeatureSet, as_feature_sets, extract, feature_sizes
+from .base import MusicalTeacher, checked_clips, from_fields
+from .kmeans import FeatureSet, extract, feature_sizes
 
 
 class FeatureTeacher(MusicalTeacher):
@@ -37,10 +37,8 @@ class FeatureTeacher(MusicalTeacher):
         mean: torch.Tensor,
         scale: torch.Tensor,
     ):
-        super().__init__()
-        check_sizes(sampling_rate=sampling_rate, hop_length=hop_length)
-        self.feature_sets = as_feature_sets(feature_sets)
-        self.sampling_rate, self.hop_length = sampling_rate, hop_length
+        super().__init__(sampling_rate=sampling_rate, hop_length=hop_length)
+        self.feature_sets = from_fields(FeatureSet, feature_sets)
         self.num_bins = sum(feature_sizes(self.feature_sets, sampling_rate, hop_length))
         shape = (self.num_bins,)
         self._register({"mean": mean, "scale": scale}, {"mean": shape, "scale": shape})
@@ -52,13 +50,10 @@ class FeatureTeacher(MusicalTeacher):
         ]
         return {"feature_sets": sets, "sampling_rate": self.sampling_rate, "hop_length": self.hop_length}
 
-    @torch.no_grad()
-    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """(batch, samples) floating point in [-1, 1] -> (batch, samples // hop_length + 1, num_bins) float32."""
-        waveforms = check_waveforms(waveforms)
-        with torch.autocast(waveforms.device.type, enabled=False):
-            features = extract(self.feature_sets, waveforms, self.sampling_rate, self.hop_length)
-            return (torch.cat(features, dim=-1) - self.mean) / self.scale
+    def targets(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) float32 -> (batch, samples // hop_length + 1, num_bins) float32."""
+        features = extract(self.feature_sets, waveforms, self.sampling_rate, self.hop_length)
+        return (torch.cat(features, dim=-1) - self.mean) / self.scale
 
     @classmethod
     def fit(
@@ -67,6 +62,7 @@ class FeatureTeacher(MusicalTeacher):
         feature_sets: Sequence[FeatureSet | dict[str, Any]],
         sampling_rate: int = 24000,
         hop_length: int = 320,
+        show_progress_bar: bool = False,
     ) -> FeatureTeacher:
         """Measures mean and deviation of each value over clips (samples,) in [-1, 1].
 
@@ -75,9 +71,9 @@ class FeatureTeacher(MusicalTeacher):
         Raises:
             ValueError: there are fewer than two frames.
         """
-        sets = as_feature_sets(feature_sets)
+        sets = from_fields(FeatureSet, feature_sets)
         sizes = feature_sizes(sets, sampling_rate, hop_length)
-        batches = (check_waveforms(torch.as_tensor(clip)[None]) for clip in waveforms)
+        batches = checked_clips(waveforms, show_progress_bar)
         features = (torch.cat(extract(sets, batch, sampling_rate, hop_length), dim=-1)[0] for batch in batches)
         mean, scale = frame_statistics(features, "Fitting a teacher needs")
         shares = torch.cat([torch.full((size,), (size * len(sizes) / sum(sizes)) ** 0.5) for size in sizes])

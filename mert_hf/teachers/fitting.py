@@ -71,10 +71,13 @@ def fit_features(data: Data, output_dir: str | os.PathLike, settings: FeatureSet
 
     Arguments and errors are those of `fit_kmeans`, without scikit-learn and codebooks.
     """
-    clips = open_clips(data, output_dir, settings)
-    shown = tqdm(clips, desc="measuring features", unit="clip", disable=not settings.show_progress_bar)
-    sets = parse_feature_sets(settings.features, with_clusters=False)
-    teacher = FeatureTeacher.fit(map(torch.as_tensor, shown), sets, settings.sampling_rate, settings.hop_length)
+    teacher = FeatureTeacher.fit(
+        open_clips(data, output_dir, settings),
+        parse_feature_sets(settings.features, with_clusters=False),
+        settings.sampling_rate,
+        settings.hop_length,
+        settings.show_progress_bar,
+    )
     teacher.save_pretrained(output_dir)
     return teacher
 

@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from ..encoders import open_encoder
 from ..modeling.feature_extraction_mert import resample
-from ..utils.optional import needs_extra
-from .base import AcousticTeacher, check_sizes, check_waveforms, from_fields
-from .residual import nearest_codes, residual_codes
+from .base import AcousticTeacher, check_sizes, checked_clips, from_fields
+from .residual import choose_frames, cluster, nearest_codes, residual_codes
 
 MAX_FRAMES = 200_000  # frames that the quantizer is fitted to
 BLOCK_SECONDS, MARGIN_SECONDS = 30.0, 2.0  # of a recording labeled at a time, and of what is heard on either side
@@ -113,16 +111,15 @@ class FusedEncoderTeacher(AcousticTeacher):
         hop_length: int = 960,
         **weights: torch.Tensor,
     ):
-        super().__init__()
-        check_sizes(sampling_rate=sampling_rate, hop_length=hop_length)
-        self.sampling_rate, self.hop_length = sampling_rate, hop_length
+        super().__init__(sampling_rate=sampling_rate, hop_length=hop_length)
+        self.reach, self.block_frames = round(MARGIN_SECONDS * self.frame_rate), round(BLOCK_SECONDS * self.frame_rate)
         self.codebook_sizes = tuple(codebook_sizes)
         size, components = weights.get("projection", torch.zeros(0, 0)).shape
         shapes: dict[str, tuple[int, ...]] = {"mean": (size,), "scale": (size,), "projection": (size, components)}
         shapes |= {f"centers_{k}": (count, components) for k, count in enumerate(self.codebook_sizes)}
         self._register(weights, shapes)
         # In a tuple the encoders are no submodules: their weights are not saved again with the teacher.
-        self._encoders = tuple(FrozenLayer(source) for source in as_encoder_layers(encoders))
+        self._encoders = tuple(map(FrozenLayer, from_fields(EncoderLayer, encoders)))
 
     def settings(self) -> dict[str, Any]:
         """Encoders with their fingerprints, codebooks and rates."""
@@ -145,27 +142,12 @@ class FusedEncoderTeacher(AcousticTeacher):
                 model._apply(fn)
         return super()._apply(fn, recurse)
 
-    @torch.no_grad()
-    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """(batch, samples) floating point in [-1, 1] -> (batch, num_codebooks, samples // hop_length) int64."""
-        waveforms = check_waveforms(waveforms)
-        with torch.autocast(waveforms.device.type, enabled=False):
-            features = fused_features(self._encoders, waveforms, self.sampling_rate, self.hop_length)
-            rest = ((features.to(self.mean) - self.mean) / self.scale) @ self.projection
-            codes, _ = residual_codes(rest, [self.get_buffer(f"centers_{k}") for k in range(self.num_codebooks)])
+    def targets(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) float32 -> (batch, num_codebooks, samples // hop_length, or 1) int64."""
+        features = fused_features(self._encoders, waveforms, self.sampling_rate, self.hop_length)
+        rest = ((features.to(self.mean) - self.mean) / self.scale) @ self.projection
+        codes, _ = residual_codes(rest, [self.get_buffer(f"centers_{k}") for k in range(self.num_codebooks)])
         return codes.transpose(1, 2)
-
-    @torch.no_grad()
-    def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Codes (num_codebooks, frames) of a recording (samples,), in blocks that hear some seconds on either side."""
-        frames = max(len(waveform) // self.hop_length, 1)
-        block, margin = (round(seconds * self.frame_rate) for seconds in (BLOCK_SECONDS, MARGIN_SECONDS))
-        parts = []
-        for first in range(0, frames, block):
-            start, end = max(first - margin, 0), first + block + margin
-            codes = self(waveform[None, start * self.hop_length : end * self.hop_length])[0]
-            parts.append(codes[:, first - start : first - start + block])
-        return torch.cat(parts, dim=1)[:, :frames]
 
     @classmethod
     def fit(
@@ -184,11 +166,8 @@ class FusedEncoderTeacher(AcousticTeacher):
 
         Args:
             waveforms: clips (samples,) float32 in [-1, 1] at `sampling_rate`.
-            encoders: layers of frozen encoders.
-            codebook_sizes: number of codes in each codebook.
+            encoders, codebook_sizes, sampling_rate, hop_length: as of the constructor.
             components: principal components that are quantized, at most; as many as there are dimensions otherwise.
-            sampling_rate: sampling rate of the clips in Hz.
-            hop_length: samples from one frame of the student to the next.
             seed: seed of the choice of frames and of the clustering.
             max_frames: maximum number of frames to fit to; a random choice where there are more.
             show_progress_bar: show a progress bar over the clips.
@@ -198,35 +177,15 @@ class FusedEncoderTeacher(AcousticTeacher):
             ValueError: fewer frames than codes.
         """
         check_sizes(components=components, sampling_rate=sampling_rate, hop_length=hop_length)
-        frozen = [FrozenLayer(source) for source in as_encoder_layers(encoders)]
-        kept = []
-        for clip in tqdm(waveforms, desc="features", disable=not show_progress_bar):
-            batch = check_waveforms(torch.as_tensor(clip)[None])
-            with torch.no_grad():
-                kept.append(fused_features(frozen, batch, sampling_rate, hop_length)[0].cpu())
-        points = torch.cat(kept) if kept else torch.zeros(0, 1)
-        if len(points) < max(codebook_sizes):
-            raise ValueError(
-                f"{len(points)} frames cannot fill a codebook of {max(codebook_sizes)} codes. Give more audio, or ask "
-                "for smaller codebooks."
-            )
-        if len(points) > max_frames:
-            chosen = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))[:max_frames]
-            points = points[chosen.sort().values]
-        weights = fit_quantizer(points, codebook_sizes, components, seed)
+        frozen = [FrozenLayer(source) for source in from_fields(EncoderLayer, encoders)]
+        kept = [
+            fused_features(frozen, batch, sampling_rate, hop_length)[0].numpy()
+            for batch in checked_clips(waveforms, show_progress_bar)
+        ]
+        points = np.concatenate(kept) if kept else np.zeros((0, 1), np.float32)
+        points = choose_frames(points, max(codebook_sizes), seed, max_frames)
+        weights = fit_quantizer(torch.from_numpy(points), codebook_sizes, components, seed)
         return cls([encoder.source for encoder in frozen], codebook_sizes, sampling_rate, hop_length, **weights)
-
-
-def as_encoder_layers(encoders: Sequence[EncoderLayer | dict[str, Any]]) -> tuple[EncoderLayer, ...]:
-    """Encoder layers from themselves or from mappings of their fields.
-
-    Raises:
-        ValueError: there is none, or a mapping has an unknown field.
-    """
-    layers = from_fields(EncoderLayer, encoders, "An encoder needs the fields name and layer")
-    if not layers:
-        raise ValueError("A fused teacher needs at least one encoder.")
-    return layers
 
 
 def fused_features(
@@ -240,9 +199,6 @@ def fit_quantizer(
     points: torch.Tensor, codebook_sizes: Sequence[int], components: int, seed: int
 ) -> dict[str, torch.Tensor]:
     """The weights of a `FusedEncoderTeacher` for points (frames, dimensions)."""
-    with needs_extra("train"):
-        from sklearn.cluster import MiniBatchKMeans
-
     mean, scale = points.mean(0), points.std(0).clamp_min(1e-4)
     standardized = (points - mean) / scale
     _, axes = torch.linalg.eigh((standardized.double().T @ standardized.double()) / len(points))  # rising variance
@@ -250,8 +206,6 @@ def fit_quantizer(
     rest = standardized @ projection
     weights = {"mean": mean, "scale": scale, "projection": projection}
     for k, size in enumerate(codebook_sizes):
-        clusters = MiniBatchKMeans(size, batch_size=4096, n_init=3, random_state=seed + k).fit(rest.numpy())
-        centers = torch.from_numpy(np.ascontiguousarray(clusters.cluster_centers_, dtype=np.float32))
-        weights[f"centers_{k}"] = centers
+        weights[f"centers_{k}"] = centers = cluster(rest.numpy(), size, seed + k)
         rest = rest - centers[nearest_codes(rest, centers)]
     return {name: tensor.contiguous() for name, tensor in weights.items()}

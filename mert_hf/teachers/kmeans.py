@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from ..encoders.descriptors import FEATURES, RESIZABLE_FEATURES, feature_reach, moving_statistics
-from ..utils.optional import needs_extra
-from .base import AcousticTeacher, check_sizes, check_waveforms, from_fields
-from .residual import nearest_codes
+from .base import AcousticTeacher, check_sizes, checked_clips, from_fields
+from .residual import choose_frames, cluster, nearest_codes
 
 MAX_FRAMES = 500_000  # frames to which the clusters are fitted: a few hundred MB
 
@@ -120,10 +118,9 @@ class KMeansTeacher(AcousticTeacher):
         hop_length: int = 320,
         **weights: torch.Tensor,
     ):
-        super().__init__()
-        check_sizes(sampling_rate=sampling_rate, hop_length=hop_length)
-        self.feature_sets = as_feature_sets(feature_sets)
-        self.sampling_rate, self.hop_length = sampling_rate, hop_length
+        super().__init__(sampling_rate=sampling_rate, hop_length=hop_length)
+        self.feature_sets = from_fields(FeatureSet, feature_sets)
+        self.reach = max(item.reach(sampling_rate, hop_length) for item in self.feature_sets)
         self.codebook_sizes = tuple(feature_set.num_clusters for feature_set in self.feature_sets)
         shapes: dict[str, tuple[int, ...]] = {}
         sizes = feature_sizes(self.feature_sets, sampling_rate, hop_length)
@@ -140,24 +137,14 @@ class KMeansTeacher(AcousticTeacher):
         ]
         return {"feature_sets": sets, "sampling_rate": self.sampling_rate, "hop_length": self.hop_length}
 
-    @torch.no_grad()
-    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """(batch, samples) floating point in [-1, 1] -> (batch, num_codebooks, samples // hop_length + 1) int64."""
-        waveforms = check_waveforms(waveforms)
-        with torch.autocast(waveforms.device.type, enabled=False):
-            features = extract(self.feature_sets, waveforms, self.sampling_rate, self.hop_length)
-            codes = [self._nearest(k, values) for k, values in enumerate(features)]
-        return torch.stack(codes, dim=1)
+    def targets(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) float32 -> (batch, num_codebooks, samples // hop_length + 1) int64."""
+        features = extract(self.feature_sets, waveforms, self.sampling_rate, self.hop_length)
+        return torch.stack([self._nearest(k, values) for k, values in enumerate(features)], dim=1)
 
     def _nearest(self, k: int, features: torch.Tensor) -> torch.Tensor:
         features = (features - self.get_buffer(f"mean_{k}")) / self.get_buffer(f"scale_{k}")
         return nearest_codes(features, self.get_buffer(f"centres_{k}"))
-
-    @torch.no_grad()
-    def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Codes (num_codebooks, frames) of a recording (samples,), computed in blocks of frames."""
-        reach = max(item.reach(self.sampling_rate, self.hop_length) for item in self.feature_sets)
-        return self._label_in_blocks(waveform, reach)
 
     @classmethod
     def fit(
@@ -174,9 +161,7 @@ class KMeansTeacher(AcousticTeacher):
 
         Args:
             waveforms: clips (samples,) float32 in [-1, 1] at `sampling_rate`.
-            feature_sets: the features that each codebook clusters.
-            sampling_rate: sampling rate of the clips in Hz.
-            hop_length: samples from one frame to the next.
+            feature_sets, sampling_rate, hop_length: as of the constructor.
             seed: seed of the choice of frames and of the clustering.
             max_frames: maximum number of frames to fit to; a random choice from all clips where there are more.
             show_progress_bar: show a progress bar over the clips.
@@ -185,47 +170,16 @@ class KMeansTeacher(AcousticTeacher):
             ImportError: scikit-learn is not installed.
             ValueError: fewer frames than clusters.
         """
-        sets = as_feature_sets(feature_sets)
+        sets = from_fields(FeatureSet, feature_sets)
         frames: list[list[np.ndarray]] = [[] for _ in sets]
-        for clip in tqdm(waveforms, desc="features", disable=not show_progress_bar):
-            batch = check_waveforms(torch.as_tensor(clip)[None])
+        for batch in checked_clips(waveforms, show_progress_bar):
             for kept, features in zip(frames, extract(sets, batch, sampling_rate, hop_length), strict=True):
                 kept.append(features[0].numpy())
         weights = {}
         for k, (feature_set, kept) in enumerate(zip(sets, frames, strict=True)):
             points = np.concatenate(kept) if kept else np.zeros((0, 1), np.float32)
-            parts = fit_clusters(points, feature_set, seed + k, max_frames)
-            weights.update({f"{name}_{k}": tensor for name, tensor in parts.items()})
+            points = choose_frames(points, feature_set.num_clusters, seed + k, max_frames)
+            mean, scale = points.mean(0), np.maximum(points.std(0), 1e-4)
+            weights[f"centres_{k}"] = cluster((points - mean) / scale, feature_set.num_clusters, seed + k)
+            weights |= {f"mean_{k}": torch.from_numpy(mean), f"scale_{k}": torch.from_numpy(scale)}
         return cls(sets, sampling_rate, hop_length, **weights)
-
-
-def fit_clusters(points: np.ndarray, feature_set: FeatureSet, seed: int, max_frames: int) -> dict[str, torch.Tensor]:
-    """Centers (clusters, dimensions), mean and scale (dimensions,) of points (frames, dimensions)."""
-    with needs_extra("train"):
-        from sklearn.cluster import MiniBatchKMeans
-
-    if len(points) < feature_set.num_clusters:
-        raise ValueError(
-            f"{len(points)} frames cannot fill {feature_set.num_clusters} clusters of {feature_set.name}. Give more "
-            "audio, or ask for fewer clusters."
-        )
-    generator = np.random.default_rng(seed)
-    if len(points) > max_frames:
-        points = points[np.sort(generator.choice(len(points), max_frames, replace=False))]
-    mean, scale = points.mean(0), np.maximum(points.std(0), 1e-4)
-    clusters = MiniBatchKMeans(feature_set.num_clusters, batch_size=4096, n_init=3, random_state=seed)
-    clusters.fit((points - mean) / scale)
-    parts = {"centres": clusters.cluster_centers_, "mean": mean, "scale": scale}
-    return {name: torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32)) for name, value in parts.items()}
-
-
-def as_feature_sets(feature_sets: Sequence[FeatureSet | dict[str, Any]]) -> tuple[FeatureSet, ...]:
-    """Feature sets from themselves or from mappings of their fields.
-
-    Raises:
-        ValueError: there is none, or a mapping has an unknown field.
-    """
-    sets = from_fields(FeatureSet, feature_sets, "A feature set needs the fields name, num_clusters, context")
-    if not sets:
-        raise ValueError("A k-means teacher needs at least one feature set.")
-    return sets

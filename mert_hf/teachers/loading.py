@@ -68,9 +68,8 @@ class CombinedTeacher(AcousticTeacher):
         """Kinds and fingerprints of the members. Weights of the loss do not change the codes and are not among them."""
         return {"members": [{"kind": member.kind, "fingerprint": member.fingerprint()} for member in self.members]}
 
-    @torch.no_grad()
-    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """(batch, samples) floating point in [-1, 1] -> (batch, num_codebooks, frames) int64."""
+    def targets(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) float32 -> (batch, num_codebooks, frames) int64."""
         return join([member(waveforms) for member in self.members])
 
     @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..encoders.descriptors import MEL_BANDS, log_mel
-from .base import MusicalTeacher, check_sizes, check_waveforms
+from .base import MusicalTeacher
 
 
 class LogMelTeacher(MusicalTeacher):
@@ -21,13 +21,8 @@ class LogMelTeacher(MusicalTeacher):
     setting_names = ("sampling_rate", "hop_length", "num_bins")
 
     def __init__(self, sampling_rate: int = 24000, hop_length: int = 320, num_bins: int = MEL_BANDS):
-        super().__init__()
-        check_sizes(sampling_rate=sampling_rate, hop_length=hop_length, num_bins=num_bins)
-        self.sampling_rate, self.hop_length, self.num_bins = sampling_rate, hop_length, num_bins
+        super().__init__(sampling_rate=sampling_rate, hop_length=hop_length, num_bins=num_bins)
 
-    @torch.no_grad()
-    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """(batch, samples) floating point in [-1, 1] -> (batch, samples // hop_length + 1, num_bins) float32."""
-        waveforms = check_waveforms(waveforms)
-        with torch.autocast(waveforms.device.type, enabled=False):
-            return log_mel(waveforms, self.sampling_rate, self.hop_length, self.num_bins)
+    def targets(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) float32 -> (batch, samples // hop_length + 1, num_bins) float32."""
+        return log_mel(waveforms, self.sampling_rate, self.hop_length, self.num_bins)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..encoders.descriptors import frame_statistics, log_mel
-from .base import AcousticTeacher, check_sizes, check_waveforms
+from .base import AcousticTeacher, check_sizes, checked_clips
 from .residual import residual_codes
 
 
@@ -41,35 +41,26 @@ class MelQuantizerTeacher(AcousticTeacher):
         mean: torch.Tensor | None,
         scale: torch.Tensor | None,
     ):
-        super().__init__()
-        check_sizes(sampling_rate=sampling_rate, hop_length=hop_length, num_bins=num_bins, stack=stack)
+        super().__init__(sampling_rate=sampling_rate, hop_length=hop_length, num_bins=num_bins, stack=stack)
         if hop_length % stack:
             raise ValueError(f"hop_length={hop_length} must be a multiple of stack={stack}.")
         mean = torch.zeros(num_bins) if mean is None else mean
         scale = torch.ones(num_bins) if scale is None else scale
-        self.sampling_rate, self.hop_length = sampling_rate, hop_length
-        self.num_bins, self.stack = num_bins, stack
+        self.reach = sampling_rate // hop_length // 4 + 2  # half a window and more
         self._register({"mean": mean, "scale": scale}, {"mean": (num_bins,), "scale": (num_bins,)})
 
     def vectors(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """(batch, samples) -> (batch, samples // hop_length + 1, num_bins * stack) float32, standardized."""
-        mel = fine_log_mel(check_waveforms(waveforms), self.sampling_rate, self.hop_length, self.num_bins, self.stack)
+        """Clips (batch, samples) -> (batch, samples // hop_length + 1, num_bins * stack) float32, standardized."""
+        mel = fine_log_mel(waveforms, self.sampling_rate, self.hop_length, self.num_bins, self.stack)
         return ((mel - self.mean) / self.scale).flatten(start_dim=2)
 
     def quantize(self, vectors: torch.Tensor) -> torch.Tensor:
         """Codes of vectors: (..., num_bins * stack) float32 -> (..., num_codebooks) int64."""
         raise NotImplementedError
 
-    @torch.no_grad()
-    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """(batch, samples) floating point in [-1, 1] -> (batch, num_codebooks, samples // hop_length + 1) int64."""
-        with torch.autocast(waveforms.device.type, enabled=False):
-            return self.quantize(self.vectors(waveforms)).transpose(1, 2)
-
-    @torch.no_grad()
-    def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Codes (num_codebooks, frames) of a recording (samples,), computed in blocks of frames."""
-        return self._label_in_blocks(waveform, self.sampling_rate // self.hop_length // 4 + 2)  # half a window and more
+    def targets(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) float32 -> (batch, num_codebooks, samples // hop_length + 1) int64."""
+        return self.quantize(self.vectors(waveforms)).transpose(1, 2)
 
 
 class RandomProjectionTeacher(MelQuantizerTeacher):
@@ -185,7 +176,9 @@ def mel_statistics(
     Raises:
         ValueError: there are fewer than two frames of audio.
     """
-    batches = (check_waveforms(torch.as_tensor(clip)[None]) for clip in waveforms)
-    mel = (fine_log_mel(batch, sampling_rate, hop_length, num_bins, stack).flatten(0, 2) for batch in batches)
+    mel = (
+        fine_log_mel(batch, sampling_rate, hop_length, num_bins, stack).flatten(0, 2)
+        for batch in checked_clips(waveforms)
+    )
     mean, scale = frame_statistics(mel, "The statistics of log-mel bands need")
     return mean.float(), scale.float()

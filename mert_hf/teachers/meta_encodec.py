@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..utils.optional import MissingExtraError
-from .base import AcousticTeacher, check_sizes, check_waveforms
+from .base import AcousticTeacher, check_sizes
 
 META_MODEL = "encodec_24khz"
 BITS_PER_CODE = 10
@@ -58,12 +58,9 @@ class MetaEncodecTeacher(AcousticTeacher):
         wanted = num_codebooks * model.frame_rate * BITS_PER_CODE / 1000
         return min(bandwidth for bandwidth in model.target_bandwidths if bandwidth >= wanted)
 
-    @torch.no_grad()
-    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """(batch, samples) floating point in [-1, 1] -> (batch, num_codebooks, ceil(samples / hop_length)) int64."""
-        clips = check_waveforms(waveforms)[:, None]
-        with torch.autocast(clips.device.type, enabled=False):
-            codes = torch.cat([frame for frame, _ in self.model.encode(clips)], dim=-1)
+    def targets(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) float32 -> (batch, num_codebooks, ceil(samples / hop_length)) int64."""
+        codes = torch.cat([frame for frame, _ in self.model.encode(waveforms[:, None])], dim=-1)
         return codes[:, : self.num_codebooks]
 
     @classmethod

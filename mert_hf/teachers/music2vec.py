@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from .base import MusicalTeacher, check_sizes, check_waveforms
+from .base import MusicalTeacher
 
 
 class Music2VecTeacher(MusicalTeacher):
@@ -36,10 +36,8 @@ class Music2VecTeacher(MusicalTeacher):
         top_layers: int = 8,
         normalize: bool = False,
     ):
-        super().__init__()
-        check_sizes(num_bins=num_bins, sampling_rate=sampling_rate, hop_length=hop_length, top_layers=top_layers)
-        self.num_bins, self.sampling_rate, self.hop_length = num_bins, sampling_rate, hop_length
-        self.top_layers, self.normalize = top_layers, normalize
+        super().__init__(num_bins=num_bins, sampling_rate=sampling_rate, hop_length=hop_length, top_layers=top_layers)
+        self.normalize = normalize
         self.average: nn.Module | None = None
 
     def follow(self, encoder: nn.Module) -> None:
@@ -66,19 +64,18 @@ class Music2VecTeacher(MusicalTeacher):
         for name, buffer in self.average.named_buffers():
             buffer.copy_(buffers[name])
 
-    @torch.no_grad()
-    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """(batch, samples) floating point in [-1, 1] -> (batch, frames of the student, num_bins) float32.
+    def targets(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) float32 -> (batch, frames of the student, num_bins) float32.
 
         Raises:
             ValueError: there is no average yet; `MERTTrainer` with `EMATeacherCallback` makes it.
         """
         if self.average is None:
             raise ValueError("Music2VecTeacher has no student to follow yet: call follow(model.mert) first.")
-        clips = check_waveforms(waveforms)
         if self.normalize:
-            clips = (clips - clips.mean(dim=1, keepdim=True)) / clips.std(dim=1, keepdim=True, correction=0).clamp(1e-4)
-        states = self.average(clips, output_hidden_states=True, return_dict=True).hidden_states
+            deviation, mean = torch.std_mean(waveforms, dim=1, keepdim=True, correction=0)
+            waveforms = (waveforms - mean) / deviation.clamp(1e-4)
+        states = self.average(waveforms, output_hidden_states=True, return_dict=True).hidden_states
         return average_of_layers(states[-self.top_layers :])
 
 

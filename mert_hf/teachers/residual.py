@@ -1,10 +1,42 @@
-"""Residual vector quantization: each codebook quantizes what those before it left over."""
+"""Codebooks of cluster centers, and residual quantization: each codebook quantizes what those before it left over."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
+
+from ..utils.optional import needs_extra
+
+
+def choose_frames(points: np.ndarray, num_codes: int, seed: int, max_frames: int) -> np.ndarray:
+    """At most `max_frames` of points (frames, dimensions), chosen at random and in their order.
+
+    Raises:
+        ValueError: fewer frames than codes of the largest codebook.
+    """
+    if len(points) < num_codes:
+        raise ValueError(
+            f"{len(points)} frames cannot fill a codebook of {num_codes} codes. Give more audio, or ask for a smaller "
+            "codebook."
+        )
+    if len(points) <= max_frames:
+        return points
+    return points[np.sort(np.random.default_rng(seed).choice(len(points), max_frames, replace=False))]
+
+
+def cluster(points: np.ndarray, num_codes: int, seed: int) -> torch.Tensor:
+    """Centers (num_codes, dimensions) float32 of k-means on points (frames, dimensions).
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+    """
+    with needs_extra("train"):
+        from sklearn.cluster import MiniBatchKMeans
+
+    clusters = MiniBatchKMeans(num_codes, batch_size=4096, n_init=3, random_state=seed).fit(points)
+    return torch.from_numpy(np.ascontiguousarray(clusters.cluster_centers_, dtype=np.float32))
 
 
 def nearest_codes(vectors: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:

@@ -67,7 +67,7 @@ def test_the_collator_changes_the_input_and_not_the_targets():
     [
         ({"probability": 2}, "probability=2 must lie between 0 and 1"),
         ({"gain": [6, -6]}, "must be two numbers in dB"),
-        ({"echo": 1}, "augmentation has the fields of InputAugmentation"),
+        ({"echo": 1}, "Each InputAugmentation has the fields probability, "),
     ],
 )
 def test_settings_that_do_not_fit(settings, message):

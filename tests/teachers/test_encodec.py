@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mert_hf.teachers import EncodecTeacher, encodec, load_teacher
+from mert_hf.teachers import EncodecTeacher, load_teacher
 
 
 @pytest.mark.parametrize(("num_codebooks", "bandwidth"), [(1, 1.5), (2, 1.5), (3, 3.0), (4, 3.0), (8, 6.0)])
@@ -53,7 +53,7 @@ def test_a_long_recording_in_blocks(codec, sounds, monkeypatch):
     teacher = EncodecTeacher(codec(), 4)
     recording = torch.cat([sounds.flatten(), sounds.flatten()[:777]])
     whole = teacher(recording[None])[0]
-    monkeypatch.setattr(encodec, "BLOCK_FRAMES", 50)
+    monkeypatch.setattr(EncodecTeacher, "block_frames", 50)
     calls = []
     teacher.model.quantizer.register_forward_pre_hook(lambda *_: calls.append(1))
     blocks = teacher.label_recording(recording)
@@ -64,7 +64,7 @@ def test_a_long_recording_in_blocks(codec, sounds, monkeypatch):
 
 
 def test_a_codec_that_sees_the_future_labels_in_one_piece(codec, sounds, monkeypatch):
-    monkeypatch.setattr(encodec, "BLOCK_FRAMES", 50)
+    monkeypatch.setattr(EncodecTeacher, "block_frames", 50)
     teacher = EncodecTeacher(codec(use_causal_conv=False), 2)
     assert torch.equal(teacher.label_recording(sounds[0]), teacher(sounds[:1])[0])
 

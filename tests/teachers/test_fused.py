@@ -80,7 +80,7 @@ def test_impossible_requests_are_refused(tiny_checkpoint2):
         FusedEncoderTeacher.fit(clips(1), [EncoderLayer(str(tiny_checkpoint2), 4)], (4,), show_progress_bar=False)
     with pytest.raises(ValueError, match="75 frames cannot fill a codebook of 100 codes"):
         FusedEncoderTeacher.fit(clips(1), [EncoderLayer(str(tiny_checkpoint2), 3)], (100,), show_progress_bar=False)
-    with pytest.raises(ValueError, match="needs at least one encoder"):
+    with pytest.raises(ValueError, match="At least one EncoderLayer is needed"):
         FusedEncoderTeacher.fit(clips(1), [], (4,), show_progress_bar=False)
     assert parse_encoder("m-a-p/MERT-v1-95M:9") == EncoderLayer("m-a-p/MERT-v1-95M", 9)
     with pytest.raises(ValueError, match="NAME:LAYER"):

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mert_hf.encoders import descriptors as kmeans_features
-from mert_hf.teachers import FeatureSet, KMeansTeacher, base, load_teacher
+from mert_hf.teachers import FeatureSet, KMeansTeacher, load_teacher
 from mert_hf.teachers import kmeans as kmeans_module
+from mert_hf.teachers.residual import choose_frames, cluster
 
 
 def fit(clips, sets=({"name": "chroma", "num_clusters": 4},), **arguments) -> KMeansTeacher:
@@ -35,8 +36,7 @@ def test_points_find_their_clusters_again():
     draw = np.random.default_rng(0)
     centers = draw.normal(size=(5, 7)) * 10
     points = (centers[draw.integers(0, 5, 4000)] + draw.normal(size=(4000, 7)) * 0.1).astype(np.float32)
-    parts = kmeans_module.fit_clusters(points, FeatureSet("mfcc", 5), seed=0, max_frames=1000)
-    found = (parts["centres"] * parts["scale"] + parts["mean"]).numpy()
+    found = cluster(choose_frames(points, 5, seed=0, max_frames=1000), 5, seed=0).numpy()
     distances = np.linalg.norm(found[:, None] - centers[None], axis=-1)
     assert sorted(distances.argmin(axis=1)) == list(range(5)) and distances.min(axis=1).max() < 0.1
 
@@ -108,7 +108,7 @@ def test_a_long_recording_in_blocks(kmeans, sounds, monkeypatch):
     recording = torch.cat([sounds.flatten(), sounds[1, :555]])
     whole = kmeans(recording[None])[0]
     for size in (1, 40, 1000):
-        monkeypatch.setattr(base, "BLOCK_FRAMES", size)
+        monkeypatch.setattr(kmeans, "block_frames", size, raising=False)
         clip = recording[: 20 * 320] if size == 1 else recording
         expected = whole if size > 1 else kmeans(clip[None])[0]
         blocks = kmeans.label_recording(clip)
@@ -149,7 +149,7 @@ def test_autocast_changes_nothing(kmeans, sounds):
 
 
 def test_too_few_frames(sounds):
-    with pytest.raises(ValueError, match="113 frames cannot fill 500 clusters of mfcc. Give more audio"):
+    with pytest.raises(ValueError, match="113 frames cannot fill a codebook of 500 codes. Give more audio"):
         fit(sounds[:1], [FeatureSet("mfcc", 500)])
     with pytest.raises(ValueError, match="0 frames cannot fill"):
         fit([])
@@ -163,20 +163,20 @@ def test_silence_standardises(sounds):
 @pytest.mark.parametrize(
     ("feature_sets", "text"),
     [
-        ([], "needs at least one feature set"),
-        (5, "needs the fields name, num_clusters, context"),
-        ("mfcc", "needs the fields name, num_clusters, context"),
+        ([], "At least one FeatureSet is needed"),
+        (5, "has the fields name, num_clusters, context"),
+        ("mfcc", "has the fields name, num_clusters, context"),
         (
             [{"name": "pitch"}],
             "There is no feature 'pitch'. Choose from log_mel, mfcc, chroma, chroma_cqt, log_cqt, temp",
         ),
-        ([{"name": ["mfcc"]}], "needs the fields"),
-        ([{"name": "mfcc", "size": 3}], "needs the fields"),
+        ([{"name": ["mfcc"]}], "has the fields"),
+        ([{"name": "mfcc", "size": 3}], "has the fields"),
         ([{"name": "mfcc", "num_clusters": 1}], "num_clusters=1 must be an integer of at least 2"),
         ([{"name": "mfcc", "num_clusters": 2.5}], "must be an integer"),
         ([{"name": "mfcc", "context": -1}], "context=-1 must be between 0 and 60"),
         ([{"name": "mfcc", "context": float("nan")}], "must be between 0 and 60"),
-        ([{"name": "mfcc", "context": "x"}], "needs the fields"),
+        ([{"name": "mfcc", "context": "x"}], "has the fields"),
         ([{"name": "mfcc", "dimensions": 20}], "dimensions=20 is given for mfcc, whose size is fixed"),
         ([{"name": "chroma", "dimensions": 0}], "dimensions=0 must be a positive integer"),
     ],

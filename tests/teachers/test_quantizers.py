@@ -12,7 +12,7 @@ import torch
 
 from mert_hf.corpora.code_counts import CodeCounts
 from mert_hf.encoders.descriptors import log_mel
-from mert_hf.teachers import CombinedTeacher, MelRVQTeacher, RandomProjectionTeacher, base, load_teacher
+from mert_hf.teachers import CombinedTeacher, MelRVQTeacher, RandomProjectionTeacher, load_teacher
 from mert_hf.teachers.fitting import fit_random_projection, fit_rvq, train_mel_rvq
 from mert_hf.teachers.settings import RVQSettings
 
@@ -100,7 +100,7 @@ def test_saved_and_loaded_to_the_bit(rvq, projection, sounds, tmp_path):
 
 
 def test_long_recordings_in_blocks(rvq, sounds, monkeypatch):
-    monkeypatch.setattr(base, "BLOCK_FRAMES", 40)
+    monkeypatch.setattr(rvq, "block_frames", 40)
     recording = torch.cat([sounds.flatten(), sounds[1, :555]])
     assert torch.equal(rvq.label_recording(recording), rvq(recording[None])[0])
 
