@@ -2,7 +2,7 @@
 
     python examples/run_lora.py --data my_songs --target genre --output_dir runs/genre-lora
 
-OUTPUT_DIR holds the adapter, OUTPUT_DIR/merged the complete model for pipeline("audio-classification").
+OUTPUT_DIR holds the complete model for pipeline("audio-classification"), OUTPUT_DIR/adapters the adapter alone.
 """
 
 from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, LoraArguments, fine_tune

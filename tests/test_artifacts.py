@@ -159,6 +159,7 @@ REFUSED = {
     "convert fairseq CONFIG converted": "config.yaml",
     "convert encodec CONFIG converted": "config.yaml",
     "push CHECKPOINT owner/name": "HF_TOKEN",
+    "predict CHECKPOINT SONGS": "is not a fine-tuned MERT model",
     "compare CONFIG": "config.yaml",
     "report CONFIG": "config.yaml",
 }

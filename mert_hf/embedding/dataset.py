@@ -123,7 +123,7 @@ Plan = list[list[PlannedFile]]
 def embed_dataset(
     paths: Sequence[str | os.PathLike],
     output: str | os.PathLike,
-    model: str | os.PathLike,
+    model: str | os.PathLike | Encoder,
     **settings: Any,
 ) -> RunSummary:
     """Embeds recordings into a folder of Parquet shards that `datasets.load_dataset(folder)` opens.
@@ -135,7 +135,7 @@ def embed_dataset(
     Args:
         paths: files, folders and globs, see `find_audio_files`.
         output: folder of the data set.
-        model: Hub id, folder, or name of a bundled checkpoint.
+        model: Hub id, folder, or name of a bundled checkpoint; or an encoder that is open.
         settings: fields of `EmbeddingSettings`.
 
     Raises:
@@ -180,10 +180,10 @@ def _embed_share(run: ShardRun, state: PartialState, show_progress_bar: bool) ->
     return bar
 
 
-def run_settings(encoder: Encoder, model: str | os.PathLike, wanted: EmbeddingSettings) -> dict:
+def run_settings(encoder: Encoder, model: str | os.PathLike | Encoder, wanted: EmbeddingSettings) -> dict:
     """Settings that decide the content of the data set; a run continues another only where they agree."""
     return {
-        "model": os.fspath(model),
+        "model": type(model).__name__ if model is encoder else os.fspath(model),
         "fingerprint": encoder.fingerprint,
         "sampling_rate": encoder.sampling_rate,
         "layers": list(resolve_layers(wanted.layers, encoder)),

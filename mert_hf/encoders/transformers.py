@@ -174,7 +174,7 @@ def load_encoder(
     check_is_model(folder, kwargs.get("subfolder") or "")
     torch_dtype = resolve_dtype(dtype, device)
     model, info = AutoModel.from_pretrained(folder, output_loading_info=True, **kwargs)
-    _check_weights(name, model, info)
+    check_weights(name, model, info)
     kwargs.pop("attn_implementation", None)
     feature_extractor = AutoFeatureExtractor.from_pretrained(folder, **kwargs)
     return transformers_encoder(model.to(device=device, dtype=torch_dtype), feature_extractor)
@@ -194,7 +194,7 @@ def untrained_encoder(
     return transformers_encoder(model, AutoFeatureExtractor.from_pretrained(folder))
 
 
-def _check_weights(name: str | os.PathLike, model: torch.nn.Module, loaded: Mapping[str, Any]) -> None:
+def check_weights(name: str | os.PathLike, model: torch.nn.Module, loaded: Mapping[str, Any]) -> None:
     """Raises ValueError where `from_pretrained` reports weights that the checkpoint does not hold."""
     # The vector that masks frames in training does not affect embeddings.
     missing = [key for key in loaded["missing_keys"] if not key.endswith("masked_spec_embed")]

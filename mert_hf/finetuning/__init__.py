@@ -1,10 +1,11 @@
-"""Fine-tuning on labeled recordings with transformers' Trainer: the shared body of the fine-tuning examples."""
+"""Fine-tuning on labeled recordings with transformers' Trainer, and predictions of the result."""
 
 from typing import TYPE_CHECKING
 
 from ..utils.imports import lazy_names
 
 if TYPE_CHECKING:
+    from .prediction import predict
     from .run import fine_tune
     from .settings import FineTuningArguments, LoraArguments
     from .trainer import FineTuningTrainingArguments
@@ -14,8 +15,9 @@ _HOMES = {
     "FineTuningTrainingArguments": ".trainer",
     "LoraArguments": ".settings",
     "fine_tune": ".run",
+    "predict": ".prediction",
 }
 
-__all__ = ["FineTuningArguments", "FineTuningTrainingArguments", "LoraArguments", "fine_tune"]
+__all__ = ["FineTuningArguments", "FineTuningTrainingArguments", "LoraArguments", "fine_tune", "predict"]
 
 __getattr__ = lazy_names(__name__, _HOMES)

@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard
 from transformers import Trainer
 
-from ..hub.cards import CardFacts, trainer_measurements, training_facts
+from ..hub.cards import CardFacts, kept_update, trainer_measurements, training_facts
 from ..hub.checkpoint import CARD_FILE
 from ..hub.names import is_hub_id, local_checkpoint
 from .setup import FineTuningSetup
@@ -24,8 +24,9 @@ def card_facts(setup: FineTuningSetup, trainer: Trainer) -> CardFacts:
     base = arguments.model_name_or_path
     task = setup.task.title
     dataset = "-".join(data.name.split())
-    measured = trainer_measurements(trainer.state, task, dataset, data.name)
-    tested = trainer_measurements(trainer.state, task, dataset, data.name, "test", "test_")
+    kept = kept_update(trainer.state, trainer.args)
+    measured = trainer_measurements(trainer.state, kept, task, dataset, data.name)
+    tested = trainer_measurements(trainer.state, kept, task, dataset, data.name, "test", "test_")
     train, valid, test = (len(data.split(split)) for split in ("train", "valid", "test"))
     return CardFacts(
         model_name=name.split("/")[-1],

@@ -109,11 +109,26 @@ def frame_probabilities(outputs: np.ndarray, windows: Windows, config: Any) -> l
     parts: dict[str, list[np.ndarray]] = defaultdict(list)
     recordings = {stretch.recording.id: stretch.recording for stretch in windows.stretches}
     for logits, stretch in zip(outputs, windows.stretches, strict=True):
-        frames = config.num_frames(round(stretch.seconds * windows.sampling_rate))
-        if not frames:
-            continue
-        values = torch.from_numpy(logits[:frames]).double().softmax(dim=1).numpy()
-        centers = np.asarray(config.frame_times(frames))
-        end = stretch.offset + stretch.seconds
-        parts[stretch.recording.id].append(values[nearest_frames(centers, stretch.offset, end, config.frame_rate)])
+        if frames := config.num_frames(round(stretch.seconds * windows.sampling_rate)):
+            found = on_grid(logits[:frames], stretch.offset, stretch.offset + stretch.seconds, config)
+            parts[stretch.recording.id].append(found)
     return [(recordings[name], np.concatenate(values)) for name, values in parts.items()]
+
+
+def on_grid(logits: np.ndarray, start: float, end: float, config: Any) -> np.ndarray:
+    """Probabilities (points, classes) float64 of a window at the points k / frame_rate in [start, end) seconds.
+
+    Args:
+        logits: (frames, classes) of the window.
+        start, end: its limits in the recording, in seconds.
+        config: configuration of the model.
+    """
+    values = probabilities(logits, config)
+    return values[nearest_frames(np.asarray(config.frame_times(len(logits))), start, end, config.frame_rate)]
+
+
+def probabilities(logits: np.ndarray, config: Any) -> np.ndarray:
+    """Probabilities (..., labels) float64 of logits: of labels that exclude each other, or of each by itself."""
+    values = torch.from_numpy(logits).double()
+    several = config.problem_type == PROBLEM_TYPES["multilabel"]
+    return (values.sigmoid() if several else values.softmax(dim=-1)).numpy()

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import HubStrategy, get_last_checkpoint
 
 from ..evaluation.tasks import Task, get_task
-from ..hub.checkpoint import save_checkpoint
 from ..hub.errors import one_line_errors
-from ..utils.files import check_output_folder
+from ..utils.files import check_output_folder, write_json
 from ..utils.optional import require_extra
 from .card import card_facts
 from .model import add_adapters, build_model, fold_scale, freeze
 from .objective import PROBLEM_TYPES
-from .settings import FineTuningArguments, LoraArguments
+from .settings import CLIP_SECONDS, FINETUNING_FILE, FineTuningArguments, LoraArguments
 from .setup import FineTuningSetup
 from .trainer import FineTuningTrainer, FineTuningTrainingArguments
 
 RESULTS_FILE = "eval_results.json"
-CLIP_SECONDS = 5.0
-"""Length of a clip of recordings of your own."""
+ADAPTERS_FOLDER = "adapters"
 
 
 def fine_tune(
@@ -40,7 +37,8 @@ def fine_tune(
     Args:
         arguments: model, data and task.
         training_arguments: arguments of the Trainer.
-        lora: train low-rank adapters instead of the encoder.
+        lora: train low-rank adapters instead of the encoder. The saved model has them merged into its weights; they
+            are also saved by themselves, to the folder `adapters`.
 
     Returns:
         Metrics of the kept checkpoint: `eval_*` on the validation split, `test_*` on the test split if there is one.
@@ -102,17 +100,20 @@ def finish(trainer: FineTuningTrainer, setup: FineTuningSetup, lora: LoraArgumen
     model = trainer.accelerator.unwrap_model(trainer.model)
     if setup.task.kind == "regression":
         fold_scale(model, setup.objective.head)
+    if lora is not None:
+        if trainer.is_world_process_zero():
+            model.save_pretrained(output_dir / ADAPTERS_FOLDER)
+        trainer.model = model.merge_and_unload()
     trainer.save_state()
     if trainer.is_world_process_zero():
-        (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_json(output_dir / RESULTS_FILE, results)
+        task = setup.task
+        write_json(output_dir / FINETUNING_FILE, {"task": task.name, "kind": task.kind, "window": task.window})
     if trainer.args.push_to_hub:
         trainer.push_to_hub()
     else:
         trainer.save_model()
         trainer.create_model_card()
-    if lora is not None and lora.merge and trainer.is_world_process_zero():
-        facts = card_facts(setup, trainer)
-        save_checkpoint(model.merge_and_unload(), setup.feature_extractor, output_dir / "merged", facts)
     return results
 
 
@@ -127,6 +128,8 @@ def _check_run(
             "The learned average of the layers (--layers weighted) cannot be saved with adapters; leave it out with "
             "LoRA."
         )
+    if lora is not None:
+        training_arguments.hub_strategy = HubStrategy.END  # the others push adapters to the place of the model
     output_dir = training_arguments.output_dir
     earlier = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
     if earlier and not training_arguments.resume_from_checkpoint:

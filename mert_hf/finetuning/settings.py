@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from ..recordings.dataset import DatasetSource
 
 FREEZE_CHOICES = ("none", "feature_encoder", "backbone")
+FINETUNING_FILE = "finetuning.json"  # next to the model: its task, and the window that it was trained on
+CLIP_SECONDS = 5.0
+"""Length of a clip of recordings of your own."""
 
 
 @dataclass
@@ -90,11 +93,31 @@ class LoraArguments:
     lora_modules: str = described(
         "Linear layers that get adapters, separated by commas. auto: projections of queries and values.", "auto"
     )
-    merge: bool = described("Also save the model with merged adapters, to OUTPUT_DIR/merged.", True)
 
     def __post_init__(self) -> None:
         if self.lora_rank < 1:
             raise ValueError(f"lora_rank={self.lora_rank} must be 1 or more.")
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """How a fine-tuned model is applied to recordings.
+
+    Attributes:
+        window: seconds of a window; None for those of training.
+        batch_size: windows that the model takes at a time.
+        workers: recordings decoded at a time.
+        device: where the model computes; a GPU if there is one.
+        dtype: as in training: "auto" is bfloat16 on a GPU that computes in it, else float32.
+        show_progress_bar: show one.
+    """
+
+    window: float | None = described("Seconds of audio that the model sees at a time; as in training by default.", None)
+    batch_size: int = shared("batch_size", 16)
+    workers: int = shared("workers", 2)
+    device: str | None = described("cpu or cuda; a GPU if there is one by default.", None)
+    dtype: str = shared("training_dtype", "auto")
+    show_progress_bar: bool = shared("progress", True)
 
 
 @dataclass(frozen=True)

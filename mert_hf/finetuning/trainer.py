@@ -27,6 +27,7 @@ class FineTuningTrainingArguments(TrainingArguments):
     save_strategy: str = described("When to save: no, steps, epoch or best.", "epoch")
     save_total_limit: int | None = described("Checkpoints that are kept.", 2)
     load_best_model_at_end: bool = described("Keep the best checkpoint, not the last.", True)
+    logging_steps: float = described("Updates from one logged loss to the next; below 1, as a share of all.", 0.05)
     remove_unused_columns: bool = described("Must stay off: the collator reads audio.", False)
     label_names: list[str] | None = described("Keys of the batch that are labels.", factory=lambda: ["labels"])
 

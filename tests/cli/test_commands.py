@@ -24,6 +24,7 @@ SHARED_OPTIONS = {
     "label": "data output workers device max-bad-files quiet",
     "pretrain": "data output model batch-size workers device dtype seed max-bad-files quiet",
     "finetune": "data output model layers batch-size workers device dtype seed max-bad-files quiet",
+    "predict": "output batch-size workers device dtype max-bad-files quiet",
     "evaluate": "data output model layers batch-size workers device dtype seed max-bad-files quiet",
     "report": "output",
     "doctor": "model data",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -57,6 +58,11 @@ def test_audio_classification(run_example, songs, capsys):
         ("test", "accuracy"),
     }
     assert "16 recordings to train on, 4 for validation, 4 for test" in card.text
+    state = json.loads((output_dir / "trainer_state.json").read_text())
+    kept, last = int(state["best_model_checkpoint"].rpartition("-")[2]), state["global_step"]
+    assert kept < last and card.text.count(f"| one run, update {kept} of {last} |") == 2
+    assert f"; the checkpoint of update {kept} was kept |" in card.text and "(1 runs)" not in card.text
+    assert re.search(r"\| Last training loss \| \d", card.text)
     assert str(output_dir.parent) not in card.text and "| Gradient clipping | 1 |" in card.text
 
 
@@ -113,9 +119,9 @@ def test_lora_saves_adapters_and_a_merged_model(run_example, songs, tiny_checkpo
     peft = pytest.importorskip("peft")
     output_dir, metrics = run_example("run_lora.py", data=songs, lora_rank=4, learning_rate=1e-2)
     assert metrics["test_accuracy"] >= 0.75
-    merged = MERTForSequenceClassification.from_pretrained(output_dir / "merged").eval()
+    merged = MERTForSequenceClassification.from_pretrained(output_dir).eval()
     adapters = peft.PeftModel.from_pretrained(
-        MERTForSequenceClassification.from_pretrained(tiny_checkpoint, num_labels=2), str(output_dir)
+        MERTForSequenceClassification.from_pretrained(tiny_checkpoint, num_labels=2), str(output_dir / "adapters")
     ).eval()
     assert {"q_proj", "v_proj"} == set(adapters.peft_config["default"].target_modules)
     sound = torch.randn(2, 12000, generator=torch.Generator().manual_seed(0))
@@ -123,13 +129,13 @@ def test_lora_saves_adapters_and_a_merged_model(run_example, songs, tiny_checkpo
         torch.testing.assert_close(merged(sound).logits, adapters(sound).logits, atol=1e-5, rtol=1e-4)
         untouched = MERTForSequenceClassification.from_pretrained(tiny_checkpoint, num_labels=2).eval()
         assert not torch.allclose(merged(sound).logits, untouched(sound).logits, atol=1e-3)
-    size = sum(path.stat().st_size for path in output_dir.glob("adapter_model.safetensors"))
-    assert 0 < size < (output_dir / "merged" / "model.safetensors").stat().st_size / 2
+    size = (output_dir / "adapters" / "adapter_model.safetensors").stat().st_size
+    assert 0 < size < (output_dir / "model.safetensors").stat().st_size / 2
+    assert not (output_dir / "adapter_config.json").exists()  # which loaders would take for the model
+    assert "mert_hf" in ModelCard.load(output_dir / "README.md").data.tags
     with pytest.raises(TypeError, match=r"model has adapters of peft. Pass model\.merge_and_unload\(\)"):
         save_checkpoint(adapters, MERTFeatureExtractor(), output_dir)
-    assert pipeline("audio-classification", model=str(output_dir / "merged"))(
-        {"array": tone(200), "sampling_rate": 24000}
-    )
+    assert pipeline("audio-classification", model=str(output_dir))({"array": tone(200), "sampling_rate": 24000})
 
 
 def test_command_line_is_the_short_form(songs, tiny_checkpoint, tmp_path):

@@ -98,7 +98,7 @@ def test_adapters_of_the_second_generation(gtzan, tiny_checkpoint2, tmp_path):
     fine_tune(arguments, training(tmp_path / "out"), lora=LoraArguments(lora_rank=2))
     modules = json.loads((tmp_path / "out" / "adapter_config.json").read_text())["target_modules"]
     assert set(modules) == {"query_proj", "value_proj"}
-    merged = AutoModelForAudioClassification.from_pretrained(tmp_path / "out" / "merged")
+    merged = AutoModelForAudioClassification.from_pretrained(tmp_path / "out")
     assert merged(torch.randn(1, 24000)).logits.shape == (1, 10)
     with pytest.raises(ValueError, match="the model has no linear layer q_proj; it has"):
         fine_tune(arguments, training(tmp_path / "b"), lora=LoraArguments(lora_modules="q_proj"))

@@ -10,11 +10,13 @@ from mert_hf.hub.cards import (
     CardFacts,
     Measurement,
     create_card,
+    kept_update,
     pretraining_facts,
     trainer_measurements,
     training_facts,
 )
 from mert_hf.modeling.modeling_mert import MERTForPreTraining, MERTModel
+from mert_hf.modeling.modeling_mert2 import MERT2Model
 
 GENRE = Measurement(
     task="GTZAN genre",
@@ -128,9 +130,9 @@ def test_trainer_state_fills_training_table_and_measurements(tiny_model, tmp_pat
     assert rows["Updates"] == "20 (4 epochs)" and rows["Last training loss"] == "1.5"
     assert rows["Batch"].startswith("6 clips per update (3 x 2 accumulation x 1 processes)")
     assert rows["Precision"] == "float32" and rows["Seed"] == "42"
-    accuracy, f1 = trainer_measurements(trained_state(), "moods", "songs", "Songs")
+    accuracy, f1 = trainer_measurements(trained_state(), 20, "moods", "songs", "Songs")
     assert (accuracy.metric, accuracy.value, accuracy.split) == ("accuracy", 0.5, "validation")
-    assert accuracy.protocol == "one run, step 20 of 20" and f1.value is None
+    assert accuracy.protocol == "one run, update 20 of 20" and "runs" not in accuracy.shown_value and f1.value is None
     card = create_card(tiny_model, CardFacts("tiny", training=rows, measurements=(accuracy, f1)))
     assert len(ModelCard(str(card)).data.eval_results) == 1
 
@@ -152,9 +154,23 @@ def test_pretraining_settings_become_facts(tiny_config):
     assert "/home/someone" not in text and "| Base model | none, started from random weights |" in text
 
 
-def test_the_kept_checkpoint_is_the_one_reported():
+def test_the_kept_checkpoint_is_the_one_reported(tmp_path):
     state = trained_state()
-    state.best_global_step = 10
-    (accuracy,) = trainer_measurements(state, "moods", "songs", "Songs")
-    assert (accuracy.value, accuracy.protocol) == (0.75, "one run, step 10 of 20")
-    assert trainer_measurements(TrainerState(), "moods", "songs", "Songs") == ()
+    state.best_model_checkpoint = "out/checkpoint-10"
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True)
+    assert kept_update(state, arguments) == 20
+    arguments.load_best_model_at_end = True
+    assert (kept := kept_update(state, arguments)) == 10
+    assert training_facts(state, arguments)["Updates"] == "20 (4 epochs); the checkpoint of update 10 was kept"
+    (accuracy,) = trainer_measurements(state, kept, "moods", "songs", "Songs")
+    assert (accuracy.value, accuracy.protocol) == (0.75, "one run, update 10 of 20")
+    state.log_history.append({"test_accuracy": 0.5, "step": 20})  # measured at the end, with the weights that were kept
+    (tested,) = trainer_measurements(state, kept, "moods", "songs", "Songs", "test", "test_")
+    assert (tested.value, tested.protocol) == (0.5, "one run, update 10 of 20")
+    assert trainer_measurements(TrainerState(), 0, "moods", "songs", "Songs") == ()
+
+
+def test_the_card_cites_the_paper_of_its_generation(tiny_model, tiny_config2):
+    first, second = (create_card(model, CardFacts("x")).text for model in (tiny_model, MERT2Model(tiny_config2())))
+    assert "li2024mert" in first and "2609.33757" not in first
+    assert "title = {{MERT}-v2}" in second and "2306.00107" not in second

@@ -2,13 +2,14 @@
 
 from .card import create_card, create_card_from_config
 from .facts import CardFacts, Measurement
-from .training import pretraining_facts, trainer_measurements, training_facts
+from .training import kept_update, pretraining_facts, trainer_measurements, training_facts
 
 __all__ = [
     "CardFacts",
     "Measurement",
     "create_card",
     "create_card_from_config",
+    "kept_update",
     "pretraining_facts",
     "trainer_measurements",
     "training_facts",

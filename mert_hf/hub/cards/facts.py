@@ -62,7 +62,7 @@ class Measurement:
         """The value as the table shows it: with its spread, or marked as not measured."""
         if self.value is None:
             return NOT_MEASURED
-        runs = f" ({self.runs} runs)" if self.runs else ""
+        runs = f" ({self.runs} runs)" if (self.runs or 0) > 1 else ""
         spread = f" ± {self.spread:.4g}" if self.spread is not None else ""
         return f"{self.value:.4g}{spread}{runs}"
 
@@ -114,7 +114,7 @@ class CardFacts:
         limits: what the model is not good for; general limits if empty.
         tags: further tags.
         widget: examples of the Hub's widget, each {"src": address of an audio file, "example_title": text}.
-        citation: BibTeX; the MERT paper if empty.
+        citation: BibTeX; the paper of the generation if empty.
     """
 
     model_name: str

@@ -19,15 +19,25 @@ def training_facts(state: TrainerState, arguments: TrainingArguments | None = No
     """The rows of the training table that a Trainer knows: steps, batch, optimizer, schedule, precision, seed.
 
     Args:
-        state: the trainer's state after training; its log gives the last training loss.
+        state: the trainer's state after training; its log gives the last training loss of the kept checkpoint.
         arguments: the trainer's arguments; without them only the state's rows.
     """
-    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+    kept = kept_update(state, arguments)
+    updates = f"{state.global_step:,} ({state.epoch or 0:.4g} epochs)"
+    losses = [entry for entry in state.log_history if "loss" in entry and entry.get("step", 0) <= kept]
     return {
-        "Updates": f"{state.global_step:,} ({state.epoch or 0:.4g} epochs)",
+        "Updates": updates if kept == state.global_step else f"{updates}; the checkpoint of update {kept:,} was kept",
         **(_argument_facts(arguments) if arguments is not None else {}),
-        "Last training loss": f"{losses[-1]:.4g}" if losses else NOT_STATED,
+        "Last training loss": f"{losses[-1]['loss']:.4g}" if losses else NOT_STATED,
     }
+
+
+def kept_update(state: TrainerState, arguments: TrainingArguments | None = None) -> int:
+    """The update of the weights that a trainer holds after training: the best one's where it has loaded them."""
+    best = state.best_model_checkpoint
+    if arguments is None or not arguments.load_best_model_at_end or not best:
+        return state.global_step
+    return int(best.rpartition("-")[2])
 
 
 def _argument_facts(arguments: TrainingArguments) -> dict[str, str]:
@@ -111,34 +121,30 @@ def _teacher_text(settings: Mapping[str, Any] | list[Mapping[str, Any]] | None) 
 
 def trainer_measurements(
     state: TrainerState,
+    kept: int,
     task: str,
     dataset: str,
     dataset_name: str,
     split: str = "validation",
     prefix: str = "eval_",
 ) -> tuple[Measurement, ...]:
-    """The metrics of the kept checkpoint: those logged at the best step if the trainer kept it, else the last ones.
+    """The metrics of the kept checkpoint: those logged at its update, else the last ones.
 
     Args:
         state: the trainer's state after training.
+        kept: update of the kept checkpoint, see `kept_update`.
         task, dataset, dataset_name, split: as in `Measurement`.
         prefix: what the trainer puts in front of the metrics of this split.
     """
-    chosen = _kept_entry(state, prefix)
-    if chosen is None:
+    logged = [entry for entry in state.log_history if any(key.startswith(prefix) for key in entry)]
+    if not logged:
         return ()
+    chosen = next((entry for entry in logged if entry.get("step") == kept), logged[-1])
     names = [key for key in chosen if key.startswith(prefix) and key.removeprefix(prefix) not in _NO_METRICS]
-    protocol = f"one run, step {chosen['step']} of {state.global_step}"
+    protocol = f"one run, update {kept} of {state.global_step}"
     shared = {"dataset": dataset, "dataset_name": dataset_name, "split": split, "runs": 1, "protocol": protocol}
     values = [float(chosen[name]) for name in names]  # a metric that is undefined on the split is not finite
     return tuple(
         Measurement(task, name.removeprefix(prefix), value if math.isfinite(value) else None, **shared)
         for name, value in zip(names, values, strict=True)
     )
-
-
-def _kept_entry(state: TrainerState, prefix: str) -> dict[str, Any] | None:
-    """The logged metrics of the kept checkpoint; None where nothing was evaluated."""
-    logged = [entry for entry in state.log_history if any(key.startswith(prefix) for key in entry)]
-    best = [entry for entry in logged if entry.get("step") == getattr(state, "best_global_step", None)]
-    return (best or logged or [None])[-1]
