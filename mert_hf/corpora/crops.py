@@ -37,6 +37,10 @@ class AudioCrop:
     codes: torch.Tensor | None = None
 
 
+class NothingToReadError(ValueError):
+    """No recording of a data set can be used."""
+
+
 def draw_integer(low: int, high: int, generator: torch.Generator | None) -> int:
     """An integer drawn uniformly from `low` to `high`, both included."""
     device = generator.device if generator is not None else None

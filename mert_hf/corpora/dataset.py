@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from ..audio import AudioReadError, audio_info, find_audio_files
 from ..audio.read_ahead import map_ahead
 from ..recordings.metadata import METADATA_FILE, read_metadata
-from .crops import AudioCrop, CropDataset, derive_seed
+from .crops import AudioCrop, CropDataset, NothingToReadError, derive_seed
 
 if TYPE_CHECKING:
     import datasets
@@ -180,7 +180,7 @@ class AudioCropDataset(CropDataset):
         """Assigns the items of an epoch to the recordings."""
         self._last_crop = self._count_crops()
         if len(self) == 0:
-            raise ValueError(
+            raise NothingToReadError(
                 f"None of {len(self.recordings.names)} recordings can be used: each is unreadable, shorter than "
                 f"min_duration={self.min_duration} seconds, or left out."
             )
@@ -207,6 +207,11 @@ class AudioCropDataset(CropDataset):
         """Names of the recordings that give crops."""
         used = np.flatnonzero(np.diff(self._last_crop, prepend=0) > 0)
         return [self.recordings.names[index] for index in used.tolist()]
+
+    @property
+    def num_recordings(self) -> int:
+        """Number of recordings that give crops."""
+        return len(self.used_recordings)
 
     @property
     def bad_recordings(self) -> list[str]:

@@ -33,7 +33,7 @@ from accelerate import PartialState
 from torch.utils.data import Sampler, get_worker_info
 
 from ..audio import AUDIO_EXTENSIONS, AudioReadError
-from .crops import AudioCrop, CropDataset, derive_seed
+from .crops import AudioCrop, CropDataset, NothingToReadError, derive_seed
 from .index import kept_list
 from .labels import check_teacher
 from .shards import ShardFooter, ShardSettings, find_shards, part_of, read_footer
@@ -236,7 +236,8 @@ class ShardCropDataset(CropDataset):
         self._first_row = np.cumsum([0, *content["rows"]])
         self._samples = np.array(content["samples"])
         self._set_sources(len(self._samples), len(self._samples))
-        is_held_out = np.array(content["place"]) < round(held_out * SHARES)
+        self._place = np.array(content["place"])
+        is_held_out = self._place < round(held_out * SHARES)
         self._last_crop = self._count_crops(weight_of_shard, is_held_out == only_held_out)
         self._groups: OrderedDict[int, list[dict[str, Any]]] = OrderedDict()
 
@@ -251,6 +252,11 @@ class ShardCropDataset(CropDataset):
         """Numbers of all crops in some row groups, in their order."""
         starts, ends = (np.where(rows, self._last_crop[rows - 1], 0) for rows in self._first_row[[groups, groups + 1]])
         return np.concatenate([np.arange(start, end) for start, end in zip(starts, ends, strict=True)])
+
+    @property
+    def num_recordings(self) -> int:
+        """Number of recordings that give crops."""
+        return len(np.unique(self._place[np.diff(self._last_crop, prepend=0) > 0]))
 
     @property
     def num_groups(self) -> int:
@@ -276,7 +282,7 @@ class ShardCropDataset(CropDataset):
         spread = np.modf(np.arange(len(used)) * 0.6180339887498949)[0]
         last = np.cumsum(np.where(used, np.floor(crops * weights + spread), 0), dtype=np.int64)
         if not len(last) or last[-1] == 0:
-            raise ValueError(
+            raise NothingToReadError(
                 f"None of {len(last)} segments in {len(self.shards)} shards can be used: each is shorter than "
                 f"min_duration={self.min_duration} seconds, or left out."
             )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset, Subset
 from transformers import PretrainedConfig
 
-from ..corpora.crops import CropDataset
+from ..corpora.crops import CropDataset, NothingToReadError
 from ..corpora.dataset import AudioCropDataset, AudioFiles, held_out_recordings
 from ..corpora.index import open_indexed
 from ..corpora.labels import LabelCache
@@ -21,6 +21,7 @@ from .arguments import PretrainingDataArguments
 
 logger = logging.getLogger(__name__)
 
+FEW_CROPS = 8  # of an evaluation, below which its results depend on chance
 Datasets = tuple[CropDataset, CropDataset | None]
 
 
@@ -30,7 +31,7 @@ def build_datasets(
     """Crops for training and for evaluation (None without evaluation data), without recordings that have no labels.
 
     Evaluation takes `eval_data`, else the rows of `eval_split` in `train_data`, else `eval_share` of the training
-    recordings, which are then not trained on.
+    recordings, which are then not trained on; None where no recording of that share can be used.
 
     Raises:
         ValueError: there is nothing to read, or recordings were never labeled.
@@ -49,7 +50,29 @@ def build_datasets(
         train, evaluation = _crops_of_shards(data_arguments, share, settings)
     else:
         train, evaluation = _crops_of_recordings(data_arguments, share, settings, cache)
+    if evaluation is not None:
+        report_evaluation(evaluation)
     return train, evaluation and thinned(evaluation, data_arguments.max_eval_crops)
+
+
+def report_evaluation(dataset: CropDataset) -> None:
+    """Logs the size of the evaluation data, as a warning where it is too small to show anything."""
+    few = len(dataset) < FEW_CROPS or dataset.num_recordings < 2
+    logger.log(
+        logging.WARNING if few else logging.INFO,
+        "Evaluation on %d crops of %d recordings.%s",
+        len(dataset),
+        dataset.num_recordings,
+        " Its results depend on chance: raise eval_share, or give eval_data." if few else "",
+    )
+
+
+def held_out(make: Callable[[], CropDataset]) -> CropDataset | None:
+    """The held-out data; None where no recording can be used."""
+    try:
+        return make()
+    except NothingToReadError:
+        return None
 
 
 def _crops_of_shards(data_arguments: PretrainingDataArguments, share: float, settings: dict[str, Any]) -> Datasets:
@@ -60,7 +83,7 @@ def _crops_of_shards(data_arguments: PretrainingDataArguments, share: float, set
     if data_arguments.eval_data:
         return crops(data, weights=weights), crops(data_arguments.eval_data)
     train = crops(data, weights=weights, held_out=share)
-    return train, crops(data, held_out=share, only_held_out=True) if share else None
+    return train, held_out(lambda: crops(data, held_out=share, only_held_out=True)) if share else None
 
 
 def _crops_of_recordings(
@@ -76,13 +99,9 @@ def _crops_of_recordings(
     train_data = open_indexed(data_arguments.train_data, data_arguments.train_split)
     if data_arguments.eval_data or data_arguments.eval_split:
         eval_data = open_indexed(data_arguments.eval_data or data_arguments.train_data, data_arguments.eval_split)
-        train, evaluation = crops(train_data), crops(eval_data)
-    else:
-        held_out = held_out_recordings(train_data, share)
-        train, evaluation = crops(train_data, ~held_out), crops(train_data, held_out) if held_out.any() else None
-    if evaluation is not None:
-        logger.info("Evaluation on %d recordings.", len(evaluation.used_recordings))
-    return train, evaluation
+        return crops(train_data), crops(eval_data)
+    chosen = held_out_recordings(train_data, share)
+    return crops(train_data, ~chosen), held_out(lambda: crops(train_data, chosen)) if chosen.any() else None
 
 
 def parse_share(text: str) -> float:

@@ -18,8 +18,8 @@ from .. import teachers
 from ..corpora.crops import CropDataset
 from ..corpora.labels import LabelCache
 from ..corpora.streaming import are_shards, shard_labels
-from ..hub.checkpoint import RUN_SETTINGS_FILE
-from ..hub.names import resolve_model
+from ..hub.checkpoint import RUN_SETTINGS_FILE, TEACHERS_FOLDER
+from ..hub.names import local_checkpoint, resolve_model
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..registration import CONFIG_CLASSES
@@ -42,7 +42,7 @@ from .arguments import (
 from .augmentation import InputAugmentation
 from .callbacks import SignalCallback
 from .collator import DataCollatorForMERTPreTraining
-from .data import build_datasets
+from .data import build_datasets, parse_share
 from .ema import EMATeacherCallback
 from .masking import SpanMasking
 from .mixture import NoiseMixture
@@ -119,15 +119,18 @@ def build_trainer(
         # Activations become denormal during training, with which a CPU computes several times slower.
         torch.set_flush_denormal(True)
         training_arguments.dataloader_pin_memory = False  # there is no device to pin for
-    targets = open_targets(model_arguments, data_arguments)
-    model = build_model(model_arguments, targets.codes, targets.musical)
+    config = student_config(model_arguments)
+    targets = open_targets(model_arguments, data_arguments, config)
+    bins = targets.musical.num_bins if targets.musical is not None else 0
+    config = student_config(model_arguments, **config.target_fields(codebook_sizes_of(targets.codes), bins))
+    model = build_model(config, model_arguments)
     collator = build_collator(model.config, targets, model_arguments, data_arguments, training_arguments)
     train, evaluation = build_datasets(model.config, data_arguments, training_arguments.seed, targets.cache)
     if model_arguments.model_name_or_path is None:
         measure_input(model, train)
     if isinstance(targets.acoustic, CombinedTeacher):
         model.codebook_loss_weights = targets.acoustic.codebook_weights
-    schedule_evaluation(training_arguments, evaluation is not None)
+    schedule_evaluation(training_arguments, evaluation is not None, parse_share(data_arguments.eval_share))
     trainer = MERTTrainer(
         model=model,
         args=training_arguments,
@@ -180,14 +183,23 @@ class Targets:
         return self.acoustic if self.cache is None else self.cache
 
 
-def open_targets(model_arguments: PretrainingModelArguments, data_arguments: PretrainingDataArguments) -> Targets:
-    """Opens teachers and codes made ahead.
+def open_targets(
+    model_arguments: PretrainingModelArguments, data_arguments: PretrainingDataArguments, config: PretrainedConfig
+) -> Targets:
+    """Opens the teachers of a student, and codes made ahead.
 
     Raises:
         ValueError: a teacher does not exist, or codes are of another teacher.
+        FileNotFoundError: a teacher has not been made yet.
     """
-    acoustic = open_acoustic_teachers(model_arguments.acoustic_teacher)
-    musical = open_teacher(model_arguments.musical_teacher, MusicalTeacher, "musical_teacher")
+    settings, several = model_arguments.acoustic_teacher, isinstance(model_arguments.acoustic_teacher, list)
+    opened = [
+        open_teacher(one, AcousticTeacher, config, data_arguments) for one in (settings if several else [settings])
+    ]
+    acoustic = opened[0]
+    if several:
+        acoustic = CombinedTeacher(opened, [float(one.get("weight", 1.0)) for one in settings])
+    musical = open_teacher(model_arguments.musical_teacher, MusicalTeacher, config, data_arguments)
     cache = None
     if model_arguments.label_cache is not None:
         cache = LabelCache(model_arguments.label_cache, teacher=acoustic, root=model_arguments.label_root)
@@ -196,90 +208,117 @@ def open_targets(model_arguments: PretrainingModelArguments, data_arguments: Pre
     return Targets(acoustic, cache, musical)
 
 
-def open_teacher(settings: Mapping[str, Any] | None, base: type[Teacher], name: str) -> Any:
-    """A teacher from its settings: "type", "path" of a saved one, and arguments of its class.
+def open_teacher(
+    settings: Mapping[str, Any] | None,
+    base: type[Teacher],
+    config: PretrainedConfig,
+    data_arguments: PretrainingDataArguments,
+) -> Any:
+    """A teacher from its settings; None where there are none.
 
     Args:
-        settings: the settings; None opens no teacher.
+        settings: "type"; "path" of a saved one, or of a checkpoint that keeps its teachers; "made_by", the command that
+            makes it; further arguments of its class. Rates and width that are not given are those of the student.
         base: `AcousticTeacher` or `MusicalTeacher`.
-        name: name of the argument, for messages.
-
-    Raises:
-        ValueError: the type is missing, unknown, or not that of the saved teacher.
+        config: configuration of the student.
+        data_arguments: the recordings, for the message where the teacher has not been made yet.
     """
     if settings is None:
         return None
-    settings = dict(settings)
-    kind, path = settings.pop("type", None), settings.pop("path", None)
+    settings = {name: value for name, value in settings.items() if name != "weight"}
+    kind, path, command = (settings.pop(name, None) for name in ("type", "path", "made_by"))
+    name = "acoustic" if base is AcousticTeacher else "musical"
     kinds = [known for known, teacher in teachers.TEACHERS.items() if issubclass(teacher, base)]
-    if kind not in kinds:
-        raise ValueError(f"{name} needs a 'type', one of {', '.join(kinds)}; got {kind!r}.")
+    if kind not in kinds and not (kind is None and path):
+        raise ValueError(f"{name}_teacher needs a 'type', one of {', '.join(kinds)}; got {kind!r}.")
     if path is None:
-        return teachers.load_teacher(kind, **settings)
-    return teachers.TEACHERS[kind].from_pretrained(path, **settings)
+        teacher = teachers.TEACHERS[kind]
+        rates = {"sampling_rate": config.sampling_rate, "hop_length": config.samples_per_frame}
+        if issubclass(teacher, Music2VecTeacher):
+            rates["num_bins"] = config.hidden_size
+        rates = {field: value for field, value in rates.items() if field in teacher.setting_names}
+        return teachers.load_teacher(kind, **{**rates, **settings})
+    checkpoint = local_checkpoint(path)
+    if checkpoint is not None and (checkpoint / TEACHERS_FOLDER / name).is_dir():
+        path = checkpoint / TEACHERS_FOLDER / name
+    try:
+        return (teachers.TEACHERS[kind].from_pretrained if kind else teachers.load_teacher)(path, **settings)
+    except FileNotFoundError as error:
+        command = command or (teachers.TEACHERS[kind].made_by if kind else None)
+        if command is None or checkpoint is not None:
+            raise
+        data = " ".join(f"--data {entry}" for entry in data_arguments.train_data)
+        raise FileNotFoundError(
+            f"There is no teacher {path} yet. Make it first: {command} {data} --output {path}"
+        ) from error
 
 
-def open_acoustic_teachers(settings: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) -> Any:
-    """One acoustic teacher from its settings, or several from a list, each with its "weight" in the loss (1)."""
-    if not isinstance(settings, list):
-        return open_teacher(settings, AcousticTeacher, "acoustic_teacher")
-    weights = [float(entry.get("weight", 1.0)) for entry in settings]
-    plain = [{name: value for name, value in entry.items() if name != "weight"} for entry in settings]
-    members = [open_teacher(entry, AcousticTeacher, "acoustic_teacher") for entry in plain]
-    return CombinedTeacher(members, weights)
-
-
-def build_model(model_arguments: PretrainingModelArguments, acoustic: Any, musical: Any) -> PreTrainedModel:
-    """The student, from a checkpoint or from scratch, with heads of the teachers' sizes where no others are given.
+def student_config(model_arguments: PretrainingModelArguments, **targets: Any) -> PretrainedConfig:
+    """The configuration of the student.
 
     Args:
-        model_arguments: `model_name_or_path` and `model_config`; its `model_type` chooses the architecture of a new
+        model_arguments: `model_name_or_path` and `model_config`, whose `model_type` chooses the architecture of a new
             model, which is MERT's first generation by default.
-        acoustic: acoustic teacher or label cache, or None.
-        musical: musical teacher, or None.
+        targets: sizes of the heads where `model_config` gives no others.
 
     Raises:
-        ValueError: `model_config` names a model type that does not exist, or contradicts that of the checkpoint.
+        ValueError: `model_config` names a model type that does not exist, or is not for the checkpoint's generation.
     """
-    fields = dict(model_arguments.model_config)
+    fields = {**targets, **model_arguments.model_config}
     kind = fields.pop("model_type", None)
     source = model_arguments.model_name_or_path
     if source is None:
-        config_class = CONFIG_CLASSES_BY_TYPE.get(kind or MERTConfig.model_type)
-    else:
-        source = resolve_model(source)
-        config_class = type(AutoConfig.from_pretrained(source))
-    if config_class is None or kind not in (None, config_class.model_type):
+        if (config_class := CONFIG_CLASSES_BY_TYPE.get(kind or MERTConfig.model_type)) is None:
+            raise ValueError(f"model_type={kind!r} must be one of {', '.join(CONFIG_CLASSES_BY_TYPE)}.")
+        return config_class(**fields)
+    source = resolve_model(source)
+    saved = AutoConfig.from_pretrained(source)
+    strange = [name for name in fields if not hasattr(saved, name)]
+    if kind not in (None, saved.model_type) or strange:
         raise ValueError(
-            f"model_type={kind!r} in model_config must be one of {', '.join(CONFIG_CLASSES_BY_TYPE)}, and that of the "
-            "checkpoint where the run starts from one."
+            f"{model_arguments.model_name_or_path} is of the model type {saved.model_type}, and model_config is not "
+            f"for it (model_type={kind!r}, unknown there: {', '.join(strange) or 'none'}). Is the recipe of the other "
+            "generation? Start from examples/configs/continue.yaml, which has no model_config."
         )
-    bins = musical.num_bins if musical is not None else 0
-    fields = {**config_class.target_fields(codebook_sizes_of(acoustic), bins), **fields}
-    if source is None:
-        return AutoModelForPreTraining.from_config(config_class(**fields))
-    return continue_from(source, config_class.from_pretrained(source, **fields))
+    return type(saved).from_pretrained(source, **fields)
 
 
-def continue_from(source: str, config: PretrainedConfig) -> PreTrainedModel:
-    """The student of a checkpoint; heads for teachers of other sizes start anew, which the log says.
+def build_model(config: PretrainedConfig, model_arguments: PretrainingModelArguments) -> PreTrainedModel:
+    """The student: from a checkpoint, whose heads start anew for teachers of other sizes, or with random weights.
 
     Raises:
         ValueError: weights of the encoder do not fit the configuration.
     """
-    model, info = AutoModelForPreTraining.from_pretrained(
-        source, config=config, ignore_mismatched_sizes=True, output_loading_info=True
-    )
-    encoder = f"{model.base_model_prefix}."
-    others = sorted(str(entry[0]) for entry in info["mismatched_keys"])
-    if strays := [name for name in others if name.startswith(encoder)]:
-        raise ValueError(
-            f"{len(strays)} weights of {source} have other shapes in this configuration, such as {strays[0]}. Give no "
-            "sizes of the encoder in model_config when a run starts from a checkpoint."
+    if model_arguments.model_name_or_path is None:
+        return AutoModelForPreTraining.from_config(config)
+    source = resolve_model(model_arguments.model_name_or_path)
+    try:
+        model, info = AutoModelForPreTraining.from_pretrained(
+            source, config=config, ignore_mismatched_sizes=True, output_loading_info=True
         )
-    if heads := sorted({*others, *(name for name in info["missing_keys"] if not name.startswith(encoder))}):
+    except ValueError as error:
+        raise ValueError(f"{error} {differences(source, model_arguments.model_config)}") from error
+    others = {str(entry[0]) for entry in info["mismatched_keys"]} | set(info["missing_keys"])
+    strays = sorted(name for name in others if name.startswith(f"{model.base_model_prefix}."))
+    if misfits := [name for name in strays if name not in info["missing_keys"]]:
+        raise ValueError(
+            f"{len(misfits)} weights of {source} have other shapes in this configuration, such as {misfits[0]}. "
+            f"{differences(source, model_arguments.model_config)}"
+        )
+    if heads := sorted(others - set(strays)):
         logger.warning("New weights, since the teachers of %s had other sizes: %s.", source, ", ".join(heads))
     return model
+
+
+def differences(source: str, fields: Mapping[str, Any]) -> str:
+    """A sentence about the fields of `model_config` that differ from the configuration of a checkpoint."""
+    saved = AutoConfig.from_pretrained(source)
+    pairs = {name: (getattr(saved, name, None), value) for name, value in fields.items()}
+    changed = [f"{name} {old!r} -> {new!r}" for name, (old, new) in pairs.items() if old != new]
+    return (
+        f"model_config changes these fields of the checkpoint: {', '.join(changed) or 'none'}. Give no sizes of the "
+        "encoder in model_config when a run starts from a checkpoint, as examples/configs/continue.yaml does."
+    )
 
 
 def measure_input(model: PreTrainedModel, crops: CropDataset) -> None:
@@ -296,6 +335,7 @@ def build_collator(
     training_arguments: MERTTrainingArguments,
 ) -> DataCollatorForMERTPreTraining:
     """The collator; moves the teachers to the device where they compute."""
+    augmentation = data_arguments.augmentation
     acoustic = targets.acoustic if targets.cache is None else None
     on_device = model_arguments.labels_on_device
     if on_device is None:
@@ -318,22 +358,11 @@ def build_collator(
             volume=data_arguments.mixture_volume,
         ),
         masking=build_masking(config, data_arguments),
-        augmentation=build_augmentation(data_arguments.augmentation),
+        augmentation=augmentation and from_fields(InputAugmentation, [augmentation])[0],
         label_cache=targets.cache,
         labels_on_device=on_device,
         seed=training_arguments.seed,
     )
-
-
-def build_augmentation(settings: Mapping[str, Any] | None) -> InputAugmentation | None:
-    """Changes of the input from their settings; None makes none.
-
-    Raises:
-        ValueError: a setting does not exist or is out of range.
-    """
-    if settings is None:
-        return None
-    return from_fields(InputAugmentation, [settings])[0]
 
 
 def build_masking(config: PretrainedConfig, data_arguments: PretrainingDataArguments) -> SpanMasking:
@@ -350,11 +379,11 @@ def build_masking(config: PretrainedConfig, data_arguments: PretrainingDataArgum
     )
 
 
-def schedule_evaluation(training_arguments: MERTTrainingArguments, has_data: bool) -> None:
+def schedule_evaluation(training_arguments: MERTTrainingArguments, has_data: bool, share: float) -> None:
     """Evaluates whenever a checkpoint is saved, where there is evaluation data and no strategy was chosen."""
     if not has_data:
-        if training_arguments.eval_strategy != IntervalStrategy.NO:
-            logger.warning("There is nothing to evaluate on: give eval_data, eval_split or eval_share.")
+        if share or training_arguments.eval_strategy != IntervalStrategy.NO:
+            logger.warning("There is nothing to evaluate on: give eval_data, eval_split or a larger eval_share.")
         training_arguments.eval_strategy, training_arguments.do_eval = IntervalStrategy.NO, False
     elif training_arguments.eval_strategy == IntervalStrategy.NO:
         training_arguments.eval_strategy = IntervalStrategy.STEPS

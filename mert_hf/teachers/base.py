@@ -36,12 +36,14 @@ class Teacher(nn.Module):
 
     Attributes:
         kind: name of the teacher in `teacher_config.json`.
+        made_by: command that makes a saved one, such as "mert-hf fit-kmeans"; None where settings are enough.
         setting_names: attributes that are arguments of the constructor, apart from the weights.
         sampling_rate: sampling rate of the waveforms in Hz.
         hop_length: samples from one frame to the next.
     """
 
     kind: ClassVar[str]
+    made_by: ClassVar[str | None] = None
     setting_names: ClassVar[tuple[str, ...]] = ()
     sampling_rate: int
     hop_length: int

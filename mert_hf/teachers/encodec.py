@@ -34,7 +34,7 @@ class EncodecTeacher(AcousticTeacher):
         ValueError: the codec is not mono or works in chunks, or has fewer codebooks.
     """
 
-    kind = "encodec"
+    kind, made_by = "encodec", "mert-hf convert encodec"
     setting_names = ("num_codebooks",)
     block_frames = 2250  # 30 s at 75 Hz
 

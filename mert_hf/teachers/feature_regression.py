@@ -26,7 +26,7 @@ class FeatureTeacher(MusicalTeacher):
         ValueError: the weights do not fit the feature sets.
     """
 
-    kind = "features"
+    kind, made_by = "features", "mert-hf fit-features"
 
     def __init__(
         self,

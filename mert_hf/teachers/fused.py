@@ -101,7 +101,7 @@ class FusedEncoderTeacher(AcousticTeacher):
         ValueError: weights that do not fit the codebooks, or an encoder that is not the one of the fit.
     """
 
-    kind = "fused"
+    kind, made_by = "fused", "mert-hf fit-rvq --encoder NAME:LAYER"
 
     def __init__(
         self,

@@ -109,7 +109,7 @@ class KMeansTeacher(AcousticTeacher):
         ValueError: the weights do not fit the feature sets.
     """
 
-    kind = "kmeans"
+    kind, made_by = "kmeans", "mert-hf fit-kmeans"
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from .base import (
     read_config,
 )
 from .cqt import CQTTeacher
-from .encodec import DEFAULT_CODEC, EncodecTeacher
+from .encodec import EncodecTeacher
 from .feature_regression import FeatureTeacher
 from .fused import FusedEncoderTeacher
 from .kmeans import KMeansTeacher
@@ -42,7 +42,7 @@ class CombinedTeacher(AcousticTeacher):
         ValueError: there is no teacher, their rates differ, or the number of weights does.
     """
 
-    kind = "combined"
+    kind, made_by = "combined", "CombinedTeacher.save_pretrained"
 
     def __init__(self, members: Sequence[AcousticTeacher], weights: Sequence[float] | None = None):
         super().__init__()
@@ -116,17 +116,14 @@ TEACHERS: dict[str, type[Teacher]] = {
         Music2VecTeacher,
     )
 }
-# Teachers that need no weights, and the commands that make those of the others.
-BUILT_FROM_SETTINGS = ("cqt", "log_mel", "random_projection", "music2vec")
-FITTED_BY = {"kmeans": "mert-hf fit-kmeans", "features": "mert-hf fit-features", "mel_rvq": "mert-hf fit-rvq"}
 
 
 def load_teacher(name_or_path: str | os.PathLike, **settings: Any) -> Teacher:
     """Opens a teacher of any kind.
 
     Args:
-        name_or_path: a kind that is built from `settings` ("cqt", "log_mel", "random_projection", "music2vec"),
-            "encodec" (facebook/encodec_24khz), or the folder or Hub id of a saved teacher or of an EncodecModel.
+        name_or_path: a kind that is built from `settings`, such as "cqt"; "encodec" (facebook/encodec_24khz); or the
+            folder or Hub id of a saved teacher or of an EncodecModel.
         settings: arguments of the constructor or of `from_pretrained`; None leaves the default.
 
     Raises:
@@ -134,15 +131,13 @@ def load_teacher(name_or_path: str | os.PathLike, **settings: Any) -> Teacher:
         OSError: there is no such folder or Hub repository, or it holds no teacher.
     """
     settings = {name: value for name, value in settings.items() if value is not None}
-    if name_or_path in BUILT_FROM_SETTINGS:
-        return TEACHERS[str(name_or_path)](**settings)
-    if name_or_path == "encodec":
-        return EncodecTeacher.from_pretrained(DEFAULT_CODEC, **settings)
-    if name_or_path in FITTED_BY:
-        raise ValueError(
-            f"A {name_or_path} teacher is fitted first, by `{FITTED_BY[str(name_or_path)]}`: give the folder that it "
-            "wrote."
-        )
+    teacher = TEACHERS.get(str(name_or_path))
+    if teacher is EncodecTeacher:
+        return teacher.from_pretrained(**settings)
+    if teacher is not None and teacher.made_by is not None:
+        raise ValueError(f"A {name_or_path} teacher is made first, by `{teacher.made_by}`: give the folder of it.")
+    if teacher is not None:
+        return teacher(**settings)
     folder = checkpoint_folder(name_or_path, files=TEACHER_FILES)
     if not (folder / CONFIG_NAME).is_file():
         if not (folder / "config.json").is_file():

@@ -133,7 +133,7 @@ class MelRVQTeacher(MelQuantizerTeacher):
         ValueError: weights are missing or do not fit.
     """
 
-    kind = "mel_rvq"
+    kind, made_by = "mel_rvq", "mert-hf fit-rvq"
 
     def __init__(
         self,

@@ -32,7 +32,7 @@ class MetaEncodecTeacher(AcousticTeacher):
         ValueError: more codebooks than the model has, or weights that do not fit it.
     """
 
-    kind = "encodec_meta"
+    kind, made_by = "encodec_meta", "EncodecTeacher.from_meta"
     setting_names = ("num_codebooks",)
 
     def __init__(self, num_codebooks: int = 8, **weights: torch.Tensor):

@@ -40,6 +40,10 @@ class Music2VecTeacher(MusicalTeacher):
         self.normalize = normalize
         self.average: nn.Module | None = None
 
+    def state_dict(self, *args, **kwargs) -> dict[str, torch.Tensor]:
+        """No weights: the average belongs to a run, whose checkpoints hold it."""
+        return {}
+
     def follow(self, encoder: nn.Module) -> None:
         """Starts from a copy of the student's encoder.
 

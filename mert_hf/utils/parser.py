@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,21 +36,32 @@ def explained_bf16_refusal(arguments: TrainingArguments) -> Iterator[None]:
 
 
 def parse_settings(name: str, value: dict | list | str | None, lists: bool = False) -> Any:
-    """A mapping as it is, or JSON text of one, or None; with `lists` a list of mappings too.
+    """A mapping as it is, or YAML or JSON text of one, or None; with `lists` a list of mappings too.
 
     Raises:
         ValueError: the value is something else.
     """
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{name} must be a mapping (YAML) or JSON text of one, got {value!r}: {error}.") from error
+        value = read_text(name, value)
     if lists and isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
         return value
     if value is not None and not isinstance(value, dict):
         raise ValueError(f"{name} must be a mapping{' or a list of mappings' if lists else ''}, got {value!r}.")
     return value
+
+
+def read_text(name: str, text: str) -> Any:
+    """The value of JSON text, else of YAML text, whose numbers need a point before an exponent.
+
+    Raises:
+        ValueError: the text is neither.
+    """
+    with suppress(json.JSONDecodeError):
+        return json.loads(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} must be a mapping in YAML or JSON, got {text!r}: {one_line(error)}.") from error
 
 
 class SettingsParser(HfArgumentParser):
@@ -91,7 +102,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     """The mapping of a YAML file, read safely.
 
     A file may start from another one: `base` is its path, relative to the file. Values replace those of the base, and
-    mappings such as `model_config` are merged with them.
+    mappings such as `model_config` are merged with them, unless they have another `type` or `model_type`.
 
     Raises:
         ValueError: the file is missing, is not YAML, or does not hold a mapping.
@@ -109,9 +120,15 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         return settings
     merged = read_settings(Path(path).parent / str(base))
     for name, value in settings.items():
-        both_mappings = isinstance(value, dict) and isinstance(merged.get(name), dict)
-        merged[name] = {**merged[name], **value} if both_mappings else value
+        merged[name] = {**merged[name], **value} if of_one_kind(merged.get(name), value) else value
     return merged
+
+
+def of_one_kind(base: Any, value: Any) -> bool:
+    """Whether both are mappings, and the second one names no `type` or `model_type` that the first one has not."""
+    if not isinstance(value, dict) or not isinstance(base, dict):
+        return False
+    return all(value.get(name, base.get(name)) == base.get(name) for name in ("type", "model_type"))
 
 
 def as_options(settings: Mapping[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ from mert_hf.hub.names import local_checkpoint, resolve_checkpoint
 from mert_hf.hub.push import push_checkpoint
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.pretraining.arguments import PretrainingModelArguments
-from mert_hf.pretraining.run import build_model
+from mert_hf.pretraining.run import student_config
 from mert_hf.teachers import EncodecTeacher
 from mert_hf.teachers.fused import EncoderLayer, FrozenLayer
 
@@ -35,7 +35,7 @@ def test_a_name_that_cannot_be_a_hub_id_is_a_missing_folder(name):
 LOADERS = {
     "embedder": MERTEmbedder.from_pretrained,
     "finetune": lambda name: FineTuningArguments("data", model_name_or_path=str(name)).checkpoint(),
-    "pretrain": lambda name: build_model(PretrainingModelArguments(model_name_or_path=str(name)), None, None),
+    "pretrain": lambda name: student_config(PretrainingModelArguments(model_name_or_path=str(name))),
     "random": lambda name: open_encoder(f"random:{name}"),
     "fused": lambda name: FrozenLayer(EncoderLayer(str(name), 0)),
 }

@@ -10,7 +10,7 @@ from mert_hf import DataCollatorForMERTPreTraining
 from mert_hf.corpora.dataset import AudioCrop
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.pretraining.augmentation import InputAugmentation
-from mert_hf.pretraining.run import build_augmentation
+from mert_hf.teachers.base import from_fields
 
 
 def noise(samples: int, seed: int = 0) -> torch.Tensor:
@@ -72,4 +72,4 @@ def test_the_collator_changes_the_input_and_not_the_targets():
 )
 def test_settings_that_do_not_fit(settings, message):
     with pytest.raises(ValueError, match=message):
-        build_augmentation(settings)
+        from_fields(InputAugmentation, [settings])

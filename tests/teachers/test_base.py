@@ -37,7 +37,7 @@ def test_each_kind_opens_from_its_folder(kmeans, codec, tmp_path):
 
 
 def test_kmeans_has_to_be_fitted():
-    with pytest.raises(ValueError, match="fitted first, by `mert-hf fit-kmeans`"):
+    with pytest.raises(ValueError, match="made first, by `mert-hf fit-kmeans`"):
         load_teacher("kmeans")
 
 

@@ -95,7 +95,7 @@ def test_saved_and_loaded_to_the_bit(rvq, projection, sounds, tmp_path):
         assert loaded.fingerprint() == teacher.fingerprint() and torch.equal(loaded(sounds), teacher(sounds))
     assert RandomProjectionTeacher(seed=1).fingerprint() != RandomProjectionTeacher(seed=2).fingerprint()
     assert load_teacher("random_projection", num_codebooks=2).codebook_sizes == (8192, 8192)
-    with pytest.raises(ValueError, match="A mel_rvq teacher is fitted first, by `mert-hf fit-rvq`"):
+    with pytest.raises(ValueError, match="A mel_rvq teacher is made first, by `mert-hf fit-rvq`"):
         load_teacher("mel_rvq")
 
 
