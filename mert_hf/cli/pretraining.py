@@ -80,7 +80,7 @@ def label(
     opened = load_teacher(teacher, num_codebooks=num_codebooks)
     summary = label_files(files, opened, output, resolve_device(device), not quiet, workers)
     typer.echo(summary.text())
-    check_bad_files(len(summary.failed), summary.labeled + summary.kept + len(summary.failed), max_bad_files)
+    check_bad_files(len(summary.failed), summary.total, max_bad_files)
 
 
 @command(app, "mert-hf shard my_music --teacher facebook/encodec_24khz --output shards")

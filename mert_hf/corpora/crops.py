@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from ..audio import read_audio
 from ..utils.tolerance import Tolerance, check_bad_files
@@ -116,6 +117,18 @@ class CropDataset(Dataset):
         """Lets all following items belong to this epoch, in running data workers too."""
         self._epoch.fill_(epoch)
 
+    def sampler(self, batch_size: int) -> EpochSampler:
+        """The order of the items in an epoch, for batches of one process."""
+        return EpochSampler(self, batch_size)
+
+    def order(self, batch_size: int) -> Iterator[int]:
+        """The items of the present epoch, each once, in an order that is equal in all processes."""
+        raise NotImplementedError
+
+    def _passes(self, seconds: np.ndarray) -> np.ndarray:
+        """Crops in one pass over sources of these durations: as many as they hold crop lengths, at least one."""
+        return np.maximum(np.round(seconds * self.sampling_rate / self.crop_length), 1)
+
     def __getitem__(self, index: int) -> AudioCrop:
         if not 0 <= index < len(self):
             raise IndexError(f"There is no item {index} in a data set of {len(self)} crops.")
@@ -143,3 +156,16 @@ class CropDataset(Dataset):
             self._bad[source] = True
             logger.warning("Cannot use %s: %s", name, reason)
         check_bad_files(int(self._bad.sum()), self._num_used, self.tolerance, f"{name}: {reason}")
+
+
+class EpochSampler(Sampler):
+    """Items of a data set in the order of the epoch that counts when an iteration begins."""
+
+    def __init__(self, dataset: CropDataset, batch_size: int):
+        self.dataset, self.batch_size = dataset, batch_size
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __iter__(self) -> Iterator[int]:
+        return self.dataset.order(self.batch_size)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from torch.utils.data import Sampler
 from tqdm.auto import tqdm
 
 from ..audio import AudioReadError, audio_info, find_audio_files
@@ -135,15 +134,10 @@ class AudioCropDataset(CropDataset):
 
     Args:
         data: a folder, with or without metadata.csv; a file; a list of them; or a `datasets.Dataset` with Audio.
-        crop_length: samples of a crop at `sampling_rate`. Shorter recordings give shorter crops.
-        sampling_rate: sampling rate of the crops in Hz.
-        hop_length: samples from one frame of the student to the next.
-        seed: seed of all draws.
+        crop_length, sampling_rate, hop_length, seed, max_bad_files, min_duration: as of `CropDataset`.
         split: rows of metadata.csv to use; None uses all.
         column: the Audio column of a `datasets.Dataset`; not needed where there is only one.
         weighting: "duration" or "file".
-        max_bad_files: unreadable recordings tolerated: a number such as 3, or a share of all such as "1%".
-        min_duration: minimum duration of a recording in seconds.
         select: (recordings,) bool, the recordings to use; None uses all.
 
     Raises:
@@ -218,9 +212,10 @@ class AudioCropDataset(CropDataset):
         """Names of the recordings found unreadable so far."""
         return [self.recordings.names[index] for index in self._bad.nonzero()[:, 0].tolist()]
 
-    def sampler(self, batch_size: int) -> ShuffledSampler:
-        """The order of the items in their epoch."""
-        return ShuffledSampler(self)
+    def order(self, batch_size: int) -> Iterator[int]:
+        order = np.random.default_rng(derive_seed(self.seed, self.epoch, 6)).permutation(len(self))
+        for part in np.array_split(order, len(order) // 65536 + 1):  # a list of all would take ten times as much
+            yield from part.tolist()
 
     def _num_samples(self, source: int) -> int:
         return int(self.durations[source] * self.sampling_rate)
@@ -261,24 +256,7 @@ class AudioCropDataset(CropDataset):
             )
         if self.weighting == "file":
             return np.cumsum(used)
-        crops = np.maximum(np.round(durations * self.sampling_rate / self.crop_length), 1)
-        return np.cumsum(np.where(used, crops, 0), dtype=np.int64)
-
-
-class ShuffledSampler(Sampler):
-    """All items of a data set of recordings in the order of its epoch, equal in all processes."""
-
-    def __init__(self, dataset: AudioCropDataset):
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __iter__(self) -> Iterator[int]:
-        dataset = self.dataset
-        order = np.random.default_rng(derive_seed(dataset.seed, dataset.epoch, 6)).permutation(len(dataset))
-        for part in np.array_split(order, len(order) // 65536 + 1):  # a list of all would take ten times as much
-            yield from part.tolist()
+        return np.cumsum(np.where(used, self._passes(durations), 0), dtype=np.int64)
 
 
 def read_durations(

@@ -12,10 +12,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -35,29 +35,52 @@ logger = logging.getLogger(__name__)
 
 INDEX = "labels.json"
 FORMAT = 1
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class LabelSummary:
-    """The result of a run of `label_files`.
+@dataclass
+class WritingSummary:
+    """The result of labeling recordings, or of writing them to shards.
 
     Attributes:
-        labeled: number of recordings labeled by this run.
-        kept: number of recordings whose codes existed already.
-        failed: for each recording that could not be labeled, the reason.
-        counts: histogram of the codes in the folder, those of earlier runs included.
+        written: number of recordings that this run labeled or wrote.
+        kept: number of recordings that an earlier run had finished.
+        failed: for each recording that could not be used, the reason.
+        shards: number of shards that this run wrote.
+        counts: histogram of the codes in a folder of labels, those of earlier runs included.
     """
 
-    labeled: int
-    kept: int
-    failed: dict[str, str]
-    counts: CodeCounts
+    written: int = 0
+    kept: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    shards: int = 0
+    counts: CodeCounts | None = None
+
+    @property
+    def total(self) -> int:
+        """Number of recordings that were looked at."""
+        return self.written + self.kept + len(self.failed)
 
     def text(self) -> str:
         """Numbers of recordings, the failures, and the table of the codes."""
-        lines = [f"{self.labeled} recordings labeled, {self.kept} existed already, {len(self.failed)} failed."]
-        lines += [f"failed: {printable(error)}" for error in self.failed.values()]
-        return "\n".join([*lines, self.counts.table()])
+        action = "labeled" if self.counts is not None else f"written to {self.shards} shards"
+        lines = [f"{self.written} recordings {action}, {self.kept} existed already, {len(self.failed)} failed."]
+        lines += [f"failed: {printable(reason)}" for reason in self.failed.values()]
+        return "\n".join(lines if self.counts is None else [*lines, self.counts.table()])
+
+    def read(
+        self, function: Callable[[Item], Result], items: Iterable[Item], workers: int, show_progress_bar: bool
+    ) -> Iterator[tuple[Item, Result]]:
+        """Items with their results, read ahead; those that cannot be read are logged and noted as failed."""
+        bar = tqdm(map_ahead(function, items, workers), unit=" recordings", disable=not show_progress_bar)
+        for item, result in bar:
+            if isinstance(result, Exception):
+                name, reason = str(item), str(result)
+                self.failed[name] = reason if name in reason else f"{name}: {reason}"
+                logger.warning("Cannot use %s", printable(self.failed[name]))
+            else:
+                yield item, result
+                self.written += 1
 
 
 def label_files(
@@ -67,7 +90,7 @@ def label_files(
     device: str | torch.device | None = None,
     show_progress_bar: bool = True,
     workers: int = 1,
-) -> LabelSummary:
+) -> WritingSummary:
     """Labels recordings, each as a whole, and resumes where an earlier run into the same folder stopped.
 
     Memory holds a recording for each worker, the one that is labeled, and the buffers of `label_recording`.
@@ -96,21 +119,20 @@ def label_files(
         missing = sorted(set(files) - set(kept))
         for file in sorted(set(kept) | set(index["files"]) - set(missing)):
             _add(index, counts, file, load_codes(folder, file))
-        failed: dict[str, str] = {}
-        recordings = map_ahead(lambda file: read_audio(file, teacher.sampling_rate), missing, workers)
-        for file, recording in tqdm(recordings, "labeling", len(missing), disable=not show_progress_bar):
-            if isinstance(recording, Exception):
-                index["files"].pop(file, None)
-                failed[file] = str(recording) if file in str(recording) else f"{file}: {recording}"
-                logger.warning("Cannot label %s", printable(failed[file]))
-                continue
+        summary = WritingSummary(kept=len(kept), counts=counts)
+
+        def read(file: str) -> np.ndarray:
+            return read_audio(file, teacher.sampling_rate)
+
+        for file, recording in summary.read(read, missing, workers, show_progress_bar):
             codes = label_recording(teacher, recording, file)
             _add(index, counts, file, codes)  # refuses codes out of range, which the smaller type would wrap
             with staged_file(codes_path(folder, file)) as path, path.open("wb") as target:
                 np.save(target, codes.astype(index["dtype"]), allow_pickle=False)
-        index["failed"] |= failed
+        index["failed"] |= summary.failed
+        index["files"] = {file: frames for file, frames in index["files"].items() if file not in summary.failed}
         _finish_index(folder, index, counts, files)
-        return LabelSummary(len(missing) - len(failed), len(kept), failed, counts)
+        return summary
 
 
 def check_gives_codes(teacher: Any) -> None:

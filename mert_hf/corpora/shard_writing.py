@@ -7,8 +7,8 @@ import itertools
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from tqdm.auto import tqdm
 
 from ..audio import AudioReadError, read_audio
-from ..audio.read_ahead import map_ahead
 from ..utils.files import staged_file
 from ..utils.text import printable
+from .labels import WritingSummary
 from .shards import (
     AudioItem,
     ShardedRecording,
@@ -44,36 +43,6 @@ GROUP_BYTES = 4 * 2**20  # of encoded audio in a row group, the smallest part of
 Label = Callable[[np.ndarray, str], np.ndarray]
 
 
-@dataclass
-class ShardSummary:
-    """The result of writing shards.
-
-    Attributes:
-        written: number of recordings written by this run.
-        kept: number of recordings that were in the shards already.
-        failed: for each recording that could not be used, the reason.
-        shards: number of shards written by this run.
-    """
-
-    written: int = 0
-    kept: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    shards: int = 0
-
-    @property
-    def total(self) -> int:
-        """Number of recordings that were looked at."""
-        return self.written + self.kept + len(self.failed)
-
-    def text(self) -> str:
-        """The numbers, and the failures, a line each."""
-        lines = [
-            f"{self.written} recordings written to {self.shards} shards, {self.kept} existed already, "
-            f"{len(self.failed)} failed."
-        ]
-        return "\n".join([*lines, *(f"failed: {printable(reason)}" for reason in self.failed.values())])
-
-
 def write_shards(
     items: Iterable[AudioItem],
     folder: str | os.PathLike,
@@ -83,7 +52,7 @@ def write_shards(
     shard_size: int = 500 * 10**6,
     workers: int = 2,
     show_progress_bar: bool = True,
-) -> ShardSummary:
+) -> WritingSummary:
     """Writes those recordings of one part that the folder does not hold yet.
 
     Memory holds a row group, and the recordings that are read ahead.
@@ -106,26 +75,21 @@ def write_shards(
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(f".{_prefix(part)}*.partial"):
         leftover.unlink(missing_ok=True)
-    summary = ShardSummary()
+    summary = WritingSummary()
     missing = _missing(items, folder, settings, part, summary)
-    with ShardSetWriter(folder, settings, part, shard_size) as writer:
-        bar = tqdm(desc="sharding", unit=" recordings", disable=not show_progress_bar)
-        for item, prepared in map_ahead(partial(_prepare, settings=settings), missing, workers):
-            bar.update()
-            if isinstance(prepared, Exception):
-                reason = str(prepared)
-                summary.failed[item.name] = reason if item.name in reason else f"{item.name}: {reason}"
-                logger.warning("Cannot use %s", printable(summary.failed[item.name]))
-                continue
-            codes = label(prepared.waveform, item.name) if settings.codebook_sizes else None
-            writer.add(prepared, codes)
-            summary.written += 1
-    summary.shards = writer.finished
+    prepared = summary.read(partial(_prepare, settings=settings), missing, workers, show_progress_bar)
+    while (first := next(prepared, None)) is not None:
+        with open_shard(_next_shard(folder, part), settings) as shard:
+            for item, recording in itertools.chain([first], prepared):
+                shard.add(recording, label(recording.waveform, item.name) if settings.codebook_sizes else None)
+                if shard.size >= shard_size:
+                    break
+        summary.shards += 1
     return summary
 
 
 def _missing(
-    items: Iterable[AudioItem], folder: Path, settings: ShardSettings, part: tuple[int, int], summary: ShardSummary
+    items: Iterable[AudioItem], folder: Path, settings: ShardSettings, part: tuple[int, int], summary: WritingSummary
 ) -> Iterator[AudioItem]:
     """The recordings of this part that are not in the shards; rows of those that have changed are removed."""
     written = _written(folder, settings)
@@ -180,17 +144,12 @@ def _drop(path: Path, name: str, part: tuple[int, int]) -> None:
     if not recordings:
         path.unlink()
         return
-    groups: list[list[int]] = []
-    with staged_file(path) as staging, pq.ParquetFile(path) as old:
-        with pq.ParquetWriter(staging, shard_schema(footer.settings)) as writer:
-            for group in range(old.num_row_groups):
-                table = old.read_row_group(group)
-                kept = pc.not_equal(table["name"], name)
-                if (table := table.filter(kept)).num_rows:
-                    writer.write_table(table, row_group_size=len(table))
-                    groups.append(list(itertools.compress(footer.groups[group], kept.to_pylist())))
-            write_footer(writer, ShardFooter(footer.settings, recordings, groups))
-        _synchronize(staging)
+    with open_shard(path, footer.settings) as shard, pq.ParquetFile(path) as old:
+        shard.recordings += recordings
+        for group in range(old.num_row_groups):
+            table = old.read_row_group(group)
+            kept = pc.not_equal(table["name"], name)
+            shard.write(table.filter(kept), list(itertools.compress(footer.groups[group], kept.to_pylist())))
 
 
 @dataclass
@@ -221,47 +180,46 @@ def _prepare(item: AudioItem, settings: ShardSettings) -> PreparedRecording:
     return PreparedRecording(listed, waveform, segments)
 
 
-class ShardSetWriter:
-    """Writes shards one after the other, each of which appears when it is whole; an exception drops the last one.
+@contextmanager
+def open_shard(path: Path, settings: ShardSettings) -> Iterator[ShardRows]:
+    """A shard to be filled, which appears when it is whole; an exception drops it."""
+    with staged_file(path) as staging:
+        with pq.ParquetWriter(staging, shard_schema(settings)) as writer:
+            shard = ShardRows(writer, settings)
+            yield shard
+            shard.end_group()
+            write_footer(writer, ShardFooter(settings, shard.recordings, shard.groups))
+        with staging.open("rb") as file:
+            os.fsync(file.fileno())  # a machine that fails must not leave a shard without content
 
-    Args:
-        folder: folder of the shards.
-        settings: settings of the rows.
-        part: index and number of parts.
-        shard_size: bytes of encoded audio after which a shard ends.
+
+class ShardRows:
+    """The rows of a shard that is being written.
+
+    Attributes:
+        recordings, groups: as of `ShardFooter`.
+        size: bytes of encoded audio that were added.
     """
 
-    def __init__(self, folder: Path, settings: ShardSettings, part: tuple[int, int], shard_size: int):
-        self.folder, self.settings, self.part, self.shard_size = folder, settings, part, shard_size
-        self.schema = shard_schema(settings)
-        self.finished = 0
-        self._stack: ExitStack | None = None
-
-    def __enter__(self) -> ShardSetWriter:
-        return self
-
-    def __exit__(self, kind, *exception) -> None:
-        if self._stack is None:
-            return
-        if kind is None:
-            self._finish()
-        else:
-            self._stack.__exit__(kind, *exception)
+    def __init__(self, writer: pq.ParquetWriter, settings: ShardSettings):
+        self.settings, self.size = settings, 0
+        self.recordings: list[ShardedRecording] = []
+        self.groups: list[list[int]] = []
+        self._writer = writer
+        self._rows: list[dict[str, Any]] = []
+        self._samples: list[int] = []
+        self._group_bytes = 0
 
     def add(self, recording: PreparedRecording, codes: np.ndarray | None) -> None:
         """Adds all segments of a recording, with their part of its codes (codebooks, frames)."""
-        if self._stack is None:
-            self._start()
         for start, samples, content in recording.segments:
             self._rows.append(self._row(recording, start, samples, content, codes))
             self._samples.append(samples)
             self._group_bytes += len(content)
-            self._bytes += len(content)
+            self.size += len(content)
             if self._group_bytes >= GROUP_BYTES:
-                self._write_group()
-        self._recordings.append(recording.listed)
-        if self._bytes >= self.shard_size:
-            self._finish()
+                self.end_group()
+        self.recordings.append(recording.listed)
 
     def _row(
         self, recording: PreparedRecording, start: int, samples: int, content: bytes, codes: np.ndarray | None
@@ -280,40 +238,22 @@ class ShardSetWriter:
             row["codes"] = [codebook.astype(np.uint16) for codebook in codes[:, start // hop : last]]
         return row
 
-    def _start(self) -> None:
-        taken = [int(path.stem.rsplit("-", 1)[1]) for path in self.folder.glob(f"{_prefix(self.part)}*.parquet")]
-        path = self.folder / f"{_prefix(self.part)}{max(taken, default=-1) + 1:05d}.parquet"
-        self._stack = ExitStack()
-        self._staging = self._stack.enter_context(staged_file(path))
-        self._writer = self._stack.enter_context(pq.ParquetWriter(self._staging, self.schema))
-        self._rows: list[dict[str, Any]] = []
-        self._samples: list[int] = []
-        self._groups: list[list[int]] = []
-        self._recordings: list[ShardedRecording] = []
-        self._bytes = self._group_bytes = 0
-
-    def _write_group(self) -> None:
-        if self._rows:
-            table = pa.Table.from_pylist(self._rows, schema=self.schema)
-            self._writer.write_table(table, row_group_size=len(table))
-            self._groups.append(self._samples)
+    def end_group(self) -> None:
+        """Writes the rows added so far as a row group."""
+        self.write(pa.Table.from_pylist(self._rows, schema=shard_schema(self.settings)), self._samples)
         self._rows, self._samples, self._group_bytes = [], [], 0
 
-    def _finish(self) -> None:
-        with self._stack:
-            self._write_group()
-            write_footer(self._writer, ShardFooter(self.settings, self._recordings, self._groups))
-            self._writer.close()
-            _synchronize(self._staging)
-        self._stack = None
-        self.finished += 1
+    def write(self, table: pa.Table, samples: list[int]) -> None:
+        """Writes a table as a row group, unless it has no rows."""
+        if len(table):
+            self._writer.write_table(table, row_group_size=len(table))
+            self.groups.append(samples)
+
+
+def _next_shard(folder: Path, part: tuple[int, int]) -> Path:
+    taken = [int(path.stem.rsplit("-", 1)[1]) for path in folder.glob(f"{_prefix(part)}*.parquet")]
+    return folder / f"{_prefix(part)}{max(taken, default=-1) + 1:05d}.parquet"
 
 
 def _prefix(part: tuple[int, int]) -> str:
     return f"train-{part[0]:05d}-of-{part[1]:05d}-"
-
-
-def _synchronize(path: Path) -> None:
-    """Waits until the file is on the disk: a machine that fails must not leave a shard without content."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -14,9 +14,9 @@ from ..utils.devices import launched_processes
 from ..utils.files import check_output_folder
 from .code_counts import CodeCounts
 from .dataset import audio_column, open_recordings
-from .labels import check_gives_codes, label_recording, teacher_facts
+from .labels import WritingSummary, check_gives_codes, label_recording, teacher_facts
 from .settings import ShardingSettings
-from .shard_writing import ShardSummary, write_shards
+from .shard_writing import write_shards
 from .shards import AudioItem, ShardSettings, parse_part, parse_size
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def shard_recordings(
     output_dir: str,
     settings: ShardingSettings,
     teacher: AcousticTeacher | None = None,
-) -> ShardSummary:
+) -> WritingSummary:
     """Writes the shards of one part of the recordings; each process of `accelerate launch` takes its share of it.
 
     Args:

@@ -72,6 +72,11 @@ class ShardSettings:
             raise ValueError(f"Codes are stored as uint16, and a codebook has {max(self.codebook_sizes)} codes.")
 
     @property
+    def frame_rate(self) -> float:
+        """Frames per second, in Hz."""
+        return self.sampling_rate / self.hop_length
+
+    @property
     def segment_length(self) -> int:
         """Samples of a segment: a whole number of hops."""
         return round(self.seconds * self.sampling_rate / self.hop_length) * self.hop_length
@@ -124,6 +129,9 @@ class AudioItem:
     name: str
     path: str | None = None
     content: bytes | None = None
+
+    def __str__(self) -> str:
+        return self.name
 
     def read(self) -> bytes:
         """The bytes of the file."""

@@ -30,7 +30,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from accelerate import PartialState
-from torch.utils.data import Sampler, get_worker_info
+from torch.utils.data import get_worker_info
 
 from ..audio import AUDIO_EXTENSIONS, AudioReadError
 from .crops import AudioCrop, CropDataset, NothingToReadError, derive_seed
@@ -153,34 +153,17 @@ def _read_footer(shard: str) -> ShardFooter:
     return read_footer(path, filesystem)
 
 
-class ShardLabels:
-    """Takes the place of a `LabelCache` where crops carry their codes: rates and sizes of those in shards.
-
-    Args:
-        settings: settings of the shards.
-        teacher: if given, codes of another teacher are refused.
+def shard_labels(data: Sequence[str], teacher: AcousticTeacher | None = None) -> ShardSettings | None:
+    """Rates and sizes of the codes in shards, in place of a label cache; None where they have no codes.
 
     Raises:
-        ValueError: the codes are of another teacher.
+        ValueError: the codes are of another teacher than the given one.
     """
-
-    def __init__(self, settings: ShardSettings, teacher: AcousticTeacher | None = None):
-        if teacher is not None:
-            check_teacher("the shards", settings.teacher, teacher)
-        self.codebook_sizes = settings.codebook_sizes
-        self.num_codebooks, self.codebook_size = len(self.codebook_sizes), max(self.codebook_sizes)
-        self.sampling_rate, self.hop_length = settings.sampling_rate, settings.hop_length
-        self.frame_rate = self.sampling_rate / self.hop_length
-
-    def __call__(self, source: str, first_frame: int, num_frames: int) -> np.ndarray:
-        raise ValueError(f"The crop of {source} carries no codes. Write the shards with mert-hf shard --teacher.")
-
-
-def shard_labels(data: Sequence[str], teacher: AcousticTeacher | None = None) -> ShardLabels | None:
-    """The codes that replace the label cache of a run on shards; None where they have no codes."""
     content = open_shards([shard for entry in data for shard in resolve_shards(entry)])
     settings = ShardSettings(**content["settings"])
-    return ShardLabels(settings, teacher) if settings.codebook_sizes else None
+    if teacher is not None and settings.codebook_sizes:
+        check_teacher("the shards", settings.teacher, teacher)
+    return settings if settings.codebook_sizes else None
 
 
 class ShardCropDataset(CropDataset):
@@ -192,13 +175,8 @@ class ShardCropDataset(CropDataset):
 
     Args:
         data: folders, files, globs, addresses and Hub ids of shards.
-        crop_length: samples of a crop at `sampling_rate`. Shorter segments give shorter crops.
-        sampling_rate: sampling rate of the crops in Hz.
-        hop_length: samples from one frame of the student to the next.
-        seed: seed of all draws.
+        crop_length, sampling_rate, hop_length, seed, max_bad_files, min_duration: as of `CropDataset`, of segments.
         weights: passes over each entry of `data` in an epoch, such as 2 or 0.5; one each if None.
-        max_bad_files: segments tolerated that cannot be read: a number or a percentage.
-        min_duration: shorter segments (seconds) are left out.
         held_out: share of the recordings, between 0 and 1, that is left out; the same ones each time.
         only_held_out: use the recordings that `held_out` leaves out, and no others.
         lanes: number of lanes; a multiple of processes times data workers reads each row group once. The order of an
@@ -244,9 +222,33 @@ class ShardCropDataset(CropDataset):
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_groups": OrderedDict()}
 
-    def sampler(self, batch_size: int) -> LaneSampler:
-        """The order of the items that reads each row group once."""
-        return LaneSampler(self, batch_size)
+    def order(self, batch_size: int) -> Iterator[int]:
+        """A batch from each lane in turn, which reads each row group once."""
+        seed = derive_seed(self.seed, self.epoch, 5)
+        order = np.random.default_rng(seed).permutation(self.num_groups)
+        lanes = [self._lane(lane, seed, order[lane :: self.lanes], batch_size) for lane in range(self.lanes)]
+        rest = [np.zeros(0, dtype=np.int64)]
+        while lanes:
+            for lane in list(lanes):
+                batch = next(lane)
+                if len(batch) < batch_size:  # the lane ends
+                    rest.append(batch)
+                    lanes.remove(lane)
+                else:
+                    yield from batch.tolist()
+        yield from np.random.default_rng(seed).permutation(np.concatenate(rest)).tolist()
+
+    def _lane(self, lane: int, seed: int, groups: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+        """Batches of the row groups of a lane; the last one is shorter, or empty."""
+        crops = np.zeros(0, dtype=np.int64)
+        for start in range(0, len(groups), self.window):
+            random = np.random.default_rng([seed, lane, start])
+            following = self.crops_of_groups(groups[start : start + self.window])
+            crops = np.concatenate([crops, random.permutation(following)])
+            while len(crops) >= batch_size:
+                yield crops[:batch_size]
+                crops = crops[batch_size:]
+        yield crops
 
     def crops_of_groups(self, groups: np.ndarray) -> np.ndarray:
         """Numbers of all crops in some row groups, in their order."""
@@ -276,11 +278,10 @@ class ShardCropDataset(CropDataset):
         """For each row, the number of crops up to its end."""
         seconds = self._samples / self.settings.sampling_rate
         used = selected & (seconds >= min(self.min_duration, self.settings.seconds))
-        crops = np.maximum(np.round(seconds * self.sampling_rate / self.crop_length), 1)
         weights = np.repeat(weight_of_shard[self._shard], np.diff(self._first_row))
         # Whole passes count each row alike; of a fraction every row has its share, evenly spread.
         spread = np.modf(np.arange(len(used)) * 0.6180339887498949)[0]
-        last = np.cumsum(np.where(used, np.floor(crops * weights + spread), 0), dtype=np.int64)
+        last = np.cumsum(np.where(used, np.floor(self._passes(seconds) * weights + spread), 0), dtype=np.int64)
         if not len(last) or last[-1] == 0:
             raise NothingToReadError(
                 f"None of {len(last)} segments in {len(self.shards)} shards can be used: each is shorter than "
@@ -321,45 +322,3 @@ class ShardCropDataset(CropDataset):
         worker = get_worker_info()
         readers = self.num_processes * (1 if worker is None else worker.num_workers)
         return (math.ceil(self.lanes / readers) + 1) * self.window
-
-
-class LaneSampler(Sampler):
-    """Items of a `ShardCropDataset` in the order of its epoch, each once, a batch from each lane in turn.
-
-    Args:
-        dataset: the data set, whose epoch counts when an iteration begins.
-        batch_size: clips of a batch of one process.
-    """
-
-    def __init__(self, dataset: ShardCropDataset, batch_size: int):
-        self.dataset, self.batch_size = dataset, batch_size
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __iter__(self) -> Iterator[int]:
-        seed = derive_seed(self.dataset.seed, self.dataset.epoch, 5)
-        order = np.random.default_rng(seed).permutation(self.dataset.num_groups)
-        lanes = [self._lane(lane, seed, order[lane :: self.dataset.lanes]) for lane in range(self.dataset.lanes)]
-        rest = [np.zeros(0, dtype=np.int64)]
-        while lanes:
-            for lane in list(lanes):
-                batch = next(lane)
-                if len(batch) < self.batch_size:  # the lane ends
-                    rest.append(batch)
-                    lanes.remove(lane)
-                else:
-                    yield from batch.tolist()
-        yield from np.random.default_rng(seed).permutation(np.concatenate(rest)).tolist()
-
-    def _lane(self, lane: int, seed: int, groups: np.ndarray) -> Iterator[np.ndarray]:
-        """Batches of the row groups of a lane; the last one is shorter, or empty."""
-        window, crops = self.dataset.window, np.zeros(0, dtype=np.int64)
-        for start in range(0, len(groups), window):
-            random = np.random.default_rng([seed, lane, start])
-            following = self.dataset.crops_of_groups(groups[start : start + window])
-            crops = np.concatenate([crops, random.permutation(following)])
-            while len(crops) >= self.batch_size:
-                yield crops[: self.batch_size]
-                crops = crops[self.batch_size :]
-        yield crops

@@ -298,6 +298,10 @@ class DataCollatorForMERTPreTraining:
         codes = torch.full((len(crops), len(sizes), int(frame_lengths.max())), IGNORED_CODE)
         for row, (crop, frames) in enumerate(zip(crops, frame_lengths.tolist(), strict=True)):
             found = crop.codes
+            if found is None and not callable(self.label_cache):
+                raise ValueError(
+                    f"The crop of {crop.source} carries no codes. Write the shards with mert-hf shard --teacher."
+                )
             if found is None:
                 found = torch.as_tensor(np.asarray(self.label_cache(crop.source, crop.offset // hop, frames)))
             found = found[None, :, :frames]

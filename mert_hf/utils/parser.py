@@ -46,7 +46,8 @@ def parse_settings(name: str, value: dict | list | str | None, lists: bool = Fal
     if lists and isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
         return value
     if value is not None and not isinstance(value, dict):
-        raise ValueError(f"{name} must be a mapping{' or a list of mappings' if lists else ''}, got {value!r}.")
+        kinds = "a mapping or a list of mappings" if lists else "a mapping"
+        raise ValueError(f"{name} must be {kinds} in YAML or JSON, got {value!r}.")
     return value
 
 

@@ -71,7 +71,7 @@ def label(files, teacher, output, **arguments):
 
 def test_a_crop_of_cached_codes_is_a_cut_of_the_whole_files(recordings, kmeans, tmp_path):
     summary = label(files_of(recordings), kmeans, tmp_path)
-    assert (summary.labeled, summary.kept, summary.failed) == (8, 0, {})
+    assert (summary.written, summary.kept, summary.failed) == (8, 0, {})
     cache = LabelCache(tmp_path, kmeans)
     assert (cache.num_codebooks, cache.codebook_size, cache.codebook_sizes) == (2, 8, (8, 5))
     assert (cache.sampling_rate, cache.hop_length, cache.frame_rate) == (RATE, HOP, 50.0)
@@ -190,7 +190,7 @@ def test_a_second_run_keeps_what_is_there(recordings, tmp_path):
     files, teacher = files_of(recordings), CountingTeacher()
     label(files[:5], teacher, tmp_path)
     summary = label(files, teacher, tmp_path)
-    assert (summary.labeled, summary.kept, teacher.labeled) == (3, 5, 8)
+    assert (summary.written, summary.kept, teacher.labeled) == (3, 5, 8)
     assert LabelCache(tmp_path).recordings == sorted(files)
     label(files[:1], teacher, tmp_path)
     assert teacher.labeled == 8 and len(LabelCache(tmp_path).recordings) == 8
@@ -206,7 +206,7 @@ def test_changed_recordings_and_damaged_arrays_are_labelled_anew(tmp_path):
     array.write_bytes(array.read_bytes()[:-20])
     with pytest.raises(ValueError, match=r"(?s)clip_01.wav, cannot be read: .* Run mert-hf label again"):
         LabelCache(tmp_path / "labels")(files[1], 0, 5)
-    assert label(files, teacher, tmp_path / "labels").labeled == 2
+    assert label(files, teacher, tmp_path / "labels").written == 2
     cache = LabelCache(tmp_path / "labels")
     assert cache(files[0], 0, 101).shape == (2, 101) and cache(files[1], 0, 51).shape == (2, 51)
 
@@ -219,8 +219,8 @@ def test_files_that_cannot_be_read_are_reported(recordings, tmp_path, caplog):
     soundfile.write(infinite, np.full(RATE, np.nan, np.float32), RATE, subtype="FLOAT")
     bad = [str(broken), str(empty), str(infinite), str(tmp_path / "missing.wav")]
     summary = label([*files_of(recordings), *bad], CountingTeacher(), tmp_path / "labels")
-    assert sorted(summary.failed) == sorted(bad) and summary.labeled == 8
-    assert caplog.text.count("Cannot label") == 4 and "4 failed" in summary.text()
+    assert sorted(summary.failed) == sorted(bad) and summary.written == 8
+    assert caplog.text.count("Cannot use") == 4 and "4 failed" in summary.text()
     assert sorted(read_index(tmp_path / "labels")["failed"]) == sorted(bad)
     with pytest.raises(ValueError, match=r"no codes of .*broken\.wav.*remove them from the data"):
         LabelCache(tmp_path / "labels")(str(broken), 0, 1)
@@ -259,7 +259,7 @@ def test_a_killed_run_goes_on(recordings, tmp_path):
     (leftover := tmp_path / "codes" / "00" / ".x.npy.0.partial").parent.mkdir(parents=True, exist_ok=True)
     leftover.touch()
     summary = label(files, CountingTeacher(), tmp_path)
-    assert (summary.labeled, summary.kept) == (5, 3) and not leftover.exists()
+    assert (summary.written, summary.kept) == (5, 3) and not leftover.exists()
     cache = LabelCache(tmp_path, CountingTeacher())
     for file, seconds in zip(files, (2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 5.5, 6.0), strict=True):
         frames = round(seconds * 50) + 1

@@ -120,7 +120,10 @@ def test_the_command_line_is_a_thin_front(tiny_run, tmp_path):
             ["--acoustic_teacher", '{"type": "oracle"}'],
             "needs a 'type', one of loudness; got 'oracle'",
         ),
-        (["--acoustic_teacher", "loudness"], "acoustic_teacher must be a mapping .YAML. or JSON text"),
+        (
+            ["--acoustic_teacher", "loudness"],
+            "acoustic_teacher must be a mapping or a list of mappings in YAML or JSON",
+        ),
         (["--train_data"], "Argument .*train_data.*: expected at least one argument."),
         (["--no_such_argument", "1"], "There is no setting --no_such_argument. --help"),
         (["--mask_probabilty", "1"], "no setting --mask_probabilty. Did you mean --mask_probability?"),
