@@ -4,12 +4,16 @@ Importing the package registers MERT with transformers' Auto classes: at once wh
 as soon as it is. Public names are loaded when they are first used.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .utils.imports import around_import, hide_broken_torchaudio
 
 __version__ = "0.1.0"
+
+if not os.path.isdir(os.path.join(__path__[0], "modeling")):  # a checkout without symlinks: next to the package
+    __path__.append(os.path.dirname(__path__[0]))
 
 if TYPE_CHECKING:
     from .embedding.embedder import MERTEmbedder

@@ -1,7 +1,10 @@
 """The package's layout: listed packages, one copy of each module, a light import, the public names."""
 
+import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -35,6 +38,39 @@ def test_checkout_holds_links_not_copies():
     for name in LINKED:
         assert (REPOSITORY / "mert_hf" / name).is_symlink()
         assert (REPOSITORY / "mert_hf" / name).resolve() == REPOSITORY / name
+
+
+def test_an_editable_install_is_a_path_that_type_checkers_follow(tmp_path):
+    """A .pth file to the checkout, with py.typed and the linked packages, and no import hook."""
+    pytest.importorskip("setuptools", reason="setuptools is not installed")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    for folder in (REPOSITORY / "mert_hf", *(REPOSITORY / name for name in LINKED)):
+        shutil.copytree(folder, tmp_path / folder.name, symlinks=True, ignore=shutil.ignore_patterns("checkpoints"))
+    build = "from setuptools import build_meta; print(build_meta.build_editable('wheels'))"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, capture_output=True, check=True)
+    with zipfile.ZipFile(next((tmp_path / "wheels").glob("*.whl"))) as wheel:
+        files = [name for name in wheel.namelist() if ".dist-info/" not in name]
+        assert [Path(name).suffix for name in files] == [".pth"]
+        place = Path(wheel.read(files[0]).decode().strip())
+    assert place == tmp_path
+    assert (place / "mert_hf" / "py.typed").is_file() and (
+        place / "mert_hf" / "modeling" / "modeling_mert.py"
+    ).is_file()
+
+
+def test_a_checkout_without_symlinks_holds_the_linked_packages(tmp_path):
+    ignored = shutil.ignore_patterns("checkpoints", *LINKED)
+    shutil.copytree(REPOSITORY / "mert_hf", tmp_path / "mert_hf", ignore=ignored)
+    for name in LINKED:
+        shutil.copytree(REPOSITORY / name, tmp_path / name)
+        (tmp_path / "mert_hf" / name).write_text(f"../{name}")
+    code = "import mert_hf.modeling, mert_hf.conversion.errors as e; print(mert_hf.modeling.__file__, e.__name__)"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split() == [str(tmp_path / "modeling" / "__init__.py"), "mert_hf.conversion.errors"]
 
 
 def test_hub_files_import_only_what_every_user_has():

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ..utils.files import existing_path
+
 logger = logging.getLogger(__name__)
 
 # Of videos, those that often hold sound only; other videos with sound are read where they are given by name.
@@ -42,7 +44,7 @@ def find_audio_files(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> 
 
 
 def _expand(path: str) -> list[str]:
-    if os.path.isdir(path):
+    if os.path.isdir(path := os.fspath(existing_path(path))):
         return _keep_audio(path, _walk(path))
     if os.path.lexists(path) or not glob.has_magic(path):  # a name such as "song [live].wav" is not a glob if it exists
         return [path]

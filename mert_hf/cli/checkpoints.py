@@ -97,13 +97,28 @@ def push(
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request with the commit.")] = False,
     new: Annotated[bool, typer.Option("--new", help="Refuse if the repository already exists.")] = False,
     message: Annotated[str, typer.Option(help="First line of the commit message.")] = "Upload MERT checkpoint",
+    license: Annotated[
+        str | None, typer.Option(help="License of the weights, such as apache-2.0; that of the base model by default.")
+    ] = None,
+    results: Annotated[
+        list[str] | None, typer.Option(help="Results of mert-hf evaluate for the card; repeatable.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write what would be pushed to a folder instead.")] = False,
+    output: Annotated[str | None, typer.Option(help="New folder of --dry-run; DIRECTORY.push by default.")] = None,
 ) -> None:
     """Push a checkpoint to the Hub in one commit.
 
     The commit contains weights, code, feature extractor and card.
     """
-    from ..hub.push import push_checkpoint
+    from ..evaluation import load_results, measurements
+    from ..hub.push import prepare_push, push_checkpoint
 
+    facts = {"license": license} if license else {}
+    if results:
+        facts["measurements"] = tuple(measurements(load_results(results)))
+    if dry_run:
+        typer.echo(prepare_push(directory, repo_id, output or f"{directory.rstrip('/')}.push", facts))
+        return
     commit = push_checkpoint(
         directory,
         repo_id=repo_id,
@@ -111,6 +126,7 @@ def push(
         revision=revision,
         create_pr=create_pr,
         exist_ok=not new,
+        facts=facts,
         commit_message=message,
     )
     typer.echo(commit.pr_url or commit.commit_url)

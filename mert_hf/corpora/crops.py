@@ -74,6 +74,12 @@ class CropDataset(Dataset):
 
     _last_crop: np.ndarray  # (sources,) int64: for each source, the number of crops of an epoch up to its last one
 
+    @property
+    def hours(self) -> float:
+        """Hours of audio in the sources that give crops."""
+        used = np.flatnonzero(np.diff(self._last_crop, prepend=0))
+        return sum(self._num_samples(int(source)) for source in used) / self.sampling_rate / 3600
+
     def __init__(
         self,
         crop_length: int,

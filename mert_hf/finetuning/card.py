@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import ModelCard
 from transformers import Trainer
 
 from ..hub.cards import CardFacts, kept_update, trainer_measurements, training_facts
-from ..hub.checkpoint import CARD_FILE
-from ..hub.names import is_hub_id, local_checkpoint
+from ..hub.checkpoint import base_license
+from ..hub.names import is_hub_id
 from .setup import FineTuningSetup
 
-AUTHORS_LICENSE = "cc-by-nc-4.0"
 FROZEN_PARTS = {"none": "nothing", "feature_encoder": "convolutions", "backbone": "the whole encoder"}
 
 
@@ -20,7 +18,7 @@ def card_facts(setup: FineTuningSetup, trainer: Trainer) -> CardFacts:
     """The facts of the card of a run."""
     arguments, data = setup.arguments, setup.data
     name = trainer.args.hub_model_id or Path(trainer.args.output_dir).resolve().name
-    license_name, note = _base_license(arguments.model_name_or_path)
+    license_name, note = base_license(arguments.model_name_or_path)
     base = arguments.model_name_or_path
     task = setup.task.title
     dataset = "-".join(data.name.split())
@@ -53,14 +51,3 @@ def _recipe(setup: FineTuningSetup) -> dict[str, str]:
         "Clips": f"{setup.task.window:g} s; random in training, whole recordings in windows in evaluation",
         "Split": setup.data.manifest_hash,
     }
-
-
-def _base_license(base: str) -> tuple[str | None, str]:
-    """The license that the base model's card states, which holds for the weights, and where it is stated."""
-    card = (local_checkpoint(base) or Path(base)) / CARD_FILE
-    if card.is_file():
-        license_name = ModelCard.load(card, ignore_metadata_errors=True).data.get("license")
-        return license_name, "as stated by the card of the base model" if license_name else ""
-    if base.startswith("m-a-p/"):
-        return AUTHORS_LICENSE, "the license of the base model's weights"
-    return None, ""

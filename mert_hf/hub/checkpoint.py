@@ -24,10 +24,12 @@ from huggingface_hub import ModelCard
 from ..utils.files import follow_umask
 from .cards import CardFacts, create_card
 from .model_types import CONFIG_CLASSES, LICENSE_FILE, code_files, is_known, license_text
+from .names import local_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
+AUTHORS_LICENSE = "cc-by-nc-4.0"  # of the weights of m-a-p
 CARD_FILE = "README.md"
 CONFIG_FILE = "config.json"
 EXTRACTOR_FILE = "preprocessor_config.json"
@@ -107,6 +109,17 @@ def finished_card(card: ModelCard | str) -> ModelCard:
     if isinstance(card, str):
         return ModelCard(card)
     raise TypeError(f"card is a {type(card).__name__}; give CardFacts, a ModelCard or the text of README.md.")
+
+
+def base_license(base: str) -> tuple[str | None, str]:
+    """The license that the card of a base model states, which holds for the weights made from it, and where."""
+    card = (local_checkpoint(base) or Path(base)) / CARD_FILE
+    if card.is_file():
+        license_name = ModelCard.load(card, ignore_metadata_errors=True).data.get("license")
+        return license_name, "as stated by the card of the base model" if license_name else ""
+    if base.startswith("m-a-p/"):
+        return AUTHORS_LICENSE, "the license of the base model's weights"
+    return None, ""
 
 
 def _check_pair(model: PreTrainedModel, feature_extractor: SavesPretrained) -> None:

@@ -50,6 +50,8 @@ def resolve_checkpoint(
         )
     if os.path.isdir(name):
         return name
+    if name == RANDOM_PREFIX.rstrip(":"):
+        raise FileNotFoundError(f"{name} needs a model, whose network gets fresh weights: random:{DEFAULT_CHECKPOINT}.")
     if not is_hub_id(name):
         raise FileNotFoundError(
             f"There is no such folder: {name!r} is neither a folder nor the id of a Hub model. Check the spelling, or "

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import re
+import shutil
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
@@ -22,9 +24,9 @@ from safetensors import SafetensorError, safe_open
 from transformers import TrainerState
 from yaml import YAMLError
 
-from ..utils.files import read_json
+from ..utils.files import read_json, staged_directory
 from ..utils.text import one_line, shorten
-from .cards import CardFacts, create_card_from_config, pretraining_facts, training_facts
+from .cards import CardFacts, completed_card, create_card_from_config, pretraining_facts, training_facts
 from .checkpoint import (
     CARD_FILE,
     CONFIG_FILE,
@@ -32,11 +34,13 @@ from .checkpoint import (
     RUN_SETTINGS_FILE,
     STATE_FILE,
     SavesPretrained,
+    base_license,
     finished_card,
     save_checkpoint,
 )
 from .errors import PushError, http_status, one_line_errors
 from .model_types import CONFIG_CLASSES, LICENSE_FILE, class_name, code_files, config_from_fields, license_text
+from .names import is_hub_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -62,6 +66,7 @@ def push_checkpoint(
     exist_ok: bool = True,
     card: CardFacts | ModelCard | str | None = None,
     teachers: Mapping[str, SavesPretrained] | None = None,
+    facts: Mapping[str, Any] | None = None,
     commit_message: str = "Upload MERT checkpoint",
     token: str | None = None,
 ) -> CommitInfo:
@@ -79,6 +84,7 @@ def push_checkpoint(
         exist_ok: whether an existing MERT or empty repository may be updated.
         card: as in `save_checkpoint`; with a folder it replaces the folder's card.
         teachers: as in `save_checkpoint`, with a model.
+        facts: fields of `CardFacts` for the card: `license`, `measurements`. They are added to a card that is there.
         commit_message: first line of the commit.
         token: access token; the stored one otherwise.
 
@@ -89,8 +95,7 @@ def push_checkpoint(
         PushError: in one line that says how to fix it: no token or one that may not write, a name that is taken or
             malformed, a folder without a loadable checkpoint, no connection.
     """
-    if not repo_id:
-        raise PushError("repo_id is missing. Give the name on the Hub as 'owner/name'.")
+    _check_repo_id(repo_id)
     with tempfile.TemporaryDirectory() as saved:
         if not isinstance(model_or_dir, (str, Path)):
             if feature_extractor is None:
@@ -99,7 +104,7 @@ def push_checkpoint(
                 )
             card = _loading_from_hub(CardFacts(repo_id.split("/")[-1]) if card is None else card, repo_id)
             model_or_dir, card = save_checkpoint(model_or_dir, feature_extractor, saved, card, teachers), None
-        files = checkpoint_files(model_or_dir, card, repo_id)
+        files = checkpoint_files(model_or_dir, card, repo_id, facts)
         if token is None and get_token() is None:
             raise PushError("There is no Hugging Face token. Log in with `hf auth login`, or set HF_TOKEN.")
         api = HfApi(token=token)
@@ -111,6 +116,16 @@ def push_checkpoint(
             return api.create_commit(
                 full_id, operations, commit_message=commit_message, revision=revision, create_pr=create_pr or None
             )
+
+
+def _check_repo_id(repo_id: str | None) -> None:
+    if not repo_id:
+        raise PushError("repo_id is missing. Give the name on the Hub as 'owner/name'.")
+    if not is_hub_id(repo_id) or repo_id.startswith("."):
+        folder = "a folder, and " if os.path.isdir(repo_id) else ""
+        raise PushError(
+            f"repo_id {repo_id!r} is {folder}malformed: the id of a repository on the Hub is needed, 'owner/name'."
+        )
 
 
 def _claim(api: HfApi, repo_id: str, private: bool | None, exist_ok: bool) -> str:
@@ -137,14 +152,41 @@ def _claim(api: HfApi, repo_id: str, private: bool | None, exist_ok: bool) -> st
     return full_id
 
 
+def prepare_push(
+    directory: str | Path, repo_id: str, output: str | Path, facts: Mapping[str, Any] | None = None
+) -> Path:
+    """Writes a checkpoint folder as it would be pushed, without the Hub; arguments and errors as of `push_checkpoint`.
+
+    Args:
+        directory, repo_id, facts: as of `push_checkpoint`.
+        output: new folder.
+
+    Returns:
+        `output`.
+    """
+    _check_repo_id(repo_id)
+    files = checkpoint_files(directory, None, repo_id, facts)
+    with staged_directory(output) as folder:
+        for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, bytes):
+                (folder / name).write_bytes(content)
+            else:
+                shutil.copyfile(content, folder / name)
+    return Path(output)
+
+
 def checkpoint_files(
-    directory: str | Path, card: CardFacts | ModelCard | str | None = None, repo_id: str | None = None
+    directory: str | Path,
+    card: CardFacts | ModelCard | str | None = None,
+    repo_id: str | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> dict[str, Path | bytes]:
     """The files that a push of a checkpoint folder sends: path in the repository -> file, or bytes that were added.
 
     Args:
         directory: a checkpoint folder.
-        card: as in `push_checkpoint`.
+        card, facts: as in `push_checkpoint`.
         repo_id: the name that the card's code example loads.
 
     Raises:
@@ -162,14 +204,14 @@ def checkpoint_files(
         files[CONFIG_FILE] = _as_json({**stored, "auto_map": config.auto_map})
     if RUN_SETTINGS_FILE in sent:
         files[RUN_SETTINGS_FILE] = _as_json(_without_folders(read_json(sent[RUN_SETTINGS_FILE], PushError)))
-    if card is None and CARD_FILE in sent:
-        card = _loading_from_hub(_read_card(sent[CARD_FILE]), repo_id)
-    elif card is None:
-        card = _directory_facts(directory, (repo_id or directory.resolve().name).split("/")[-1])
-    if isinstance(card, CardFacts):
-        facts = _loading_from_hub(card, repo_id)
-        card = create_card_from_config(config, class_name(config), num_parameters, facts)
-    files[CARD_FILE] = str(finished_card(card)).encode()
+    own = _loading_from_hub(_read_card(sent[CARD_FILE]), repo_id) if card is None and CARD_FILE in sent else card
+    if own is None or isinstance(own, CardFacts) or card is None:
+        name = (repo_id or directory.resolve().name).split("/")[-1]
+        known = own if isinstance(own, CardFacts) else _directory_facts(directory, name)
+        known = _loading_from_hub(replace(known, **(facts or {})), repo_id)
+        made = create_card_from_config(config, class_name(config), num_parameters, known)
+        own = completed_card(own, made, "license" in (facts or {})) if isinstance(own, str) else made
+    files[CARD_FILE] = str(finished_card(own)).encode()
     return files
 
 
@@ -224,8 +266,20 @@ def _directory_facts(directory: Path, model_name: str) -> CardFacts:
         stored = read_json(state_path, PushError)
         state = TrainerState(**{name: value for name, value in stored.items() if name in known})
     if settings_path.is_file():
-        return pretraining_facts(model_name, read_json(settings_path, PushError), state)
+        settings = read_json(settings_path, PushError)
+        license_name, note = _run_license(directory, settings.get("model", {}).get("model_name_or_path"))
+        facts = pretraining_facts(model_name, settings, state)
+        return replace(facts, license=license_name, license_note=note)
     return CardFacts(model_name, training=training_facts(state) if state is not None else {})
+
+
+def _run_license(directory: Path, base: str | None) -> tuple[str | None, str]:
+    """The license of a pre-training run: that of the base model, or from random weights that of the file LICENSE."""
+    if base:
+        return base_license(base)
+    stored = directory / LICENSE_FILE
+    is_ours = not stored.is_file() or stored.read_bytes() == license_text()
+    return ("apache-2.0", f"see {LICENSE_FILE}") if is_ours else (None, f"see {LICENSE_FILE}")
 
 
 def _read_card(path: Path) -> str:

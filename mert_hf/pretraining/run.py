@@ -97,7 +97,8 @@ def run_pretraining(
     for callback in (*callbacks, signals):
         trainer.add_callback(callback)
     if trainer.is_world_process_zero():
-        save_settings(training_arguments.output_dir, model_arguments, data_arguments)
+        hours = round(trainer.train_dataset.hours, 4)
+        save_settings(training_arguments.output_dir, model_arguments, data_arguments, hours)
     trainer.train(resume_from_checkpoint=checkpoint)
     if signals.stopped:
         logger.warning("Stopped by a signal at step %d. Run again to resume.", trainer.state.global_step)
@@ -393,9 +394,12 @@ def schedule_evaluation(training_arguments: MERTTrainingArguments, has_data: boo
 
 
 def save_settings(
-    output_dir: str, model_arguments: PretrainingModelArguments, data_arguments: PretrainingDataArguments
+    output_dir: str,
+    model_arguments: PretrainingModelArguments,
+    data_arguments: PretrainingDataArguments,
+    hours: float,
 ) -> None:
     """Writes the settings of student, teachers and data next to the checkpoints, for model cards and readers."""
-    settings = {"model": asdict(model_arguments), "data": asdict(data_arguments)}
+    settings = {"model": asdict(model_arguments), "data": asdict(data_arguments), "hours": hours}
     Path(output_dir).mkdir(parents=True, exist_ok=True)
     Path(output_dir, RUN_SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,14 @@ def parse_beats(value: Any, where: str) -> BeatTimes:
             beats = value["beats"] if "beats" in value else value["beat"]
             downbeats = value.get("downbeats", value.get("downbeat", []))
         elif value and isinstance(value[0], list):
-            beats, downbeats = [time for time, _ in value], [time for time, position in value if position == 1]
+            beats = [time for time, _ in value]
+            positions = _positions([str(position) for _, position in value], where)
+            downbeats = [time for time, position in zip(beats, positions, strict=True) if position == 1]
         else:
             beats, downbeats = value, []
         times = BeatTimes(np.unique(np.array(beats, dtype=float)), np.unique(np.array(downbeats, dtype=float)))
+    except PositionError:
+        raise
     except (KeyError, TypeError, ValueError):
         raise ValueError(
             f"The beats of {where} are {str(value)[:80]!r}; give [0.5, 1.0], [[0.5, 1], [1.0, 2]] or "
@@ -41,8 +47,39 @@ def parse_beats(value: Any, where: str) -> BeatTimes:
     return times
 
 
+class PositionError(ValueError):
+    """A position in the bar that cannot be read."""
+
+
+def _positions(texts: Sequence[str], where: str) -> list[int]:
+    """Positions in the bar, from whole numbers ("1"), or from measure and beat ("3.1") that count up.
+
+    Raises:
+        PositionError: another form; the text names the line.
+    """
+    whole = [re.fullmatch(r"(\d+)(?:\.0)?", text) for text in texts]
+    if all(whole):
+        return [int(found[1]) for found in whole]
+    before, positions = (-1, 0), []
+    for line, text in enumerate(texts, start=1):
+        found = re.fullmatch(r"(\d+)\.(\d+)", text)
+        place = (int(found[1]), int(found[2])) if found else (-1, 0)
+        if place <= before or place[1] == 0:
+            raise PositionError(
+                f"{where}, beat {line}: the position {text!r} is neither a whole number, the place in the bar, nor a "
+                "measure and beat that count up, as in 3.1, 3.2, 4.1. Correct it, or leave all positions out."
+            )
+        before = place
+        positions.append(place[1])
+    if 1 not in positions:
+        raise PositionError(f"{where}: no position such as {texts[0]!r} is the first beat of a measure, as 3.1 is.")
+    return positions
+
+
 def read_beats(path: Path) -> BeatTimes:
     """Beats of a text file, "seconds position" or "seconds" in each line; without positions there are no downbeats.
+
+    A position is a place in the bar, or measure and beat: "2" or "7.2".
 
     Raises:
         ValueError: other lines, or no lines.
@@ -52,8 +89,7 @@ def read_beats(path: Path) -> BeatTimes:
         raise ValueError(
             f"{path}: the lines must all be 'seconds position', as in '0.35 1', or all be 'seconds', as in '0.35'."
         )
-    numbers = [[float(cell) for cell in row] for row in rows]
-    return parse_beats(numbers if len(rows[0]) == 2 else [row[0] for row in numbers], str(path))
+    return parse_beats(rows if len(rows[0]) == 2 else [row[0] for row in rows], str(path))
 
 
 def parse_segments(value: Any, where: str) -> Segments:

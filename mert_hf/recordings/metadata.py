@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from ..utils.files import existing_path
 from ..utils.text import shorten
 
 METADATA_FILE = "metadata.csv"
@@ -19,8 +20,8 @@ def read_metadata(folder: str | Path) -> list[tuple[Path, dict[str, str]]]:
         folder: the folder that holds `metadata.csv`; its column `file_name` is relative to the folder.
 
     Returns:
-        One `(path, row)` for each line, in the order of the file: `path` is `folder / file_name`, `row` holds every
-        column as stripped text.
+        One `(path, row)` for each line, in the order of the file: `path` is `folder / file_name`, in the Unicode
+        normalization of the file; `row` holds every column as stripped text.
 
     Raises:
         ValueError: no `metadata.csv`, no column `file_name`, no rows, a name twice, a name that leaves the folder
@@ -33,7 +34,7 @@ def read_metadata(folder: str | Path) -> list[tuple[Path, dict[str, str]]]:
             f"There is no {METADATA_FILE} in {folder}; looked for {table}, a CSV with the column 'file_name'."
         )
     rows = _read_rows(table)
-    entries = [(folder / safe_name(row["file_name"], table), row) for row in rows]
+    entries = [(existing_path(folder / safe_name(row["file_name"], table)), row) for row in rows]
     _check_files([path for path, _ in entries], table)
     return entries
 

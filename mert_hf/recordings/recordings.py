@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from ..audio import AUDIO_EXTENSIONS, AudioReadError, audio_info
+from ..utils.files import existing_path
 from ..utils.text import shorten
 from ..utils.tolerance import Tolerance, TooManyBadFilesError
 
@@ -248,5 +249,5 @@ def multi_hot(indices: Iterable[int], size: int) -> np.ndarray:
 
 def located(names: Sequence[str], rules: Sequence[Callable[[str], Path]]) -> list[Path]:
     """Files of listed names by the first rule under which any of them exists; by the first rule where none does."""
-    rule = next((rule for name in names for rule in rules if rule(name).is_file()), rules[0])
-    return [rule(name) for name in names]
+    rule = next((rule for name in names for rule in rules if existing_path(rule(name)).is_file()), rules[0])
+    return [existing_path(rule(name)) for name in names]

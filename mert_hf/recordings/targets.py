@@ -5,8 +5,8 @@ Cells by kind:
     multilabel       names separated by `|`, `;` or `,`, or a JSON list; or several 0/1 columns
     regression       a number in each of one or more columns; or a JSON list of numbers in one column
     key              "F# minor"
-    beats            JSON: [0.5, 1.0, ...] seconds, or [[0.5, 1], [1.0, 2], ...] with the position in the bar, or
-                     {"beats": [...], "downbeats": [...]}
+    beats            JSON: [0.5, 1.0, ...] seconds, or [[0.5, 1], [1.0, 2], ...] with the position in the bar (or
+                     measure and beat, 3.1), or {"beats": [...], "downbeats": [...]}
     chords           JSON: [[0.0, 1.5, "C:maj"], ...], start and end in seconds and a chord as mir_eval reads it
     structure        JSON: [[0.0, 12.5, "verse"], ...]
     retrieval        the name of the work: recordings of a work are versions of each other
@@ -17,6 +17,8 @@ A cell of chords, structure or beats may also name an annotation file: `.lab`, `
 from __future__ import annotations
 
 import json
+import logging
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +26,14 @@ from typing import Any
 
 import numpy as np
 
+from ..utils.files import existing_path
+from ..utils.text import shorten
 from .annotations import BEAT_SUFFIXES, SEGMENT_SUFFIXES, parse_beats, parse_segments, read_beats, read_segments
 from .frames import BEAT_LABELS, BOUNDARY_LABELS, CHORD_LABELS
 from .keys import KEYS, key_index
 from .recordings import label_index, multi_hot
+
+logger = logging.getLogger(__name__)
 
 Row = Mapping[str, str]
 
@@ -86,11 +92,12 @@ def _classification(table: TargetTable) -> Targets:
     labels = tuple(sorted(set(values), key=_natural))
     if len(labels) < 2:
         raise ValueError(f"{table.source}: column {column!r} has one value, {labels[0]!r}; two or more are needed.")
+    _warn_of_twins(labels, table)
     return labels, [labels.index(value) for value in values]
 
 
 def _known_label(value: str, table: TargetTable) -> int:
-    """Index of a label that the task fixes; capitals, spaces and hyphens do not matter."""
+    """Index of a label that the task fixes; capitals, accents, spaces and hyphens do not matter."""
     plain = [_plain_name(label) for label in table.labels]
     if value not in table.labels and _plain_name(value) in plain:
         return plain.index(_plain_name(value))
@@ -98,7 +105,25 @@ def _known_label(value: str, table: TargetTable) -> int:
 
 
 def _plain_name(text: str) -> str:
-    return text.strip().lower().replace(" ", "_").replace("-", "_")
+    """A name without capitals, accents, spaces, hyphens and underscores."""
+    letters = unicodedata.normalize("NFKD", text).casefold()
+    return "".join(
+        letter for letter in letters if not (letter in "-_" or letter.isspace() or unicodedata.combining(letter))
+    )
+
+
+def _warn_of_twins(labels: Sequence[str], table: TargetTable) -> None:
+    """Warns of names that are probably one class."""
+    twins: dict[str, list[str]] = {}
+    for label in labels:
+        twins.setdefault(_plain_name(label), []).append(label)
+    if found := [" and ".join(map(repr, names)) for names in twins.values() if len(names) > 1]:
+        logger.warning(
+            "%s: classes of %s differ by case, accents, spaces or hyphens only: %s. They stay different classes.",
+            table.source,
+            ", ".join(table.columns),
+            shorten(found),
+        )
 
 
 def _natural(value: str) -> tuple[int, float, str]:
@@ -116,6 +141,7 @@ def _multilabel(table: TargetTable) -> Targets:
     labels = table.labels or tuple(sorted({tag for row in tags for tag in row}))
     if not labels:
         raise ValueError(f"{table.source}: column {table.columns[0]!r} holds no labels.")
+    _warn_of_twins(labels, table)
     indices = [[label_index(tag, labels, table.source) for tag in row] for row in tags]
     return labels, [multi_hot(row, len(labels)) for row in indices]
 
@@ -183,7 +209,7 @@ def _annotated(
         for row in table.rows:
             text = row[table.columns[0]]
             if table.folder is not None and text.lower().endswith(suffixes):
-                found.append(read(table.folder / text))
+                found.append(read(existing_path(table.folder / text)))
             else:
                 found.append(parse(parse_json(text, table.where(row)), table.where(row)))
         return labels, found

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..embedding import MERTEmbedder
-from ..utils.text import printable, shorten
+from ..utils.files import existing_path
+from ..utils.text import composed, printable, shorten
 from .building import IndexSummary, update_index
 from .duplicates import BIT_ERROR_RATE, MAX_CUT, find_duplicates
 from .scaling import unit
@@ -160,7 +161,8 @@ class MusicIndex:
         """The standardized vector (hidden,) of a path in the index, of another file, or of a vector of the model."""
         if not isinstance(query, (str, os.PathLike)):
             return self._given(np.asarray(query, dtype=np.float32))
-        name = printable(os.fspath(query))
+        query = existing_path(query)
+        name = printable(query)
         rows = self._table.rows([os.path.abspath(name), name], ["path", "vector"])
         if not len(rows) and not os.path.isfile(query):
             rows = self._table.rows([self._ending_in(name)], ["path", "vector"])
@@ -181,7 +183,7 @@ class MusicIndex:
 
     def _ending_in(self, name: str) -> str:
         """The one path of the index that ends in `name`."""
-        found = [path for path in self.paths() if path.endswith(os.sep + name)]
+        found = [path for path in self.paths() if composed(path).endswith(os.sep + composed(name))]
         if len(found) == 1:
             return found[0]
         if found:

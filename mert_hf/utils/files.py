@@ -9,12 +9,13 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .text import one_line
+from .text import composed, one_line
 
 LOCK_FILE = ".lock"
 
@@ -72,6 +73,28 @@ def check_output_file(path: str | os.PathLike) -> None:
     if Path(path).is_dir():
         raise IsADirectoryError(f"{path} is a folder; give a file for the results.")
     check_output_folder(Path(path).absolute().parent)
+
+
+def existing_path(path: str | os.PathLike) -> Path:
+    """The path; where it does not exist, the existing one whose names differ in their Unicode normalization only.
+
+    Tables and file systems write "é" as one character or as two: macOS and archives made there take two.
+    """
+    path = Path(path)
+    if str(path).isascii() or os.path.lexists(path):
+        return path
+    folder = existing_path(path.parent)
+    try:
+        names = _names_in(folder, os.stat(folder).st_mtime_ns)
+    except OSError:
+        return path
+    return folder / names.get(composed(path.name), path.name)
+
+
+@lru_cache(maxsize=64)
+def _names_in(folder: Path, changed_ns: int) -> dict[str, str]:
+    """The names in a folder by their composed form."""
+    return {composed(name): name for name in os.listdir(folder)}
 
 
 @contextmanager

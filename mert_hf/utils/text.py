@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 ERROR_CHARACTERS = 300  # of an error that becomes a part of another message
@@ -10,6 +11,11 @@ ERROR_CHARACTERS = 300  # of an error that becomes a part of another message
 def printable(text: object) -> str:
     """The text, in which bytes of a file name that are not UTF-8 are written as escapes (`\\udce9`)."""
     return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def composed(text: str) -> str:
+    """The text with each accent in one character with its letter, for comparing names; macOS writes two."""
+    return unicodedata.normalize("NFC", text)
 
 
 def shorten(names: Sequence[object], limit: int = 8, separator: str = ", ") -> str:

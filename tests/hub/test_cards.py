@@ -146,7 +146,7 @@ def test_pretraining_settings_become_facts(tiny_config):
         "data": {"train_data": ["/home/someone/jazz", "rock"], "crop_length": 120000, "mixture_probability": 0.5}
         | {"mixture_count": [1, 3], "mixture_length": [12000, 24000]},
     }
-    facts = pretraining_facts("mine", settings, trained_state(), hours=12.0)
+    facts = pretraining_facts("mine", settings | {"hours": 12.0}, trained_state())
     assert facts.teachers == ("encodec, path encodec_24khz, num_codebooks 8", "cqt") and facts.data == "jazz, rock"
     assert facts.training["Crops"] == "120,000 samples" and "Masking" not in facts.training
     assert facts.training["Mixture"] == "probability 0.5, 1 to 3 snippets of 12,000 to 24,000 samples"

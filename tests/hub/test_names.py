@@ -72,6 +72,11 @@ def test_names_of_the_package(monkeypatch, tmp_path):
     assert local_checkpoint("mert-nano") == tmp_path / "checkpoints" / "mert-nano"
 
 
+def test_random_needs_a_model():
+    with pytest.raises(FileNotFoundError, match="random needs a model, .*: random:mert2-nano"):
+        open_encoder("random")
+
+
 def test_folders_stay_as_they_are(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "me" / "model").mkdir(parents=True)

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from mert_hf import CQTTeacher
 from mert_hf.cli.app import app
+from mert_hf.evaluation.probing.results import RESULTS_FORMAT
 from mert_hf.hub import (
     CardFacts,
     HubFilesCallback,
@@ -320,7 +321,13 @@ def test_a_taken_name_is_reported_in_one_line(hub, checkpoint):
 
 
 def test_bad_names_and_no_connection_are_reported_in_one_line(hub, checkpoint, monkeypatch):
-    assert "malformed, give 'owner/name'" in refusal(checkpoint, repo_id="alice/tiny/model")
+    assert "the id of a repository on the Hub is needed, 'owner/name'" in refusal(
+        checkpoint, repo_id="alice/tiny/model"
+    )
+    for name in ("./folder", str(checkpoint)):
+        result = CliRunner().invoke(app, ["push", str(checkpoint), name])  # the token comes later
+        assert result.exit_code == 1 and "the id of a repository on the Hub is needed, 'owner/name'" in result.stderr
+    assert "is a folder, and malformed" in result.stderr
     assert "repo_id is missing" in refusal(checkpoint)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert "There is no connection to http://127.0.0.1:9" in refusal(checkpoint, repo_id="alice/tiny")
@@ -396,6 +403,55 @@ def test_command_line(hub, checkpoint):
     result = CliRunner().invoke(app, ["push", str(checkpoint), "bob/tiny"])
     assert result.exit_code == 1 and "may not write to bob/tiny" in result.output
     assert "Traceback" not in result.output
+
+
+def result_of_evaluate(path: Path) -> Path:
+    """A result file with what a card needs."""
+    content = {"format": RESULTS_FORMAT, "title": "My songs", "task": "audiofolder", "model_fingerprint": "1"}
+    content |= {"protocol": {"name": "strict", "window": 5.0}, "selected": {"layer": 2, "learning_rate": 1e-3}}
+    content |= {"metrics": {"accuracy": {"mean": 0.875, "std": 0.02, "values": [0.85, 0.9]}}}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_a_dry_run_writes_what_would_be_pushed(hub, checkpoint, tmp_path):
+    settings = {"model": {}, "data": {"train_data": ["/data/me/jazz"]}, "hours": 2.5}
+    (checkpoint / "pretraining.json").write_text(json.dumps(settings))
+    (checkpoint / "optimizer.pt").touch()
+    results = result_of_evaluate(tmp_path / "results.json")
+    command = ["push", str(checkpoint), "alice/tiny", "--results", str(results)]
+    result = CliRunner().invoke(app, [*command, "--dry-run"])
+    assert result.exit_code == 0, result.output
+    folder = Path(result.stdout.strip())
+    assert folder == checkpoint.with_name("checkpoint.push") and not hub.repositories
+    written = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert (
+        written == EXPECTED_FILES | {"pretraining.json"} and "/data/me" not in (folder / "pretraining.json").read_text()
+    )
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.license == "apache-2.0" and "apache-2.0: see LICENSE" in card.text
+    assert [entry.metric_value for entry in card.data.eval_results] == [87.5]
+    assert "| My songs | My songs | test | accuracy | 87.5 ± 2 (2 runs) |" in card.text
+    assert "No results have been measured" not in card.text
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert hub.files("alice/tiny")["README.md"] == (folder / "README.md").read_bytes()
+    (checkpoint / "README.md").write_text((folder / "README.md").read_text() + "\nMy words.\n")
+    again = [*command, "--dry-run", "--license", "mit", "--output", str(tmp_path / "again")]
+    assert CliRunner().invoke(app, again).exit_code == 0
+    card = ModelCard.load(tmp_path / "again" / "README.md")
+    assert card.data.license == "mit" and "My words." in card.text and card.text.count("| My songs |") == 2
+    (checkpoint / "README.md").unlink()
+    assert CliRunner().invoke(app, [*command, "--dry-run", "--output", str(tmp_path / "new")]).exit_code == 0
+    card = ModelCard.load(tmp_path / "new" / "README.md")
+    assert "| Audio | 2.5 hours |" in card.text and card.data.license == "apache-2.0"
+
+
+def test_the_license_of_a_base_model_is_that_of_the_result(hub, checkpoint, tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
+    (checkpoint / "pretraining.json").write_text(json.dumps({"model": {"model_name_or_path": str(base)}}))
+    assert b"license: cc-by-4.0" in checkpoint_files(checkpoint)["README.md"]
 
 
 def test_pretraining_checkpoints_push_alike(hub, tiny_config, feature_extractor):

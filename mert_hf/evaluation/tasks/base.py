@@ -12,6 +12,7 @@ from pathlib import Path
 from ...recordings.dataset import DatasetSource, column_names, read_dataset
 from ...recordings.jsonl import find_jsonl, read_jsonl
 from ...recordings.recordings import SPLITS, Recording, TaskData
+from ...utils.files import existing_path
 from ...utils.text import shorten
 from ...utils.tolerance import Tolerance, TooManyBadFilesError
 from ..metrics.by_kind import PRIMARY_METRICS
@@ -185,6 +186,10 @@ def _is_dataset_folder(root: Path) -> bool:
 
 
 def _present(recordings: list[Recording], name: str, tolerated: int) -> list[Recording]:
+    recordings = [
+        replace(recording, path=existing_path(recording.path)) if isinstance(recording.path, Path) else recording
+        for recording in recordings
+    ]
     missing = [recording.path for recording in recordings if not recording.exists()]
     if not missing:
         return recordings
@@ -234,7 +239,7 @@ def first_existing(root: Path, candidates: Iterable[str], what: str) -> Path:
 
 def existing_file(folder: Path, names: Sequence[str]) -> Path:
     """The first of `names` that is a file in the folder; the first name where none is."""
-    files = [folder / name for name in names]
+    files = [existing_path(folder / name) for name in names]
     return next((file for file in files if file.is_file()), files[0])
 
 

@@ -18,7 +18,8 @@ from ...recordings.annotations import SEGMENT_SUFFIXES, read_segments
 from ...recordings.frames import BOUNDARY_LABELS
 from ...recordings.recordings import SPLITS, Recording, TaskData
 from ...recordings.splits import assign_splits
-from .base import ArchiveNotes, TableForm, Task, first_existing
+from ...utils.text import composed
+from .base import ArchiveNotes, TableForm, Task, existing_file, first_existing
 
 
 def read(root: Path) -> TaskData:
@@ -27,15 +28,14 @@ def read(root: Path) -> TaskData:
     first_existing(root, [f"annotations/*{suffix}" for suffix in SEGMENT_SUFFIXES], "annotations")
     annotated, skipped = {}, []
     for path in find_audio_files(audio):
-        files = [root / "annotations" / f"{path.stem}{suffix}" for suffix in SEGMENT_SUFFIXES]
-        found = next((file for file in files if file.is_file()), None)
-        if found is None:
+        found = existing_file(root / "annotations", [f"{path.stem}{suffix}" for suffix in SEGMENT_SUFFIXES])
+        if not found.is_file():
             skipped.append(f"{path.stem} (no annotation)")
         else:
             annotated[path.stem] = path, read_segments(found)
     given = _listed(root)
-    names = [name for name in annotated if not given or name in given]
-    splits = assign_splits(names, [given.get(name, "") for name in names])
+    names = [name for name in annotated if not given or composed(name) in given]
+    splits = assign_splits(names, [given.get(composed(name), "") for name in names])
     recordings = [
         Recording(name, annotated[name][0], split, annotated[name][1])
         for name, split in zip(names, splits, strict=True)
@@ -47,7 +47,7 @@ def _listed(root: Path) -> dict[str, str]:
     """The split of each listed name; empty without lists."""
     lists = {split: root / f"{split}.txt" for split in SPLITS}
     return {
-        Path(line.strip()).stem: split
+        composed(Path(line.strip()).stem): split
         for split, path in lists.items()
         if path.is_file()
         for line in path.read_text(encoding="utf-8").splitlines()

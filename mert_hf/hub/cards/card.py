@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from huggingface_hub import ModelCard, ModelCardData
@@ -54,6 +55,37 @@ def create_card_from_config(
         cell=markdown_cell,
     )
     return ModelCard(text)
+
+
+def completed_card(text: str, made: ModelCard, replace_license: bool) -> ModelCard:
+    """A card with the results of another one, and with its license where it states none; the rest of it stays.
+
+    Args:
+        text: the card.
+        made: a card of the template.
+        replace_license: take the license of `made` in any case.
+    """
+    card = ModelCard(text)
+    if made.data.eval_results:
+        card.data.eval_results = [*(card.data.eval_results or []), *made.data.eval_results]
+        card.data.model_name = card.data.model_name or made.data.model_name
+        card.data.metrics = sorted({result.metric_type for result in card.data.eval_results})
+        before, section = _section(card.text, "Evaluation"), _section(made.text, "Evaluation")
+        if "\n| " in before:  # a table, which gets further rows
+            rows = "\n".join(re.findall(r"^\| .*", section, re.M)[1:])
+            section = f"{before.rstrip()}\n{rows}\n\n"
+        card.text = card.text.replace(before, section) if before else f"{card.text}\n{section}"
+    if made.data.license and (replace_license or not card.data.license):
+        card.data.license = made.data.license
+        before, section = _section(card.text, "License"), _section(made.text, "License")
+        card.text = card.text.replace(before, section) if before else f"{card.text}\n{section}"
+    return card
+
+
+def _section(text: str, title: str) -> str:
+    """A section with its heading, up to the next one; empty where there is none."""
+    found = re.search(rf"^## {title}\n.*?(?=^## |\Z)", text, re.M | re.S)
+    return found[0] if found else ""
 
 
 def card_metadata(auto_class: str, facts: CardFacts) -> ModelCardData:

@@ -61,15 +61,13 @@ def pretraining_facts(
     settings: Mapping[str, Any],
     state: TrainerState | None = None,
     arguments: TrainingArguments | None = None,
-    hours: float | None = None,
 ) -> CardFacts:
     """The facts of a pre-training run.
 
     Args:
         model_name: title of the card.
-        settings: the run's `pretraining.json`: "model" and "data" arguments.
+        settings: the run's `pretraining.json`: "model" and "data" arguments, "hours" of training audio.
         state, arguments: the trainer's, if there are any.
-        hours: hours of training audio, where known.
     """
     model, data = settings.get("model", {}), settings.get("data", {})
     teachers = [_teacher_text(model.get(f"{kind}_teacher")) for kind in ("acoustic", "musical")]
@@ -79,7 +77,7 @@ def pretraining_facts(
         model_name=model_name,
         base_model=Path(base).name if base and Path(base).is_dir() else base or "none, started from random weights",
         data=sources,
-        hours=round(hours, 3) if hours is not None else None,
+        hours=settings.get("hours"),
         teachers=tuple(text for text in teachers if text),
         training={**_recipe(data), **(training_facts(state, arguments) if state is not None else {})},
     )
