@@ -1,0 +1,158 @@
+"""Collections of recordings as rows of features: folders of audio, embedding data sets, stored statistics."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pyarrow.dataset as parquet
+
+from ..embedding.dataset import RUN_FILE, embed_dataset, read_settings
+from .settings import DistanceSettings
+
+STATISTICS = "mert_hf_statistics"  # key that marks the files of `Moments.save`
+SAME = ("fingerprint", "layer", "window", "hop", "hidden_size")  # what two collections must share to be compared
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and covariance of the rows of a collection.
+
+    Attributes:
+        mean: (values,) float64.
+        covariance: (values, values) float64, with rows - 1 as its divisor.
+        rows: number of rows.
+        settings: how the rows were made: fingerprint of the encoder, layer, window, hop.
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    rows: float
+    settings: dict
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes a NumPy archive, `.npz`, that `Moments.load` reads."""
+        with open(path, "wb") as file:
+            np.savez(
+                file,
+                mean=self.mean,
+                covariance=self.covariance,
+                rows=np.float64(self.rows),
+                **{STATISTICS: np.array(json.dumps(self.settings))},
+            )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Moments:
+        """Reads what `save` wrote.
+
+        Raises:
+            ValueError: another file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                settings = json.loads(str(file[STATISTICS]))
+                return cls(file["mean"], file["covariance"], float(file["rows"]), settings)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{os.fspath(path)} does not hold statistics. Make them with mert-hf distance --save-statistics."
+            ) from error
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Rows of features and the recording of each.
+
+    Attributes:
+        rows: (rows, values) float64, one for each window.
+        owners: (rows,) number of each row's recording in `paths`.
+        paths: the recordings.
+        settings: as in `Moments`.
+    """
+
+    rows: np.ndarray
+    owners: np.ndarray
+    paths: tuple[str, ...]
+    settings: dict
+
+    def moments(self, weights: np.ndarray | None = None) -> Moments:
+        """Mean and covariance, each recording counted `weights` times, once by default."""
+        counts = np.ones(len(self.rows)) if weights is None else weights[self.owners]
+        return moments_of(self.rows, counts, self.settings)
+
+
+def moments_of(rows: np.ndarray, counts: np.ndarray, settings: dict) -> Moments:
+    """Moments of rows of which each counts several times, as `np.cov(rows, rowvar=False, fweights=counts)`."""
+    used = counts > 0
+    rows, counts = rows[used], counts[used]
+    total = counts.sum()
+    mean = counts @ rows / total
+    centered = (rows - mean) * np.sqrt(counts / (total - 1))[:, None]
+    return Moments(mean, centered.T @ centered, total, settings)
+
+
+def open_collection(
+    source: str | os.PathLike | Sequence | Collection | Moments,
+    model: str | os.PathLike,
+    wanted: DistanceSettings,
+    like: dict | None = None,
+) -> Collection | Moments:
+    """A collection from whatever holds one.
+
+    Args:
+        source: an embedding data set, a file of `Moments.save`, a folder, file or glob of audio, or several of them.
+        model: the encoder of audio, see `mert_hf.encoders.open_encoder`.
+        wanted: layer, window, and how audio is embedded.
+        like: settings of the collection that this one is compared with; audio is then embedded in the same windows.
+
+    Raises:
+        ValueError: a data set without the layer, or of frames; a recording that cannot be read.
+    """
+    if isinstance(source, (Collection, Moments)):
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        if path.suffix == ".npz":
+            return Moments.load(path)
+        if (path / RUN_FILE).is_file():
+            return read_dataset(path, wanted.layer)
+        source = [source]
+    window, hop = (like["window"], like["hop"]) if like else (wanted.window, None)
+    layer = like["layer"] if like else wanted.layer
+    with TemporaryDirectory() as folder:
+        settings = {name: getattr(wanted, name) for name in ("batch_size", "workers", "device", "show_progress_bar")}
+        summary = embed_dataset(
+            source, folder, model, layers=[layer], window=window, hop=hop, dtype=wanted.dtype or "float32", **settings
+        )
+        if summary.failed:
+            names = ", ".join(failed.path for failed in summary.failed[:5])
+            raise ValueError(
+                f"{len(summary.failed)} of {summary.files} recordings cannot be read: {names}. A distance without them "
+                "would be of another collection. Remove them, or embed the rest with mert-hf embed --max-bad-files and "
+                "give that data set."
+            )
+        return read_dataset(Path(folder), -1)
+
+
+def read_dataset(folder: Path, layer: int) -> Collection:
+    """The rows of one layer of an embedding data set; a negative layer counts from the last one in it."""
+    settings = read_settings(folder)
+    layers = settings["layers"]
+    chosen = layers[layer] if -len(layers) <= layer < 0 else layer
+    if chosen not in layers:
+        raise ValueError(f"{folder} holds the layers {layers}, and layer={layer} is not among them.")
+    if settings["pooling"] != "mean":
+        raise ValueError(f"{folder} holds frames. Distances are between windows: embed with --pooling mean.")
+    files = sorted(str(path) for path in folder.glob("train-*.parquet"))
+    table = parquet.dataset(files).to_table(columns=["path", "embedding"], filter=parquet.field("layer") == chosen)
+    if not len(table):
+        raise ValueError(f"{folder} holds no embeddings. Embed some recordings first.")
+    values = table["embedding"].combine_chunks()
+    rows = values.values.to_numpy(zero_copy_only=False).reshape(len(table), settings["hidden_size"])
+    paths, owners = np.unique(np.array(table["path"].to_pylist()), return_inverse=True)
+    known = {**settings, "layer": chosen}
+    return Collection(rows.astype(np.float64), owners, tuple(paths.tolist()), {name: known[name] for name in SAME})

@@ -1,0 +1,324 @@
+"""Distances between two collections of music, with intervals and tests over recordings.
+
+- Frechet distance of the Gaussians with the collections' means and covariances, as in Kilgour et al., "Frechet Audio
+  Distance" (arXiv 1812.08466): |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)).
+- Its extrapolation: the value at 1 / rows = 0 of a line through distances of smaller samples, as in Gui et al.,
+  "Adapting Frechet Audio Distance for Generative Music Evaluation" (arXiv 2311.01616).
+- Kernel distance: 100 times the unbiased squared maximum mean discrepancy with a Gaussian kernel whose width is the
+  median distance of rows of the reference, as in Chung et al., "KAD: No More FAD!" (arXiv 2502.15602).
+
+Windows of a recording resemble each other. Resamples and permutations therefore draw whole recordings: drawing windows
+would make intervals too narrow and p-values too small.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from .collection import SAME, Collection, Moments, moments_of, open_collection
+from .settings import DistanceSettings
+
+KERNEL_SCALE = 100.0  # of the published kernel distance
+STEPS, SMALLEST = 25, 500  # sample sizes of the extrapolation, and rows of the smallest one
+LEVEL = 0.95  # of the interval
+BLOCK = PAIRED = 4096  # rows whose kernel is computed at a time; rows of which the median distance is taken
+
+
+@dataclass(frozen=True)
+class Distance:
+    """A distance between two collections.
+
+    Attributes:
+        kind: "fad", "fad_inf" or "kad".
+        value: the distance. That of a kernel can be slightly below 0: it has no bias.
+        interval: 95 % interval by the basic bootstrap over recordings; None without draws.
+        p_value: share of random divisions of all recordings that are as far apart; None without draws, or where one
+            side is stored statistics.
+        shares: {path: distance with the recording - distance without it}, largest first, of the second collection.
+        recordings: in each collection; None where it is stored statistics.
+        rows: windows in each collection.
+        settings: encoder, layer and windows of the rows.
+        notes: what the reader of the value should know.
+    """
+
+    kind: str
+    value: float
+    interval: tuple[float, float] | None
+    p_value: float | None
+    shares: dict[str, float]
+    recordings: tuple[int | None, int | None]
+    rows: tuple[int, int]
+    settings: dict
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields as JSON types."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """The result in lines."""
+        sides = [f"{n} recordings, " if n else "" for n in self.recordings]
+        lines = [f"{self.kind} {self.value:.6g}"]
+        if self.interval:
+            lines[0] += f", 95 % interval {self.interval[0]:.6g} to {self.interval[1]:.6g}"
+        if self.p_value is not None:
+            lines[0] += f", p = {self.p_value:.3g}"
+        lines.append(f"{sides[0]}{self.rows[0]} windows against {sides[1]}{self.rows[1]} windows")
+        lines += [f"{share:+.4g}  {path}" for path, share in list(self.shares.items())[:10]]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+def distance(
+    a: str | os.PathLike | Sequence | Collection | Moments,
+    b: str | os.PathLike | Sequence | Collection | Moments,
+    kind: str = "fad",
+    model: str | os.PathLike = "mert2-nano",
+    **settings: Any,
+) -> Distance:
+    """Distance from a reference collection to another one.
+
+    Args:
+        a: the reference: a folder of audio, several files, an embedding data set of `mert-hf embed`, a file of
+            statistics, or a `Collection` or `Moments`.
+        b: the collection to compare; likewise.
+        kind: "fad", "fad_inf" or "kad".
+        model: the encoder of audio, whatever `mert_hf.encoders.open_encoder` takes; data sets have theirs.
+        settings: other fields of `DistanceSettings`.
+
+    Raises:
+        ValueError: an argument out of its range; collections of different encoders, layers or windows; fewer than two
+            windows; statistics where rows are needed.
+    """
+    wanted = DistanceSettings(kind=kind, **settings)
+    first = open_collection(a, model, wanted)
+    second = open_collection(b, model, wanted, first.settings)
+    return compare(first, second, wanted)
+
+
+def compare(a: Collection | Moments, b: Collection | Moments, wanted: DistanceSettings) -> Distance:
+    """Distance of two collections of features; errors as with `distance`."""
+    _check(a, b, wanted.kind)
+    pool = Pool(a, b)
+    statistic = {"fad": FrechetDistance, "fad_inf": FrechetLimit, "kad": KernelDistance}[wanted.kind](pool, wanted.seed)
+    value = statistic(*pool.sides)
+    rng = np.random.default_rng(wanted.seed)
+    interval = p_value = None
+    if wanted.draws and max(side.sum() for side in pool.sides) > 1:
+        interval = _interval(value, statistic, pool, rng, wanted)
+    if wanted.draws and not any(pool.stored):
+        p_value = _p_value(value, statistic, pool, rng, wanted)
+    shares = _shares(value, statistic, pool, wanted) if wanted.shares and not pool.stored[1] else {}
+    counts = tuple(len(side.paths) if isinstance(side, Collection) else None for side in (a, b))
+    rows = tuple(int(side.rows) if isinstance(side, Moments) else len(side.rows) for side in (a, b))
+    notes = _notes(wanted.kind, rows, a.settings.get("hidden_size", 0))
+    return Distance(wanted.kind, value, interval, p_value, shares, counts, rows, a.settings, notes)
+
+
+class Pool:
+    """The recordings of both collections in one row, so that any of them can count for either side.
+
+    Attributes:
+        rows: (rows, values); owners: (rows,) number of each row's recording; paths: the recordings.
+        sides: for the first and the second collection (recordings,), 1.0 for its recordings and 0.0 for the others.
+        stored: for each collection its moments where it is stored statistics, else None.
+    """
+
+    def __init__(self, a: Collection | Moments, b: Collection | Moments):
+        self.stored = tuple(side if isinstance(side, Moments) else None for side in (a, b))
+        given = [side for side in (a, b) if isinstance(side, Collection)]
+        numbers = np.cumsum([0, *(len(side.paths) for side in given)])
+        self.paths = tuple(path for side in given for path in side.paths)
+        self.rows = np.concatenate([side.rows for side in given]) if given else np.zeros((0, len(a.mean)))
+        owners = [side.owners + first for side, first in zip(given, numbers, strict=False)]
+        self.owners = np.concatenate(owners) if given else np.zeros(0, dtype=int)
+        self.split = 0 if self.stored[0] else len(a.paths)
+        first = np.arange(len(self.paths)) < self.split
+        self.sides = (first.astype(float), (~first).astype(float))
+
+    def moments(self, side: int, weights: np.ndarray) -> Moments:
+        """Moments of a side whose recordings count `weights` times (recordings,)."""
+        return self.stored[side] or moments_of(self.rows, weights[self.owners], {})
+
+
+# ---------------------------------------------------------------------------------------------------------- statistics
+# Each is a function of how often every recording of the pool counts for the first and for the second collection.
+
+
+class FrechetDistance:
+    """The Frechet distance."""
+
+    def __init__(self, pool: Pool, seed: int):
+        self.pool = pool
+
+    def __call__(self, first: np.ndarray, second: np.ndarray) -> float:
+        return frechet_distance(self.pool.moments(0, first), self.pool.moments(1, second))
+
+
+class FrechetLimit:
+    """The Frechet distance extrapolated to endless rows of the second collection."""
+
+    def __init__(self, pool: Pool, seed: int):
+        self.pool, self.seed = pool, seed
+
+    def __call__(self, first: np.ndarray, second: np.ndarray) -> float:
+        rows = np.repeat(self.pool.rows, second[self.pool.owners].astype(int), axis=0)
+        random = np.random.default_rng(self.seed)  # the same draws each time: their noise is not that of the recordings
+        return frechet_limit(self.pool.moments(0, first), rows, random)
+
+
+class KernelDistance:
+    """The kernel distance, from sums of the kernel over the rows of each pair of recordings."""
+
+    def __init__(self, pool: Pool, seed: int):
+        reference = pool.rows[pool.owners < pool.split]
+        width = median_distance(reference, np.random.default_rng(seed))
+        self.sizes = np.bincount(pool.owners).astype(float)
+        self.sums = _kernel_sums(pool.rows, pool.owners, width)
+
+    def __call__(self, first: np.ndarray, second: np.ndarray) -> float:
+        across = first @ self.sums @ second / ((first @ self.sizes) * (second @ self.sizes))
+        return float(KERNEL_SCALE * (self._within(first) + self._within(second) - 2 * across))
+
+    def _within(self, weights: np.ndarray) -> float:
+        """Mean kernel between different rows; the kernel of a row with itself is 1."""
+        rows = weights @ self.sizes
+        return (weights @ self.sums @ weights - rows) / (rows * (rows - 1))
+
+
+def frechet_distance(a: Moments, b: Moments) -> float:
+    """Frechet distance of two Gaussians.
+
+    The trace of (C_a C_b)^(1/2) is taken from the eigenvalues of the symmetric matrix C_a^(1/2) C_b C_a^(1/2), which
+    are real and not negative, also where covariances are singular.
+    """
+    values, vectors = np.linalg.eigh(a.covariance)
+    root = vectors * np.sqrt(values.clip(min=0))
+    product = np.linalg.eigvalsh(root.T @ b.covariance @ root).clip(min=0)
+    shift = a.mean - b.mean
+    return float(shift @ shift + np.trace(a.covariance) + np.trace(b.covariance) - 2 * np.sqrt(product).sum())
+
+
+def frechet_limit(reference: Moments, rows: np.ndarray, random: Any) -> float:
+    """Value at 1 / n = 0 of the line through the distances of samples of n rows.
+
+    Args:
+        reference: moments of the reference.
+        rows: (rows, values).
+        random: `np.random.Generator`, or a `RandomState`, whose draws other programs use.
+    """
+    sizes = np.linspace(min(SMALLEST, max(2, len(rows) // 2)), len(rows), STEPS).astype(int)
+    values = []
+    for size in sizes:
+        drawn = rows[random.choice(len(rows), size=size, replace=True)]
+        values.append(frechet_distance(reference, moments_of(drawn, np.ones(size), {})))
+    return float(np.polyfit(1 / sizes, values, 1)[1])
+
+
+def median_distance(rows: np.ndarray, rng: np.random.Generator) -> float:
+    """Median of the distances between rows; of `PAIRED` of them where there are more."""
+    if len(rows) > PAIRED:
+        rows = rows[rng.choice(len(rows), PAIRED, replace=False)]
+    distances = _squared_gaps(rows, rows)[np.triu_indices(len(rows), 1)]
+    middle = (len(distances) - 1) // 2  # the lower of two middle values, as torch.median
+    width = np.sqrt(np.partition(distances, middle)[middle])
+    if width == 0:
+        raise ValueError("More than half of the reference's windows are the same. Give a reference with more music.")
+    return float(width)
+
+
+def _kernel_sums(rows: np.ndarray, owners: np.ndarray, width: float) -> np.ndarray:
+    """(recordings, recordings) sums of exp(-|x - y|^2 / (2 width^2)), in blocks of rows."""
+    number = owners.max() + 1
+    sums = np.zeros((number, number))
+    members = (np.arange(number)[:, None] == owners).astype(float)
+    for start in range(0, len(rows), BLOCK):
+        part = slice(start, start + BLOCK)
+        kernel = np.exp(_squared_gaps(rows[part], rows) / (-2 * width**2))
+        sums += members[:, part] @ kernel @ members.T
+    return sums
+
+
+def _squared_gaps(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(x's rows, y's rows) squared distances."""
+    return (np.square(x).sum(axis=1)[:, None] + np.square(y).sum(axis=1) - 2 * x @ y.T).clip(min=0)
+
+
+# --------------------------------------------------------------------------------------------- intervals, tests, shares
+
+
+def _interval(value: float, statistic, pool: Pool, rng, wanted: DistanceSettings) -> tuple[float, float]:
+    """Basic bootstrap: a resample lies as far from the value as the value from the truth, its bias included."""
+    drawn = []
+    for _ in _progress(range(wanted.draws), "interval", wanted):
+        drawn.append(statistic(*(rng.multinomial(int(side.sum()), _shares_of(side)) * 1.0 for side in pool.sides)))
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(2 * value - high), float(2 * value - low)
+
+
+def _shares_of(side: np.ndarray) -> np.ndarray:
+    return side / side.sum() if side.any() else np.full(len(side), 1 / len(side))
+
+
+def _p_value(value: float, statistic, pool: Pool, rng, wanted: DistanceSettings) -> float:
+    """Share of random divisions of all recordings, in parts as large as the collections, that are as far apart."""
+    as_far = 0
+    for _ in _progress(range(wanted.draws), "permutations", wanted):
+        first = rng.permutation(pool.sides[0])
+        as_far += statistic(first, 1 - first) >= value
+    return (1 + as_far) / (1 + wanted.draws)
+
+
+def _shares(value: float, statistic, pool: Pool, wanted: DistanceSettings) -> dict[str, float]:
+    """{path: distance - distance without it} of the second collection, largest first."""
+    members = np.flatnonzero(pool.sides[1])
+    if len(members) < 2:
+        return {}
+    found = {}
+    for member in _progress(members, "shares", wanted):
+        others = pool.sides[1].copy()
+        others[member] = 0
+        found[pool.paths[member]] = value - statistic(pool.sides[0], others)
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _progress(items: Iterable, title: str, wanted: DistanceSettings) -> Iterable:
+    return tqdm(items, desc=title, disable=not wanted.show_progress_bar, delay=2, leave=False)
+
+
+# -------------------------------------------------------------------------------------------------------------- checks
+
+
+def _check(a: Collection | Moments, b: Collection | Moments, kind: str) -> None:
+    different = [name for name in SAME if a.settings.get(name) != b.settings.get(name)]
+    if different:
+        pairs = "; ".join(f"{name}: {a.settings.get(name)!r} and {b.settings.get(name)!r}" for name in different)
+        raise ValueError(
+            f"The collections hold different features ({pairs}). Embed both with the same model, layer and windows."
+        )
+    without_rows = [side for side, needed in ((a, kind == "kad"), (b, kind != "fad")) if needed]
+    if any(isinstance(side, Moments) for side in without_rows):
+        raise ValueError(
+            f"{kind} draws from the rows of "
+            f"{'both collections' if kind == 'kad' else 'the second collection'}, and stored statistics have none. "
+            "Give recordings or an embedding data set, or kind fad."
+        )
+    for name, side in (("first", a), ("second", b)):
+        rows = side.rows if isinstance(side, Moments) else len(side.rows)
+        if rows < 2:
+            raise ValueError(f"The {name} collection has {rows:g} windows, and a distance needs at least 2.")
+
+
+def _notes(kind: str, rows: tuple[int, int], values: int) -> tuple[str, ...]:
+    """What makes a value doubtful."""
+    if kind == "kad" or min(rows) > values:
+        return ()
+    return (
+        f"{min(rows)} windows are fewer than the {values} values of a row: the covariance is singular and the Frechet "
+        "distance too large. Use more music, shorter windows, or kad.",
+    )
