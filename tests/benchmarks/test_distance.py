@@ -56,7 +56,7 @@ def test_kernel_distance_equals_the_published_formula():
 
 
 def test_values_of_other_programs():
-    """Computed with calc_frechet_distance of fadtk 1.1.0 and calc_kernel_audio_distance of kadtk 1.1.0 on these rows."""
+    """Computed on these rows by the functions of fadtk 1.1.0 and kadtk 1.1.0."""
     a, b = collection(60, 0), collection(50, 1, shift=0.5, scale=1.3)
     assert distance(a, b, draws=0).value == pytest.approx(2.7002545149395303, rel=1e-9)
     assert distance(a, b, "kad", draws=0).value == pytest.approx(7.608815484399112, rel=1e-7)  # float32 kernel width
