@@ -24,5 +24,5 @@ class LoudnessOfBands:
 
 if __name__ == "__main__":
     data, target, output = sys.argv[1:]
-    results = evaluate("audiofolder", data, encoder=LoudnessOfBands(), name="bands", output=output, target=target)
+    results = evaluate("audiofolder", data, LoudnessOfBands(), name="bands", output=output, target=target)
     print(results["metrics"])

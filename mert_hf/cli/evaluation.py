@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ..evaluation.probing.settings import EvaluationSettings
+from ..evaluation.probing.settings import EncoderSettings, EvaluationSettings
 from ..utils.settings import ALL
-from . import options
 from .base import Command, command, new_app
 
 app = new_app()
@@ -40,20 +39,7 @@ def evaluate(
             "audiofolder a folder with metadata.csv."
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Hub id, folder or bundled name; random: before it for fresh weights (random:1: for those of seed 1); "
-            "or a baseline: mfcc, chroma, mel, or handmade for these three side by side."
-        ),
-    ] = None,
     where: Annotated[bool, typer.Option("--where", help="Print where the data of the task is, and exit.")] = False,
-    features: Annotated[
-        str | None, typer.Option(help="Folder of features in place of a model: NAME.npy for each recording NAME.wav.")
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run the code that a model of the Hub carries.")
-    ] = False,
     output: Annotated[
         str, typer.Option(help="JSON file for the results; with the task all, a folder.")
     ] = "results.json",
@@ -64,20 +50,15 @@ def evaluate(
             help="audiofolder: classification, multilabel, regression, key, beats, chords, structure or retrieval."
         ),
     ] = "classification",
-    window: Annotated[float | None, typer.Option(help="Seconds of a chunk; by default as the task defines.")] = None,
     *,
+    source: EncoderSettings,
     settings: EvaluationSettings,
-    device: options.Device = None,
-    dtype: options.DType = "auto",
-    cache_dir: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder for features and probes, which later runs use again; by default below the Hugging Face home."
-        ),
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Label of the model in reports.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="With the task all: print hours, bytes and estimated time, and stop.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print hours, bytes and estimated time, or without --data what the protocol chooses, and stop.",
+        ),
     ] = False,
 ) -> None:
     """Evaluate a model on a task.
@@ -85,42 +66,30 @@ def evaluate(
     Trains probes on frozen features, chooses layer and learning rate on validation data, and reports test metrics.
     """
     from ..evaluation import evaluate as evaluate_task
-    from ..evaluation.probing.all_tasks import evaluate_all, plan_for, plan_lines
+    from ..evaluation.probing import plans
+    from ..evaluation.probing.all_tasks import evaluate_all
     from ..evaluation.reports.lines import summary_lines
     from ..evaluation.tasks import get_task
-    from ..utils.devices import resolve_device
 
+    audiofolder = {"target": target, "kind": kind}
     if where:
-        typer.echo(get_task(task, target).where())
+        typer.echo(get_task(task, **audiofolder).where())
+        return
+    if dry_run:
+        typer.echo("\n".join(plans.dry_run(task, data, source, settings, **audiofolder)))
         return
     if data is None:
         raise typer.BadParameter("Missing option '--data'.")
-    if model is None and features is None:
+    if source.model is None and source.features is None:
         raise typer.BadParameter("Missing option '--model'.")
-    source = {"dtype": dtype, "features": features, "trust_remote_code": trust_remote_code}
-    places = {"cache_dir": cache_dir, "device": device, "name": name}
-    if dry_run and task != ALL:
-        raise ValueError(f"--dry-run works with the task {ALL!r} only, not with {task!r}. Leave it out.")
-    if dry_run:
-        lines = plan_lines(plan_for(data, model, settings, resolve_device(device), **source))
-    elif task == ALL:
-        written = evaluate_all(
-            data,
-            model,
-            output.removesuffix(".json"),
-            settings,
-            on_result=lambda result: typer.echo("\n".join(summary_lines(result))),
-            **source,
-            **places,
-        )
-        lines = map(str, written)
+    options = {"settings": settings, **vars(source)}
+    if task == ALL:
+        folder = output.removesuffix(".json")
+        show = lambda result: typer.echo("\n".join(summary_lines(result)))  # noqa: E731
+        typer.echo("\n".join(map(str, evaluate_all(data, output=folder, on_result=show, **options))))
     else:
-        audiofolder = {"target": target, "kind": kind, "window": window}
-        lines = [
-            *summary_lines(evaluate_task(task, data, model, output, settings, **source, **places, **audiofolder)),
-            output,
-        ]
-    typer.echo("\n".join(lines))
+        results = evaluate_task(task, data, output=output, **options, **audiofolder)
+        typer.echo("\n".join([*summary_lines(results), output]))
 
 
 @command(app, "mert-hf compare results/mert.json results/mfcc.json")

@@ -61,11 +61,13 @@ def probe_encoders(
         seeds: seeds of the probes.
         progress: show progress bars.
     """
-    settings = EvaluationSettings(learning_rates=LEARNING_RATES, seeds=seeds, max_epochs=MAX_EPOCHS, progress=progress)
+    settings = EvaluationSettings(
+        learning_rates=LEARNING_RATES, seeds=seeds, window=SECONDS, max_epochs=MAX_EPOCHS, progress=progress
+    )
 
     def probe(name: str, model: str, task: str, column: str) -> ProbeResult:
         results = output / "results" / f"{task}-{name}.json".replace(" ", "-")
-        options = {"device": "cpu", "name": name, "target": column, "window": SECONDS}
+        options = {"device": "cpu", "name": name, "target": column}
         return ProbeResult.of(evaluate("audiofolder", folder, model, results, settings, output / "cache", **options))
 
     return {

@@ -3,20 +3,25 @@
     DATA_DIR/metadata.csv     file_name, target columns, optionally split (train, valid or validation, test) and group
 
 `mert_hf.recordings.targets` describes the cells of a target column. Without a `split` column recordings are split
-70/15/15 by SHA-1 of their names, within each class. A column `group` (artist, album, song) keeps the recordings of a
-group in one split: always give it for several recordings of an artist, or for pieces that were cut from one song.
+70/15/15 by SHA-1 of their names, within each class; classes that a split lacks are reported. A column `group` (artist,
+album, song) keeps the recordings of a group in one split: always give it for several recordings of an artist, or for
+pieces that were cut from one song.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..utils.text import shorten
 from .metadata import read_metadata
-from .recordings import Recording, TaskData
+from .recordings import SPLITS, Recording, TaskData
 from .splits import assign_splits
 from .targets import TargetTable, read_targets
+
+logger = logging.getLogger(__name__)
 
 STRATIFIED = ("classification", "key")
 
@@ -59,8 +64,27 @@ def read_table(
         splits = assign_splits(names, given, targets if kind in STRATIFIED else None, groups)
     except ValueError as error:
         raise ValueError(f"{table.source}: {error}") from None
+    if kind in STRATIFIED:
+        _report_absent(labels, targets, splits, name)
     rows = zip(names, paths, splits, targets, groups, ensembles or [""] * len(names), strict=True)
     return TaskData(labels, tuple(Recording(*row) for row in rows), name=name)
+
+
+def _report_absent(labels: Sequence[str], classes: Sequence[int], splits: Sequence[str], name: str) -> None:
+    """Warns of classes that a split lacks: they are not learned, or not measured."""
+    every = set(classes)
+    for split in SPLITS:
+        absent = sorted(every - {index for index, own in zip(classes, splits, strict=True) if own == split})
+        if absent and split in splits:
+            logger.warning(
+                "%s: %d of %d classes have no recording in the split %s: %s. Three recordings (or groups) of a class "
+                "are needed for one in each split.",
+                name,
+                len(absent),
+                len(every),
+                split,
+                shorten([labels[index] for index in absent]),
+            )
 
 
 def _check_trained(data: TaskData) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..audio import AUDIO_EXTENSIONS
 from ..utils.text import shorten
 from .audiofolder import read_table
 from .recordings import AudioRow, TaskData, manifest_name
@@ -47,7 +48,16 @@ class DatasetSource:
 
     @classmethod
     def parse(cls, text: str, **options: Any) -> DatasetSource:
-        """A source from "owner/name", "owner/name:config" or a folder."""
+        """A source from "owner/name", "owner/name:config" or a folder.
+
+        Raises:
+            ValueError: a file, or the name of one: it is not looked for on the Hub.
+        """
+        if Path(text).is_file() or Path(text).suffix.lower() in AUDIO_EXTENSIONS:
+            raise ValueError(
+                f"{text} is a file, not a data set. Give a folder of recordings with metadata.csv, a folder of a data "
+                "set, or owner/name of a data set on the Hub."
+            )
         if Path(text).exists():
             return cls(text, **options)
         name, _, config = text.partition(":")

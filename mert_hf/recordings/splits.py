@@ -55,7 +55,8 @@ def assign_splits(
 
     Recordings without given splits are split 70/15/15 by SHA-1 of their names, within each class. Where splits are
     given but none is validation, 15 % of the training recordings become validation in the same way. Groups are never
-    divided: they are split by SHA-1 of the group's name, within the class that most of their recordings have.
+    divided: they are split by SHA-1 of the group's name, within the class that most of their recordings have; where a
+    class would be missing in a split, within their rarest class.
 
     Args:
         names: names of the recordings, unique.
@@ -70,6 +71,10 @@ def assign_splits(
     strata = _majority(groups, classes) if classes is not None else None
     if not any(given):
         assigned = hash_split(groups, FRACTIONS, strata)
+        if classes is not None and _lacking(groups, classes, assigned):
+            rarest = hash_split(groups, FRACTIONS, _rarest(groups, classes))
+            if _lacking(groups, classes, rarest) < _lacking(groups, classes, assigned):
+                assigned = rarest
         return [assigned[group] for group in groups]
     splits = [_split_name(split, name) for split, name in zip(given, names, strict=True)]
     _check_groups(groups, splits)
@@ -90,6 +95,22 @@ def _majority(groups: Sequence[str], classes: Sequence[int]) -> dict[str, int]:
     for group, index in zip(groups, classes, strict=True):
         counts[group][index] += 1
     return {group: min(found, key=lambda index: (-found[index], index)) for group, found in counts.items()}
+
+
+def _rarest(groups: Sequence[str], classes: Sequence[int]) -> dict[str, int]:
+    """The class of each group that the fewest groups have, the lowest of equally rare ones."""
+    pairs = set(zip(groups, classes, strict=True))
+    counts = Counter(index for _, index in pairs)
+    found: dict[str, int] = {}
+    for group, index in sorted(pairs, key=lambda pair: (counts[pair[1]], pair[1])):
+        found.setdefault(group, index)
+    return found
+
+
+def _lacking(groups: Sequence[str], classes: Sequence[int], assigned: Mapping[str, str]) -> int:
+    """How many times a class is missing in a split."""
+    present = {(index, assigned[group]) for group, index in zip(groups, classes, strict=True)}
+    return len(set(classes)) * len(FRACTIONS) - len(present)
 
 
 def _split_name(text: str, name: str) -> str:

@@ -30,8 +30,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from mert_hf.evaluation.probing.chunks import ChunkData
+from mert_hf.evaluation.probing.evaluation import GROUP_WEIGHTS
 from mert_hf.evaluation.probing.probes import WEIGHTED, Probe, grid, num_weights, train_grid
-from mert_hf.evaluation.probing.runner import GROUP_WEIGHTS
 from mert_hf.evaluation.probing.settings import LEARNING_RATES, ProbeSettings
 from mert_hf.evaluation.probing.store import FeatureTable
 from mert_hf.evaluation.tasks.base import Task
@@ -63,7 +63,7 @@ class InMemory(Dataset):
 
     def __init__(self, data: TaskData, table: FeatureTable, split: str, layer: int | str) -> None:
         part = data.split(split)
-        rows = table.rows[[table.span(recording)[0] for recording in part]]
+        rows = table.rows[[table.spans[recording.id][0] for recording in part]]
         self.features = torch.from_numpy(rows if layer == WEIGHTED else np.ascontiguousarray(rows[:, layer]))
         self.labels = torch.tensor([recording.target for recording in part])
 
@@ -83,7 +83,7 @@ class OnDisk(InMemory):
         self.paths = [folder / f"{recording.id}.npy" for recording in data.split(split)]
         for path, recording in zip(self.paths, data.split(split), strict=True):
             if not path.exists():
-                np.save(path, table.rows[table.span(recording)[0]])
+                np.save(path, table.rows[table.spans[recording.id][0]])
 
     def __getitem__(self, index: int):
         features = np.load(self.paths[index])

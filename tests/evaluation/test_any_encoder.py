@@ -20,10 +20,10 @@ from mert_hf.encoders.handmade import HandmadeEncoder
 from mert_hf.encoders.own import OwnEncoder, RemoteModel
 from mert_hf.evaluation import evaluate
 from mert_hf.evaluation.probing import all_tasks
-from mert_hf.evaluation.probing.all_tasks import _is_finished, evaluate_all, find_tasks, plan_lines, plan_tasks
+from mert_hf.evaluation.probing.all_tasks import _is_finished, evaluate_all, find_tasks
 from mert_hf.evaluation.probing.features import FeatureRequest
-from mert_hf.evaluation.probing.precomputed import PrecomputedFeatures
-from mert_hf.evaluation.probing.runner import chosen_encoder
+from mert_hf.evaluation.probing.plans import plan_lines, plan_tasks
+from mert_hf.evaluation.probing.precomputed import PrecomputedFeatures, chosen_encoder
 
 from .synthesis import note, write
 
@@ -58,9 +58,9 @@ class Chroma:
 def test_an_encoder_of_your_own_gives_what_the_same_baseline_gives(tones, fast, tmp_path):
     results = [
         evaluate(
-            "audiofolder", tones, settings=fast(), cache_dir=tmp_path, device="cpu", target="pitch", name="x", **source
+            "audiofolder", tones, model, settings=fast(), cache_dir=tmp_path, device="cpu", target="pitch", name="x"
         )
-        for source in ({"encoder": Chroma()}, {"model": "chroma"})
+        for model in (Chroma(), "chroma")
     ]
     assert results[0]["grid"] == results[1]["grid"] and results[0]["metrics"] == results[1]["metrics"]
     assert results[0]["model_fingerprint"] != results[1]["model_fingerprint"] and results[0]["model"] == "x"
@@ -151,15 +151,15 @@ def test_precomputed_features(tones, fast, tmp_path):
     (tmp_path / "7.npy").unlink()
     with pytest.raises(ValueError, match=r"no features of .*7\.wav; looked for .*7\.npy"):
         evaluate("audiofolder", tones, features=tmp_path, target="pitch", **settings)
-    with pytest.raises(ValueError, match="not beats or separation"):
-        FeatureRequest(5.0, "frames", (0,)).shape(PrecomputedFeatures(tmp_path, tones))
+    with pytest.raises(ValueError, match="not frame by frame"):
+        assert FeatureRequest(PrecomputedFeatures(tmp_path, tones), 5.0, "frames", (0,)).shape
 
 
 def test_exactly_one_source_is_given(tmp_path):
-    with pytest.raises(ValueError, match="given: model, features"):
-        chosen_encoder("mel", None, tmp_path, tmp_path)
-    with pytest.raises(ValueError, match="given: none"):
-        chosen_encoder(None, None, None, tmp_path)
+    with pytest.raises(ValueError, match="given are both"):
+        chosen_encoder("mel", tmp_path, tmp_path)
+    with pytest.raises(ValueError, match="given are none"):
+        chosen_encoder(None, None, tmp_path)
 
 
 def test_the_example_runs(tones, tmp_path, monkeypatch, capsys):
@@ -182,12 +182,12 @@ def archive(tmp_path_factory, miniature):
 
 
 def test_a_plan_counts_shared_recordings_once(archive, fast):
-    plans = plan_tasks(archive, HandmadeEncoder("chroma", "cpu"), fast(), torch.device("cpu"))
+    plans = plan_tasks(find_tasks(archive), HandmadeEncoder("chroma", "cpu"), fast(), torch.device("cpu"))
     by_task = {plan.task: plan for plan in plans}
     assert list(by_task) == ["gtzan_genre", "gtzan_rhythm", "nsynth_instrument", "nsynth_pitch"]
     assert by_task["nsynth_instrument"].hours > 0 and by_task["nsynth_pitch"].hours == 0
-    assert by_task["nsynth_pitch"].recordings == 96 and by_task["nsynth_pitch"].seconds > 0
-    assert by_task["gtzan_genre"].store_bytes == pytest.approx(40 * 2 * 24)
+    assert by_task["nsynth_pitch"].recordings == 96 and by_task["nsynth_pitch"].time > 0
+    assert by_task["gtzan_genre"].gigabytes == pytest.approx(40 * 2 * 24 / 1e9)
     assert len(plan_lines(plans)) == 6
 
 
@@ -240,11 +240,27 @@ def test_the_command_prints_a_plan(archive):
     assert done.output.splitlines()[-1].startswith("total") and "nsynth_pitch" in done.output
 
 
+def test_a_plan_without_data_says_what_the_protocol_chooses():
+    done = CliRunner().invoke(app, ["evaluate", "gtzan_genre", "--dry-run", "--model", "mert2-nano", "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    for text in ("chunks of 6 s", "6 learning rates x 3 seeds", "each of 6 layers", "443 training", "--where shows"):
+        assert text in " ".join(done.output.split())
+    every = CliRunner().invoke(app, ["evaluate", "all", "--dry-run"])
+    assert every.exit_code == 0 and "versions" in every.output and "magnatagatune" in every.output
+
+
+def test_a_plan_of_one_task(archive):
+    words = ["evaluate", "nsynth_pitch", "--data", str(archive / "nsynth"), "--model", "chroma", "--dry-run"]
+    done = CliRunner().invoke(app, [*words, "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    assert [line.split()[0] for line in done.output.splitlines()] == ["task", "nsynth_pitch", "total"]
+
+
 @pytest.mark.parametrize("protocol", ["strict", "marble-v1", "marble-v2"])
 def test_an_encoder_of_your_own_does_beats(protocol, miniature, fast, tmp_path):
     settings = fast(max_epochs=1, protocol=protocol, resamples=0)
     results = evaluate(
-        "gtzan_rhythm", miniature("gtzan_rhythm"), encoder=Chroma(), settings=settings, cache_dir=tmp_path,
+        "gtzan_rhythm", miniature("gtzan_rhythm"), Chroma(), settings=settings, cache_dir=tmp_path,
         device="cpu", name="x",
     )  # fmt: skip
     assert 0 <= results["metrics"]["beat_f1_70ms"]["mean"] <= 1

@@ -50,6 +50,50 @@ def test_without_split_every_class_is_in_every_split(folder):
         assert {recording.target for recording in data.split(split)} == {0, 1}
 
 
+def test_classes_that_a_split_lacks_are_reported(folder, caplog):
+    data = load(folder("x", *["a"] * 8, *["b"] * 3, "c", "c"), "x", "classification")
+    assert {recording.target for recording in data.split("test")} == {0, 1}  # three recordings are enough
+    assert "1 of 3 classes have no recording in the split test: c. Three recordings" in caplog.text
+    assert "split valid: c" in caplog.text and "split train" not in caplog.text
+
+
+def test_groups_are_stratified_by_their_rarest_class_where_one_is_missing(folder, caplog):
+    """Albums of two rock songs and a ballad each: by their most frequent class all of them are rock."""
+    rock = [f"rock,album {index}" for index in range(12)]
+    ballads = [f"ballad,album {index}" for index in (0, 1, 2)]
+    data = load(folder("x,group", *rock, *rock, *ballads), "x", "classification")
+    for split in SPLITS:
+        assert {recording.target for recording in data.split(split)} == {0, 1}
+    sides = {(recording.group, recording.split) for recording in data.recordings}
+    assert len(sides) == 12 and not caplog.text
+
+
+@pytest.mark.parametrize(
+    "one, other", [("rock", "Rock"), ("Café", "Cafe\u0301"), ("café", "cafe"), ("hip hop", "hiphop")]
+)
+def test_names_that_are_written_in_two_ways_are_reported(folder, caplog, one, other):
+    for kind, cell in (("classification", one), ("multilabel", f"{one}|pop")):
+        caplog.clear()
+        load(folder("x", *[cell, other, "pop"] * 4), "x", kind)
+        assert "capitals, accents or spaces are different classes" in caplog.text and repr(other) in caplog.text
+    caplog.clear()
+    load(folder("x", *["rock", "pop", "C", "C#", "1", "-1"] * 3), "x", "classification")
+    assert "different classes" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["song.ogg", "music/song.mp3", "music/kept.txt"])
+def test_a_file_is_never_looked_for_on_the_hub(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.load_dataset", lambda *arguments, **options: pytest.fail("asked the Hub"))
+    monkeypatch.setattr("datasets.load_dataset_builder", lambda *arguments, **options: pytest.fail("asked the Hub"))
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "kept.txt").touch()
+    with pytest.raises(ValueError, match=f"^{name} is a file, not a data set. Give a folder of recordings"):
+        load(name, "genre", "classification")
+    with pytest.raises(ValueError, match="is a file, not a data set"):
+        get_task("gtzan_genre").load(name)
+
+
 def test_without_validation_a_part_of_training_is_held_out(folder):
     data = load(folder("x,split", *["a,train", "b,train"] * 10, "a,test", "b,test"), "x", "classification")
     assert [len(data.split(split)) for split in SPLITS] == [16, 4, 2]

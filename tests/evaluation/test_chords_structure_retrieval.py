@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 
 from mert_hf.evaluation.metrics.by_kind import scores
-from mert_hf.evaluation.metrics.chords import chord_segments
-from mert_hf.evaluation.metrics.frames import frame_predictions
+from mert_hf.evaluation.metrics.frames import chord_segments, find_boundaries, frame_predictions
 from mert_hf.evaluation.metrics.retrieval import query_scores
-from mert_hf.evaluation.metrics.structure import find_boundaries
 from mert_hf.recordings.frames import CHORD_LABELS, IGNORED, boundary_classes, chord_class, chord_classes
 from mert_hf.recordings.recordings import Segments
 

@@ -18,12 +18,13 @@ from mert_hf.encoders import open_encoder
 from mert_hf.encoders.handmade import HandmadeEncoder
 from mert_hf.evaluation.probing import features
 from mert_hf.evaluation.probing.features import FeatureRequest, extract
-from mert_hf.evaluation.probing.store import FeatureStore, FeatureTable, fingerprint, row_blocks
+from mert_hf.evaluation.probing.settings import EvaluationSettings
+from mert_hf.evaluation.probing.store import FeatureStore, FeatureTable, fingerprint
 from mert_hf.recordings.recordings import Recording
 
 from .synthesis import note, write
 
-CHUNKS = FeatureRequest(window=2.0, pooling="mean_std", layers=(0,))
+CHUNKS = FeatureRequest(HandmadeEncoder("chroma", "cpu"), window=2.0, pooling="mean_std", layers=(0,))
 FRAMES = replace(CHUNKS, pooling="frames", shortest=0.0)
 
 
@@ -44,9 +45,9 @@ def open_store(tmp_path):
 
 
 def run(request, recordings, store, encoder=None, **options):
-    encoder = encoder or HandmadeEncoder("chroma", "cpu")
-    request = replace(request, layers=encoder.layers)
-    return extract(request, recordings, encoder, store, progress=False, **options)
+    if encoder is not None:
+        request = replace(request, encoder=encoder, layers=encoder.layers)
+    return extract(request, recordings, store, EvaluationSettings(progress=False, **options))
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ def test_what_a_killed_run_left_is_cut_off(recordings, open_store, read, torn):
 
 def test_one_process_writes_at_a_time(open_store):
     with open_store():
-        with pytest.raises(OSError, match="Another process is extracting"):
+        with pytest.raises(ValueError, match="Another process is writing"):
             open_store().__enter__()
         with open_store(model="y"):
             pass
@@ -163,7 +164,7 @@ def test_unreadable_recordings_are_told_or_counted(recordings, open_store, caplo
     with open_store() as store:
         with pytest.raises(AudioReadError, match="b.wav"):
             run(CHUNKS, recordings, store)
-        assert run(CHUNKS, recordings, store, max_failures=1) == {"b"}
+        assert run(CHUNKS, recordings, store, max_bad_files=1) == {"b"}
         assert recordings[2] in store and recordings[1] not in store
     assert "b.wav is left out" in caplog.text
 
@@ -204,14 +205,12 @@ def test_some_layers_of_a_table_are_held_or_stay_on_disk(recordings, monkeypatch
     assert isinstance(held.rows, torch.Tensor) == (free > 0) and held.num_layers == 2
     assert len(held.rows) == 6 if free else held.rows.shape[0] == 9
     for recording in recordings:
-        start, count = held.span(recording)
-        mine = held.gather(np.arange(start, start + count))
-        start, count = table.span(recording)
-        torch.testing.assert_close(mine, table.gather(np.arange(start, start + count))[[2, 0]])
+        mine = held.gather(held.indices([recording]))
+        torch.testing.assert_close(mine, table.gather(table.indices([recording]))[[2, 0]])
 
 
-def test_row_blocks_keep_recordings_whole(recordings):
+def test_blocks_keep_recordings_whole(recordings):
     table = FeatureTable(np.zeros((6, 1, 1)), {"a": (0, 3), "b": (3, 2), "c": (5, 1)})
-    blocks = list(row_blocks(table, recordings, limit=3))
-    assert [counts for _, counts, _ in blocks] == [[3], [2, 1]]
-    assert [rows.tolist() for _, _, rows in blocks] == [[0, 1, 2], [3, 4, 5]]
+    blocks = list(table.blocks(recordings, limit=3))
+    assert [[recording.id for recording in block] for block in blocks] == [["a"], ["b", "c"]]
+    assert [table.indices(block).tolist() for block in blocks] == [[0, 1, 2], [3, 4, 5]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,26 +19,27 @@ LAYERS, DIM, CLASSES = 3, 8, 4
 class ToyData:
     """Classes that layer 1 tells, layer 2 in part, layer 0 not at all; a `GridData`."""
 
-    num_layers, dim, num_outputs, batch_rows = LAYERS, DIM, CLASSES, 64
+    features = SimpleNamespace(num_layers=LAYERS, dim=DIM)
+    num_outputs, batch_rows = CLASSES, 64
 
     def __init__(self, rows: int = 150, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)
         centers = torch.randn(CLASSES, DIM, generator=generator)
         self.targets = torch.randint(CLASSES, (2 * rows,), generator=generator)
         noise = torch.randn(LAYERS, 2 * rows, DIM, generator=generator)
-        self.features = noise + torch.tensor([0.0, 1.0, 0.4])[:, None, None] * centers[self.targets]
+        self.values = noise + torch.tensor([0.0, 1.0, 0.4])[:, None, None] * centers[self.targets]
         self.rows = rows
 
     def batches(self, generator):
         for rows in torch.randperm(self.rows, generator=generator).split(64):
-            yield self.features[:, rows], self.targets[rows]
+            yield self.values[:, rows], self.targets[rows]
 
     def loss(self, outputs, targets):
         losses = F.cross_entropy(outputs.flatten(0, 1), targets.repeat(len(outputs)), reduction="none")
         return losses.view(len(outputs), -1).mean(dim=1)
 
     def validate(self, predict):
-        outputs, targets = predict(self.features[:, self.rows :]), self.targets[self.rows :]
+        outputs, targets = predict(self.values[:, self.rows :]), self.targets[self.rows :]
         return (outputs.argmax(dim=2) == targets).double().mean(dim=1), self.loss(outputs, targets)
 
 
@@ -110,7 +112,7 @@ def test_together_equals_alone(together, index):
     (alone,) = train_grid(ToyData(), [GRID[index]], SETTINGS)
     mine = together[index]
     assert (mine.best_epoch, mine.epochs, mine.score) == (alone.best_epoch, alone.epochs, alone.score)
-    features = ToyData().features
+    features = ToyData().values
     torch.testing.assert_close(mine.outputs(features), alone.outputs(features), rtol=1e-4, atol=1e-4)
 
 
@@ -121,13 +123,13 @@ def test_together_equals_a_probe_of_torch_modules(together, index):
     assert (mine.best_epoch, mine.epochs) == (best_epoch, epochs)
     assert mine.score == score and mine.loss == pytest.approx(loss, rel=1e-4)
     with torch.no_grad():
-        torch.testing.assert_close(mine.outputs(data.features), net(data.features), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(mine.outputs(data.values), net(data.values), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("limit", ["weights", "values"])
 def test_stacks_of_any_size_give_the_same(together, monkeypatch, limit):
     monkeypatch.setitem(probes.CPU_STACK, limit, 1)
-    features = ToyData().features
+    features = ToyData().values
     for mine, other in zip(train_grid(ToyData(), GRID, SETTINGS), together, strict=True):
         assert mine.epochs == other.epochs
         torch.testing.assert_close(mine.outputs(features), other.outputs(features), rtol=1e-4, atol=1e-4)
@@ -138,7 +140,7 @@ def test_stacks_of_any_size_give_the_same(together, monkeypatch, limit):
 )
 def test_blocks_and_kernels_do_not_matter(together, monkeypatch, name, value):
     monkeypatch.setattr(probes, name, value)
-    features = ToyData().features
+    features = ToyData().values
     for mine, other in zip(train_grid(ToyData(), GRID, SETTINGS), together, strict=True):
         assert (mine.epochs, mine.best_epoch) == (other.epochs, other.best_epoch)
         torch.testing.assert_close(mine.outputs(features), other.outputs(features), rtol=1e-4, atol=1e-4)

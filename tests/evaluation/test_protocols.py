@@ -14,14 +14,15 @@ from torch import nn
 
 from mert_hf.audio import read_audio
 from mert_hf.encoders import open_encoder
+from mert_hf.encoders.handmade import HandmadeEncoder
 from mert_hf.evaluation import EvaluationSettings, evaluate
 from mert_hf.evaluation.metrics.by_kind import scores
 from mert_hf.evaluation.metrics.frames import frame_predictions
 from mert_hf.evaluation.probing.chunks import ChunkData
+from mert_hf.evaluation.probing.evaluation import Evaluation
 from mert_hf.evaluation.probing.features import FeatureRequest, recording_rows
 from mert_hf.evaluation.probing.frames import FrameClassData
 from mert_hf.evaluation.probing.probes import WEIGHTED, grid, train_grid
-from mert_hf.evaluation.probing.runner import Evaluation
 from mert_hf.evaluation.probing.store import FeatureTable
 from mert_hf.evaluation.tasks import get_task
 from mert_hf.evaluation.tasks.protocols import MARBLE_V1, MARBLE_V2, PROTOCOLS, STRICT, get_protocol
@@ -69,27 +70,37 @@ def plain_features(model, chunks: list[np.ndarray]) -> np.ndarray:
 @pytest.mark.parametrize("task, seconds", [("giantsteps_key", None), ("emomusic", 30.0), ("vocalset_singer", None)])
 def test_chunks_of_marble_v1(song, normalizing_checkpoint, task, seconds):
     encoder = open_encoder(str(normalizing_checkpoint), "cpu")
-    request = FeatureRequest.of(get_task(task), MARBLE_V1, encoder.layers)
+    request = FeatureRequest.of(get_task(task), MARBLE_V1, encoder)
     assert request.window == {"giantsteps_key": 30.0, "emomusic": 5.0, "vocalset_singer": 3.0}[task]
     samples = read_audio(song.path, 24000)
     if seconds:  # MARBLE crops when it loads the file, and normalizes what it has loaded
         samples = samples[: round(24000 * seconds)]
     expected = plain_chunks(samples, request.window)
-    windows = list(request.windows(encoder, song))
-    assert len(windows) == len(expected) and request.clip_normalization(encoder) == "none"
+    windows = list(request.windows(song))
+    assert len(windows) == len(expected) and request.clip_normalization == "none"
     for window, chunk in zip(windows, expected, strict=True):
         np.testing.assert_allclose(window.samples, chunk, atol=1e-4)
-    ((_, rows),) = recording_rows(request, [song], encoder)
+    ((_, rows),) = recording_rows(request, [song], EvaluationSettings(), {})
     np.testing.assert_allclose(rows, plain_features(encoder.model, expected), atol=2e-4)
 
 
 def test_windows_are_normalized_by_themselves_in_other_protocols(song, normalizing_checkpoint):
     encoder = open_encoder(str(normalizing_checkpoint), "cpu")
-    request = FeatureRequest.of(get_task("vocalset_singer"), STRICT, encoder.layers)
-    windows = list(request.windows(encoder, song))
+    request = FeatureRequest.of(get_task("vocalset_singer"), STRICT, encoder)
+    windows = list(request.windows(song))
     samples = np.concatenate([window.samples for window in windows])
     np.testing.assert_array_equal(samples, read_audio(song.path, 24000)[: len(samples)])
-    assert encoder.normalizes and request.clip_normalization(encoder) == "clip"
+    assert encoder.normalizes and request.clip_normalization == "clip"
+
+
+def test_chunks_fit_the_context_of_the_model_under_strict_only():
+    """mert2-nano was trained on 6 s, and warned of chunks of 30 s that its evaluation had chosen by default."""
+    encoder, task = open_encoder("mert2-nano", "cpu"), get_task("gtzan_genre")
+    assert FeatureRequest.of(task, STRICT, encoder).window == encoder.context_seconds == 6.0
+    assert FeatureRequest.of(task, STRICT, encoder, window=10.0).window == 10.0  # what the user gives
+    assert FeatureRequest.of(task, MARBLE_V1, encoder).window == 30.0
+    assert FeatureRequest.of(get_task("nsynth_pitch"), STRICT, encoder).window == 4.0
+    assert FeatureRequest.of(task, STRICT, open_encoder("mert-nano", "cpu")).window == 30.0  # states no context
 
 
 def toy_data(seed: int = 0) -> tuple[TaskData, FeatureTable]:
@@ -181,7 +192,7 @@ def test_training_of_marble_v1(rate):
 def test_the_average_of_layers_leaves_out_the_input_in_marble_v1_only():
     def positions(protocol: str, layers: int = 5) -> list[int]:
         settings = EvaluationSettings(protocol=protocol)
-        encoder = SimpleNamespace(layers=tuple(range(layers)))
+        encoder = SimpleNamespace(context_seconds=None, layers=tuple(range(layers)))
         evaluation = Evaluation(get_task("gtzan_genre"), None, encoder, settings, None, None, torch.device("cpu"))
         return evaluation.positions([WEIGHTED])
 
@@ -223,9 +234,9 @@ def test_recordings_are_scored_by_the_mean_of_their_logits_and_vocalset_by_piece
     probe = SimpleNamespace(outputs=lambda features: features[0])
     test, flat = data.split("test"), []
     for recording in test:
-        start, count = table.span(recording)
+        start, count = table.spans[recording.id]
         flat += [(outputs[start + i], recording.target) for i in range(count)]
-    means = [outputs[start : start + n].mean(axis=0) for start, n in map(table.span, test)]
+    means = [outputs[start : start + n].mean(axis=0) for start, n in (table.spans[r.id] for r in test)]
     by_recording = np.mean([mean.argmax() == r.target for mean, r in zip(means, test, strict=True)])
     by_piece = np.mean([logits.argmax() == target for logits, target in flat])
     for pieces, expected in ((False, by_recording), (True, by_piece)):
@@ -251,7 +262,7 @@ def test_clips_of_one_song_are_scored_by_the_mean_of_all_their_logits(split):
         groups.setdefault(clip.ensemble or clip.id, []).append(clip)
     expected = {}
     for name, members in groups.items():
-        rows = [outputs[start + i] for start, count in map(table.span, members) for i in range(count)]
+        rows = [outputs[start + i] for start, count in (table.spans[r.id] for r in members) for i in range(count)]
         expected[name] = (np.mean(rows, axis=0), members[0].target)
     others = [r for r in data.recordings if r.split != split]
     chunks = ChunkData("classification", data.with_recordings([*others, *clips]), table)
@@ -314,21 +325,20 @@ def test_the_best_epoch_of_the_beat_task_has_the_highest_f1():
     recordings = [Recording(str(i), None, "valid", BeatTimes(beats + 0.02 * i, beats[:0])) for i in range(2)]
     data = TaskData(("none", "beat", "downbeat"), tuple(recordings))
     features = BeatFeatures(recordings, 50.0)
-    beat_data = FrameClassData("beats", data, features, 50.0, by_f1=True)
+    beat_data = FrameClassData(data, features, 50, 1, by_f1=True)
     sharp, blind = 8 * torch.eye(3), torch.tensor([[8.0, 0, 0]] * 3)
     predicted, losses = beat_data.validate(lambda x: torch.stack([x[0] @ sharp, x[0] @ blind]))
     assert predicted[0] > 0.95 and predicted[1] == 0.0
-    by_loss, _ = FrameClassData("beats", data, features, 50.0).validate(
-        lambda x: torch.stack([x[0] @ sharp, x[0] @ blind])
-    )
+    by_loss, _ = FrameClassData(data, features, 50, 1).validate(lambda x: torch.stack([x[0] @ sharp, x[0] @ blind]))
     torch.testing.assert_close(by_loss, -losses)
     assert MARBLE_V1.beat_selection == "f1" and STRICT.beat_selection == "loss"
 
 
 def test_marble_v2_takes_its_own_windows_and_drops_short_ends():
-    emotion = FeatureRequest.of(get_task("emomusic"), MARBLE_V2, [0])
+    encoder = HandmadeEncoder("chroma", "cpu")
+    emotion = FeatureRequest.of(get_task("emomusic"), MARBLE_V2, encoder)
     assert (emotion.window, emotion.shortest, emotion.first_seconds) == (15.0, 12.0, None)
-    assert FeatureRequest.of(get_task("gtzan_genre"), MARBLE_V2, [0]).shortest == pytest.approx(24.0)
+    assert FeatureRequest.of(get_task("gtzan_genre"), MARBLE_V2, encoder).shortest == pytest.approx(24.0)
     assert EvaluationSettings(protocol="marble-v2").probe_settings(get_task("mtg_genre")).max_epochs == 20
 
 
@@ -362,9 +372,9 @@ def test_an_encoder_used_twice_gives_what_fresh_ones_give(order, normalizing_che
     (tmp_path / "metadata.csv").write_text("\n".join(lines))
 
     def rows(encoder, protocol: str, cache) -> dict[str, np.ndarray]:
-        settings = fast(protocol=protocol, pooling="mean", store_dtype="float32", layers=(0,), max_epochs=1)
-        options = {"settings": settings, "cache_dir": tmp_path / cache, "target": "pitch", "window": 1.0}
-        evaluate("audiofolder", tmp_path, encoder=encoder, device="cpu", name="x", **options)
+        settings = fast(protocol=protocol, pooling="mean", store_dtype="float32", layers=(0,), window=1.0, max_epochs=1)
+        options = {"settings": settings, "cache_dir": tmp_path / cache, "target": "pitch"}
+        evaluate("audiofolder", tmp_path, encoder, device="cpu", name="x", **options)
         stores = (tmp_path / cache).glob("features/*/rows.bin")
         return {path.parent.name: np.fromfile(path, np.float32) for path in stores}
 

@@ -8,6 +8,7 @@ import json
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from huggingface_hub import ModelCardData
 from typer.testing import CliRunner
@@ -22,6 +23,8 @@ from mert_hf.evaluation import (
     model_index,
     write_report,
 )
+from mert_hf.evaluation.metrics.predictions import predictions_path, read_predictions
+from mert_hf.evaluation.reports.classes import chance_text, class_table, confusion
 from mert_hf.evaluation.reports.report import choice_table, layer_table, summary_table
 from mert_hf.evaluation.tasks.published import MARBLE, SOURCES
 
@@ -33,7 +36,7 @@ MODELS = {"chroma": "one", "mel": "two & <b>"}
 
 @pytest.fixture(scope="module")
 def files(miniature, tmp_path_factory):
-    """Result files of two models on three tasks, one of them with deformed recordings and few labels."""
+    """Result files of two models on three tasks, one of them with deformed recordings and few recordings."""
     root, paths = tmp_path_factory.mktemp("results"), []
     for task in TASKS:
         curves = {"deformations": ["gain:-6", "gain:6"], "shots": [1, "all"]} if task == "gtzan_genre" else {}
@@ -49,6 +52,33 @@ def files(miniature, tmp_path_factory):
 @pytest.fixture
 def results(files) -> list[dict]:
     return load_results(files)
+
+
+def test_a_classification_shows_chance_classes_and_confusion(results, tmp_path):
+    page = write_report(results, tmp_path)
+    markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
+    result = next(result for result in results if result["task"] == "gtzan_genre")
+    counts = confusion(list(read_predictions(predictions_path(result["file"]), "classification").values()), 10)
+    assert counts.sum() == pytest.approx(result["data"]["recordings"]["test"])
+    accuracy = counts.diagonal().sum() / counts.sum()
+    assert accuracy == pytest.approx(result["metrics"]["accuracy"]["mean"])
+    assert "GTZAN genre, one: 10 classes, chance 10.0 % (guessing)" in markdown
+    row = next(line for line in markdown.splitlines() if line.startswith("| blues |"))
+    recall = 100 * counts[0, 0] / counts[0].sum()
+    assert row.split(" | ")[1:3] == [f"{counts[0].sum():.0f}", f"{recall:.1f}"]
+    assert page.read_text(encoding="utf-8").count("confusion of classes") == 4  # two models, genre and pitch
+    assert "MUSDB18 separation, one: confusion" not in markdown
+
+
+def test_a_class_that_is_never_predicted_or_never_tested():
+    counts = np.array([[3.0, 0, 0], [1, 0, 0], [0, 0, 0]])
+    assert chance_text(counts) == "3 classes, chance 33.3 % (guessing), 75.0 % (always the largest class)"
+    table = class_table(counts, ("a", "b", "c"), "x")
+    assert [row[2:] for row in table.rows] == [
+        ("100.0", "75.0", "85.7", "-"),
+        ("0.0", "-", "0.0", "a"),
+        ("-", "-", "-", "-"),
+    ]
 
 
 def shown(value: dict, scale: float = 100.0) -> str:
@@ -78,7 +108,7 @@ class Text(HTMLParser):
 def test_report_is_written_with_figures(results, tmp_path):
     page = write_report(results, tmp_path / "report")
     names = sorted(path.name for path in page.parent.iterdir())
-    # ranks, scores by layer of two models, few labels, gain
+    # ranks, scores by layer of two models, few recordings, gain
     assert names == [*(f"figure_{number}.svg" for number in range(5)), "report.html", "report.md"]
     for name in names[:5]:
         assert ElementTree.parse(page.parent / name).getroot().tag.endswith("svg")
@@ -91,7 +121,7 @@ def test_report_is_written_with_figures(results, tmp_path):
     assert "*MERT-v1-95M (MARBLE)*" in markdown and "*MERT-v1-95M (MERT paper)*" in markdown
     assert all(source.url in markdown for source in SOURCES)
     assert all(f"]({name})" in markdown for name in names[:5])
-    assert "## GTZAN genre: few labels" in markdown
+    assert "## GTZAN genre: few recordings" in markdown
     assert "## GTZAN genre: deformed test recordings, gain" in markdown
 
 

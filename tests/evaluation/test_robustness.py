@@ -10,8 +10,7 @@ import soundfile
 
 from mert_hf.audio import read_audio
 from mert_hf.evaluation import EvaluationSettings
-from mert_hf.evaluation.probing.few_shots import draw_shots
-from mert_hf.evaluation.probing.robustness import DeformedAudio, deform_split
+from mert_hf.evaluation.probing.curves import DeformedAudio, deform_split, draw_shots
 from mert_hf.evaluation.probing.settings import Deformation
 from mert_hf.recordings.recordings import Recording, TaskData
 

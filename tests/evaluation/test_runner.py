@@ -14,7 +14,7 @@ from mert_hf.evaluation.metrics.by_kind import scores
 from mert_hf.evaluation.metrics.frames import frame_predictions
 from mert_hf.evaluation.metrics.predictions import Predictions
 from mert_hf.evaluation.metrics.separation import sdr_frames, sdr_whole, song_medians
-from mert_hf.evaluation.probing import features, runner
+from mert_hf.evaluation.probing import evaluation, features
 from mert_hf.evaluation.probing.probes import WEIGHTED, train_grid
 from mert_hf.evaluation.probing.separation import SeparationData
 from mert_hf.evaluation.tasks import get_task
@@ -268,7 +268,7 @@ class Spy:
             return train_grid(data, probes, *arguments)
 
         monkeypatch.setattr(features, "recording_windows", note_read)
-        monkeypatch.setattr(runner, "train_grid", note_trained)
+        monkeypatch.setattr(evaluation, "train_grid", note_trained)
 
 
 def test_a_finished_evaluation_is_not_computed_again(notes, fast, tmp_path, monkeypatch):
@@ -312,7 +312,7 @@ def test_beats_with_features_that_are_computed_when_needed(protocol, miniature, 
 
 
 def test_probes_go_on_where_they_stopped(notes, fast, tiny_checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "GROUP_WEIGHTS", 1)  # one layer at a time
+    monkeypatch.setattr(evaluation, "GROUP_WEIGHTS", 1)  # one layer at a time
     options = {"settings": fast(max_epochs=3), "cache_dir": tmp_path, "device": "cpu", "target": "pitch"}
     trained = []
 
@@ -323,7 +323,7 @@ def test_probes_go_on_where_they_stopped(notes, fast, tiny_checkpoint, tmp_path,
         return train_grid(data, probes, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "train_grid", stop_at_third)
+        patch.setattr(evaluation, "train_grid", stop_at_third)
         with pytest.raises(KeyboardInterrupt):
             evaluate("audiofolder", notes, str(tiny_checkpoint), **options)
     spy = Spy(monkeypatch)
@@ -342,6 +342,7 @@ def test_probes_go_on_where_they_stopped(notes, fast, tiny_checkpoint, tmp_path,
         ({"learning_rates": (0.0,)}, "must be positive"),
         ({"learning_rates": ()}, "must be positive"),
         ({"seeds": (0, 0)}, "must be distinct"),
+        ({"window": 0.5}, "must be 1 s or more"),
     ],
 )
 def test_bad_settings_are_told(notes, fast, tmp_path, fields, message):

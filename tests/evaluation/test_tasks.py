@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mert_hf.evaluation.probing.all_tasks import DATA_SETS
 from mert_hf.evaluation.tasks import TASK_NAMES, get_task
+from mert_hf.evaluation.tasks.registry import TASKS
 from mert_hf.evaluation.tasks.vocalset import TEST_SINGERS
 from mert_hf.recordings.keys import KEYS, key_index
 from mert_hf.recordings.recordings import SPLITS
 from mert_hf.recordings.splits import hash_split
+
+from .conftest import LAYOUTS
 
 # task -> number of labels, recordings of train, valid and test
 EXPECTED = {
@@ -60,14 +65,24 @@ def test_absent_folder_is_told(tmp_path):
         get_task("gtzan_genre").load(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_every_task_is_tested_documented_and_found(task):
+    """A new task needs a miniature archive or a test of its own, a row in docs/tasks.md, and a folder name."""
+    root = Path(__file__).parents[2]
+    further = (root / "tests" / "evaluation" / "test_further_tasks.py").read_text(encoding="utf-8")
+    assert task.name in LAYOUTS or f'evaluate("{task.name}"' in further, "write a test of the task"
+    rows = (root / "docs" / "tasks.md").read_text(encoding="utf-8").splitlines()
+    row = next((row for row in rows if row.startswith(f"| `{task.name}` |")), "")
+    assert row.endswith(f"| {task.metric} |"), "document the task in docs/tasks.md"
+    assert any(task.name in tasks for tasks in DATA_SETS.values()), "mert-hf evaluate all does not find its data"
+
+
 def test_names_and_aliases():
     assert get_task("MTG-Jamendo-genre").name == "mtg_genre"
     assert get_task("MTT").name == "magnatagatune"
-    assert get_task("nsynth-pitch", window=2.0).window == 2.0
+    assert get_task("nsynth-pitch").name == "nsynth_pitch"
     with pytest.raises(ValueError, match="Unknown task 'gtzam'; the tasks are magnatagatune, .*audiofolder"):
         get_task("gtzam")
-    with pytest.raises(ValueError, match="at least 1 s"):
-        get_task("gtzan", window=0.5)
 
 
 def test_magnatagatune_tags_are_the_frequent_ones_in_order(miniature):

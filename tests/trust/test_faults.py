@@ -139,7 +139,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         runner.write_json(path, {"new": 2})
     monkeypatch.undo()
-    assert path.read_text() == '{\n "old": 1\n}'
+    assert path.read_text() == '{\n "old": 1\n}\n'
 
 
 def test_a_staged_file_on_a_full_disk_leaves_the_old_one(tmp_path):

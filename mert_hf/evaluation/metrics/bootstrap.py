@@ -41,15 +41,8 @@ def resampled_metrics(
 def intervals(
     kind: str, predictions: Mapping[int, Predictions], labels: Sequence[str], beat_counts: str, resamples: int
 ) -> dict[str, list[float]]:
-    """Percentile intervals [low, high] of each metric at 95 %; none without resamples.
-
-    Args:
-        kind: kind of the task.
-        predictions: by seed, all of the same recordings.
-        labels: labels of the task.
-        beat_counts: as in `Protocol`.
-        resamples: their number.
-    """
+    """Percentile intervals [low, high] of each metric at 95 %, none for 0 resamples; predictions by seed are all of the
+    same recordings, the other arguments as of `statistics`."""
     if not resamples:
         return {}
     weights = resample_weights(next(iter(predictions.values())), resamples)
@@ -62,11 +55,7 @@ def paired_p_value(difference: float, resampled: np.ndarray) -> float:
     """Two-sided p-value of a difference between two models on the same recordings.
 
     The differences in the resamples, moved to a mean of the null hypothesis (no difference), are as far from it as the
-    measured one in this share of cases (Efron and Tibshirani 1993, section 16.4).
-
-    Args:
-        difference: measured.
-        resampled: the difference in each resample, (resamples,).
+    measured one in this share of cases (Efron and Tibshirani 1993, section 16.4). `resampled` is (resamples,).
     """
     moved = resampled - difference
     extreme = np.abs(moved) >= abs(difference) * (1 - 1e-12)

@@ -9,9 +9,8 @@ import numpy as np
 
 from . import weighted
 from .beats import TOLERANCES, matched_events
-from .chords import VOCABULARIES
+from .frames import HIT_WINDOWS, VOCABULARIES
 from .predictions import Predictions
-from .structure import HIT_WINDOWS
 from .weighted import Statistic, weighted_mean, weighted_ratio
 
 PRIMARY_METRICS = {

@@ -15,69 +15,48 @@ from torch import Tensor
 
 from ...recordings.recordings import Recording, TaskData
 from ..metrics.predictions import Predictions
-from .features import Predict
 from .heads import make_head
-from .probes import TrainedProbe
-from .store import FeatureTable, row_blocks, row_indices
+from .probes import GridData, Predict, TrainedProbe
+from .store import FeatureTable
 
 BATCH_SIZE = 64
 VALIDATION_ROWS = 1024
 
 
 @dataclass
-class ChunkData:
-    """Chunks of a classification, key, multilabel or regression task; a `GridData`.
+class ChunkData(GridData):
+    """Chunks of a classification, key, multilabel or regression task.
 
-    Args:
-        kind: kind of the task.
-        data: its recordings.
-        table: their features.
-        device: where probes are trained.
+    Attributes:
         batch: a batch is 64 "chunks", or 64 "recordings" with all their chunks.
         scores_chunks: validate and test on each chunk instead of on the mean of outputs.
     """
 
     kind: str
     data: TaskData
-    table: FeatureTable
+    features: FeatureTable
     device: torch.device | str = "cpu"
     batch: str = "chunks"
     scores_chunks: bool = False
 
-    @cached_property
-    def head(self):
-        """Loss, targets and monitored score of the kind."""
-        return make_head(self.kind, self.data)
-
-    @property
-    def num_layers(self) -> int:
-        """Layers of the features."""
-        return self.table.num_layers
-
-    @property
-    def dim(self) -> int:
-        """Values of a layer."""
-        return self.table.dim
-
-    @property
-    def num_outputs(self) -> int:
-        """Outputs of a probe."""
-        return self.head.num_outputs
+    def __post_init__(self) -> None:
+        self.head = make_head(self.kind, self.data)  # loss, targets and monitored score of the kind
+        self.num_outputs = self.head.num_outputs
 
     @cached_property
     def batch_rows(self) -> int:
         """Rows of a batch, about."""
-        counts = [self.table.span(recording)[1] for recording in self.data.split("train")]
+        counts = [self.features.count(recording) for recording in self.data.split("train")]
         return BATCH_SIZE if self.batch == "chunks" else round(BATCH_SIZE * float(np.mean(counts)))
 
     @cached_property
     def _training(self) -> tuple[np.ndarray, Tensor, np.ndarray]:
         """Rows of all training chunks, their targets, and the first chunk of each recording and the end."""
         recordings = self.data.split("train")
-        counts = torch.tensor([self.table.span(recording)[1] for recording in recordings])
+        counts = torch.tensor([self.features.count(recording) for recording in recordings])
         targets = self.head.targets(recordings).repeat_interleave(counts, dim=0).to(self.device)
         edges = np.concatenate([[0], counts.cumsum(0).numpy()])
-        return row_indices(self.table, recordings), targets, edges
+        return self.features.indices(recordings), targets, edges
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of each probe, (probes,)."""
@@ -91,7 +70,7 @@ class ChunkData:
             chosen = drawn.numpy()
             if self.batch == "recordings":
                 chosen = np.concatenate([np.arange(edges[i], edges[i + 1]) for i in chosen])
-            yield self.table.gather(rows[chosen], self.device), targets[torch.from_numpy(chosen).to(targets.device)]
+            yield self.features.gather(rows[chosen], self.device), targets[torch.from_numpy(chosen).to(targets.device)]
 
     def validate(self, predict: Predict) -> tuple[Tensor, Tensor]:
         """Monitored score and loss of the validation recordings."""
@@ -108,7 +87,7 @@ class ChunkData:
     def _scored(self, split: str, predict: Predict) -> tuple[Tensor, list[str], Tensor]:
         """Outputs (probes, scored, outputs), ids and targets of what is scored: recordings, ensembles, or chunks."""
         recordings = self.data.split(split)
-        counts = torch.tensor([self.table.span(recording)[1] for recording in recordings])
+        counts = torch.tensor([self.features.count(recording) for recording in recordings])
         outputs, targets = self._outputs(recordings, predict), self.head.targets(recordings)
         if self.scores_chunks:
             ids = [f"{r.id}#{chunk}" for r, count in zip(recordings, counts, strict=True) for chunk in range(count)]
@@ -125,25 +104,22 @@ class ChunkData:
     def _outputs(self, recordings: Sequence[Recording], predict: Predict) -> Tensor:
         """Mean of the outputs of each recording's chunks, or the outputs of each chunk, (probes, rows, outputs)."""
         found = []
-        for _, counts, rows in row_blocks(self.table, recordings, VALIDATION_ROWS):
-            outputs = predict(self.table.gather(rows, self.device))
+        for block in self.features.blocks(recordings, VALIDATION_ROWS):
+            outputs = predict(self.features.gather(self.features.indices(block), self.device))
             if self.scores_chunks:
                 found.append(outputs)
             else:
-                found.append(torch.stack([chunk.mean(dim=1) for chunk in outputs.split(counts, dim=1)], dim=1))
+                chunks = outputs.split([self.features.count(recording) for recording in block], dim=1)
+                found.append(torch.stack([chunk.mean(dim=1) for chunk in chunks], dim=1))
         return torch.cat(found, dim=1)
 
 
 def averaged(outputs: Tensor, ensembles: Tensor, counts: Tensor) -> Tensor:
-    """Mean of recordings' outputs over ensembles, in which each chunk counts once.
+    """Means (probes, ensembles, outputs) of outputs (probes, recordings, outputs), in which each chunk counts once.
 
     Args:
-        outputs: (probes, recordings, outputs).
-        ensembles: int64 (recordings,), the ensemble of each recording, from 0.
-        counts: int64 (recordings,), its chunks.
-
-    Returns:
-        (probes, ensembles, outputs).
+        outputs: of each recording.
+        ensembles, counts: int64 (recordings,), the ensemble of each recording from 0, and the number of its chunks.
     """
     ensembles, weights = ensembles.to(outputs.device), counts.to(outputs)
     size = int(ensembles.max()) + 1

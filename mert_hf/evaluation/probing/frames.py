@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,15 +17,12 @@ from ..metrics.beats import TOLERANCES, matched_events
 from ..metrics.frames import decode, frame_predictions
 from ..metrics.predictions import Predictions
 from ..metrics.weighted import weighted_ratio
-from .features import Predict
 from .frame_features import FrameFeatures
 from .heads import cross_entropy
-from .probes import TrainedProbe
+from .probes import GridData, Predict, TrainedProbe
 
 CROPS_PER_BATCH = 8
 TEST_FRAMES = 4096
-CROP_SECONDS = 10.0
-CROPS = {"beats": 1, "chords": 4, "structure": 4}  # of a training recording in an epoch: songs are longer
 
 
 @dataclass(frozen=True)
@@ -37,57 +34,36 @@ class Crop:
     count: int
 
 
-class FrameData(ABC):
-    """Frames of a task's recordings on a regular grid; a `GridData`.
+@dataclass
+class FrameData(GridData):
+    """Frames of a task's recordings on a regular grid.
 
-    Args:
+    Attributes:
         data: recordings with their targets.
-        features: their features.
-        frame_rate: frames in a second.
-        crop_seconds: length of a training crop.
-        crops: crops of each training recording in an epoch.
+        features: their features, one row each `hop_length` samples.
+        sampling_rate, hop_length: rate of the encoder in Hz, and its samples between two frames.
         device: where probes are trained.
         crop_alone: whether the encoder sees a training crop only, or the window around it.
     """
 
-    num_outputs: int
+    data: TaskData
+    features: FrameFeatures
+    sampling_rate: int
+    hop_length: int
+    device: torch.device | str = "cpu"
+    crop_alone: bool = False
 
-    def __init__(
-        self,
-        data: TaskData,
-        features: FrameFeatures,
-        frame_rate: float,
-        crop_seconds: float,
-        crops: int,
-        device: torch.device | str = "cpu",
-        crop_alone: bool = False,
-    ) -> None:
-        self.data, self.features, self.frame_rate, self.device = data, features, frame_rate, device
-        self.crop_frames, self.crops = round(crop_seconds * frame_rate), crops
+    crop_seconds: ClassVar[float] = 10.0
+    crops = 4  # of each training recording in an epoch
+
+    def __post_init__(self) -> None:
+        self.frame_rate = self.sampling_rate / self.hop_length
+        self.crop_frames = round(self.crop_seconds * self.frame_rate)
         self.batch_rows = self.crop_frames * CROPS_PER_BATCH
-        self.crop_alone = crop_alone
-
-    @property
-    def num_layers(self) -> int:
-        """Layers of the features."""
-        return self.features.num_layers
-
-    @property
-    def dim(self) -> int:
-        """Values of a layer."""
-        return self.features.dim
 
     @abstractmethod
     def targets(self, crop: Crop) -> Tensor:
         """Targets (frames, ...) of a crop."""
-
-    @abstractmethod
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of each probe, (probes,)."""
-
-    @abstractmethod
-    def predict(self, probe: TrainedProbe, split: str) -> Predictions:
-        """The predictions of a trained probe for a split."""
 
     def batches(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Random crops of every training recording in random order, 8 at a time."""
@@ -129,28 +105,24 @@ class FrameData(ABC):
         return torch.cat(parts, dim=1), targets.to(self.device)
 
 
+@dataclass
 class FrameClassData(FrameData):
     """Frames of one class each, beats, chords or structure; cross-entropy over the frames that have a class.
 
-    Args:
+    Attributes:
         kind: kind of the task.
-        data, features, frame_rate, device, crop_alone: as `FrameData`.
         by_f1: whether the best epoch of beats has the highest F-measure (70 ms, counts pooled over the validation
             recordings) or the lowest loss.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        data: TaskData,
-        features: FrameFeatures,
-        frame_rate: float,
-        device: torch.device | str = "cpu",
-        crop_alone: bool = False,
-        by_f1: bool = False,
-    ) -> None:
-        super().__init__(data, features, frame_rate, CROP_SECONDS, CROPS[kind], device, crop_alone)
-        self.kind, self.by_f1, self.num_outputs = kind, by_f1, len(data.labels)
+    kind: str = "beats"
+    by_f1: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.num_outputs = len(self.data.labels)
+        if self.kind == "beats":
+            self.crops = 1  # excerpts; chords and structure have whole songs
 
     def targets(self, crop: Crop) -> Tensor:
         """Classes, int64 (frames,)."""

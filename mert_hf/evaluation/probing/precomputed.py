@@ -6,7 +6,10 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from ...encoders import Encoder, open_encoder
+from ...encoders.own import ClipEncoder
 from ...recordings.recordings import Recording
 
 SUFFIX = ".npy"
@@ -62,3 +65,23 @@ def read_chunks(file: Path) -> np.ndarray:
     if values.ndim not in (1, 2, 3) or not values.size:
         raise ValueError(f"{file} has shape {values.shape}; allowed are (values,), (layers, values), (chunks, ...).")
     return values.reshape((1,) * (3 - values.ndim) + values.shape)
+
+
+def chosen_encoder(
+    model: str | Encoder | ClipEncoder | None,
+    features: str | Path | None,
+    data_dir: str | Path,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    trust_remote_code: bool = False,
+) -> Encoder | PrecomputedFeatures:
+    """The encoder of an evaluation, by its name or its features; arguments as `open_encoder`.
+
+    Raises:
+        ValueError: none or both are given, or the model cannot be opened.
+    """
+    if (model is None) == (features is None):
+        raise ValueError(f"Give one of model and features; given are {'none' if model is None else 'both'}.")
+    if features is not None:
+        return PrecomputedFeatures(features, data_dir)
+    return open_encoder(model, device, dtype, trust_remote_code)

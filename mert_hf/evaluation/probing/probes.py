@@ -13,17 +13,19 @@ weight decay, learning rate halved on a plateau, early stopping. `protocols.py` 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...utils.settings import WEIGHTED
+from ..metrics.predictions import Predictions
 from .settings import ProbeSettings
 
 ADAM_BETAS = (0.9, 0.999)
@@ -71,26 +73,40 @@ class TrainedProbe:
         return torch.baddbmm(weights["bias2"], hidden, weights["weight2"])[0]
 
 
+Predict = Callable[[Tensor], Tensor]
+"""Features (layers, rows, values) to outputs (probes, rows, outputs)."""
 Batch = tuple[Tensor, Tensor, Tensor]
 """Features (layers, rows, dim), their targets, and a dropout mask (hidden, rows) of 0 and 1 / (1 - dropout)."""
 
 
-class GridData(Protocol):
-    """The training data of a grid; tensors lie on the device of the training."""
+class GridData(ABC):
+    """The training data of a grid; tensors lie on the device of the training.
 
-    num_layers: int
-    dim: int
+    Attributes:
+        features: features with `num_layers` layers of `dim` values.
+        num_outputs: outputs of a probe.
+        batch_rows: rows of a batch, about.
+    """
+
+    features: Any
     num_outputs: int
     batch_rows: int
 
+    @abstractmethod
     def batches(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch: features (layers, rows, dim) float32 and their targets, in an order drawn from the generator."""
 
+    @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean loss (probes,) of outputs (probes, rows, outputs)."""
 
-    def validate(self, predict: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Monitored score and loss, each (probes,), where `predict` turns features into (probes, rows, outputs)."""
+    @abstractmethod
+    def validate(self, predict: Predict) -> tuple[Tensor, Tensor]:
+        """Monitored score and loss of the validation recordings, each (probes,)."""
+
+    @abstractmethod
+    def predict(self, probe: TrainedProbe, split: str) -> Predictions:
+        """The predictions of a trained probe for a split."""
 
 
 def grid(layers: Sequence[int | str], learning_rates: Sequence[float], seeds: Sequence[int]) -> list[Probe]:
@@ -178,7 +194,7 @@ class SeedTraining:
 
     def blocks(self) -> Iterator[list[Batch]]:
         """One epoch, some batches at a time."""
-        size = max(1, BLOCK_VALUES // (self.data.num_layers * self.data.batch_rows * self.data.dim))
+        size = max(1, BLOCK_VALUES // (self.data.features.num_layers * self.data.batch_rows * self.data.features.dim))
         batches = self._batches()
         while block := list(islice(batches, size)):
             yield block
@@ -211,10 +227,9 @@ def _parts(probes: list[Probe], data: GridData, hidden_size: int, device: torch.
     products take no longer than one, of all single layers.
     """
     limits = CPU_STACK if device.type == "cpu" else GPU_STACK
+    weights = num_weights(data.features.dim, hidden_size, data.num_outputs)
     values = data.batch_rows * max(hidden_size, data.num_outputs)
-    size = max(
-        1, min(limits["weights"] // num_weights(data.dim, hidden_size, data.num_outputs), limits["values"] // values)
-    )
+    size = max(1, min(limits["weights"] // weights, limits["values"] // values))
     groups: dict[object, list[Probe]] = {}
     for probe in probes:
         kind = probe.layer if device.type == "cpu" else probe.layer == WEIGHTED
@@ -229,11 +244,11 @@ def _first_weights(data: GridData, hidden_size: int, generator: torch.Generator)
         return torch.empty(rows, columns).uniform_(-1, 1, generator=generator) / math.sqrt(fan_in)
 
     return {
-        "weight1": uniform(data.dim, hidden_size, data.dim),
-        "bias1": uniform(1, hidden_size, data.dim),
+        "weight1": uniform(data.features.dim, hidden_size, data.features.dim),
+        "bias1": uniform(1, hidden_size, data.features.dim),
         "weight2": uniform(hidden_size, data.num_outputs, hidden_size),
         "bias2": uniform(1, data.num_outputs, hidden_size),
-        "mixture": torch.zeros(data.num_layers),
+        "mixture": torch.zeros(data.features.num_layers),
     }
 
 

@@ -8,7 +8,6 @@ An evaluation that was stopped trains only the layers that are missing.
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from ...utils.files import staged_file
+from ...utils.files import read_json, staged_file, write_json
 from .probes import TrainedProbe, grid
 
 RESULTS_FORMAT = 2
@@ -36,12 +35,8 @@ def load_results(paths: Iterable[str | Path]) -> list[Results]:
     """
     results = []
     for path in map(Path, paths):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ValueError(f"{path} cannot be read as results of mert-hf evaluate: {reason}.") from error
-        if not isinstance(content, dict) or content.get("format") != RESULTS_FORMAT:
+        content = read_json(path)
+        if content.get("format") != RESULTS_FORMAT:
             raise ValueError(f"{path} does not hold results of mert-hf evaluate (format {RESULTS_FORMAT}).")
         results.append({**content, "file": str(path)})
     if not results:
@@ -64,7 +59,7 @@ class ProbeArchive:
 
     def read(self, layer: Layer) -> Record:
         """The record of a layer."""
-        return json.loads(self._record(layer).read_text(encoding="utf-8"))
+        return read_json(self._record(layer))
 
     def write(self, record: Record) -> None:
         """Writes the record of a layer."""
@@ -99,12 +94,6 @@ class ProbeArchive:
 
     def _weights(self, layer: Layer) -> Path:
         return self.folder / f"{layer}.safetensors"
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON so that the file is the old or the new one, whole, whenever the process ends."""
-    with staged_file(path) as part:
-        part.write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 
 def over_seeds(values: Sequence[dict[str, float]]) -> dict[str, dict[str, Any]]:
@@ -144,10 +133,12 @@ def layer_summary(record: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def model_label(model: str) -> str:
+def model_name(model: Any) -> str:
     """The model's name in results: of a folder the last part only, as its place means nothing elsewhere."""
-    prefix, colon, name = model.rpartition(":")
-    return f"{prefix}{colon}{Path(name).resolve().name}" if Path(name).is_dir() else model
+    if not isinstance(model, (str, Path)):
+        return type(model).__name__
+    prefix, colon, name = str(model).rpartition(":")
+    return f"{prefix}{colon}{Path(name).resolve().name}" if Path(name).is_dir() else str(model)
 
 
 def versions() -> dict[str, str]:

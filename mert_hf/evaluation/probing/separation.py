@@ -9,51 +9,33 @@ probe of the other tasks, so compare models with it, not with MARBLE's figures.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...audio import read_audio
-from ...recordings.recordings import Recording, TaskData
+from ...recordings.recordings import Recording
 from ..metrics.predictions import Predictions
 from ..metrics.separation import sdr_frames, sdr_whole, song_medians
-from .frame_features import FrameFeatures
 from .frames import Crop, FrameData
 from .probes import TrainedProbe
 
-CROP_SECONDS = 6.0
-CROPS_PER_SONG = 4
-FFT_SIZE = 2048
 
-
+@dataclass
 class SeparationData(FrameData):
-    """Frames of songs with the magnitudes of mixture and stems.
+    """Frames of songs with the magnitudes of mixture and stems, of `fft_size` samples each; labels are stems."""
 
-    Args:
-        data: songs; labels are stems.
-        features: one row each `hop_length` samples.
-        sampling_rate, hop_length: rate of the model in Hz, and its samples between two frames.
-        fft_size: samples of a frame of the spectrogram.
-        device: where probes are trained.
-        crop_alone: whether the encoder sees a training crop only, or the window around it.
-    """
+    fft_size: int = 2048
 
-    def __init__(
-        self,
-        data: TaskData,
-        features: FrameFeatures,
-        sampling_rate: int,
-        hop_length: int,
-        fft_size: int = FFT_SIZE,
-        device: torch.device | str = "cpu",
-        crop_alone: bool = False,
-    ) -> None:
-        super().__init__(data, features, sampling_rate / hop_length, CROP_SECONDS, CROPS_PER_SONG, device, crop_alone)
-        self.sampling_rate, self.hop_length, self.fft_size = sampling_rate, hop_length, fft_size
-        self.num_bins = fft_size // 2 + 1
-        self.num_outputs = len(data.labels) * self.num_bins
-        self.window = torch.hann_window(fft_size)
+    crop_seconds = 6.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.num_bins = self.fft_size // 2 + 1
+        self.num_outputs = len(self.data.labels) * self.num_bins
+        self.window = torch.hann_window(self.fft_size)
 
     def targets(self, crop: Crop) -> Tensor:
         """Magnitudes of mixture and stems, float32 (frames, 1 + stems, bins)."""

@@ -79,28 +79,38 @@ class ProbeSettings:
 
 
 @dataclass(frozen=True)
+class EncoderSettings:
+    """The encoder of an evaluation, by its name or its features, and where it computes."""
+
+    model: str | None = described(
+        "Hub id, folder or bundled name; random: before it for fresh weights (random:1: for those of seed 1); or a "
+        "baseline: mfcc, chroma, mel, or handmade for these three side by side.",
+        None,
+    )
+    features: str | None = described(
+        "Folder of features in place of a model: NAME.npy for each recording NAME.wav.", None
+    )
+    trust_remote_code: bool = described("Run the code that a model of the Hub carries.", False)
+    device: str | None = shared("device", None)
+    dtype: str | None = shared("dtype", "auto")
+    name: str | None = described("Name of the model in reports.", None)
+    cache_dir: str | None = described(
+        "Folder for features and probes, which later runs use again; by default below the Hugging Face home.", None
+    )
+
+
+@dataclass(frozen=True)
 class EvaluationSettings:
-    """How a task is evaluated: the options of `mert-hf evaluate`, whose text is taken too.
+    """How a task is evaluated: the options of `mert-hf evaluate`, whose text is taken too; each field holds its help.
 
     Attributes:
-        layers: layers to probe, counted from 0, "all" for each layer and "weighted" for the learned average of layers;
-            None for each layer and the learned average.
-        learning_rates, seeds, seed: the rest of the grid; `seeds` is their number, counted from `seed`, or the seeds.
+        layers: numbers from 0, "all" and "weighted"; None for each layer and the learned average.
+        seeds: their number, counted from `seed`, or the seeds.
         protocol: a name of `mert_hf.evaluation.tasks.protocols.PROTOCOLS`, or a `Protocol`.
-        pooling: "mean" or "mean_std"; None for the protocol's.
         probe: training of the probes; None for the protocol's.
-        max_epochs: maximum number of passes over the training chunks; None for the protocol's.
-        batch_size: windows that the model takes at a time; None for about 80 s of audio.
-        workers: recordings that are read at the same time.
-        max_bad_files: recordings that may be missing or unreadable, a number or a percentage such as "1%".
-        store_dtype: number format of stored features, "float16" or "float32".
-        frame_features: for frame tasks, "store" on disk, "compute" when they are needed, or "auto", which stores what
-            takes at most `runner.FRAME_STORE_BYTES`.
-        resamples: resamples of the test recordings for the intervals; 0 leaves them out.
+        frame_features: "auto" stores what takes at most `evaluation.FRAME_STORE_BYTES`.
         deformations: changes of the test recordings for the robustness curve, see `Deformation`.
-        shots: numbers of training recordings and "all" for the curve of few labels, see `.few_shots`.
         fft_size: samples of a frame of the spectrogram (separation).
-        progress: show progress bars.
 
     Raises:
         ValueError: a value out of its range.
@@ -123,6 +133,9 @@ class EvaluationSettings:
     )
     pooling: str | None = described(
         "Description of a chunk: mean or mean_std; by default as the protocol defines.", None
+    )
+    window: float | None = described(
+        "Seconds of a chunk; by default as the task and the protocol define, and at most the model's context.", None
     )
     probe: ProbeSettings | None = None
     max_epochs: int | None = described(
@@ -173,6 +186,8 @@ class EvaluationSettings:
                 'layers is empty. Give numbers, "all", "weighted", or None for each layer and the learned average.'
             )
         check_positive(workers=self.workers)
+        if self.window is not None and not self.window >= 1.0:
+            raise ValueError(f"window={self.window} s must be 1 s or more.")
         if self.resamples < 0:
             raise ValueError(f"resamples={self.resamples} must be 0 or more.")
         get_protocol(self.protocol)
@@ -196,10 +211,7 @@ class EvaluationSettings:
     def probe_settings(self, task: Task) -> ProbeSettings:
         """Training of the probes of a task."""
         protocol = self.chosen_protocol()
-        if self.probe is not None:
-            settings = self.probe
-        else:
-            settings = _early_stopping(protocol, *protocol.patience_of(task.name))
+        settings = self.probe or _early_stopping(protocol, *protocol.patience_of(task.name))
         limits = [settings.max_epochs, protocol.max_epochs.get(task.name, task.max_epochs)]
         return replace(settings, max_epochs=min([*limits, *([self.max_epochs] if self.max_epochs else [])]))
 

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ...recordings.recordings import Recording
+from ...utils.files import only_writer
 
 FORMAT = 2
 MIN_DEVIATION = 0.01  # least deviation that a value is divided by, as a share of the largest in its layer
@@ -35,6 +35,8 @@ MEMORY_SHARE = 0.5  # of the free memory that a table may take
 READ_BYTES = 2**26  # read from disk at a time
 Span = tuple[int, int]
 """First row and number of rows of a recording."""
+Moments = tuple[Tensor, Tensor]
+"""Mean and standard deviation of each value, each (layers, 1, values)."""
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:
@@ -53,7 +55,7 @@ class FeatureStore:
         data_dir: folder of the recordings; their names in the index are relative to it.
 
     Raises:
-        OSError: another process is writing to this store.
+        ValueError: another process is writing to this store.
     """
 
     def __init__(
@@ -64,11 +66,12 @@ class FeatureStore:
         dtype: str,
         data_dir: str | Path | None = None,
     ) -> None:
-        settings = {**settings, "format": FORMAT, "shape": list(shape), "dtype": dtype, "data": _place(data_dir)}
+        place = "" if data_dir is None else str(Path(data_dir).resolve())
+        settings = {**settings, "format": FORMAT, "shape": list(shape), "dtype": dtype, "data": place}
         self.shape, self.dtype = shape, np.dtype(dtype)
         self.data_dir = None if data_dir is None else Path(data_dir)
         self.folder = Path(root) / fingerprint(settings)
-        self._lock = FileLock(self.folder / "lock")
+        self._writer = only_writer(self.folder)
         self._settings = settings
         self._entries: dict[str, dict[str, Any]] = {}
         self._num_rows = 0
@@ -79,19 +82,13 @@ class FeatureStore:
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
 
     def __enter__(self) -> FeatureStore:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise OSError(
-                f"Another process is extracting features into {self.folder}. Wait for it, or give another --cache-dir."
-            ) from None
+        self._writer.__enter__()
         (self.folder / "store.json").write_text(json.dumps(self._settings, indent=1), encoding="utf-8")
         self._read_index()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._lock.release()
+        self._writer.__exit__(None, None, None)
 
     def _read_index(self) -> None:
         """Reads the index and cuts both files to what is complete."""
@@ -135,15 +132,11 @@ class FeatureStore:
             )
         with (self.folder / "rows.bin").open("ab") as file:
             file.write(values.data)
-        entry = {
-            "name": self._name(recording),
-            **recording.version(),
-            "start": self._num_rows,
-            "count": len(rows),
-        }
+        name, version = self._name(recording), recording.version()
+        entry = {"name": name, **version, "start": self._num_rows, "count": len(rows)}
         with (self.folder / "index.jsonl").open("ab") as file:
             file.write(json.dumps(entry).encode() + b"\n")
-        self._entries[entry["name"]] = entry
+        self._entries[name] = entry
         self._num_rows += len(rows)
 
     def rows(self) -> np.ndarray:
@@ -163,24 +156,22 @@ class FeatureStore:
         return str(path)
 
 
-def _place(data_dir: str | Path | None) -> str:
-    return "" if data_dir is None else str(Path(data_dir).resolve())
-
-
 @dataclass(frozen=True)
 class FeatureTable:
-    """Rows of all recordings, and where each recording's rows are.
+    """Rows of all recordings, and where each recording's rows are. Of frame tasks a row is a frame.
 
     Attributes:
         rows: (rows, layers, values): an array mapped from disk, or a tensor in memory or on a GPU.
         spans: first row and number of rows by the recording's id.
-        offset, scale: (layers, 1, values), what rows are shifted and divided by; None leaves them as they are.
+        positions: layers of the rows that the table shows; None for all.
+        moments: mean and deviation of each value, see `moments`, by which rows are standardized; None leaves them as
+            they are.
     """
 
     rows: np.ndarray | Tensor
     spans: dict[str, Span]
-    offset: Tensor | None = None
-    scale: Tensor | None = None
+    positions: Sequence[int] | None = None
+    moments: Moments | None = None
 
     @classmethod
     def open(cls, store: FeatureStore, recordings: Sequence[Recording]) -> FeatureTable:
@@ -190,31 +181,48 @@ class FeatureTable:
     @property
     def num_layers(self) -> int:
         """Layers of a row."""
-        return self.rows.shape[1]
+        return self.rows.shape[1] if self.positions is None else len(self.positions)
 
     @property
     def dim(self) -> int:
         """Values of a layer."""
         return self.rows.shape[2]
 
-    def span(self, recording: Recording) -> Span:
-        """First row of a recording and their number."""
-        return self.spans[recording.id]
+    def count(self, recording: Recording) -> int:
+        """Rows of a recording."""
+        return self.spans[recording.id][1]
+
+    def indices(self, recordings: Sequence[Recording]) -> np.ndarray:
+        """Indices of all rows of recordings, one recording after the other."""
+        spans = (self.spans[recording.id] for recording in recordings)
+        return np.concatenate([np.arange(start, start + count) for start, count in spans])
+
+    def blocks(self, recordings: Sequence[Recording], limit: int) -> Iterator[list[Recording]]:
+        """Recordings in blocks of at most `limit` rows, or of one recording."""
+        block, rows = [], 0
+        for recording in recordings:
+            count = self.count(recording)
+            if block and rows + count > limit:
+                yield block
+                block, rows = [], 0
+            block.append(recording)
+            rows += count
+        if block:
+            yield block
 
     def held(self, layers: Sequence[int], device: torch.device | str = "cpu") -> FeatureTable:
-        """The table with some layers only, read once and held on the device, in memory, or left on disk: the first of
-        these where it fits into half of what is free."""
+        """The table with some layers only, by position, read once and held on the device, in memory, or left on disk:
+        the first of these where it fits into half of what is free."""
         positions = list(layers)
         if positions == list(range(self.num_layers)) and isinstance(self.rows, Tensor):
             return self
-        chosen = replace(self, offset=_rows_of(self.offset, positions), scale=_rows_of(self.scale, positions))
+        chosen = replace(self, moments=moments_of(self.moments, positions))
         used, spans = _packed(self.spans)
         size = len(used) * len(positions) * self.dim * self.rows.dtype.itemsize
-        place = next(
-            (place for place in (torch.device(device), torch.device("cpu")) if size <= free_memory(place)), None
-        )
+        places = (torch.device(device), torch.device("cpu"))
+        place = next((place for place in places if size <= free_memory(place)), None)
         if place is None:
-            return replace(chosen, rows=LayerView(self.rows, positions))
+            return replace(chosen, positions=positions)
         rows = torch.empty((len(used), len(positions), self.dim), dtype=_torch_dtype(self.rows), device=place)
         block = max(1, READ_BYTES // (self.num_layers * self.dim * self.rows.dtype.itemsize))
         for start in range(0, len(used), block):
@@ -225,29 +233,44 @@ class FeatureTable:
     def gather(self, indices: Tensor | np.ndarray, device: torch.device | str = "cpu") -> Tensor:
         """Rows by index, as float32 (layers, rows, values)."""
         if isinstance(self.rows, Tensor):
-            values = self.rows[torch.as_tensor(indices).to(self.rows.device)].to(device)
+            rows = self.rows[torch.as_tensor(indices).to(self.rows.device)]
         else:
-            values = torch.from_numpy(self.rows[np.asarray(indices)]).to(device)
-        values = values.transpose(0, 1).float().contiguous()
-        if self.offset is None:
-            return values
-        return values.sub_(self.offset.to(device)).div_(self.scale.to(device))
+            rows = np.asarray(self.rows[np.asarray(indices)])
+            rows = torch.from_numpy(rows if self.positions is None else rows[:, self.positions])
+        return standardized_layers(rows, self.moments, device)
+
+    def frames(
+        self, recording: Recording, start: int, count: int, device: torch.device | str = "cpu", alone: bool = False
+    ) -> Tensor:
+        """Rows of a recording from `start`, float32 (layers, count, values); `alone` has no effect on stored rows."""
+        first = self.spans[recording.id][0] + start
+        return self.gather(np.arange(first, first + count), device)
 
     def recording_means(self, recordings: Sequence[Recording], layer: int) -> np.ndarray:
         """Mean of the rows of each recording in one layer, by position, float32 (recordings, values)."""
-        spans = map(self.span, recordings)
-        rows = (self.gather(np.arange(start, start + count))[layer] for start, count in spans)
-        return np.stack([row.mean(dim=0).numpy() for row in rows])
+        return np.stack([self.gather(self.indices([r]))[layer].mean(dim=0).numpy() for r in recordings])
 
     def standardized(self, recordings: Sequence[Recording]) -> FeatureTable:
         """The table in which every value of a row has mean 0 and deviation 1 over these recordings (the training
         split)."""
-        spans = (self.span(recording) for recording in recordings)
-        offset, scale = moments(np.asarray(self.rows[start : start + count]) for start, count in spans)
-        return replace(self, offset=offset, scale=scale)
+        return replace(self, moments=moments(np.asarray(self.rows[self.indices([r])]) for r in recordings))
 
 
-def moments(blocks: Iterable[np.ndarray]) -> tuple[Tensor, Tensor]:
+def standardized_layers(rows: Tensor, moments: Moments | None, device: torch.device | str) -> Tensor:
+    """Rows (rows, layers, values) as float32 (layers, rows, values) on a device, standardized by moments."""
+    values = rows.to(device).transpose(0, 1).float().contiguous()
+    if moments is None:
+        return values
+    mean, deviation = (part.to(device) for part in moments)
+    return values.sub_(mean).div_(deviation)
+
+
+def moments_of(moments: Moments | None, positions: Sequence[int]) -> Moments | None:
+    """The moments of some layers, by position."""
+    return None if moments is None else (moments[0][positions], moments[1][positions])
+
+
+def moments(blocks: Iterable[np.ndarray]) -> Moments:
     """Mean and standard deviation of each value over blocks of rows (rows, layers, values).
 
     Returns:
@@ -265,22 +288,6 @@ def moments(blocks: Iterable[np.ndarray]) -> tuple[Tensor, Tensor]:
     return tuple(torch.from_numpy(value[:, None].astype(np.float32)) for value in (mean, deviation))
 
 
-class LayerView:
-    """Some layers of rows that stay on disk; indexed by arrays of rows.
-
-    Args:
-        rows: (rows, layers, values).
-        layers: positions of the layers to show.
-    """
-
-    def __init__(self, rows: np.ndarray, layers: Sequence[int]) -> None:
-        self._rows, self._layers = rows, list(layers)
-        self.shape, self.dtype = (rows.shape[0], len(self._layers), rows.shape[2]), rows.dtype
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        return np.asarray(self._rows[rows])[:, self._layers]
-
-
 def free_memory(device: torch.device) -> float:
     """Bytes on a device that a table may take."""
     if device.type == "cuda":
@@ -288,37 +295,11 @@ def free_memory(device: torch.device) -> float:
     return MEMORY_SHARE * psutil.virtual_memory().available
 
 
-def row_blocks(
-    table: FeatureTable, recordings: Sequence[Recording], limit: int
-) -> Iterator[tuple[list[Recording], list[int], np.ndarray]]:
-    """Recordings in blocks of about `limit` rows: (recordings, rows of each, indices of all these rows)."""
-    block: list[Recording] = []
-    counts: list[int] = []
-    for recording in recordings:
-        count = table.span(recording)[1]
-        if block and sum(counts) + count > limit:
-            yield block, counts, row_indices(table, block)
-            block, counts = [], []
-        block.append(recording)
-        counts.append(count)
-    if block:
-        yield block, counts, row_indices(table, block)
-
-
-def row_indices(table: FeatureTable, recordings: Sequence[Recording]) -> np.ndarray:
-    """Indices of all rows of recordings, one recording after the other."""
-    return np.concatenate([np.arange(start, start + count) for start, count in map(table.span, recordings)])
-
-
 def _packed(spans: dict[str, Span]) -> tuple[np.ndarray, dict[str, Span]]:
     """The rows that recordings use, ascending, and where each recording's are among them."""
     used = np.unique(np.concatenate([np.arange(start, start + count) for start, count in spans.values()]))
     starts = np.searchsorted(used, [start for start, _ in spans.values()])
     return used, {name: (int(first), count) for first, (name, (_, count)) in zip(starts, spans.items(), strict=True)}
-
-
-def _rows_of(values: Tensor | None, positions: list[int]) -> Tensor | None:
-    return None if values is None else values[positions]
 
 
 def _torch_dtype(rows: np.ndarray | Tensor) -> torch.dtype:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -88,13 +89,13 @@ class Comparison:
     """Models on tasks.
 
     Attributes:
-        labels: key of a model -> its name in tables.
+        names: key of a model -> its name in tables.
         scores: task -> model -> mean of the primary metric over seeds.
         tests: tests of all pairs and tasks whose predictions are there.
         ranks: average ranks; None where fewer than two tasks or models are shared.
     """
 
-    labels: Mapping[str, str]
+    names: Mapping[str, str]
     scores: Mapping[TaskKey, Mapping[str, float]]
     tests: Sequence[PairedTest]
     ranks: Ranks | None = field(default=None)
@@ -129,11 +130,11 @@ def latest(results: Sequence[Results]) -> list[Results]:
     return list({(task_key(result), model_key(result)): result for result in results}.values())
 
 
-def model_labels(results: Sequence[Results]) -> dict[str, str]:
-    """Key of each model -> its name in tables: its label, with a part of the fingerprint where models share it."""
-    labels = {model_key(result): result["model"] for result in results}
-    names = list(labels.values())
-    return {key: name if names.count(name) == 1 else f"{name} ({key[:6]})" for key, name in labels.items()}
+def model_names(results: Sequence[Results]) -> dict[str, str]:
+    """Key of each model -> its name in tables, with a part of the fingerprint where models share it."""
+    names = {model_key(result): result["model"] for result in results}
+    counts = Counter(names.values())
+    return {key: name if counts[name] == 1 else f"{name} ({key[:6]})" for key, name in names.items()}
 
 
 def compare(results: Sequence[Results], resamples: int | None = None) -> Comparison:
@@ -153,7 +154,7 @@ def compare(results: Sequence[Results], resamples: int | None = None) -> Compari
     resamples = resamples or needed_resamples(sum(math.comb(len(group), 2) for group in tasks.values()))
     tests = [test for task, group in tasks.items() for test in _paired_tests(task, group, resamples)]
     scores = {task: {model_key(r): r["metrics"][r["metric"]]["mean"] for r in group} for task, group in tasks.items()}
-    return Comparison(model_labels(results), scores, holm(tests), average_ranks(scores))
+    return Comparison(model_names(results), scores, holm(tests), average_ranks(scores))
 
 
 def needed_resamples(tests: int) -> int:
@@ -212,7 +213,7 @@ def comparison_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]
     for test in comparison.tests:
         scale = display_scale(test.metric)
         low, high = (f"{scale * value:+.1f}" for value in test.interval)
-        names = f"{comparison.labels[test.first]} - {comparison.labels[test.second]}"
+        names = f"{comparison.names[test.first]} - {comparison.names[test.second]}"
         numbers = [
             f"{scale * test.difference:+.1f}",
             f"{low} to {high}",

@@ -14,12 +14,8 @@ from .comparison import Ranks, model_key
 
 
 def layer_map(results: Sequence[dict[str, Any]]) -> str:
-    """A heat map, SVG text: a row for each task, a column for each layer, each row colored from its
-    lowest to its highest score.
-
-    Args:
-        results: results of one model.
-    """
+    """A heat map of one model, SVG text: a row for each task, a column for each layer, each row colored from its
+    lowest to its highest score."""
     columns = sorted({entry["layer"] for result in results for entry in result["layers"]}, key=_layer_order)
     values = np.full((len(results), len(columns)), np.nan)
     for row, result in enumerate(results):
@@ -28,25 +24,41 @@ def layer_map(results: Sequence[dict[str, Any]]) -> str:
             values[row, columns.index(entry["layer"])] = entry["validation"][metric]["mean"] * display_scale(metric)
     low, high = np.nanmin(values, axis=1, keepdims=True), np.nanmax(values, axis=1, keepdims=True)
     shades = (values - low) / np.where(high > low, high - low, 1.0)
-    figure, axes = _canvas(1.5 + 0.62 * len(columns) + 2.2, 1.2 + 0.45 * len(results))
+    rows = [f"{result['title']}: {result['metric']}" for result in results]
+    return _heat_map(values, shades, rows, columns, "layer")
+
+
+def confusion_map(counts: np.ndarray, labels: Sequence[str]) -> str:
+    """A confusion matrix, SVG text: shares of each row in percent of counts (annotated classes, predicted classes)."""
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-12)
+    values = np.where(shares > 0, 100 * shares, np.nan)
+    return _heat_map(values, shares, labels, labels, "predicted", digits=0)
+
+
+def _heat_map(
+    values: np.ndarray,
+    shades: np.ndarray,
+    rows: Sequence[object],
+    columns: Sequence[object],
+    title: str,
+    digits: int = 1,
+) -> str:
+    """A map of values (rows, columns), colored by shades from 0 to 1; numbers where there is room for them."""
+    figure, axes = _canvas(3.7 + min(0.62 * len(columns), 40), 1.2 + min(0.45 * len(rows), 40))
     axes.imshow(shades, aspect="auto", cmap="viridis", vmin=0, vmax=1)
-    axes.set_xticks(range(len(columns)), [str(column) for column in columns])
-    axes.set_yticks(range(len(results)), [f"{result['title']}: {result['metric']}" for result in results])
-    axes.set_xlabel("layer")
+    rotation = 90 if any(len(str(column)) > 5 for column in columns) else 0
+    axes.set_xticks(range(len(columns)), list(map(str, columns)), rotation=rotation)
+    axes.set_yticks(range(len(rows)), list(map(str, rows)))
+    axes.set_xlabel(title)
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             color = "white" if shades[row, column] < 0.55 else "black"
-            axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=color)
+            axes.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=7, color=color)
     return _svg(figure)
 
 
-def critical_difference(ranks: Ranks, labels: Mapping[str, str]) -> str:
-    """Average ranks on a line, SVG text; a bar joins models whose ranks differ by less than the critical difference.
-
-    Args:
-        ranks: as `mert_hf.evaluation.reports.comparison.average_ranks` gives them.
-        labels: key of a model -> its name.
-    """
+def critical_difference(ranks: Ranks, names: Mapping[str, str]) -> str:
+    """Average ranks on a line, SVG text; a bar joins models whose ranks differ by less than the critical difference."""
     ordered = sorted(ranks.average, key=ranks.average.__getitem__)
     values = [ranks.average[model] for model in ordered]
     figure, axes = _canvas(8, 1.2 + 0.32 * len(ordered))
@@ -55,7 +67,7 @@ def critical_difference(ranks: Ranks, labels: Mapping[str, str]) -> str:
         height = -(index + 1)
         axes.plot([value, value, len(ordered) + 0.1], [0, height, height], color="0.5", linewidth=0.8)
         axes.plot(value, 0, "o", color="black", markersize=4)
-        axes.text(len(ordered) + 0.15, height, f"{labels[model]} ({value:.2f})", va="center", fontsize=9)
+        axes.text(len(ordered) + 0.15, height, f"{names[model]} ({value:.2f})", va="center", fontsize=9)
     for level, (start, end) in enumerate(joined_ranks(values, ranks.critical_difference)):
         axes.hlines(0.35 + 0.3 * level, start - 0.03, end + 0.03, color="black", linewidth=3)
     axes.set_xlim(0.9, len(ordered) * 1.6 + 0.5)
@@ -77,22 +89,18 @@ def joined_ranks(values: Sequence[float], difference: float) -> list[tuple[float
     return runs
 
 
-def few_labels(results: Sequence[dict[str, Any]], labels: Mapping[str, str]) -> str | None:
-    """Test metric over the number of training recordings, SVG text, a line for each model; None without such entries.
-
-    Args:
-        results: results of one task.
-        labels: key of a model -> its name.
-    """
+def few_recordings(results: Sequence[dict[str, Any]], names: Mapping[str, str]) -> str | None:
+    """Test metric of one task over the number of training recordings, SVG text, a line for each model; None without
+    such entries."""
     lines = {}
     for result in results:
         entries = sorted(result.get("few_shot", ()), key=lambda entry: entry["recordings"])
         if entries:
-            lines[labels[model_key(result)]] = [(entry["recordings"], entry["metrics"]) for entry in entries]
+            lines[names[model_key(result)]] = [(entry["recordings"], entry["metrics"]) for entry in entries]
     return _curves(lines, results[0]["metric"], "training recordings", logarithmic=True)
 
 
-def deformed(results: Sequence[dict[str, Any]], labels: Mapping[str, str]) -> dict[str, str]:
+def deformed(results: Sequence[dict[str, Any]], names: Mapping[str, str]) -> dict[str, str]:
     """Test metric over the amount of each kind of deformation, SVG text by kind, a line for each model."""
     kinds = dict.fromkeys(entry["kind"] for result in results for entry in result.get("deformed", ()))
     drawings = {}
@@ -102,7 +110,7 @@ def deformed(results: Sequence[dict[str, Any]], labels: Mapping[str, str]) -> di
             entries = [entry for entry in result.get("deformed", ()) if entry["kind"] == kind]
             points = [(entry["amount"], entry["metrics"]) for entry in entries]
             if points:
-                lines[labels[model_key(result)]] = sorted(points, key=lambda point: point[0])
+                lines[names[model_key(result)]] = sorted(points, key=lambda point: point[0])
         drawings[kind] = _curves(lines, results[0]["metric"], f"amount of {kind}", logarithmic=False)
     return drawings
 
@@ -115,10 +123,10 @@ def _curves(
         return None
     scale = display_scale(metric)
     figure, axes = _canvas(7, 4)
-    for label, points in lines.items():
+    for name, points in lines.items():
         means = [metrics[metric]["mean"] * scale for _, metrics in points]
         spreads = [(metrics[metric]["std"] or 0.0) * scale for _, metrics in points]
-        axes.errorbar([amount for amount, _ in points], means, yerr=spreads, marker="o", capsize=3, label=label)
+        axes.errorbar([amount for amount, _ in points], means, yerr=spreads, marker="o", capsize=3, label=name)
     if logarithmic:
         axes.set_xscale("log")
     axes.set(xlabel=title, ylabel=metric)

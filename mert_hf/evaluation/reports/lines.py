@@ -29,7 +29,7 @@ def comparison_lines(comparison: Comparison) -> list[str]:
     widths = [max(len(line[column]) for line in (header, *rows)) for column in range(len(header))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in (header, *rows)]
     if ranks := comparison.ranks:
-        average = ", ".join(f"{comparison.labels[model]} {rank:.2f}" for model, rank in ranks.average.items())
+        average = ", ".join(f"{comparison.names[model]} {rank:.2f}" for model, rank in ranks.average.items())
         lines.append(
             f"Average ranks over {ranks.tasks} tasks (critical difference {ranks.critical_difference:.2f}): {average}"
         )

@@ -51,13 +51,8 @@ class Figure:
 
 
 def write_pages(folder: Path, notes: Sequence[str], parts: Sequence[Table | Figure]) -> Path:
-    """Writes report.md, report.html and figure_N.svg into a folder; returns the path of the HTML page.
-
-    Args:
-        folder: made if it is not there.
-        notes: paragraphs with **bold** and [links](URL).
-        parts: tables and figures in their order.
-    """
+    """Writes report.md, report.html and figure_N.svg into a folder; returns the path of the HTML page. Notes are
+    paragraphs with **bold** and [links](URL)."""
     folder.mkdir(parents=True, exist_ok=True)
     figures = [part for part in parts if isinstance(part, Figure)]
     for number, figure in enumerate(figures):

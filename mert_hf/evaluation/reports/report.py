@@ -13,8 +13,9 @@ from ...utils.files import check_output_folder
 from ..metrics.by_kind import display_scale
 from ..probing.results import Results
 from ..tasks.published import SOURCES, PublishedFigures
-from .comparison import Comparison, compare, comparison_rows, latest, model_key, model_labels, task_key
-from .figures import critical_difference, deformed, few_labels, layer_map
+from .classes import class_parts
+from .comparison import Comparison, compare, comparison_rows, latest, model_key, model_names, task_key
+from .figures import critical_difference, deformed, few_recordings, layer_map
 from .pages import Figure, Table, write_pages
 
 NOTE = (
@@ -51,18 +52,20 @@ def write_report(results: Sequence[Results], output: str | Path) -> Path:
 
 def report_parts(results: Sequence[Results], comparison: Comparison) -> list[Table | Figure]:
     """Tables and figures of results and their comparison."""
-    labels = comparison.labels
+    names = comparison.names
     parts: list[Table | Figure] = [summary_table(results, comparison), choice_table(results)]
     if comparison.tests:
         header, rows = comparison_rows(comparison)
         parts.append(Table("Paired tests", header, rows))
     if comparison.ranks:
-        parts.append(Figure("Average ranks", critical_difference(comparison.ranks, labels), _rank_note(comparison)))
-    for model in labels:
+        parts.append(Figure("Average ranks", critical_difference(comparison.ranks, names), _rank_note(comparison)))
+    for model in names:
         own = [result for result in results if model_key(result) == model]
-        parts.append(Figure(f"Validation score by layer: {labels[model]}", layer_map(own)))
-    parts += _curve_figures(results, labels)
-    parts += [layer_table(result, labels[model_key(result)]) for result in results]
+        parts.append(Figure(f"Validation score by layer: {names[model]}", layer_map(own)))
+    parts += _curve_figures(results, names)
+    for result in results:
+        name = names[model_key(result)]
+        parts += [layer_table(result, name), *class_parts(result, f"{result['title']}, {name}")]
     return [*parts, protocol_table(results)]
 
 
@@ -99,8 +102,8 @@ def model_index(results: Sequence[Results]) -> list[EvalResult]:
 
 def summary_table(results: Sequence[Results], comparison: Comparison | None = None) -> Table:
     """Metrics of all tasks, a column for each model, published figures last."""
-    labels, sources = model_labels(results), _sources(results)
-    header = ("Task", "Metric", *labels.values(), *(name for source in sources for name in source.columns()))
+    names, sources = model_names(results), _sources(results)
+    header = ("Task", "Metric", *names.values(), *(name for source in sources for name in source.columns()))
     rows, strong = [], set()
     for task, metric in _task_metrics(results):
         own = {model_key(result): result for result in results if task_key(result) == task}
@@ -108,7 +111,7 @@ def summary_table(results: Sequence[Results], comparison: Comparison | None = No
         leaders = comparison.leaders(task) if comparison and primary and len(own) > 1 else []
         tested = bool(comparison and any(test.task == task for test in comparison.tests))
         cells = []
-        for index, model in enumerate(labels):
+        for index, model in enumerate(names):
             cell = shown_value(own[model]["metrics"].get(metric), metric) if model in own else ""
             if tested and model in leaders:
                 if len(leaders) == 1:
@@ -118,20 +121,20 @@ def summary_table(results: Sequence[Results], comparison: Comparison | None = No
             cells.append(cell)
         published = [value for source in sources for value in _published_cells(source, task[0], metric)]
         rows.append((task[1], metric, *cells, *published))
-    quiet = frozenset(range(2 + len(labels), len(header)))
+    quiet = frozenset(range(2 + len(names), len(header)))
     return Table("Test results", header, rows, frozenset(strong), quiet)
 
 
 def choice_table(results: Sequence[Results]) -> Table:
     """The choice on validation data, and how much data there was."""
     header = ("Task", "Model", "Layer", "Learning rate", "Validation", "Seeds", "Recordings train / valid / test")
-    labels, rows = model_labels(results), []
+    names, rows = model_names(results), []
     for result in results:
         chosen, counts = result["selected"], result["data"]["recordings"]
         rows.append(
             (
                 result["title"],
-                labels[model_key(result)],
+                names[model_key(result)],
                 str(chosen["layer"]),
                 f"{chosen['learning_rate']:g}",
                 shown_value(result["validation"][result["metric"]], result["metric"]),
@@ -142,7 +145,7 @@ def choice_table(results: Sequence[Results]) -> Table:
     return Table("Chosen on validation data", header, rows)
 
 
-def layer_table(result: Results, label: str | None = None) -> Table:
+def layer_table(result: Results, name: str | None = None) -> Table:
     """Validation and test score of each layer of one result."""
     metric = result["metric"]
     rows = []
@@ -150,7 +153,7 @@ def layer_table(result: Results, label: str | None = None) -> Table:
         test = shown_value(layer["test"][metric], metric) if layer["test"] else "not measured"
         rate = f"{layer['learning_rate']:g}"
         rows.append((str(layer["layer"]), rate, shown_value(layer["validation"][metric], metric), test))
-    title = f"{result['title']}, {label or result['model']}: {metric} by layer"
+    title = f"{result['title']}, {name or result['model']}: {metric} by layer"
     return Table(title, ("Layer", "Learning rate", "Validation", "Test"), rows)
 
 
@@ -174,15 +177,15 @@ def shown_value(value: dict[str, Any] | None, metric: str) -> str:
     return f"{value['mean'] * scale:.1f}{spread}" + (f" [{low}, {high}]" if low else "")
 
 
-def _curve_figures(results: Sequence[Results], labels: Mapping[str, str]) -> list[Figure]:
-    """Curves of few labels and of deformed recordings, where the results hold them."""
+def _curve_figures(results: Sequence[Results], names: Mapping[str, str]) -> list[Figure]:
+    """Curves of few names and of deformed recordings, where the results hold them."""
     figures = []
     for task in dict.fromkeys(map(task_key, results)):
         own = [result for result in results if task_key(result) == task]
-        drawing = few_labels(own, labels)
+        drawing = few_recordings(own, names)
         if drawing:
-            figures.append(Figure(f"{task[1]}: few labels", drawing, "Mean and deviation over draws and seeds."))
-        for kind, drawing in deformed(own, labels).items():
+            figures.append(Figure(f"{task[1]}: few names", drawing, "Mean and deviation over draws and seeds."))
+        for kind, drawing in deformed(own, names).items():
             figures.append(Figure(f"{task[1]}: deformed test recordings, {kind}", drawing))
     return figures
 

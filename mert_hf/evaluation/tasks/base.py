@@ -31,7 +31,7 @@ class ArchiveNotes:
         urls: where it is published.
         size: bytes to download and to keep, hours of audio.
         license: terms of audio and annotations.
-        layout: files that are read, below the data folder.
+        about: the docstring of the task's module, whose indented lines are the files that are read.
         manifest: SHA-256 of the manifest of the published split, see `TaskData.manifest`; empty where the split cannot
             be known without the data.
         counts: recordings of training, validation and test in that split.
@@ -40,7 +40,7 @@ class ArchiveNotes:
     urls: tuple[str, ...]
     size: str
     license: str
-    layout: tuple[str, ...]
+    about: str | None
     manifest: str = ""
     counts: tuple[int, int, int] | None = None
 
@@ -48,7 +48,8 @@ class ArchiveNotes:
         """The notes as lines of text."""
         lines = [f"  source   {self.urls[0]}", *(f"           {url}" for url in self.urls[1:])]
         lines += [f"  size     {self.size}", f"  license  {self.license}"]
-        lines += ["  layout   below the folder that --data names:", *(f"             {line}" for line in self.layout)]
+        lines.append("  layout   DATA_DIR is the folder that --data names:")
+        lines += [f"         {line}" for line in (self.about or "").splitlines() if line.startswith("    ")]
         if self.counts:
             lines.append("  split    {} training, {} validation, {} test recordings".format(*self.counts))
         if self.manifest:
@@ -170,12 +171,13 @@ class Task:
                 return read_jsonl(files, self.kind, self.tables.labels, self.tables.jsonl_order)
             if not _is_dataset_folder(root):
                 return self.read(root)
-        elif not HUB_ID.fullmatch(str(data)):
+        source = DatasetSource.parse(str(data))
+        if not root.is_dir() and not HUB_ID.fullmatch(str(data)):
             raise ValueError(
                 f"{self.name}: the data folder {root} does not exist. `mert-hf evaluate {self.name} --where` shows "
                 "what to download."
             )
-        return self.tables.read(DatasetSource.parse(str(data)), self.kind, self.name)
+        return self.tables.read(source, self.kind, self.name)
 
 
 def _is_dataset_folder(root: Path) -> bool:
@@ -223,11 +225,7 @@ def _check_splits(
 
 
 def first_existing(root: Path, candidates: Iterable[str], what: str) -> Path:
-    """The first of `candidates` (glob patterns below `root`) that exists.
-
-    Raises:
-        ValueError: none does; the text lists all of them.
-    """
+    """The first of `candidates` (glob patterns below `root`) that exists; ValueError where none does."""
     candidates = list(candidates)
     for pattern in candidates:
         for path in sorted(root.glob(pattern)):
@@ -244,11 +242,7 @@ def existing_file(folder: Path, names: Sequence[str]) -> Path:
 
 
 def read_table(path: Path, delimiter: str, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a delimited table as stripped text.
-
-    Raises:
-        ValueError: one of `columns` is not in the header.
-    """
+    """Rows of a delimited table as stripped text; ValueError where one of `columns` is not in the header."""
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         reader = csv.DictReader(file, delimiter=delimiter, restkey="", restval="")
         header = [name.strip() for name in reader.fieldnames or []]

@@ -29,7 +29,7 @@ NOTES = ArchiveNotes(
     urls=("https://huggingface.co/datasets/m-a-p/Chords1217 (gated)", "https://github.com/a43992899/MARBLE"),
     size="1,217 songs, about 80 h",
     license="annotations free, audio for research on request",
-    layout=("Chords1217.{train,val,test}.jsonl", "audio/*.flac"),
+    about=__doc__,
 )
 TABLES = TableForm(jsonl=("Chords1217",), labels=CHORD_LABELS, columns=(("chords",), ("label",)))
 TASK = Task("chords1217", "Chords1217", "chords", 30.0, read, notes=NOTES, tables=TABLES)

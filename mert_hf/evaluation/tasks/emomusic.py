@@ -58,11 +58,7 @@ NOTES = ArchiveNotes(
     urls=("http://cvml.unige.ch/databases/emoMusic/",),
     size="744 clips of 45 s, 9.3 h",
     license="for research, after registration",
-    layout=(
-        "annotations/songs_info.csv (or songs_info.csv)",
-        "annotations/static_annotations.csv (or static_annotations.csv)",
-        "clips_45seconds/SONG_ID.mp3 (or in clips_45sec/)",
-    ),
+    about=__doc__,
 )
 TABLES = TableForm(jsonl=("EMO",), labels=LABELS, jsonl_order=("arousal", "valence"), columns=(LABELS, ("label",)))
 TASK = Task("emomusic", "EmoMusic valence and arousal", "regression", 5.0, read, notes=NOTES, tables=TABLES)

@@ -92,12 +92,7 @@ NOTES = ArchiveNotes(
     ),
     size="1,763 previews of 2 minutes, 59 h",
     license="annotations free, previews by Beatport",
-    layout=(
-        "giantsteps-mtg-key-dataset*/annotations/{annotations.txt,beatport_metadata.txt}",
-        "giantsteps-mtg-key-dataset*/audio/*.LOFI.mp3",
-        "giantsteps-key-dataset*/annotations/key/*.LOFI.key",
-        "giantsteps-key-dataset*/audio/*.LOFI.mp3",
-    ),
+    about=__doc__,
     manifest="a7c7b36341660b69fc684a1a2f9010f6bd0e0ee1d2fc3195b5f80b8e663cffba",
     counts=(923, 236, 604),
 )

@@ -164,10 +164,7 @@ NOTES = ArchiveNotes(
     ),
     size="1,000 clips of 30 s, 8.3 h, 1.2 GB",
     license="for research; no license is stated",
-    layout=(
-        "genres/GENRE/GENRE.00000.wav (or .au; also genres_original/)",
-        "{train,valid,test}_filtered.txt, optional",
-    ),
+    about=__doc__,
     manifest="f9e38153362e2021989bdfd300cc5932c061d9d60deb0366a43efeba75ca0827",
     counts=(443, 197, 290),
 )
@@ -179,7 +176,6 @@ RHYTHM_NOTES = replace(
         "http://anasynth.ircam.fr/home/media/GTZAN-rhythm (JAMS)",
         "https://github.com/CPJKU/beat_this_annotations (.beats)",
     ),
-    layout=(*NOTES.layout, "**/jams/GENRE.00000.wav.jams, or **/beats/gtzan_GENRE_00000.beats"),
 )
 GENRE_TABLES = TableForm(("GTZANGenre",), GENRES, columns=(("genre",), ("label",)), hub=("confit/gtzan-parquet",))
 RHYTHM_TABLES = TableForm(("GTZANBeatTracking",), columns=(("beats",), ("label",)))

@@ -64,7 +64,7 @@ NOTES = ArchiveNotes(
     urls=("https://mirg.city.ac.uk/codeapps/the-magnatagatune-dataset",),
     size="25,863 clips of 29 s, 208 h, 3 GB of MP3",
     license="CC BY-NC-SA 3.0",
-    layout=("annotations_final.csv", "mp3/{0..9,a..f}/*.mp3, or the 16 folders themselves"),
+    about=__doc__,
     counts=(18706, 1825, 5329),
 )
 TABLES = TableForm(jsonl=("MTT",), columns=(("tags",), ("label",)))

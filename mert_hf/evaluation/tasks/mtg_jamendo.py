@@ -30,10 +30,7 @@ NOTES = ArchiveNotes(
     urls=("https://github.com/MTG/mtg-jamendo-dataset", "https://mtg.github.io/mtg-jamendo-dataset"),
     size="55,701 tracks, 3,764 h, 508 GB (audio) or 156 GB (audio-low)",
     license="audio under the tracks' Creative Commons licenses, metadata CC BY-NC-SA 4.0",
-    layout=(
-        "data/splits/split-0/autotagging_SUBSET-{train,validation,test}.tsv, or the clone itself",
-        "audio/00/7400.mp3 (also raw_30s/audio/, audio-low/00/7400.low.mp3)",
-    ),
+    about=__doc__,
 )
 
 
@@ -75,42 +72,23 @@ def _file_rules(root: Path) -> list[Callable[[str], Path]]:
     ]
 
 
-def _task(name: str, title: str, subset: str, table: str, manifest: str, counts: tuple[int, int, int]) -> Task:
+MANIFESTS = {
+    "instrument": "4747943718b58ae5ba4680f34e1a97f5f51a75a6f09c62ee66bc022a074dc176",
+    "moodtheme": "a87386b3cfd11f633dd00fbf5dbe4c05663e5298105c80fc800bfebd741f4ee6",
+    "genre": "e0e05f4c2dca16f38908df9c8bbd5d47a7d56d1a7908b3175479d7dcf8acd326",
+    "top50tags": "be0e9a7bd57eda26208800172d3212cb180ea6ae33bb339c19431a1ba06de72a",
+}
+
+
+def _task(name: str, title: str, subset: str, table: str, counts: tuple[int, int, int]) -> Task:
     """The task of one tag subset: its name in the split files and in MARBLE v2, and its published split."""
-    notes = replace(NOTES, manifest=manifest, counts=counts)
+    notes = replace(NOTES, manifest=MANIFESTS[subset], counts=counts)
     tables = TableForm(jsonl=(table,), columns=(("tags",), ("label",)))
-    return Task(name, title, "multilabel", 30.0, partial(read_subset, subset=subset), notes=notes, tables=tables)
+    read = partial(read_subset, subset=subset)
+    return Task(name, f"MTG-Jamendo {title}", "multilabel", 30.0, read, notes=notes, tables=tables)
 
 
-INSTRUMENT = _task(
-    "mtg_instrument",
-    "MTG-Jamendo instrument",
-    "instrument",
-    "MTGInstrument",
-    "4747943718b58ae5ba4680f34e1a97f5f51a75a6f09c62ee66bc022a074dc176",
-    (14395, 5466, 5115),
-)
-MOODTHEME = _task(
-    "mtg_moodtheme",
-    "MTG-Jamendo mood and theme",
-    "moodtheme",
-    "MTGMood",
-    "a87386b3cfd11f633dd00fbf5dbe4c05663e5298105c80fc800bfebd741f4ee6",
-    (9949, 3802, 4231),
-)
-GENRE = _task(
-    "mtg_genre",
-    "MTG-Jamendo genre",
-    "genre",
-    "MTGGenre",
-    "e0e05f4c2dca16f38908df9c8bbd5d47a7d56d1a7908b3175479d7dcf8acd326",
-    (32572, 11043, 11479),
-)
-TOP50 = _task(
-    "mtg_top50",
-    "MTG-Jamendo top 50",
-    "top50tags",
-    "MTGTop50",
-    "be0e9a7bd57eda26208800172d3212cb180ea6ae33bb339c19431a1ba06de72a",
-    (32136, 10888, 11356),
-)
+INSTRUMENT = _task("mtg_instrument", "instrument", "instrument", "MTGInstrument", (14395, 5466, 5115))
+MOODTHEME = _task("mtg_moodtheme", "mood and theme", "moodtheme", "MTGMood", (9949, 3802, 4231))
+GENRE = _task("mtg_genre", "genre", "genre", "MTGGenre", (32572, 11043, 11479))
+TOP50 = _task("mtg_top50", "top 50", "top50tags", "MTGTop50", (32136, 10888, 11356))

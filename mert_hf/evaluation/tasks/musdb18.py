@@ -48,8 +48,7 @@ def read(root: Path) -> TaskData:
     split = {name: "valid" if name in VALIDATION_SONGS else "train" for name in names}
     if not VALIDATION_SONGS.intersection(names):
         logger.warning(
-            "None of the official validation songs is in %s; a seventh of the training songs is used instead.",
-            root,
+            "None of the official validation songs is in %s; a seventh of the training songs is used instead.", root
         )
         split = hash_split(names, {"train": 0.86, "valid": 0.14})
     recordings = [_recording(song, split[song.name]) for song in training]
@@ -77,7 +76,7 @@ NOTES = ArchiveNotes(
     urls=("https://zenodo.org/records/3338373 (musdb18hq.zip)",),
     size="150 songs, 10 h, 23 GB",
     license="for education and research, terms of each song in the archive",
-    layout=("{train,test}/TRACK/{mixture,vocals,drums,bass,other}.wav",),
+    about=__doc__,
     counts=(86, 14, 50),
 )
 TASK = Task("musdb18", "MUSDB18 separation", "separation", 10.0, read, notes=NOTES)

@@ -18,21 +18,7 @@ from pathlib import Path
 from ...recordings.recordings import SPLITS, Recording, TaskData, label_index
 from .base import ArchiveNotes, TableForm, Task, first_existing
 
-FAMILIES = (
-    "bass",
-    "brass",
-    "flute",
-    "guitar",
-    "keyboard",
-    "mallet",
-    "organ",
-    "reed",
-    "string",
-    "synth_lead",
-    "vocal",
-)
-
-
+FAMILIES = tuple("bass brass flute guitar keyboard mallet organ reed string synth_lead vocal".split())
 PITCHES = tuple(str(pitch) for pitch in range(128))
 
 
@@ -54,30 +40,20 @@ NOTES = ArchiveNotes(
     urls=("https://magenta.tensorflow.org/datasets/nsynth (the three .jsonwav.tar.gz)",),
     size="305,979 notes of 4 s, 340 h, 39 GB unpacked",
     license="CC BY 4.0",
-    layout=("nsynth-{train,valid,test}/examples.json", "nsynth-{train,valid,test}/audio/NAME.wav"),
+    about=__doc__,
     counts=(289205, 12678, 4096),
 )
-INSTRUMENT = Task(
-    "nsynth_instrument",
-    "NSynth instrument",
-    "classification",
-    4.0,
-    partial(read_notes, labels=FAMILIES, field="instrument_family_str"),
-    max_epochs=50,
-    notes=NOTES,
-    tables=TableForm(
-        labels=FAMILIES,
-        columns=(("instrument_family_str",), ("instrument_family",), ("instrument",), ("label",)),
-        hub=("confit/nsynth-parquet:instrument",),
-    ),
+
+
+def _task(name: str, title: str, labels: tuple[str, ...], field: str, other_columns: tuple[str, ...]) -> Task:
+    """The task of one field of the notes, which is a column of the Hub's copy of the same name or another one."""
+    columns = tuple((column,) for column in (field, *other_columns, "label"))
+    tables = TableForm(labels=labels, columns=columns, hub=(f"confit/nsynth-parquet:{name}",))
+    read = partial(read_notes, labels=labels, field=field)
+    return Task(f"nsynth_{name}", title, "classification", 4.0, read, max_epochs=50, notes=NOTES, tables=tables)
+
+
+INSTRUMENT = _task(
+    "instrument", "NSynth instrument", FAMILIES, "instrument_family_str", ("instrument_family", "instrument")
 )
-PITCH = Task(
-    "nsynth_pitch",
-    "NSynth pitch",
-    "classification",
-    4.0,
-    partial(read_notes, labels=PITCHES, field="pitch"),
-    max_epochs=50,
-    notes=NOTES,
-    tables=TableForm(labels=PITCHES, columns=(("pitch",), ("label",)), hub=("confit/nsynth-parquet:pitch",)),
-)
+PITCH = _task("pitch", "NSynth pitch", PITCHES, "pitch", ())

@@ -13,7 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .base import Task
 
 POOLINGS = ("mean", "mean_std")
 DEFAULT_PATIENCE = (5, 20)
@@ -35,6 +38,7 @@ class Protocol:
         input_in_average: whether the learned average of layers includes layer 0, the encoder's input.
         shortest_chunk: seconds; a shorter last chunk is dropped. `shortest_share` is the same as a share of the window.
         windows: task -> length of a chunk in seconds where it is not the task's own.
+        fit_context: whether chunks are at most as long as the audio that the encoder was trained on.
         first_seconds: task -> only the first seconds of a recording are used.
         scored_pieces: tasks in which each chunk is scored by itself; in all others a recording's outputs are averaged.
         patience: task -> (epochs without progress before the learning rate is halved, before a probe stops).
@@ -57,6 +61,7 @@ class Protocol:
     shortest_chunk: float = 1.0
     shortest_share: float = 0.0
     windows: Mapping[str, float] = field(default_factory=dict)
+    fit_context: bool = False
     first_seconds: Mapping[str, float] = field(default_factory=dict)
     scored_pieces: tuple[str, ...] = ()
     patience: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -70,6 +75,11 @@ class Protocol:
     def patience_of(self, task: str) -> tuple[int, int]:
         """Epochs without progress before the learning rate is halved, and before a probe stops."""
         return self.patience.get(task, DEFAULT_PATIENCE)
+
+    def window(self, task: Task, context: float | None) -> float:
+        """Seconds of a chunk of a task, for an encoder that was trained on clips of `context` seconds."""
+        window = self.windows.get(task.name, task.window)
+        return min(window, max(context, self.shortest_chunk)) if self.fit_context and context else window
 
     def shortest(self, window: float) -> float:
         """Seconds below which a last chunk is dropped."""
@@ -94,13 +104,7 @@ class Protocol:
 TAGGING = ("magnatagatune", "mtg_instrument", "mtg_moodtheme", "mtg_genre", "mtg_top50")
 NSYNTH = ("nsynth_instrument", "nsynth_pitch")
 GTZAN = ("gtzan_genre", "gtzan_rhythm")
-STRICT = Protocol(
-    name="strict",
-    source="mert_hf",
-    pooling="mean_std",
-    standardize="always",
-    differences=(),
-)
+STRICT = Protocol(name="strict", source="mert_hf", pooling="mean_std", standardize="always", fit_context=True)
 
 MARBLE_V1 = Protocol(
     name="marble-v1",
@@ -138,12 +142,7 @@ MARBLE_V2 = Protocol(
     shortest_share=0.8,
     windows={"emomusic": 15.0, "gtzan_rhythm": 10.0},
     patience={**dict.fromkeys(TAGGING, (3, 10)), "gtzan_genre": (6, 20), "gtzan_rhythm": (5, 10)},
-    max_epochs={
-        "magnatagatune": 50,
-        "giantsteps_key": 50,
-        "gtzan_rhythm": 50,
-        **dict.fromkeys(TAGGING[1:], 20),
-    },
+    max_epochs={"magnatagatune": 50, "giantsteps_key": 50, "gtzan_rhythm": 50, **dict.fromkeys(TAGGING[1:], 20)},
     early_stopping="lightning",
     beat_counts="pooled",
     beat_selection="f1",

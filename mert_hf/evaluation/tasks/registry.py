@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from . import (
     chords1217,
     emomusic,
@@ -59,27 +57,22 @@ ALIASES = {
 }
 
 
-def get_task(name: str, target: str | None = None, kind: str = "classification", window: float | None = None) -> Task:
+def get_task(name: str, target: str | None = None, kind: str = "classification") -> Task:
     """A task by name; hyphens, capitals and a `jamendo` in the name do not matter.
 
     Args:
         name: one of `TASK_NAMES` or `FURTHER_TASK_NAMES`, an alias, or "audiofolder".
         target, kind: for "audiofolder" only, see `audiofolder_task`.
-        window: another length of chunks in seconds.
 
     Raises:
-        ValueError: unknown name (the text lists all), no target, or a window under a second.
+        ValueError: unknown name (the text lists all), or no target.
     """
-    if window is not None and not window >= 1.0:
-        raise ValueError(f"window is {window} s; chunks are at least 1 s long.")
     plain = name.strip().lower().replace("-", "_").replace("jamendo_", "")
     plain = ALIASES.get(plain, plain)
     if plain == "audiofolder":
         if not target:
             raise ValueError("The task 'audiofolder' needs a target: --target COLUMN of metadata.csv.")
-        task = audiofolder_task(target, kind)
-    elif plain in TASKS:
-        task = TASKS[plain]
-    else:
+        return audiofolder_task(target, kind)
+    if plain not in TASKS:
         raise ValueError(f"Unknown task {name!r}; the tasks are {', '.join(TASKS)} and audiofolder.")
-    return replace(task, window=window) if window is not None else task
+    return TASKS[plain]

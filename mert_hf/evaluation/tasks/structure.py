@@ -59,7 +59,7 @@ NOTES = ArchiveNotes(
     urls=("https://github.com/DDMAL/salami-data-public", "https://github.com/urinieto/harmonixset"),
     size="SALAMI: 1,164 annotated recordings; Harmonix: 912 songs, 56 h",
     license="SALAMI's annotations CC0, Harmonix's MIT; audio is to be collected by the user",
-    layout=("audio/NAME.mp3", "annotations/NAME.lab or NAME.txt", "{train,valid,test}.txt, optional lists of names"),
+    about=__doc__,
 )
 TABLES = TableForm(columns=(("structure",), ("label",)))
 TASK = Task("structure", "Structure", "structure", 30.0, read, notes=NOTES, tables=TABLES)

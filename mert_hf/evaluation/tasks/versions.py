@@ -44,7 +44,7 @@ NOTES = ArchiveNotes(
     urls=("http://labrosa.ee.columbia.edu/projects/coversongs/covers80/",),
     size="covers80: 160 recordings, 9 h, 0.2 GB",
     license="covers80: for research",
-    layout=("WORK/NAME.mp3, two or more recordings a work (or */WORK/NAME.mp3)",),
+    about=__doc__,
 )
 TABLES = TableForm(columns=(("work",), ("label",)))
 TASK = Task("versions", "Versions of works", "retrieval", 30.0, read, notes=NOTES, tables=TABLES)

@@ -16,24 +16,14 @@ Five stray duplicates are left out, as in MARBLE, and so are folders that the da
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ...recordings.recordings import Recording, TaskData
 from ...recordings.splits import hash_split
 from .base import ArchiveNotes, TableForm, Task, first_existing
 
-TECHNIQUES = (
-    "belt",
-    "breathy",
-    "inhaled",
-    "lip_trill",
-    "spoken",
-    "straight",
-    "trill",
-    "trillo",
-    "vibrato",
-    "vocal_fry",
-)
+TECHNIQUES = tuple("belt breathy inhaled lip_trill spoken straight trill trillo vibrato vocal_fry".split())
 # Folders of the data set that are ways to sing a line rather than techniques of the voice (paper, table 2).
 OTHER_FOLDERS = ("fast_forte", "fast_piano", "forte", "messa", "pp", "slow_forte", "slow_piano")
 SINGERS = tuple(f"female{i}" for i in range(1, 10)) + tuple(f"male{i}" for i in range(1, 12))
@@ -92,23 +82,14 @@ NOTES = ArchiveNotes(
     urls=("https://zenodo.org/records/1193957 (VocalSet.zip)",),
     size="3,560 recordings, 10 h, 3 GB unpacked",
     license="CC BY 4.0",
-    layout=("FULL/SINGER/CONTEXT/TECHNIQUE/*.wav (or data_by_singer/)",),
+    about=__doc__,
 )
-TECHNIQUE = Task(
-    "vocalset_technique",
-    "VocalSet technique",
-    "classification",
-    3.0,
-    read_techniques,
-    notes=NOTES,
-    tables=TableForm(labels=TECHNIQUES, columns=(("technique",), ("label",))),
-)
-SINGER = Task(
-    "vocalset_singer",
-    "VocalSet singer",
-    "classification",
-    3.0,
-    read_singers,
-    notes=NOTES,
-    tables=TableForm(labels=SINGERS, columns=(("singer",), ("label",))),
-)
+
+
+def _task(name: str, read: Callable[[Path], TaskData], labels: tuple[str, ...]) -> Task:
+    tables = TableForm(labels=labels, columns=((name,), ("label",)))
+    return Task(f"vocalset_{name}", f"VocalSet {name}", "classification", 3.0, read, notes=NOTES, tables=tables)
+
+
+TECHNIQUE = _task("technique", read_techniques, TECHNIQUES)
+SINGER = _task("singer", read_singers, SINGERS)

@@ -1,0 +1,348 @@
+"""One encoder on one task: extract features, train the grid, choose on validation, test.
+
+What is finished stays on disk below the cache folder: features recording by recording, probes layer by layer. An
+evaluation that was stopped computes only what is missing when it is started again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...encoders import Encoder, resolve_layers
+from ...recordings.recordings import SPLITS, BeatTimes, Segments, TaskData
+from ...utils.settings import WEIGHTED
+from ..metrics.bootstrap import intervals
+from ..metrics.by_kind import scores
+from ..metrics.predictions import Predictions
+from ..metrics.retrieval import query_scores
+from ..tasks import FRAME_KINDS, Task
+from ..tasks.protocols import Protocol
+from .chunks import ChunkData
+from .features import FeatureRequest, estimated_bytes, extract
+from .frame_features import ComputedFrames, FrameFeatures
+from .frames import FrameClassData
+from .precomputed import PrecomputedFeatures
+from .probes import GridData, TrainedProbe, grid, num_weights, train_grid
+from .results import RESULTS_FORMAT, Layer, ProbeArchive, Record, layer_summary, over_seeds, probe_summary, versions
+from .separation import SeparationData
+from .settings import EvaluationSettings, ProbeSettings
+from .store import FeatureStore, FeatureTable, fingerprint
+
+logger = logging.getLogger(__name__)
+
+GROUP_WEIGHTS = 2**25  # weights trained at a time: 0.5 GB with Adam's two moments and the best epoch's copy
+FRAME_STORE_BYTES = 8e9  # features of frame tasks that "auto" keeps on disk
+
+
+@dataclass
+class Evaluation:
+    """One encoder on one task.
+
+    Attributes:
+        data: the recordings of the task, in `data_dir`; `run` leaves out those that cannot be read.
+        cache_dir: folder for features and probes.
+        device: where probes are trained.
+    """
+
+    task: Task
+    data: TaskData
+    encoder: Encoder | PrecomputedFeatures
+    settings: EvaluationSettings
+    cache_dir: Path
+    data_dir: Path
+    device: torch.device
+
+    @cached_property
+    def protocol(self) -> Protocol:
+        """The choices of this evaluation."""
+        return self.settings.chosen_protocol()
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """The layers to probe."""
+        return choose_layers(self.settings.layers, self.encoder)
+
+    @cached_property
+    def request(self) -> FeatureRequest:
+        """The features that are needed: of frame tasks, whose features take gigabytes, only the layers probed."""
+        single = [layer for layer in self.layers if layer != WEIGHTED]
+        every = WEIGHTED in self.layers or self.task.kind not in FRAME_KINDS
+        layers, window = None if every else single, self.settings.window
+        return FeatureRequest.of(self.task, self.protocol, self.encoder, layers, window)
+
+    @cached_property
+    def archive(self) -> ProbeArchive:
+        """Where the probes are kept."""
+        folder = fingerprint({**self.request.key(), **self._probe_key()})
+        return ProbeArchive(self.cache_dir / "probes" / folder)
+
+    def run(self) -> tuple[dict[str, Any], dict[int, Predictions]]:
+        """Extracts and trains what is missing, chooses the layer by validation, tests it. Returns the results, and the
+        predictions of each seed for the test recordings."""
+        features = self.features()
+        if self.task.kind == "retrieval":
+            return self._retrieve(features)
+        self._train(features)
+        records = {layer: self.archive.read(layer) for layer in self.layers}
+        metric = self.task.metric
+        chosen = best_candidate((layer, _validation_scores(record, metric)) for layer, record in records.items())
+        tested = [chosen] if self.task.kind in FRAME_KINDS else list(records)
+        for layer in tested:
+            self._test(records[layer], features)
+        predictions = self.predictions(records[chosen], features, "test")
+        return self._results(records, chosen, predictions, features), predictions
+
+    def _retrieve(self, table: FeatureTable) -> tuple[dict[str, Any], dict[int, Predictions]]:
+        """Results of a task without a probe: the layer is chosen on validation data, nothing is trained."""
+        records: dict[Layer, Record] = {}
+        for layer in (layer for layer in self.layers if layer != WEIGHTED):
+            found = {split: self.scores(self.retrieved(table, layer, split)) for split in ("valid", "test")}
+            records[layer] = {"layer": layer, "learning_rate": 0.0, "grid": []}
+            records[layer] |= {"validation": [found["valid"]], "test": [found["test"]]}
+        if not records:
+            raise ValueError("Retrieval learns no average of layers; give --layers all, or numbers.")
+        chosen = max(records, key=lambda layer: records[layer]["validation"][0][self.task.metric])
+        predictions = {0: self.retrieved(table, chosen, "test")}
+        return self._results(records, chosen, predictions, table), predictions
+
+    def retrieved(self, table: FeatureTable, layer: int, split: str, queries: Evaluation | None = None) -> Predictions:
+        """The ranking for each query of a split; with other `queries`, those recordings are searched for."""
+        position, recordings = self.request.layers.index(layer), self.data.split(split)
+        embeddings = table.recording_means(recordings, position)
+        asked = None if queries is None else queries.features().recording_means(queries.data.split(split), position)
+        works = np.array([recording.target for recording in recordings])
+        return Predictions(tuple(recording.id for recording in recordings), query_scores(embeddings, works, asked))
+
+    def features(self) -> FrameFeatures:
+        """Features of all recordings, standardized as the protocol asks."""
+        computed = self.task.kind in FRAME_KINDS and self._computes_frames()
+        features = ComputedFrames(self.request) if computed else self._stored_features()
+        if self._standardizes:
+            features = features.standardized(self.data.split("train") or self.data.split("valid"))
+        return features
+
+    @property
+    def _standardizes(self) -> bool:
+        return self.protocol.standardize == "always" or self.request.handmade
+
+    def _stored_features(self) -> FeatureTable:
+        request, recordings = self.request, self.data.recordings
+        places = self.cache_dir / "features", request.key(), request.shape, self.settings.store_dtype, self.data_dir
+        with FeatureStore(*places) as store:
+            failed = extract(request, recordings, store, self.settings, self.task.name)
+            unreadable = tuple(f"{name} (unreadable)" for name in sorted(failed))
+            left = tuple(recording for recording in recordings if recording.id not in failed)
+            self.data = replace(self.data, recordings=left, skipped=self.data.skipped + unreadable)
+            return FeatureTable.open(store, left)
+
+    def _computes_frames(self) -> bool:
+        """Whether frames are computed when needed; crops that the encoder sees alone cannot be stored."""
+        if self.settings.frame_features != "auto":
+            return self.settings.frame_features == "compute"
+        layers, dim = self.request.shape
+        row_bytes = layers * dim * np.dtype(self.settings.store_dtype).itemsize
+        needed = estimated_bytes(self.data.recordings, self.request.rows_per_second, row_bytes)
+        return self.protocol.crop_context == "crop" or needed > FRAME_STORE_BYTES
+
+    def grid_data(self, features: FrameFeatures) -> GridData:
+        """The training data of the probes, with these features."""
+        kind, encoder, protocol = self.task.kind, self.encoder, self.protocol
+        if kind not in FRAME_KINDS:
+            pieces = self.task.name in protocol.scored_pieces
+            return ChunkData(kind, self.data, features, self.device, protocol.batch, pieces)
+        alone = protocol.crop_context == "crop"
+        common = self.data, features, encoder.sampling_rate, encoder.hop_length, self.device, alone
+        if kind == "separation":
+            return SeparationData(*common, self.settings.fft_size)
+        return FrameClassData(*common, kind, kind == "beats" and protocol.beat_selection == "f1")
+
+    def positions(self, layers: Sequence[Layer]) -> list[int]:
+        """Where the layers of a group stand in the features; the learned average takes each, or each but the input."""
+        if WEIGHTED in layers:
+            layers = self.request.layers
+            with_input = self.protocol.input_in_average or len(layers) == 1
+            return [place for place, layer in enumerate(layers) if with_input or layer > 0]
+        return [self.request.layers.index(layer) for layer in layers]
+
+    def _groups(self, dim: int, num_outputs: int) -> Iterator[list[Layer]]:
+        """Layers that are trained together: as many single ones as fit, and the learned average by itself."""
+        weights = num_weights(dim, self._probe_settings.hidden_size, num_outputs)
+        grid_size = len(self.settings.learning_rates) * len(self.settings.seeds)
+        size = max(1, GROUP_WEIGHTS // (weights * grid_size))
+        single = [layer for layer in self.layers if layer != WEIGHTED]
+        yield from (single[start : start + size] for start in range(0, len(single), size))
+        if WEIGHTED in self.layers:
+            yield [WEIGHTED]
+
+    def _train(self, features: FrameFeatures) -> None:
+        # Groups are those of a run from the start, and trained whole: probes that are trained together share products
+        # of matrices, whose rounding a smaller group would change.
+        for group in self._groups(features.dim, self.grid_data(features).num_outputs):
+            missing = [layer for layer in group if layer not in self.archive]
+            if not missing:
+                continue
+            logger.info("%s: training probes of layers %s", self.task.name, ", ".join(map(str, group)))
+            data = self.grid_data(features.held(self.positions(group), self.device))
+            names = [WEIGHTED] if group == [WEIGHTED] else list(range(len(group)))
+            probes = grid(names, self.settings.learning_rates, self.settings.seeds)
+            trained = train_grid(data, probes, self._probe_settings, self.device)
+            for layer, name in zip(group, names, strict=True):
+                if layer in missing:
+                    self._keep(layer, [probe for probe in trained if probe.probe.layer == name], data)
+
+    def _keep(self, layer: Layer, trained: list[TrainedProbe], data: Any) -> None:
+        """Chooses the layer's learning rate by validation, and writes its probes and all scores."""
+        rate = best_candidate(
+            (rate, [(t.score, t.loss) for t in trained if t.probe.learning_rate == rate])
+            for rate in self.settings.learning_rates
+        )
+        winners = [probe for probe in trained if probe.probe.learning_rate == rate]
+        record = {
+            "layer": layer,
+            "learning_rate": rate,
+            "grid": [probe_summary(probe) for probe in trained],
+            "validation": [self.scores(data.predict(probe, "valid")) for probe in winners],
+        }
+        if layer == WEIGHTED:
+            record["layer_weights"] = [probe.weights["mixture"].softmax(0).tolist() for probe in winners]
+        self.archive.write_weights(layer, winners)
+        self.archive.write(record)
+
+    def scores(self, predictions: Predictions) -> dict[str, float]:
+        return scores(self.task.kind, predictions, self.data.labels, self.protocol.beat_counts)
+
+    def predictions(self, record: Record, features: FrameFeatures, split: str) -> dict[int, Predictions]:
+        """The predictions of a layer's probes for a split, by seed."""
+        layer = record["layer"]
+        data = self.grid_data(features.held(self.positions([layer]), self.device))
+        probes = self.archive.load(record, WEIGHTED if layer == WEIGHTED else 0)
+        return {probe.probe.seed: data.predict(probe, split) for probe in probes}
+
+    def _test(self, record: Record, features: FrameFeatures) -> None:
+        """Adds test metrics of a layer's probes, one for each seed, to its record."""
+        if "test" not in record:
+            predictions = self.predictions(record, features, "test")
+            record["test"] = [self.scores(part) for part in predictions.values()]
+            self.archive.write(record)
+
+    @cached_property
+    def _probe_settings(self) -> ProbeSettings:
+        return self.settings.probe_settings(self.task)
+
+    def _probe_key(self) -> dict[str, Any]:
+        """Everything that decides the probes in addition to the features: targets, splits, grid and training."""
+        digest = hashlib.sha256()
+        for recording in self.data.recordings:
+            ensemble = [recording.ensemble] if recording.ensemble else []
+            digest.update(repr((recording.id, recording.split, _plain_target(recording.target), *ensemble)).encode())
+        settings, protocol = self.settings, self.protocol
+        return {
+            "recordings": digest.hexdigest(),
+            "data": str(self.data_dir.resolve()),
+            "labels": list(self.data.labels),
+            "learning_rates": list(settings.learning_rates),
+            "seeds": list(settings.seeds),
+            "probe": asdict(self._probe_settings),
+            "protocol": {**protocol.summary(self.task.name), "differences": None, "source": None, "name": None},
+            "store_dtype": settings.store_dtype,
+            "fft_size": settings.fft_size,
+        }
+
+    def _results(
+        self, records: dict[Layer, Record], chosen: Layer, predictions: dict[int, Predictions], features: Any
+    ) -> dict[str, Any]:
+        found = over_seeds(records[chosen]["test"])
+        spans = intervals(
+            self.task.kind, predictions, self.data.labels, self.protocol.beat_counts, self.settings.resamples
+        )
+        for metric, interval in spans.items():
+            found[metric]["interval"] = interval
+        return {
+            "format": RESULTS_FORMAT,
+            "task": self.task.name,
+            "title": self.task.title,
+            "kind": self.task.kind,
+            "metric": self.task.metric,
+            "metrics": found,
+            "validation": over_seeds(records[chosen]["validation"]),
+            "selected": {"layer": chosen, "learning_rate": records[chosen]["learning_rate"], "by": "validation"},
+            "layers": [layer_summary(record) for record in records.values()],
+            "grid": [{"layer": layer, **entry} for layer, record in records.items() for entry in record["grid"]],
+            "data": self._data_summary(features),
+            "protocol": self._protocol_summary(),
+            "versions": versions(),
+        }
+
+    def _data_summary(self, features: FrameFeatures) -> dict[str, Any]:
+        splits = {split: self.data.split(split) for split in SPLITS}
+        return {
+            "labels": list(self.data.labels),
+            "manifest": self.data.manifest_hash,
+            "skipped": list(self.data.skipped),
+            "recordings": {split: len(recordings) for split, recordings in splits.items()},
+            "rows": {split: sum(map(features.count, recordings)) for split, recordings in splits.items()},
+        }
+
+    def _protocol_summary(self) -> dict[str, Any]:
+        encoder, settings = self.encoder, self.settings
+        return {
+            **self.protocol.summary(self.task.name),
+            "window": self.request.window,
+            "learning_rates": list(settings.learning_rates),
+            "seeds": list(settings.seeds),
+            "probe": asdict(self._probe_settings),
+            "standardized": self._standardizes,
+            "store_dtype": settings.store_dtype,
+            "sampling_rate": encoder.sampling_rate,
+            "num_layers": len(encoder.layers),
+            "values": self.request.shape[1],
+        }
+
+
+def choose_layers(layers: Sequence[Layer] | None, encoder: Encoder | PrecomputedFeatures) -> list[Layer]:
+    """Layers to probe: numbers, "all" and "weighted", or None for each layer and the learned average.
+
+    Raises:
+        ValueError: a layer that the encoder does not have, or one twice.
+    """
+    if layers is None:
+        return [*encoder.layers, *([WEIGHTED] if len(encoder.layers) > 1 else [])]
+    chosen: list[Layer] = []
+    for layer in layers:
+        chosen += [WEIGHTED] if layer == WEIGHTED else resolve_layers(layer, encoder)
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"layers={list(layers)} names a layer twice.")
+    return chosen
+
+
+def best_candidate(candidates) -> Any:
+    """The name among (name, [(score, loss) of each seed]) with the highest mean score; equal ones by lower mean loss,
+    then by order."""
+    ranked = [(name, tuple(np.mean(pairs, axis=0))) for name, pairs in candidates]
+    return max(ranked, key=lambda entry: (entry[1][0], -entry[1][1]))[0]
+
+
+def _validation_scores(record: Record, metric: str) -> list[tuple[float, float]]:
+    """(validation metric, validation loss) of each seed of a layer's chosen learning rate."""
+    chosen = [entry for entry in record["grid"] if entry["learning_rate"] == record["learning_rate"]]
+    return [(valid[metric], entry["loss"]) for valid, entry in zip(record["validation"], chosen, strict=True)]
+
+
+def _plain_target(target: Any) -> Any:
+    """A target as plain values, for its digest."""
+    if isinstance(target, dict):
+        return {name: str(path) for name, path in target.items()}
+    if isinstance(target, BeatTimes):
+        return [target.beats.tolist(), target.downbeats.tolist()]
+    if isinstance(target, Segments):
+        return [target.intervals.tolist(), target.labels]
+    return target.tolist() if isinstance(target, np.ndarray) else target
