@@ -68,19 +68,6 @@ def test_groups_are_stratified_by_their_rarest_class_where_one_is_missing(folder
     assert len(sides) == 12 and not caplog.text
 
 
-@pytest.mark.parametrize(
-    "one, other", [("rock", "Rock"), ("Café", "Cafe\u0301"), ("café", "cafe"), ("hip hop", "hiphop")]
-)
-def test_names_that_are_written_in_two_ways_are_reported(folder, caplog, one, other):
-    for kind, cell in (("classification", one), ("multilabel", f"{one}|pop")):
-        caplog.clear()
-        load(folder("x", *[cell, other, "pop"] * 4), "x", kind)
-        assert "capitals, accents or spaces are different classes" in caplog.text and repr(other) in caplog.text
-    caplog.clear()
-    load(folder("x", *["rock", "pop", "C", "C#", "1", "-1"] * 3), "x", "classification")
-    assert "different classes" not in caplog.text
-
-
 @pytest.mark.parametrize("name", ["song.ogg", "music/song.mp3", "music/kept.txt"])
 def test_a_file_is_never_looked_for_on_the_hub(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)

@@ -108,9 +108,9 @@ class Text(HTMLParser):
 def test_report_is_written_with_figures(results, tmp_path):
     page = write_report(results, tmp_path / "report")
     names = sorted(path.name for path in page.parent.iterdir())
-    # ranks, scores by layer of two models, few recordings, gain
-    assert names == [*(f"figure_{number}.svg" for number in range(5)), "report.html", "report.md"]
-    for name in names[:5]:
+    # ranks, scores by layer of two models, few recordings, gain, confusion of two models on two tasks
+    assert names == [*(f"figure_{number}.svg" for number in range(9)), "report.html", "report.md"]
+    for name in names[:9]:
         assert ElementTree.parse(page.parent / name).getroot().tag.endswith("svg")
     markdown = (page.parent / "report.md").read_text()
     plain = markdown.replace("**", "").replace(" ≈", "")
@@ -120,7 +120,7 @@ def test_report_is_written_with_figures(results, tmp_path):
     assert f"| MUSDB18 separation | sdr_mean_vocals | {one} | {two} | *5.5* | *5.3* |" in plain
     assert "*MERT-v1-95M (MARBLE)*" in markdown and "*MERT-v1-95M (MERT paper)*" in markdown
     assert all(source.url in markdown for source in SOURCES)
-    assert all(f"]({name})" in markdown for name in names[:5])
+    assert all(f"]({name})" in markdown for name in names[:9])
     assert "## GTZAN genre: few recordings" in markdown
     assert "## GTZAN genre: deformed test recordings, gain" in markdown
 
@@ -131,7 +131,7 @@ def test_page_is_well_formed_and_escapes_names(results, tmp_path):
     parser.feed(page)
     assert parser.open == []
     assert "two & <b>" in parser.text and "two & <b>" not in page
-    assert page.count("<figure>") == 5 and 'class="published"' in page and "measured by others" in parser.text
+    assert page.count("<figure>") == 9 and 'class="published"' in page and "measured by others" in parser.text
     assert '<a href="https://arxiv.org/abs/2306.10548">MARBLE' in page and "<strong>Bold</strong>" in page
 
 

@@ -224,11 +224,10 @@ def normalized(samples: np.ndarray) -> np.ndarray:
     return (samples - samples.mean()) / np.sqrt(samples.var() + NORMALIZATION_FLOOR)
 
 
-def durations(recordings: Sequence[Recording], sample: int | None = SIZE_SAMPLE) -> list[float]:
-    """Seconds of every n-th recording by its header, `sample` of them at most; unreadable ones are left out."""
-    step = 1 if sample is None else max(1, len(recordings) // sample)
+def durations(recordings: Sequence[Recording]) -> list[float]:
+    """Seconds of about `SIZE_SAMPLE` of the recordings by their headers; unreadable ones are left out."""
     seconds = []
-    for recording in recordings[::step]:
+    for recording in recordings[:: max(1, len(recordings) // SIZE_SAMPLE)]:
         try:
             seconds.append(recording.seconds or audio_info(recording.open()).duration)
         except AudioReadError:

@@ -56,19 +56,6 @@ class TaskPlan:
         return f"{self.task:<20} {self.recordings:>10} {sizes}"
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Measured on this machine.
-
-    Attributes:
-        audio: seconds of audio that the encoder takes in a second.
-        flops: floating-point operations in a second, of matrix products as probes have them.
-    """
-
-    audio: float
-    flops: float
-
-
 def dry_run(
     task: str, data: str | None, source: EncoderSettings, settings: EvaluationSettings, **task_options: Any
 ) -> list[str]:
@@ -143,15 +130,16 @@ def plan_lines(plans: Sequence[TaskPlan]) -> list[str]:
     return [header, *(plan.line() for plan in plans), TaskPlan("total", *sums).line()]
 
 
-def measure_speed(encoder: Encoder | PrecomputedFeatures, device: torch.device) -> Speed:
-    """Times the encoder on noise, and a product of matrices."""
+def measure_speed(encoder: Encoder | PrecomputedFeatures, device: torch.device) -> tuple[float, float]:
+    """Seconds of audio that the encoder takes in a second, timed on noise; floating-point operations in a second, of
+    matrix products as probes have them."""
     samples = round(NOISE_SECONDS * encoder.sampling_rate)
     clip = np.random.default_rng(0).normal(0, 0.1, samples).astype(np.float32)
     left, right = (torch.randn(1024, 1024, device=device) for _ in range(2))
     flops = 2 * 1024**3 / _seconds(lambda: float((left @ right).sum()))
     if isinstance(encoder, PrecomputedFeatures):
-        return Speed(float("inf"), flops)
-    return Speed(NOISE_SECONDS / _seconds(lambda: encoder.hidden_states([clip], encoder.layers[:1])), flops)
+        return float("inf"), flops
+    return NOISE_SECONDS / _seconds(lambda: encoder.hidden_states([clip], encoder.layers[:1])), flops
 
 
 def _seconds(work: Callable[[], Any]) -> float:
@@ -164,7 +152,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 
 def _plan(
-    task: Task, data: Any, encoder: Encoder, settings: EvaluationSettings, speed: Speed, planned: set[str]
+    task: Task, data: Any, encoder: Encoder, settings: EvaluationSettings, speed: tuple[float, float], planned: set[str]
 ) -> TaskPlan:
     loaded = task.load(data, settings.tolerance())
     request = FeatureRequest.of(task, settings.chosen_protocol(), encoder, window=settings.window)
@@ -180,7 +168,7 @@ def _plan(
         len(loaded.recordings),
         seconds / 3600,
         len(wanted) * rows * row_bytes / 1e9,
-        (seconds / speed.audio + _probe_flops(task, loaded, request, settings, rows) / speed.flops) / 3600,
+        (seconds / speed[0] + _probe_flops(task, loaded, request, settings, rows) / speed[1]) / 3600,
     )
 
 

@@ -138,7 +138,9 @@ def train_grid(
                 break
             _train_epoch(data, active, workers)
             _validate(data, active, settings, workers)
-    finished = {trained.probe: trained for run in runs for trained in run.finish()}
+    for run in runs:
+        run.drop_stopped(-1)
+    finished = {trained.probe: trained for run in runs for trained in run.finished}
     return [finished[probe] for probe in probes]
 
 
@@ -173,13 +175,11 @@ def _validate(data: GridData, runs: list[SeedTraining], settings: ProbeSettings,
     )
     scores = torch.nan_to_num(scores.double().cpu(), nan=-math.inf)
     losses = torch.nan_to_num(losses.double().cpu(), nan=math.inf)
-    position = 0
-    for stack in stacks:
-        count = len(stack.probes)
-        stack.note_epoch(scores[position : position + count], losses[position : position + count], settings)
-        position += count
+    sizes = [len(stack.probes) for stack in stacks]
+    for stack, score, loss in zip(stacks, scores.split(sizes), losses.split(sizes), strict=True):
+        stack.note_epoch(score, loss, settings)
     for run in runs:
-        run.drop_stopped(settings)
+        run.drop_stopped(settings.patience)
 
 
 class SeedTraining:
@@ -206,18 +206,11 @@ class SeedTraining:
             mask = mask.bernoulli_(keep, generator=self.generator).div_(keep).to(self.device)
             yield features, targets, mask.T.contiguous()
 
-    def drop_stopped(self, settings: ProbeSettings) -> None:
-        """Takes the probes out that have stopped."""
+    def drop_stopped(self, patience: int) -> None:
+        """Takes the probes out that have stopped; with a patience of -1, all."""
         for stack in self.stacks:
-            self.finished += stack.take(stack.stalled > settings.patience)
+            self.finished += stack.take(stack.stalled > patience)
         self.stacks = [stack for stack in self.stacks if stack.probes]
-
-    def finish(self) -> list[TrainedProbe]:
-        """All probes of the seed, trained."""
-        for stack in self.stacks:
-            self.finished += stack.take(torch.ones(len(stack.probes), dtype=torch.bool))
-        self.stacks = []
-        return self.finished
 
 
 def _parts(probes: list[Probe], data: GridData, hidden_size: int, device: torch.device) -> Iterator[list[Probe]]:
@@ -255,11 +248,6 @@ def _first_weights(data: GridData, hidden_size: int, generator: torch.Generator)
 def _mix(features: Tensor, mixture: Tensor) -> Tensor:
     """Softmax-weighted sum of layers: (layers, rows, dim) and (probes, layers) give (probes, rows, dim)."""
     return (mixture.softmax(dim=1) @ features.flatten(1)).unflatten(1, features.shape[1:])
-
-
-def _raised(best: Tensor, settings: ProbeSettings) -> Tensor:
-    """The score that counts as progress (torch's ReduceLROnPlateau, mode "max", relative threshold)."""
-    return best * (1 + settings.plateau_threshold)
 
 
 def _transposed(weight: Tensor) -> Tensor:
@@ -391,7 +379,9 @@ class ProbeStack:
         better = scores > self.score
         if settings.ties_by_loss:
             better |= (scores == self.score) & (losses < self.loss)
-        progress = better if not settings.plateau_threshold else scores > _raised(self.plateau_score, settings)
+        progress = better
+        if settings.plateau_threshold:  # of torch's ReduceLROnPlateau, mode "max", relative
+            progress = scores > self.plateau_score * (1 + settings.plateau_threshold)
         self.plateau_score = torch.where(progress, scores, self.plateau_score)
         self.score = torch.where(better, scores, self.score)
         self.loss = torch.where(better, losses, self.loss)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -92,33 +93,31 @@ def joined_ranks(values: Sequence[float], difference: float) -> list[tuple[float
 def few_recordings(results: Sequence[dict[str, Any]], names: Mapping[str, str]) -> str | None:
     """Test metric of one task over the number of training recordings, SVG text, a line for each model; None without
     such entries."""
-    lines = {}
-    for result in results:
-        entries = sorted(result.get("few_shot", ()), key=lambda entry: entry["recordings"])
-        if entries:
-            lines[names[model_key(result)]] = [(entry["recordings"], entry["metrics"]) for entry in entries]
+    lines = {
+        names[model_key(result)]: [(entry["recordings"], entry["metrics"]) for entry in result.get("few_shot", ())]
+        for result in results
+    }
     return _curves(lines, results[0]["metric"], "training recordings", logarithmic=True)
 
 
-def deformed(results: Sequence[dict[str, Any]], names: Mapping[str, str]) -> dict[str, str]:
+def deformed(results: Sequence[dict[str, Any]], names: Mapping[str, str]) -> dict[str, str | None]:
     """Test metric over the amount of each kind of deformation, SVG text by kind, a line for each model."""
-    kinds = dict.fromkeys(entry["kind"] for result in results for entry in result.get("deformed", ()))
-    drawings = {}
-    for kind in kinds:
-        lines = {}
-        for result in results:
-            entries = [entry for entry in result.get("deformed", ()) if entry["kind"] == kind]
-            points = [(entry["amount"], entry["metrics"]) for entry in entries]
-            if points:
-                lines[names[model_key(result)]] = sorted(points, key=lambda point: point[0])
-        drawings[kind] = _curves(lines, results[0]["metric"], f"amount of {kind}", logarithmic=False)
-    return drawings
+    points: dict[str, dict[str, list]] = {}
+    for result in results:
+        for entry in result.get("deformed", ()):
+            lines = points.setdefault(entry["kind"], {})
+            lines.setdefault(names[model_key(result)], []).append((entry["amount"], entry["metrics"]))
+    return {
+        kind: _curves(lines, results[0]["metric"], f"amount of {kind}", logarithmic=False)
+        for kind, lines in points.items()
+    }
 
 
 def _curves(
     lines: Mapping[str, Sequence[tuple[float, dict[str, Any]]]], metric: str, title: str, logarithmic: bool
 ) -> str | None:
-    """A line of means with deviations for each model."""
+    """A line of means with deviations for each model that has some; None where none has."""
+    lines = {name: sorted(points, key=itemgetter(0)) for name, points in lines.items() if points}
     if not lines:
         return None
     scale = display_scale(metric)

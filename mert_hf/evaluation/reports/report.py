@@ -46,7 +46,8 @@ def write_report(results: Sequence[Results], output: str | Path) -> Path:
     check_output_folder(folder)
     results = latest(results)
     sources = _sources(results)
-    notes = [NOTE, *([_published_note(sources)] if sources else [])]
+    links = "; ".join(f"[{source.reference}]({source.url})" for source in sources)
+    notes = [NOTE, PUBLISHED_NOTE.format(sources=links)] if sources else [NOTE]
     return write_pages(folder, notes, report_parts(results, compare(results)))
 
 
@@ -188,10 +189,6 @@ def _curve_figures(results: Sequence[Results], names: Mapping[str, str]) -> list
         for kind, drawing in deformed(own, names).items():
             figures.append(Figure(f"{task[1]}: deformed test recordings, {kind}", drawing))
     return figures
-
-
-def _published_note(sources: Sequence[PublishedFigures]) -> str:
-    return PUBLISHED_NOTE.format(sources="; ".join(f"[{source.reference}]({source.url})" for source in sources))
 
 
 def _rank_note(comparison: Comparison) -> str:

@@ -44,18 +44,6 @@ class ArchiveNotes:
     manifest: str = ""
     counts: tuple[int, int, int] | None = None
 
-    def lines(self) -> list[str]:
-        """The notes as lines of text."""
-        lines = [f"  source   {self.urls[0]}", *(f"           {url}" for url in self.urls[1:])]
-        lines += [f"  size     {self.size}", f"  license  {self.license}"]
-        lines.append("  layout   DATA_DIR is the folder that --data names:")
-        lines += [f"         {line}" for line in (self.about or "").splitlines() if line.startswith("    ")]
-        if self.counts:
-            lines.append("  split    {} training, {} validation, {} test recordings".format(*self.counts))
-        if self.manifest:
-            lines.append(f"  manifest {self.manifest}")
-        return lines
-
 
 @dataclass(frozen=True)
 class TableForm:
@@ -74,14 +62,6 @@ class TableForm:
     jsonl_order: tuple[str, ...] = ()
     columns: tuple[tuple[str, ...], ...] = (("label",),)
     hub: tuple[str, ...] = ()
-
-    def lines(self) -> list[str]:
-        """The forms as lines of text."""
-        lines = [f"  Hub      --data {name}" for name in self.hub]
-        if self.jsonl:
-            names = " or ".join(f"{name}.{{train,val,test}}.jsonl" for name in self.jsonl)
-            lines.append(f"  MARBLE   {names}, as MARBLE v2 distributes them")
-        return lines
 
     def read(self, source: DatasetSource, kind: str, task: str) -> TaskData:
         """Reads a data set of the `datasets` library.
@@ -158,9 +138,23 @@ class Task:
 
     def where(self) -> str:
         """Where the data is, its size and license, and the layout that is read; for `--where`."""
-        lines = [f"{self.title} ({self.name})"]
-        lines += self.notes.lines() if self.notes else ["  A data set of your own, see docs/evaluate.md."]
-        return "\n".join(lines + self.tables.lines())
+        notes, lines = self.notes, [f"{self.title} ({self.name})"]
+        if notes is None:
+            lines.append("  A data set of your own, see docs/evaluate.md.")
+        else:
+            lines += [f"  source   {url}" for url in notes.urls]
+            lines += [f"  size     {notes.size}", f"  license  {notes.license}"]
+            lines.append("  layout   DATA_DIR is the folder that --data names:")
+            lines += [f"         {line}" for line in (notes.about or "").splitlines() if line.startswith("    ")]
+            if notes.counts:
+                lines.append("  split    {} training, {} validation, {} test recordings".format(*notes.counts))
+            if notes.manifest:
+                lines.append(f"  manifest {notes.manifest}")
+        lines += [f"  Hub      --data {name}" for name in self.tables.hub]
+        if self.tables.jsonl:
+            names = " or ".join(f"{name}.{{train,val,test}}.jsonl" for name in self.tables.jsonl)
+            lines.append(f"  MARBLE   {names}, as MARBLE v2 distributes them")
+        return "\n".join(lines)
 
     def _read_any(self, data: str | Path | DatasetSource) -> TaskData:
         if isinstance(data, DatasetSource):
