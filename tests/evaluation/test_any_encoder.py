@@ -207,6 +207,7 @@ def test_a_whole_run_resumes(archive, fast, tmp_path, monkeypatch):
     assert len(opened) == 2 and {result["model"] for result in done} == {"chroma"}  # once a run, not once a task
     assert not _is_finished(written[0], replace(settings, deformations=["gain:-6"]))
     assert not _is_finished(written[0], replace(settings, pooling="mean"))
+    assert not _is_finished(written[0], replace(settings, window=2.0))
     assert _is_finished(written[0], settings)
 
 

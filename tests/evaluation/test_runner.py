@@ -336,7 +336,7 @@ def test_probes_go_on_where_they_stopped(notes, fast, tiny_checkpoint, tmp_path,
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"layers": (3,)}, "The layer 3 does not exist: the model has 1, from 0"),
+        ({"layers": (3,)}, "Layer 3 does not exist: the encoder has 1 layers, from 0"),
         ({"layers": (0, -1)}, "names a layer twice"),
         ({"layers": ()}, "layers is empty"),
         ({"learning_rates": (0.0,)}, "must be positive"),

@@ -129,6 +129,8 @@ def _is_finished(path: Path, settings: EvaluationSettings) -> bool:
     if result.get("format") != RESULTS_FORMAT:
         return False
     protocol, chosen = result["protocol"], settings.chosen_protocol()
+    if settings.window not in (None, protocol["window"]):
+        return False
     found = [protocol[name] for name in ("name", "pooling", "seeds", "learning_rates")]
     found += [[entry["deformation"] for entry in result.get("deformed", ())]]
     found += [[entry["shots"] for entry in result.get("few_shot", ())]]
