@@ -78,7 +78,10 @@ def evaluate(
         results["deformed"] = deformed_results(evaluation, results)
     if settings.shots:
         results["few_shot"] = few_shot_results(evaluation, results)
-    results |= {"model": name or model_name(encoder if model is None else model), "model_fingerprint": encoder.fingerprint}
+    results |= {
+        "model": name or model_name(encoder if model is None else model),
+        "model_fingerprint": encoder.fingerprint,
+    }
     if output is not None:
         write_predictions(predictions_path(output), predictions)
         write_json(Path(output), results)

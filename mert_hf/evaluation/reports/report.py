@@ -179,13 +179,13 @@ def shown_value(value: dict[str, Any] | None, metric: str) -> str:
 
 
 def _curve_figures(results: Sequence[Results], names: Mapping[str, str]) -> list[Figure]:
-    """Curves of few names and of deformed recordings, where the results hold them."""
+    """Curves of few recordings and of deformed recordings, where the results hold them."""
     figures = []
     for task in dict.fromkeys(map(task_key, results)):
         own = [result for result in results if task_key(result) == task]
         drawing = few_recordings(own, names)
         if drawing:
-            figures.append(Figure(f"{task[1]}: few names", drawing, "Mean and deviation over draws and seeds."))
+            figures.append(Figure(f"{task[1]}: few recordings", drawing, "Mean and deviation over draws and seeds."))
         for kind, drawing in deformed(own, names).items():
             figures.append(Figure(f"{task[1]}: deformed test recordings, {kind}", drawing))
     return figures
