@@ -25,7 +25,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 $(VENV)/.ready-dev: $(VENV)/.ready
 	$(PIP) -e '.[dev]'
-	$(PIP) --no-deps encodec  # without torchaudio, which it requires and these tests do not
+	$(PIP) --no-deps encodec hearvalidator xares  # without torchaudio and TensorFlow, which these tests do not need
 	touch $@
 
 quickstart: setup  ## run the full pipeline on real scores, offline (10 minutes, and 2 for the setup)

@@ -54,7 +54,7 @@ SHORTER = {
     "python examples/run_": "--num_train_epochs 1 --max_seconds 1 --report_to none",
 }
 # Blocks of Python with these words are imported only, and why.
-NOT_RUN_PYTHON = {"owner/": "needs the Hub"}
+NOT_RUN_PYTHON = {"owner/": "needs the Hub", "mteb.get_model": "mteb demands torchaudio"}
 
 
 def commands_of(text: str) -> list[list[str]]:

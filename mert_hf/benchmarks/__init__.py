@@ -1,4 +1,4 @@
-"""Measures that other programs use: distances between collections of music."""
+"""What other programs measure with: distances between collections, and interfaces of HEAR and X-ARES."""
 
 from typing import TYPE_CHECKING
 

@@ -29,7 +29,7 @@ LADDERS = {
 
 
 def embed(embedder: MERTEmbedder, clips: list[np.ndarray], layer: int) -> Collection:
-    found = embedder.encode(clips, layers=layer, sampling_rate=RATE, show_progress_bar=False)
+    found = embedder.encode(clips, layers=[layer], sampling_rate=RATE, show_progress_bar=False)
     rows = [item.embeddings[:, 0].astype(np.float64) for item in found]
     owners = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
     return Collection(

@@ -79,3 +79,20 @@ def test_a_local_task(checkpoint, task, no_torchaudio, request):
     model.mteb_model_meta = model.mteb_model_meta.model_copy(update={"modalities": ["audio"]})  # mteb assumes text
     result = mteb.evaluate(model, task, cache=None, encode_kwargs={"batch_size": 8}, show_progress_bar=False)
     assert result.task_results[0].get_score() > 0.8
+
+
+def test_registered_models_need_no_options(task, monkeypatch):
+    from mteb.models import ModelMeta
+
+    from mert_hf.benchmarks.mteb import MODELS, register
+
+    # mteb demands torchaudio for every model of audio; ours does not use it
+    monkeypatch.setattr(ModelMeta, "_check_requirements", lambda self: None)
+    register()
+    model = mteb.get_model("mert_hf/mert2-nano")
+    result = mteb.evaluate(model, task, cache=None, show_progress_bar=False)
+    assert result.task_results[0].get_score() > 0.8
+    for name, (parameters, size, *_) in MODELS.items():
+        meta = mteb.get_model_meta(name)
+        assert (meta.n_parameters, meta.embed_dim, meta.modalities) == (parameters, size, ["audio"])
+    assert sum(weight.numel() for weight in model.embedder.model.parameters()) == MODELS["mert_hf/mert2-nano"][0]
