@@ -18,9 +18,8 @@ from huggingface_hub import ModelCard
 from transformers import EncodecConfig, EncodecFeatureExtractor, EncodecModel
 
 from ..utils.files import staged_directory
-from .checkpoint_file import open_checkpoint, state_dict_of
+from .checkpoint_file import read_checkpoint, state_dict_of
 from .errors import CheckpointError, compare_shapes, describe_faults
-from .lazy_tensor import LazyTensor
 from .self_check import ConversionReport, fixed_signal, save_and_check
 
 # Meta: transformers, applied in this order to a name
@@ -62,8 +61,8 @@ def convert_encodec_checkpoint(
         CheckpointError: a damaged file, or tensors that are not those of an EnCodec model.
     """
     started = time.perf_counter()
-    with open_checkpoint(checkpoint_path) as content, staged_directory(output_dir) as folder:
-        tensors = state_dict_of(content, keys=("best_state", "model", "state_dict"))
+    tensors = state_dict_of(read_checkpoint(checkpoint_path), keys=("best_state", "model", "state_dict"))
+    with staged_directory(output_dir) as folder:
         config = infer_config(tensors, sampling_rate, causal)
         checked = save_and_check(
             lambda: _build(tensors, config),
@@ -86,7 +85,7 @@ def transformers_name(name: str, expected: Mapping[str, torch.Tensor]) -> str:
 
 
 def infer_config(
-    tensors: Mapping[str, LazyTensor], sampling_rate: int | None = None, causal: bool | None = None
+    tensors: Mapping[str, torch.Tensor], sampling_rate: int | None = None, causal: bool | None = None
 ) -> EncodecConfig:
     """The configuration of the model that has these tensors.
 
@@ -172,7 +171,7 @@ def _with_bandwidths(fields: dict, num_quantizers: int) -> EncodecConfig:
     )
 
 
-def _build(tensors: Mapping[str, LazyTensor], config: EncodecConfig) -> EncodecModel:
+def _build(tensors: Mapping[str, torch.Tensor], config: EncodecConfig) -> EncodecModel:
     if len(config.upsampling_ratios) * config.num_residual_layers > MAX_LAYERS or config.num_lstm_layers > MAX_LAYERS:
         raise CheckpointError("The tensors describe more layers than any EnCodec model has: the file is damaged.")
     model = EncodecModel(config)
@@ -180,7 +179,7 @@ def _build(tensors: Mapping[str, LazyTensor], config: EncodecConfig) -> EncodecM
     named = {transformers_name(name, expected): tensor for name, tensor in tensors.items()}
     if differences := describe_faults(compare_shapes(named, expected, "the other tensors")):
         raise CheckpointError(f"The tensors are not those of an EnCodec model. {differences}")
-    model.load_state_dict({name: tensor.load() for name, tensor in named.items()}, strict=True)
+    model.load_state_dict(named, strict=True)
     return model
 
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from accelerate import init_empty_weights
 
 from ..hub.cards import CardFacts
 from ..hub.checkpoint import save_checkpoint
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..utils.files import staged_directory
-from .checkpoint_file import open_checkpoint
+from .checkpoint_file import read_checkpoint, state_dict_of
 from .errors import CheckpointError, compare_shapes, describe_faults
 from .fairseq_config import FairseqSettings, config_from_fairseq, read_settings
 from .fairseq_keys import HEADS, KeyTable
 from .fairseq_origin import write_record
-from .lazy_tensor import LazyTensor
 from .self_check import ConversionReport, run_backbone, save_and_check
 
 if TYPE_CHECKING:
@@ -48,9 +47,11 @@ def convert_fairseq_checkpoint(
         CheckpointError: a damaged file, another architecture, or a missing, extra or mis-shaped tensor.
     """
     started = time.perf_counter()
-    with open_checkpoint(checkpoint_path) as content, staged_directory(output_dir) as folder:
-        settings = read_settings(content)
-        tensors = _model_tensors(content["model"])
+    content = read_checkpoint(checkpoint_path)
+    settings, left_out = read_settings(content), _dropped_state(content)
+    tensors = state_dict_of(content, keys=("model",))
+    del content  # with the state of the optimizer: the mapped file is released as soon as nothing refers to it
+    with staged_directory(output_dir) as folder:
         config = config_from_fairseq(settings, tensors, backbone_only)
         table = KeyTable(config, backbone_only, split_projections="final_projs.0.weight" in tensors)
         dropped = _account_for(table, tensors)
@@ -62,17 +63,10 @@ def convert_fairseq_checkpoint(
             run_backbone,
             folder,
         )
-        dropped |= _dropped_state(content)
+    dropped |= left_out
     seconds = time.perf_counter() - started
     paths = str(checkpoint_path), str(output_dir)
     return ConversionReport(*paths, len(table.entries), dropped, added, seconds=seconds, **checked)
-
-
-def _model_tensors(state: Mapping) -> dict[str, LazyTensor]:
-    for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, LazyTensor):
-            raise CheckpointError(f"Entry {str(name)[:100]!r} of 'model' is not a tensor: the file is damaged.")
-    return dict(state)
 
 
 def _empty_model(table: KeyTable) -> PreTrainedModel:
@@ -81,7 +75,7 @@ def _empty_model(table: KeyTable) -> PreTrainedModel:
         return table.model_class(table.config)
 
 
-def _account_for(table: KeyTable, tensors: dict[str, LazyTensor]) -> dict[str, str]:
+def _account_for(table: KeyTable, tensors: dict[str, torch.Tensor]) -> dict[str, str]:
     """Name and reason of what is left out; anything missing, extra or mis-shaped is an error."""
     ours = _empty_model(table).state_dict()
     expected = {entry.theirs: entry.to_theirs(ours) for entry in table.entries}
@@ -102,14 +96,16 @@ def _account_for(table: KeyTable, tensors: dict[str, LazyTensor]) -> dict[str, s
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
-def _build(table: KeyTable, tensors: dict[str, LazyTensor]) -> PreTrainedModel:
+def _build(table: KeyTable, tensors: dict[str, torch.Tensor]) -> PreTrainedModel:
+    """The model of the tensors, which are taken out of the dictionary."""
     model = _empty_model(table)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     weights = table.identity_projection()
     for entry in table.entries:
-        parts = entry.to_ours(tensors[entry.theirs].load().float(), shapes)
+        parts = entry.to_ours(tensors[entry.theirs].float(), shapes)
         weights |= {name: part.clone() if len(parts) > 1 else part for name, part in parts.items()}
     model.load_state_dict(weights, strict=True, assign=True)
+    tensors.clear()
     return model
 
 

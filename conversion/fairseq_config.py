@@ -10,10 +10,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from ..modeling.configuration_mert import MERTConfig
+from .checkpoint_file import Placeholder
 from .errors import CheckpointError
-from .lazy_tensor import LazyTensor
-from .restricted_pickle import Global, Placeholder
 
 DEFAULT_CONV_LAYERS = "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2"
 MAX_CONV_LAYERS = 64
@@ -81,7 +82,7 @@ def read_settings(content: Any) -> FairseqSettings:
     """The settings in a fairseq checkpoint: its `cfg` dictionary, or the `args` namespace of older versions.
 
     Args:
-        content: what `open_checkpoint` yields.
+        content: what `read_checkpoint` returns.
 
     Raises:
         CheckpointError: there are none, or they are of another architecture.
@@ -108,7 +109,7 @@ def read_settings(content: Any) -> FairseqSettings:
     return settings
 
 
-def config_from_fairseq(settings: FairseqSettings, tensors: dict[str, LazyTensor], backbone_only: bool) -> MERTConfig:
+def config_from_fairseq(settings: FairseqSettings, tensors: dict[str, torch.Tensor], backbone_only: bool) -> MERTConfig:
     """Our configuration of a fairseq model.
 
     Args:
@@ -266,8 +267,8 @@ def to_plain(value: Any, depth: int = 32, budget: list[int] | None = None) -> An
                 return to_plain(state[key], depth - 1, budget)
         if state:
             return to_plain(state, depth - 1, budget)
-        return to_plain(value.args[0], depth - 1, budget) if len(value.args) == 1 else str(value.kind)
-    return str(value) if isinstance(value, Global) else type(value).__name__
+        return to_plain(value.args[0], depth - 1, budget) if len(value.args) == 1 else value.kind
+    return value.kind if isinstance(value, type) and issubclass(value, Placeholder) else type(value).__name__
 
 
 def _read_dictionaries(content: dict) -> tuple[tuple[tuple[int, int], ...], int]:
@@ -293,7 +294,7 @@ def _read_dictionaries(content: dict) -> tuple[tuple[tuple[int, int], ...], int]
     return tuple(sizes), special
 
 
-def _codebooks(settings: FairseqSettings, tensors: dict[str, LazyTensor], dim: int, backbone_only: bool) -> dict:
+def _codebooks(settings: FairseqSettings, tensors: dict[str, torch.Tensor], dim: int, backbone_only: bool) -> dict:
     """Number and size of the codebooks: from the label dictionaries, else from the label names and the table's rows."""
     sizes = settings.dictionaries
     table = tensors.get("label_embs_concat")

@@ -13,7 +13,7 @@ import torch
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..utils.files import check_output_file, staged_file
-from .checkpoint_file import open_checkpoint
+from .checkpoint_file import read_checkpoint
 from .fairseq_config import EXPORT_KEY, FAIRSEQ_SPECIAL_SYMBOLS, config_to_fairseq
 from .fairseq_keys import KeyTable
 from .fairseq_origin import read_constants, read_record
@@ -60,9 +60,8 @@ def _write_checked(path: str | os.PathLike, content: dict) -> None:
     """Writes the file, and reads it again: every tensor must be the same."""
     with staged_file(path) as staging:
         torch.save(content, staging)
-        with open_checkpoint(staging) as written:
-            reloaded = written["model"]
-            require_equal((name, tensor, reloaded[name].load()) for name, tensor in content["model"].items())
+        reloaded = read_checkpoint(staging)["model"]
+        require_equal((name, tensor, reloaded[name]) for name, tensor in content["model"].items())
 
 
 def _key_table(folder: Path, split_projections: bool) -> KeyTable:

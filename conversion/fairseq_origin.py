@@ -17,26 +17,27 @@ from ..utils.files import read_json
 from .errors import CheckpointError
 from .fairseq_config import FairseqSettings, recorded_sections
 from .fairseq_keys import HEADS
-from .lazy_tensor import LazyTensor
 
 SETTINGS_FILE = "fairseq_config.json"
 CONSTANTS_FILE = "fairseq_constants.safetensors.gz"
 
 
 def write_record(
-    folder: Path, settings: FairseqSettings, tensors: dict[str, LazyTensor], dropped: dict[str, str]
+    folder: Path, settings: FairseqSettings, tensors: dict[str, torch.Tensor], dropped: dict[str, str]
 ) -> None:
     """Writes what an export needs in addition to our model."""
     kept = [name for name in dropped if not name.startswith(HEADS)]
-    dtypes = {name: str(t.dtype).removeprefix("torch.") for name, t in tensors.items() if t.dtype != torch.float32}
+    dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
     record = {
         "cfg": recorded_sections(settings),
-        "dtypes": {name: dtype for name, dtype in dtypes.items() if name not in dropped},
+        "dtypes": {name: dtype for name, dtype in dtypes.items() if name not in dropped and dtype != "float32"},
         "split_projections": "final_projs.0.weight" in tensors,
     }
     (folder / SETTINGS_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     if kept:
-        raw = safetensors.torch.save({name: tensors[name].load() for name in kept})
+        raw = safetensors.torch.save(
+            {name: tensors[name].clone(memory_format=torch.contiguous_format) for name in kept}
+        )
         with gzip.GzipFile(folder / CONSTANTS_FILE, "wb", compresslevel=1, mtime=0) as file:
             file.write(raw)
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import init_empty_weights
 from huggingface_hub import ModelCard
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from ..hub.cards import CardFacts
@@ -24,7 +22,7 @@ from ..hub.names import checkpoint_folder
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..utils.files import read_json, staged_directory
-from .checkpoint_file import open_checkpoint, state_dict_of
+from .checkpoint_file import read_checkpoint, state_dict_of
 from .errors import CheckpointError, compare_shapes, describe_faults
 from .self_check import ConversionReport, run_backbone, save_and_check
 
@@ -43,21 +41,6 @@ WEIGHT_FILES = (
 WEIGHT_NORM_NAMES = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
 CQT_CONSTANTS = "feature_extractor_cqt."
 MASK_EMBEDDING = "masked_spec_embed"
-
-
-@dataclass(frozen=True)
-class SafetensorsEntry:
-    """A tensor of a safetensors file, with the surface of `LazyTensor`."""
-
-    file: Any
-    name: str
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.file.get_slice(self.name).get_shape())
-
-    def load(self) -> torch.Tensor:
-        return self.file.get_tensor(self.name)
 
 
 def convert_hub_checkpoint(
@@ -85,7 +68,8 @@ def convert_hub_checkpoint(
     config, extractor = read_configuration(source)
     added = {} if (source / EXTRACTOR_FILE).is_file() else {EXTRACTOR_FILE: "defaults"}
     facts = _card_facts(name_or_path, source, Path(output_dir).name)
-    with open_weights(source) as tensors, staged_directory(output_dir) as folder:
+    tensors = read_weights(source)
+    with staged_directory(output_dir) as folder:
         dropped = {name: "constant CQT kernels, not parameters" for name in tensors if CQT_CONSTANTS in name}
         named = {our_name(name): tensor for name, tensor in tensors.items() if name not in dropped}
         added |= _account_for(named, config)
@@ -100,25 +84,20 @@ def convert_hub_checkpoint(
     return ConversionReport(*paths, len(named), dropped, added, seconds=seconds, **checked)
 
 
-@contextmanager
-def open_weights(folder: Path) -> Iterator[dict]:
-    """The tensors of a checkpoint folder by name, each with `shape` and `load()`, from safetensors or pickled files.
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint folder by name, mapped from its safetensors or pickled files.
 
     Raises:
         CheckpointError: no weights, or damaged ones.
     """
-    with ExitStack() as stack:
-        tensors: dict = {}
-        for path in weight_files(folder):
-            if path.suffix == ".safetensors":
-                try:
-                    file = stack.enter_context(safe_open(path, framework="pt"))
-                except SafetensorError as error:
-                    raise CheckpointError(f"{path} is truncated or damaged ({error}); download it again.") from error
-                tensors |= {name: SafetensorsEntry(file, name) for name in file.keys()}
-            else:
-                tensors |= state_dict_of(stack.enter_context(open_checkpoint(path)))
-        yield tensors
+    tensors: dict[str, torch.Tensor] = {}
+    for path in weight_files(folder):
+        try:
+            stored = load_file(path) if path.suffix == ".safetensors" else state_dict_of(read_checkpoint(path))
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} is truncated or damaged ({error}); download it again.") from error
+        tensors |= stored
+    return tensors
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -219,7 +198,7 @@ def _account_for(tensors: dict, config: PreTrainedConfig) -> dict[str, str]:
 
 def _build(tensors: dict, config: PreTrainedConfig) -> PreTrainedModel:
     model = _empty_model(config)
-    weights = {name: tensor.load().float() for name, tensor in tensors.items()}
+    weights = {name: tensor.float() for name, tensor in tensors.items()}
     absent = {name: torch.zeros(t.shape) for name, t in model.state_dict().items() if name not in weights}
     model.load_state_dict(weights | absent, strict=True, assign=True)
     return model

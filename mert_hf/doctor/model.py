@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..conversion.checkpoint_file import open_checkpoint
+from ..conversion.checkpoint_file import read_checkpoint
 from ..conversion.errors import CheckpointError, UnsafeCheckpointError
 from ..conversion.fairseq_config import read_settings
 from ..conversion.fairseq_origin import recorded_normalize
-from ..conversion.hub import CQT_CONSTANTS, compare_weights, open_weights, our_name, weight_files
+from ..conversion.hub import CQT_CONSTANTS, compare_weights, our_name, read_weights, weight_files
 from ..encoders.onnx import OnnxEncoder, is_exported
 from ..hub.model_types import class_name, config_from_fields
 from ..hub.names import is_hub_id, local_checkpoint, untrained_checkpoint
@@ -80,8 +80,7 @@ def _missing(name: str) -> Finding:
 def _check_file(path: Path) -> Iterator[Finding]:
     """A single file: most likely a fairseq checkpoint."""
     try:
-        with open_checkpoint(path) as content:
-            read_settings(content)
+        read_settings(read_checkpoint(path))
         yield Finding(PROBLEM, f"{path} is a fairseq checkpoint", f"mert-hf convert fairseq {path} OUT")
     except CheckpointError as error:
         yield _unreadable(error, "give a checkpoint folder, or a fairseq checkpoint of MERT")
@@ -105,13 +104,12 @@ def _check_auto_map(stored: dict | None, config: PreTrainedConfig, path: Path) -
 
 def _check_weights(path: Path, config: PreTrainedConfig) -> Iterator[Finding]:
     try:
-        files = weight_files(path)
-        with open_weights(path) as tensors:
-            if files[0].suffix == ".bin":
-                what = f"{files[0].name} is a pickle: slow to load, and refused by newer tools"
-                yield Finding(WARNING, what, f"mert-hf convert hub {path} OUT")
-            yield from _check_names(tensors, config)
-            yield from _check_values(tensors)
+        files, tensors = weight_files(path), read_weights(path)
+        if files[0].suffix == ".bin":
+            what = f"{files[0].name} is a pickle: slow to load, and refused by newer tools"
+            yield Finding(WARNING, what, f"mert-hf convert hub {path} OUT")
+        yield from _check_names(tensors, config)
+        yield from _check_values(tensors)
     except CheckpointError as error:
         yield _unreadable(error, "download or copy the checkpoint again")
 
@@ -136,7 +134,7 @@ def _check_names(tensors: Mapping[str, Any], config: PreTrainedConfig) -> Iterat
 
 
 def _check_values(tensors: Mapping[str, Any]) -> Iterator[Finding]:
-    damaged = [name for name, tensor in tensors.items() if not torch.isfinite(tensor.load()).all()]
+    damaged = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if damaged:
         shown = shorten(damaged, LISTED)
         yield Finding(PROBLEM, f"{len(damaged)} weights hold NaN or infinity: {shown}", "use an earlier checkpoint")

@@ -10,7 +10,7 @@ import torch
 from transformers import EncodecConfig, EncodecModel
 
 from mert_hf.conversion import CheckpointError, convert_encodec_checkpoint
-from mert_hf.conversion.checkpoint_file import open_checkpoint, state_dict_of
+from mert_hf.conversion.checkpoint_file import read_checkpoint, state_dict_of
 from mert_hf.conversion.encodec import infer_config
 from mert_hf.teachers.meta_encodec import meta_encodec
 
@@ -81,8 +81,7 @@ def test_codes_are_identical(name, tmp_path):
 def test_released_24_khz_sizes_give_the_released_configuration(tmp_path):
     model = EncodecModel(EncodecConfig())
     torch.save(metas_state(model), tmp_path / "meta.th")
-    with open_checkpoint(tmp_path / "meta.th") as content:
-        config = infer_config(state_dict_of(content))
+    config = infer_config(state_dict_of(read_checkpoint(tmp_path / "meta.th")))
     ignored = {"transformers_version", "architectures", "_name_or_path", "_attn_implementation_autoset"}
 
     def plain(config):

@@ -16,7 +16,7 @@ from transformers import AutoModel, AutoModelForPreTraining
 
 import mert_hf
 from mert_hf.conversion import CheckpointError, convert_fairseq_checkpoint, export_fairseq_checkpoint
-from mert_hf.conversion.checkpoint_file import open_checkpoint
+from mert_hf.conversion.checkpoint_file import read_checkpoint
 from mert_hf.conversion.fairseq_config import FairseqSettings, parse_conv_layers, to_plain
 from mert_hf.conversion.fairseq_keys import KeyTable
 
@@ -24,8 +24,7 @@ from .conftest import fairseq_content, write_content
 
 
 def original_tensors(path) -> dict[str, torch.Tensor]:
-    with open_checkpoint(path) as content:
-        return {name: tensor.load() for name, tensor in content["model"].items()}
+    return {name: tensor.clone() for name, tensor in read_checkpoint(path)["model"].items()}
 
 
 @pytest.fixture(scope="module", params=["fairseq_base", "fairseq_large"])
@@ -312,7 +311,7 @@ FAULTS = [
     (misshaped, r"1 of another shape: encoder.layers.0.fc1.bias \(7,\), by the configuration \(48,\)"),
     (integer, "1 not of floating point: mask_emb"),
     (not_finite, "outputs are not finite"),
-    (no_tensor, "Entry 'note' of 'model' is not a tensor"),
+    (no_tensor, "Entry 'note' of the state dict is not a plain tensor"),
 ]
 
 

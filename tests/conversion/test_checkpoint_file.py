@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
 import datetime
-import io
 import os
 import pathlib
 import pickle
@@ -17,24 +17,23 @@ import pytest
 import torch
 
 from mert_hf.conversion import CheckpointError, UnsafeCheckpointError
-from mert_hf.conversion.checkpoint_file import open_checkpoint, state_dict_of
-from mert_hf.conversion.lazy_tensor import LazyTensor, Storage, describe_tensor
-from mert_hf.conversion.restricted_pickle import PROGRAM_LIMIT, BoundedReader, Placeholder, restricted_load
+from mert_hf.conversion.checkpoint_file import PROGRAM_LIMIT, Placeholder, read_checkpoint, state_dict_of
 
 from .conftest import foreign_class
 
 
-def load(program: bytes):
-    return restricted_load(BoundedReader(io.BytesIO(program)))
+@pytest.fixture
+def load(tmp_path):
+    """Reads a torch archive with a pickle program of one's own, and one storage of four numbers."""
 
+    def read(program: bytes):
+        with zipfile.ZipFile(tmp_path / "own.pt", "w") as file:
+            file.writestr("archive/data.pkl", program)
+            file.writestr("archive/version", "3\n")
+            file.writestr("archive/data/0", np.arange(4, dtype="<f4").tobytes())
+        return read_checkpoint(tmp_path / "own.pt")
 
-def archive(path, program: bytes, **members: bytes):
-    """A torch archive with a pickle program of one's own."""
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr("archive/data.pkl", program)
-        for name, data in members.items():
-            file.writestr(f"archive/data/{name.removeprefix('storage')}", data)
-    return path
+    return read
 
 
 class Calls:
@@ -66,21 +65,20 @@ def test_tensors_are_read(zipped, tmp_path):
     shared = torch.arange(20.0)
     state = collections.OrderedDict(TENSORS, head=shared[:5], tail=shared[5:])
     torch.save(state, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
-    with open_checkpoint(tmp_path / "a.pt") as content:
-        tensors = state_dict_of(content)
-        assert {name: tensor.shape for name, tensor in tensors.items()} == {n: tuple(t.shape) for n, t in state.items()}
-        for name, expected in state.items():
-            loaded = tensors[name].load()
-            assert loaded.dtype == expected.dtype and torch.equal(loaded, expected.detach()), name
-            assert loaded.is_contiguous() and loaded.untyped_storage().nbytes() == loaded.nbytes
+    tensors = state_dict_of(read_checkpoint(tmp_path / "a.pt"))
+    assert tensors.keys() == state.keys()
+    for name, expected in state.items():
+        loaded = tensors[name]
+        assert loaded.dtype == expected.dtype and torch.equal(loaded, expected.detach()), name
+        assert not loaded.requires_grad
 
 
 def test_module_state_dict_and_nesting(tmp_path):
     module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
     torch.save({"model": module.state_dict(), "epoch": 3, "set": {1, 2}, "size": torch.Size([2, 3])}, tmp_path / "a.pt")
-    with open_checkpoint(tmp_path / "a.pt") as content:
-        assert (content["epoch"], content["set"], content["size"]) == (3, {1, 2}, (2, 3))
-        assert torch.equal(state_dict_of(content)["0.weight"].load(), module[0].weight)
+    content = read_checkpoint(tmp_path / "a.pt")
+    assert (content["epoch"], content["set"], content["size"]) == (3, {1, 2}, (2, 3))
+    assert torch.equal(state_dict_of(content)["0.weight"], module[0].weight)
 
 
 def test_values_without_use_are_noted(tmp_path):
@@ -90,49 +88,55 @@ def test_values_without_use_are_noted(tmp_path):
         "day": datetime.date(2026, 1, 2),
         "number": np.int64(3),
     }
-    noted |= {"place": pathlib.PurePosixPath("a/b"), "last": collections.deque([1]), "device": torch.device("cpu")}
-    torch.save(noted, tmp_path / "a.pt")
-    with open_checkpoint(tmp_path / "a.pt") as content:
-        assert all(isinstance(value, Placeholder) for value in content.values())
+    noted |= {"place": pathlib.PurePosixPath("a/b"), "namespace": argparse.Namespace(a=1)}
+    torch.save(noted | {"last": collections.deque([1]), "device": torch.device("cpu")}, tmp_path / "a.pt")
+    content = read_checkpoint(tmp_path / "a.pt")
+    assert (content.pop("last"), content.pop("device")) == ([1], torch.device("cpu"))
+    assert all(isinstance(value, Placeholder) for value in content.values())
 
 
-def test_optimizer_state_is_read_lazily(tmp_path):
+def test_optimizer_state_is_mapped_from_the_file(tmp_path):
     parameter = torch.nn.Parameter(torch.zeros(4))
     optimizer = torch.optim.Adam([parameter])
     parameter.sum().backward()
     optimizer.step()
     torch.save({"optimizer": optimizer.state_dict(), "loss": np.float64(1.5)}, tmp_path / "a.pt")
-    with open_checkpoint(tmp_path / "a.pt") as content:
-        moment = content["optimizer"]["state"][0]["exp_avg"]
-        assert isinstance(moment, LazyTensor)
-        assert torch.allclose(moment.load(), torch.full((4,), 0.1))
+    moment = read_checkpoint(tmp_path / "a.pt")["optimizer"]["state"][0]["exp_avg"]
+    assert not moment.untyped_storage().resizable()
+    assert torch.allclose(moment, torch.full((4,), 0.1))
 
 
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_unknown_classes_become_inert_placeholders(protocol):
+def test_unknown_classes_become_inert_placeholders(load):
     with foreign_class("fairseq.data.dictionary", "Dictionary") as kind:
         kind.__init__ = lambda self: pytest.fail("the class was called")
         kind.__setstate__ = lambda self, state: pytest.fail("the state was set")
         thing = kind.__new__(kind)
         thing.symbols = ["<s>", 1]
-        program = pickle.dumps([thing, {"again": thing}], protocol=protocol)
-        placeholder, again = load(program)
-    assert isinstance(placeholder, Placeholder) and again["again"] is placeholder
-    assert (str(placeholder.kind), placeholder.state) == ("fairseq.data.dictionary.Dictionary", {"symbols": ["<s>", 1]})
+        program = pickle.dumps([thing, {"again": thing}, kind], protocol=2)
+        placeholder, again, mentioned = load(program)
+    assert isinstance(placeholder, Placeholder) and again["again"] is placeholder and type(placeholder) is mentioned
+    assert (placeholder.kind, placeholder.state) == ("fairseq.data.dictionary.Dictionary", {"symbols": ["<s>", 1]})
     assert repr(placeholder) == "<placeholder of fairseq.data.dictionary.Dictionary>"
 
 
-def test_plain_values_survive():
+def test_plain_values_survive(load):
     value = {
         "text": "ä", "bytes": b"\x00\xff", "int": 2**80, "float": -1.5, "none": None, "tuple": (1, (2,)),
         "ordered": collections.OrderedDict(a=1), "default": collections.defaultdict(list, b=2), ("key", 1): [True],
-        "frozen": frozenset({3}), "array": bytearray(b"abc"),
     }  # fmt: skip
-    for protocol in (2, 4, 5):
-        loaded = load(pickle.dumps(value, protocol=protocol))
-        if protocol < 5:  # older protocols write a call that is not made
-            assert isinstance(loaded.pop("array"), Placeholder)
-        assert loaded == {key: value[key] for key in loaded} and len(loaded) >= 10
+    assert load(pickle.dumps(value, protocol=2)) == value
+
+
+@pytest.mark.parametrize("protocol", range(3, pickle.HIGHEST_PROTOCOL + 1))
+def test_other_protocols_are_named(protocol, load):
+    with pytest.raises(CheckpointError, match=f"pickle protocol {protocol}; save it again"):
+        load(pickle.dumps({"a": 1}, protocol=protocol))
+
+
+def test_names_allowed_for_one_file_are_not_allowed_for_the_next(load):
+    before = set(torch.serialization.get_safe_globals())
+    load(b"\x80\x02ca.b\nThing\n)R.")
+    assert set(torch.serialization.get_safe_globals()) == before
 
 
 HOSTILE = [
@@ -162,8 +166,8 @@ HOSTILE = [
 def test_calls_are_refused_and_named(function, name, tmp_path):
     target = tmp_path / "touched"
     torch.save({"model": Calls(function, f"touch {target}")}, tmp_path / "a.pt")
-    with pytest.raises(UnsafeCheckpointError, match=name), open_checkpoint(tmp_path / "a.pt"):
-        pass
+    with pytest.raises(UnsafeCheckpointError, match=name):
+        read_checkpoint(tmp_path / "a.pt")
     assert not target.exists()
 
 
@@ -174,33 +178,32 @@ def test_calls_are_refused_and_named(function, name, tmp_path):
         b"(S'touch %s'\nios\nsystem\n.",  # INST
         b"(cos\nsystem\nS'touch %s'\no.",  # OBJ
         b"\x80\x02cposix\nsystem\nU\x05touch\x85\x81.",  # NEWOBJ
-        b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x05touch\x85R.",  # STACK_GLOBAL
-        b"\x80\x04\x8c\x08builtins\x8c\x0dobject.system\x93.",  # a dotted name
+        b"\x80\x02c__builtin__\nobject.system\n.",  # a dotted name
         b"\x80\x02c__builtin__\neval\nU\x011\x85R.",
         b"\x80\x02ctorch.storage\n_load_from_bytes\nU\x01.\x85R.",
         b"\x80\x02cos\nsystem\n.",  # never called
     ],
 )
-def test_every_way_to_name_a_function_is_refused(program, tmp_path):
+def test_every_way_to_name_a_function_is_refused(program, load, tmp_path):
     target = tmp_path / "touched"
     with pytest.raises(UnsafeCheckpointError, match=r"system|eval|_load_from_bytes"):
         load(program.replace(b"%s", str(target).encode()))
     assert not target.exists()
 
 
-def test_functions_of_unknown_modules_are_refused_and_their_modules_not_imported(tmp_path, monkeypatch):
+def test_functions_of_unknown_modules_are_refused_and_their_modules_not_imported(load, tmp_path, monkeypatch):
     (tmp_path / "evilmodule.py").write_text(
         f"open({str(tmp_path / 'touched')!r}, 'w')\ndef run(): pass\nclass Thing: pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UnsafeCheckpointError, match=r"calls the function evilmodule\.run"):
         load(b"\x80\x02cevilmodule\nrun\n)R.")
-    assert str(load(b"\x80\x02cevilmodule\nThing\n)R.").kind) == "evilmodule.Thing"
+    assert load(b"\x80\x02cevilmodule\nThing\n)R.").kind == "evilmodule.Thing"
     assert not (tmp_path / "touched").exists()
 
 
-def test_results_of_placeholders_are_not_called():
-    with pytest.raises(UnsafeCheckpointError, match="calls something that is not a class"):
+def test_results_of_placeholders_are_not_called(load):
+    with pytest.raises(CheckpointError, match="cannot be read"):
         load(b"\x80\x02ca.b\nThing\n)R)R.")
 
 
@@ -217,31 +220,26 @@ DAMAGED = {
     "item of a list": b"\x80\x02]K\x01K\x02s.",
     "append to a number": b"\x80\x02K\x01K\x02a.",
     "state of a list": b"\x80\x02]}b.",
-    "set of lists": b"\x80\x04\x8f(]\x90.",
     "no argument tuple": b"\x80\x02ca.b\nThing\nK\x01R.",
-    "list of a range": b"\x80\x02c__builtin__\nlist\nc__builtin__\nrange\nK\x05\x85R\x85R.",
     "wrong tensor": b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x02K\x03K\x04tR.",
     "wrong arguments": b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.",
     "odd items": b"\x80\x02}(K\x01u.",
-    "huge text": b"\x80\x04\x8d" + struct.pack("<Q", 2**62) + b"a.",
-    "huge bytes": b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"a.",
-    "huge bytearray": b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b"a.",
-    "huge frame": b"\x80\x04\x95" + struct.pack("<Q", 2**50) + b".",
+    "huge text": b"\x80\x02X" + struct.pack("<I", 2**32 - 1) + b"a.",
     "key nested without end": b"\x80\x02}K\x01" + b"\x85" * 200_000 + b"K\x01s.",
 }
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_damaged_programs_are_one_clear_error(name):
-    with pytest.raises(CheckpointError, match=r"damaged|extension|not a container|key|calls"):
+def test_damaged_programs_are_one_clear_error(name, load):
+    with pytest.raises(CheckpointError, match=r"own\.pt.*(damaged|save it again)"):
         load(DAMAGED[name])
 
 
-def test_a_forged_memo_index_costs_nothing():
+def test_a_forged_memo_index_costs_nothing(load):
     assert load(b"\x80\x02]r\xff\xff\xff\xff.") == []
 
 
-def test_a_program_beyond_the_limit_is_refused():
+def test_a_program_beyond_the_limit_is_refused(load):
     with pytest.raises(CheckpointError, match="takes more than"):
         load(b"\x80\x02X" + struct.pack("<I", PROGRAM_LIMIT) + b"a" * PROGRAM_LIMIT + b".")
 
@@ -263,9 +261,8 @@ def test_random_damage_never_gets_through_as_another_error(tmp_path):
                 damaged[rng.randrange(len(raw))] = rng.randrange(256)
             (tmp_path / "b.pt").write_bytes(damaged[: rng.choice([len(raw), len(raw), rng.randrange(len(raw))])])
             try:
-                with open_checkpoint(tmp_path / "b.pt") as content:
-                    for tensor in state_dict_of(content).values():
-                        tensor.load()
+                for tensor in state_dict_of(read_checkpoint(tmp_path / "b.pt")).values():
+                    tensor.sum()
             except CheckpointError:
                 pass
 
@@ -273,31 +270,27 @@ def test_random_damage_never_gets_through_as_another_error(tmp_path):
 @pytest.mark.parametrize("size", [0, 1, 10, 5000])
 def test_other_files_are_refused(size, tmp_path):
     (tmp_path / "a.pt").write_bytes(random.Random(size).randbytes(size))
-    with pytest.raises(CheckpointError, match=r"a\.pt"), open_checkpoint(tmp_path / "a.pt"):
-        pass
+    with pytest.raises(CheckpointError, match=r"a\.pt"):
+        read_checkpoint(tmp_path / "a.pt")
     pickle.dump({"a": 1}, (tmp_path / "b.pt").open("wb"))
-    with pytest.raises(CheckpointError, match="not one of torch.save|damaged"), open_checkpoint(tmp_path / "b.pt"):
-        pass
+    with pytest.raises(CheckpointError, match="pickle protocol|damaged"):
+        read_checkpoint(tmp_path / "b.pt")
 
 
 def test_other_archives_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.writestr("a.txt", "text")
-    with pytest.raises(CheckpointError, match=r"no data\.pkl"), open_checkpoint(tmp_path / "a.zip"):
-        pass
+    with pytest.raises(CheckpointError, match=r"no data\.pkl"):
+        read_checkpoint(tmp_path / "a.zip")
     with zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("b/data.pkl", b"\x80\x02N." + b"\0" * 10**6)
-    with pytest.raises(CheckpointError, match="compressed or encrypted"), open_checkpoint(tmp_path / "b.pt"):
-        pass
-    torch.save({}, tmp_path / "c.pt")
-    with zipfile.ZipFile(tmp_path / "d.pt", "w") as file:
-        file.writestr("d/data.pkl", b"\x80\x02N.")
-        file.writestr("d/byteorder", b"big")
-    with pytest.raises(CheckpointError, match="big-endian"), open_checkpoint(tmp_path / "d.pt"):
-        pass
-
-
-PERSISTENT = b"(U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK%ctQ"
+    with pytest.raises(CheckpointError, match="compressed or encrypted"):
+        read_checkpoint(tmp_path / "b.pt")
+    with zipfile.ZipFile(tmp_path / "c.pt", "w") as file:  # the mark of a TorchScript archive, whose code could run
+        for name, data in {"data.pkl": b"\x80\x02N.", "constants.pkl": b"\x80\x02).", "version": b"3\n"}.items():
+            file.writestr(f"c/{name}", data)
+    with pytest.raises(CheckpointError, match=r"c\.pt"):
+        read_checkpoint(tmp_path / "c.pt")
 
 
 def tensor_program(count: int, offset: bytes, shape: bytes, stride: bytes) -> bytes:
@@ -309,27 +302,19 @@ def tensor_program(count: int, offset: bytes, shape: bytes, stride: bytes) -> by
     ("program", "message"),
     [
         (tensor_program(4, b"K\x00", b"K\x02K\x02\x86", b"K\x02K\x01\x86"), None),
-        (tensor_program(4, b"K\x01", b"K\x02K\x02\x86", b"K\x02K\x01\x86"), "does not fit in its storage of 4"),
-        (tensor_program(4, b"K\x00", b"J\x00\x00\x00\x7f\x85", b"K\x00\x85"), "does not fit in its storage of 4"),
-        (tensor_program(4, b"J\xff\xff\xff\xff", b"K\x02\x85", b"K\x01\x85"), "described wrongly"),
-        (tensor_program(4, b"K\x00", b"K\x02\x85", b"K\x02K\x01\x86"), "has shape"),
-        (tensor_program(9, b"K\x00", b"K\x02\x85", b"K\x01\x85"), "missing or too short"),
+        (tensor_program(4, b"K\x01", b"K\x02K\x02\x86", b"K\x02K\x01\x86"), "damaged"),
+        (tensor_program(4, b"K\x00", b"J\x00\x00\x00\x7f\x85", b"K\x00\x85"), "holds no state dict"),
+        (tensor_program(4, b"J\xff\xff\xff\xff", b"K\x02\x85", b"K\x01\x85"), "damaged"),
+        (tensor_program(4, b"K\x00", b"K\x02\x85", b"K\x02K\x01\x86"), "damaged"),
     ],
 )
-def test_tensors_stay_within_their_storage(program, message, tmp_path):
-    archive(tmp_path / "a.pt", program, storage0=np.arange(4, dtype="<f4").tobytes())
+def test_tensors_stay_within_their_storage(program, message, load):
+    program = b"\x80\x02}X\x01\x00\x00\x00y" + program[2:-1] + b"s."
     if message is None:
-        with open_checkpoint(tmp_path / "a.pt") as tensor:
-            assert torch.equal(tensor.load(), torch.arange(4.0).reshape(2, 2))
+        assert torch.equal(load(program)["y"], torch.arange(4.0).reshape(2, 2))
     else:
-        with pytest.raises(CheckpointError, match=message), open_checkpoint(tmp_path / "a.pt"):
-            pass
-
-
-def test_a_file_that_shrinks_is_noticed():
-    storage = Storage("0", torch.float32, 16, lambda start, length: b"\0" * 4)
-    with pytest.raises(CheckpointError, match="ends inside tensor storage '0'"):
-        describe_tensor(storage, 0, (4,), (1,)).load()
+        with pytest.raises(CheckpointError, match=message):
+            state_dict_of(load(program))
 
 
 def test_state_dict_of_other_things():
