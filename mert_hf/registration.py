@@ -84,10 +84,15 @@ def register_processors() -> None:
 
 
 def register_pipeline() -> None:
-    """Registers the embeddings of recordings as a task of transformers' pipelines, whose import takes seconds too."""
+    """Registers the embeddings of recordings as a task of transformers' pipelines, whose import takes seconds too.
+
+    The classification of audio gets a pipeline that reads the recordings of MERT models itself.
+    """
     from transformers.pipelines import PIPELINE_REGISTRY
 
-    if PIPELINE_TASK not in PIPELINE_REGISTRY.supported_tasks:
+    if PIPELINE_TASK not in (tasks := PIPELINE_REGISTRY.supported_tasks):
+        classify = DeferredPipeline("MERTAudioClassificationPipeline", (), {})
+        tasks["audio-classification"] = {**tasks["audio-classification"], "impl": classify}
         stand_in = DeferredPipeline("MERTFeatureExtractionPipeline", (), {})
         PIPELINE_REGISTRY.register_pipeline(PIPELINE_TASK, stand_in, pt_model=AutoModel, type="audio")
 

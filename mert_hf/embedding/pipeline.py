@@ -1,14 +1,18 @@
-"""transformers' pipeline for embeddings of recordings."""
+"""transformers' pipelines for embeddings and classes of recordings, which are read as everywhere in the package."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import numpy as np
-from transformers import Pipeline
+from transformers import AudioClassificationPipeline, BatchFeature, Pipeline
 
+from ..audio import read_audio
+from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from .embedder import MERTEmbedder
+from .windows import is_file, opened
 
 ENCODE_OPTIONS = ("layers", "pooling", "window", "hop", "sampling_rate", "min_window")
 
@@ -66,3 +70,28 @@ class MERTFeatureExtractionPipeline(Pipeline):
 
     def _ensure_tensor_on_device(self, inputs: Any, device: Any) -> Any:
         return inputs  # numpy arrays and paths
+
+
+class MERTAudioClassificationPipeline(AudioClassificationPipeline):
+    """The task "audio-classification" of transformers; for MERT it reads recordings as training and embedding do.
+
+    transformers' own pipeline decodes files with ffmpeg, whose mono mix of equal channels is 3 dB louder than the mean,
+    resamples with another filter, and needs torchaudio for arrays at another rate. Models of other kinds keep it.
+
+    Calls take a path, a file object, the bytes of a file, a row of `datasets.Audio`, {"array", "sampling_rate"} at any
+    rate, or an array (samples,) or (channels, samples) at the model's rate.
+
+    Example:
+        >>> import mert_hf  # registers the pipeline
+        >>> from transformers import pipeline
+        >>> pipeline("audio-classification", "genre-model")("song.m4a", top_k=2)
+    """
+
+    def preprocess(self, inputs: Any) -> BatchFeature:
+        """The input of the model for one recording, which is heard as a whole."""
+        if not isinstance(self.feature_extractor, MERTFeatureExtractor):
+            return super().preprocess(inputs)
+        rate = self.feature_extractor.sampling_rate
+        recording = BytesIO(inputs) if isinstance(inputs, bytes) else opened(inputs)
+        samples = read_audio(recording, rate) if is_file(recording) else recording
+        return self.feature_extractor([samples], sampling_rate=rate, return_tensors="pt")

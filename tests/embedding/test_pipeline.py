@@ -11,13 +11,14 @@ import pytest
 import soundfile
 from datasets import Audio, Dataset
 from reader_folder import blocks_of
-from transformers import AutoProcessor, pipeline
+from transformers import AutoModel, AutoProcessor, Wav2Vec2FeatureExtractor, pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.pt_utils import KeyDataset
 
-from mert_hf import MERTEmbedder, MERTFeatureExtractor, MERTForSequenceClassification, MERTModel
+from mert_hf import MERT2Model, MERTEmbedder, MERTFeatureExtractor, MERTForSequenceClassification, MERTModel
+from mert_hf.audio import read_audio
 from mert_hf.embedding.pipeline import MERTFeatureExtractionPipeline
-from mert_hf.hub import save_checkpoint
+from mert_hf.hub import resolve_checkpoint, save_checkpoint
 from mert_hf.registration import DeferredPipeline
 
 
@@ -97,9 +98,48 @@ def test_the_cards_pipeline_runs(checkpoint, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.strip() == "(1, 32)"
 
 
-def test_classification_pipeline(tiny_checkpoint, checkpoint, tmp_path):
+@pytest.fixture
+def classify(tiny_checkpoint, tmp_path):
+    """The classification pipeline of a tiny model with three classes."""
     model = MERTForSequenceClassification.from_pretrained(tiny_checkpoint, num_labels=3)
     extractor = MERTFeatureExtractor.from_pretrained(tiny_checkpoint)
     folder = save_checkpoint(model, extractor, tmp_path / "classifier")
-    answers = pipeline("audio-classification", str(folder), device="cpu")(np.zeros(24000, np.float32))
+    return pipeline("audio-classification", str(folder), device="cpu")
+
+
+def test_classification_reads_recordings_as_the_rest_of_the_package(classify, tmp_path):
+    """transformers' own pipeline decodes with ffmpeg, whose mono mix is 3 dB louder."""
+    stereo = np.random.default_rng(0).uniform(-0.5, 0.5, (44100, 2)) * [1.0, 0.1]
+    soundfile.write(tmp_path / "stereo.mp3", stereo, 44100)
+    answers = classify(str(tmp_path / "stereo.mp3"))
     assert len(answers) == 3
+    content = (tmp_path / "stereo.mp3").read_bytes()
+    for given in (read_audio(tmp_path / "stereo.mp3", 24000), tmp_path / "stereo.mp3", content, {"bytes": content}):
+        assert classify(given) == answers
+    assert [len(found) for found in classify([str(tmp_path / "stereo.mp3")] * 3, batch_size=2, top_k=2)] == [2, 2, 2]
+
+
+def test_both_pipelines_resample_arrays(classify, checkpoint, monkeypatch):
+    """Without torchaudio, by the feature extractor."""
+    monkeypatch.setitem(sys.modules, "torchaudio", None)
+    row = {"array": np.random.default_rng(0).uniform(-0.5, 0.5, 44100), "sampling_rate": 44100}
+    extractor = MERTFeatureExtractor(do_normalize=False)
+    resampled = extractor(row)["input_values"][0]
+    for answer, expected in zip(classify(row), classify(resampled), strict=True):
+        assert answer["label"] == expected["label"] and answer["score"] == pytest.approx(expected["score"], abs=1e-6)
+    embed = pipeline("audio-feature-extraction", str(checkpoint), device="cpu")
+    np.testing.assert_allclose(embed(row), embed(resampled, sampling_rate=24000), atol=1e-5)
+
+
+def test_other_models_keep_transformers_pipeline(classify, monkeypatch):
+    """For a feature extractor of another kind the call is passed on as it is."""
+    monkeypatch.setattr(classify, "feature_extractor", Wav2Vec2FeatureExtractor(sampling_rate=24000))
+    with pytest.raises(ValueError, match="single channel"):
+        classify(np.zeros((2, 24000), np.float32))
+
+
+def test_a_bundled_model_loads_by_the_folder_of_its_name():
+    model = AutoModel.from_pretrained(resolve_checkpoint("mert2-nano"))
+    assert type(model) is MERT2Model
+    embed = pipeline("audio-feature-extraction", resolve_checkpoint("mert2-nano"), device="cpu")
+    assert embed(np.zeros(24000, np.float32), sampling_rate=24000).ndim == 3
