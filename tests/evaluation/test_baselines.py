@@ -12,7 +12,7 @@ from mert_hf.embedding.windows import embed_windows, recording_windows
 from mert_hf.encoders import open_encoder
 from mert_hf.encoders.descriptors import log_mel
 from mert_hf.encoders.handmade import BASELINES, HandmadeEncoder
-from mert_hf.evaluation.probing.features import frame_rows
+from mert_hf.evaluation.probing.features import FeatureRequest
 from mert_hf.hub.names import untrained_checkpoint
 
 from .synthesis import note, write
@@ -22,7 +22,8 @@ def describe(name: str, path, pooling: str = "mean_std") -> np.ndarray:
     encoder = HandmadeEncoder(name, "cpu")
     windows = ((0, window) for window in recording_windows(encoder, path))
     ((_, window, values),) = embed_windows(encoder, windows, [0], pooling)
-    return frame_rows(window, values, encoder) if pooling == "frames" else values
+    request = FeatureRequest(encoder, 5.0, pooling, encoder.layers)
+    return request.grid_frames(window, values) if pooling == "frames" else values
 
 
 @pytest.mark.parametrize("pitch", [57, 60, 66, 71])
