@@ -181,6 +181,12 @@ def losses_of(trainer) -> list[float]:
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
+def near(losses: list[float], rel: float = 1e-5):
+    """Equal to losses that were logged, which transformers 4 rounds to four digits after the point."""
+    rounded = all(round(loss, 4) == loss for loss in losses)
+    return pytest.approx(losses, rel=rel, abs=1.01e-4 if rounded else None)
+
+
 @pytest.fixture(scope="session")
 def recordings(tmp_path_factory) -> Path:
     """A folder of eight recordings of 2 to 6 seconds at the tiny student's rate."""

@@ -17,13 +17,20 @@ from .base import Command, command, new_app, show_log
 app = new_app()
 
 
+def fit(data: list[str], output: str, settings: KMeansSettings | FeatureSettings | RVQSettings) -> None:
+    """Fits a teacher and prints what it gives."""
+    from ..teachers.fitting import fit_teacher
+
+    teacher, counts = fit_teacher(data, output, settings)
+    values = f"{getattr(teacher, 'num_bins', 0)} values a frame, {teacher.frame_rate:g} frames a second"
+    typer.echo(values if counts is None else counts.table())
+    typer.echo(output)
+
+
 @command(app, "mert-hf fit-kmeans --data my_music --features mfcc:300,chroma:200 --output kmeans", "fit-kmeans")
 def fit_kmeans(data: options.Recordings, output: options.TeacherFolder, settings: KMeansSettings) -> None:
     """Fit the k-means teacher of MERT-v0 to recordings."""
-    from ..teachers.fitting import fit_kmeans as fit
-
-    typer.echo(fit(data, output, settings).table())
-    typer.echo(output)
+    fit(data, output, settings)
 
 
 @command(app, "mert-hf fit-features --data my_music --features log_cqt,mfcc,chroma:3 --output features", "fit-features")
@@ -32,11 +39,7 @@ def fit_features(data: options.Recordings, output: options.TeacherFolder, settin
 
     In pre-training the model predicts their values.
     """
-    from ..teachers.fitting import fit_features as fit
-
-    teacher = fit(data, output, settings)
-    typer.echo(f"{teacher.num_bins} values a frame, {teacher.frame_rate:g} frames a second")
-    typer.echo(output)
+    fit(data, output, settings)
 
 
 @command(app, "mert-hf fit-rvq --data my_music --output mel-rvq", "fit-rvq")
@@ -45,10 +48,7 @@ def fit_rvq(data: options.Recordings, output: options.TeacherFolder, settings: R
 
     It quantizes log-mel frames, or layers of frozen encoders (MERT-v2).
     """
-    from ..teachers.fitting import fit_rvq as fit
-
-    typer.echo(fit(data, output, settings).table())
-    typer.echo(output)
+    fit(data, output, settings)
 
 
 @command(app, "mert-hf label --data my_music --teacher facebook/encodec_24khz --output labels")

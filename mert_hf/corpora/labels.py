@@ -158,9 +158,14 @@ def label_recording(teacher: AcousticTeacher, waveform: np.ndarray, name: str) -
     return codes
 
 
-def teacher_facts(teacher: AcousticTeacher) -> dict[str, Any]:
-    """The identity of a teacher next to its codes."""
-    return {"kind": teacher.kind, "fingerprint": teacher.fingerprint(), "settings": teacher.settings()}
+def codes_of(teacher: AcousticTeacher) -> dict[str, Any]:
+    """The facts about a teacher that are kept next to its codes: rates, sizes and identity."""
+    return {
+        "sampling_rate": teacher.sampling_rate,
+        "hop_length": teacher.hop_length,
+        "codebook_sizes": list(teacher.codebook_sizes),
+        "teacher": {"kind": teacher.kind, "fingerprint": teacher.fingerprint(), "settings": teacher.settings()},
+    }
 
 
 def check_teacher(place: str, made_by: dict[str, Any], teacher: AcousticTeacher) -> None:
@@ -168,10 +173,10 @@ def check_teacher(place: str, made_by: dict[str, Any], teacher: AcousticTeacher)
 
     Args:
         place: where the codes are, for the message.
-        made_by: `teacher_facts` of the teacher that made them.
+        made_by: `teacher` of `codes_of` the teacher that made them.
         teacher: the given one.
     """
-    given = teacher_facts(teacher)
+    given = codes_of(teacher)["teacher"]
     if made_by.get("fingerprint") == (fingerprint := given.pop("fingerprint")):
         return
     labeled = {name: made_by.get(name) for name in given}
@@ -217,25 +222,13 @@ def is_labelled(folder: Path, file: str, index: dict[str, Any]) -> bool:
     except ValueError as error:
         logger.warning("Labeling again: %s", printable(error))
         return False
-    return codes.dtype == index["dtype"] and len(codes) == index["num_codebooks"]
+    return codes.dtype == index["dtype"] and len(codes) == len(index["codebook_sizes"])
 
 
 def _start_index(folder: Path, teacher: AcousticTeacher) -> dict[str, Any]:
     """The index of the folder, a new one where there is none, marked as incomplete."""
-    index = {
-        "format": FORMAT,
-        "complete": False,
-        "teacher": teacher_facts(teacher),
-        "num_codebooks": teacher.num_codebooks,
-        "codebook_size": teacher.codebook_size,
-        "codebook_sizes": list(teacher.codebook_sizes),
-        "sampling_rate": teacher.sampling_rate,
-        "hop_length": teacher.hop_length,
-        "dtype": np.min_scalar_type(teacher.codebook_size - 1).name,
-        "statistics": [],
-        "files": {},
-        "failed": {},
-    }
+    index = {"format": FORMAT, "complete": False, **codes_of(teacher), "statistics": [], "files": {}, "failed": {}}
+    index["dtype"] = np.min_scalar_type(teacher.codebook_size - 1).name
     if (folder / INDEX).is_file():
         found = read_index(folder)
         check_teacher(str(folder), found["teacher"], teacher)
@@ -275,7 +268,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder} has no {INDEX}. Make labels with mert-hf label.")
     index = read_json(path)
-    needed = {"teacher", "num_codebooks", "codebook_sizes", "sampling_rate", "hop_length", "files", "failed"}
+    needed = {"teacher", "codebook_sizes", "sampling_rate", "hop_length", "files", "failed"}
     if index.get("format") != FORMAT or not needed <= index.keys():
         raise ValueError(f"{path} is not an index of labels of format {FORMAT}. Make labels with mert-hf label.")
     return index

@@ -118,17 +118,14 @@ def _written(folder: Path, settings: ShardSettings) -> dict[str, tuple[Path, Sha
     for path in find_shards(folder):
         footer = read_footer(path)
         if footer.settings != settings:
+            before, now = asdict(footer.settings), asdict(settings)
+            changed = [f"{name}: {before[name]!r}, now {now[name]!r}" for name in now if before[name] != now[name]]
             raise ValueError(
-                f"{path} was written with other settings ({_difference(footer.settings, settings)}). Choose another "
-                "folder for the output, or the settings of this one."
+                f"{path} was written with other settings ({', '.join(changed)}). Choose another folder for the output, "
+                "or the settings of this one."
             )
         written |= {recording.name: (path, recording) for recording in footer.recordings}
     return written
-
-
-def _difference(found: ShardSettings, given: ShardSettings) -> str:
-    found, given = asdict(found), asdict(given)
-    return ", ".join(f"{name}: {found[name]!r}, now {given[name]!r}" for name in found if found[name] != given[name])
 
 
 def _drop(path: Path, name: str, part: tuple[int, int]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,10 +13,11 @@ from ..utils.devices import launched_processes
 from ..utils.files import check_output_folder
 from .code_counts import CodeCounts
 from .dataset import audio_column, open_recordings
-from .labels import WritingSummary, check_gives_codes, label_recording, teacher_facts
+from .labels import WritingSummary, check_gives_codes, codes_of, label_recording
 from .settings import ShardingSettings
 from .shard_writing import write_shards
 from .shards import AudioItem, ShardSettings, parse_part, parse_size
+from .streaming import is_hub_id
 
 if TYPE_CHECKING:
     from ..teachers import AcousticTeacher
@@ -67,16 +67,6 @@ def shard_recordings(
     )
 
 
-def codes_of(teacher: AcousticTeacher) -> dict[str, Any]:
-    """The fields of `ShardSettings` that a teacher determines."""
-    return {
-        "sampling_rate": teacher.sampling_rate,
-        "hop_length": teacher.hop_length,
-        "codebook_sizes": tuple(teacher.codebook_sizes),
-        "teacher": teacher_facts(teacher),
-    }
-
-
 def find_items(data: Sequence[str], split: str | None = None) -> Iterator[AudioItem]:
     """The recordings of files, folders and data sets, with names that do not depend on the machine.
 
@@ -103,7 +93,7 @@ def is_dataset(entry: str) -> bool:
         return True
     if os.path.isdir(entry):
         return any(next(Path(entry).glob(pattern), None) for pattern in DATASET_FILES)
-    return not os.path.lexists(entry) and not glob.has_magic(entry) and entry.count("/") == 1
+    return is_hub_id(entry)
 
 
 def dataset_items(entry: str, split: str | None) -> Iterator[AudioItem]:

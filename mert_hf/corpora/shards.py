@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -212,18 +213,15 @@ def find_shards(folder: str | os.PathLike) -> list[Path]:
     return sorted(Path(folder).glob("train-*.parquet"))
 
 
-def read_footer(path: str | os.PathLike, filesystem: Any = None) -> ShardFooter:
-    """The list of a shard of itself.
-
-    Args:
-        path: the shard.
-        filesystem: the fsspec file system of the path; the local one if None.
+def read_footer(path: str | os.PathLike) -> ShardFooter:
+    """The list of a shard of itself; the path may be an address of fsspec.
 
     Raises:
         ValueError: the file was not written here, or is damaged.
     """
+    filesystem, place = fsspec.core.url_to_fs(os.fspath(path))
     try:
-        metadata = pq.read_metadata(path, filesystem=filesystem).metadata or {}
+        metadata = pq.read_metadata(place, filesystem=filesystem).metadata or {}
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path} is damaged: {error}. Remove it, and run mert-hf shard again.") from error
     text = metadata.get(METADATA_KEY.encode())

@@ -36,7 +36,7 @@ from ..audio import AUDIO_EXTENSIONS, AudioReadError
 from .crops import AudioCrop, CropDataset, NothingToReadError, derive_seed
 from .index import kept_list
 from .labels import check_teacher
-from .shards import ShardFooter, ShardSettings, find_shards, part_of, read_footer
+from .shards import ShardSettings, find_shards, part_of, read_footer
 
 if TYPE_CHECKING:
     from ..teachers import AcousticTeacher
@@ -129,7 +129,7 @@ def _join(shards: Sequence[str]) -> dict[str, Any]:
     logger.info("Reading the footers of %d shards.", len(shards))
     content: dict[str, Any] = {name: [] for name in ("shard", "group", "rows", "samples", "place")}
     with ThreadPoolExecutor(max_workers=16) as pool:
-        for number, footer in enumerate(pool.map(_read_footer, shards)):
+        for number, footer in enumerate(pool.map(read_footer, shards)):
             settings = asdict(footer.settings)
             if content.setdefault("settings", settings) != settings:
                 raise ValueError(f"{shards[number]} was written with other settings than {shards[0]}.")
@@ -146,11 +146,6 @@ def _stamp(shard: str) -> list[Any]:
     filesystem, path = fsspec.core.url_to_fs(shard)
     info = filesystem.info(path)
     return [shard, info["size"], str(info.get("mtime") or info.get("blob_id") or "")]
-
-
-def _read_footer(shard: str) -> ShardFooter:
-    filesystem, path = fsspec.core.url_to_fs(shard)
-    return read_footer(path, filesystem)
 
 
 def shard_labels(data: Sequence[str], teacher: AcousticTeacher | None = None) -> ShardSettings | None:

@@ -7,13 +7,13 @@ import logging
 import signal
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 
 from ..utils.text import shorten
 
@@ -35,26 +35,19 @@ class CropEpochCallback(TrainerCallback):
     def __init__(self, dataset: Any):
         self.dataset = dataset
 
-    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+    def on_epoch_begin(self, args, state, control, **kwargs):
         # state.epoch is a whole number of finished epochs, or lies within one after resuming.
         self.dataset.set_epoch(int((state.epoch or 0.0) + 1e-6))
 
 
 @dataclass
 class MicroBatch:
-    """The facts about a micro-batch that the report of a step needs.
-
-    Attributes:
-        loss: scalar.
-        crops: (recording, first sample) of each clip.
-        tensors: the tensors themselves where they are on the CPU, and occupy memory for the whole update anyway.
-        statistics: on other devices `row_statistics` of each tensor instead, so that no target stays on the device.
-    """
+    """The facts about a micro-batch for the report of a step: its loss, (recording, first sample) of each clip, and
+    `row_statistics` of each tensor, so that no target stays in memory."""
 
     loss: torch.Tensor
-    crops: list[tuple[str, int]] = field(default_factory=list)
-    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    statistics: dict[str, torch.Tensor] = field(default_factory=dict)
+    crops: list[tuple[str, int]]
+    statistics: dict[str, torch.Tensor]
 
 
 @dataclass
@@ -99,22 +92,10 @@ class NonFiniteStepCallback(TrainerCallback):
         self, loss: torch.Tensor, tensors: Mapping[str, torch.Tensor], crops: list[tuple[str, int]] | None = None
     ) -> None:
         """Records a micro-batch until the optimizer's step: its loss, tensors, and (recording, offset) of its clips."""
-        batch = MicroBatch(loss.detach(), crops or [])
-        if loss.device.type == "cpu":
-            batch.tensors = tensors
-        else:
-            batch.statistics = {name: row_statistics(tensor) for name, tensor in tensors.items()}
-        self._batches.append(batch)
+        statistics = {name: row_statistics(tensor) for name, tensor in tensors.items()}
+        self._batches.append(MicroBatch(loss.detach(), crops or [], statistics))
 
-    def on_pre_optimizer_step(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: nn.Module = None,
-        optimizer: Any = None,
-        **kwargs,
-    ):
+    def on_pre_optimizer_step(self, args, state, control, model=None, optimizer=None, **kwargs):
         batches, self._batches = self._batches, []
         names, norms = gradient_norms(model)
         checked = [batch.loss.float() for batch in batches] + ([] if args.fp16 else [norms.to(args.device)])
@@ -125,9 +106,7 @@ class NonFiniteStepCallback(TrainerCallback):
             skip_step(optimizer, model, bad)
         self._steps.append(ObservedStep(state.global_step, batches, names, norms, bad))
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module = None, **kwargs
-    ):
+    def on_step_end(self, args, state, control, model=None, **kwargs):
         if not (control.should_log or control.should_save or args.device.type == "cpu"):
             return control
         steps, self._steps = self._steps, []
@@ -143,7 +122,7 @@ class NonFiniteStepCallback(TrainerCallback):
                 control.should_save = control.should_training_stop = True
         return control
 
-    def _report(self, step: ObservedStep, args: TrainingArguments, model: nn.Module) -> NonFiniteLossError:
+    def _report(self, step: ObservedStep, args: Any, model: nn.Module) -> NonFiniteLossError:
         """Writes the report of a step; returns the error that ends the run."""
         report = describe_step(step, model)
         clips, names = (shorten(report[key]) or "none known" for key in ("clips", "not_finite"))
@@ -173,14 +152,14 @@ class SignalCallback(TrainerCallback):
         self._previous: dict[int, Any] = {}
         self._group: Any = None
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+    def on_train_begin(self, args, state, control, **kwargs):
         self._group = host_group()
         if threading.current_thread() is not threading.main_thread():
             logger.warning("Training runs outside the main thread: signals will not save a checkpoint.")
             return
         self._previous = {number: signal.signal(number, self._receive) for number in self.signals}
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+    def on_step_end(self, args, state, control, **kwargs):
         flag = torch.tensor(float(self.received is not None))
         if maximum_over_processes(flag, self._group):
             logger.warning("Stopping on a signal: saving a checkpoint at step %d.", state.global_step)
@@ -189,7 +168,7 @@ class SignalCallback(TrainerCallback):
             control.should_training_stop = True
         return control
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+    def on_train_end(self, args, state, control, **kwargs):
         self._restore()
 
     def _receive(self, number: int, frame: Any) -> None:
@@ -245,28 +224,22 @@ def gradient_norms(model: nn.Module) -> tuple[list[str], torch.Tensor]:
 
 
 def describe_step(step: ObservedStep, model: nn.Module) -> dict[str, Any]:
-    """A report, ready for JSON, of an update that is not finite."""
+    """A report, ready for JSON, which has no infinity, of an update that is not finite."""
     finite = step.norms.isfinite().tolist()
     bad_gradients = [f"gradient of {name}" for name, good in zip(step.parameters, finite, strict=False) if not good]
     bad_parameters = [
         name for name, parameter in model.named_parameters() if not local_part(parameter.detach()).isfinite().all()
     ]
-    return {
-        "step": step.number,
-        "clips": [clip_text(*crop) for batch in step.batches for crop in batch.crops],
-        "not_finite": bad_parameters + bad_gradients,
-        "batches": [describe_batch(batch) for batch in step.batches],
-    }
-
-
-def describe_batch(batch: MicroBatch) -> dict[str, Any]:
-    """Loss, crops and statistics of the tensors of a micro-batch, ready for JSON, which has no infinity."""
-    statistics = {name: row_statistics(tensor) for name, tensor in batch.tensors.items()} | batch.statistics
-    return {
-        "loss": float(batch.loss) if batch.loss.isfinite() else str(float(batch.loss)),
-        "crops": [{"source": source, "offset": offset} for source, offset in batch.crops],
-        "tensors": {name: describe_rows(values) for name, values in statistics.items()},
-    }
+    batches = [
+        {
+            "loss": float(batch.loss) if batch.loss.isfinite() else str(float(batch.loss)),
+            "crops": [{"source": source, "offset": offset} for source, offset in batch.crops],
+            "tensors": {name: describe_rows(values) for name, values in batch.statistics.items()},
+        }
+        for batch in step.batches
+    ]
+    clips = [clip_text(*crop) for batch in step.batches for crop in batch.crops]
+    return {"step": step.number, "clips": clips, "not_finite": bad_parameters + bad_gradients, "batches": batches}
 
 
 def row_statistics(tensor: torch.Tensor) -> torch.Tensor:

@@ -40,25 +40,22 @@ class MERTBatch(dict):
             live teacher. It stays on the device until somebody reads it.
     """
 
-    def __init__(self, tensors: Mapping[str, torch.Tensor] = ()):
+    def __init__(self, tensors: Mapping[str, torch.Tensor] = (), like: Mapping[str, torch.Tensor] = ()):
+        """The attributes are those of the batch `like`, if it has any."""
         super().__init__(tensors)
         self.crops: list[tuple[str, int]] = []
         self.audio_seconds = 0.0
         self.teacher_times: dict[str, Stopwatch] = {}
         self.invalid_codes: torch.Tensor | None = None
+        self.__dict__.update(getattr(like, "__dict__", {}))
 
     def to(self, *args, **kwargs) -> MERTBatch:
         """The batch with its tensors moved, as `torch.Tensor.to` does; accelerate calls this."""
-        return self._with_tensors({name: tensor.to(*args, **kwargs) for name, tensor in self.items()})
+        return MERTBatch({name: tensor.to(*args, **kwargs) for name, tensor in self.items()}, like=self)
 
     def pin_memory(self) -> MERTBatch:
         """The batch with its tensors in page-locked memory; torch's DataLoader calls this."""
-        return self._with_tensors({name: tensor.pin_memory() for name, tensor in self.items()})
-
-    def _with_tensors(self, tensors: Mapping[str, torch.Tensor]) -> MERTBatch:
-        batch = MERTBatch(tensors)
-        batch.__dict__.update(self.__dict__)
-        return batch
+        return MERTBatch({name: tensor.pin_memory() for name, tensor in self.items()}, like=self)
 
 
 @dataclass
@@ -169,18 +166,14 @@ class DataCollatorForMERTPreTraining:
         """
         self.check_forked_worker(os.getpid() != self._process)
         waveforms = batch.pop(CLEAN_WAVEFORMS)
-        frames = batch["mask_time_indices"].shape[1]
         if self.acoustic_teacher is not None and self.label_cache is None:
-            codes = self._run_teacher("acoustic_teacher", waveforms, batch)[..., :frames]
-            check_frames("acoustic", codes.shape[-1], frames)
+            codes = self._run_teacher("acoustic_teacher", waveforms, batch, -1)
             batch.invalid_codes = codes_out_of_range(codes, self.config.resolved_codebook_sizes)
             if codes.device.type == "cpu":
                 refuse_invalid_codes(batch.invalid_codes, codes, self.config.resolved_codebook_sizes)
             batch["codes"] = self._ignore_padding(codes.long(), batch)
         if self.musical_teacher is not None:
-            spectrum = self._run_teacher("musical_teacher", waveforms, batch)[:, :frames]
-            check_frames("musical", spectrum.shape[1], frames)
-            batch["cqt"] = spectrum.float()
+            batch["cqt"] = self._run_teacher("musical_teacher", waveforms, batch, 1).float()
         return batch
 
     def check_forked_worker(self, forked: bool) -> None:
@@ -277,12 +270,17 @@ class DataCollatorForMERTPreTraining:
         generator = torch.Generator().manual_seed(derive_seed(4, *(crop.seed for crop in crops)))
         return self.masking.equalize(mask, generator)
 
-    def _run_teacher(self, name: str, waveforms: torch.Tensor, batch: MERTBatch) -> torch.Tensor:
-        """The targets of a teacher, whose computation is timed."""
+    def _run_teacher(self, name: str, waveforms: torch.Tensor, batch: MERTBatch, dim: int) -> torch.Tensor:
+        """The targets of a teacher, whose computation is timed, cut in `dim` to the frames of the student."""
         batch.teacher_times[name] = stopwatch = Stopwatch(waveforms.device)
-        targets = getattr(self, name)(waveforms)
+        targets, frames = getattr(self, name)(waveforms), batch["mask_time_indices"].shape[1]
         stopwatch.stop()
-        return targets
+        if targets.shape[dim] < frames:
+            raise ValueError(
+                f"The {name.replace('_', ' ')} gave {targets.shape[dim]} frames for clips of which the student makes "
+                f"{frames}."
+            )
+        return targets.narrow(dim, 0, frames)
 
     def _ignore_padding(self, codes: torch.Tensor, batch: MERTBatch) -> torch.Tensor:
         """Codes of frames past a clip's end become -100."""
@@ -360,12 +358,6 @@ def check_targets(config: MERTConfig, acoustic_teacher: Any, label_cache: Any, m
             f"The model predicts {config.cqt_bins} spectrum bins, the musical teacher gives {bins}. "
             "Set cqt_bins of the config to the teacher's num_bins."
         )
-
-
-def check_frames(name: str, frames: int, expected: int) -> None:
-    """Raises ValueError where a teacher gives fewer frames than the student has."""
-    if frames < expected:
-        raise ValueError(f"The {name} teacher gave {frames} frames for clips of which the student makes {expected}.")
 
 
 def codes_out_of_range(codes: torch.Tensor, codebook_sizes: Sequence[int]) -> torch.Tensor:

@@ -72,18 +72,24 @@ def last_complete_checkpoint(output_dir: str | Path) -> str | None:
 
 def checkpoint_is_complete(path: Path) -> bool:
     """Whether a checkpoint holds the trainer's state and the random state of each process that saved it."""
-    state = _read_state(path)
-    if state is None:
+    if (facts := saved_facts(path)) is None:
         return False
-    processes = saving_processes(path, state)
+    processes = facts["num_processes"]
     names = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
     return all((path / name).is_file() for name in names)
 
 
-def saving_processes(path: Path, state: TrainerState) -> int:
-    """Number of processes that saved a checkpoint; counted by its random states where it was not stored."""
-    facts = _stored_facts(state)
-    return facts.get("num_processes") or max(len(list(path.glob("rng_state_*.pth"))), 1)
+def saved_facts(path: Path) -> dict[str, int] | None:
+    """`num_processes` that saved a checkpoint and their `clips_per_update`; None without a readable trainer's state.
+
+    A checkpoint of the stock Trainer has as many processes as random states.
+    """
+    try:
+        stored = TrainerState.load_from_json(str(path / "trainer_state.json")).stateful_callbacks
+    except (OSError, ValueError, TypeError):
+        return None
+    facts = {"num_processes": max(len(list(path.glob("rng_state_*.pth"))), 1), "clips_per_update": 0}
+    return facts | (stored or {}).get(ProcessCountCallback.__name__, {}).get("attributes", {})
 
 
 def _decide(output_dir: Path, overwrite: bool) -> tuple[str | None, str | None]:
@@ -111,29 +117,16 @@ def _checkpoints(output_dir: Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
-def _read_state(path: Path) -> TrainerState | None:
-    try:
-        return TrainerState.load_from_json(str(path / "trainer_state.json"))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def _stored_facts(state: TrainerState) -> dict[str, int]:
-    stored = (state.stateful_callbacks or {}).get(ProcessCountCallback.__name__, {})
-    return stored.get("attributes", {}) if isinstance(stored, dict) else {}
-
-
 def _log_resuming(checkpoint: str, processes: int) -> None:
     logger.info("Resuming from %s.", checkpoint)
-    state = _read_state(Path(checkpoint))
-    saved_by = saving_processes(Path(checkpoint), state) if state is not None else processes
-    if saved_by != processes:
+    facts = saved_facts(Path(checkpoint))
+    if facts["num_processes"] != processes:
         logger.warning(
             "%s was saved by %d processes and is resumed by %d: the run continues, but not bit-exactly. Random states "
             "differ, and so does the number of clips per update unless the batch size or the accumulation is adapted "
             "(%d clips when it was saved).",
             checkpoint,
-            saved_by,
+            facts["num_processes"],
             processes,
-            _stored_facts(state).get("clips_per_update", 0),
+            facts["clips_per_update"],
         )

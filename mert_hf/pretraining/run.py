@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import IntervalStrategy
 
 from .. import teachers
-from ..corpora.crops import CropDataset
 from ..corpora.labels import LabelCache
 from ..corpora.streaming import are_shards, shard_labels
 from ..hub.checkpoint import RUN_SETTINGS_FILE, TEACHERS_FOLDER
@@ -32,7 +30,7 @@ from ..teachers import (
     codebook_sizes_of,
 )
 from ..teachers.base import from_fields
-from ..utils.files import check_output_folder
+from ..utils.files import check_output_folder, write_json
 from .arguments import (
     MERTTrainingArguments,
     PretrainingDataArguments,
@@ -54,7 +52,7 @@ from .trainer import MERTTrainer
 logger = logging.getLogger(__name__)
 
 CONFIG_CLASSES_BY_TYPE = {config_class.model_type: config_class for config_class in CONFIG_CLASSES}
-STATISTICS_CROPS = 256
+STATISTICS_CROPS = 256  # from which the statistics are computed that a new model's front end may need
 
 
 def main(arguments: Sequence[str]) -> MERTTrainer:
@@ -96,9 +94,10 @@ def run_pretraining(
     signals = SignalCallback()
     for callback in (*callbacks, signals):
         trainer.add_callback(callback)
-    if trainer.is_world_process_zero():
-        hours = round(trainer.train_dataset.hours, 4)
-        save_settings(training_arguments.output_dir, model_arguments, data_arguments, hours)
+    if trainer.is_world_process_zero():  # for model cards and readers
+        settings = {"model": asdict(model_arguments), "data": asdict(data_arguments)}
+        settings["hours"] = round(trainer.train_dataset.hours, 4)
+        write_json(Path(training_arguments.output_dir, RUN_SETTINGS_FILE), settings)
     trainer.train(resume_from_checkpoint=checkpoint)
     if signals.stopped:
         logger.warning("Stopped by a signal at step %d. Run again to resume.", trainer.state.global_step)
@@ -122,15 +121,16 @@ def build_trainer(
         training_arguments.dataloader_pin_memory = False  # there is no device to pin for
     config = student_config(model_arguments)
     targets = open_targets(model_arguments, data_arguments, config)
-    bins = targets.musical.num_bins if targets.musical is not None else 0
-    config = student_config(model_arguments, **config.target_fields(codebook_sizes_of(targets.codes), bins))
-    model = build_model(config, model_arguments)
+    acoustic, musical, cache = targets
+    sizes, bins = codebook_sizes_of(acoustic if cache is None else cache), getattr(musical, "num_bins", 0)
+    model = build_model(student_config(model_arguments, **config.target_fields(sizes, bins)), model_arguments)
     collator = build_collator(model.config, targets, model_arguments, data_arguments, training_arguments)
-    train, evaluation = build_datasets(model.config, data_arguments, training_arguments.seed, targets.cache)
+    train, evaluation = build_datasets(model.config, data_arguments, training_arguments.seed, cache)
     if model_arguments.model_name_or_path is None:
-        measure_input(model, train)
-    if isinstance(targets.acoustic, CombinedTeacher):
-        model.codebook_loss_weights = targets.acoustic.codebook_weights
+        count = min(len(train), STATISTICS_CROPS)
+        model.fit_input_statistics(train[index * len(train) // count].waveform for index in range(count))
+    if isinstance(acoustic, CombinedTeacher):
+        model.codebook_loss_weights = acoustic.codebook_weights
     schedule_evaluation(training_arguments, evaluation is not None, parse_share(data_arguments.eval_share))
     trainer = MERTTrainer(
         model=model,
@@ -140,7 +140,7 @@ def build_trainer(
         eval_dataset=evaluation,
         processing_class=collator.feature_extractor,
     )
-    add_callbacks(trainer, model_arguments, data_arguments, targets.musical)
+    add_callbacks(trainer, model_arguments, data_arguments, musical)
     return trainer
 
 
@@ -164,30 +164,10 @@ def add_callbacks(
         trainer.add_callback(ProbeCallback(tasks, trainer.processing_class, trainer.log, steps))
 
 
-@dataclass(frozen=True)
-class Targets:
-    """The targets of a student; None for what a run does not have.
-
-    Attributes:
-        acoustic: teacher of codes.
-        cache: codes made ahead of training, from a label cache or shards.
-        musical: teacher of spectra.
-    """
-
-    acoustic: Any
-    cache: Any
-    musical: Any
-
-    @property
-    def codes(self) -> Any:
-        """The source of codes in training: those made ahead, else the teacher."""
-        return self.acoustic if self.cache is None else self.cache
-
-
 def open_targets(
     model_arguments: PretrainingModelArguments, data_arguments: PretrainingDataArguments, config: PretrainedConfig
-) -> Targets:
-    """Opens the teachers of a student, and codes made ahead.
+) -> tuple[Any, Any, Any]:
+    """The acoustic and the musical teacher of a student, and codes made ahead (a label cache, or settings of shards).
 
     Raises:
         ValueError: a teacher does not exist, or codes are of another teacher.
@@ -206,7 +186,7 @@ def open_targets(
         cache = LabelCache(model_arguments.label_cache, teacher=acoustic, root=model_arguments.label_root)
     elif are_shards(data_arguments.train_data):
         cache = shard_labels(data_arguments.train_data, acoustic)
-    return Targets(acoustic, cache, musical)
+    return acoustic, musical, cache
 
 
 def open_teacher(
@@ -246,7 +226,7 @@ def open_teacher(
         return (teachers.TEACHERS[kind].from_pretrained if kind else teachers.load_teacher)(path, **settings)
     except FileNotFoundError as error:
         command = command or (teachers.TEACHERS[kind].made_by if kind else None)
-        if command is None or checkpoint is not None:
+        if not (command or "").startswith("mert-hf fit") or checkpoint is not None:
             raise
         data = " ".join(f"--data {entry}" for entry in data_arguments.train_data)
         raise FileNotFoundError(
@@ -322,27 +302,22 @@ def differences(source: str, fields: Mapping[str, Any]) -> str:
     )
 
 
-def measure_input(model: PreTrainedModel, crops: CropDataset) -> None:
-    """Computes the statistics that a new model's front end needs, if any, from up to `STATISTICS_CROPS` crops."""
-    count = min(len(crops), STATISTICS_CROPS)
-    model.fit_input_statistics(crops[index * len(crops) // count].waveform for index in range(count))
-
-
 def build_collator(
     config: PretrainedConfig,
-    targets: Targets,
+    targets: tuple[Any, Any, Any],
     model_arguments: PretrainingModelArguments,
     data_arguments: PretrainingDataArguments,
     training_arguments: MERTTrainingArguments,
 ) -> DataCollatorForMERTPreTraining:
     """The collator; moves the teachers to the device where they compute."""
     augmentation = data_arguments.augmentation
-    acoustic = targets.acoustic if targets.cache is None else None
+    acoustic, musical, cache = targets
+    acoustic = acoustic if cache is None else None
     on_device = model_arguments.labels_on_device
     if on_device is None:
         # The teacher of Music2Vec changes during training, in the main process only.
-        on_device = training_arguments.device.type != "cpu" or isinstance(targets.musical, Music2VecTeacher)
-    for teacher in (acoustic, targets.musical):
+        on_device = training_arguments.device.type != "cpu" or isinstance(musical, Music2VecTeacher)
+    for teacher in (acoustic, musical):
         if on_device and isinstance(teacher, torch.nn.Module):
             teacher.to(training_arguments.device)
     return DataCollatorForMERTPreTraining(
@@ -351,7 +326,7 @@ def build_collator(
         ),
         config=config,
         acoustic_teacher=acoustic,
-        musical_teacher=targets.musical,
+        musical_teacher=musical,
         mixture=NoiseMixture(
             probability=data_arguments.mixture_probability,
             count=tuple(data_arguments.mixture_count),
@@ -360,7 +335,7 @@ def build_collator(
         ),
         masking=build_masking(config, data_arguments),
         augmentation=augmentation and from_fields(InputAugmentation, [augmentation])[0],
-        label_cache=targets.cache,
+        label_cache=cache,
         labels_on_device=on_device,
         seed=training_arguments.seed,
     )
@@ -391,15 +366,3 @@ def schedule_evaluation(training_arguments: MERTTrainingArguments, has_data: boo
         training_arguments.eval_steps = training_arguments.eval_steps or training_arguments.save_steps
         training_arguments.do_eval = True
         logger.info("eval_strategy is not given: evaluating every %s steps.", training_arguments.eval_steps)
-
-
-def save_settings(
-    output_dir: str,
-    model_arguments: PretrainingModelArguments,
-    data_arguments: PretrainingDataArguments,
-    hours: float,
-) -> None:
-    """Writes the settings of student, teachers and data next to the checkpoints, for model cards and readers."""
-    settings = {"model": asdict(model_arguments), "data": asdict(data_arguments), "hours": hours}
-    Path(output_dir).mkdir(parents=True, exist_ok=True)
-    Path(output_dir, RUN_SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

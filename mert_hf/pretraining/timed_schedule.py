@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from tqdm.auto import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from .callbacks import host_group, maximum_over_processes
@@ -42,7 +42,7 @@ class TimedScheduleCallback(TrainerCallback, ExportableState):
             "attributes": {"elapsed": self.elapsed},
         }
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+    def on_train_begin(self, args, state, control, **kwargs):
         saved = (state.stateful_callbacks or {}).get(type(self).__name__, self.state())
         self.elapsed = saved["attributes"]["elapsed"]  # but its minutes are those of this run
         self.started = time.monotonic() - self.elapsed
@@ -50,9 +50,7 @@ class TimedScheduleCallback(TrainerCallback, ExportableState):
         shown = self.progress and state.is_world_process_zero
         self.bar = tqdm(desc="training", total=round(60 * self.minutes), unit="s", disable=not shown)
 
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, optimizer=None, **kwargs
-    ):
+    def on_pre_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
         seconds = torch.tensor(time.monotonic() - self.started, dtype=torch.float64)
         self.elapsed = float(maximum_over_processes(seconds, self._group))
         passed = min(self.elapsed / (60 * self.minutes), 1.0)
@@ -61,15 +59,15 @@ class TimedScheduleCallback(TrainerCallback, ExportableState):
         for group in optimizer.param_groups:
             group["lr"] = self.rate
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+    def on_step_end(self, args, state, control, **kwargs):
         self.bar.update(min(round(self.elapsed), round(60 * self.minutes)) - self.bar.n)
         if self.elapsed >= 60 * self.minutes:
             control.should_training_stop = control.should_save = True
         return control
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs=None, **kwargs):
+    def on_log(self, args, state, control, logs=None, **kwargs):
         if "learning_rate" in logs:  # Trainer asks its scheduler, which knows of the peak only
             logs["learning_rate"] = state.log_history[-1]["learning_rate"] = self.rate
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+    def on_train_end(self, args, state, control, **kwargs):
         self.bar.close()

@@ -22,15 +22,12 @@ from .stopwatch import Stopwatch
 
 
 class LossMeter:
-    """Averages of the parts of the loss since they were last read, weighted by masked frames, over all processes.
+    """Averages of the parts of the loss since it was made, weighted by masked frames, over all processes.
 
     Everything stays on the device until it is read.
     """
 
     def __init__(self):
-        self._reset()
-
-    def _reset(self) -> None:
         self._sums: dict[str, torch.Tensor] = {}
         self._audio_seconds = 0.0
         self._teacher_times: dict[str, list[Stopwatch]] = {}
@@ -56,7 +53,7 @@ class LossMeter:
             self._invalid_codes.append(batch.invalid_codes)
 
     def read(self, accelerator: Any) -> dict[str, float]:
-        """Averages over all processes and speeds in seconds of audio per second; resets the meter. Collective.
+        """Averages over all processes and speeds in seconds of audio per second. Collective.
 
         Raises:
             ValueError: a teacher gave codes outside its codebooks.
@@ -76,7 +73,6 @@ class LossMeter:
         for name in times:
             # Both sums run over all processes, so this is the speed of one teacher.
             metrics[f"{name}_x_real_time"] = sums["audio"] / max(sums[name], 1e-9)
-        self._reset()
         if invalid_batches:
             raise ValueError(
                 f"The acoustic teacher gave codes outside its codebooks in {invalid_batches:.0f} micro-batches since "
@@ -224,9 +220,7 @@ class MERTTrainer(HubTrainerMixin, Trainer):
         return batches, totals
 
     def _prepare_inputs(self, inputs: Mapping[str, torch.Tensor]) -> MERTBatch:
-        prepared = MERTBatch(super()._prepare_inputs(inputs))
-        if isinstance(inputs, MERTBatch):
-            prepared.__dict__.update(inputs.__dict__)
+        prepared = MERTBatch(super()._prepare_inputs(inputs), like=inputs)
         return self.data_collator.add_targets(prepared) if CLEAN_WAVEFORMS in prepared else prepared
 
     def compute_loss(
@@ -250,7 +244,8 @@ class MERTTrainer(HubTrainerMixin, Trainer):
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         """Adds the parts of the loss to the training log."""
         if "loss" in logs:
-            logs = {**logs, **self.train_meter.read(self.accelerator)}
+            meter, self.train_meter = self.train_meter, LossMeter()
+            logs = {**logs, **meter.read(self.accelerator)}
             if self.non_finite_callback.skipped:
                 logs["skipped_updates"] = self.non_finite_callback.skipped
         super().log(logs, *args, **kwargs)
@@ -265,7 +260,8 @@ class MERTTrainer(HubTrainerMixin, Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         # FSDP2 makes a class of its own out of the model's, and transformers would copy that one's source files.
-        trained, plain = self.model, original_class(self.model)
+        trained = self.model
+        plain = next(kind for kind in type(trained).__mro__ if not kind.__module__.startswith("torch."))
         try:
             if plain is not type(trained):
                 with torch.device("meta"):
@@ -291,11 +287,6 @@ def reduce_in_float32(fsdp_plugin: Any) -> None:
     if hasattr(policy, "output_dtype"):  # FSDP2
         fields["output_dtype"] = torch.float32
     fsdp_plugin.mixed_precision_policy = type(policy)(**{**vars(policy), **fields})
-
-
-def original_class(model: nn.Module) -> type[nn.Module]:
-    """The model's class, below those that torch may have derived from it."""
-    return next(kind for kind in type(model).__mro__ if not kind.__module__.startswith("torch."))
 
 
 def count_frames(batch: Mapping[str, torch.Tensor], config: PretrainedConfig) -> torch.Tensor:

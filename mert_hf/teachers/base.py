@@ -137,10 +137,7 @@ class Teacher(nn.Module):
                 f"{folder / CONFIG_NAME} does not describe a {cls.kind} teacher. mert_hf.teachers.load_teacher opens "
                 "any teacher."
             )
-        return cls._from_parts({**config, **overrides}, read_weights(folder))
-
-    @classmethod
-    def _from_parts(cls, settings: dict[str, Any], weights: dict[str, torch.Tensor]) -> Teacher:
+        settings, weights = {**config, **overrides}, read_weights(folder)
         try:
             return cls(**settings, **weights)
         except (TypeError, AttributeError) as error:

@@ -20,8 +20,7 @@ class CQTTeacher(MusicalTeacher):
     Equals nnAudio's `CQT(norm=1, output_format="Magnitude")` with the same settings to 1e-5 of the largest magnitude.
 
     Args:
-        sampling_rate: sampling rate of the waveforms in Hz.
-        hop_length: samples from one frame to the next.
+        sampling_rate, hop_length: as of `Teacher`.
         num_bins: number of frequencies, the lowest of which is 32.7 Hz.
         bins_per_octave: frequencies in an octave.
         log: give log(1 + 100 x magnitude).

@@ -18,8 +18,7 @@ class FeatureTeacher(MusicalTeacher):
     Args:
         feature_sets: the features, with or without a context of seconds; mappings of the fields of `FeatureSet` are
             accepted too. Their number of clusters has no meaning here.
-        sampling_rate: sampling rate of the waveforms in Hz.
-        hop_length: samples from one frame to the next.
+        sampling_rate, hop_length: as of `Teacher`.
         mean, scale: (num_bins,) float32, subtracted from each value and dividing it; `fit` measures them.
 
     Raises:

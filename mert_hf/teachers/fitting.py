@@ -17,8 +17,9 @@ from ..corpora.code_counts import CodeCounts
 from ..corpora.dataset import open_recordings
 from ..utils.files import check_output_folder
 from ..utils.optional import require_extra
+from ..utils.settings import check_choice
 from ..utils.tolerance import Tolerance, check_bad_files
-from .base import AcousticTeacher
+from .base import AcousticTeacher, Teacher, checked_clips
 from .feature_regression import FeatureTeacher
 from .fused import EncoderLayer, FusedEncoderTeacher
 from .kmeans import FeatureSet, KMeansTeacher
@@ -36,26 +37,42 @@ CHECKED_CLIPS = 20  # clips whose codes are counted
 REVIVAL_INTERVAL = 100  # steps after which codes that did not occur get vectors of the batch
 
 
-def fit_kmeans(data: Data, output_dir: str | os.PathLike, settings: KMeansSettings) -> CodeCounts:
-    """Fits a k-means teacher to a random choice of recordings and saves it.
+def fit_teacher(
+    data: Data, output_dir: str | os.PathLike, settings: KMeansSettings | FeatureSettings | RVQSettings
+) -> tuple[Teacher, CodeCounts | None]:
+    """Fits a teacher to a random choice of recordings and saves it, unless one of its codebooks is dead.
 
     Args:
         data: files and folders, with or without metadata.csv.
         output_dir: folder of the teacher.
-        settings: features and audio. Memory holds all features: per minute at 75 frames a second 1.4 MB for log-mel,
-            0.7 for MFCC, 0.2 for chroma, 1.5 for log-CQT.
+        settings: kind, sizes and audio. For k-means memory holds all features: per minute at 75 frames a second 1.4 MB
+            for log-mel, 0.7 for MFCC, 0.2 for chroma, 1.5 for log-CQT. For a quantizer of log-mel it holds the clips
+            (5.8 MB per minute at 24 kHz) and their frames (2.3 MB at 128 bands).
 
     Returns:
-        How often each code occurs in the first clips.
+        The teacher and, where it gives codes, how often each occurs in the first clips.
 
     Raises:
-        ValueError: nothing to read, too many unreadable recordings, fewer frames than clusters, or a dead codebook.
+        ValueError: an unknown kind, nothing to read, too many unreadable recordings, fewer frames than codes, or a dead
+            codebook.
         OSError: nothing can be written to `output_dir`; raised before any work.
-        ImportError: scikit-learn is not installed.
+        ImportError: scikit-learn is needed and not installed.
     """
+    check_output_folder(output_dir)
+    clips, counts = RandomClips(open_recordings(data, settings.split).names, settings), None
+    teacher = MAKERS[type(settings)](clips, settings)
+    if isinstance(teacher, AcousticTeacher):
+        counts = CodeCounts(teacher.codebook_sizes)
+        for clip in islice(clips, CHECKED_CLIPS):
+            counts.add(teacher.label_recording(torch.from_numpy(clip)).numpy())
+        counts.check()
+    teacher.save_pretrained(output_dir)
+    return teacher, counts
+
+
+def _fit_kmeans(clips: RandomClips, settings: KMeansSettings) -> KMeansTeacher:
     require_extra("train", "sklearn")
-    clips = open_clips(data, output_dir, settings)
-    teacher = KMeansTeacher.fit(
+    return KMeansTeacher.fit(
         clips,
         parse_feature_sets(settings.features or DEFAULT_FEATURES),
         settings.sampling_rate,
@@ -63,57 +80,21 @@ def fit_kmeans(data: Data, output_dir: str | os.PathLike, settings: KMeansSettin
         settings.seed,
         show_progress_bar=settings.show_progress_bar,
     )
-    return save_checked(teacher, clips, output_dir)
 
 
-def fit_features(data: Data, output_dir: str | os.PathLike, settings: FeatureSettings) -> FeatureTeacher:
-    """Fits a teacher of regressed features to a random choice of recordings and saves it.
-
-    Arguments and errors are those of `fit_kmeans`, without scikit-learn and codebooks.
-    """
-    teacher = FeatureTeacher.fit(
-        open_clips(data, output_dir, settings),
-        parse_feature_sets(settings.features, with_clusters=False),
-        settings.sampling_rate,
-        settings.hop_length,
-        settings.show_progress_bar,
-    )
-    teacher.save_pretrained(output_dir)
-    return teacher
+def _fit_features(clips: RandomClips, settings: FeatureSettings) -> FeatureTeacher:
+    sets = parse_feature_sets(settings.features, with_clusters=False)
+    return FeatureTeacher.fit(clips, sets, settings.sampling_rate, settings.hop_length, settings.show_progress_bar)
 
 
-def fit_rvq(data: Data, output_dir: str | os.PathLike, settings: RVQSettings) -> CodeCounts:
-    """Fits a residual quantizer of log-mel frames or of layers of frozen encoders, and saves it.
-
-    Args:
-        data: files and folders, with or without metadata.csv.
-        output_dir: folder of the teacher.
-        settings: kind, sizes and audio. Without encoders memory holds the clips (5.8 MB per minute at 24 kHz) and their
-            log-mel frames (2.3 MB per minute at 128 bands and 75 frames a second).
-
-    Returns:
-        How often each code occurs in the first clips.
-
-    Raises:
-        ValueError: an unknown kind, nothing to read, too many unreadable recordings, fewer frames than codes, or a dead
-            codebook.
-        OSError: nothing can be written to `output_dir`; raised before any work.
-        ImportError: encoders are given and scikit-learn is not installed.
-    """
-    if settings.encoder:
-        require_extra("train", "sklearn")
-        clips = open_clips(data, output_dir, settings)
-        return save_checked(_fit_fused(clips, settings), clips, output_dir)
-    if settings.kind not in ("mel_rvq", "random_projection"):
-        raise ValueError(f"kind must be 'mel_rvq' or 'random_projection', got {settings.kind!r}.")
-    shown = tqdm(open_clips(data, output_dir, settings), "reading", disable=not settings.show_progress_bar)
-    waveforms = [torch.from_numpy(clip) for clip in shown]
-    if settings.kind == "mel_rvq":
-        return save_checked(train_mel_rvq(waveforms, settings), waveforms, output_dir)
-    return save_checked(fit_random_projection(waveforms, settings), waveforms, output_dir)
-
-
-def _fit_fused(clips: Iterable[np.ndarray], settings: RVQSettings) -> FusedEncoderTeacher:
+def _fit_rvq(
+    clips: RandomClips, settings: RVQSettings
+) -> FusedEncoderTeacher | MelRVQTeacher | RandomProjectionTeacher:
+    check_choice("kind", settings.kind, ("mel_rvq", "random_projection"))
+    if not settings.encoder:
+        waveforms = [batch[0] for batch in checked_clips(clips, settings.show_progress_bar)]
+        return (train_mel_rvq if settings.kind == "mel_rvq" else fit_random_projection)(waveforms, settings)
+    require_extra("train", "sklearn")
     return FusedEncoderTeacher.fit(
         clips,
         [parse_encoder(text) for text in settings.encoder],
@@ -126,6 +107,9 @@ def _fit_fused(clips: Iterable[np.ndarray], settings: RVQSettings) -> FusedEncod
     )
 
 
+MAKERS = {KMeansSettings: _fit_kmeans, FeatureSettings: _fit_features, RVQSettings: _fit_rvq}
+
+
 def fit_random_projection(waveforms: Sequence[torch.Tensor], settings: RVQSettings) -> RandomProjectionTeacher:
     """A random-projection quantizer with the statistics of the mel bands of clips (samples,)."""
     mean, scale = mel_statistics(waveforms, **settings.mel)
@@ -133,31 +117,6 @@ def fit_random_projection(waveforms: Sequence[torch.Tensor], settings: RVQSettin
     return RandomProjectionTeacher(
         **settings.mel, num_codebooks=settings.codebooks or 8, **sizes, mean=mean, scale=scale
     )
-
-
-def open_clips(data: Data, output_dir: str | os.PathLike, settings: FitSettings) -> RandomClips:
-    """The clips of a fit, after a check that its result can be written."""
-    check_output_folder(output_dir)
-    return RandomClips(open_recordings(data, settings.split).names, settings)
-
-
-def save_checked(
-    teacher: AcousticTeacher, clips: Iterable[np.ndarray | torch.Tensor], output_dir: str | os.PathLike
-) -> CodeCounts:
-    """Saves a fitted teacher if every codebook is alive on the first clips.
-
-    Returns:
-        How often each code occurs in these clips.
-
-    Raises:
-        ValueError: a dead codebook; nothing is saved.
-    """
-    counts = CodeCounts(teacher.codebook_sizes)
-    for clip in islice(clips, CHECKED_CLIPS):
-        counts.add(teacher.label_recording(torch.as_tensor(clip)).numpy())
-    counts.check()
-    teacher.save_pretrained(output_dir)
-    return counts
 
 
 class RandomClips:
@@ -217,10 +176,8 @@ def parse_feature_sets(texts: Iterable[str], with_clusters: bool = True) -> tupl
     for text in " ".join(texts).replace(",", " ").split():
         name, *numbers = text.split(":")
         try:
-            if with_clusters and not numbers:
-                raise ValueError("the number of clusters is missing")
-            if len(numbers) > len(kinds):
-                raise ValueError("it has too many parts")
+            if not with_clusters <= len(numbers) <= len(kinds):
+                raise ValueError(f"it has {len(numbers)} numbers")
             given = zip(kinds.items(), numbers, strict=False)
             sets.append(FeatureSet(name, **{key: kind(number) for (key, kind), number in given}))
         except ValueError as error:

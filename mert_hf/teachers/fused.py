@@ -92,8 +92,7 @@ class FusedEncoderTeacher(AcousticTeacher):
     Args:
         encoders: layers of frozen encoders; mappings of `EncoderLayer`'s fields are accepted too.
         codebook_sizes: number of codes in each codebook.
-        sampling_rate: sampling rate of the waveforms in Hz.
-        hop_length: samples from one frame of the student to the next.
+        sampling_rate, hop_length: as of `Teacher`; a frame is one of the student.
         weights: `mean` and `scale` (dimensions,), `projection` (dimensions, components), and for codebook k
             `centers_k` (codes, components). `fit` makes them.
 

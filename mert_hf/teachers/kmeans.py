@@ -100,8 +100,7 @@ class KMeansTeacher(AcousticTeacher):
 
     Args:
         feature_sets: the features that each codebook clusters; mappings of the fields of `FeatureSet` are accepted too.
-        sampling_rate: sampling rate of the waveforms in Hz.
-        hop_length: samples from one frame to the next.
+        sampling_rate, hop_length: as of `Teacher`.
         weights: for codebook k `centres_k` (clusters, dimensions), and `mean_k` and `scale_k` (dimensions,), which
             standardize the features before they are compared. `fit` computes them.
 
@@ -140,11 +139,11 @@ class KMeansTeacher(AcousticTeacher):
     def targets(self, waveforms: torch.Tensor) -> torch.Tensor:
         """(batch, samples) float32 -> (batch, num_codebooks, samples // hop_length + 1) int64."""
         features = extract(self.feature_sets, waveforms, self.sampling_rate, self.hop_length)
-        return torch.stack([self._nearest(k, values) for k, values in enumerate(features)], dim=1)
-
-    def _nearest(self, k: int, features: torch.Tensor) -> torch.Tensor:
-        features = (features - self.get_buffer(f"mean_{k}")) / self.get_buffer(f"scale_{k}")
-        return nearest_codes(features, self.get_buffer(f"centres_{k}"))
+        codes = []
+        for k, values in enumerate(features):
+            mean, scale, centers = (self.get_buffer(f"{name}_{k}") for name in ("mean", "scale", "centres"))
+            codes.append(nearest_codes((values - mean) / scale, centers))
+        return torch.stack(codes, dim=1)
 
     @classmethod
     def fit(

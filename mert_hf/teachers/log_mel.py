@@ -12,8 +12,7 @@ class LogMelTeacher(MusicalTeacher):
     """Natural logarithm of mel energies.
 
     Args:
-        sampling_rate: sampling rate of the waveforms in Hz.
-        hop_length: samples from one frame to the next.
+        sampling_rate, hop_length: as of `Teacher`.
         num_bins: number of mel bands.
     """
 

@@ -71,15 +71,11 @@ class RandomProjectionTeacher(MelQuantizerTeacher):
     of dimension 16.
 
     Args:
-        sampling_rate: sampling rate of the waveforms in Hz.
-        hop_length: samples from one frame to the next.
+        sampling_rate, hop_length, num_bins, stack, mean, scale: as of `MelQuantizerTeacher`.
         num_codebooks: quantizers, each with a projection and code vectors of its own.
         codebook_size: codes of a quantizer.
         codebook_dim: dimension in which vectors are compared.
-        num_bins: mel bands.
-        stack: log-mel frames in a frame of the student.
         seed: seed of the projections and code vectors.
-        mean, scale: (num_bins,) float32 of each mel band, see `mel_statistics`.
     """
 
     kind = "random_projection"
@@ -122,10 +118,7 @@ class MelRVQTeacher(MelQuantizerTeacher):
     `mert-hf fit-rvq` trains one.
 
     Args:
-        sampling_rate: sampling rate of the waveforms in Hz.
-        hop_length: samples from one frame to the next.
-        num_bins: mel bands.
-        stack: log-mel frames in a frame of the student.
+        sampling_rate, hop_length, num_bins, stack: as of `MelQuantizerTeacher`.
         weights: `encoder` (num_bins * stack, dim), `bias` (dim,), `codebooks` (num_codebooks, codes, dim), and `mean`
             and `scale` (num_bins,).
 

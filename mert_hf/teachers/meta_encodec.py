@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
 
 import torch
 
@@ -47,16 +46,11 @@ class MetaEncodecTeacher(AcousticTeacher):
                 raise ValueError(f"The weights do not fit Meta's {META_MODEL}: {error}") from error
         if num_codebooks > model.quantizer.n_q:
             raise ValueError(f"num_codebooks={num_codebooks} must be between 1 and {model.quantizer.n_q}.")
-        model.set_target_bandwidth(self._bandwidth(model, num_codebooks))
+        wanted = num_codebooks * model.frame_rate * BITS_PER_CODE / 1000  # kbit/s
+        model.set_target_bandwidth(min(rate for rate in model.target_bandwidths if rate >= wanted))
         self.model = model.eval().requires_grad_(False)
         self.sampling_rate, self.hop_length = model.sample_rate, model.encoder.hop_length
         self.codebook_sizes = (model.quantizer.bins,) * num_codebooks
-
-    @staticmethod
-    def _bandwidth(model: Any, num_codebooks: int) -> float:
-        """The smallest bandwidth in kbit/s with enough codebooks."""
-        wanted = num_codebooks * model.frame_rate * BITS_PER_CODE / 1000
-        return min(bandwidth for bandwidth in model.target_bandwidths if bandwidth >= wanted)
 
     def targets(self, waveforms: torch.Tensor) -> torch.Tensor:
         """(batch, samples) float32 -> (batch, num_codebooks, ceil(samples / hop_length)) int64."""

@@ -19,8 +19,7 @@ class Music2VecTeacher(MusicalTeacher):
 
     Args:
         num_bins: hidden size of the student.
-        sampling_rate: sampling rate of the waveforms in Hz.
-        hop_length: samples from one frame of the student to the next.
+        sampling_rate, hop_length: as of `Teacher`; a frame is one of the student.
         top_layers: number of layers, counted from the last, whose outputs are averaged; 8 of 12 in Music2Vec.
         normalize: give the teacher clips of zero mean and unit variance, where the student has `do_normalize`.
     """

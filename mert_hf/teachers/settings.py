@@ -25,7 +25,7 @@ class FitSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class KMeansSettings(FitSettings):
-    """Settings of `fit_kmeans`."""
+    """Settings of a `KMeansTeacher`."""
 
     features: Sequence[str] = described(
         f"One codebook for each: {FEATURE_NAMES}, number of clusters, and optionally seconds of context and "
@@ -37,7 +37,7 @@ class KMeansSettings(FitSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSettings(FitSettings):
-    """Settings of `fit_features`."""
+    """Settings of a `FeatureTeacher`."""
 
     features: Sequence[str] = described(
         f"What the student predicts: {FEATURE_NAMES}, and optionally seconds of context and dimensions.",
@@ -48,7 +48,7 @@ class FeatureSettings(FitSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class RVQSettings(FitSettings):
-    """Settings of `fit_rvq`. The sizes of a Mel-RVQ are MuQ's (arXiv 2501.01108, section 3.2).
+    """Settings of a quantizer. The sizes of a Mel-RVQ are MuQ's (arXiv 2501.01108, section 3.2).
 
     Attributes:
         codebook_dim: dimension of the code vectors of log-mel frames.

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from mert_hf.teachers.fitting import fit_kmeans
+from mert_hf.teachers.fitting import fit_teacher
 from mert_hf.teachers.settings import KMeansSettings
 
 COMMAND = [sys.executable, "-m", "mert_hf.cli"]
@@ -78,7 +78,7 @@ def measure_memory(folder: Path, recordings: int, factor: int) -> None:
 def measure_labels(folder: Path, recordings: int) -> None:
     write_music(folder / "long", recordings, 60.0)
     settings = KMeansSettings(max_minutes=5.0, show_progress_bar=False)
-    fit_kmeans(folder / "long", folder / "kmeans", settings)
+    fit_teacher(folder / "long", folder / "kmeans", settings)
     print("| processes | x real time | x real time for each processor |\n|---|---|---|")
     for parts in (1, 2):
         jobs = [

@@ -27,7 +27,7 @@ from mert_hf.corpora.dataset import AudioCropDataset
 from mert_hf.pretraining.arguments import parse_arguments
 from mert_hf.pretraining.run import build_trainer
 from mert_hf.pretraining.trainer import MERTTrainer
-from mert_hf.teachers.fitting import fit_kmeans, fit_rvq
+from mert_hf.teachers.fitting import fit_teacher
 from mert_hf.teachers.settings import KMeansSettings, RVQSettings
 
 RATE, HOP = 24000, 960
@@ -47,7 +47,7 @@ STUDENT = {
 TEACHERS = ("random_projection", "mel_rvq", "fused", "kmeans", "two", "music2vec")
 
 
-def fit_teacher(kind: str, data: str, folder: Path) -> dict:
+def fit_kind(kind: str, data: str, folder: Path) -> dict:
     """Fits a teacher of this kind, and returns it as `acoustic_teacher` takes it."""
     audio = {
         "sampling_rate": RATE,
@@ -58,11 +58,11 @@ def fit_teacher(kind: str, data: str, folder: Path) -> dict:
     }
     if kind == "kmeans":
         features = ("mfcc:64", "log_cqt:64", "chroma:48:3")
-        fit_kmeans(data, folder, KMeansSettings(features=features, **audio))
+        fit_teacher(data, folder, KMeansSettings(features=features, **audio))
     else:
         choice = {"encoder": ("mert-nano:2", "mert-nano:4"), "components": 64} if kind == "fused" else {"kind": kind}
         settings = RVQSettings(codebooks=4, codebook_size=128, steps=500, **choice, **audio)
-        fit_rvq(data, folder, settings)
+        fit_teacher(data, folder, settings)
     return {"type": kind, "path": str(folder)}
 
 
@@ -77,7 +77,7 @@ def make_trainer(arguments: argparse.Namespace) -> MERTTrainer:
         fields["ema"] = {"start_decay": 0.99, "end_decay": 0.999, "decay_steps": arguments.updates // 2}
     else:
         kinds = ("mel_rvq", "kmeans") if arguments.teacher == "two" else (arguments.teacher,)
-        entries = [fit_teacher(kind, arguments.data, arguments.output / kind) for kind in kinds]
+        entries = [fit_kind(kind, arguments.data, arguments.output / kind) for kind in kinds]
         fields["acoustic_teacher"] = [{**entries[0], "weight": 0.5}, entries[1]] if len(kinds) == 2 else entries[0]
     words = [word for name, value in fields.items() for word in (f"--{name}", json.dumps(value))]
     words += ["--train_data", arguments.data, "--train_split", "train", "--eval_data", arguments.data]

@@ -20,7 +20,7 @@ from mert_hf.audio import read_audio
 from mert_hf.cli.app import app
 from mert_hf.corpora.labels import LabelCache, label_files
 from mert_hf.corpora.settings import ShardingSettings
-from mert_hf.corpora.sharding import shard_recordings
+from mert_hf.corpora.sharding import is_dataset, shard_recordings
 from mert_hf.corpora.shards import find_shards, read_footer
 from mert_hf.teachers import FeatureSet, KMeansTeacher
 
@@ -91,3 +91,12 @@ def test_ten_kills_lose_nothing_and_write_nothing_twice(tmp_path):
     )
     recordings = Counter(recording.name for path in find_shards(out) for recording in read_footer(path).recordings)
     assert len(recordings) == 200 and set(recordings.values()) == {1}
+
+
+def test_a_file_name_is_never_taken_for_a_data_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "music").mkdir()
+    assert not is_dataset("owner/song.ogg") and not is_dataset("music/album") and is_dataset("owner/name")
+    settings = ShardingSettings(show_progress_bar=False)
+    summary = shard_recordings(["owner/song.ogg"], str(tmp_path / "out"), settings)
+    assert list(summary.failed) == ["song.ogg"] and summary.written == 0

@@ -19,9 +19,8 @@ from torch.utils.data import DataLoader
 
 from mert_hf.audio import read_audio
 from mert_hf.corpora import streaming
-from mert_hf.corpora.labels import label_recording
+from mert_hf.corpora.labels import codes_of, label_recording
 from mert_hf.corpora.shard_writing import write_shards
-from mert_hf.corpora.sharding import codes_of
 from mert_hf.corpora.shards import AudioItem, ShardSettings, find_shards
 from mert_hf.corpora.streaming import ShardCropDataset, are_shards, resolve_shards, shard_labels
 from mert_hf.pretraining.run import main

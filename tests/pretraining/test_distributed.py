@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.multiprocessing
 from accelerate.state import AcceleratorState, DistributedType, GradientState
-from tiny_pretraining import RATE, losses_of, make_collator, make_trainer, tiny_config
+from tiny_pretraining import RATE, losses_of, make_collator, make_trainer, near, tiny_config
 from torch.distributed.device_mesh import init_device_mesh
 from transformers import TrainerCallback
 
@@ -53,7 +53,7 @@ def test_two_processes_equal_one_with_twice_the_batch(recordings, tmp_path):
     in_processes(train_and_write, 2, recordings, tmp_path / "two", arguments)
     train_and_write(0, recordings, tmp_path / "one", {**arguments, "per_device_train_batch_size": 4})
     two, one = (json.loads((tmp_path / name / "losses.json").read_text()) for name in ("two", "one"))
-    assert len(one) == 6 and two == pytest.approx(one, rel=1e-5)
+    assert len(one) == 6 and two == near(one)
     assert tiny_config().layerdrop > 0
 
 
@@ -63,7 +63,7 @@ def test_processes_accumulation_and_padding_together(recordings, tmp_path):
     in_processes(train_and_write, 2, recordings, tmp_path / "spread", spread)
     train_and_write(0, recordings, tmp_path / "whole", {**arguments, "per_device_train_batch_size": 4})
     spread, whole = (json.loads((tmp_path / name / "losses.json").read_text()) for name in ("spread", "whole"))
-    assert len(whole) == 3 and spread == pytest.approx(whole, rel=1e-5)
+    assert len(whole) == 3 and spread == near(whole)
 
 
 def train_with_one_bad_rank(rank: int, folder, output_dir) -> None:
@@ -195,7 +195,7 @@ def test_the_trainer_runs_under_fsdp(recordings, tmp_path):
     in_processes(train_with_fsdp, 2, recordings, tmp_path / "fsdp")
     train_and_write(0, recordings, tmp_path / "one", {"max_steps": 4})
     sharded, one = (json.loads((tmp_path / name / "losses.json").read_text()) for name in ("fsdp", "one"))
-    assert sharded == pytest.approx(one, rel=1e-5)
+    assert sharded == near(one)
     final = tmp_path / "fsdp" / "final"
     assert not list(final.glob("_fsdp*")) and (final / "modeling_mert.py").is_file()
     model = MERTForPreTraining.from_pretrained(final)

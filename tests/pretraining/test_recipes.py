@@ -169,3 +169,9 @@ def test_little_evaluation_data_is_reported(tiny_run, caplog):
         run.build_trainer(*parse_arguments([*tiny_run, "--eval_share", "1%"]))
     (record,) = [record for record in caplog.records if "Evaluation on" in record.message]
     assert record.levelno == logging.WARNING and "of 1 recordings. Its results depend on chance" in record.message
+
+
+def test_a_codec_that_cannot_be_downloaded_is_not_to_be_fitted(music, tmp_path):
+    options = ["--acoustic_teacher", "{type: encodec, path: owner/codec}", "--train_data", music]
+    with pytest.raises(FileNotFoundError, match="owner/codec.*hf download"):
+        run.main([str(CONFIGS / "mert-nano.yaml"), *SMALL, *options, "--output_dir", str(tmp_path)])

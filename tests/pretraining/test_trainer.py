@@ -13,7 +13,7 @@ import time
 import pytest
 import torch
 import torch.multiprocessing
-from tiny_pretraining import RATE, losses_of, make_collator, make_dataset, make_trainer, tiny_config
+from tiny_pretraining import RATE, losses_of, make_collator, make_dataset, make_trainer, near, tiny_config
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from mert_hf.modeling.modeling_mert import MERTForPreTraining
@@ -34,7 +34,7 @@ def test_losses_fall_and_every_part_is_logged(recordings, tmp_path):
     speeds = {"x_real_time", "acoustic_teacher_x_real_time", "musical_teacher_x_real_time"}
     assert parts | speeds | {"loss", "grad_norm", "learning_rate"} <= set(entry)
     total = entry["codebook_0_loss"] + entry["codebook_1_loss"] + entry["cqt_loss"] + 10 * entry["feature_penalty"]
-    assert entry["loss"] == pytest.approx(total, rel=1e-5)
+    assert [total] == near([entry["loss"]])
     assert 0 <= entry["codebook_1_accuracy"] <= 1 and entry["x_real_time"] > 0
 
 
@@ -49,13 +49,13 @@ def test_accumulated_batches_equal_one_large_batch(recordings, tmp_path, crop_se
             crop_length=crop_seconds * RATE,
             per_device_train_batch_size=size,
             gradient_accumulation_steps=accumulation,
-            optim="adamw_torch_fused",  # the same rounding on every transformers
+            optim="sgd",  # Adam divides by the size of a gradient and thus amplifies how a small one is rounded
             max_steps=2,
         )
         trainer.train()
         results.append(trainer)
     whole, accumulated = results
-    assert losses_of(accumulated) == pytest.approx(losses_of(whole), rel=1e-5)
+    assert losses_of(accumulated) == near(losses_of(whole))
     for one, two in zip(whole.model.parameters(), accumulated.model.parameters(), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5)
 

@@ -9,7 +9,7 @@ import pytest
 from tiny_pretraining import RATE, write_recordings
 
 from mert_hf.teachers import FeatureSet, load_teacher
-from mert_hf.teachers.fitting import RandomClips, fit_kmeans, parse_feature_sets
+from mert_hf.teachers.fitting import RandomClips, fit_teacher, parse_feature_sets
 from mert_hf.teachers.settings import FitSettings, KMeansSettings
 
 # The few bands between 0 and 1 kHz leave some of the 80 mel filters empty, which is of no concern here.
@@ -39,10 +39,10 @@ def test_fitting_bears_a_share_of_bad_recordings(recordings, tmp_path):
     settings = {"sampling_rate": RATE, "hop_length": 40, "features": ("mfcc:8", "chroma:5")}
     settings["show_progress_bar"] = False
     with pytest.raises(ValueError, match="1 of 9 recordings cannot be used"):
-        fit_kmeans([recordings, broken], tmp_path / "teacher", KMeansSettings(**settings))
+        fit_teacher([recordings, broken], tmp_path / "teacher", KMeansSettings(**settings))
     assert not (tmp_path / "teacher").exists()
     settings["max_bad_files"] = "20%"
-    fit_kmeans([recordings, broken], tmp_path / "teacher", KMeansSettings(**settings))
+    fit_teacher([recordings, broken], tmp_path / "teacher", KMeansSettings(**settings))
     assert load_teacher(tmp_path / "teacher").num_codebooks == 2
 
 

@@ -13,7 +13,7 @@ import torch
 from mert_hf.corpora.code_counts import CodeCounts
 from mert_hf.encoders.descriptors import log_mel
 from mert_hf.teachers import CombinedTeacher, MelRVQTeacher, RandomProjectionTeacher, load_teacher
-from mert_hf.teachers.fitting import fit_random_projection, fit_rvq, train_mel_rvq
+from mert_hf.teachers.fitting import fit_random_projection, fit_teacher, train_mel_rvq
 from mert_hf.teachers.settings import RVQSettings
 
 SMALL = RVQSettings(
@@ -153,8 +153,8 @@ def test_teachers_that_cannot_be_combined(rvq):
 def test_fitting_from_files(sounds, tmp_path, kind):
     for index, clip in enumerate(sounds):
         soundfile.write(tmp_path / f"{index}.wav", clip.numpy(), 24000, subtype="FLOAT")
-    counts = fit_rvq(tmp_path, tmp_path / "teacher", replace(SMALL, kind=kind))
+    _, counts = fit_teacher(tmp_path, tmp_path / "teacher", replace(SMALL, kind=kind))
     assert len(counts.counts) == 3 and json.loads((tmp_path / "teacher" / "teacher_config.json").read_text())
     assert load_teacher(tmp_path / "teacher").kind == kind
-    with pytest.raises(ValueError, match="kind must be 'mel_rvq' or 'random_projection', got 'x'"):
-        fit_rvq(tmp_path, tmp_path / "other", replace(SMALL, kind="x"))
+    with pytest.raises(ValueError, match="kind='x' must be one of mel_rvq, random_projection"):
+        fit_teacher(tmp_path, tmp_path / "other", replace(SMALL, kind="x"))
