@@ -90,7 +90,7 @@ def test_the_host_waits_once_a_log(recordings, tmp_path, monkeypatch):
     trainer.train_meter._sums = {"weight": torch.ones(())}
     trainer.train_meter._invalid_codes = [torch.tensor(False), torch.tensor(True)]
     with pytest.raises(ValueError, match="codes outside its codebooks in 1 micro-batches since the last log"):
-        read(trainer.accelerator)
+        trainer.train_meter.read(trainer.accelerator)
 
 
 def test_fsdp_reduces_and_returns_in_float32():
