@@ -16,21 +16,16 @@ from ..recordings.recordings import Recording
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """The interval [offset, offset + seconds) of a recording."""
+class Clip:
+    """The interval [offset, offset + seconds) of a recording; its audio is read when a batch is made of it."""
 
     recording: Recording
     offset: float
     seconds: float
 
-
-@dataclass(frozen=True)
-class Clip:
-    """Audio (samples,) float32 at the model's rate, cut from `recording` at `offset` seconds."""
-
-    recording: Recording
-    audio: np.ndarray
-    offset: float
+    def read(self, sampling_rate: int) -> np.ndarray:
+        """The audio, (samples,) float32."""
+        return read_audio(self.recording.open(), sampling_rate, self.offset, self.seconds)
 
 
 class RandomCrops(Dataset):
@@ -38,12 +33,11 @@ class RandomCrops(Dataset):
 
     Args:
         recordings: with known lengths.
-        sampling_rate: sampling rate of the model in Hz.
         seconds: length of a clip; shorter recordings are taken whole.
     """
 
-    def __init__(self, recordings: Sequence[Recording], sampling_rate: int, seconds: float) -> None:
-        self.recordings, self.sampling_rate, self.seconds = recordings, sampling_rate, seconds
+    def __init__(self, recordings: Sequence[Recording], seconds: float) -> None:
+        self.recordings, self.seconds = recordings, seconds
 
     def __len__(self) -> int:
         return len(self.recordings)
@@ -52,40 +46,23 @@ class RandomCrops(Dataset):
         recording = self.recordings[index]
         spare = max(recording.seconds - self.seconds, 0.0)
         # The Trainer seeds torch's generator, in data workers too.
-        return _cut(Stretch(recording, spare * float(torch.rand(())), self.seconds), self.sampling_rate)
+        return Clip(recording, spare * float(torch.rand(())), self.seconds)
 
 
-class Windows(Dataset):
+def window_clips(recordings: Sequence[Recording], seconds: float, shortest: float) -> list[Clip]:
     """All windows of each recording, in order.
 
     Args:
         recordings: with known lengths.
-        sampling_rate: sampling rate of the model in Hz.
         seconds: length of a window.
         shortest: seconds below which a last window is left out, unless it is the only one.
     """
-
-    def __init__(self, recordings: Sequence[Recording], sampling_rate: int, seconds: float, shortest: float) -> None:
-        self.recordings, self.sampling_rate = recordings, sampling_rate
-        self.stretches = [part for recording in recordings for part in window_stretches(recording, seconds, shortest)]
-
-    def __len__(self) -> int:
-        return len(self.stretches)
-
-    def __getitem__(self, index: int) -> Clip:
-        return _cut(self.stretches[index], self.sampling_rate)
-
-
-def window_stretches(recording: Recording, seconds: float, shortest: float) -> list[Stretch]:
-    """The windows of a recording."""
-    count = max(1, int(np.ceil(recording.seconds / seconds - 1e-9)))
-    stretches = [Stretch(recording, k * seconds, min(seconds, recording.seconds - k * seconds)) for k in range(count)]
-    return stretches if count == 1 or stretches[-1].seconds >= shortest else stretches[:-1]
-
-
-def _cut(stretch: Stretch, sampling_rate: int) -> Clip:
-    audio = read_audio(stretch.recording.open(), sampling_rate, stretch.offset, stretch.seconds)
-    return Clip(stretch.recording, audio, stretch.offset)
+    clips = []
+    for recording in recordings:
+        count = max(1, int(np.ceil(recording.seconds / seconds - 1e-9)))
+        cut = [Clip(recording, k * seconds, min(seconds, recording.seconds - k * seconds)) for k in range(count)]
+        clips += cut if count == 1 or cut[-1].seconds >= shortest else cut[:-1]
+    return clips
 
 
 @dataclass
@@ -94,14 +71,14 @@ class ClipCollator:
 
     Args:
         feature_extractor: feature extractor of the model.
-        labels: (clips, samples of the longest) -> labels of the batch, one row each.
+        labels: (clips, samples of each clip) -> labels of the batch, one row each.
     """
 
     feature_extractor: Any
-    labels: Callable[[Sequence[Clip], int], Tensor]
+    labels: Callable[[Sequence[Clip], Sequence[int]], Tensor]
 
     def __call__(self, clips: Sequence[Clip]) -> dict[str, Any]:
         extract = self.feature_extractor
-        audio = [clip.audio for clip in clips]
+        audio = [clip.read(extract.sampling_rate) for clip in clips]
         batch = dict(extract(audio, sampling_rate=extract.sampling_rate, padding=True, return_tensors="pt"))
-        return {**batch, "labels": self.labels(clips, batch["input_values"].shape[1])}
+        return {**batch, "labels": self.labels(clips, [len(samples) for samples in audio])}

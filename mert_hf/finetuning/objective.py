@@ -19,7 +19,7 @@ from ..evaluation.metrics.frames import decode, frame_predictions
 from ..evaluation.probing.heads import make_head
 from ..recordings.frames import FRAME_CLASSES, IGNORED, nearest_frames
 from ..recordings.recordings import Recording, TaskData
-from .dataset import Clip, Windows
+from .dataset import Clip
 
 PROBLEM_TYPES = {
     "classification": "single_label_classification",
@@ -43,11 +43,11 @@ class RecordingObjective:
     def __init__(self, kind: str, data: TaskData) -> None:
         self.head = make_head(kind, data)
 
-    def labels(self, clips: Sequence[Clip], num_samples: int) -> Tensor:
+    def labels(self, clips: Sequence[Clip], lengths: Sequence[int]) -> Tensor:
         """Targets of the clips' recordings, one row each."""
         return self.head.targets([clip.recording for clip in clips])
 
-    def metrics(self, outputs: np.ndarray, windows: Windows) -> dict[str, float]:
+    def metrics(self, outputs: np.ndarray, windows: Sequence[Clip]) -> dict[str, float]:
         """Metrics of the mean output of each recording, or of the recordings that were cut from one song.
 
         Args:
@@ -71,17 +71,17 @@ class FrameObjective:
     def __init__(self, kind: str, config: Any) -> None:
         self.kind, self.config = kind, config
 
-    def labels(self, clips: Sequence[Clip], num_samples: int) -> Tensor:
-        """Class of each frame, int64 (clips, frames), -100 for padding; `num_samples` is the length of the batch."""
-        labels = torch.full((len(clips), self.config.num_frames(num_samples)), IGNORED)
-        for row, clip in zip(labels, clips, strict=True):
-            frames = self.config.num_frames(len(clip.audio))
+    def labels(self, clips: Sequence[Clip], lengths: Sequence[int]) -> Tensor:
+        """Class of each frame, int64 (clips, frames), -100 for padding; `lengths` are the samples of each clip."""
+        labels = torch.full((len(clips), self.config.num_frames(max(lengths))), IGNORED)
+        for row, clip, samples in zip(labels, clips, lengths, strict=True):
+            frames = self.config.num_frames(samples)
             start = clip.offset + self.config.frame_times(1)[0]
             classes = FRAME_CLASSES[self.kind](clip.recording.target, frames, self.config.frame_rate, start)
             row[:frames] = torch.from_numpy(classes)
         return labels
 
-    def metrics(self, outputs: np.ndarray, windows: Windows) -> dict[str, float]:
+    def metrics(self, outputs: np.ndarray, windows: Sequence[Clip]) -> dict[str, float]:
         """Metrics of each recording, decoded from the outputs (windows, frames, classes) of all its windows."""
         found = frame_probabilities(outputs, windows, self.config)
         estimates = [decode(self.kind, probabilities, self.config.frame_rate) for _, probabilities in found]
@@ -94,24 +94,26 @@ def make_objective(kind: str, data: TaskData, config: Any) -> RecordingObjective
     return FrameObjective(kind, config) if kind in FRAME_CLASSES else RecordingObjective(kind, data)
 
 
-def mean_outputs(outputs: np.ndarray, windows: Windows) -> tuple[list[Recording], np.ndarray]:
+def mean_outputs(outputs: np.ndarray, windows: Sequence[Clip]) -> tuple[list[Recording], np.ndarray]:
     """Mean output of each recording: the first recording of each ensemble, and float32 (recordings, outputs)."""
     rows: dict[str, list[int]] = defaultdict(list)
     first: dict[str, Recording] = {}
-    for index, stretch in enumerate(windows.stretches):
-        rows[stretch.recording.scored_as].append(index)
-        first.setdefault(stretch.recording.scored_as, stretch.recording)
+    for index, clip in enumerate(windows):
+        rows[clip.recording.scored_as].append(index)
+        first.setdefault(clip.recording.scored_as, clip.recording)
     return list(first.values()), np.stack([outputs[indices].mean(axis=0) for indices in rows.values()])
 
 
-def frame_probabilities(outputs: np.ndarray, windows: Windows, config: Any) -> list[tuple[Recording, np.ndarray]]:
+def frame_probabilities(
+    outputs: np.ndarray, windows: Sequence[Clip], config: Any
+) -> list[tuple[Recording, np.ndarray]]:
     """Each recording with the probabilities (frames, classes) of a regular grid, frame k at k / frame_rate seconds."""
     parts: dict[str, list[np.ndarray]] = defaultdict(list)
-    recordings = {stretch.recording.id: stretch.recording for stretch in windows.stretches}
-    for logits, stretch in zip(outputs, windows.stretches, strict=True):
-        if frames := config.num_frames(round(stretch.seconds * windows.sampling_rate)):
-            found = on_grid(logits[:frames], stretch.offset, stretch.offset + stretch.seconds, config)
-            parts[stretch.recording.id].append(found)
+    recordings = {clip.recording.id: clip.recording for clip in windows}
+    for logits, clip in zip(outputs, windows, strict=True):
+        if frames := config.num_frames(round(clip.seconds * config.sampling_rate)):
+            found = on_grid(logits[:frames], clip.offset, clip.offset + clip.seconds, config)
+            parts[clip.recording.id].append(found)
     return [(recordings[name], np.concatenate(values)) for name, values in parts.items()]
 
 

@@ -101,16 +101,7 @@ class LoraArguments:
 
 @dataclass(frozen=True)
 class PredictionSettings:
-    """How a fine-tuned model is applied to recordings.
-
-    Attributes:
-        window: seconds of a window; None for those of training.
-        batch_size: windows that the model takes at a time.
-        workers: recordings decoded at a time.
-        device: where the model computes; a GPU if there is one.
-        dtype: as in training: "auto" is bfloat16 on a GPU that computes in it, else float32.
-        show_progress_bar: show one.
-    """
+    """How a fine-tuned model is applied to recordings: the options of `mert-hf predict`."""
 
     window: float | None = described("Seconds of audio that the model sees at a time; as in training by default.", None)
     batch_size: int = shared("batch_size", 16)

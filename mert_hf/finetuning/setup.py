@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, EvalPrediction, Pretr
 from ..evaluation.metrics.weighted import scored_labels
 from ..evaluation.tasks import Task
 from ..recordings.recordings import TaskData, check_audio
-from .dataset import ClipCollator, RandomCrops, Windows
+from .dataset import Clip, ClipCollator, RandomCrops, window_clips
 from .objective import PROBLEM_TYPES, FrameObjective, RecordingObjective, make_objective
 from .settings import FineTuningArguments
 
@@ -64,12 +64,11 @@ class FineTuningSetup:
 
     def crops(self) -> RandomCrops:
         """The clips to train on."""
-        return RandomCrops(self.data.split("train"), self.config.sampling_rate, self.task.window)
+        return RandomCrops(self.data.split("train"), self.task.window)
 
-    def windows(self, split: str) -> Windows:
+    def windows(self, split: str) -> list[Clip]:
         """The windows of a split's recordings."""
-        rate, window = self.config.sampling_rate, self.task.window
-        return Windows(self.data.split(split), rate, window, self.objective.shortest_window)
+        return window_clips(self.data.split(split), self.task.window, self.objective.shortest_window)
 
     def collator(self) -> ClipCollator:
         """Makes batches of clips."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..evaluation import EvaluationSettings, evaluate
 
@@ -29,14 +28,6 @@ class ProbeResult:
     spread: float
     chance: float
     seeds: int = 1
-
-    @classmethod
-    def of(cls, results: Mapping[str, Any]) -> ProbeResult:
-        """From the results of an evaluation."""
-        accuracy = results["metrics"]["accuracy"]
-        return cls(
-            accuracy["mean"], accuracy["std"] or 0.0, 1 / len(results["data"]["labels"]), len(accuracy["values"])
-        )
 
 
 Probes = Mapping[str, Mapping[str, ProbeResult]]
@@ -66,9 +57,11 @@ def probe_encoders(
     )
 
     def probe(name: str, model: str, task: str, column: str) -> ProbeResult:
-        results = output / "results" / f"{task}-{name}.json".replace(" ", "-")
+        file = output / "results" / f"{task}-{name}.json".replace(" ", "-")
         options = {"device": "cpu", "name": name, "target": column}
-        return ProbeResult.of(evaluate("audiofolder", folder, model, results, settings, output / "cache", **options))
+        results = evaluate("audiofolder", folder, model, file, settings, output / "cache", **options)
+        found, chance = results["metrics"]["accuracy"], 1 / len(results["data"]["labels"])
+        return ProbeResult(found["mean"], found["std"] or 0.0, chance, len(found["values"]))
 
     return {
         name: {task: probe(name, model, task, column) for task, column in tasks.items()}

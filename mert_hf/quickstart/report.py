@@ -26,25 +26,16 @@ QUERIES = 3  # recordings whose neighbors are listed
 
 
 @dataclass(frozen=True)
-class ObjectiveRow:
-    """One part of the objective on held-out excerpts: the model's value before and after, and without a model.
-
-    `without` is what the best constant reaches: the mean spectrum, the distribution of codes, the commonest code.
-    """
-
-    name: str
-    before: float
-    after: float
-    without: float
-
-
-@dataclass(frozen=True)
 class QuickstartReport:
-    """All that the results page shows."""
+    """All that the results page shows.
+
+    `objective` is a name and three values: of the model before and after training on held-out excerpts, and of the best
+    constant (the mean spectrum, the distribution of codes, the commonest code).
+    """
 
     title: str
     facts: Sequence[str]
-    objective: Sequence[ObjectiveRow]
+    objective: Sequence[tuple[str, float, float, float]]
     probes: Probes
     history: Sequence[Mapping[str, Any]]
     library: EmbeddedLibrary
@@ -59,7 +50,7 @@ class QuickstartReport:
 
     def objective_cells(self) -> list[list[str]]:
         """The rows of the objective as text."""
-        return [[row.name, f"{row.before:.3f}", f"{row.after:.3f}", f"{row.without:.3f}"] for row in self.objective]
+        return [[name, *(f"{value:.3f}" for value in values)] for name, *values in self.objective]
 
 
 def write_report(report: QuickstartReport, directory: Path) -> Path:

@@ -32,7 +32,7 @@ from ..utils.files import check_nothing_is_replaced, check_output_folder
 from .excerpts import PRETRAINING_SECONDS, ScoreSets, render_sets
 from .library import embed_library
 from .probing import Probes, probe_encoders
-from .report import PAGE, SUMMARY, ObjectiveRow, QuickstartReport, write_report
+from .report import PAGE, SUMMARY, QuickstartReport, write_report
 from .settings import QuickstartSettings
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,11 @@ def run_quickstart(settings: QuickstartSettings) -> Path:
     constant = constant_predictions(trainer)
     before = trainer.evaluate()
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(trainer.args.output_dir))
-    objective = objective_rows(before, trainer.evaluate(), constant)
+    after = trainer.evaluate()
+    objective = [
+        (name.replace("_", " "), before[f"eval_{name}"], after[f"eval_{name}"], value)
+        for name, value in sorted(constant.items())
+    ]
     checkpoint = save_checkpoint(trainer.model, trainer.processing_class, settings.output / "model")
     probes = probe_everything(settings, checkpoint, folders["probes"])
     describe_checkpoint(settings, trainer, probes, checkpoint)
@@ -232,14 +236,6 @@ def constant_predictions(trainer: MERTTrainer) -> dict[str, float]:
         result[f"codebook_{index}_loss"] = float(-(share * share.clamp(min=1e-12).log()).sum())
         result[f"codebook_{index}_accuracy"] = float(share.max())
     return result
-
-
-def objective_rows(before: dict, after: dict, constant: dict[str, float]) -> list[ObjectiveRow]:
-    """Losses and accuracies of `trainer.evaluate()` before and after training, next to the constant predictions."""
-    return [
-        ObjectiveRow(name.replace("_", " "), before[f"eval_{name}"], after[f"eval_{name}"], value)
-        for name, value in sorted(constant.items())
-    ]
 
 
 def probe_everything(settings: QuickstartSettings, checkpoint: Path, data: Path) -> Probes:

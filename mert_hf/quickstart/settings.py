@@ -10,24 +10,12 @@ from ..utils.settings import check_choice, described, shared
 
 @dataclass(frozen=True)
 class QuickstartSettings:
-    """How much of everything; the defaults stay within ten minutes on 2 CPU cores.
+    """How much of everything; the defaults stay within ten minutes on 2 CPU cores. Fields with a help are options.
 
     Attributes:
-        output: folder for scores, teachers, checkpoint and page.
-        from_scratch: start from random weights and a newly fitted k-means teacher, not from the bundled checkpoint.
-        minutes: maximum time of training; the learning rate falls to zero over it.
-        steps: maximum number of updates.
-        num_scores: scores that are read.
-        pretraining_excerpts: rendered excerpts of 10 s to train on; a tenth as many measure the objective.
-        probe_excerpts: rendered excerpts of 6 s to probe with, in a proportion of 5 : 1 : 2.
-        train_data: further folders with recordings to train on.
-        learning_rate: its peak; None is `RANDOM_RATE` or `BUNDLED_RATE` of `.run`.
-        dtype: "float32", or "bfloat16", twice as fast on CPUs that have it; "auto" is float32.
-        seed: seed of all but the probes and the untrained models.
-        progress: show progress bars.
         teacher_clips: crops of 10 s that the teachers are fitted to.
         crop_seconds, batch_size: length and number of the crops of an update.
-        seeds: seeds of the probes and the untrained models.
+        seeds: seeds of the probes and the untrained models; `seed` is that of everything else.
         workers: processes that read and render.
     """
 

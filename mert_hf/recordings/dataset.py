@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
 from ..audio import AUDIO_EXTENSIONS
 from ..utils.text import shorten
 from .audiofolder import read_table
@@ -103,6 +107,8 @@ def read_dataset(source: DatasetSource, columns: Sequence[str], kind: str, label
     Raises:
         ValueError: no such data set, column or split, or an empty cell.
     """
+    from datasets import Audio
+
     streaming = _streams(source)
     parts = _load(source, streaming)
     rows: list[dict[str, str]] = []
@@ -110,8 +116,10 @@ def read_dataset(source: DatasetSource, columns: Sequence[str], kind: str, label
     for split, part in parts.items():
         _check_columns(part, [source.audio_column, *columns], source.name)
         wanted = [*columns, *(name for name in OPTIONAL_COLUMNS if name in part.column_names)]
-        cells = _text_cells(_label_rows(source, split, part, wanted, streaming), part.features, wanted)
-        stored = _encoded(part, source.audio_column, streaming)
+        rows_of_part = _label_rows(source, split, part, wanted, streaming)
+        cells = [{column: _text(row[column], part.features[column]) for column in wanted} for row in rows_of_part]
+        stored = part.cast_column(source.audio_column, Audio(decode=False)).select_columns([source.audio_column])
+        stored = StreamedRows(stored) if streaming else stored
         for index, (name, row) in enumerate(zip(_names(part, source.audio_column, len(cells)), cells, strict=True)):
             given = {} if len(parts) == 1 and split == "train" else {"split": split}
             rows.append({"file_name": f"{split}/{name}", **given, **row})
@@ -189,14 +197,8 @@ def _label_rows(
     return next(part for name, part in narrow.items() if SPLIT_NAMES.get(str(name).lower()) == split)
 
 
-def _text_cells(
-    rows: Iterable[Mapping[str, Any]], features: Mapping[str, Any], columns: Sequence[str]
-) -> list[dict[str, str]]:
-    """The columns as the text that a metadata.csv would hold."""
-    return [{column: _text(row[column], features[column]) for column in columns} for row in rows]
-
-
 def _text(value: Any, feature: Any) -> str:
+    """The text that a metadata.csv would hold."""
     names = getattr(getattr(feature, "feature", feature), "names", None)  # of a ClassLabel, or of a list of them
     if value is None:
         return ""
@@ -207,31 +209,13 @@ def _text(value: Any, feature: Any) -> str:
     return names[value] if names and isinstance(value, int) else str(value)
 
 
-def _encoded(part: Dataset | IterableDataset, column: str, streaming: bool) -> Any:
-    """The rows with the audio as it is stored."""
-    from datasets import Audio
-
-    encoded = part.cast_column(column, Audio(decode=False)).select_columns([column])
-    return StreamedRows(encoded) if streaming else encoded
-
-
 def _names(part: Dataset | IterableDataset, column: str, count: int) -> list[str]:
-    """Names of the rows: those of their files where all differ, numbers otherwise."""
-    paths = _stored_paths(part, column)
-    names = [manifest_name(path) for path in paths if path]
+    """Names of the rows: those of their files where all differ, numbers otherwise and for a stream."""
+    names: list[str] = []
+    if getattr(part, "data", None) is not None and pa.types.is_struct(part.data.column(column).type):
+        paths = pc.struct_field(part.data.column(column), "path").to_pylist()  # without the audio next to them
+        names = [manifest_name(path) for path in paths if path]
     return names if len(set(names)) == count else [f"{index:06d}" for index in range(count)]
-
-
-def _stored_paths(part: Dataset | IterableDataset, column: str) -> list[str]:
-    """The `path` field of the audio column, read without the audio next to it; empty for a stream."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    table = getattr(part, "data", None)
-    if table is None:
-        return []
-    values = table.column(column)
-    return pc.struct_field(values, "path").to_pylist() if pa.types.is_struct(values.type) else []
 
 
 def _identity(source: DatasetSource, part: Dataset | IterableDataset) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -36,25 +36,18 @@ class AudioOpener(Protocol):
         """Values that change when the audio changes, as JSON values."""
 
 
-class AudioRows(Protocol):
-    """Rows of a data set, each a mapping of columns, as `datasets.Dataset` offers them."""
-
-    def __getitem__(self, index: int) -> Mapping[str, Any]:
-        """The row at an index."""
-
-
 @dataclass(frozen=True)
 class AudioRow:
     """The audio of one row of a data set, read when it is opened.
 
     Attributes:
-        rows: the data set; its audio column is cast to `Audio(decode=False)`.
+        rows: the data set: an index gives a row, a mapping; its audio column is cast to `Audio(decode=False)`.
         index: number of the row.
         column: the audio column.
         dataset: what identifies the data set's content, such as its name and fingerprint.
     """
 
-    rows: AudioRows
+    rows: Any
     index: int
     column: str
     dataset: str

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoConfig, TrainerState
 
 from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, LoraArguments, fine_tune
-from mert_hf.finetuning.dataset import ClipCollator, RandomCrops, Windows, window_stretches
+from mert_hf.finetuning.dataset import ClipCollator, RandomCrops, window_clips
 from mert_hf.finetuning.objective import FrameObjective, frame_probabilities, mean_outputs
 from mert_hf.finetuning.run import choose_task
 from mert_hf.finetuning.trainer import parameter_depth, scale_learning_rates
@@ -47,18 +47,18 @@ def test_a_folder_becomes_clips_at_the_models_rate(songs):
     assert data.labels == ("high", "low")
     assert [len(data.split(split)) for split in ("train", "valid", "test")] == [16, 4, 4]
     assert data.hours("train") * 3600 == pytest.approx(16, abs=2)
-    windows = Windows(data.split("valid"), 24000, 0.5, 0.0)
-    assert windows[0].audio.shape == (12000,) and windows[0].audio.dtype == np.float32
-    whole = Windows(data.split("valid"), 24000, 30.0, 1.0)
-    assert len(whole) == 4 and len(whole[0].audio) == round(whole.recordings[0].seconds * 24000)
+    audio = window_clips(data.split("valid"), 0.5, 0.0)[0].read(24000)
+    assert audio.shape == (12000,) and audio.dtype == np.float32
+    whole = window_clips(data.split("valid"), 30.0, 1.0)
+    assert len(whole) == 4 and len(whole[0].read(24000)) == round(whole[0].recording.seconds * 24000)
 
 
 def test_random_crops_differ_and_lie_inside(songs):
-    crops = RandomCrops(read(songs).split("train"), 24000, 0.5)
+    crops = RandomCrops(read(songs).split("train"), 0.5)
     offsets = [crops[0].offset for _ in range(8)]
     assert len(set(offsets)) == 8
     assert all(0 <= offset <= crops.recordings[0].seconds - 0.5 for offset in offsets)
-    assert all(len(crops[0].audio) == 12000 for _ in range(3))
+    assert all(len(crops[0].read(24000)) == 12000 for _ in range(3))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_random_crops_differ_and_lie_inside(songs):
 )
 def test_windows_cover_a_recording(seconds, shortest, expected):
     recording = Recording("a", Path("a.wav"), "test", 0, seconds=seconds)
-    assert [(part.offset, part.seconds) for part in window_stretches(recording, 5.0, shortest)] == expected
+    assert [(part.offset, part.seconds) for part in window_clips([recording], 5.0, shortest)] == expected
 
 
 def test_outputs_of_windows_become_one_answer_a_recording_or_song():
@@ -82,16 +82,16 @@ def test_outputs_of_windows_become_one_answer_a_recording_or_song():
         Recording("b-0", Path("b.wav"), "test", 1, ensemble="b", seconds=5.0),
         Recording("b-1", Path("c.wav"), "test", 1, ensemble="b", seconds=5.0),
     ]
-    scored, means = mean_outputs(np.array([[1.0], [3.0], [5.0], [9.0]]), Windows(recordings, 24000, 5.0, 1.0))
+    scored, means = mean_outputs(np.array([[1.0], [3.0], [5.0], [9.0]]), window_clips(recordings, 5.0, 1.0))
     assert [recording.id for recording in scored] == ["a", "b-0"] and means.tolist() == [[2.0], [7.0]]
 
 
 def test_frames_of_windows_lie_on_one_grid():
     config = MERTConfig(num_hidden_layers=1)
     recording = Recording("a", Path("a.wav"), "test", None, seconds=12.3)
-    windows = Windows([recording], 24000, 5.0, 0.0)
+    windows = window_clips([recording], 5.0, 0.0)
     outputs = np.full((3, config.num_frames(5 * 24000), 2), -100.0, dtype=np.float32)
-    for row, part in zip(outputs, windows.stretches, strict=True):
+    for row, part in zip(outputs, windows, strict=True):
         frames = config.num_frames(round(part.seconds * 24000))
         # the logit is the time, so that the joined curve is a ramp
         row[:frames, 0] = part.offset + np.asarray(config.frame_times(frames))
@@ -129,8 +129,8 @@ def test_a_data_set_of_the_datasets_library(dataset_dir):
     assert set(data.labels) == {"low", "high"}
     counts = {split: len(data.split(split)) for split in ("train", "valid", "test")}
     assert counts["test"] == 4 and counts["train"] + counts["valid"] == 20 and counts["valid"] >= 2
-    clip = Windows(data.split("test"), 24000, 0.5, 0.0)[0]
-    assert clip.audio.shape == (12000,) and np.abs(clip.audio).max() > 0.1
+    audio = window_clips(data.split("test"), 0.5, 0.0)[0].read(24000)
+    assert audio.shape == (12000,) and np.abs(audio).max() > 0.1
     assert read(dataset_dir, "multilabel", "tags").labels == ("high", "low", "pulsing", "steady")
     with pytest.raises(ValueError, match="has the columns audio, label, tags; audiofolder needs mood"):
         read(dataset_dir, target="mood")
@@ -165,7 +165,7 @@ def test_beat_labels_follow_the_clip_and_ignore_padding(clicks):
     data = read(clicks, "beats", "beats")
     config = MERTConfig(num_hidden_layers=1)
     recordings = data.split("train")
-    long, short = RandomCrops(recordings, 24000, 3.0)[0], RandomCrops(recordings, 24000, 1.0)[1]
+    long, short = RandomCrops(recordings, 3.0)[0], RandomCrops(recordings, 1.0)[1]
     batch = ClipCollator(MERTFeatureExtractor(), FrameObjective("beats", config).labels)([long, short])
     assert batch["labels"].shape == (2, config.num_frames(72000)) == (2, 224)
     assert (batch["labels"][1, 74:] == -100).all() and (batch["labels"][1, :74] >= 0).all()

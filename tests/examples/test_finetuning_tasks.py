@@ -16,7 +16,7 @@ from mert_hf.evaluation.metrics.by_kind import scores
 from mert_hf.evaluation.metrics.frames import frame_predictions
 from mert_hf.evaluation.tasks import get_task
 from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, LoraArguments, fine_tune
-from mert_hf.finetuning.dataset import Windows
+from mert_hf.finetuning.dataset import window_clips
 from mert_hf.finetuning.objective import RecordingObjective
 from mert_hf.finetuning.run import choose_task
 from mert_hf.hub.checkpoint import save_checkpoint
@@ -96,7 +96,7 @@ def test_adapters_of_the_second_generation(gtzan, tiny_checkpoint2, tmp_path):
         str(gtzan), model_name_or_path=str(tiny_checkpoint2), task="gtzan_genre", max_seconds=2.0
     )
     fine_tune(arguments, training(tmp_path / "out"), lora=LoraArguments(lora_rank=2))
-    modules = json.loads((tmp_path / "out" / "adapter_config.json").read_text())["target_modules"]
+    modules = json.loads((tmp_path / "out" / "adapters" / "adapter_config.json").read_text())["target_modules"]
     assert set(modules) == {"query_proj", "value_proj"}
     merged = AutoModelForAudioClassification.from_pretrained(tmp_path / "out")
     assert merged(torch.randn(1, 24000)).logits.shape == (1, 10)
@@ -142,7 +142,7 @@ def test_answers_of_a_recording_are_means_of_its_windows():
     from mert_hf.recordings.recordings import TaskData
 
     answers = RecordingObjective("classification", TaskData(("a", "b"), tuple(recordings)))
-    windows = Windows(recordings, 24000, 3.0, 0.5)
+    windows = window_clips(recordings, 3.0, 0.5)
     outputs = np.array([[1, 0], [1, 0], [0, 9.0]] * 4)  # the last window decides the mean, not the majority
     assert len(windows) == 12 and answers.metrics(outputs, windows)["accuracy"] == 0.5
 

@@ -22,7 +22,6 @@ from mert_hf.quickstart.library import EmbeddedLibrary
 from mert_hf.quickstart.pieces import Note, Piece, load_pieces, split_of
 from mert_hf.quickstart.probing import ProbeResult
 from mert_hf.quickstart.report import (
-    ObjectiveRow,
     QuickstartReport,
     markdown,
     probe_table,
@@ -154,7 +153,7 @@ def test_page_has_every_part(tmp_path, library):
     report = QuickstartReport(
         title="Title",
         facts=["a fact"],
-        objective=[ObjectiveRow("cqt loss", 1.0, 0.5, 0.9)],
+        objective=[("cqt loss", 1.0, 0.5, 0.9)],
         probes=PROBES,
         history=[{"step": 1, "loss": 2.0, "cqt_loss": 1.0, "codebook_0_loss": 3.0}, {"step": 1, "eval_loss": 2.0}],
         library=library,
