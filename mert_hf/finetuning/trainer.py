@@ -27,11 +27,13 @@ class FineTuningTrainingArguments(TrainingArguments):
     save_strategy: str = described("When to save: no, steps, epoch or best.", "epoch")
     save_total_limit: int | None = described("Checkpoints that are kept.", 2)
     load_best_model_at_end: bool = described("Keep the best checkpoint, not the last.", True)
-    logging_steps: float = described("Updates from one logged loss to the next; below 1, as a share of all.", 0.05)
+    logging_strategy: str = described("When to log the loss: no, steps or epoch; steps with logging_steps.", "epoch")
     remove_unused_columns: bool = described("Must stay off: the collator reads audio.", False)
     label_names: list[str] | None = described("Keys of the batch that are labels.", factory=lambda: ["labels"])
 
     def __post_init__(self) -> None:
+        if self.logging_strategy == "epoch" and self.logging_steps != TrainingArguments.logging_steps:
+            self.logging_strategy = "steps"
         with explained_bf16_refusal(self):
             super().__post_init__()
 

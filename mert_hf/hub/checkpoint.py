@@ -16,18 +16,20 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from huggingface_hub import ModelCard
 
-from ..utils.files import follow_umask
-from .cards import CardFacts, create_card
+from ..utils.files import follow_umask, read_json
+from .cards import CardFacts, create_card, pretraining_facts, training_facts
+from .errors import PushError
 from .model_types import CONFIG_CLASSES, LICENSE_FILE, code_files, is_known, license_text
 from .names import local_checkpoint
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel, TrainerState, TrainingArguments
 
 AUTHORS_LICENSE = "cc-by-nc-4.0"  # of the weights of m-a-p
 CARD_FILE = "README.md"
@@ -109,6 +111,38 @@ def finished_card(card: ModelCard | str) -> ModelCard:
     if isinstance(card, str):
         return ModelCard(card)
     raise TypeError(f"card is a {type(card).__name__}; give CardFacts, a ModelCard or the text of README.md.")
+
+
+def run_facts(
+    folder: Path, model_name: str, state: TrainerState | None = None, arguments: TrainingArguments | None = None
+) -> CardFacts:
+    """The facts that a folder holds for its card: settings of its pre-training, state of its trainer, if any.
+
+    Args:
+        folder: of a checkpoint.
+        model_name: title of the card.
+        state, arguments: the trainer's where it still exists; the state is read from the folder otherwise.
+
+    Raises:
+        PushError: a file of the folder is damaged.
+    """
+    from transformers import TrainerState
+
+    if state is None and (folder / STATE_FILE).is_file():
+        known = {field.name for field in fields(TrainerState)}  # another version of transformers may have written more
+        stored = read_json(folder / STATE_FILE, PushError)
+        state = TrainerState(**{name: value for name, value in stored.items() if name in known})
+    if not (folder / RUN_SETTINGS_FILE).is_file():
+        return CardFacts(model_name, training=training_facts(state, arguments) if state is not None else {})
+    settings = read_json(folder / RUN_SETTINGS_FILE, PushError)
+    facts = pretraining_facts(model_name, settings, state, arguments)
+    if base := settings.get("model", {}).get("model_name_or_path"):
+        license_name, note = base_license(base)
+    else:  # from random weights: the license of the folder
+        stored = folder / LICENSE_FILE
+        is_ours = not stored.is_file() or stored.read_bytes() == license_text()
+        license_name, note = "apache-2.0" if is_ours else None, f"see {LICENSE_FILE}"
+    return replace(facts, license=license_name, license_note=note)
 
 
 def base_license(base: str) -> tuple[str | None, str]:

@@ -14,28 +14,26 @@ import re
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, ModelCard, get_token
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError, safe_open
-from transformers import TrainerState
 from yaml import YAMLError
 
 from ..utils.files import read_json, staged_directory
 from ..utils.text import one_line, shorten
-from .cards import CardFacts, completed_card, create_card_from_config, pretraining_facts, training_facts
+from .cards import CardFacts, completed_card, create_card_from_config
 from .checkpoint import (
     CARD_FILE,
     CONFIG_FILE,
     EXTRACTOR_FILE,
     RUN_SETTINGS_FILE,
-    STATE_FILE,
     SavesPretrained,
-    base_license,
     finished_card,
+    run_facts,
     save_checkpoint,
 )
 from .errors import PushError, http_status, one_line_errors
@@ -207,7 +205,7 @@ def checkpoint_files(
     own = _loading_from_hub(_read_card(sent[CARD_FILE]), repo_id) if card is None and CARD_FILE in sent else card
     if own is None or isinstance(own, CardFacts) or card is None:
         name = (repo_id or directory.resolve().name).split("/")[-1]
-        known = own if isinstance(own, CardFacts) else _directory_facts(directory, name)
+        known = own if isinstance(own, CardFacts) else run_facts(directory, name)
         known = _loading_from_hub(replace(known, **(facts or {})), repo_id)
         made = create_card_from_config(config, class_name(config), num_parameters, known)
         own = completed_card(own, made, "license" in (facts or {})) if isinstance(own, str) else made
@@ -255,31 +253,6 @@ def _count_parameters(directory: Path) -> int:
         except SafetensorError as error:
             raise PushError(f"{path} is damaged. Save the checkpoint again: {one_line(error)}") from error
     return total
-
-
-def _directory_facts(directory: Path, model_name: str) -> CardFacts:
-    """The facts that a folder holds for its card: settings of its pre-training, state of its trainer, if any."""
-    state_path, settings_path = directory / STATE_FILE, directory / RUN_SETTINGS_FILE
-    state = None
-    if state_path.is_file():
-        known = {field.name for field in fields(TrainerState)}  # another version of transformers may have written more
-        stored = read_json(state_path, PushError)
-        state = TrainerState(**{name: value for name, value in stored.items() if name in known})
-    if settings_path.is_file():
-        settings = read_json(settings_path, PushError)
-        license_name, note = _run_license(directory, settings.get("model", {}).get("model_name_or_path"))
-        facts = pretraining_facts(model_name, settings, state)
-        return replace(facts, license=license_name, license_note=note)
-    return CardFacts(model_name, training=training_facts(state) if state is not None else {})
-
-
-def _run_license(directory: Path, base: str | None) -> tuple[str | None, str]:
-    """The license of a pre-training run: that of the base model, or from random weights that of the file LICENSE."""
-    if base:
-        return base_license(base)
-    stored = directory / LICENSE_FILE
-    is_ours = not stored.is_file() or stored.read_bytes() == license_text()
-    return ("apache-2.0", f"see {LICENSE_FILE}") if is_ours else (None, f"see {LICENSE_FILE}")
 
 
 def _read_card(path: Path) -> str:

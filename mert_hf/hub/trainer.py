@@ -8,9 +8,9 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from ..utils.files import follow_umask, read_json
-from .cards import CardFacts, create_card, pretraining_facts, training_facts
-from .checkpoint import CARD_FILE, RUN_SETTINGS_FILE, save_code
+from ..utils.files import follow_umask
+from .cards import CardFacts, create_card
+from .checkpoint import CARD_FILE, run_facts, save_code
 from .model_types import is_known
 
 
@@ -34,12 +34,7 @@ class HubTrainerMixin:
         """The facts of the card: the trainer's state and arguments, and the settings that a pre-training run left."""
         repo_id = self.args.hub_model_id
         name = (repo_id or Path(self.args.output_dir).resolve().name).split("/")[-1]
-        settings = Path(self.args.output_dir, RUN_SETTINGS_FILE)
-        if settings.is_file():
-            facts = pretraining_facts(name, read_json(settings), self.state, self.args)
-        else:
-            facts = CardFacts(name, training=training_facts(self.state, self.args))
-        return replace(facts, repo_id=repo_id)
+        return replace(run_facts(Path(self.args.output_dir), name, self.state, self.args), repo_id=repo_id)
 
     def create_model_card(self, *arguments: Any, **options: Any) -> None:
         """Writes README.md from the template of `mert_hf.hub.cards`; adapters get the card of peft."""

@@ -272,3 +272,10 @@ def test_the_result_is_pushed_with_code_and_card(hub, songs, tiny_checkpoint, tm
     card = ModelCard(files["README.md"].decode())
     assert card.data.license == "mit" and 'name = "alice/tones"' in card.text
     assert {result.metric_type for result in card.data.eval_results} == {"accuracy"}
+
+
+def test_losses_are_logged_each_epoch_or_as_wanted(tmp_path):
+    assert FineTuningTrainingArguments(str(tmp_path), use_cpu=True).logging_strategy == "epoch"
+    assert FineTuningTrainingArguments(str(tmp_path), use_cpu=True, logging_steps=10).logging_strategy == "steps"
+    by_steps = {"eval_strategy": "steps", "save_strategy": "steps"}
+    assert FineTuningTrainingArguments(str(tmp_path), use_cpu=True, **by_steps).eval_steps == 500
