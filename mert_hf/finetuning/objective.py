@@ -131,6 +131,6 @@ def on_grid(logits: np.ndarray, start: float, end: float, config: Any) -> np.nda
 
 def probabilities(logits: np.ndarray, config: Any) -> np.ndarray:
     """Probabilities (..., labels) float64 of logits: of labels that exclude each other, or of each by itself."""
-    values = torch.from_numpy(logits).double()
+    values = torch.from_numpy(logits.astype(np.float64))
     several = config.problem_type == PROBLEM_TYPES["multilabel"]
     return (values.sigmoid() if several else values.softmax(dim=-1)).numpy()

@@ -14,6 +14,7 @@ from ..hub.errors import one_line_errors
 from ..utils.files import check_output_folder, write_json
 from ..utils.optional import require_extra
 from .card import card_facts
+from .dataset import ClipCollator, RandomCrops
 from .model import add_adapters, build_model, fold_scale, freeze
 from .objective import PROBLEM_TYPES
 from .settings import CLIP_SECONDS, FINETUNING_FILE, FineTuningArguments, LoraArguments
@@ -62,9 +63,9 @@ def fine_tune(
         trainer = FineTuningTrainer(
             model=model if lora is None else add_adapters(model, lora),
             args=training_arguments,
-            train_dataset=setup.crops(),
+            train_dataset=RandomCrops(setup.data.split("train"), task.window),
             eval_dataset=setup.windows("valid"),
-            data_collator=setup.collator(),
+            data_collator=ClipCollator(setup.feature_extractor, setup.objective.labels),
             compute_metrics=setup.metrics("valid"),
             processing_class=setup.feature_extractor,
             layer_decay=arguments.layer_decay,

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, EvalPrediction, Pretr
 from ..evaluation.metrics.weighted import scored_labels
 from ..evaluation.tasks import Task
 from ..recordings.recordings import TaskData, check_audio
-from .dataset import Clip, ClipCollator, RandomCrops, window_clips
+from .dataset import Clip, window_clips
 from .objective import PROBLEM_TYPES, FrameObjective, RecordingObjective, make_objective
 from .settings import FineTuningArguments
 
@@ -62,17 +62,9 @@ class FineTuningSetup:
         extractor = AutoFeatureExtractor.from_pretrained(**arguments.checkpoint())
         return cls(arguments, task, data, config, extractor, objective)
 
-    def crops(self) -> RandomCrops:
-        """The clips to train on."""
-        return RandomCrops(self.data.split("train"), self.task.window)
-
     def windows(self, split: str) -> list[Clip]:
         """The windows of a split's recordings."""
         return window_clips(self.data.split(split), self.task.window, self.objective.shortest_window)
-
-    def collator(self) -> ClipCollator:
-        """Makes batches of clips."""
-        return ClipCollator(self.feature_extractor, self.objective.labels)
 
     def metrics(self, split: str) -> Callable[[EvalPrediction], dict[str, float]]:
         """Computes the metrics of a split's recordings from the Trainer's predictions of its windows."""

@@ -55,27 +55,22 @@ def write_metadata(folder: str | Path, rows: Sequence[Mapping[str, object]]) -> 
 
 
 def _read_rows(table: Path) -> list[dict[str, str]]:
+    rows = []
     try:
-        return _parse(table)
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True, restkey="", restval="")
+            reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
+            for row in reader:
+                if "" in row:
+                    raise ValueError(
+                        f"{table}, line {reader.line_num}: more values than the {len(columns)} columns. Put quotation "
+                        "marks around values that contain commas."
+                    )
+                rows.append({name: value.strip() for name, value in row.items()})
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{table} is not a CSV table in UTF-8 ({error}). Save it as one.") from error
-
-
-def _parse(table: Path) -> list[dict[str, str]]:
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, skipinitialspace=True, restkey="", restval="")
-        columns = [name.strip() for name in reader.fieldnames or []]
-        if "file_name" not in columns:
-            raise ValueError(f"{table} has the columns {columns}; it needs 'file_name', the path of each recording.")
-        reader.fieldnames = columns
-        rows = []
-        for row in reader:
-            if "" in row:
-                raise ValueError(
-                    f"{table}, line {reader.line_num}: more values than the {len(columns)} columns. Put quotation "
-                    "marks around values that contain commas."
-                )
-            rows.append({name: value.strip() for name, value in row.items()})
+    if "file_name" not in columns:
+        raise ValueError(f"{table} has the columns {columns}; it needs 'file_name', the path of each recording.")
     if not rows:
         raise ValueError(f"{table} has no rows; give one line for each recording.")
     return rows
