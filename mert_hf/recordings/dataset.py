@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-
 from ..audio import AUDIO_EXTENSIONS
 from ..utils.text import shorten
 from .audiofolder import read_table
