@@ -168,7 +168,7 @@ def open_head(name: str | os.PathLike, settings: PredictionSettings) -> tuple[He
             "the folder that `mert-hf finetune` printed; `mert-hf embed` takes models without a head."
         )
     device = resolve_device(settings.device)
-    precision = training_precision(settings.dtype, device.type)
+    precision = training_precision(settings.dtype, "cuda" if device.type == "cuda" else "cpu")
     dtype = "bfloat16" if precision["bf16"] else "float16" if precision["fp16"] else "float32"
     model, info = model_class(config).from_pretrained(folder, output_loading_info=True)
     check_weights(name, model, info)
