@@ -101,22 +101,19 @@ def read_predictions(path: str | Path, kind: str) -> dict[int, Predictions]:
     Raises:
         ValueError: the file holds other columns than the kind's.
     """
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     table = pq.read_table(path)
     missing = [name for name in ("id", "seed", *COLUMNS[kind]) if name not in table.column_names]
     if missing:
         raise ValueError(f"{path} has no column {', '.join(missing)}; it does not hold predictions of kind {kind!r}.")
-    seeds = table["seed"].to_numpy()
-    ids = table["id"].to_pylist()
-    recordings = table["recording"].to_pylist() if "recording" in table.column_names else []
-    values = {name: table[name].to_pylist() for name in COLUMNS[kind]}
     found = {}
-    for seed in dict.fromkeys(seeds.tolist()):
-        rows = np.flatnonzero(seeds == seed)
-        columns = {name: _arrays([column[row] for row in rows], kind) for name, column in values.items()}
-        parts = tuple(recordings[row] for row in rows) if recordings else ()
-        found[seed] = Predictions(tuple(ids[row] for row in rows), columns, parts)
+    for seed in table["seed"].unique().to_pylist():
+        part = table.filter(pc.equal(table["seed"], seed))
+        columns = {name: _arrays(part[name].to_pylist(), kind) for name in COLUMNS[kind]}
+        recordings = part["recording"].to_pylist() if "recording" in part.column_names else ()
+        found[seed] = Predictions(tuple(part["id"].to_pylist()), columns, tuple(recordings))
     return found
 
 

@@ -142,7 +142,7 @@ class Evaluation:
             unreadable = tuple(f"{name} (unreadable)" for name in sorted(failed))
             left = tuple(recording for recording in recordings if recording.id not in failed)
             self.data = replace(self.data, recordings=left, skipped=self.data.skipped + unreadable)
-            return FeatureTable.open(store, left)
+            return FeatureTable(store.rows(), {recording.id: store.span(recording) for recording in left})
 
     def _computes_frames(self) -> bool:
         """Whether frames are computed when needed; crops that the encoder sees alone cannot be stored."""

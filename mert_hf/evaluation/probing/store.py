@@ -173,11 +173,6 @@ class FeatureTable:
     positions: Sequence[int] | None = None
     moments: Moments | None = None
 
-    @classmethod
-    def open(cls, store: FeatureStore, recordings: Sequence[Recording]) -> FeatureTable:
-        """The features of `recordings` in a store, mapped from disk."""
-        return cls(store.rows(), {recording.id: store.span(recording) for recording in recordings})
-
     @property
     def num_layers(self) -> int:
         """Layers of a row."""
@@ -223,7 +218,8 @@ class FeatureTable:
         place = next((place for place in places if size <= free_memory(place)), None)
         if place is None:
             return replace(chosen, positions=positions)
-        rows = torch.empty((len(used), len(positions), self.dim), dtype=_torch_dtype(self.rows), device=place)
+        dtype = torch.from_numpy(np.array(self.rows[:0])).dtype
+        rows = torch.empty((len(used), len(positions), self.dim), dtype=dtype, device=place)
         block = max(1, READ_BYTES // (self.num_layers * self.dim * self.rows.dtype.itemsize))
         for start in range(0, len(used), block):
             part = used[start : start + block]
@@ -300,7 +296,3 @@ def _packed(spans: dict[str, Span]) -> tuple[np.ndarray, dict[str, Span]]:
     used = np.unique(np.concatenate([np.arange(start, start + count) for start, count in spans.values()]))
     starts = np.searchsorted(used, [start for start, _ in spans.values()])
     return used, {name: (int(first), count) for first, (name, (_, count)) in zip(starts, spans.items(), strict=True)}
-
-
-def _torch_dtype(rows: np.ndarray | Tensor) -> torch.dtype:
-    return rows.dtype if isinstance(rows, Tensor) else torch.from_numpy(np.empty(0, rows.dtype)).dtype

@@ -15,25 +15,17 @@ from ...utils.text import markdown_table
 
 @dataclass(frozen=True)
 class Table:
-    """A table as text cells; `strong` names cells (row, column) to stress, `quiet` columns of published figures."""
+    """A table as text cells in Markdown: **best results** and *published figures*."""
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
-    strong: frozenset[tuple[int, int]] = frozenset()
-    quiet: frozenset[int] = frozenset()
     drawing = ""
 
     @property
     def markdown(self) -> str:
-        """The table in Markdown, stressed cells in bold and published figures in italics."""
-        lines = enumerate((self.header, *self.rows), -1)
-        header, *rows = [[self._marked(number, i, text) for i, text in enumerate(line)] for number, line in lines]
-        return markdown_table(header, rows)
-
-    def _marked(self, row: int, column: int, text: str) -> str:
-        mark = "" if not text else "**" if (row, column) in self.strong else "*" if column in self.quiet else ""
-        return f"{mark}{text}{mark}"
+        """The table in Markdown."""
+        return markdown_table(self.header, self.rows)
 
 
 @dataclass(frozen=True)
@@ -64,6 +56,7 @@ def write_pages(folder: Path, notes: Sequence[str], parts: Sequence[Table | Figu
 
 
 def _inline(text: str) -> Markup:
-    """Bold text and links of Markdown as HTML."""
+    """Bold text and links of Markdown, and cells that are italic as a whole, as HTML."""
     text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(escape(text)))
+    text = re.sub(r"^\*([^*]+)\*$", r'<em class="published">\1</em>', text)
     return Markup(re.sub(r"\[([^\]]+)\]\((https?://[^)]+)\)", r'<a href="\2">\1</a>', text))

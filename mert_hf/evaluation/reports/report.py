@@ -104,26 +104,21 @@ def model_index(results: Sequence[Results]) -> list[EvalResult]:
 def summary_table(results: Sequence[Results], comparison: Comparison | None = None) -> Table:
     """Metrics of all tasks, a column for each model, published figures last."""
     names, sources = model_names(results), _sources(results)
-    header = ("Task", "Metric", *names.values(), *(name for source in sources for name in source.columns()))
-    rows, strong = [], set()
+    published = [f"*{column}*" for source in sources for column in source.columns()]
+    rows = []
     for task, metric in _task_metrics(results):
         own = {model_key(result): result for result in results if task_key(result) == task}
-        primary = next(iter(own.values()))["metric"] == metric
-        leaders = comparison.leaders(task) if comparison and primary and len(own) > 1 else []
-        tested = bool(comparison and any(test.task == task for test in comparison.tests))
+        tested = comparison and len(own) > 1 and any(test.task == task for test in comparison.tests)
+        leaders = comparison.leaders(task) if tested and next(iter(own.values()))["metric"] == metric else []
         cells = []
-        for index, model in enumerate(names):
+        for model in names:
             cell = shown_value(own[model]["metrics"].get(metric), metric) if model in own else ""
-            if tested and model in leaders:
-                if len(leaders) == 1:
-                    strong.add((len(rows), 2 + index))
-                else:
-                    cell += APPROXIMATELY
+            if model in leaders:
+                cell = f"**{cell}**" if len(leaders) == 1 else cell + APPROXIMATELY
             cells.append(cell)
-        published = [value for source in sources for value in _published_cells(source, task[0], metric)]
-        rows.append((task[1], metric, *cells, *published))
-    quiet = frozenset(range(2 + len(names), len(header)))
-    return Table("Test results", header, rows, frozenset(strong), quiet)
+        figures = [value for source in sources for value in _published_cells(source, task[0], metric)]
+        rows.append((task[1], metric, *cells, *figures))
+    return Table("Test results", ("Task", "Metric", *names.values(), *published), rows)
 
 
 def choice_table(results: Sequence[Results]) -> Table:
@@ -205,7 +200,7 @@ def _sources(results: Sequence[Results]) -> list[PublishedFigures]:
 
 def _published_cells(source: PublishedFigures, task: str, metric: str) -> list[str]:
     values = source.figures.get(task, {}).get(metric)
-    return [""] * len(source.models) if values is None else [f"{value:.1f}" for value in values]
+    return [""] * len(source.models) if values is None else [f"*{value:.1f}*" for value in values]
 
 
 def _task_metrics(results: Sequence[Results]) -> list[tuple[tuple[str, str], str]]:
