@@ -24,12 +24,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from packaging.version import Version
 
 from .errors import CheckpointError, UnsafeCheckpointError
 
 # Known checkpoints need under 1 MB besides the tensor data; a byte of a hostile one can cost 200 in memory.
 PROGRAM_LIMIT = 16 * 2**20
 TUPLE_LIMIT = 30_000  # hashing more of them, nested, can exhaust the interpreter's stack; a 330M model has 6,000
+SAFE_TORCH = (2, 6)
 PROTOCOL = 2  # the default of torch.save, and all that its restricted loader knows
 
 # A mere mention of these is refused: no checkpoint has a use for them, and a reader that looked them up is in danger.
@@ -103,6 +105,11 @@ def read_checkpoint(path: str | os.PathLike) -> Any:
         CheckpointError: it is truncated, damaged, or not a torch file.
     """
     path = Path(path)
+    if Version(torch.__version__).release < SAFE_TORCH:
+        raise CheckpointError(
+            f"{path}: the restricted loader of torch {torch.__version__} can be made to run code (CVE-2025-32434). "
+            "Install torch >= 2.6 to read checkpoints in this format."
+        )
     with path.open("rb") as file:
         start = file.read(4)
         is_zip = start == b"PK\x03\x04"

@@ -320,3 +320,10 @@ def test_tensors_stay_within_their_storage(program, message, load):
 def test_state_dict_of_other_things():
     with pytest.raises(CheckpointError, match="holds no state dict, neither bare nor under one of model"):
         state_dict_of([1, 2])
+
+
+def test_a_torch_whose_loader_runs_code_is_refused(tmp_path, monkeypatch):
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "model.pt")
+    monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
+    with pytest.raises(CheckpointError, match="Install torch >= 2.6"):
+        read_checkpoint(tmp_path / "model.pt")
