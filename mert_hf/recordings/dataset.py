@@ -56,7 +56,8 @@ class DatasetSource:
         Raises:
             ValueError: a file, or the name of one: it is not looked for on the Hub.
         """
-        if Path(text).is_file() or Path(text).suffix.lower() in AUDIO_EXTENSIONS:
+        is_audio = Path(text).suffix.lower() in AUDIO_EXTENSIONS and not Path(text).is_dir()
+        if is_audio or Path(text).is_file():
             raise ValueError(
                 f"{text} is a file, not a data set. Give a folder of recordings with metadata.csv, a folder of a data "
                 "set, or owner/name of a data set on the Hub."

@@ -46,15 +46,16 @@ def chance_text(counts: np.ndarray) -> str:
 
 
 def class_table(counts: np.ndarray, labels: Sequence[str], title: str) -> Table:
-    """Recall, precision and F1 of each class in percent, and the class that it is most often taken for."""
+    """Recall, precision and F1 in percent of each class that was tested or predicted, and the one that it is most often
+    taken for."""
     tested, predicted, right = counts.sum(axis=1), counts.sum(axis=0), counts.diagonal()
     wrong = counts - np.diag(right)
     rows = []
-    for index, label in enumerate(labels):
+    for index in np.flatnonzero(tested + predicted):
         shares = [(right[index], tested[index]), (right[index], predicted[index])]
         shares.append((2 * right[index], tested[index] + predicted[index]))
         cells = [f"{100 * part / whole:.1f}" if whole else "-" for part, whole in shares]
         other = labels[wrong[index].argmax()] if wrong[index].any() else "-"
-        rows.append((label, f"{tested[index]:.0f}", *cells, other))
+        rows.append((labels[index], f"{tested[index]:.0f}", *cells, other))
     header = ("Class", "Test recordings", "Recall", "Precision", "F1", "Most often taken for")
     return Table(title, header, rows)
