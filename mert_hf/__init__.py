@@ -16,6 +16,7 @@ if not os.path.isdir(os.path.join(__path__[0], "modeling")):  # a checkout witho
     __path__.append(os.path.dirname(__path__[0]))
 
 if TYPE_CHECKING:
+    from .audio import AudioReadError, read_audio
     from .embedding.embedder import MERTEmbedder
     from .modeling.configuration_mert import MERTConfig
     from .modeling.configuration_mert2 import MERT2Config
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .pretraining.collator import DataCollatorForMERTPreTraining
     from .pretraining.masking import SpanMasking
     from .pretraining.mixture import NoiseMixture
+    from .search import MusicIndex
     from .teachers import CQTTeacher, EncodecTeacher, KMeansTeacher, LogMelTeacher
 
 _MODELS = {
@@ -43,6 +45,9 @@ _MODELS = {
     for kind in ("Model", "ForPreTraining", "ForSequenceClassification", "ForAudioFrameClassification")
 }
 _HOMES = {
+    "AudioReadError": ".audio",
+    "read_audio": ".audio",
+    "MusicIndex": ".search",
     "MERTConfig": ".modeling.configuration_mert",
     "MERT2Config": ".modeling.configuration_mert2",
     "MERTFeatureExtractor": ".modeling.feature_extraction_mert",

@@ -94,5 +94,6 @@ def test_import_is_light():
 
 def test_public_names():
     assert all(getattr(mert_hf, name) is not None for name in mert_hf.__all__)
+    assert {"read_audio", "AudioReadError", "MusicIndex", "MERTEmbedder"} <= set(mert_hf.__all__)
     with pytest.raises(AttributeError, match="no attribute 'MERTTokenizer'"):
         mert_hf.MERTTokenizer  # noqa: B018

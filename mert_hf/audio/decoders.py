@@ -26,7 +26,9 @@ UNKNOWN_LENGTH = 2**62  # libsndfile gives 2^63 - 1 where a header does not stat
 MP3_SLACK = 2304  # samples that a whole MP3 may lack: two frames, as some encoders count the one of the count, too
 CONTAINER_SLACK = 0.05  # seconds by which the lengths that containers state are inexact
 MOST_MISSING = (1.0, 0.01)  # seconds, and share of the stated length, that a file with its end may lack: both hold
-CANCELLED_POWER = 0.01  # 20 dB: where the mono mix has less of the channels' power, they are out of phase
+# Of the first two channels; a recording with one channel has no side.
+MIXES = {"left": (1.0, 0.0), "right": (0.0, 1.0), "mid": (0.5, 0.5), "side": (0.5, -0.5)}
+CANCELLED_DECIBELS = 20.0  # where the mono mix is softer than the channels by more, they are out of phase
 SILENCE_POWER = 1e-8  # -80 dB: in what is softer, noise decides
 STREAMED_SIZES = (0xFFFFFFFF, 0x7FFFFFFF)  # what programs that write WAV to a pipe leave as the size
 # Formats of FFmpeg that state no length, or a wrong one: their packets are counted.
@@ -67,6 +69,7 @@ class Decoder:
         num_samples: samples of one channel that the header states; None where it states none.
         slack: samples that a whole file may have fewer than `num_samples`.
         tolerant: whether a file that lacks up to `MOST_MISSING` more is read with a warning.
+        decibels_lost: by how much the mean of the channels was softer than they are, in what was decoded last.
     """
 
     library: str
@@ -75,6 +78,7 @@ class Decoder:
     num_samples: int | None = None
     slack: int | None = 0  # None: the length is an estimate
     tolerant = False
+    decibels_lost = 0.0
 
     def __init__(self, source: AudioSource, name: str, stack: ExitStack):
         self.name, self._source, self._stack = name, source, stack
@@ -86,8 +90,8 @@ class Decoder:
         """Number of samples of one channel, where the header does not state it."""
         return sum(len(block) for block in self.blocks())
 
-    def blocks(self, start: int = 0) -> Iterator[np.ndarray]:
-        """Mono blocks (samples,) float32 from sample `start` to the end of the file.
+    def blocks(self, start: int = 0, channels: str = "mean") -> Iterator[np.ndarray]:
+        """Mono blocks (samples,) float32 from sample `start` to the end of the file; `channels` as in `read_audio`.
 
         Raises:
             AudioReadError: the file is damaged, cut off, without samples, or with NaN or infinite ones.
@@ -96,9 +100,9 @@ class Decoder:
         decoded, powers = position, np.zeros(2)
         try:
             for frames in self._frames_of_either(position):
-                mono = frames.mean(axis=1) if frames.shape[1] > 1 else frames[:, 0]
+                mono = self._mix(frames, channels)
                 check_finite(mono, decoded, self.sampling_rate, self.name)
-                if frames.shape[1] > 1:
+                if frames.shape[1] > 1 and channels == "mean":
                     powers += np.vdot(mono, mono), np.vdot(frames, frames) / frames.shape[1]
                 if decoded + len(mono) > start:
                     yield mono[max(start - decoded, 0) :]
@@ -106,6 +110,14 @@ class Decoder:
         finally:
             self._check_mix(*powers, decoded - position)
         self._check_end(decoded)
+
+    def _mix(self, frames: np.ndarray, channels: str) -> np.ndarray:
+        """(samples, channels) -> (samples,) float32."""
+        if frames.shape[1] > 1:
+            return frames.mean(axis=1) if channels == "mean" else frames[:, :2] @ np.float32(MIXES[channels])
+        if channels == "side":
+            raise AudioReadError(self.name, "one channel, which has no side", "Leave it out, or take its mean")
+        return frames[:, 0]
 
     def _seek(self, start: int) -> int:
         """The sample from which decoding begins, at or before `start`."""
@@ -152,11 +164,13 @@ class Decoder:
 
     def _check_mix(self, mix: float, channels: float, samples: int) -> None:
         """Warns where channels of a summed power lose almost all of it in their mix."""
-        if mix < CANCELLED_POWER * channels and channels > SILENCE_POWER * samples:
+        if channels > SILENCE_POWER * samples:
+            self.decibels_lost = 10 * np.log10(channels / max(mix, 1e-12 * channels))
+        if self.decibels_lost > CANCELLED_DECIBELS:
             warn(
-                f"{self.name}: the channels are out of phase: their mono mix is "
-                f"{10 * np.log10(channels / max(mix, 1e-12 * channels)):.0f} dB softer than they are, and what is "
-                "computed from it says little about the recording. Reverse the polarity of a channel in the file."
+                f"{self.name}: the channels are out of phase: their mono mix is {self.decibels_lost:.0f} dB softer "
+                "than they are, and what is computed from it says little about the recording. Take one of them "
+                "(--channels left), or reverse the polarity of one in the file."
             )
 
     def _check_end(self, decoded: int) -> None:

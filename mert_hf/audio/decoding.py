@@ -157,15 +157,16 @@ class ChainedDecoder(Decoder):
             self.sampling_rate, self.num_samples = formats.pop(), sum(lengths)
             self._stack = stack.pop_all()
 
-    def blocks(self, start: int = 0) -> Iterator[np.ndarray]:
+    def blocks(self, start: int = 0, channels: str = "mean") -> Iterator[np.ndarray]:
         """As of other decoders, each stream after the one before it."""
         position = 0
         for opener in self._openers:
             with closing(opener()) as decoder:
-                for block in decoder.blocks():
+                for block in decoder.blocks(0, channels):
                     if position + len(block) > start:
                         yield block[max(start - position, 0) :]
                     position += len(block)
+                self.decibels_lost = max(self.decibels_lost, decoder.decibels_lost)
 
 
 def source_name(source: AudioSource) -> str:

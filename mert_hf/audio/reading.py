@@ -9,13 +9,18 @@ from contextlib import closing
 import numpy as np
 import soxr
 
+from ..utils.settings import CHANNELS, check_choice
 from .decoding import AudioReadError, AudioSource, open_decoder, source_name
 
 MARGIN_SECONDS = 0.25  # decoded before a part, as the resampling filter needs it
 
 
 def read_audio(
-    source: AudioSource, sampling_rate: int, offset: float = 0.0, duration: float | None = None
+    source: AudioSource,
+    sampling_rate: int,
+    offset: float = 0.0,
+    duration: float | None = None,
+    channels: str = "mean",
 ) -> np.ndarray:
     """Reads a recording, or the half-open interval [offset, offset + duration) of it.
 
@@ -26,15 +31,16 @@ def read_audio(
         sampling_rate: rate of the result in Hz.
         offset: start in seconds.
         duration: length in seconds; to the end if None. An interval that reaches past the end is cut there.
+        channels: "mean" of all; "left" or "right"; or half the sum ("mid") or difference ("side") of these two.
 
     Returns:
-        (samples,) float32, the mean of the channels; samples beyond [-1, 1] in the file are kept.
+        (samples,) float32, mono; samples beyond [-1, 1] in the file are kept.
 
     Raises:
         AudioReadError: the file cannot be read, or `offset` lies at or past its end.
         ValueError: an argument out of its range.
     """
-    blocks = list(stream_audio(source, sampling_rate, offset, duration))
+    blocks = list(stream_audio(source, sampling_rate, offset, duration, channels))
     if not blocks:
         raise AudioReadError(
             source_name(source), f"offset={offset} s lies at or past its end", "Give an offset inside the recording"
@@ -43,16 +49,23 @@ def read_audio(
 
 
 def stream_audio(
-    source: AudioSource, sampling_rate: int, offset: float = 0.0, duration: float | None = None
+    source: AudioSource,
+    sampling_rate: int,
+    offset: float = 0.0,
+    duration: float | None = None,
+    channels: str = "mean",
 ) -> Iterator[np.ndarray]:
     """The samples of `read_audio`, in blocks (samples,) float32: memory does not grow with the length."""
     _check_interval(sampling_rate, offset, duration)
+    check_choice("channels", channels, CHANNELS)
     start = round(offset * sampling_rate)
     stop = None if duration is None else round((offset + duration) * sampling_rate)
-    return _stream(source, sampling_rate, start, stop)
+    return _stream(source, sampling_rate, start, stop, channels)
 
 
-def _stream(source: AudioSource, sampling_rate: int, start: int, stop: int | None) -> Iterator[np.ndarray]:
+def _stream(
+    source: AudioSource, sampling_rate: int, start: int, stop: int | None, channels: str
+) -> Iterator[np.ndarray]:
     """Samples [start, stop), counted at `sampling_rate`, of a recording."""
     with closing(open_decoder(source)) as decoder:
         # Every `down` samples of the file, its grid and the new one coincide after `up` new samples: decoding
@@ -61,7 +74,7 @@ def _stream(source: AudioSource, sampling_rate: int, start: int, stop: int | Non
         up, down = sampling_rate // divisor, decoder.sampling_rate // divisor
         period = max(start // up - math.ceil(MARGIN_SECONDS * divisor), 0)
         position = period * up
-        blocks = resample_stream(decoder.blocks(period * down), decoder.sampling_rate, sampling_rate)
+        blocks = resample_stream(decoder.blocks(period * down, channels), decoder.sampling_rate, sampling_rate)
         for block in blocks:
             part = block[max(start - position, 0) : None if stop is None else max(stop - position, 0)]
             position += len(block)

@@ -28,7 +28,11 @@ class Window:
 
 
 def stream_windows(
-    source: AudioSource, sampling_rate: int, window: float | None = 5.0, hop: float | None = None
+    source: AudioSource,
+    sampling_rate: int,
+    window: float | None = 5.0,
+    hop: float | None = None,
+    channels: str = "mean",
 ) -> Iterator[Window]:
     """Reads a recording in windows, with memory for one window and one block of the file.
 
@@ -37,6 +41,7 @@ def stream_windows(
         sampling_rate: rate of the samples in Hz.
         window: length of a window in seconds; None makes one window of the whole recording.
         hop: seconds from one start to the next; `window` if None.
+        channels: as in `read_audio`.
 
     Yields:
         Windows that start at 0, hop, 2 hop, ... while each has samples that the previous one does not have. The last
@@ -46,7 +51,7 @@ def stream_windows(
         AudioReadError: the file cannot be read; the windows before the fault have been yielded.
         ValueError: a window or hop of less than a sample.
     """
-    return cut_windows(stream_audio(source, sampling_rate), sampling_rate, window, hop)
+    return cut_windows(stream_audio(source, sampling_rate, channels=channels), sampling_rate, window, hop)
 
 
 def cut_windows(

@@ -27,12 +27,12 @@ def index(
         typer.Option(help="Hub id, folder, or name of a bundled checkpoint; mert2-nano for a new index by default."),
     ] = None,
     settings: UpdateSettings,
-    max_bad_files: options.MaxBadFiles = "0",
+    max_bad_files: options.MaxBadFiles = "100%",
 ) -> None:
     """Make an index of a music library, or bring one up to date.
 
-    Run it again after changes: new recordings are added, replaced ones are embedded again, and those whose file no
-    longer exists are removed. An interrupted run is resumed by the same command.
+    Run it again after changes: new recordings are added, replaced ones are embedded again, moved ones get their new
+    path, and those whose file no longer exists are removed. An interrupted run is resumed by the same command.
     """
     from ..search import MusicIndex
 

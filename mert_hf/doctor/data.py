@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from ..audio import AudioReadError, audio_info, find_audio_files, stream_audio
+from ..audio import AudioReadError, audio_info, find_audio_files
+from ..audio.decoders import BLOCK_FRAMES, CANCELLED_DECIBELS
+from ..audio.decoding import open_decoder
 from ..recordings.metadata import METADATA_FILE, read_metadata
 from ..utils.text import shorten
 from .findings import LISTED, OK, PROBLEM, WARNING, Finding
@@ -38,38 +42,46 @@ def check_data(folder: str | os.PathLike, model_rate: int | None = None) -> list
 
 def _check_recordings(files: list[Path], model_rate: int | None) -> Iterator[Finding]:
     rates: Counter[int] = Counter()
-    silent, short, seconds = [], [], 0.0
+    silent, short, opposed, seconds = [], [], [], 0.0
     for path in files:
         try:
-            info, peak = _decode_parts(path)
+            info, peak, lost = _decode_parts(path)
         except AudioReadError as error:
             yield Finding(PROBLEM, f"{error.path}: {error.problem}", error.remedy)
             continue
         rates[info.sampling_rate] += 1
         seconds += info.duration
-        silent += [path] if peak == 0 else []
+        silent += [path] if peak == 0 and lost == 0 else []
         short += [path] if info.duration < 1 else []
+        opposed += [path] if lost > CANCELLED_DECIBELS else []
     shown = ", ".join(f"{count} at {rate} Hz" for rate, count in sorted(rates.items())) or "none"
     read = f"{rates.total()} of {len(files)} recordings can be read, {seconds / 3600:.2f} hours: {shown}"
     yield Finding(OK, f"{read} (recordings over {WHOLE_SECONDS:g} s were decoded at both ends only)")
     remedy = "leave them out: they contain nothing to learn, and normalization raises their noise"
     yield from _report(silent, "silent", remedy)
     yield from _report(short, "shorter than 1 s", "leave them out, or pad them: the evaluation drops them")
+    remedy = "read one of them (--channels left), or reverse the polarity of one: their mono mix cancels the music"
+    yield from _report(opposed, "of channels out of phase", remedy)
     if low := sum(count for rate, count in rates.items() if model_rate and rate < model_rate):
         what = f"{low} recordings are below the model's {model_rate} Hz: they lack high frequencies"
         yield Finding(WARNING, what, "look for copies at a higher rate, or expect worse results on them")
 
 
 def _decode_parts(path: Path):
-    """(header, peak of the parts that were decoded). Raises AudioReadError where the recording cannot be decoded."""
+    """(header, peak of the parts that were decoded, decibels by which their mono mix is softer than the channels).
+
+    Raises AudioReadError where the recording cannot be decoded.
+    """
     info = audio_info(path)
     whole = info.duration <= WHOLE_SECONDS
-    parts = [(0.0, None)] if whole else [(0.0, END_SECONDS), (info.duration - END_SECONDS, None)]
-    peak = 0.0
-    for offset, duration in parts:
-        for block in stream_audio(path, info.sampling_rate, offset, duration):
-            peak = max(peak, float(np.abs(block).max(initial=0.0)))
-    return info, peak
+    end = round(END_SECONDS * info.sampling_rate)
+    peak = lost = 0.0
+    for start in [0] if whole else [0, info.num_samples - end]:
+        with closing(open_decoder(path)) as decoder, closing(decoder.blocks(start)) as blocks:
+            for block in blocks if whole or start else islice(blocks, 1 + end // BLOCK_FRAMES):
+                peak = max(peak, float(np.abs(block).max(initial=0.0)))
+        lost = max(lost, decoder.decibels_lost)
+    return info, peak, lost
 
 
 def _check_metadata(folder: Path, files: list[Path]) -> Iterator[Finding]:

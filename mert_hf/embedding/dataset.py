@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -12,37 +10,29 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..audio import AudioReadError, Window, audio_info, find_audio_files
-from ..audio.read_ahead import END, read_ahead
+from ..audio import AudioReadError, audio_info, find_audio_files
+from ..audio.read_ahead import read_ahead
 from ..encoders import Encoder, open_encoder, resolve_layers
 from ..utils.devices import AUTO, launched_processes
 from ..utils.files import check_nothing_is_replaced, check_output_folder, staged_file
 from ..utils.text import printable, shorten
+from .failures import ERRORS_FILE, SHOWN_FAILURES, FailedFile, failure_lines, readable_windows, write_errors
 from .progress import SpeedBar
 from .settings import EmbeddingSettings
-from .shards import (
-    SHOWN_FAILURES,
-    FailedFile,
-    ShardWriter,
-    embedding_schema,
-    failure_lines,
-    read_summary,
-    shard_path,
-)
+from .shards import ShardWriter, embedding_schema, read_summary, shard_path
 from .windows import check_window_length, embed_windows, recording_windows
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-logger = logging.getLogger(__name__)
-
 # pandas and pyarrow read a folder as one data set: they ignore names that begin with "_" and refuse other files. The
 # list of failed recordings is there only where some failed, and keeps the name that people look for.
 RUN_FILE = "_embedding_run.json"
-ERRORS_FILE = "errors.csv"
 CARD_FILE = "_README.md"
 BATCHES_IN_SHARD = 16  # what a killed run does again, at most, where files are not longer than that
 SHARDS_PER_PROCESS = 8  # at least, so that short runs too keep what they did and processes get equal shares
@@ -190,6 +180,7 @@ def run_settings(encoder: Encoder, model: str | os.PathLike | Encoder, wanted: E
         "pooling": wanted.pooling,
         "window": float(wanted.window),
         "hop": float(wanted.window if wanted.hop is None else wanted.hop),
+        "channels": wanted.channels,
         "dtype": getattr(encoder, "precision", "float32"),
         "store_dtype": wanted.store_dtype,
         "hidden_size": encoder.hidden_size,
@@ -244,11 +235,9 @@ class ShardRun:
 
     def embed_shards(self, shards: Sequence[int], bar: SpeedBar) -> None:
         """Embeds shards one after the other, while the recordings of the next ones are already being decoded."""
-        window, hop = self.settings["window"], self.settings["hop"]
+        reading = {name: self.settings[name] for name in ("window", "hop", "channels")}
         paths = [file.path for index in shards for file in self.plan[index]]
-        items = read_ahead(
-            [partial(recording_windows, self.encoder, path, window, hop) for path in paths], self.workers
-        )
+        items = read_ahead([partial(recording_windows, self.encoder, path, **reading) for path in paths], self.workers)
         try:
             first = 0
             for index in shards:
@@ -263,40 +252,18 @@ class ShardRun:
         failed: dict[int, FailedFile] = {}
         layers, pooling = tuple(self.settings["layers"]), self.settings["pooling"]
         with ShardWriter(path, self.schema, layers) as writer:
-            current = first
-            feed = self._feed(files, first, items, failed)
-            for number, window, values in embed_windows(self.encoder, feed, layers, pooling, self.batch_size):
-                if number != current:
-                    _end_file(writer, current in failed)
-                    current = number
-                times = window.start + self.encoder.frame_times(len(values)) if pooling == "frames" else None
-                writer.add(files[number - first], window, values, times)
-                bar.note = f", {self.num_failed} failed" if self.num_failed else ""
-                bar.advance(number, window)
-            _end_file(writer, current in failed)
+            feed = readable_windows(items, files, failed, first)
+            rows = embed_windows(self.encoder, feed, layers, pooling, self.batch_size)
+            for number, pieces in groupby(rows, itemgetter(0)):
+                for _, window, values in pieces:
+                    times = window.start + self.encoder.frame_times(len(values)) if pooling == "frames" else None
+                    writer.add(files[number - first], window, values, times)
+                    count = self.num_failed + len(failed)
+                    bar.note = f", {count} failed" if count else ""
+                    bar.advance(number, window)
+                writer.end_file(failed=number in failed)
+            self.num_failed += len(failed)
             writer.commit(self.settings, list(failed.values()))
-
-    def _feed(
-        self, files: list[str], first: int, items: Iterator, failed: dict[int, FailedFile]
-    ) -> Iterator[tuple[int, Window]]:
-        """The windows of the shard's files, until the last of them has ended; failures go to `failed`."""
-        if not files:
-            return
-        for number, item in items:
-            if isinstance(item, Exception):
-                failed[number] = FailedFile.of(files[number - first], item)
-                self.num_failed += 1
-                # One bad file does not stop the others; an unknown kind of damage is logged with its traceback.
-                text = printable(f"{files[number - first]}: {failed[number].error}")
-                if isinstance(item, (AudioReadError, OSError)):
-                    logger.info("%s", text)  # the summary lists it
-                else:
-                    logger.warning("%s", text, exc_info=item)
-            elif item is not END:
-                yield number, item
-                continue
-            if number == first + len(files) - 1:
-                return
 
 
 def _check_any_exists(files: Sequence[str]) -> None:
@@ -306,13 +273,6 @@ def _check_any_exists(files: Sequence[str]) -> None:
             f"There is no such file or folder: {shorten(files, SHOWN_FAILURES)}. Check the spelling; relative paths "
             f"begin at {os.getcwd()}."
         )
-
-
-def _end_file(writer: ShardWriter, failed: bool) -> None:
-    if failed:
-        writer.drop_file()
-    else:
-        writer.finish_file()
 
 
 def read_plan(folder: Path) -> Plan:
@@ -397,18 +357,6 @@ def summarize(folder: Path, num_shards: int, files: list[str], bar: SpeedBar, is
     failed = tuple(file for shard in shards for file in shard.failed if file.path in wanted)
     rows, windows = sum(shard.rows for shard in shards), sum(shard.windows for shard in shards)
     return RunSummary(len(files), windows, rows, failed, bar.seconds, bar.speed, is_main)
-
-
-def write_errors(folder: Path, failed: Sequence[FailedFile]) -> None:
-    """Writes the list of the recordings that failed, or removes that of a former run."""
-    path = folder / ERRORS_FILE
-    if not failed:
-        path.unlink(missing_ok=True)
-        return
-    with staged_file(path) as part, open(part, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "error"])
-        writer.writerows([entry.path, entry.error] for entry in failed)
 
 
 def _card(settings: dict) -> str:

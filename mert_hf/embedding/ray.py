@@ -29,11 +29,11 @@ from .dataset import (
     read_settings,
     run_settings,
     summarize,
-    write_errors,
 )
+from .failures import FailedFile, write_errors
 from .progress import SpeedBar
 from .settings import EmbeddingSettings
-from .shards import FailedFile, shard_path
+from .shards import shard_path
 from .windows import check_window_length, long_enough
 
 with needs_extra("ray"):
@@ -156,7 +156,7 @@ class Decoder:
         }
 
     def _windows(self, path: str) -> Iterator[Window]:
-        settings = (self.settings["sampling_rate"], self.settings["window"], self.settings["hop"])
+        settings = [self.settings[name] for name in ("sampling_rate", "window", "hop", "channels")]
         if "://" not in path:
             yield from stream_windows(path, *settings)
             return

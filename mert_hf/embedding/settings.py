@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..utils.settings import ALL, check_choice, check_positive, described, parse_layers, shared
+from ..utils.settings import ALL, CHANNELS, check_choice, check_positive, described, parse_layers, shared
 
 POOLINGS = ("mean", "frames")  # of embeddings; probes also see "mean_std"
 STORE_DTYPES = ("float32", "float16")
@@ -20,6 +20,7 @@ class EmbeddingSettings:
         pooling: "mean" or "frames".
         window: seconds the model sees at a time.
         hop: seconds from one window's start to the next; `window` if None.
+        channels: "mean", "left", "right", "mid" or "side", as in `read_audio`.
         batch_size: windows the model takes at a time, across recordings.
         workers: recordings decoded at a time, while the model computes.
         device: where the model computes; a GPU if there is one.
@@ -36,6 +37,7 @@ class EmbeddingSettings:
     pooling: str = described("mean over the frames of each window, or frames.", "mean")
     window: float = shared("window", 5.0)
     hop: float | None = described("Seconds from one window to the next; the length of a window by default.", None)
+    channels: str = shared("channels", "mean")
     batch_size: int = shared("batch_size", 16)
     workers: int = shared("workers", 2)
     device: str | None = shared("device", None)
@@ -45,6 +47,7 @@ class EmbeddingSettings:
 
     def __post_init__(self) -> None:
         check_choice("pooling", self.pooling, POOLINGS)
+        check_choice("channels", self.channels, CHANNELS)
         check_choice("store_dtype", self.store_dtype, STORE_DTYPES)
         check_positive(batch_size=self.batch_size, workers=self.workers)
         if isinstance(self.layers, str):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,42 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..audio import AudioReadError, Window
+from ..audio import Window
 from ..utils.text import printable
+from .failures import FailedFile
 
 METADATA_KEY = b"mert_hf"
 GROUP_BYTES = 32 * 2**20  # of embeddings, after which rows leave memory
-SHOWN_FAILURES = 20
-
-
-@dataclass(frozen=True)
-class FailedFile:
-    """A recording that could not be embedded; size and time of change show whether it was replaced since."""
-
-    path: str
-    error: str
-    size: int = -1
-    changed_ns: int = -1
-
-    @classmethod
-    def of(cls, path: str, error: Exception) -> FailedFile:
-        """The error of the file that is at `path` now."""
-        known = isinstance(error, (AudioReadError, OSError))
-        text = str(error).removeprefix(f"{path}: ") if known else f"{type(error).__name__}: {error}"
-        return cls(path, text, *file_stamp(path))
-
-    def is_unchanged(self) -> bool:
-        """Whether the file is the one that failed, so that it would fail again."""
-        return (self.size, self.changed_ns) == file_stamp(self.path)
-
-
-def failure_lines(heading: str, failed: Sequence[FailedFile]) -> list[str]:
-    """A heading and a line for each of the first failed recordings; nothing where none failed."""
-    if not failed:
-        return []
-    shown = [f"  {file.path}: {file.error}" for file in failed[:SHOWN_FAILURES]]
-    rest = len(failed) - SHOWN_FAILURES
-    return [heading, *shown, *([f"  ... and {rest} more"] if rest > 0 else [])]
 
 
 @dataclass(frozen=True)
@@ -150,14 +119,11 @@ class ShardWriter:
             self._write(self._current, path)
             self._done, self._current, self._bytes = [], [], 0
 
-    def finish_file(self) -> None:
-        """The current file is complete: its rows stay."""
-        self._done += self._current
-        self._windows += self._current_windows
-        self._current, self._current_windows = [], 0
-
-    def drop_file(self) -> None:
-        """The current file has failed: its rows go."""
+    def end_file(self, failed: bool) -> None:
+        """The current file is complete, and its rows stay; or it has failed, and its rows go."""
+        if not failed:
+            self._done += self._current
+            self._windows += self._current_windows
         self._current, self._current_windows = [], 0
 
     def commit(self, settings: dict, failed: list[FailedFile]) -> None:
@@ -202,12 +168,3 @@ class ShardWriter:
                 if owner not in dropped:
                     self._writer.write_table(file.read_row_group(group))
         old.unlink()
-
-
-def file_stamp(path: str) -> tuple[int, int]:
-    """Size in bytes and time of the last change in ns of a file; -1 where it does not exist."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return -1, -1
-    return status.st_size, status.st_mtime_ns

@@ -25,6 +25,7 @@ def recording_windows(
     hop: float | None = None,
     min_window: float = 0.0,
     sampling_rate: int | None = None,
+    channels: str = "mean",
 ) -> Iterator[Window]:
     """Windows of a recording at the encoder's rate.
 
@@ -37,13 +38,14 @@ def recording_windows(
         min_window: seconds. A last window shorter than this, and in any case one too short for a frame, is left out;
             the first window of a recording is always kept.
         sampling_rate: sampling rate of an array in Hz; the encoder's rate, with a warning, if None.
+        channels: of a file, as in `read_audio`.
 
     Raises:
         AudioReadError: the recording cannot be read, or is shorter than one frame of the encoder.
     """
     recording = opened(recording)
     if is_file(recording):
-        windows = stream_windows(recording, encoder.sampling_rate, window, hop)
+        windows = stream_windows(recording, encoder.sampling_rate, window, hop, channels)
     else:
         reader = MERTFeatureExtractor(sampling_rate=encoder.sampling_rate, do_normalize=False)
         samples = reader([recording], sampling_rate=sampling_rate)["input_values"][0]

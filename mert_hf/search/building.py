@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..audio import AudioReadError, Window, find_audio_files
-from ..audio.read_ahead import END, read_ahead
+from ..audio import Window, find_audio_files, stream_audio
+from ..audio.read_ahead import read_ahead
+from ..embedding.failures import (
+    ERRORS_FILE,
+    FailedFile,
+    failure_lines,
+    file_stamp,
+    file_status,
+    readable_windows,
+    write_errors,
+)
 from ..embedding.progress import SpeedBar
-from ..embedding.shards import FailedFile, failure_lines, file_stamp
 from ..embedding.windows import embed_windows, recording_windows
 from ..encoders import Encoder, open_encoder, resolve_layers
 from ..hub.names import DEFAULT_CHECKPOINT
@@ -25,10 +34,9 @@ from ..utils.text import printable, shorten
 from .fingerprint import Fingerprinter
 from .scaling import FEWEST_RECORDINGS
 from .settings import UpdateSettings
-from .store import IndexSettings, Recording, RecordingTable, is_index
+from .store import IndexedFile, IndexSettings, RecordingTable, is_index, mount_point
 
-logger = logging.getLogger(__name__)
-
+COMPARED_SECONDS = 30.0  # of a file that seems to have been moved
 ROWS_IN_VERSION = 200  # recordings that a killed run computes again, at most
 REFIT_SHARE = 0.1  # of changed recordings, after which the statistics are computed again
 
@@ -40,7 +48,8 @@ class IndexSummary:
     Attributes:
         files: recordings that the paths name.
         recordings: in the index after the run.
-        added, changed, dropped: recordings that were new, had been replaced by another file, or were gone.
+        added, changed, moved, dropped: recordings that were new, were replaced by another file, have another path, or
+            are gone.
         failed: recordings that could not be read; they are not in the index and will be tried again.
         seconds: seconds of audio that were embedded.
         speed: in multiples of real time.
@@ -50,6 +59,7 @@ class IndexSummary:
     recordings: int
     added: int
     changed: int
+    moved: int
     dropped: int
     failed: tuple[FailedFile, ...]
     seconds: float
@@ -59,11 +69,12 @@ class IndexSummary:
         """The summary in a few lines, with the failed recordings."""
         lines = [
             f"{self.recordings} recordings in {folder}: {self.added} added, {self.changed} changed, "
-            f"{self.dropped} dropped"
+            f"{self.moved} moved, {self.dropped} dropped"
         ]
         if self.seconds:
             lines.append(f"{self.seconds:.0f} s of audio embedded, {self.speed:.1f} x real time")
-        lines += failure_lines(f"{len(self.failed)} files could not be read:", self.failed)
+        heading = f"{len(self.failed)} files could not be read and are left out, see {Path(folder) / ERRORS_FILE}:"
+        lines += failure_lines(heading, self.failed)
         return printable("\n".join(lines))
 
 
@@ -75,14 +86,16 @@ class Changes:
         new: files that the index does not hold.
         changed: files of another size or time of change than in the index.
         gone: paths in the index whose file does not exist any more.
+        moved: former path -> new path of files that have been moved.
     """
 
     new: list[str]
     changed: list[str]
     gone: list[str]
+    moved: dict[str, str]
 
     def __len__(self) -> int:
-        return len(self.new) + len(self.changed) + len(self.gone)
+        return len(self.new) + len(self.changed) + len(self.gone) + len(self.moved)
 
 
 def update_index(
@@ -96,7 +109,11 @@ def update_index(
     with only_writer(folder) as place:
         files = [os.path.abspath(path) for path in find_audio_files(paths)]
         table, encoder = RecordingTable(place) if is_index(place) else None, None
-        changes = find_changes(table, files, [os.path.abspath(path) for path in paths])
+        if table is None:
+            changes = Changes(files, [], [], {})
+        else:
+            roots = None if wanted.prune else [os.path.abspath(path) for path in paths]
+            changes = find_changes(table, files, roots, wanted.workers)
         if table is None or changes.new or changes.changed:
             old = None if table is None else table.settings
             name = model or (DEFAULT_CHECKPOINT if old is None else old.model)
@@ -106,28 +123,72 @@ def update_index(
             table = RecordingTable.create(place, stored) if table is None else table
         else:
             _check_same(table.settings, wanted.stored())
-        return _Run(table, encoder, wanted).apply(changes, len(files))
+        summary = _Run(table, encoder, wanted).apply(changes, len(files))
+        write_errors(place, summary.failed)
+        return summary
 
 
-def find_changes(table: RecordingTable | None, files: Sequence[str], roots: Sequence[str]) -> Changes:
+def find_changes(table: RecordingTable, files: Sequence[str], roots: Sequence[str] | None, workers: int = 2) -> Changes:
     """Compares files with an index.
 
-    A recording of the index that is not among the files is gone if it does not exist although its folder does, or
-    although one of the roots contains it: what lies on a drive that is not mounted stays in the index.
+    A recording whose file is missing has moved if one of the new files has the same size, time of change and sound.
+    Else it is gone if its drive is mounted, and its folder exists or lies in one of the roots, or these are None.
     """
-    known: dict[str, tuple[int, int]] = {}
-    if table is not None:
-        rows = table.columns(["path", "size", "changed_ns"]).to_pydict()
-        known = dict(zip(rows["path"], zip(rows["size"], rows["changed_ns"], strict=True), strict=True))
+    columns = table.columns(["path", "mount", "size", "changed_ns"]).to_pydict()
+    known = {path: details for path, *details in zip(*columns.values(), strict=True)}
     new, changed = [], []
     for file in files:
-        stamp = known.pop(printable(file), None)
-        if stamp is None:
+        _, *stamp = known.pop(printable(file), (None,))
+        if not stamp:
             new.append(file)
-        elif stamp != file_stamp(file):
+        elif tuple(stamp) != file_stamp(file):
             changed.append(file)
-    gone = [path for path in known if not os.path.exists(path) and _is_expected(path, roots)]
-    return Changes(new, changed, gone)
+    missing = {path: details for path, details in known.items() if file_status(path) is None}
+    moved = find_moves(table, {path: (size, time) for path, (_, size, time) in missing.items()}, new, workers)
+    mounted = {mount: os.path.ismount(mount) and os.path.exists(mount) for mount, *_ in missing.values()}
+    gone = [
+        path
+        for path, (mount, *_) in missing.items()
+        if path not in moved and mounted[mount] and (roots is None or _is_expected(path, roots))
+    ]
+    found = set(moved.values())
+    return Changes([file for file in new if printable(file) not in found], changed, gone, moved)
+
+
+def find_moves(
+    table: RecordingTable, missing: dict[str, tuple[int, int]], files: Sequence[str], workers: int = 2
+) -> dict[str, str]:
+    """Former path -> new path of files of the same size, time of change, and codes of their beginning.
+
+    Args:
+        table: table of the index.
+        missing: stamps of recordings whose file does not exist.
+        files: files that the index does not hold.
+        workers: files that are read at a time.
+    """
+    former: dict[tuple[int, int], list[str]] = {}
+    for path, stamp in missing.items():
+        former.setdefault(stamp, []).append(path)
+    similar = [file for file in files if file_stamp(file) in former]
+    stored = table.fingerprints([path for file in similar for path in former[file_stamp(file)]])
+    moved: dict[str, str] = {}
+    reading = (table.settings.sampling_rate, 0.0, COMPARED_SECONDS, table.settings.channels)
+    for number, codes in read_ahead([partial(_beginning, file, *reading) for file in similar], workers):
+        if isinstance(codes, np.ndarray):
+            for path in former[file_stamp(similar[number])]:
+                same = np.array_equal(codes, stored[path][: len(codes)]) and codes.any()
+                if same and path not in moved:
+                    moved[path] = printable(similar[number])
+                    break
+    return moved
+
+
+def _beginning(file: str, *reading: Any) -> Iterator[np.ndarray]:
+    """The codes (frames,) uint32 of the beginning of a file; a short one may have none."""
+    fingerprinter = Fingerprinter(reading[0])
+    for block in stream_audio(file, *reading):
+        fingerprinter.add(block)
+    yield fingerprinter.codes()
 
 
 def needs_refit(rows: int, fitted: int, changes: int) -> bool:
@@ -165,38 +226,61 @@ def make_settings(
     (layer,) = resolve_layers(_middle(encoder.layers) if wanted.layer is None else wanted.layer, encoder)
     name = os.path.abspath(model) if os.path.isdir(model) else os.fspath(model)
     window = 5.0 if wanted.window is None else float(wanted.window)
-    return IndexSettings(name, encoder.fingerprint, layer, window, bool(wanted.windows), encoder.hidden_size, dtype)
+    return IndexSettings(
+        model=name,
+        fingerprint=encoder.fingerprint,
+        sampling_rate=encoder.sampling_rate,
+        layer=layer,
+        window=window,
+        windows=bool(wanted.windows),
+        channels=wanted.channels or "mean",
+        hidden_size=encoder.hidden_size,
+        dtype=dtype,
+    )
 
 
-def read_recording(encoder: Encoder, path: str | os.PathLike, window: float) -> Iterator[Window | np.ndarray]:
-    """The windows of a file, and after them its fingerprint (frames,) uint32."""
-    fingerprinter = Fingerprinter(encoder.sampling_rate)
-    for piece in recording_windows(encoder, path, window):
-        fingerprinter.add(piece.samples)
-        yield piece
-    yield fingerprinter.codes()
+def embed_files(
+    encoder: Encoder, settings: IndexSettings, items: Iterable[tuple[int, Window]], batch_size: int
+) -> Iterator[tuple[int, list[tuple[Window, np.ndarray]]]]:
+    """The windows of each file with their vectors (hidden,).
+
+    Args:
+        encoder: the encoder of the index.
+        settings: those of the index.
+        items: numbers of files with their windows.
+        batch_size: windows that the encoder takes at a time.
+    """
+    rows = embed_windows(encoder, items, (settings.layer,), "mean", batch_size)
+    for number, pieces in groupby(rows, itemgetter(0)):
+        yield number, [(window, values[0]) for _, window, values in pieces]
+
+
+def mean_vector(pieces: Sequence[tuple[Window, np.ndarray]]) -> np.ndarray:
+    """Windows and vectors (hidden,) of a recording -> (hidden,): their mean, weighted by the lengths."""
+    windows, vectors = zip(*pieces, strict=True)
+    return np.average(np.stack(vectors), axis=0, weights=[window.end - window.start for window in windows])
 
 
 class _Run:
     """Applies changes to a table, `ROWS_IN_VERSION` recordings at a time."""
 
-    def __init__(self, table: RecordingTable, encoder: Encoder | None, settings: UpdateSettings):
-        self.table, self.encoder, self.settings = table, encoder, settings
+    def __init__(self, table: RecordingTable, encoder: Encoder | None, wanted: UpdateSettings):
+        self.table, self.encoder, self.wanted = table, encoder, wanted
         self.failed: dict[int, FailedFile] = {}
         self.codes: dict[int, np.ndarray] = {}
-        self.pending: list[Recording] = []
 
     def apply(self, changes: Changes, num_files: int) -> IndexSummary:
         """Changes the table and describes what was done."""
         files = changes.changed + changes.new
-        with SpeedBar(None, disable=not (self.settings.show_progress_bar and files)) as bar:
+        with SpeedBar(None, disable=not (self.wanted.show_progress_bar and files)) as bar:
+            self.table.move(changes.moved)
             self.table.delete(changes.gone)
             if files:
                 self._embed(files, bar)
         changed = [index for index in self.failed if index < len(changes.changed)]
         self.table.delete([printable(files[index]) for index in changed])  # rows of the files that are damaged now
         rows = len(self.table)
-        refit = needs_refit(rows, self.table.scaling.count, len(changes))
+        refit = needs_refit(rows, self.table.scaling.count, len(changes) - len(changes.moved))
         if refit:
             self.table.refit()
         if refit or changes:
@@ -206,6 +290,7 @@ class _Run:
             recordings=rows,
             added=len(changes.new) - (len(self.failed) - len(changed)),
             changed=len(changes.changed) - len(changed),
+            moved=len(changes.moved),
             dropped=len(changes.gone) + len(changed),
             failed=tuple(self.failed.values()),
             seconds=bar.seconds,
@@ -215,66 +300,50 @@ class _Run:
     def _embed(self, files: Sequence[str], bar: SpeedBar) -> None:
         settings = self.table.settings
         stamps = [file_stamp(file) for file in files]  # of before reading: a change in between is noticed next time
-        readers = [partial(read_recording, self.encoder, file, settings.window) for file in files]
-        items = read_ahead(readers, self.settings.workers)
+        items = read_ahead(
+            [partial(self._read, number, file) for number, file in enumerate(files)], self.wanted.workers
+        )
+        pending: list[IndexedFile] = []
         try:
-            feed = self._feed(files, items)
-            current, found = -1, []
-            for number, window, values in embed_windows(
-                self.encoder, feed, (settings.layer,), "mean", self.settings.batch_size
-            ):
-                if number != current:
-                    self._finish(current, files, stamps, found)
-                    current, found = number, []
-                found.append((window.start, window.end, values[0]))
-                bar.note = f", {len(self.failed)} failed" if self.failed else ""
-                bar.advance(number, window)
-            self._finish(current, files, stamps, found)
+            windows = self._counted(readable_windows(items, files, self.failed), bar)
+            for number, pieces in embed_files(self.encoder, settings, windows, self.wanted.batch_size):
+                if number in self.failed:
+                    continue
+                pending.append(self._row(files[number], stamps[number], pieces, self.codes.pop(number)))
+                if len(pending) >= ROWS_IN_VERSION:
+                    self.table.put(pending)
+                    pending = []
         finally:
             items.close()
-        self._write()
+        if pending:
+            self.table.put(pending)
 
-    def _feed(self, files: Sequence[str], items: Iterator) -> Iterator[tuple[int, Window]]:
-        """The windows of all recordings; fingerprints go to `codes`, failures to `failed`."""
-        for number, item in items:
-            if isinstance(item, Window):
-                yield number, item
-            elif isinstance(item, np.ndarray):
-                self.codes[number] = item
-            elif item is not END:
-                self.failed[number] = FailedFile.of(files[number], item)
-                known = isinstance(item, (AudioReadError, OSError))
-                logger.log(
-                    logging.INFO if known else logging.WARNING,
-                    "%s",
-                    printable(f"{files[number]}: {self.failed[number].error}"),
-                    exc_info=None if known else item,
-                )
+    def _read(self, number: int, path: str) -> Iterator[Window]:
+        """The windows of a file; its fingerprint goes to `codes` before they end."""
+        settings = self.table.settings
+        fingerprinter = Fingerprinter(settings.sampling_rate)
+        for window in recording_windows(self.encoder, path, settings.window, channels=settings.channels):
+            fingerprinter.add(window.samples)
+            yield window
+        self.codes[number] = fingerprinter.codes()
 
-    def _finish(self, number: int, files: Sequence[str], stamps: Sequence[tuple[int, int]], found: list) -> None:
-        """Ends a recording whose windows have all been embedded."""
-        if number < 0 or number in self.failed:
-            return
-        vectors = np.stack([vector for _, _, vector in found])
-        lengths = np.array([end - start for start, end, _ in found])
-        self.pending.append(
-            Recording(
-                path=printable(files[number]),
-                size=stamps[number][0],
-                changed_ns=stamps[number][1],
-                duration=found[-1][1],
-                vector=np.average(vectors, axis=0, weights=lengths),
-                windows=vectors if self.table.settings.windows else None,
-                fingerprint=self.codes.pop(number),
-            )
+    def _counted(self, windows: Iterable[tuple[int, Window]], bar: SpeedBar) -> Iterator[tuple[int, Window]]:
+        for number, window in windows:
+            bar.note = f", {len(self.failed)} failed" if self.failed else ""
+            bar.advance(number, window)
+            yield number, window
+
+    def _row(self, path: str, stamp: tuple[int, int], pieces: list, codes: np.ndarray) -> IndexedFile:
+        return IndexedFile(
+            path=printable(path),
+            mount=mount_point(path),
+            size=stamp[0],
+            changed_ns=stamp[1],
+            duration=pieces[-1][0].end,
+            vector=mean_vector(pieces),
+            windows=np.stack([vector for _, vector in pieces]) if self.table.settings.windows else None,
+            fingerprint=codes,
         )
-        if len(self.pending) >= ROWS_IN_VERSION:
-            self._write()
-
-    def _write(self) -> None:
-        if self.pending:
-            self.table.put(self.pending)
-            self.pending = []
 
 
 def _middle(layers: Sequence[int]) -> int:

@@ -1,17 +1,23 @@
 """Groups of files that hold the same recording: candidates by vector and by codes, confirmed by their fingerprints.
 
-Vectors alone miss copies whose high frequencies were cut off, codes alone those of low bit rates.
+Vectors alone miss copies whose high frequencies were cut off, codes alone those of low bit rates. Files of equal length
+whose fingerprints agree in part are compared by their waveforms.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ..embedding.failures import file_status
 from .fingerprint import FRAMES_PER_SECOND, NO_CODE, Agreement, agreement
 from .scaling import unit
 from .store import RecordingTable, matrix
+from .waveforms import waveform_correlation
+
+logger = logging.getLogger(__name__)
 
 NEIGHBORS = 20  # candidates of a recording, of either kind
 RARE = 4  # rows, next to each other among those of a code, that are paired: a code that many share says little
@@ -22,6 +28,9 @@ MAX_CUT = 12.0  # seconds that one copy may lack at an end
 BIT_ERROR_RATE = 0.2  # of copies 0.20 (95th percentile), of loops of one recording from 0.14; see docs/search.md
 SEGMENT_MARGIN = 0.02  # by which a segment of 5 s may exceed it
 FEWEST_SECONDS = 2.0  # that both recordings must sound
+# Of files that are compared by their waveforms: the highest bit error rate (unrelated recordings have 0.5), the largest
+# difference in length in seconds, and the lowest correlation of copies: what differs is 12 dB softer than the music.
+PARTLY_EQUAL, EQUAL_SECONDS, SAME_WAVEFORM = 0.4, 0.15, 0.97
 
 
 def find_duplicates(
@@ -32,18 +41,49 @@ def find_duplicates(
         raise ValueError(f"threshold={threshold} must be above 0 and below 0.5.")
     if max_cut < 0:
         raise ValueError(f"max_cut={max_cut} must be a number of seconds, 0 or more.")
-    rows = table.columns(["path"])
+    rows = table.columns(["path", "size", "changed_ns", "duration"])
     if len(rows) < 2:
         return []
-    owners = np.arange(len(rows))
+    paths, durations, owners = rows["path"].to_pylist(), rows["duration"].to_numpy(), np.arange(len(rows))
+    present = unchanged_files(paths, rows["size"].to_pylist(), rows["changed_ns"].to_pylist())
     for pairs in candidates(table, 2 * max_cut):
+        pairs = pairs[present[pairs].all(axis=1)]
         codes = _fingerprints(table, np.unique(pairs))
         for one, other in pairs.tolist():
-            if _root(owners, one) != _root(owners, other):
-                found = agreement(codes[one], codes[other], 2 * max_cut)
-                if is_same(found, threshold, max_cut):
-                    owners[_root(owners, one)] = _root(owners, other)
-    return _groups(owners, rows["path"].to_pylist())
+            if _root(owners, one) == _root(owners, other):
+                continue
+            found = agreement(codes[one], codes[other], 2 * max_cut)
+            same = is_same(found, threshold, max_cut)
+            if not same and found.bit_error_rate <= PARTLY_EQUAL:
+                if abs(durations[one] - durations[other]) <= EQUAL_SECONDS:
+                    correlation = waveform_correlation(paths[one], paths[other], table.settings.channels)
+                    same = correlation >= SAME_WAVEFORM
+            if same:
+                owners[_root(owners, one)] = _root(owners, other)
+    return _groups(owners, paths)
+
+
+def unchanged_files(paths: Sequence[str], sizes: Sequence[int], times: Sequence[int]) -> np.ndarray:
+    """Whether each file (files,) is there as it was indexed, and is not one of the files before it by another name.
+
+    Who deletes a copy must not lose the only one: what the index holds of other files is of the past.
+    """
+    seen: set[tuple[int, int]] = set()
+    present, gone = np.zeros(len(paths), bool), 0
+    for row, (path, *stamp) in enumerate(zip(paths, sizes, times, strict=True)):
+        status = file_status(path)
+        if status is None or [status.st_size, status.st_mtime_ns] != stamp:
+            gone += 1
+        elif (status.st_dev, status.st_ino) not in seen:
+            seen.add((status.st_dev, status.st_ino))
+            present[row] = True
+    if gone:
+        logger.warning(
+            "%d recordings are left out: their files are gone or have changed. Run `mert-hf index` again, with --prune "
+            "to drop those that are gone.",
+            gone,
+        )
+    return present
 
 
 def candidates(table: RecordingTable, difference: float) -> Iterator[np.ndarray]:

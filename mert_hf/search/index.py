@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 
 from ..embedding import MERTEmbedder
+from ..embedding.failures import file_status
+from ..embedding.windows import recording_windows
 from ..utils.files import existing_path
 from ..utils.text import composed, printable, shorten
-from .building import IndexSummary, update_index
+from .building import IndexSummary, embed_files, mean_vector, update_index
 from .duplicates import BIT_ERROR_RATE, MAX_CUT, find_duplicates
 from .scaling import unit
 from .store import IndexSettings, RecordingTable, matrix
+
+QUERY_BATCH = 16  # windows of a query that the model takes at a time
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,8 @@ class MusicIndex:
         """Makes an index of recordings, or brings one up to date.
 
         Recordings that are new are added, those whose file has another size or time of change are embedded again, and
-        those whose file is gone are dropped. A run that was stopped is continued by the next one.
+        those whose file is gone are dropped. Files that have been moved keep their vectors. A run that was stopped is
+        continued by the next one.
 
         Args:
             paths: files, folders and globs, see `find_audio_files`.
@@ -131,7 +136,7 @@ class MusicIndex:
             where: SQL condition on the columns `path`, `duration`, `size`, such as "duration < 300".
 
         Returns:
-            At most `top_k` matches, best first. A query that is in the index is among them.
+            At most `top_k` matches whose files exist, best first. A query that is in the index is among them.
 
         Raises:
             ValueError: an argument out of its range, or `passages` without windows in the index.
@@ -142,8 +147,13 @@ class MusicIndex:
         if passages and not self.settings.windows:
             raise ValueError("The index holds no windows. Make it with --windows to search for passages.")
         vector = self._direction(query, weights)
-        rows = self._table.nearest(vector, top_k, "windows" if passages else "vector", where)
-        return [self._match(row, vector) for row in rows.to_pylist()]
+        column, count = "windows" if passages else "vector", top_k
+        while True:
+            rows = self._table.nearest(vector, count, column, where).to_pylist()
+            there = [row for row in rows if file_status(row["path"]) is not None]
+            if len(there) >= top_k or len(rows) < count:
+                return [self._match(row, vector) for row in there[:top_k]]
+            count *= 4
 
     def duplicates(self, threshold: float = BIT_ERROR_RATE, max_cut: float = MAX_CUT) -> list[list[str]]:
         """Groups of files that hold the same recording in other formats, bit rates or loudness, or with other ends.
@@ -153,7 +163,7 @@ class MusicIndex:
             max_cut: seconds that one copy may lack at its start or at its end.
 
         Returns:
-            Groups of two or more paths, each sorted.
+            Groups of two or more paths, each sorted, of files that are as they were when they were indexed.
         """
         return find_duplicates(self._table, threshold, max_cut)
 
@@ -168,11 +178,10 @@ class MusicIndex:
             rows = self._table.rows([self._ending_in(name)], ["path", "vector"])
         if len(rows):
             return matrix(rows["vector"])[0]
-        result = self.embedder.encode(
-            query, layers=self.settings.layer, window=self.settings.window, show_progress_bar=False
-        )
-        vector = np.average(result.embeddings, axis=0, weights=result.end - result.start)
-        return self._table.scaling.apply(vector)
+        encoder, settings = self.embedder.encoder, self.settings
+        windows = recording_windows(encoder, query, settings.window, channels=settings.channels)
+        ((_, pieces),) = embed_files(encoder, settings, ((0, window) for window in windows), QUERY_BATCH)
+        return self._table.scaling.apply(mean_vector(pieces))
 
     def _given(self, vector: np.ndarray) -> np.ndarray:
         if vector.shape != (self.settings.hidden_size,):

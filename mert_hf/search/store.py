@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ..audio.read_ahead import END, read_ahead
 from ..utils.optional import needs_extra
-from ..utils.text import one_line
+from ..utils.text import one_line, printable, unprintable
 from .scaling import Scaling
 
 TABLE = "recordings"
@@ -32,10 +32,11 @@ class IndexSettings:
 
     Attributes:
         model: name or folder of the model.
-        fingerprint: see `Encoder.fingerprint`.
+        fingerprint, sampling_rate: of the encoder, see `Encoder`.
         layer: layer of the model, counted from 0.
         window: seconds that the model sees at a time.
         windows: whether the vectors of the windows are stored too.
+        channels: of files, as in `read_audio`.
         hidden_size: values of a vector.
         dtype: precision of the model.
         version: version of the format.
@@ -43,20 +44,23 @@ class IndexSettings:
 
     model: str
     fingerprint: str
+    sampling_rate: int
     layer: int
     window: float
     windows: bool
+    channels: str
     hidden_size: int
     dtype: str = "float32"
-    version: int = 1
+    version: int = 2
 
 
 @dataclass(frozen=True, eq=False)
-class Recording:
+class IndexedFile:
     """A row of an index.
 
     Attributes:
         path: absolute path of the file.
+        mount: mount point of its drive, to notice that the drive is not there.
         size, changed_ns: size in bytes and time of the last change in ns, to notice that the file was replaced.
         duration: in seconds.
         vector: (hidden,) float32, as the model gives it.
@@ -65,6 +69,7 @@ class Recording:
     """
 
     path: str
+    mount: str
     size: int
     changed_ns: int
     duration: float
@@ -115,6 +120,14 @@ class RecordingTable:
         """Columns of the rows with these paths."""
         return self.table.search().where(_among(paths)).select(list(names)).limit(len(paths)).to_arrow()
 
+    def fingerprints(self, paths: Sequence[str]) -> dict[str, np.ndarray]:
+        """The codes (frames,) uint32 of the recordings with these paths."""
+        found: dict[str, np.ndarray] = {}
+        for start in range(0, len(paths), BATCH_ROWS):
+            rows = self.rows(paths[start : start + BATCH_ROWS], ["path", "fingerprint"]).to_pylist()
+            found |= {row["path"]: np.frombuffer(row["fingerprint"], "<u4") for row in rows}
+        return found
+
     def rows_at(self, offsets: Sequence[int], names: Sequence[str]) -> pa.Table:
         """Columns of the rows at these places of `columns`."""
         return self.table.take_offsets(list(offsets)).select(list(names)).to_arrow()
@@ -141,10 +154,27 @@ class RecordingTable:
                 f"{one_line(error)}"
             ) from error
 
-    def put(self, recordings: Sequence[Recording]) -> None:
+    def put(self, recordings: Sequence[IndexedFile]) -> None:
         """Adds recordings, or replaces those of the same paths, in one version."""
-        batch = pa.Table.from_batches([self._batch(recordings)])
-        self.table.merge_insert("path").when_matched_update_all().when_not_matched_insert_all().execute(batch)
+        self._merge(pa.Table.from_batches([self._batch(recordings)]))
+
+    def move(self, paths: dict[str, str]) -> None:
+        """Gives recordings their new paths.
+
+        Args:
+            paths: former path -> new one, of a file that is there.
+        """
+        former = list(paths)
+        for start in range(0, len(former), BATCH_ROWS):
+            part = former[start : start + BATCH_ROWS]
+            rows = self.rows(part, self.table.schema.names).to_pydict()
+            rows["path"] = [paths[path] for path in rows["path"]]
+            rows["mount"] = [mount_point(path) for path in rows["path"]]
+            self._merge(pa.table(rows, schema=self.table.schema))
+            self.delete(part)
+
+    def _merge(self, rows: pa.Table) -> None:
+        self.table.merge_insert("path").when_matched_update_all().when_not_matched_insert_all().execute(rows)
 
     def delete(self, paths: Sequence[str]) -> None:
         """Drops rows, `BATCH_ROWS` in a version."""
@@ -180,10 +210,11 @@ class RecordingTable:
         """Columns of all rows, in the order of `columns`, `BATCH_ROWS` at a time."""
         return iter(self.table.search().select(list(names)).to_batches(BATCH_ROWS))
 
-    def _batch(self, recordings: Sequence[Recording]) -> pa.RecordBatch:
+    def _batch(self, recordings: Sequence[IndexedFile]) -> pa.RecordBatch:
         schema, scaling = _schema(self.settings, self.scaling), self.scaling
         columns: dict[str, Any] = {
-            name: [getattr(row, name) for row in recordings] for name in ("path", "size", "changed_ns", "duration")
+            name: [getattr(row, name) for row in recordings]
+            for name in ("path", "mount", "size", "changed_ns", "duration")
         }
         columns["model"] = [self.settings.model] * len(recordings)
         columns["fingerprint"] = [row.fingerprint.astype("<u4").tobytes() for row in recordings]
@@ -197,6 +228,14 @@ class RecordingTable:
             for field in schema
         ]
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def mount_point(path: str) -> str:
+    """The mount point of the drive that holds a file, given in its `printable` form."""
+    place = os.path.realpath(unprintable(path))
+    while not os.path.ismount(place):
+        place = os.path.dirname(place)
+    return printable(place)
 
 
 def is_index(folder: str | os.PathLike) -> bool:
@@ -223,6 +262,7 @@ def _schema(settings: IndexSettings, scaling: Scaling) -> pa.Schema:
     vector = pa.list_(pa.float16(), settings.hidden_size)
     columns = [
         ("path", pa.string()),
+        ("mount", pa.string()),
         ("size", pa.int64()),
         ("changed_ns", pa.int64()),
         ("duration", pa.float64()),

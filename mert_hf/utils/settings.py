@@ -12,6 +12,7 @@ from typing import Any
 
 ALL = "all"
 WEIGHTED = "weighted"
+CHANNELS = ("mean", "left", "right", "mid", "side")  # of a recording that are read, see `mert_hf.audio.read_audio`
 
 # Words that mean the same in every command. Lengths are in seconds; %% is argparse's %.
 SHARED: dict[str, dict[str, Any]] = {
@@ -22,6 +23,9 @@ SHARED: dict[str, dict[str, Any]] = {
     "model": {"help": "Hub id, folder, or name of a bundled checkpoint."},
     "layers": {"help": "all (each layer), or layers such as 7 or 5,7,9. 0 is the input, -1 the last."},
     "window": {"help": "Seconds of audio that the model sees at a time."},
+    "channels": {
+        "help": "Channels of files: mean of all, left, right, or half the sum (mid) or difference (side) of these two."
+    },
     "split": {"help": "Use only the rows of metadata.csv with this split; all by default."},
     "batch_size": {"help": "Clips that the model computes at a time."},
     "workers": {"help": "Number of recordings that are read in parallel."},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -16,6 +17,11 @@ def printable(text: object) -> str:
 def composed(text: str) -> str:
     """The text with each accent in one character with its letter, for comparing names; macOS writes two."""
     return unicodedata.normalize("NFC", text)
+
+
+def unprintable(text: str) -> str:
+    """The file name of which `printable` has made a text."""
+    return re.sub(r"\\udc([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found[1], 16)), text)
 
 
 def shorten(names: Sequence[object], limit: int = 8, separator: str = ", ") -> str:

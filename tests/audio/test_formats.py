@@ -290,6 +290,34 @@ def test_channels_that_cancel_each_other_are_reported(tmp_path, caplog):
     assert "the channels are out of phase: their mono mix is 40 dB softer" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["a.m4a", "o.wav"])
+def test_channels_of_a_recording(tmp_path, name):
+    path = encoded(tmp_path, name)
+    left, right = (read_audio(path, 44100, channels=side) for side in ("left", "right"))
+    assert np.corrcoef(left, right)[0, 1] < 0.5
+    expected = {"mean": (left + right) / 2, "mid": (left + right) / 2, "side": (left - right) / 2}
+    for channels, samples in expected.items():
+        np.testing.assert_allclose(read_audio(path, 44100, channels=channels), samples, atol=1e-6)
+    with pytest.raises(ValueError, match="channels='both' must be one of mean, left, right, mid, side"):
+        read_audio(path, 44100, channels="both")
+
+
+def test_one_channel_has_no_side(tmp_path):
+    path = write(tmp_path / "mono.wav", sweep(1.0, 24000, 1), 24000)
+    for channels in ("left", "right", "mid"):
+        np.testing.assert_array_equal(read_audio(path, 24000, channels=channels), read_audio(path, 24000))
+    with pytest.raises(AudioReadError, match="mono.wav: one channel, which has no side"):
+        read_audio(path, 24000, channels="side")
+
+
+def test_one_of_the_channels_of_a_recording_out_of_phase(tmp_path, caplog):
+    samples = sweep(1.0, 24000, 1)[:, 0]
+    path = write(tmp_path / "opposed.wav", np.stack([samples, -samples], axis=1), 24000)
+    for channels in ("left", "side"):
+        np.testing.assert_allclose(read_audio(path, 24000, channels=channels), samples, atol=1e-4)
+    assert "out of phase" not in caplog.text
+
+
 def test_decoders_close_their_files(tmp_path):
     path = encoded(tmp_path, "a.m4a")
     decoder = open_decoder(path)

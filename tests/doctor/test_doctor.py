@@ -222,12 +222,15 @@ def test_sound_recordings(recordings):
 def test_faults_of_recordings(recordings):
     (recordings / "bad.mp3").write_text("no audio")
     soundfile.write(recordings / "silent.wav", np.zeros(40000), 8000)
+    left = 0.3 * np.random.default_rng(0).standard_normal(30000)
+    soundfile.write(recordings / "opposed.wav", np.stack([left, -left], axis=1), 24000)
     soundfile.write(recordings / "short.wav", np.ones(400) / 2, 24000)
     soundfile.write(recordings / "nan.wav", np.full(24000, np.nan, dtype=np.float32), 24000, subtype="FLOAT")
     findings = check_data(recordings, 24000)
     assert "bad.mp3: not audio" in texts_of(findings, "problem") and "nan.wav: NaN" in texts_of(findings, "problem")
     warnings = texts_of(findings, "warning")
-    assert "1 recordings are silent" in warnings and "silent.wav" in warnings
+    assert "1 recordings are silent: " in warnings and "silent.wav" in warnings
+    assert "1 recordings are of channels out of phase: " in warnings and "opposed.wav" in warnings
     assert "1 recordings are shorter than 1 s" in warnings and "1 recordings are below the model's 24000 Hz" in warnings
 
 
