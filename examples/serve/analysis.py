@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from transformers import Pipeline
 
 from mert_hf import MERTEmbedder
-from mert_hf.audio import audio_info, read_audio
+from mert_hf.audio import audio_info, read_audio, stream_windows
 from mert_hf.search import MusicIndex
 from mert_hf.search.store import is_index
 
@@ -20,33 +21,26 @@ WINDOW_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of an upload.
+    """The limit of an upload; a recording may have any length.
 
     Attributes:
-        seconds: longest recording.
         megabytes: largest file, in units of 10^6 bytes.
     """
 
-    seconds: float = 120.0
-    megabytes: float = 30.0
+    megabytes: float = 200.0
 
     def check(self, path: str | None) -> float:
         """The length of the recording in seconds.
 
         Raises:
-            ValueError: no file, one that is too large or too long, or not audio; the message is for the visitor.
+            ValueError: no file, one that is too large, or not audio; the message is for the visitor.
         """
         if not path:
             raise ValueError("Choose a recording first.")
         megabytes = Path(path).stat().st_size / 1e6
         if megabytes > self.megabytes:
             raise ValueError(f"This file has {megabytes:.1f} MB; at most {self.megabytes:g} MB are taken.")
-        seconds = audio_info(path).duration
-        if seconds > self.seconds:
-            raise ValueError(
-                f"This recording has {seconds:.0f} seconds; at most {self.seconds:g} are taken. Cut out a part of it."
-            )
-        return seconds
+        return audio_info(path).duration
 
 
 def embed(embedder: MERTEmbedder, path: str | Path) -> np.ndarray:
@@ -107,19 +101,11 @@ def linear_cka(states: np.ndarray) -> np.ndarray:
 
 def label(classify: Pipeline, path: str | Path) -> dict[str, float]:
     """Scores of a fine-tuned head, label -> score, mean over the 5 s windows of the recording."""
-    rate = classify.feature_extractor.sampling_rate
-    audio = read_audio(path, rate)
-    size = round(WINDOW_SECONDS * rate)
-    windows = [audio[start : start + size] for start in range(0, len(audio), size)]
-    windows = [window for window in windows if len(window) >= rate] or windows[:1]
-    count = classify.model.config.num_labels
-    answers = [classify({"array": window, "sampling_rate": rate}, top_k=count) for window in windows]
-    return _mean_scores(answers)
-
-
-def _mean_scores(answers: Sequence[Sequence[dict]]) -> dict[str, float]:
-    scores: dict[str, float] = {}
-    for answer in answers:
-        for entry in answer:
-            scores[entry["label"]] = scores.get(entry["label"], 0.0) + entry["score"] / len(answers)
-    return scores
+    rate, count = classify.feature_extractor.sampling_rate, classify.model.config.num_labels
+    scores, windows = Counter(), 0
+    for window in stream_windows(path, rate, WINDOW_SECONDS):
+        if window.start == 0 or len(window.samples) >= rate:
+            windows += 1
+            for entry in classify({"array": window.samples, "sampling_rate": rate}, top_k=count):
+                scores[entry["label"]] += entry["score"]
+    return {name: score / windows for name, score in scores.items()}

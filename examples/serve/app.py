@@ -28,7 +28,7 @@ from mert_hf.search import MusicIndex
 
 FONT = ("system-ui", "sans-serif")  # Gradio's own fonts come from the network
 KEEP_SECONDS = 3600  # uploads and results
-PLAYED_RATE = 24000
+PLAYED_RATE, PLAYED_SECONDS = 24000, 600.0
 NO_CLASSIFIER = "No fine-tuned head is loaded: start the app with --classifier DIR."
 NO_LIBRARY = "No library is loaded: start the app with --library DIR."
 
@@ -80,13 +80,13 @@ class Demo:
         return [[names[match.path], match.similarity] for match in self.library.search(path, top_k=5)]
 
     def play(self, name: str) -> tuple[int, np.ndarray]:
-        """Sampling rate and samples (samples,) int16 of a recording of the library, as long as an upload may be.
+        """Sampling rate and samples (samples,) int16 of the first ten minutes of a recording of the library.
 
         Raises:
             gr.Error: the library does not hold it, or it cannot be read.
         """
         try:
-            samples = read_audio(self.names[name], PLAYED_RATE, duration=self.limits.seconds)
+            samples = read_audio(self.names[name], PLAYED_RATE, duration=PLAYED_SECONDS)
         except (KeyError, ValueError, OSError) as error:
             raise gr.Error(f"{name} cannot be played.", print_exception=False) from error
         return PLAYED_RATE, (np.clip(samples, -1, 1) * 32767).astype(np.int16)
@@ -114,8 +114,8 @@ def build(demo: Demo) -> gr.Blocks:
     limits = demo.limits
     with gr.Blocks(title="MERT", analytics_enabled=False, delete_cache=(600, KEEP_SECONDS)) as app:
         gr.Markdown(
-            "# MERT: music representations\nUpload a recording, "
-            f"up to {limits.seconds:g} seconds and {limits.megabytes:g} MB. It is deleted after an hour."
+            "# MERT: music representations\nUpload a recording of any length, "
+            f"up to {limits.megabytes:g} MB. It is deleted after an hour."
         )
         with gr.Tab("Recording"):
             build_analysis(demo)
@@ -165,11 +165,10 @@ def main() -> None:
     parser.add_argument("--model", default=os.environ.get("MERT_MODEL", DEFAULT_CHECKPOINT), help="Encoder.")
     parser.add_argument("--classifier", default=os.environ.get("MERT_CLASSIFIER"), help="Result of mert-hf finetune.")
     parser.add_argument("--library", default=os.environ.get("MERT_LIBRARY"), help="Index or folder of recordings.")
-    parser.add_argument("--max-seconds", type=float, default=Limits.seconds, help="Longest upload.")
     parser.add_argument("--max-megabytes", type=float, default=Limits.megabytes, help="Largest upload.")
     parser.add_argument("--port", type=int, help="A free port from 7860 on by default.")
     arguments = parser.parse_args()
-    limits = Limits(arguments.max_seconds, arguments.max_megabytes)
+    limits = Limits(arguments.max_megabytes)
     app = build(load(arguments.model, arguments.classifier, arguments.library, limits))
     # The server refuses far larger uploads while they arrive; those just above the limit get the app's own message.
     app.queue(max_size=20, default_concurrency_limit=1).launch(

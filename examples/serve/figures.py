@@ -8,15 +8,29 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from matplotlib import rcParams
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 
 from mert_hf import CQTTeacher
-from mert_hf.audio import read_audio
+from mert_hf.audio import audio_info, read_audio, stream_audio
 
 WAVEFORM_COLUMNS = 1200
 MAX_CQT_SECONDS = 30.0
 CQT_BINS_PER_OCTAVE = 48
 MAP_COLORS = 10
+# For scripts that matplotlib's own font lacks; packages.txt installs the first one on a Hub Space.
+FALLBACK_FONTS = (
+    *("Noto Sans CJK JP", "Noto Sans JP", "IPAexGothic", "TakaoPGothic", "WenQuanYi Micro Hei", "Droid Sans Fallback"),
+    *("Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Yu Gothic", "Meiryo", "Microsoft YaHei", "Malgun Gothic"),
+    *("Noto Sans Thai", "Noto Sans Devanagari", "Noto Sans Hebrew", "Noto Sans Arabic", "Arial Unicode MS"),
+)
+
+
+def font_families() -> list[str]:
+    """Installed fonts in the order in which matplotlib looks for a character."""
+    installed = {font.name for font in fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
 
 
 @lru_cache(maxsize=1)
@@ -27,13 +41,18 @@ def constant_q() -> CQTTeacher:
 
 def waveform(path: str) -> Figure:
     """Lowest and highest sample of each of up to 1200 stretches of the recording."""
-    rate = 8000
-    audio = read_audio(path, rate)
-    edges = np.linspace(0, len(audio), min(WAVEFORM_COLUMNS, len(audio)) + 1).astype(int)
-    low, high = (reduce.reduceat(audio, edges[:-1]) for reduce in (np.minimum, np.maximum))
+    rate, seconds, position = 8000, audio_info(path).duration, 0
+    low, high = np.full(WAVEFORM_COLUMNS, np.inf), np.full(WAVEFORM_COLUMNS, -np.inf)
+    for block in stream_audio(path, rate):  # memory does not grow with the recording
+        places = (np.arange(position, position + len(block)) / (rate * seconds) * WAVEFORM_COLUMNS).astype(int)
+        places, position = np.minimum(places, WAVEFORM_COLUMNS - 1), position + len(block)
+        np.minimum.at(low, places, block)
+        np.maximum.at(high, places, block)
+    filled = np.isfinite(low)
     figure, axes = _canvas("Waveform", "seconds", "amplitude", height=2.2)
-    axes.fill_between(edges[:-1] / rate, low, high, linewidth=0.4)
-    axes.set_xlim(0, len(audio) / rate)
+    times = np.arange(WAVEFORM_COLUMNS) / WAVEFORM_COLUMNS * seconds
+    axes.fill_between(times[filled], low[filled], high[filled], linewidth=0.4)
+    axes.set_xlim(0, seconds)
     return figure
 
 
@@ -80,6 +99,7 @@ def library_map(points: np.ndarray, folders: Sequence[str]) -> Figure:
 
 
 def _canvas(title: str, x_label: str, y_label: str, height: float) -> tuple[Figure, object]:
+    rcParams["font.family"] = font_families()
     figure = Figure(figsize=(9, height), layout="constrained")  # not pyplot: it keeps every figure for ever
     axes = figure.subplots()
     axes.set_title(title)

@@ -13,9 +13,6 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from .mpeg import length_frame
-from .ogg import FilePart
-
 logger = logging.getLogger(__name__)
 
 AudioSource = str | os.PathLike | BinaryIO
@@ -76,7 +73,7 @@ class Decoder:
     sampling_rate: int
     channels: int
     num_samples: int | None = None
-    slack: int | None = 0  # None: the length is an estimate
+    slack = 0
     tolerant = False
     decibels_lost = 0.0
 
@@ -176,9 +173,7 @@ class Decoder:
     def _check_end(self, decoded: int) -> None:
         if decoded == 0:
             raise AudioReadError(self.name, "a header without any samples", "Copy the file again, or leave it out")
-        if self.num_samples is None or self.slack is None:
-            return
-        missing = self.num_samples - decoded - self.slack
+        missing = 0 if self.num_samples is None else self.num_samples - decoded - self.slack
         if missing <= 0:
             return
         found, promised = decoded / self.sampling_rate, self.num_samples / self.sampling_rate
@@ -219,7 +214,6 @@ class SoundfileDecoder(Decoder):
             self._refuse_cut_off(source)
             if self._file.format == "MP3":
                 self.slack = MP3_SLACK
-                self._read_on_without_count(source, stack)
             self._stack = stack.pop_all()
 
     def _seek(self, start: int) -> int:
@@ -234,13 +228,6 @@ class SoundfileDecoder(Decoder):
                 yield frames
         except soundfile.LibsndfileError as error:
             raise Undecodable(error) from error
-
-    def _read_on_without_count(self, source: AudioSource, stack: ExitStack) -> None:
-        """Puts a frame count before an MP3 that has none; `num_samples` stays libsndfile's estimate."""
-        file = opened(source, stack)
-        if (frame := length_frame(file)) is not None:
-            self.slack = None
-            self._file = stack.enter_context(_SequentialFile(FilePart(file, prefix=frame)))
 
     def _refuse_cut_off(self, source: AudioSource) -> None:
         """libsndfile corrects headers that state too many samples and reports it only in its log."""
@@ -294,9 +281,13 @@ class LibavDecoder(Decoder):
         if not self._counted:
             return super().count()
         try:
-            ticks = sum(packet.duration or 0 for packet in self._container.demux(self._stream))
+            packets = [packet for packet in self._container.demux(self._stream) if packet.pts is not None]
         except self._failure as error:
             raise AudioReadError(self.name, f"damaged or cut off ({_reason(error)})", COPY) from error
+        if self._container.format.name == "asf":  # whole milliseconds; the first packet only begins to overlap
+            ticks = packets[-1].pts - packets[0].pts if packets else 0
+        else:
+            ticks = sum(packet.duration or 0 for packet in packets)
         return round(ticks * self._stream.time_base * self.sampling_rate)
 
     def _stated_length(self) -> int | None:

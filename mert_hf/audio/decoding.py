@@ -35,6 +35,10 @@ from .ogg import FilePart, OggLink, ogg_links
 
 PLAUSIBLE_RATES = (1000, 1_000_000)  # a wrong header must not ask for gigabytes of resampled sound
 AUDIO_SIGNATURES = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b"ID3", b"caff", b".snd", b"riff")
+# Of a frame that states the length of an MP3. Without it, libsndfile takes the first frame's bit rate for that of all,
+# and most of the music can be lost without a warning.
+MP3_LENGTH_TAGS = (b"Xing", b"Info", b"VBRI")
+MP3_SEARCHED = 4096  # bytes after the ID3 tag
 TEXT_BYTES = bytes(range(32, 127)) + b"\t\r\n"
 
 
@@ -45,8 +49,8 @@ class AudioInfo:
     Attributes:
         sampling_rate: in Hz.
         channels: number of channels.
-        num_samples: samples of one channel; an estimate for an MP3 without a frame count, and right to 50 ms for
-            formats that libsndfile does not read.
+        num_samples: samples of one channel; right to 50 ms for MP3 without a frame count and for formats that
+            libsndfile does not read.
         duration: in seconds.
     """
 
@@ -87,8 +91,10 @@ def open_decoder(source: AudioSource) -> Decoder:
 
 
 def _open(source: AudioSource, name: str, head: bytes, opus: bool = False) -> Decoder:
-    reasons = []
-    for kind in (LibavDecoder, SoundfileDecoder) if opus else (SoundfileDecoder, LibavDecoder):
+    reasons, kinds = [], (SoundfileDecoder, LibavDecoder)
+    if opus or (head.startswith((b"ID3", b"\xff", b"\0")) and not _states_length(source)):
+        kinds = kinds[::-1]
+    for kind in kinds:
         try:
             decoder = kind(source, name)
             break
@@ -105,6 +111,19 @@ def _open(source: AudioSource, name: str, head: bytes, opus: bool = False) -> De
             f"Recordings have {low} to {high} Hz: correct the header, or leave the file out",
         )
     return decoder
+
+
+def _states_length(source: AudioSource) -> bool:
+    """Whether an MP3 states its length."""
+    with ExitStack() as stack:
+        file = opened(source, stack)
+        file.seek(0)
+        head, offset = file.read(10), 0
+        if head[:3] == b"ID3":  # the tag's size: four bytes of seven bits (id3.org, ID3v2.3.0, section 3.1)
+            offset = 10 + sum(byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+        file.seek(offset)
+        data = file.read(MP3_SEARCHED)
+    return any(tag in data for tag in MP3_LENGTH_TAGS)
 
 
 def _not_audio(name: str, head: bytes, reasons: str) -> AudioReadError:
@@ -186,24 +205,12 @@ def _inspect(source: AudioSource) -> tuple[str, bytes]:
             problem = "a folder, not a file" if path.is_dir() else "no such file"
             raise AudioReadError(name, problem, "Check the path")
     try:
-        if hasattr(source, "read"):
-            source.seek(0)
-        head = _head(source, 16)
+        with ExitStack() as stack:
+            file = opened(source, stack)
+            file.seek(0)
+            head = file.read(16)
     except OSError as error:
         raise AudioReadError(name, f"cannot be opened ({error.strerror})", "Check its permissions") from error
     if not head:
         raise AudioReadError(name, "the file is empty (0 bytes)", "Copy it again, or leave it out")
     return name, head
-
-
-def _head(source: AudioSource, count: int, offset: int = 0) -> bytes:
-    """`count` bytes from `offset`; a file object stays where it is, as a decoder may be reading it."""
-    if hasattr(source, "read"):
-        position = source.tell()
-        source.seek(offset)
-        head = source.read(count)
-        source.seek(position)
-        return head
-    with open(source, "rb") as file:
-        file.seek(offset)
-        return file.read(count)

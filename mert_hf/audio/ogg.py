@@ -89,12 +89,10 @@ def _next_page(file: BinaryIO, offset: int) -> int:
 
 
 class FilePart(io.RawIOBase):
-    """Bytes [begin, end) of a file after other bytes, as a file for reading."""
+    """Bytes [begin, end) of a file as a file for reading."""
 
-    def __init__(self, file: BinaryIO, begin: int = 0, end: int | None = None, prefix: bytes = b""):
-        self.file, self.prefix = file, prefix
-        self._position, self._begin = 0, begin
-        self._size = len(prefix) + (file.seek(0, os.SEEK_END) if end is None else end) - begin
+    def __init__(self, file: BinaryIO, begin: int, end: int):
+        self.file, self._begin, self._size, self._position = file, begin, end - begin, 0
 
     def readable(self) -> bool:
         return True
@@ -111,10 +109,8 @@ class FilePart(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer) -> int:
-        part = self.prefix[self._position : self._position + len(buffer)]
-        if not part:
-            self.file.seek(self._begin + self._position - len(self.prefix))
-            part = self.file.read(max(min(len(buffer), self._size - self._position), 0))
+        self.file.seek(self._begin + self._position)
+        part = self.file.read(max(min(len(buffer), self._size - self._position), 0))
         buffer[: len(part)] = part
         self._position += len(part)
         return len(part)

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any, TypeVar
 
 from .decoding import AudioReadError
@@ -99,20 +100,16 @@ def map_ahead(
     Raises:
         ValueError: fewer than one worker.
     """
-    if workers < 1:
-        raise ValueError(f"workers={workers} must be at least 1.")
-    remaining, pending = iter(items), deque()
-    executor = ThreadPoolExecutor(workers, thread_name_prefix="map_ahead")
-    try:
-        while True:
-            while len(pending) <= workers and (item := next(remaining, END)) is not END:
-                pending.append((item, executor.submit(function, item)))
-            if not pending:
-                return
-            item, future = pending.popleft()
-            error = future.exception()
-            if error is not None and not isinstance(error, (AudioReadError, OSError)):
-                raise error
-            yield item, future.result() if error is None else error
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+    taken: deque[Item] = deque()
+
+    def readers() -> Iterator[Callable[[], Iterator[Result]]]:
+        for item in items:
+            taken.append(item)
+            yield lambda item=item: iter([function(item)])
+
+    with closing(read_ahead(readers(), workers, workers + 1)) as results:
+        for _, result in results:
+            if isinstance(result, Exception) and not isinstance(result, (AudioReadError, OSError)):
+                raise result
+            if result is not END:
+                yield taken.popleft(), result

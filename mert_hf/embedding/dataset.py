@@ -140,18 +140,16 @@ def embed_dataset(
     if not (folder / RUN_FILE).is_file():
         _check_any_exists(files)
     known_dtype = wanted.dtype in (None, AUTO) and (folder / RUN_FILE).is_file()
-    dtype = read_settings(folder)["dtype"] if known_dtype else wanted.dtype
+    dtype = read_run(folder)[0]["dtype"] if known_dtype else wanted.dtype
     state = launched_processes(wanted.device, timeout=PATIENCE)
     encoder = open_encoder(model, wanted.device or state.device, dtype)
     check_window_length(encoder, wanted.window, wanted.hop)
-    content = run_settings(encoder, model, wanted)
     if state.is_main_process:
-        plan_run(folder, files, content, wanted.batch_size, state.num_processes, wanted.workers)
+        plan_run(folder, files, run_settings(encoder, model, wanted), wanted, state.num_processes)
     state.wait_for_everyone()
-    plan = read_plan(folder)
-    run = ShardRun(encoder, content, folder, plan, wanted.batch_size, wanted.workers)
+    run = ShardRun(folder, encoder, wanted.batch_size, wanted.workers)
     bar = _embed_share(run, state, wanted.show_progress_bar)
-    summary = summarize(folder, len(plan), files, bar, state.is_main_process)
+    summary = summarize(folder, len(run.plan), files, bar, state.is_main_process)
     if summary.is_main:
         write_errors(folder, summary.failed)
     state.wait_for_everyone()  # a launcher ends the others as soon as one exits with an error
@@ -160,7 +158,7 @@ def embed_dataset(
 
 def _embed_share(run: ShardRun, state: PartialState, show_progress_bar: bool) -> SpeedBar:
     """Embeds this process's share of the shards that are not done; returns once all processes have done theirs."""
-    todo = [index for index in range(len(run.plan)) if not is_done(shard_path(run.folder, index))]
+    todo = unfinished(run.folder, run.plan)
     state.wait_for_everyone()  # no shard appears before every process has the same list
     mine = todo[state.process_index :: state.num_processes]
     seconds = sum(file.seconds for index in mine for file in run.plan[index])
@@ -193,9 +191,7 @@ def check_dataset_folder(folder: Path) -> None:
     check_nothing_is_replaced(folder, RUN_FILE, ("*.parquet", CARD_FILE, ERRORS_FILE))
 
 
-def plan_run(
-    folder: Path, files: list[str], settings: dict, batch_size: int, processes: int = 1, workers: int = 2
-) -> None:
+def plan_run(folder: Path, files: list[str], settings: dict, wanted: EmbeddingSettings, processes: int = 1) -> Plan:
     """Writes down which shard holds which recordings, so that a later run makes the same shards.
 
     Raises:
@@ -206,32 +202,34 @@ def plan_run(
         partial_shard.unlink()
     plan: Plan = []
     if (folder / RUN_FILE).is_file():
-        _check_settings(folder, settings)
-        plan = _without_gone(folder, read_plan(folder), set(files))
+        before, plan = read_run(folder)
+        _check_settings(folder, before, settings)
+        plan = _without_gone(folder, plan, set(files))
     known = {file.path for shard in plan for file in shard}
-    new = _measure([file for file in files if file not in known], workers)
-    plan += _divide(new, settings["hop"], batch_size, processes)
+    new = _measure([file for file in files if file not in known], wanted.workers)
+    plan += _divide(new, settings["hop"], wanted.batch_size, processes)
     content = {"settings": settings, "shards": [[asdict(file) for file in shard] for shard in plan]}
     _replace_text(folder / RUN_FILE, json.dumps(content))
     _replace_text(folder / CARD_FILE, _card(settings))
+    return plan
 
 
 class ShardRun:
     """Embeds shards of a data set in one process.
 
     Args:
+        folder: folder of the data set, with its plan.
         encoder: the encoder.
-        settings: settings of the data set, see `run_settings`.
-        folder: folder of the data set.
-        plan: recordings of all shards.
         batch_size: windows that the model takes at a time.
         workers: recordings decoded at a time.
     """
 
-    def __init__(self, encoder: Encoder, settings: dict, folder: Path, plan: Plan, batch_size: int, workers: int):
-        self.encoder, self.settings, self.folder, self.plan = encoder, settings, folder, plan
-        self.batch_size, self.workers, self.num_failed = batch_size, workers, 0
-        self.schema = embedding_schema(settings["hidden_size"], settings["pooling"], settings["store_dtype"])
+    def __init__(self, folder: Path, encoder: Encoder, batch_size: int, workers: int = 1):
+        self.settings, self.plan = read_run(folder)
+        self.folder, self.encoder, self.batch_size, self.workers = folder, encoder, batch_size, workers
+        self.num_failed = 0
+        shape = [self.settings[name] for name in ("hidden_size", "pooling", "store_dtype")]
+        self.schema = embedding_schema(*shape)
 
     def embed_shards(self, shards: Sequence[int], bar: SpeedBar) -> None:
         """Embeds shards one after the other, while the recordings of the next ones are already being decoded."""
@@ -275,19 +273,18 @@ def _check_any_exists(files: Sequence[str]) -> None:
         )
 
 
-def read_plan(folder: Path) -> Plan:
-    """The recordings of each shard of the data set in a folder."""
+def read_run(folder: Path) -> tuple[dict, Plan]:
+    """Settings of the data set in a folder, see `run_settings`, and the recordings of each shard."""
     content = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-    return [[PlannedFile(**file) for file in shard] for shard in content["shards"]]
+    return content["settings"], [[PlannedFile(**file) for file in shard] for shard in content["shards"]]
 
 
-def read_settings(folder: Path) -> dict:
-    """The settings of the data set in a folder, see `run_settings`."""
-    return json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["settings"]
+def unfinished(folder: Path, plan: Plan) -> list[int]:
+    """Numbers of the shards that have to be made, or made again."""
+    return [index for index in range(len(plan)) if not is_done(shard_path(folder, index))]
 
 
-def _check_settings(folder: Path, settings: dict) -> None:
-    before = read_settings(folder)
+def _check_settings(folder: Path, before: dict, settings: dict) -> None:
     different = [name for name in settings if name != "model" and before.get(name) != settings[name]]
     if "dtype" in different:
         different.remove("fingerprint")  # follows from the dtype

@@ -25,10 +25,10 @@ from .dataset import (
     check_dataset_folder,
     is_done,
     plan_run,
-    read_plan,
-    read_settings,
+    read_run,
     run_settings,
     summarize,
+    unfinished,
 )
 from .failures import FailedFile, write_errors
 from .progress import SpeedBar
@@ -79,9 +79,8 @@ def embed_with_ray(
     encoder = open_encoder(model, "cpu", wanted.dtype)
     check_window_length(encoder, wanted.window, wanted.hop)
     content = run_settings(encoder, model, wanted)
-    plan_run(folder, files, content, wanted.batch_size, embedders)
-    plan = read_plan(folder)
-    todo = [index for index in range(len(plan)) if not is_done(shard_path(folder, index))]
+    plan = plan_run(folder, files, content, wanted, embedders)
+    todo = unfinished(folder, plan)
     with SpeedBar(None, disable=not wanted.show_progress_bar) as bar:
         device = "cuda" if num_gpus else "cpu"
         arguments = {"folder": os.fspath(folder), "model": os.fspath(model), "dtype": content["dtype"]}
@@ -128,7 +127,7 @@ class Decoder:
     """
 
     def __init__(self, folder: str):
-        self.plan, self.settings = read_plan(Path(folder)), read_settings(Path(folder))
+        self.settings, self.plan = read_run(Path(folder))
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Adds `samples` (all samples of the shard,) float32, and for each window `files`, `starts` and `lengths`.
@@ -174,16 +173,14 @@ class ShardEmbedder:
     """
 
     def __init__(self, folder: str, model: str, device: str, dtype: str, batch_size: int):
-        self.folder = Path(folder)
-        encoder = open_encoder(model, device, dtype)
-        self.run = ShardRun(encoder, read_settings(self.folder), self.folder, read_plan(self.folder), batch_size, 1)
+        self.run = ShardRun(Path(folder), open_encoder(model, device, dtype), batch_size)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Writes the shard, and returns its number and the `seconds` of audio in it."""
         index = int(row["shard"])
         files = [file.path for file in self.run.plan[index]]
         with SpeedBar(None, disable=True) as bar:
-            path = shard_path(self.folder, index)
+            path = shard_path(self.run.folder, index)
             if not is_done(path):  # a former attempt may have been lost after it had written
                 self.run.embed_shard(path, files, 0, self._items(row, files), bar)
         return {"shard": index, "seconds": bar.seconds}

@@ -31,8 +31,6 @@ from .windows import recording_windows
 with needs_extra("sentence-transformers"):
     from sentence_transformers.base.modules import InputModule
 
-WINDOWS_AT_A_TIME = 16  # through the encoder, without gradients
-
 
 class MERTTransformer(InputModule):
     """Encoder, pooling over time, and average over the windows of a recording, weighted by their lengths.
@@ -116,9 +114,10 @@ class MERTTransformer(InputModule):
         """Adds `sentence_embedding` (recordings, hidden) float32."""
         lengths, owners = features["window_samples"], features["window_owners"]
         vectors = torch.zeros(len(lengths), self.encoder.hidden_size, device=lengths.device)
-        for chosen in self._groups(lengths.tolist()):
+        for chosen in self.encoder.batches(lengths.tolist()):
             rows = torch.tensor(chosen, device=lengths.device)
-            vectors = vectors.index_copy(0, rows, self._embed(features["input_values"][rows], lengths[rows]))
+            states = self.encoder.states(features["input_values"][rows], lengths[rows], self.layers)
+            vectors = vectors.index_copy(0, rows, self._average(mean_over_frames(*states)))
         count = int(owners.max()) + 1
         weights = lengths.to(vectors.dtype)
         totals = vectors.new_zeros(count, vectors.shape[1]).index_add(0, owners, vectors * weights[:, None])
@@ -156,20 +155,8 @@ class MERTTransformer(InputModule):
             options["cache_dir"] = kwargs["cache_folder"]
         return cls(model_name_or_path, **config, **options)
 
-    def _groups(self, lengths: list[int]) -> list[list[int]]:
-        """Windows that go through the encoder together, by their numbers; of one length where padding is not exact."""
-        order = sorted(range(len(lengths)), key=lengths.__getitem__)
-        if self.encoder.padding_is_exact:
-            size = len(order) if torch.is_grad_enabled() else WINDOWS_AT_A_TIME
-            return [order[start : start + size] for start in range(0, len(order), size)]
-        groups: dict[int, list[int]] = {}
-        for index in order:
-            groups.setdefault(lengths[index], []).append(index)
-        return list(groups.values())
-
-    def _embed(self, values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Windows (windows, samples) of these lengths -> (windows, hidden) float32."""
-        means = mean_over_frames(*self.encoder.states(values, lengths, self.layers))
+    def _average(self, means: torch.Tensor) -> torch.Tensor:
+        """(windows, layers, hidden) -> (windows, hidden) float32."""
         if self.layer_weights is None:
             return means[:, 0]
         return torch.einsum("l,wlh->wh", self.layer_weights.softmax(dim=0), means)

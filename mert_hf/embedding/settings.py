@@ -13,21 +13,10 @@ STORE_DTYPES = ("float32", "float16")
 
 @dataclass(frozen=True)
 class EmbeddingSettings:
-    """How recordings are embedded.
+    """How recordings are embedded; each field has its help.
 
-    Attributes:
-        layers: "all", a layer or several; text such as "5,7,9" too.
-        pooling: "mean" or "frames".
-        window: seconds the model sees at a time.
-        hop: seconds from one window's start to the next; `window` if None.
-        channels: "mean", "left", "right", "mid" or "side", as in `read_audio`.
-        batch_size: windows the model takes at a time, across recordings.
-        workers: recordings decoded at a time, while the model computes.
-        device: where the model computes; a GPU if there is one.
-        dtype: "float32", "bfloat16", "float16" or "auto"; None is that of the data set where there is one already, else
-            "float32".
-        store_dtype: precision of the embeddings in the files, "float32" or "float16".
-        show_progress_bar: show one, with the speed in multiples of real time.
+    `layers` may be numbers, or text such as "5,7,9". A `dtype` of None is that of the data set where there is one
+    already, else "float32".
 
     Raises:
         ValueError: a value out of its range.

@@ -100,18 +100,16 @@ class ShardWriter:
             frame_times: (frames,) seconds from the start of the recording, or None.
         """
         rows = len(self.layers)
-        columns = [[printable(path)] * rows, [window.start] * rows, [window.end] * rows, self.layers]
+        columns = {"path": [printable(path)] * rows, "start": [window.start] * rows, "end": [window.end] * rows}
+        columns["layer"] = self.layers
         if frame_times is None:
-            columns.append(self._vectors(values))
+            columns["embedding"] = self._vectors(values)
         else:
-            columns.append([frame_times] * rows)
+            columns["frame_times"] = [frame_times] * rows
             vectors = self._vectors(values.swapaxes(0, 1))  # the frames of a layer next to each other
-            columns.append(pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * len(values), vectors))
-        arrays = [
-            pa.array(column, field.type) if isinstance(column, (list, tuple)) else column
-            for column, field in zip(columns, self.schema, strict=True)
-        ]
-        self._current.append(pa.table(arrays, schema=self.schema))
+            ends = np.arange(rows + 1, dtype=np.int32) * len(values)
+            columns["embedding"] = pa.ListArray.from_arrays(ends, vectors)
+        self._current.append(pa.table(columns, schema=self.schema))
         self._current_windows += 1
         self._bytes += values.nbytes
         if self._bytes >= GROUP_BYTES:

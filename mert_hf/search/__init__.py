@@ -6,8 +6,7 @@ from ..utils.imports import lazy_names
 
 if TYPE_CHECKING:
     from .building import IndexSummary
-    from .index import Match, MusicIndex
-    from .playlist import write_playlist
+    from .index import Match, MusicIndex, write_playlist
     from .settings import UpdateSettings
 
 _HOMES = {
@@ -15,7 +14,7 @@ _HOMES = {
     "Match": ".index",
     "MusicIndex": ".index",
     "UpdateSettings": ".settings",
-    "write_playlist": ".playlist",
+    "write_playlist": ".index",
 }
 
 __all__ = ["IndexSummary", "Match", "MusicIndex", "UpdateSettings", "write_playlist"]

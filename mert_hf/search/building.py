@@ -134,21 +134,21 @@ def find_changes(table: RecordingTable, files: Sequence[str], roots: Sequence[st
     A recording whose file is missing has moved if one of the new files has the same size, time of change and sound.
     Else it is gone if its drive is mounted, and its folder exists or lies in one of the roots, or these are None.
     """
-    columns = table.columns(["path", "mount", "size", "changed_ns"]).to_pydict()
-    known = {path: details for path, *details in zip(*columns.values(), strict=True)}
+    columns = table.columns(["path", "mount", "size", "changed_ns"]).to_pydict().values()
+    known = {row[0]: (place, *row) for place, row in enumerate(zip(*columns, strict=True))}
     new, changed = [], []
     for file in files:
-        _, *stamp = known.pop(printable(file), (None,))
-        if not stamp:
+        row = known.pop(printable(file), None)
+        if row is None:
             new.append(file)
-        elif tuple(stamp) != file_stamp(file):
+        elif row[3:] != file_stamp(file):
             changed.append(file)
-    missing = {path: details for path, details in known.items() if file_status(path) is None}
-    moved = find_moves(table, {path: (size, time) for path, (_, size, time) in missing.items()}, new, workers)
-    mounted = {mount: os.path.ismount(mount) and os.path.exists(mount) for mount, *_ in missing.values()}
+    missing = [row for row in known.values() if file_status(row[1]) is None]
+    moved = find_moves(table, missing, new, workers)
+    mounted = {mount: os.path.ismount(mount) and os.path.exists(mount) for _, _, mount, *_ in missing}
     gone = [
         path
-        for path, (mount, *_) in missing.items()
+        for _, path, mount, *_ in missing
         if path not in moved and mounted[mount] and (roots is None or _is_expected(path, roots))
     ]
     found = set(moved.values())
@@ -156,27 +156,27 @@ def find_changes(table: RecordingTable, files: Sequence[str], roots: Sequence[st
 
 
 def find_moves(
-    table: RecordingTable, missing: dict[str, tuple[int, int]], files: Sequence[str], workers: int = 2
+    table: RecordingTable, missing: Sequence[tuple], files: Sequence[str], workers: int = 2
 ) -> dict[str, str]:
     """Former path -> new path of files of the same size, time of change, and codes of their beginning.
 
     Args:
         table: table of the index.
-        missing: stamps of recordings whose file does not exist.
+        missing: place in the table, path, mount point, size and time of recordings whose file does not exist.
         files: files that the index does not hold.
         workers: files that are read at a time.
     """
-    former: dict[tuple[int, int], list[str]] = {}
-    for path, stamp in missing.items():
-        former.setdefault(stamp, []).append(path)
+    former: dict[tuple[int, int], dict[int, str]] = {}
+    for place, path, _, *stamp in missing:
+        former.setdefault(tuple(stamp), {})[place] = path
     similar = [file for file in files if file_stamp(file) in former]
-    stored = table.fingerprints([path for file in similar for path in former[file_stamp(file)]])
+    stored = table.fingerprints(sorted({place for file in similar for place in former[file_stamp(file)]}))
     moved: dict[str, str] = {}
     reading = (table.settings.sampling_rate, 0.0, COMPARED_SECONDS, table.settings.channels)
     for number, codes in read_ahead([partial(_beginning, file, *reading) for file in similar], workers):
         if isinstance(codes, np.ndarray):
-            for path in former[file_stamp(similar[number])]:
-                same = np.array_equal(codes, stored[path][: len(codes)]) and codes.any()
+            for place, path in former[file_stamp(similar[number])].items():
+                same = np.array_equal(codes, stored[place][: len(codes)]) and codes.any()
                 if same and path not in moved:
                     moved[path] = printable(similar[number])
                     break

@@ -48,7 +48,7 @@ def find_duplicates(
     present = unchanged_files(paths, rows["size"].to_pylist(), rows["changed_ns"].to_pylist())
     for pairs in candidates(table, 2 * max_cut):
         pairs = pairs[present[pairs].all(axis=1)]
-        codes = _fingerprints(table, np.unique(pairs))
+        codes = table.fingerprints(np.unique(pairs).tolist())
         for one, other in pairs.tolist():
             if _root(owners, one) == _root(owners, other):
                 continue
@@ -168,14 +168,6 @@ def is_same(found: Agreement, threshold: float = BIT_ERROR_RATE, max_cut: float 
         and found.uncovered <= max_cut
         and found.seconds >= FEWEST_SECONDS
     )
-
-
-def _fingerprints(table: RecordingTable, offsets: np.ndarray) -> dict[int, np.ndarray]:
-    if not len(offsets):
-        return {}
-    column = table.rows_at(offsets.tolist(), ["fingerprint"])["fingerprint"]
-    codes = [np.frombuffer(value, "<u4") for value in column.to_pylist()]
-    return dict(zip(offsets.tolist(), codes, strict=True))
 
 
 def _root(owners: np.ndarray, row: int) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from ..embedding import MERTEmbedder
 from ..embedding.failures import file_status
 from ..embedding.windows import recording_windows
-from ..utils.files import existing_path
+from ..utils.files import existing_path, staged_file
 from ..utils.text import composed, printable, shorten
 from .building import IndexSummary, embed_files, mean_vector, update_index
 from .duplicates import BIT_ERROR_RATE, MAX_CUT, find_duplicates
@@ -219,6 +220,15 @@ class MusicIndex:
             start = float(np.argmax(similarity)) * self.settings.window
             end = min(start + self.settings.window, row["duration"])
         return Match(row["path"], round(1.0 - row["_distance"], 4), round(row["duration"], 3), start, end)
+
+
+def write_playlist(path: str | os.PathLike, matches: Iterable[Match]) -> None:
+    """Writes an extended M3U playlist in UTF-8 with the files' absolute paths."""
+    lines = ["#EXTM3U"]
+    for match in matches:
+        lines += [f"#EXTINF:{round(match.duration)},{Path(match.path).stem}", match.path]
+    with staged_file(path) as part:
+        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _clock(seconds: float) -> str:

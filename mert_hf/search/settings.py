@@ -9,20 +9,10 @@ from ..utils.settings import CHANNELS, check_choice, check_positive, described, 
 
 @dataclass(frozen=True)
 class UpdateSettings:
-    """How an index is made or brought up to date. The first five belong to the index and cannot change later.
+    """How an index is made or brought up to date; each field has its help.
 
-    Attributes:
-        layer: layer of the model; None is that of the index, and the middle one for a new index.
-        window: seconds that the model sees at a time; None is that of the index, and 5 for a new index.
-        windows: store a vector per window too; None is as in the index, and no for a new index.
-        channels: of files, as in `read_audio`; None is as in the index, and "mean" for a new index.
-        dtype: "float32", "bfloat16", "float16" or "auto"; None is that of the index, and "float32" for a new index.
-        batch_size: windows that the model takes at a time.
-        workers: recordings decoded at a time.
-        device: where the model computes; a GPU if there is one.
-        show_progress_bar: show one.
-        prune: drop all recordings whose file is gone, not only those whose folder is there or was searched. What lies
-            on a drive that is not mounted always stays.
+    `layer`, `window`, `windows`, `channels` and `dtype` belong to the index and cannot change later: None is that of
+    the index. For a new index it is the middle layer, 5 seconds, no windows, "mean" and "float32".
     """
 
     layer: int | None = described("Layer of the model; the middle one by default.", None)

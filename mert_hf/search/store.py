@@ -120,17 +120,12 @@ class RecordingTable:
         """Columns of the rows with these paths."""
         return self.table.search().where(_among(paths)).select(list(names)).limit(len(paths)).to_arrow()
 
-    def fingerprints(self, paths: Sequence[str]) -> dict[str, np.ndarray]:
-        """The codes (frames,) uint32 of the recordings with these paths."""
-        found: dict[str, np.ndarray] = {}
-        for start in range(0, len(paths), BATCH_ROWS):
-            rows = self.rows(paths[start : start + BATCH_ROWS], ["path", "fingerprint"]).to_pylist()
-            found |= {row["path"]: np.frombuffer(row["fingerprint"], "<u4") for row in rows}
-        return found
-
-    def rows_at(self, offsets: Sequence[int], names: Sequence[str]) -> pa.Table:
-        """Columns of the rows at these places of `columns`."""
-        return self.table.take_offsets(list(offsets)).select(list(names)).to_arrow()
+    def fingerprints(self, places: Sequence[int]) -> dict[int, np.ndarray]:
+        """The codes (frames,) uint32 of the rows at these places of `columns`."""
+        if not places:
+            return {}
+        values = self.table.take_offsets(places).select(["fingerprint"]).to_arrow()["fingerprint"].to_pylist()
+        return {place: np.frombuffer(value, "<u4") for place, value in zip(places, values, strict=True)}
 
     def nearest(self, vector: np.ndarray, count: int, column: str = "vector", where: str | None = None) -> pa.Table:
         """The rows whose standardized vector, or whose best window, has the smallest angle to `vector` (hidden,).
@@ -156,7 +151,19 @@ class RecordingTable:
 
     def put(self, recordings: Sequence[IndexedFile]) -> None:
         """Adds recordings, or replaces those of the same paths, in one version."""
-        self._merge(pa.Table.from_batches([self._batch(recordings)]))
+        schema, scaling = _schema(self.settings, self.scaling), self.scaling
+        columns: dict[str, Any] = {
+            name: [getattr(row, name) for row in recordings]
+            for name in ("path", "mount", "size", "changed_ns", "duration")
+        }
+        columns["model"] = [self.settings.model] * len(recordings)
+        columns["fingerprint"] = [row.fingerprint.astype("<u4").tobytes() for row in recordings]
+        columns["vector"] = _vectors(scaling.apply(np.stack([row.vector for row in recordings])))
+        if self.settings.windows:
+            ends = np.cumsum([0, *(len(row.windows) for row in recordings)]).astype(np.int32)
+            flat = _vectors(scaling.apply(np.concatenate([row.windows for row in recordings])))
+            columns["windows"] = pa.ListArray.from_arrays(ends, flat)
+        self._merge(pa.table(columns, schema=schema))
 
     def move(self, paths: dict[str, str]) -> None:
         """Gives recordings their new paths.
@@ -209,25 +216,6 @@ class RecordingTable:
     def batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Columns of all rows, in the order of `columns`, `BATCH_ROWS` at a time."""
         return iter(self.table.search().select(list(names)).to_batches(BATCH_ROWS))
-
-    def _batch(self, recordings: Sequence[IndexedFile]) -> pa.RecordBatch:
-        schema, scaling = _schema(self.settings, self.scaling), self.scaling
-        columns: dict[str, Any] = {
-            name: [getattr(row, name) for row in recordings]
-            for name in ("path", "mount", "size", "changed_ns", "duration")
-        }
-        columns["model"] = [self.settings.model] * len(recordings)
-        columns["fingerprint"] = [row.fingerprint.astype("<u4").tobytes() for row in recordings]
-        columns["vector"] = _vectors(scaling.apply(np.stack([row.vector for row in recordings])))
-        if self.settings.windows:
-            ends = np.cumsum([0, *(len(row.windows) for row in recordings)]).astype(np.int32)
-            flat = _vectors(scaling.apply(np.concatenate([row.windows for row in recordings])))
-            columns["windows"] = pa.ListArray.from_arrays(ends, flat)
-        arrays = [
-            pa.array(columns[field.name], field.type) if isinstance(columns[field.name], list) else columns[field.name]
-            for field in schema
-        ]
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def mount_point(path: str) -> str:

@@ -133,10 +133,10 @@ def test_only_damaged_files(run, damaged, tmp_path):
 
 
 def test_whatever_a_file_does_the_others_go_on(run, embedder, recordings, tmp_path, monkeypatch, caplog):
-    def strange(encoder, path, *arguments):
+    def strange(encoder, path, **arguments):
         if path.endswith("c.wav"):
             raise ZeroDivisionError("nobody thought of this")
-        return recording_windows(encoder, path, *arguments)
+        return recording_windows(encoder, path, **arguments)
 
     monkeypatch.setattr(embedding_dataset, "recording_windows", strange)
     summary = run(recordings)
