@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pyarrow.dataset as parquet
 
-from ..embedding.dataset import RUN_FILE, embed_dataset, read_settings
+from ..embedding.dataset import RUN_FILE, embed_dataset, read_run
 from .settings import DistanceSettings
 
 STATISTICS = "mert_hf_statistics"  # key that marks the files of `Moments.save`
@@ -140,7 +140,7 @@ def open_collection(
 
 def read_dataset(folder: Path, layer: int) -> Collection:
     """The rows of one layer of an embedding data set; a negative layer counts from the last one in it."""
-    settings = read_settings(folder)
+    settings, _ = read_run(folder)
     layers = settings["layers"]
     chosen = layers[layer] if -len(layers) <= layer < 0 else layer
     if chosen not in layers:

@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 import torch
 from transformers import AutoConfig, AutoFeatureExtractor
 
-from ..embedding.dataset import embed_dataset, read_plan
-from ..embedding.shards import FailedFile, failure_lines, read_summary, shard_path
+from ..embedding.dataset import embed_dataset, read_run
+from ..embedding.failures import FailedFile, failure_lines
+from ..embedding.shards import read_summary, shard_path
 from ..encoders.transformers import TransformersEncoder, check_weights
 from ..evaluation.metrics.frames import decode
 from ..hub.model_types import auto_class_name, class_name, is_known, model_class
@@ -182,7 +183,7 @@ def _write_rows(output: Path, folder: Path, encoder: HeadEncoder, facts: dict[st
     """Writes the rows of all shards, in their order."""
     schema = _schema(encoder).with_metadata({"mert_hf": json.dumps(facts)})
     with staged_file(output) as part, pq.ParquetWriter(part, schema) as writer:
-        for index, files in enumerate(read_plan(folder)):
+        for index, files in enumerate(read_run(folder)[1]):
             path = shard_path(folder, index)
             failed = {file.path: file.error for file in read_summary(path).failed}
             answers = dict(_answers(path, encoder))
