@@ -84,8 +84,8 @@ class Decoder:
         self._stack.close()
 
     def count(self) -> int:
-        """Number of samples of one channel, where the header does not state it."""
-        return sum(len(block) for block in self.blocks())
+        """Number of samples of one channel; decodes the file where its header does not state it."""
+        return sum(len(block) for block in self.blocks()) if self.num_samples is None else self.num_samples
 
     def blocks(self, start: int = 0, channels: str = "mean") -> Iterator[np.ndarray]:
         """Mono blocks (samples,) float32 from sample `start` to the end of the file; `channels` as in `read_audio`.

@@ -67,7 +67,7 @@ def audio_info(source: AudioSource) -> AudioInfo:
         AudioReadError: the file is missing, empty, not audio, or cut off according to its header.
     """
     with closing(open_decoder(source)) as decoder:
-        samples = decoder.count() if decoder.num_samples is None else decoder.num_samples
+        samples = decoder.count()
         return AudioInfo(decoder.sampling_rate, decoder.channels, samples, samples / decoder.sampling_rate)
 
 
@@ -163,7 +163,7 @@ class ChainedDecoder(Decoder):
             lengths, formats = [], set()
             for opener in openers:
                 with closing(opener()) as decoder:
-                    lengths.append(decoder.count() if decoder.num_samples is None else decoder.num_samples)
+                    lengths.append(decoder.count())
                     formats.add(decoder.sampling_rate)
                     self.channels = decoder.channels
             if len(formats) != 1:

@@ -174,6 +174,7 @@ def run_settings(encoder: Encoder, model: str | os.PathLike | Encoder, wanted: E
         "model": type(model).__name__ if model is encoder else os.fspath(model),
         "fingerprint": encoder.fingerprint,
         "sampling_rate": encoder.sampling_rate,
+        "receptive_field": getattr(encoder, "receptive_field", 1),
         "layers": list(resolve_layers(wanted.layers, encoder)),
         "pooling": wanted.pooling,
         "window": float(wanted.window),

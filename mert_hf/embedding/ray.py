@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
 import numpy as np
 
-from ..audio import Window, find_audio_files, stream_windows
+from ..audio import Window, find_audio_files
 from ..audio.files import AUDIO_EXTENSIONS
 from ..audio.read_ahead import END
 from ..encoders import open_encoder
@@ -34,7 +36,7 @@ from .failures import FailedFile, write_errors
 from .progress import SpeedBar
 from .settings import EmbeddingSettings
 from .shards import shard_path
-from .windows import check_window_length, long_enough
+from .windows import check_window_length, recording_windows
 
 with needs_extra("ray"):
     import ray
@@ -128,39 +130,33 @@ class Decoder:
 
     def __init__(self, folder: str):
         self.settings, self.plan = read_run(Path(folder))
+        needs = {name: self.settings[name] for name in ("sampling_rate", "receptive_field")}
+        self.clips = SimpleNamespace(**needs)  # of an encoder, all that reading needs
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Adds `samples` (all samples of the shard,) float32, and for each window `files`, `starts` and `lengths`.
 
         `errors` holds one text for each recording, empty where it could be decoded.
         """
-        samples, files, starts, errors = [], [], [], []
+        windows: list[Window] = []
+        files, errors = [], []
+        reading = {name: self.settings[name] for name in ("window", "hop", "channels")}
         for number, file in enumerate(self.plan[int(row["shard"])]):
-            text = ""
+            errors.append("")
             try:
-                for piece in self._windows(file.path):
-                    samples.append(piece.samples)
-                    files.append(number)
-                    starts.append(piece.start)
+                with fsspec.open(file.path, "rb") if "://" in file.path else nullcontext(file.path) as source:
+                    windows += recording_windows(self.clips, source, **reading)
             except Exception as error:  # whatever a file does to its reader, the others are embedded
-                text = FailedFile.of(file.path, error).error
-            errors.append(text)
+                errors[-1] = FailedFile.of(file.path, error).error
+            files += [number] * (len(windows) - len(files))
         return {
             "shard": row["shard"],
-            "samples": np.concatenate([np.zeros(0, np.float32), *samples]),
+            "samples": np.concatenate([np.zeros(0, np.float32), *(window.samples for window in windows)]),
             "files": np.array(files, np.int64),
-            "starts": np.array(starts, np.float64),
-            "lengths": np.array([len(piece) for piece in samples], np.int64),
+            "starts": np.array([window.start for window in windows], np.float64),
+            "lengths": np.array([len(window.samples) for window in windows], np.int64),
             "errors": errors,
         }
-
-    def _windows(self, path: str) -> Iterator[Window]:
-        settings = [self.settings[name] for name in ("sampling_rate", "window", "hop", "channels")]
-        if "://" not in path:
-            yield from stream_windows(path, *settings)
-            return
-        with fsspec.open(path, "rb") as file:
-            yield from stream_windows(file, *settings)
 
 
 class ShardEmbedder:
@@ -182,26 +178,15 @@ class ShardEmbedder:
         with SpeedBar(None, disable=True) as bar:
             path = shard_path(self.run.folder, index)
             if not is_done(path):  # a former attempt may have been lost after it had written
-                self.run.embed_shard(path, files, 0, self._items(row, files), bar)
+                self.run.embed_shard(path, files, 0, self._items(row), bar)
         return {"shard": index, "seconds": bar.seconds}
 
-    def _items(self, row: dict[str, Any], files: list[str]) -> Iterator[tuple[int, Any]]:
+    def _items(self, row: dict[str, Any]) -> Iterator[tuple[int, Any]]:
         """The items that `read_ahead` would yield for the recordings of the shard."""
         rate, ends = self.run.settings["sampling_rate"], np.cumsum(row["lengths"])
-        for number, path in enumerate(files):
-            mine = np.flatnonzero(row["files"] == number)
-            pieces = (row["samples"][ends[place] - row["lengths"][place] : ends[place]] for place in mine)
-            starts = row["starts"][mine]
-            windows = (
-                Window(np.asarray(piece, np.float32), float(start), float(start) + len(piece) / rate)
-                for piece, start in zip(pieces, starts, strict=True)
-            )
-            try:
-                for window in long_enough(windows, self.run.encoder, path):
-                    yield number, window
-                if row["errors"][number]:
-                    raise DecodingError(row["errors"][number])
-            except (ValueError, OSError) as error:
-                yield number, error
-            else:
-                yield number, END
+        for number, error in enumerate(row["errors"]):
+            for place in np.flatnonzero(row["files"] == number):
+                start, count = float(row["starts"][place]), int(row["lengths"][place])
+                samples = np.asarray(row["samples"][ends[place] - count : ends[place]], np.float32)
+                yield number, Window(samples, start, start + count / rate)
+            yield number, DecodingError(error) if error else END

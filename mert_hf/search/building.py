@@ -223,7 +223,8 @@ def make_settings(
         layer = None if wanted.layer is None else resolve_layers(wanted.layer, encoder)[0]
         _check_same(old, {**wanted.stored(), "layer": layer})
         return old
-    (layer,) = resolve_layers(_middle(encoder.layers) if wanted.layer is None else wanted.layer, encoder)
+    middle = encoder.layers[len(encoder.layers) // 2]
+    (layer,) = resolve_layers(middle if wanted.layer is None else wanted.layer, encoder)
     name = os.path.abspath(model) if os.path.isdir(model) else os.fspath(model)
     window = 5.0 if wanted.window is None else float(wanted.window)
     return IndexSettings(
@@ -305,8 +306,11 @@ class _Run:
         )
         pending: list[IndexedFile] = []
         try:
-            windows = self._counted(readable_windows(items, files, self.failed), bar)
+            windows = readable_windows(items, files, self.failed)
             for number, pieces in embed_files(self.encoder, settings, windows, self.wanted.batch_size):
+                bar.note = f", {len(self.failed)} failed" if self.failed else ""
+                for window, _ in pieces:
+                    bar.advance(number, window)
                 if number in self.failed:
                     continue
                 pending.append(self._row(files[number], stamps[number], pieces, self.codes.pop(number)))
@@ -327,12 +331,6 @@ class _Run:
             yield window
         self.codes[number] = fingerprinter.codes()
 
-    def _counted(self, windows: Iterable[tuple[int, Window]], bar: SpeedBar) -> Iterator[tuple[int, Window]]:
-        for number, window in windows:
-            bar.note = f", {len(self.failed)} failed" if self.failed else ""
-            bar.advance(number, window)
-            yield number, window
-
     def _row(self, path: str, stamp: tuple[int, int], pieces: list, codes: np.ndarray) -> IndexedFile:
         return IndexedFile(
             path=printable(path),
@@ -344,10 +342,6 @@ class _Run:
             windows=np.stack([vector for _, vector in pieces]) if self.table.settings.windows else None,
             fingerprint=codes,
         )
-
-
-def _middle(layers: Sequence[int]) -> int:
-    return layers[len(layers) // 2]
 
 
 def _check_same(settings: IndexSettings, wanted: dict) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,16 +57,12 @@ class Scaling:
 
     def as_json(self) -> dict:
         """Content for `from_json`."""
-        arrays = {"mean": self.mean, "deviation": self.deviation}
-        return {name: base64.b64encode(array.astype("<f4").tobytes()).decode() for name, array in arrays.items()} | {
-            "count": self.count
-        }
+        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist(), "count": self.count}
 
     @classmethod
     def from_json(cls, content: dict) -> Scaling:
         """The scaling of `as_json`."""
-        mean, deviation = (np.frombuffer(base64.b64decode(content[name]), "<f4") for name in ("mean", "deviation"))
-        return cls(mean, deviation, content["count"])
+        return cls(np.float32(content["mean"]), np.float32(content["deviation"]), content["count"])
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 
@@ -15,7 +16,8 @@ from sounds import melody
 ray = pytest.importorskip("ray", reason="needs the extra 'ray'")
 
 from mert_hf.embedding.dataset import embed_dataset  # noqa: E402
-from mert_hf.embedding.ray import embed_with_ray, find_recordings  # noqa: E402
+from mert_hf.embedding.ray import Decoder, ShardEmbedder, embed_with_ray, find_recordings  # noqa: E402
+from mert_hf.embedding.shards import read_summary  # noqa: E402
 
 QUIET = {"show_progress_bar": False}
 
@@ -72,6 +74,22 @@ def test_addresses(tmp_path):
         find_recordings(["memory://bucket/b"])
     soundfile.write(tmp_path / "x.wav", np.zeros(10), 8000)
     assert find_recordings([tmp_path]) == [str(tmp_path / "x.wav")]
+
+
+def test_actors_make_the_shards_of_embed_dataset(music, tiny_checkpoint, tmp_path):
+    """Without a cluster: what the decoders pass on, and what the embedders write."""
+    files = [str(path) for path in sorted(music.glob("0*.flac"))]
+    options = {"device": "cpu", "batch_size": 4, "channels": "left", **QUIET}
+    straight = embed_dataset(files, tmp_path / "straight", tiny_checkpoint, **options)
+    shutil.copytree(tmp_path / "straight", tmp_path / "ray", ignore=shutil.ignore_patterns("*.parquet"))
+    decoder = Decoder(str(tmp_path / "ray"))
+    embedder = ShardEmbedder(str(tmp_path / "ray"), str(tiny_checkpoint), "cpu", "float32", 4)
+    done = [embedder(decoder({"shard": index})) for index in range(len(decoder.plan))]
+    assert sum(row["seconds"] for row in done) == pytest.approx(straight.seconds)
+    assert rows(tmp_path / "ray") == rows(tmp_path / "straight")
+    shards = sorted((tmp_path / "ray").glob("train-*.parquet"))
+    failed = [file for shard in shards for file in read_summary(shard).failed]
+    assert [(file.path, file.error) for file in failed] == [(file.path, file.error) for file in straight.failed]
 
 
 @pytest.mark.slow
