@@ -150,6 +150,9 @@ def test_pretraining_settings_become_facts(tiny_config):
     assert facts.teachers == ("encodec, path encodec_24khz, num_codebooks 8", "cqt") and facts.data == "jazz, rock"
     assert facts.training["Crops"] == "120,000 samples" and "Masking" not in facts.training
     assert facts.training["Mixture"] == "probability 0.5, 1 to 3 snippets of 12,000 to 24,000 samples"
+    masks = {"mask_probability": 0.45, "mask_length": 5, "mask_seconds": 0.32, "mask_min_masks": 2}
+    masking = pretraining_facts("mine", {"data": masks}).training["Masking"]
+    assert masking == "0.45 of the frames, spans of 0.32 s, at least 2"
     text = create_card(MERTForPreTraining(tiny_config), facts).text
     assert "/home/someone" not in text and "| Base model | none, started from random weights |" in text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,26 +86,24 @@ def pretraining_facts(
 
 def _recipe(data: Mapping[str, Any]) -> dict[str, str]:
     """Rows for crops, mixture and masking, as far as the settings contain them."""
+    spans = "{mask_seconds} s" if data.get("mask_seconds") else "{mask_length}"
     rows = {
-        "Crops": ("{crop_length} samples", ("crop_length",)),
-        "Mixture": (
-            "probability {mixture_probability}, {mixture_count} snippets of {mixture_length} samples",
-            ("mixture_probability", "mixture_count", "mixture_length"),
-        ),
-        "Masking": (
-            "{mask_probability} of the frames, spans of {mask_length}, at least {mask_min_masks}",
-            ("mask_probability", "mask_length", "mask_min_masks"),
-        ),
+        "Crops": "{crop_length} samples",
+        "Mixture": "probability {mixture_probability}, {mixture_count} snippets of {mixture_length} samples",
+        "Masking": f"{{mask_probability}} of the frames, spans of {spans}, at least {{mask_min_masks}}",
     }
-    return {
-        title: text.format(**{name: _text(data[name]) for name in names})
-        for title, (text, names) in rows.items()
-        if all(name in data for name in names)
-    }
+    values = {name: _text(value) for name, value in data.items()}
+    found = {}
+    for title, text in rows.items():
+        with suppress(KeyError):  # not among the settings
+            found[title] = text.format_map(values)
+    return found
 
 
 def _text(value: Any) -> str:
-    return " to ".join(map(_text, value)) if isinstance(value, (list, tuple)) else f"{value:,}"
+    if isinstance(value, (list, tuple)):
+        return " to ".join(map(_text, value))
+    return f"{value:,}" if isinstance(value, (int, float)) else str(value)
 
 
 def _teacher_text(settings: Mapping[str, Any] | list[Mapping[str, Any]] | None) -> str:
