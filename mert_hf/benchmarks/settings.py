@@ -28,7 +28,7 @@ class DistanceSettings:
         ValueError: a value out of its range.
     """
 
-    kind: str = described("fad, fad_inf (extrapolated to endless samples), or kad (kernel distance).", "fad")
+    kind: str = described("Distance: fad, fad_inf (extrapolated to endless samples), or kad (kernel distance).", "fad")
     layer: int = described("Layer of the encoder; -1 is the last.", -1)
     window: float = shared("window", 5.0)
     draws: int = described("Resamples for the interval and permutations for the p-value; 0 for neither.", 200, min=0)
