@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import mir_eval
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from mert_hf.evaluation.metrics.by_kind import scores
 from mert_hf.evaluation.metrics.frames import chord_segments, find_boundaries, frame_predictions
 from mert_hf.evaluation.metrics.retrieval import query_scores
+from mert_hf.evaluation.tasks import structure
 from mert_hf.recordings.frames import CHORD_LABELS, IGNORED, boundary_classes, chord_class, chord_classes
 from mert_hf.recordings.recordings import Segments
 
@@ -149,3 +152,15 @@ def test_perfect_retrieval_and_nothing_to_retrieve():
         chord_metrics([], [])
     with pytest.raises(ValueError, match="need the same number"):
         boundary_metrics([], [])
+
+
+def test_annotations_in_another_unicode_normalization(tmp_path):
+    listed, stored = (unicodedata.normalize(form, "Zoé") for form in ("NFC", "NFD"))
+    for folder in ("audio", "annotations"):
+        (tmp_path / folder).mkdir()
+    for number, split in enumerate(("train", "valid", "test")):
+        (tmp_path / "audio" / f"{stored}{number}.wav").touch()
+        (tmp_path / "annotations" / f"{listed}{number}.lab").write_text("0.0 1.0 verse\n1.0 2.0 chorus\n")
+        (tmp_path / f"{split}.txt").write_text(f"{listed}{number}\n")
+    found = structure.read(tmp_path)
+    assert [recording.split for recording in found.recordings] == ["train", "valid", "test"] and not found.skipped

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,17 @@ def test_ambiguous_names(music, update, tmp_path):
         MusicIndex(tmp_path / "index").search("song00.flac")
     with pytest.raises(ValueError, match="The index holds no windows"):
         MusicIndex(tmp_path / "index").search("song01.flac", passages=True)
+
+
+def test_queries_in_another_unicode_normalization(tmp_path, update):
+    name = unicodedata.normalize("NFD", "Café/Zoé.flac")  # as macOS writes it
+    (tmp_path / "music" / name).parent.mkdir(parents=True)
+    for number, song in enumerate((name, "b.flac")):
+        soundfile.write(tmp_path / "music" / song, melody(number, 3.0), 24000)
+    update([tmp_path / "music"])
+    index, stored = MusicIndex(tmp_path / "index", device="cpu"), str(tmp_path / "music" / name)
+    for query in ("Zoé.flac", unicodedata.normalize("NFC", stored)):
+        np.testing.assert_array_equal(index.vector(query), index.vector(stored))
 
 
 def test_changes_of_the_library(music, update, tmp_path):
