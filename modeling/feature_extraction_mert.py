@@ -13,6 +13,7 @@ logger = logging.get_logger(__name__)
 INTEGER_PCM = {"uint8": (128.0, 128.0), "int16": (0.0, 2.0**15), "int32": (0.0, 2.0**31)}  # offset and scale to [-1, 1)
 RESAMPLED_RATES = (1000, 1_000_000)  # Hz; a wrong rate must not allocate gigabytes of resampled audio
 NUMBERS = (int, float, np.number)  # samples in a list
+LOUDEST = 100.0  # 40 dB above full scale, which no recording reaches
 NORMALIZATION_EPSILON = 1e-7  # added to the variance, as in the Wav2Vec2FeatureExtractor of transformers
 
 
@@ -132,6 +133,7 @@ class MERTFeatureExtractor(SequenceFeatureExtractor):
             )
             rate = self.sampling_rate
         mono = to_mono(to_float(samples))
+        _warn_of_scale(samples.dtype, mono)
         if mono.size == 0:
             raise ValueError("A clip has no samples. Leave it out.")
         if not np.isfinite(mono).all():
@@ -154,6 +156,21 @@ class MERTFeatureExtractor(SequenceFeatureExtractor):
         valid = values[:length].astype(np.float64)
         values[:length] = (valid - valid.mean()) / np.sqrt(valid.var() + NORMALIZATION_EPSILON)
         return values
+
+
+def _warn_of_scale(dtype: np.dtype, samples: np.ndarray) -> None:
+    """Warns of samples (samples,), converted from `dtype`, whose scale is that of other integers."""
+    peak = np.abs(samples).max(initial=0.0)
+    if peak > LOUDEST:
+        logger.warning_once(
+            f"Samples are far beyond [-1, 1], as of integers that were converted to {dtype} without a division. Give "
+            "the integers, or divide by 32768 (int16) or 2147483648 (int32)."
+        )
+    elif dtype.name == "int32" and 0 < peak < 2.0**-8:
+        logger.warning_once(
+            "Samples of int32 stay below 2^23, as 24-bit audio does where its samples are not shifted: multiply them "
+            "by 256 in this case, or they are 48 dB too soft."
+        )
 
 
 def to_float(samples: np.ndarray) -> np.ndarray:

@@ -756,6 +756,11 @@ class MERTPreTrainedModel(MERTCompatModel):
                     "attention_mask has valid samples after padding. The models take right padding only: let "
                     "MERTFeatureExtractor pad the clips, or move the padding to the right."
                 )
+            if (attention_mask != valid).any() or (valid.sum(dim=1) < self.config.receptive_field).any():
+                raise ValueError(
+                    f"attention_mask must hold 0 and 1, and in each row at least {self.config.receptive_field} valid "
+                    "samples, which one frame needs. Leave shorter clips out, or pad them with zeros."
+                )
         if self.config.num_frames(input_values.shape[1]) < 1:
             raise ValueError(
                 f"input_values has {input_values.shape[1]} samples, but one frame needs {self.config.receptive_field}. "

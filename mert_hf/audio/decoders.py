@@ -23,11 +23,13 @@ UNKNOWN_LENGTH = 2**62  # libsndfile gives 2^63 - 1 where a header does not stat
 MP3_SLACK = 2304  # samples that a whole MP3 may lack: two frames, as some encoders count the one of the count, too
 CONTAINER_SLACK = 0.05  # seconds by which the lengths that containers state are inexact
 MOST_MISSING = (1.0, 0.01)  # seconds, and share of the stated length, that a file with its end may lack: both hold
+LOUDEST = 100.0  # 40 dB above full scale, which no recording reaches
 # Of the first two channels; a recording with one channel has no side.
 MIXES = {"left": (1.0, 0.0), "right": (0.0, 1.0), "mid": (0.5, 0.5), "side": (0.5, -0.5)}
 CANCELLED_DECIBELS = 20.0  # where the mono mix is softer than the channels by more, they are out of phase
 SILENCE_POWER = 1e-8  # -80 dB: in what is softer, noise decides
-STREAMED_SIZES = (0xFFFFFFFF, 0x7FFFFFFF)  # what programs that write WAV to a pipe leave as the size
+# What programs that write WAV to a pipe leave as the size: ffmpeg, SoX, arecord, MPlayer; the last less 36 bytes.
+STREAMED_SIZES = (0xFFFFFFFF, 0x7FFFFFFF, 0x80000000, 0x7FFFF000, 0xFFFFFFDB)
 # Formats of FFmpeg that state no length, or a wrong one: their packets are counted.
 UNSTATED_LENGTH = frozenset("aac ac3 eac3 asf dts loas mp3 truehd".split())
 # "riff" in small letters is Wave64's, for which the size of the data says nothing about what is missing.
@@ -99,6 +101,7 @@ class Decoder:
             for frames in self._frames_of_either(position):
                 mono = self._mix(frames, channels)
                 check_finite(mono, decoded, self.sampling_rate, self.name)
+                self._check_scale(mono)
                 if frames.shape[1] > 1 and channels == "mean":
                     powers += np.vdot(mono, mono), np.vdot(frames, frames) / frames.shape[1]
                 if decoded + len(mono) > start:
@@ -158,6 +161,14 @@ class Decoder:
             if place + len(frames) > position:
                 yield frames[max(position - place, 0) :]
             place += len(frames)
+
+    def _check_scale(self, mono: np.ndarray) -> None:
+        """Warns of a file of floating-point numbers that were integers and have not been divided."""
+        if np.abs(mono).max(initial=0.0) > LOUDEST:
+            warn(
+                f"{self.name}: samples are far beyond [-1, 1], as of integers that were written as floating-point "
+                "numbers without a division. Write the file again with samples in [-1, 1]."
+            )
 
     def _check_mix(self, mix: float, channels: float, samples: int) -> None:
         """Warns where channels of a summed power lose almost all of it in their mix."""

@@ -29,6 +29,7 @@ class FineTuningTrainingArguments(TrainingArguments):
     load_best_model_at_end: bool = described("Keep the best checkpoint, not the last.", True)
     logging_strategy: str = described("When to log the loss: no, steps or epoch; steps with logging_steps.", "epoch")
     remove_unused_columns: bool = described("Must stay off: the collator reads audio.", False)
+    logging_nan_inf_filter: bool = described("Log losses as they are, also where they are not finite.", False)
     label_names: list[str] | None = described("Keys of the batch that are labels.", factory=lambda: ["labels"])
 
     def __post_init__(self) -> None:

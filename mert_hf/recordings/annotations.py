@@ -13,6 +13,9 @@ from .recordings import BeatTimes, Segments
 
 BEAT_SUFFIXES = (".beats", ".txt")
 SEGMENT_SUFFIXES = (".lab", ".txt")
+BACKWARD_SECONDS = (
+    0.1  # by which an end may precede its start: an empty segment, as rounding leaves them in The Beatles
+)
 
 
 def parse_beats(value: Any, where: str) -> BeatTimes:
@@ -84,7 +87,7 @@ def read_beats(path: Path) -> BeatTimes:
     Raises:
         ValueError: other lines, or no lines.
     """
-    rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     if len({len(row) for row in rows}) != 1 or len(rows[0]) > 2:
         raise ValueError(
             f"{path}: the lines must all be 'seconds position', as in '0.35 1', or all be 'seconds', as in '0.35'."
@@ -96,7 +99,7 @@ def parse_segments(value: Any, where: str) -> Segments:
     """Segments of a JSON list: `[start, end, label]`, or objects such as `{"start": 0, "end": 1.5, "label": "C:maj"}`.
 
     MARBLE v2's names `start_time`, `end_time` and `chord_str` are read too. Overlaps of up to 10 ms, as rounding leaves
-    them, are cut; segments without length are dropped.
+    them, are cut; segments without length, or whose end precedes their start by up to 0.1 s, are dropped.
 
     Raises:
         ValueError: another form, no segments, segments out of order, or a time that is negative or not finite.
@@ -108,6 +111,8 @@ def parse_segments(value: Any, where: str) -> Segments:
         raise ValueError(
             f"The segments of {where} are {str(value)[:80]!r}; give a list of [start, end, label] in seconds."
         ) from None
+    if (intervals[:, 1] < intervals[:, 0] - BACKWARD_SECONDS).any():
+        raise ValueError(f"The segments of {where} hold one that ends before it starts.")
     kept = intervals[:, 1] > intervals[:, 0] if len(intervals) else []
     intervals, labels = intervals[kept], tuple(row[2] for row, keep in zip(rows, kept, strict=True) if keep)
     if not len(intervals):
@@ -131,13 +136,16 @@ def _segment(entry: Any) -> tuple[float, float, str]:
 def read_segments(path: Path) -> Segments:
     """Segments of a text file: "start end label" in each line, or SALAMI's "time label", which lasts to the next time.
 
+    A label may be empty where all lines have a start and an end, as programs export unnamed segments.
+
     Raises:
-        ValueError: other lines, or no lines.
+        ValueError: other lines, no lines, or see `parse_segments`.
     """
-    rows = [line.split(None, 2) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [line.split(None, 2) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    intervals = all(len(row) > 1 and _is_number(row[0]) and _is_number(row[1]) for row in rows)
+    if intervals and (any(len(row) > 2 for row in rows) or all(float(row[1]) >= float(row[0]) for row in rows)):
+        return parse_segments([[*row[:2], " ".join(row[2:]).strip()] for row in rows], str(path))
     try:
-        if all(len(row) == 3 and _is_number(row[1]) for row in rows):
-            return parse_segments([[float(row[0]), float(row[1]), row[2].strip()] for row in rows], str(path))
         starts, names = [float(row[0]) for row in rows], [" ".join(row[1:]) for row in rows]
     except ValueError:
         raise ValueError(f"{path}: each line must be 'start end label' or 'time label', times in seconds.") from None

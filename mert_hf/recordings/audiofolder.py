@@ -15,28 +15,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ..audio import AudioReadError, audio_info
 from ..utils.text import shorten
 from .metadata import read_metadata
-from .recordings import SPLITS, Recording, TaskData
-from .splits import assign_splits
+from .recordings import SPLITS, BeatTimes, Recording, TaskData
+from .splits import assign_splits, report_copies
 from .targets import TargetTable, read_targets
 
 logger = logging.getLogger(__name__)
 
 STRATIFIED = ("classification", "key")
+TIMED = ("beats", "chords", "structure")
 
 
 def read_folder(root: Path, columns: Sequence[str], kind: str) -> TaskData:
     """Reads `metadata.csv` and turns the columns into targets.
 
     Raises:
-        ValueError: wrong layout, missing columns or cells, splits that divide a group.
+        ValueError: wrong layout, missing columns or cells, splits that divide a group, annotations past the end.
     """
     entries = read_metadata(root)
     table = TargetTable([row for _, row in entries], columns, folder=root)
     data = read_table(table, kind, [path for path, _ in entries], root.resolve().name)
     if kind == "classification":
         _check_trained(data)
+    report_copies(data.recordings, data.name)
+    for recording in data.recordings if kind in TIMED else ():
+        _check_times(recording)
     return data
 
 
@@ -85,6 +92,21 @@ def _report_absent(labels: Sequence[str], classes: Sequence[int], splits: Sequen
                 split,
                 shorten([labels[index] for index in absent]),
             )
+
+
+def _check_times(recording: Recording) -> None:
+    """Raises ValueError where most annotated times lie past the end, as milliseconds or another recording's do."""
+    target = recording.target
+    times = target.beats if isinstance(target, BeatTimes) else target.intervals.ravel()
+    try:
+        seconds = audio_info(recording.path).duration
+    except AudioReadError:
+        return  # reported when it is read
+    if np.mean(times > seconds) > 0.5:
+        raise ValueError(
+            f"metadata.csv: most annotated times of {recording.id} lie past its end at {seconds:.2f} s, the last at "
+            f"{times.max():g}. Give seconds from the start of this very recording."
+        )
 
 
 def _check_trained(data: TaskData) -> None:

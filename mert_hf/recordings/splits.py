@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from .recordings import SPLITS
+from ..utils.text import shorten
+from .recordings import SPLITS, Recording
+
+logger = logging.getLogger(__name__)
 
 SPLIT_NAMES = {name: name for name in SPLITS} | {"training": "train", "validation": "valid", "val": "valid"}
 SPLIT_NAMES |= {"dev": "valid", "testing": "test", "evaluation": "test", "eval": "test"}
 FRACTIONS = {"train": 0.7, "valid": 0.15, "test": 0.15}
+COMPARED_BYTES = 4096
 
 
 def hash_split(
@@ -79,6 +85,40 @@ def assign_splits(
     splits = [_split_name(split, name) for split, name in zip(given, names, strict=True)]
     _check_groups(groups, splits)
     return splits if "valid" in splits else _with_validation(groups, splits, strata)
+
+
+def report_copies(recordings: Iterable[Recording], name: str) -> None:
+    """Warns of copies of a file in different splits: what a model has learned is measured then.
+
+    Files of equal size are compared by their bytes at start, middle and end.
+    """
+    sizes: dict[int, list[Recording]] = defaultdict(list)
+    for recording in recordings:
+        sizes[recording.path.stat().st_size].append(recording)
+    copies: dict[bytes, list[Recording]] = defaultdict(list)
+    for size, found in sizes.items():
+        for recording in found if len({recording.split for recording in found}) > 1 else ():
+            copies[_excerpts(recording.path, size)].append(recording)
+    divided = [found for found in copies.values() if len({recording.split for recording in found}) > 1]
+    if divided:
+        names = [shorten([f"{one.id} ({one.split})" for one in found], 3, " = ") for found in divided]
+        logger.warning(
+            "%s: copies of %d files are in several splits: %s. What a model has learned is measured then. Keep one of "
+            "each, or give copies the same group.",
+            name,
+            len(divided),
+            shorten(names, 5),
+        )
+
+
+def _excerpts(path: Path, size: int) -> bytes:
+    """Hash of what tells a file from others of its size: some bytes at start, middle and end."""
+    digest = hashlib.sha1()
+    with path.open("rb") as file:
+        for place in (0, size // 2, max(size - COMPARED_BYTES, 0)):
+            file.seek(place)
+            digest.update(file.read(COMPARED_BYTES))
+    return digest.digest()
 
 
 def _with_validation(groups: Sequence[str], splits: Sequence[str], strata: Mapping[str, int] | None) -> list[str]:

@@ -65,7 +65,7 @@ def test_groups_are_stratified_by_their_rarest_class_where_one_is_missing(folder
     for split in SPLITS:
         assert {recording.target for recording in data.split(split)} == {0, 1}
     sides = {(recording.group, recording.split) for recording in data.recordings}
-    assert len(sides) == 12 and not caplog.text
+    assert len(sides) == 12 and "have no recording" not in caplog.text
 
 
 @pytest.mark.parametrize("name", ["song.ogg", "music/song.mp3", "music/kept.txt"])

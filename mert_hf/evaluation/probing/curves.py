@@ -175,6 +175,7 @@ def deformed_results(evaluation: Evaluation, results: Mapping[str, Any]) -> list
 
 def _deformed_scores(evaluation: Evaluation, layer: int | str, deformation: Deformation) -> list[dict[str, float]]:
     other = replace(evaluation, data=deform_split(evaluation.data, deformation))
+    other.archive = evaluation.archive  # the probes were trained on the recordings as they are
     if evaluation.task.kind == "retrieval":  # deformed queries, candidates as they are
         return [evaluation.scores(evaluation.retrieved(evaluation.features(), layer, "test", queries=other))]
     found = other.predictions(evaluation.archive.read(layer), other.features(), "test")

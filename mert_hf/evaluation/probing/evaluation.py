@@ -239,11 +239,11 @@ class Evaluation:
         return self.settings.probe_settings(self.task)
 
     def _probe_key(self) -> dict[str, Any]:
-        """Everything that decides the probes in addition to the features: targets, splits, grid and training."""
+        """Everything that decides the probes in addition to the features: targets, splits, files, grid and training."""
         digest = hashlib.sha256()
         for recording in self.data.recordings:
-            ensemble = [recording.ensemble] if recording.ensemble else []
-            digest.update(repr((recording.id, recording.split, _plain_target(recording.target), *ensemble)).encode())
+            known = [recording.id, recording.split, _plain_target(recording.target), recording.ensemble]
+            digest.update(repr([*known, recording.version()]).encode())
         settings, protocol = self.settings, self.protocol
         return {
             "recordings": digest.hexdigest(),
