@@ -17,8 +17,8 @@ from ..utils.files import staged_directory
 from .checkpoint_file import read_checkpoint, state_dict_of
 from .errors import CheckpointError, compare_shapes, describe_faults
 from .fairseq_config import FairseqSettings, config_from_fairseq, read_settings
+from .fairseq_export import write_record
 from .fairseq_keys import HEADS, KeyTable
-from .fairseq_origin import write_record
 from .self_check import ConversionReport, run_backbone, save_and_check
 
 if TYPE_CHECKING:

@@ -277,7 +277,7 @@ class MERTConfig(PretrainedConfig):
         """
         for kernel, stride in zip(self.conv_kernel, self.conv_stride, strict=True):
             num_samples = (num_samples - kernel) // stride + 1
-        return num_samples.clip(min=0) if hasattr(num_samples, "clip") else max(num_samples, 0)
+        return num_samples * (num_samples > 0)
 
     def frame_times(self, num_frames: int) -> list[float]:
         """Times in seconds of the centers of the first `num_frames` frames, counted from the start of the clip."""

@@ -105,7 +105,8 @@ class MERT2MelFrontEnd(nn.Module):
 
     Power spectrum (periodic Hann window, centered, reflection at both ends), HTK mel filters without area
     normalization, decibels, without the last frame; then each bin's mean and deviation over the training data. All
-    constants are part of the checkpoint, under the authors' names.
+    constants are part of the checkpoint, under the authors' names. torch.compile leaves it out of its graph: a Fourier
+    transform gains nothing there.
     """
 
     def __init__(self, config: MERT2Config):
@@ -149,6 +150,7 @@ class MERT2MelFrontEnd(nn.Module):
                 setattr(module, name, buffer.to(device=after.device, dtype=torch.float32))
         return self
 
+    @torch.compiler.disable
     def forward(self, input_values: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         """(batch, samples) and the true samples (batch,) of each row -> (batch, frames, num_mel_bins) float32."""
         with without_autocast(input_values.device):
@@ -200,7 +202,9 @@ class MERT2ResamplingConv(nn.Conv1d):
         super().__init__(in_channels, out_channels, RESAMPLING_KERNEL, stride=stride)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        return super().forward(states.transpose(1, 2)).transpose(1, 2)
+        return (
+            super().forward(states.transpose(1, 2)).transpose(1, 2).contiguous()
+        )  # exports guess other layouts wrongly
 
 
 class MERT2PointwiseConv(nn.Conv1d):
@@ -308,10 +312,14 @@ class MERT2CQTInput(nn.Module):
         """(batch, samples), true samples (batch,), masked frames (batch, frames) bool -> (batch, frames, hidden)."""
         if lengths is not None:  # the transform takes silence to lie outside the clip
             input_values = input_values.masked_fill(~length_mask(lengths, input_values.shape[1]), 0.0)
-        spectrum = torch.log1p(CQT_LOG_GAIN * self.transform(input_values)[:, :frames])
+        spectrum = self._spectrum(input_values)[:, :frames]
         if mask is not None:
             spectrum = spectrum.masked_fill(mask[..., None], 0.0)
         return self.projection(self.layer_norm(spectrum.to(self.layer_norm.weight.dtype)))
+
+    @torch.compiler.disable  # as the mel spectrum
+    def _spectrum(self, input_values: torch.Tensor) -> torch.Tensor:
+        return torch.log1p(CQT_LOG_GAIN * self.transform(input_values))
 
 
 # --- Conformer ---

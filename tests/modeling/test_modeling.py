@@ -258,15 +258,6 @@ def test_compiles_without_graph_breaks(model):
     torch._dynamo.reset()
 
 
-def test_exports_with_dynamic_time(model):
-    dimensions = {"input_values": {0: torch.export.Dim("batch", min=1, max=64), 1: torch.export.Dim.AUTO}}
-    program = torch.export.export(model, (waves(),), dynamic_shapes=dimensions)
-    for samples in (8000, 12345):
-        torch.testing.assert_close(
-            program.module()(waves(3, samples))["last_hidden_state"], model(waves(3, samples))[0], atol=1e-5, rtol=1e-4
-        )
-
-
 def test_onnx_with_dynamic_time(model, tmp_path):
     """The exported graph gives the model's states in onnxruntime for other lengths than it was traced with."""
     onnxruntime = pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")
