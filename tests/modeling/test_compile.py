@@ -51,7 +51,7 @@ def test_any_length_is_compiled_at_most_twice(model):
 @torch.no_grad()
 def test_inductor_takes_other_lengths(model):
     compiled = torch.compile(model)
-    for samples in LENGTHS[:3]:
+    for samples in LENGTHS[:2]:
         expected = model(music(2, samples))[0]
         torch.testing.assert_close(compiled(music(2, samples))[0], expected, atol=1e-4, rtol=1e-4)
     torch._dynamo.reset()
