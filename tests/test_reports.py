@@ -9,6 +9,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from sounds import melody, set_in_ogg_page, sweep, write
@@ -26,6 +27,7 @@ from transformers import (
 from mert_hf import MERTEmbedder, MERTFeatureExtractor, MERTModel
 from mert_hf.audio import read_audio
 from mert_hf.audio.decoders import warn
+from mert_hf.embedding.dataset import embed_dataset
 from mert_hf.finetuning import FineTuningTrainingArguments
 from mert_hf.recordings.annotations import parse_segments, read_beats, read_segments
 from mert_hf.recordings.audiofolder import read_folder
@@ -379,3 +381,20 @@ def test_a_resumed_run_keeps_its_schedule_and_says_which_settings_it_ignores(tmp
     assert "learning rate" not in caplog.text
     assert rates(resumed=True, max_steps=4, learning_rate=0.1) == pytest.approx(undisturbed)
     assert "The learning rate stays 0.001, that of the checkpoint; learning_rate=0.1 has no effect" in caplog.text
+
+
+def test_recordings_that_have_changed_are_embedded_again(tmp_path, tiny_checkpoint2, caplog):
+    (tmp_path / "songs").mkdir()
+    for number in range(2):
+        write(tmp_path / "songs" / f"{number}.wav", melody(number, 1.0), RATE)
+
+    def end_of_second() -> float:
+        embed_dataset([tmp_path / "songs"], tmp_path / "out", tiny_checkpoint2, device="cpu", **QUIET)
+        tables = [pq.read_table(path).to_pylist() for path in sorted((tmp_path / "out").glob("*.parquet"))]
+        return max(row["end"] for rows in tables for row in rows if row["path"].endswith("1.wav"))
+
+    assert end_of_second() == 1.0
+    assert end_of_second() == 1.0 and "have changed" not in caplog.text
+    write(tmp_path / "songs" / "1.wav", melody(5, 2.0), RATE)
+    assert end_of_second() == 2.0
+    assert "1 recordings have changed and are embedded again" in caplog.text

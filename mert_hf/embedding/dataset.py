@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from functools import partial
 from itertools import groupby
@@ -21,7 +22,7 @@ from ..encoders import Encoder, open_encoder, resolve_layers
 from ..utils.devices import AUTO, launched_processes
 from ..utils.files import check_nothing_is_replaced, check_output_folder, staged_file
 from ..utils.text import printable, shorten
-from .failures import ERRORS_FILE, SHOWN_FAILURES, FailedFile, failure_lines, readable_windows, write_errors
+from .failures import ERRORS_FILE, SHOWN_FAILURES, FailedFile, failure_lines, file_stamp, readable_windows, write_errors
 from .progress import SpeedBar
 from .settings import EmbeddingSettings
 from .shards import ShardWriter, embedding_schema, read_summary, shard_path
@@ -29,6 +30,8 @@ from .windows import check_window_length, embed_windows, recording_windows
 
 if TYPE_CHECKING:
     from accelerate import PartialState
+
+logger = logging.getLogger(__name__)
 
 # pandas and pyarrow read a folder as one data set: they ignore names that begin with "_" and refuse other files. The
 # list of failed recordings is there only where some failed, and keeps the name that people look for.
@@ -101,10 +104,12 @@ class RunSummary:
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """A recording with its length by its header, 0 where that cannot be read."""
+    """A recording with its length by its header, 0 where that cannot be read, and its size and time of change."""
 
     path: str
     seconds: float
+    size: int = -1
+    changed_ns: int = -1
 
 
 Plan = list[list[PlannedFile]]
@@ -119,7 +124,8 @@ def embed_dataset(
     """Embeds recordings into a folder of Parquet shards that `datasets.load_dataset(folder)` opens.
 
     A run that was stopped is continued by calling this again with the same arguments: finished shards stay as they are,
-    and the data set becomes the one of an undisturbed run. New recordings may be added. Recordings that fail are listed
+    and the data set becomes the one of an undisturbed run. New recordings may be added; those that have
+    changed are embedded again. Recordings that fail are listed
     in `errors.csv` and tried again once their file has changed. Under `accelerate launch` each process does its share.
 
     Args:
@@ -205,7 +211,7 @@ def plan_run(folder: Path, files: list[str], settings: dict, wanted: EmbeddingSe
     if (folder / RUN_FILE).is_file():
         before, plan = read_run(folder)
         _check_settings(folder, before, settings)
-        plan = _without_gone(folder, plan, set(files))
+        plan = _without_changed(folder, _without_gone(folder, plan, set(files)))
     known = {file.path for shard in plan for file in shard}
     new = _measure([file for file in files if file not in known], wanted.workers)
     plan += _divide(new, settings["hop"], wanted.batch_size, processes)
@@ -320,6 +326,27 @@ def _without_gone(folder: Path, plan: Plan, files: set[str]) -> Plan:
     return kept
 
 
+def _without_changed(folder: Path, plan: Plan) -> Plan:
+    """The plan with the files as they are now; shards with files that have changed are removed, to be made again."""
+    renewed, changed = [], []
+    for index, shard in enumerate(plan):
+        now = [_stamped(file) for file in shard]
+        different = [new.path for old, new in zip(shard, now, strict=True) if old != new and old.size >= 0]
+        if different and shard_path(folder, index).is_file():
+            shard_path(folder, index).unlink()
+            changed += different
+        renewed.append(now)
+    if changed:
+        logger.warning("%d recordings have changed and are embedded again: %s.", len(changed), shorten(changed))
+    return renewed
+
+
+def _stamped(file: PlannedFile) -> PlannedFile:
+    """The recording with its size and time of change, those of before where it is not there now."""
+    size, changed_ns = file_stamp(file.path)
+    return file if size < 0 else replace(file, size=size, changed_ns=changed_ns)
+
+
 def _measure(files: list[str], workers: int) -> list[PlannedFile]:
     def seconds(path: str) -> float:
         try:
@@ -328,7 +355,8 @@ def _measure(files: list[str], workers: int) -> list[PlannedFile]:
             return 0.0  # reported when its turn comes
 
     with ThreadPoolExecutor(workers) as executor:
-        return [PlannedFile(path, length) for path, length in zip(files, executor.map(seconds, files), strict=True)]
+        lengths = executor.map(seconds, files)
+        return [_stamped(PlannedFile(path, length)) for path, length in zip(files, lengths, strict=True)]
 
 
 def _divide(files: list[PlannedFile], hop: float, batch_size: int, processes: int) -> Plan:
