@@ -398,3 +398,17 @@ def test_recordings_that_have_changed_are_embedded_again(tmp_path, tiny_checkpoi
     write(tmp_path / "songs" / "1.wav", melody(5, 2.0), RATE)
     assert end_of_second() == 2.0
     assert "1 recordings have changed and are embedded again" in caplog.text
+
+
+def test_a_query_that_has_changed_since_it_was_indexed_is_heard_as_it_is_now(tmp_path, tiny_checkpoint2):
+    pytest.importorskip("lancedb", reason="the index needs the extra 'search'")
+    from mert_hf.search import MusicIndex
+
+    path = write(tmp_path / "song.wav", melody(0, 1.0), RATE)
+    MusicIndex.update([path], tmp_path / "index", tiny_checkpoint2, device="cpu", **QUIET)
+    index = MusicIndex(tmp_path / "index", device="cpu")
+    indexed = index.vector(path)
+    write(path, melody(5, 2.0), RATE)
+    shutil.copy(path, tmp_path / "copy.wav")
+    np.testing.assert_array_equal(index.vector(path), index.vector(tmp_path / "copy.wav"))
+    assert not np.allclose(index.vector(path), indexed, atol=0.01)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..embedding import MERTEmbedder
-from ..embedding.failures import file_status
+from ..embedding.failures import file_stamp, file_status
 from ..embedding.windows import recording_windows
 from ..utils.files import existing_path, staged_file
 from ..utils.text import composed, printable, shorten
@@ -169,16 +169,22 @@ class MusicIndex:
         return find_duplicates(self._table, threshold, max_cut)
 
     def vector(self, query: str | os.PathLike | np.ndarray) -> np.ndarray:
-        """The standardized vector (hidden,) of a path in the index, of another file, or of a vector of the model."""
+        """The standardized vector (hidden,) of a path in the index, of another file, or of a vector of the model.
+
+        A file that has changed since it was indexed is embedded as it is now.
+        """
         if not isinstance(query, (str, os.PathLike)):
             return self._given(np.asarray(query, dtype=np.float32))
         query = existing_path(query)
         name = printable(query)
-        rows = self._table.rows([os.path.abspath(name), name], ["path", "vector"])
+        columns = ["path", "vector", "size", "changed_ns"]
+        rows = self._table.rows([os.path.abspath(name), name], columns)
         if not len(rows) and not os.path.isfile(query):
-            rows = self._table.rows([self._ending_in(name)], ["path", "vector"])
+            rows = self._table.rows([self._ending_in(name)], columns)
         if len(rows):
-            return matrix(rows["vector"])[0]
+            stamp = rows["size"][0].as_py(), rows["changed_ns"][0].as_py()
+            if not os.path.isfile(query) or file_stamp(os.fspath(query)) == stamp:
+                return matrix(rows["vector"])[0]
         encoder, settings = self.embedder.encoder, self.settings
         windows = recording_windows(encoder, query, settings.window, channels=settings.channels)
         ((_, pieces),) = embed_files(encoder, settings, ((0, window) for window in windows), QUERY_BATCH)
