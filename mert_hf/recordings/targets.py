@@ -116,7 +116,8 @@ def _warn_of_twins(labels: Sequence[str], table: TargetTable) -> None:
     """Warns of names that are probably one class."""
     twins: dict[str, list[str]] = {}
     for label in labels:
-        twins.setdefault(_plain_name(label), []).append(label)
+        if _natural(label)[0]:  # 1 and -1 are different numbers
+            twins.setdefault(_plain_name(label), []).append(label)
     if found := [" and ".join(map(repr, names)) for names in twins.values() if len(names) > 1]:
         logger.warning(
             "%s: classes of %s differ by case, accents, spaces or hyphens only: %s. They stay different classes.",

@@ -143,3 +143,8 @@ def test_classes_that_differ_by_case_accents_or_spaces_are_named(kind, cells, ca
     assert warned == (kind != "key")
     if kind == "classification":
         assert "'Rock' and 'rock'" in caplog.text and "jazz" not in caplog.text
+
+
+def test_numbers_of_different_signs_are_different_classes(caplog):
+    read_targets("classification", TargetTable([{"file_name": "a", "genre": cell} for cell in ("1", "-1")], ["genre"]))
+    assert "differ by case" not in caplog.text
