@@ -142,7 +142,8 @@ class MERTConstantQTransform(nn.Module):
     def _transform(self, waveforms: torch.Tensor) -> torch.Tensor:
         """(batch, samples) -> (batch, frames, bins), in overlapping windows if the clip is long."""
         hop, count = self.hop_length, waveforms.shape[1] // self.hop_length + 1
-        if torch.onnx.is_in_onnx_export():  # whose Fourier transforms have a fixed size
+        exporting = getattr(torch.compiler, "is_exporting", torch.onnx.is_in_onnx_export)  # torch < 2.7 lacks it
+        if exporting() or torch.onnx.is_in_onnx_export():  # Fourier transforms have a fixed size there
             return self._direct(waveforms, count)
         # Frames whose kernels would extend beyond the window, which is circular: without this margin the end of a clip
         # would be heard at its start.
@@ -169,7 +170,7 @@ class MERTConstantQTransform(nn.Module):
             padded = nn.functional.pad(waveforms[:, None], (half, half + self.hop_length))
             products = nn.functional.conv1d(padded, taps.T[:, None], stride=self.hop_length)[..., :count]
             parts.append(magnitudes(*products.chunk(2, dim=1)))
-        return torch.cat(parts, dim=1).transpose(1, 2)
+        return torch.cat(parts, dim=1).transpose(1, 2).contiguous()
 
     def _magnitudes(self, waveforms: torch.Tensor, size: int, first: int, count: int) -> torch.Tensor:
         """`count` frames from frame `first` of a window of `size` hops: (batch, samples) -> (batch, count, bins).

@@ -11,10 +11,7 @@ from mert_hf import MERT2Model, MERTModel
 LENGTHS = (9000, 12000, 12001, 15123, 8640)  # samples
 
 
-KINDS = ("mert", "mert2", "mert2 with a second spectrum")
-
-
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=["mert", "mert2", "mert2 with a second spectrum"])
 def model(request, tiny_config, tiny_config2, stirred):
     """A model of one layer, of each generation."""
     torch.manual_seed(0)
@@ -57,8 +54,6 @@ def test_inductor_takes_other_lengths(model):
     torch._dynamo.reset()
 
 
-# The second spectrum has windows of a few fixed sizes: one export does not fit all lengths.
-@pytest.mark.parametrize("model", KINDS[:2], indirect=True)
 @pytest.mark.parametrize(
     "dimensions",
     [
@@ -73,4 +68,5 @@ def test_exports_with_a_dynamic_length(model, dimensions):
     for batch, samples in zip((2, 1, 3, 2, 5), LENGTHS, strict=True):
         batch = batch if 0 in dimensions else 2
         exported = program.module()(music(batch, samples))[0]
-        torch.testing.assert_close(exported, model(music(batch, samples))[0], atol=1e-5, rtol=1e-4)
+        # The second spectrum is computed by convolutions in an export, by Fourier transforms otherwise.
+        torch.testing.assert_close(exported, model(music(batch, samples))[0], atol=1e-4, rtol=1e-4)

@@ -204,7 +204,8 @@ def test_exports_with_any_batch_size(small, generator):
     batch = torch.export.Dim("batch", min=1, max=64)
     program = torch.export.export(small, (waveforms,), dynamic_shapes={"waveforms": {0: batch}}, strict=False)
     more = torch.randn(5, 8000, generator=generator)
-    torch.testing.assert_close(program.module()(more), small(more), rtol=0, atol=0)
+    expected = small(more)  # by Fourier transforms; the export has convolutions
+    torch.testing.assert_close(program.module()(more), expected, rtol=0, atol=2e-5 * expected.max().item())
     assert all(not isinstance(t, torch._subclasses.FakeTensor) for k in small._kernels.values() for t in k.taps)
 
 
