@@ -119,7 +119,7 @@ def _states_length(source: AudioSource) -> bool:
         file = opened(source, stack)
         file.seek(0)
         head, offset = file.read(10), 0
-        if head[:3] == b"ID3":  # the tag's size: four bytes of seven bits (id3.org, ID3v2.3.0, section 3.1)
+        if head[:3] == b"ID3" and len(head) == 10:  # its size is four bytes of seven bits (id3.org, ID3v2.3.0, 3.1)
             offset = 10 + sum(byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
         file.seek(offset)
         data = file.read(MP3_SEARCHED)

@@ -307,3 +307,9 @@ def test_decoders_close_their_files(tmp_path):
     next(decoder.blocks())
     decoder.close()
     path.unlink()
+
+
+def test_a_tag_that_is_cut_off_is_no_recording(tmp_path):
+    (tmp_path / "a.mp3").write_bytes(b"ID3")
+    with pytest.raises(AudioReadError):
+        read_audio(tmp_path / "a.mp3", 24000)

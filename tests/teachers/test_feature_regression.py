@@ -63,7 +63,7 @@ def test_fitted_by_its_command(clips, tmp_path):
     assert torch.allclose(fitted(clips[0][None]), expected(clips[0][None]), atol=1e-4)
     refused = CliRunner().invoke(app, ["fit-features", *arguments, "--features", "pitch"])
     assert refused.exit_code == 1 and "Cannot read the feature set 'pitch'" in refused.output
-    with pytest.raises(ValueError, match="fitted first, by `mert-hf fit-features`"):
+    with pytest.raises(ValueError, match="made first, by `mert-hf fit-features`"):
         load_teacher("features")
 
 
