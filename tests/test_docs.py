@@ -50,6 +50,7 @@ SHORTER = {
     "mert-hf pretrain examples/configs/mert-nano.yaml": "--max_steps 1 --report_to none --dataloader_num_workers 0",
     "mert-hf pretrain examples/configs/mert2-nano.yaml": "--max_steps 1 --per_device_train_batch_size 2 "
     "--crop_length 48000 --min_duration 1 --dataloader_num_workers 0 --report_to none",
+    "mert-hf distance": "--draws 2",
     "mert-hf evaluate": "--seeds 1 --max-epochs 2 --learning-rates 1e-3",
     "python examples/run_": "--num_train_epochs 1 --max_seconds 1 --report_to none",
 }

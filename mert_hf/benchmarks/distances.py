@@ -186,9 +186,10 @@ class KernelDistance:
         return float(KERNEL_SCALE * (self._within(first) + self._within(second) - 2 * across))
 
     def _within(self, weights: np.ndarray) -> float:
-        """Mean kernel between different rows; the kernel of a row with itself is 1."""
-        rows = weights @ self.sizes
-        return (weights @ self.sums @ weights - rows) / (rows * (rows - 1))
+        """Mean kernel between different rows, however often they count; that of a row with itself is 1."""
+        same = weights**2 @ self.sizes
+        pairs = (weights @ self.sizes) ** 2 - same
+        return (weights @ self.sums @ weights - same) / pairs if pairs else np.nan  # nothing but one row, repeated
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
@@ -257,7 +258,7 @@ def _interval(value: float, statistic, pool: Pool, rng, wanted: DistanceSettings
     drawn = []
     for _ in _progress(range(wanted.draws), "interval", wanted):
         drawn.append(statistic(*(rng.multinomial(int(side.sum()), _shares_of(side)) * 1.0 for side in pool.sides)))
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(2 * value - high), float(2 * value - low)
 
 
