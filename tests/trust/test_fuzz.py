@@ -1,6 +1,6 @@
 """Arbitrary input gives a result or a documented error: never a crash, a hang, NaN or a silent skip.
 
-tests/pretraining/test_collator_fuzz.py does the same for the collator. The slow tests try twenty times as much.
+tests/pretraining/test_collator_fuzz.py does the same for the collator. The slow tests try ten times as much.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def run(check, *cases, examples: int) -> None:
 
 def sizes(fast: int):
     """Number of examples by default, and under the marker `slow`."""
-    slow = pytest.param(20 * fast, marks=pytest.mark.slow, id="slow")
+    slow = pytest.param(10 * fast, marks=pytest.mark.slow, id="slow")
     return pytest.mark.parametrize("examples", [pytest.param(fast, id="fast"), slow])
 
 
