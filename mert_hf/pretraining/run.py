@@ -279,8 +279,9 @@ def build_model(config: PretrainedConfig, model_arguments: PretrainingModelArgum
         )
     except ValueError as error:
         raise ValueError(f"{error} {differences(source, model_arguments.model_config)}") from error
-    misfits = {entry if isinstance(entry, str) else entry[0] for entry in info["mismatched_keys"]}  # 4.57 has names only
-    others = misfits | set(info["missing_keys"])
+    found = info["mismatched_keys"]
+    others = {entry if isinstance(entry, str) else entry[0] for entry in found}  # transformers 4.57 gives names only
+    others |= set(info["missing_keys"])
     strays = sorted(name for name in others if name.startswith(f"{model.base_model_prefix}."))
     if misfits := [name for name in strays if name not in info["missing_keys"]]:
         raise ValueError(
