@@ -8,7 +8,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .utils.imports import around_import, hide_broken_torchaudio
+from .utils.imports import around_import, hide_broken_torchaudio, lazy_names
 
 __version__ = "0.1.0"
 
@@ -39,43 +39,18 @@ if TYPE_CHECKING:
     from .search import MusicIndex
     from .teachers import CQTTeacher, EncodecTeacher, KMeansTeacher, LogMelTeacher
 
-_MODELS = {
-    f"{generation}{kind}": f".modeling.modeling_{generation.lower()}"
-    for generation in ("MERT", "MERT2")
-    for kind in ("Model", "ForPreTraining", "ForSequenceClassification", "ForAudioFrameClassification")
-}
-_HOMES = {
-    "AudioReadError": ".audio",
-    "read_audio": ".audio",
-    "MusicIndex": ".search",
-    "MERTConfig": ".modeling.configuration_mert",
-    "MERT2Config": ".modeling.configuration_mert2",
-    "MERTFeatureExtractor": ".modeling.feature_extraction_mert",
-    "MERTEmbedder": ".embedding",
-    "DataCollatorForMERTPreTraining": ".pretraining.collator",
-    "NoiseMixture": ".pretraining.mixture",
-    "SpanMasking": ".pretraining.masking",
-    "EncodecTeacher": ".teachers",
-    "KMeansTeacher": ".teachers",
-    "CQTTeacher": ".teachers",
-    "LogMelTeacher": ".teachers",
-} | _MODELS
-
-__all__ = sorted([*_HOMES, "__version__"])
+__all__, _load = lazy_names(__name__)
 
 
 def __getattr__(name: str):
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in _MODELS:
+    value = globals()[name] = _load(name)
+    if value.__module__.startswith(f"{__name__}.modeling.modeling_"):
         import_module(".registration", __name__).register_models()  # in place of their stand-ins
-    value = getattr(import_module(_HOMES[name], __name__), name)
-    globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return [*__all__, "__version__"]
 
 
 around_import(

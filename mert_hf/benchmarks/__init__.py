@@ -8,13 +8,4 @@ if TYPE_CHECKING:
     from .collection import Collection, Moments
     from .distances import Distance, distance
 
-_HOMES = {
-    "Collection": ".collection",
-    "Moments": ".collection",
-    "Distance": ".distances",
-    "distance": ".distances",
-}
-
-__all__ = ["Collection", "Distance", "Moments", "distance"]
-
-__getattr__ = lazy_names(__name__, _HOMES)
+__all__, __getattr__ = lazy_names(__name__)

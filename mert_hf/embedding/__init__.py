@@ -8,8 +8,4 @@ if TYPE_CHECKING:
     from .dataset import embed_dataset
     from .embedder import Embedding, MERTEmbedder
 
-_HOMES = {"Embedding": ".embedder", "MERTEmbedder": ".embedder", "embed_dataset": ".dataset"}
-
-__all__ = ["Embedding", "MERTEmbedder", "embed_dataset"]
-
-__getattr__ = lazy_names(__name__, _HOMES)  # `..encoders.onnx_runner` runs where torch is not installed
+__all__, __getattr__ = lazy_names(__name__)  # `..encoders.onnx_runner` runs where torch is not installed

@@ -8,8 +8,4 @@ if TYPE_CHECKING:
     from .base import Encoder, resolve_layers
     from .opening import open_encoder
 
-_HOMES = {"Encoder": ".base", "resolve_layers": ".base", "open_encoder": ".opening"}
-
-__all__ = ["Encoder", "open_encoder", "resolve_layers"]
-
-__getattr__ = lazy_names(__name__, _HOMES)  # `onnx_runner` runs where torch is not installed
+__all__, __getattr__ = lazy_names(__name__)  # `onnx_runner` runs where torch is not installed

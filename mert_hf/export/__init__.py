@@ -8,13 +8,4 @@ if TYPE_CHECKING:
     from ..encoders.onnx_runner import OnnxEmbedder, OnnxEmbedding
     from .onnx import OnnxExport, export_onnx
 
-_HOMES = {
-    "OnnxEmbedder": "..encoders.onnx_runner",
-    "OnnxEmbedding": "..encoders.onnx_runner",
-    "OnnxExport": ".onnx",
-    "export_onnx": ".onnx",
-}
-
-__all__ = ["OnnxEmbedder", "OnnxEmbedding", "OnnxExport", "export_onnx"]
-
-__getattr__ = lazy_names(__name__, _HOMES, extra="onnx")  # the embedder runs where torch is not imported
+__all__, __getattr__ = lazy_names(__name__, extra="onnx")  # the embedder runs where torch is not imported

@@ -10,14 +10,4 @@ if TYPE_CHECKING:
     from .settings import FineTuningArguments, LoraArguments
     from .trainer import FineTuningTrainingArguments
 
-_HOMES = {
-    "FineTuningArguments": ".settings",
-    "FineTuningTrainingArguments": ".trainer",
-    "LoraArguments": ".settings",
-    "fine_tune": ".run",
-    "predict": ".prediction",
-}
-
-__all__ = ["FineTuningArguments", "FineTuningTrainingArguments", "LoraArguments", "fine_tune", "predict"]
-
-__getattr__ = lazy_names(__name__, _HOMES)
+__all__, __getattr__ = lazy_names(__name__)

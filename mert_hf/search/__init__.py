@@ -9,14 +9,4 @@ if TYPE_CHECKING:
     from .index import Match, MusicIndex, write_playlist
     from .settings import UpdateSettings
 
-_HOMES = {
-    "IndexSummary": ".building",
-    "Match": ".index",
-    "MusicIndex": ".index",
-    "UpdateSettings": ".settings",
-    "write_playlist": ".index",
-}
-
-__all__ = ["IndexSummary", "Match", "MusicIndex", "UpdateSettings", "write_playlist"]
-
-__getattr__ = lazy_names(__name__, _HOMES)
+__all__, __getattr__ = lazy_names(__name__)

@@ -17,28 +17,4 @@ if TYPE_CHECKING:
     from .meta_encodec import MetaEncodecTeacher
     from .music2vec import Music2VecTeacher
 
-_HOMES = {
-    "AcousticTeacher": ".base",
-    "CQTTeacher": ".cqt",
-    "CombinedTeacher": ".loading",
-    "EncoderLayer": ".fused",
-    "EncodecTeacher": ".encodec",
-    "FeatureSet": ".kmeans",
-    "FeatureTeacher": ".feature_regression",
-    "FusedEncoderTeacher": ".fused",
-    "KMeansTeacher": ".kmeans",
-    "LogMelTeacher": ".log_mel",
-    "MelRVQTeacher": ".mel_quantizers",
-    "MetaEncodecTeacher": ".meta_encodec",
-    "Music2VecTeacher": ".music2vec",
-    "MusicalTeacher": ".base",
-    "RandomProjectionTeacher": ".mel_quantizers",
-    "TEACHERS": ".loading",
-    "Teacher": ".base",
-    "codebook_sizes_of": ".base",
-    "load_teacher": ".loading",
-}
-
-__all__ = sorted(_HOMES)
-
-__getattr__ = lazy_names(__name__, _HOMES)  # the command line reads `.settings` without torch
+__all__, __getattr__ = lazy_names(__name__)  # the command line reads `.settings` without torch

@@ -6,10 +6,11 @@ that use transformers find MERT registered whether they import it before or afte
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -20,14 +21,19 @@ from .optional import needs_extra
 logger = logging.getLogger(__name__)
 
 
-def lazy_names(package: str, homes: Mapping[str, str], extra: str | None = None) -> Callable[[str], Any]:
-    """A package's `__getattr__` that loads its public names when they are first used.
+def lazy_names(package: str, extra: str | None = None) -> tuple[list[str], Callable[[str], Any]]:
+    """`__all__` and `__getattr__` of a package that loads its public names when they are first used.
+
+    They are what the package imports `if TYPE_CHECKING`: one list for readers, type checkers and the program.
 
     Args:
         package: `__name__` of the package.
-        homes: for each public name the module that defines it, such as ".dataset".
         extra: extra of mert_hf that installs what these modules import, if there is one.
     """
+    source = sys.modules[package].__spec__.loader.get_source(package)
+    blocks = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
+    imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
+    homes = {alias.name: "." * node.level + (node.module or "") for node in imports for alias in node.names}
 
     def load(name: str) -> Any:
         if name not in homes:
@@ -36,7 +42,7 @@ def lazy_names(package: str, homes: Mapping[str, str], extra: str | None = None)
             module = importlib.import_module(homes[name], package)
         return getattr(module, name)
 
-    return load
+    return sorted(homes), load
 
 
 def around_import(name: str, *, before: Callable[[], Any] | None = None, after: Callable[[], Any]) -> None:
