@@ -16,7 +16,8 @@ from ..embedding.dataset import RUN_FILE, embed_dataset, read_run
 from .settings import DistanceSettings
 
 STATISTICS = "mert_hf_statistics"  # key that marks the files of `Moments.save`
-SAME = ("fingerprint", "layer", "window", "hop", "hidden_size")  # what two collections must share to be compared
+# what two collections must share to be compared
+SAME = ("fingerprint", "layer", "window", "hop", "channels", "hidden_size")
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Moments:
         mean: (values,) float64.
         covariance: (values, values) float64, with rows - 1 as its divisor.
         rows: number of rows.
-        settings: how the rows were made: fingerprint of the encoder, layer, window, hop.
+        settings: how the rows were made: fingerprint of the encoder, layer, window, hop, channels.
     """
 
     mean: np.ndarray
@@ -107,7 +108,8 @@ def open_collection(
         source: an embedding data set, a file of `Moments.save`, a folder, file or glob of audio, or several of them.
         model: the encoder of audio, see `mert_hf.encoders.open_encoder`.
         wanted: layer, window, and how audio is embedded.
-        like: settings of the collection that this one is compared with; audio is then embedded in the same windows.
+        like: settings of the collection that this one is compared with; audio is then embedded in the same windows
+            and mixed in the same way.
 
     Raises:
         ValueError: a data set without the layer, or of frames; a recording that cannot be read.
@@ -121,12 +123,12 @@ def open_collection(
         if (path / RUN_FILE).is_file():
             return read_dataset(path, wanted.layer)
         source = [source]
-    window, hop = (like["window"], like["hop"]) if like else (wanted.window, None)
+    cut = {name: like[name] for name in ("window", "hop", "channels")} if like else {"window": wanted.window}
     layer = like["layer"] if like else wanted.layer
     with TemporaryDirectory() as folder:
         settings = {name: getattr(wanted, name) for name in ("batch_size", "workers", "device", "show_progress_bar")}
         summary = embed_dataset(
-            source, folder, model, layers=[layer], window=window, hop=hop, dtype=wanted.dtype or "float32", **settings
+            source, folder, model, layers=[layer], dtype=wanted.dtype or "float32", **cut, **settings
         )
         if summary.failed:
             names = ", ".join(failed.path for failed in summary.failed[:5])

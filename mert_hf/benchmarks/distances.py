@@ -113,7 +113,7 @@ def compare(a: Collection | Moments, b: Collection | Moments, wanted: DistanceSe
         interval = _interval(value, statistic, pool, rng, wanted)
     if wanted.draws and not any(pool.stored):
         p_value = _p_value(value, statistic, pool, rng, wanted)
-    shares = _shares(value, statistic, pool, wanted) if wanted.shares and not pool.stored[1] else {}
+    shares = _changes_without(value, statistic, pool, wanted) if wanted.shares and not pool.stored[1] else {}
     counts = tuple(len(side.paths) if isinstance(side, Collection) else None for side in (a, b))
     rows = tuple(int(side.rows) if isinstance(side, Moments) else len(side.rows) for side in (a, b))
     notes = _notes(wanted.kind, rows, a.settings.get("hidden_size", 0))
@@ -257,12 +257,13 @@ def _interval(value: float, statistic, pool: Pool, rng, wanted: DistanceSettings
     """Basic bootstrap: a resample lies as far from the value as the value from the truth, its bias included."""
     drawn = []
     for _ in _progress(range(wanted.draws), "interval", wanted):
-        drawn.append(statistic(*(rng.multinomial(int(side.sum()), _shares_of(side)) * 1.0 for side in pool.sides)))
+        drawn.append(statistic(*(rng.multinomial(int(side.sum()), _probabilities(side)) * 1.0 for side in pool.sides)))
     low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(2 * value - high), float(2 * value - low)
 
 
-def _shares_of(side: np.ndarray) -> np.ndarray:
+def _probabilities(side: np.ndarray) -> np.ndarray:
+    """Of each recording to be drawn for a side; even where the side is stored statistics and has none."""
     return side / side.sum() if side.any() else np.full(len(side), 1 / len(side))
 
 
@@ -275,7 +276,7 @@ def _p_value(value: float, statistic, pool: Pool, rng, wanted: DistanceSettings)
     return (1 + as_far) / (1 + wanted.draws)
 
 
-def _shares(value: float, statistic, pool: Pool, wanted: DistanceSettings) -> dict[str, float]:
+def _changes_without(value: float, statistic, pool: Pool, wanted: DistanceSettings) -> dict[str, float]:
     """{path: distance - distance without it} of the second collection, largest first."""
     members = np.flatnonzero(pool.sides[1])
     if len(members) < 2:

@@ -12,8 +12,9 @@ from scipy import linalg
 from mert_hf.benchmarks import Collection, Moments, distance
 from mert_hf.benchmarks.distances import frechet_distance, frechet_limit
 from mert_hf.cli.app import app
+from mert_hf.embedding import embed_dataset
 
-SETTINGS = {"fingerprint": "f", "layer": 1, "window": 5.0, "hop": 5.0, "hidden_size": 6}
+SETTINGS = {"fingerprint": "f", "layer": 1, "window": 5.0, "hop": 5.0, "channels": "mean", "hidden_size": 6}
 
 
 def collection(recordings: int, seed: int, shift: float = 0.0, windows: int = 8, scale: float = 1.0) -> Collection:
@@ -138,6 +139,21 @@ def test_different_features_are_refused():
     other = Collection(other.rows, other.owners, other.paths, {**SETTINGS, "layer": 2})
     with pytest.raises(ValueError, match="layer: 1 and 2"):
         distance(collection(20, 0), other)
+
+
+def test_audio_is_mixed_as_in_the_data_set_that_it_is_compared_with(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "music").mkdir()
+    for number in range(3):
+        soundfile.write(tmp_path / "music" / f"{number}.wav", 0.1 * rng.standard_normal((48000, 2)), 24000)
+    music = str(tmp_path / "music")
+    quiet = {"show_progress_bar": False}
+    for channels in ("left", "mean"):
+        embed_dataset(music, tmp_path / channels, "mel", layers=[0], window=1.0, channels=channels, **quiet)
+    same = distance(str(tmp_path / "left"), music, model="mel", draws=0, **quiet)
+    assert same.value == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ValueError, match="channels: 'left' and 'mean'"):
+        distance(str(tmp_path / "left"), str(tmp_path / "mean"), draws=0)
 
 
 def write_music(folder, seed: int, noise: float, songs: int = 6) -> str:
