@@ -68,6 +68,7 @@ def main() -> None:
     probes = commands.add_parser("probes")
     probes.add_argument("--soundfont", required=True)
     probes.add_argument("--music", type=Path, required=True)
+    probes.add_argument("--share", type=float, default=1.0, help="of the rendered excerpts of each set but instrument")
     for command in (train, probes):
         command.add_argument("--output", type=Path, required=True)
         command.add_argument("--workers", type=int, default=2)
@@ -197,13 +198,14 @@ def render_probes(pieces: Sequence[Piece], arguments: argparse.Namespace) -> Non
     """Renders the sets, each an audiofolder below the output folder."""
     rng = np.random.default_rng(arguments.seed + 1)
     keyed = {name: [p for p in pieces if p.tonic is not None and split_of(p.name) == name] for name in SPLIT_SHARES}
+    count = {size: round(arguments.share * size) for size in (768, 960, 1152)}
     plans = {
-        "key": plan_keys(keyed, 1152, arguments.seed),
-        "tempo": plan_tempo(keyed, 768, rng),
-        "family": plan_families(pieces, 960, rng),
+        "key": plan_keys(keyed, count[1152], arguments.seed),
+        "tempo": plan_tempo(keyed, count[768], rng),
+        "family": plan_families(pieces, count[960], rng),
         "instrument": plan_instruments(10, rng),
-        "pitch": plan_notes(960, seed=arguments.seed),
-        "chord": plan_chords(960, rng),
+        "pitch": plan_notes(count[960], seed=arguments.seed),
+        "chord": plan_chords(count[960], rng),
     }
     for name, excerpts in plans.items():
         excerpts = [replace(excerpt, soundfont=arguments.soundfont) for excerpt in excerpts]
