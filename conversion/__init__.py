@@ -1,9 +1,8 @@
 """Checkpoints of other projects to ours and back: fairseq's MERT, the authors' Hub folders, Meta's EnCodec."""
 
+from .checkpoint_file import CheckpointError, UnsafeCheckpointError
 from .encodec import convert_encodec_checkpoint
-from .errors import CheckpointError, UnsafeCheckpointError
-from .fairseq import convert_fairseq_checkpoint
-from .fairseq_export import export_fairseq_checkpoint
+from .fairseq import convert_fairseq_checkpoint, export_fairseq_checkpoint
 from .hub import convert_hub_checkpoint
 from .self_check import ConversionReport
 

@@ -18,7 +18,7 @@ import io
 import os
 import pickletools
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 import torch
 from packaging.version import Version
 
-from .errors import CheckpointError, UnsafeCheckpointError
+from ..utils.text import shorten
 
 # Known checkpoints need under 1 MB besides the tensor data; a byte of a hostile one can cost 200 in memory.
 PROGRAM_LIMIT = 16 * 2**20
@@ -217,3 +217,39 @@ def _allowed(classes: Iterable[type]) -> Iterator[None]:
     finally:
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(before)
+
+
+LISTED = 5  # names of each kind of fault
+
+
+class CheckpointError(ValueError):
+    """A checkpoint file that is damaged, of an unknown format, or does not hold what it should."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A checkpoint whose pickle refers to something that could act on the machine. Nothing of it was run."""
+
+
+def compare_shapes(
+    tensors: Mapping[str, Any], expected: Mapping[str, Any], origin: str = "the configuration"
+) -> dict[str, list[str]]:
+    """Names of tensors that do not fit, by the kind of fault.
+
+    Args:
+        tensors: name -> anything with a `shape`.
+        expected: the same of the tensors that there should be.
+        origin: where the expected shapes come from, for messages.
+    """
+    shapes = {name: (tuple(tensors[name].shape), tuple(expected[name].shape)) for name in expected if name in tensors}
+    return {
+        "missing": [name for name in expected if name not in tensors],
+        "unknown": [name for name in tensors if name not in expected],
+        "of another shape": [
+            f"{name} {stored}, by {origin} {right}" for name, (stored, right) in shapes.items() if stored != right
+        ],
+    }
+
+
+def describe_faults(faults: Mapping[str, Sequence[str]]) -> str:
+    """Sentences about tensors that do not fit, from the names of each kind of fault; empty where there is none."""
+    return " ".join(f"{len(names)} {kind}: {shorten(names, LISTED, '; ')}." for kind, names in faults.items() if names)

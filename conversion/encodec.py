@@ -18,8 +18,7 @@ from huggingface_hub import ModelCard
 from transformers import EncodecConfig, EncodecFeatureExtractor, EncodecModel
 
 from ..utils.files import staged_directory
-from .checkpoint_file import read_checkpoint, state_dict_of
-from .errors import CheckpointError, compare_shapes, describe_faults
+from .checkpoint_file import CheckpointError, compare_shapes, describe_faults, read_checkpoint, state_dict_of
 from .self_check import ConversionReport, fixed_signal, save_and_check
 
 # Meta: transformers, applied in this order to a name

@@ -1,25 +1,42 @@
-"""fairseq's MERT checkpoints to ours, without fairseq, hydra or omegaconf."""
+"""fairseq's MERT checkpoints to ours and back, without fairseq, hydra or omegaconf.
+
+A converted folder keeps a record of its origin for the way back: `fairseq_config.json` holds settings and number
+formats; `fairseq_constants.safetensors.gz` the tensors that are not part of our model, such as CQT kernels, which are
+nearly all zero. fairseq's strict loading needs them.
+"""
 
 from __future__ import annotations
 
+import gzip
+import json
+import logging
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import safetensors.torch
 import torch
 from accelerate import init_empty_weights
 
 from ..hub.cards import CardFacts
 from ..hub.checkpoint import save_checkpoint
+from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
-from ..utils.files import staged_directory
-from .checkpoint_file import read_checkpoint, state_dict_of
-from .errors import CheckpointError, compare_shapes, describe_faults
-from .fairseq_config import FairseqSettings, config_from_fairseq, read_settings
-from .fairseq_export import write_record
+from ..utils.files import check_output_file, read_json, staged_directory, staged_file
+from .checkpoint_file import CheckpointError, compare_shapes, describe_faults, read_checkpoint, state_dict_of
+from .fairseq_config import (
+    EXPORT_KEY,
+    FAIRSEQ_SPECIAL_SYMBOLS,
+    FairseqSettings,
+    config_from_fairseq,
+    config_to_fairseq,
+    read_settings,
+    recorded_sections,
+)
 from .fairseq_keys import HEADS, KeyTable
-from .self_check import ConversionReport, run_backbone, save_and_check
+from .self_check import ConversionReport, require_equal, run_backbone, save_and_check
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -127,3 +144,181 @@ def _dropped_state(content: dict) -> dict[str, str]:
         "last_optimizer_state": "optimizer state: continued pre-training starts a new optimizer",
     }
     return {name: reason for name, reason in reasons.items() if content.get(name)}
+
+
+logger = logging.getLogger(__name__)
+
+SETTINGS_FILE = "fairseq_config.json"
+CONSTANTS_FILE = "fairseq_constants.safetensors.gz"
+CQT_LOWEST_FREQUENCY = 32.7  # Hz, of both CQTs of the authors' mert_model.py
+CQT_OCTAVES = 7
+HALF_FORMATS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def write_record(
+    folder: Path, settings: FairseqSettings, tensors: dict[str, torch.Tensor], dropped: dict[str, str]
+) -> None:
+    """Writes what an export needs in addition to our model."""
+    kept = [name for name in dropped if not name.startswith(HEADS)]
+    dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
+    record = {
+        "cfg": recorded_sections(settings),
+        "dtypes": {name: dtype for name, dtype in dtypes.items() if name not in dropped and dtype != "float32"},
+        "split_projections": "final_projs.0.weight" in tensors,
+    }
+    (folder / SETTINGS_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    if kept:
+        raw = safetensors.torch.save(
+            {name: tensors[name].clone(memory_format=torch.contiguous_format) for name in kept}
+        )
+        with gzip.GzipFile(folder / CONSTANTS_FILE, "wb", compresslevel=1, mtime=0) as file:
+            file.write(raw)
+
+
+def read_record(model_dir: Path) -> dict:
+    """The content of `write_record`: "cfg", "dtypes", "split_projections"; empty for a model that was made here.
+
+    Raises:
+        CheckpointError: the file was damaged since.
+    """
+    path = model_dir / SETTINGS_FILE
+    return read_json(path, CheckpointError) if path.is_file() else {}
+
+
+def recorded_normalize(model_dir: Path) -> bool | None:
+    """Whether the original was trained on normalized waveforms; None where nothing was recorded.
+
+    Raises:
+        CheckpointError: the record was damaged since.
+    """
+    value = read_record(model_dir)
+    for key in ("cfg", "task", "normalize"):
+        value = value.get(key) if isinstance(value, dict) else None
+    return None if value is None else bool(value)
+
+
+def read_constants(model_dir: Path) -> dict[str, torch.Tensor]:
+    """The recorded tensors that are not part of our model; empty where none were recorded."""
+    path = model_dir / CONSTANTS_FILE
+    if not path.is_file():
+        return {}
+    with gzip.open(path) as file:
+        return safetensors.torch.load(file.read())
+
+
+def export_fairseq_checkpoint(model_dir: str | os.PathLike, path: str | os.PathLike) -> ConversionReport:
+    """Writes one of our checkpoints in fairseq's layout.
+
+    A folder made by `convert_fairseq_checkpoint` gives back every tensor bit for bit. The label dictionaries are not
+    written: fairseq reads them from its `dict.*.txt` files where a checkpoint has none.
+
+    Args:
+        model_dir: a checkpoint of `MERTForPreTraining` or `MERTModel`.
+        path: the `.pt` file to write; it is replaced only by a complete one.
+
+    Raises:
+        ValueError: another model, or a configuration that fairseq's MERT has no option for.
+        OSError: `path` cannot be written; checked before the model is loaded.
+    """
+    started = time.perf_counter()
+    check_output_file(path)
+    folder = Path(model_dir)
+    recorded = read_record(folder)
+    table = _key_table(folder, recorded.get("split_projections", False))
+    model = table.model_class.from_pretrained(folder).float().eval()
+    weights, dtypes = model.state_dict(), recorded.get("dtypes", {})
+    _require_identity_projection(weights, table)
+    tensors = {e.theirs: _as_recorded(e.to_theirs(weights), dtypes.get(e.theirs)) for e in table.entries}
+    tensors |= read_constants(folder) or _computed_constants(table)
+    normalize = MERTFeatureExtractor.from_pretrained(folder).do_normalize
+    _write_checked(path, _fairseq_content(model.config, normalize, recorded.get("cfg"), tensors))
+    size, seconds = model.num_parameters(), time.perf_counter() - started
+    return ConversionReport(str(model_dir), str(path), len(table.entries), num_parameters=size, seconds=seconds)
+
+
+def _write_checked(path: str | os.PathLike, content: dict) -> None:
+    """Writes the file, and reads it again: every tensor must be the same."""
+    with staged_file(path) as staging:
+        torch.save(content, staging)
+        reloaded = read_checkpoint(staging)["model"]
+        require_equal((name, tensor, reloaded[name]) for name, tensor in content["model"].items())
+
+
+def _key_table(folder: Path, split_projections: bool) -> KeyTable:
+    config = MERTConfig.from_pretrained(folder)
+    (name, *_) = config.architectures or ["MERTModel"]
+    if name not in ("MERTModel", "MERTForPreTraining"):
+        raise ValueError(f"{folder} holds a {name}; only MERTModel and MERTForPreTraining can be exported to fairseq.")
+    return KeyTable(config, name == "MERTModel", split_projections)
+
+
+def _require_identity_projection(weights: Mapping[str, torch.Tensor], table: KeyTable) -> None:
+    for name, value in table.identity_projection().items():
+        if not torch.equal(weights[name], value):
+            raise ValueError(
+                f"{name} was trained, but fairseq's MERT has no projection where the convolutional features have the "
+                f"encoder's size already ({table.config.hidden_size}): this model cannot be exported."
+            )
+
+
+def _as_recorded(tensor: torch.Tensor, dtype: str | None) -> torch.Tensor:
+    """The tensor in its original number format, if its values still are of that format; without foreign memory."""
+    narrow = tensor.to(HALF_FORMATS.get(dtype, tensor.dtype))
+    result = narrow if torch.equal(narrow.to(tensor.dtype), tensor) else tensor
+    return result.clone() if result.untyped_storage().nbytes() > result.nbytes else result.contiguous()
+
+
+def _computed_constants(table: KeyTable) -> dict[str, torch.Tensor]:
+    """The constants of a model that was made here: no conversion recorded them."""
+    config, wanted = table.config, {}
+    if config.cqt_bins and not table.backbone_only:
+        wanted["encoder_cqt_model.spec_layer."] = (config.cqt_bins, config.sample_rate // int(config.frame_rate))
+    if config.feature_extractor_cqt:
+        wanted["feature_extractor_cqt."] = (config.feature_extractor_cqt_bins, config.sample_rate // 50)
+    tensors = {}
+    for prefix, (bins, hop_length) in wanted.items():
+        tensors |= {prefix + name: value for name, value in _cqt_kernels(config.sample_rate, bins, hop_length).items()}
+    return tensors
+
+
+def _cqt_kernels(sampling_rate: int, bins: int, hop_length: int) -> Mapping[str, torch.Tensor]:
+    """Buffers of the nnAudio module in the authors' mert_model.py; empty, with a warning, where nnAudio is missing."""
+    try:
+        from nnAudio.features.cqt import CQT
+    except ImportError:
+        logger.warning(
+            "nnAudio is not installed, so the CQT kernels are left out and fairseq will miss them; "
+            "`pip install nnaudio` and export again, or load with strict=False"
+        )
+        return {}
+    return CQT(
+        sr=sampling_rate,
+        hop_length=hop_length,
+        fmin=CQT_LOWEST_FREQUENCY,
+        n_bins=bins,
+        bins_per_octave=bins // CQT_OCTAVES,
+        norm=1,
+        output_format="Magnitude",
+        verbose=False,
+    ).state_dict()
+
+
+def _fairseq_content(config: MERTConfig, normalize: bool, known: dict | None, tensors: dict) -> dict:
+    if config.num_codebooks and config.num_special_codes != FAIRSEQ_SPECIAL_SYMBOLS:
+        logger.warning(
+            "the model has %d special codes where fairseq counts %d: only mert_hf can read its heads back",
+            config.num_special_codes,
+            FAIRSEQ_SPECIAL_SYMBOLS,
+        )
+    names = {"criterion_name": "HubertCriterion", "optimizer_name": "FairseqAdam"}
+    return {
+        "cfg": config_to_fairseq(config, normalize, known),
+        "args": None,
+        "model": tensors,
+        "criterion": None,
+        "optimizer_history": [{**names, "lr_scheduler_state": {}, "num_updates": 0}],
+        "task_state": {},
+        "extra_state": {"train_iterator": {"epoch": 1}},
+        "last_optimizer_state": None,
+        EXPORT_KEY: {"num_special_codes": config.num_special_codes, "codebook_sizes": config.codebook_sizes},
+    }

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from ..modeling.configuration_mert import MERTConfig
-from .checkpoint_file import Placeholder
-from .errors import CheckpointError
+from .checkpoint_file import CheckpointError, Placeholder
 
 DEFAULT_CONV_LAYERS = "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2"
 MAX_CONV_LAYERS = 64

@@ -22,8 +22,7 @@ from ..hub.names import checkpoint_folder
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..utils.files import read_json, staged_directory
-from .checkpoint_file import read_checkpoint, state_dict_of
-from .errors import CheckpointError, compare_shapes, describe_faults
+from .checkpoint_file import CheckpointError, compare_shapes, describe_faults, read_checkpoint, state_dict_of
 from .self_check import ConversionReport, run_backbone, save_and_check
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import safe_open
 
-from .errors import CheckpointError
+from .checkpoint_file import CheckpointError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

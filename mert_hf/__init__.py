@@ -34,8 +34,7 @@ if TYPE_CHECKING:
         MERT2Model,
     )
     from .pretraining.collator import DataCollatorForMERTPreTraining
-    from .pretraining.masking import SpanMasking
-    from .pretraining.mixture import NoiseMixture
+    from .pretraining.student_input import NoiseMixture, SpanMasking
     from .search import MusicIndex
     from .teachers import CQTTeacher, EncodecTeacher, KMeansTeacher, LogMelTeacher
 

@@ -20,7 +20,7 @@ from mert_hf.evaluation import load_results
 from mert_hf.hub.cards import CardFacts, Measurement
 from mert_hf.hub.checkpoint import save_checkpoint
 from mert_hf.pretraining.resuming import last_complete_checkpoint
-from mert_hf.quickstart.figures import loss_figure
+from mert_hf.quickstart.report import loss_figure
 from mert_hf.teachers import load_teacher
 
 DATA = (

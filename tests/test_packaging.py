@@ -65,12 +65,12 @@ def test_a_checkout_without_symlinks_holds_the_linked_packages(tmp_path):
     for name in LINKED:
         shutil.copytree(REPOSITORY / name, tmp_path / name)
         (tmp_path / "mert_hf" / name).write_text(f"../{name}")
-    code = "import mert_hf.modeling, mert_hf.conversion.errors as e; print(mert_hf.modeling.__file__, e.__name__)"
+    code = "import mert_hf.modeling, mert_hf.conversion.hub as e; print(mert_hf.modeling.__file__, e.__name__)"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
-    assert found.stdout.split() == [str(tmp_path / "modeling" / "__init__.py"), "mert_hf.conversion.errors"]
+    assert found.stdout.split() == [str(tmp_path / "modeling" / "__init__.py"), "mert_hf.conversion.hub"]
 
 
 def test_hub_files_import_only_what_every_user_has():

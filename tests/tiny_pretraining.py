@@ -20,7 +20,7 @@ from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.pretraining import run
 from mert_hf.pretraining.arguments import MERTTrainingArguments
 from mert_hf.pretraining.collator import DataCollatorForMERTPreTraining
-from mert_hf.pretraining.mixture import NoiseMixture
+from mert_hf.pretraining.student_input import NoiseMixture
 from mert_hf.pretraining.trainer import MERTTrainer
 from mert_hf.teachers import AcousticTeacher, MusicalTeacher, Teacher
 

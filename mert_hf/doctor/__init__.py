@@ -9,9 +9,8 @@ import os
 
 from .data import check_data
 from .findings import Finding, has_problem
-from .installation import check_devices, check_fragile_packages, check_packages
+from .installation import check_devices, check_fragile_packages, check_half_precision, check_packages
 from .model import check_model
-from .precision import check_half_precision
 
 __all__ = ["Finding", "diagnose", "has_problem"]
 

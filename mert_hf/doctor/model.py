@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..conversion.checkpoint_file import read_checkpoint
-from ..conversion.errors import CheckpointError, UnsafeCheckpointError
+from ..conversion.checkpoint_file import CheckpointError, UnsafeCheckpointError, read_checkpoint
+from ..conversion.fairseq import recorded_normalize
 from ..conversion.fairseq_config import read_settings
-from ..conversion.fairseq_export import recorded_normalize
 from ..conversion.hub import CQT_CONSTANTS, compare_weights, our_name, read_weights, weight_files
 from ..encoders.onnx import OnnxEncoder, is_exported
 from ..hub.model_types import class_name, config_from_fields

@@ -10,7 +10,7 @@ import torch
 from transformers.trainer_utils import HubStrategy, get_last_checkpoint
 
 from ..evaluation.tasks import Task, get_task
-from ..hub.errors import one_line_errors
+from ..hub.names import one_line_errors
 from ..utils.files import check_output_folder, write_json
 from ..utils.optional import require_extra
 from .card import card_facts

@@ -11,7 +11,7 @@ import torch
 from transformers import PretrainedConfig, Trainer, TrainingArguments
 
 from ..hub.cards import CardFacts
-from ..hub.trainer import HubTrainerMixin
+from ..hub.checkpoint import HubTrainerMixin
 from ..utils.parser import explained_bf16_refusal
 from ..utils.settings import described
 

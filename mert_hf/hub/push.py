@@ -36,9 +36,8 @@ from .checkpoint import (
     run_facts,
     save_checkpoint,
 )
-from .errors import PushError, http_status, one_line_errors
 from .model_types import CONFIG_CLASSES, LICENSE_FILE, class_name, code_files, config_from_fields, license_text
-from .names import is_hub_id
+from .names import PushError, http_status, is_hub_id, one_line_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

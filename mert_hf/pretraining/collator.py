@@ -14,11 +14,8 @@ from torch.utils.data import get_worker_info
 from ..corpora.crops import AudioCrop, derive_seed, draw_integer
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..teachers.base import AcousticTeacher, MusicalTeacher, codebook_sizes_of
-from ..utils.devices import device_of
-from .augmentation import InputAugmentation
-from .masking import SpanMasking
-from .mixture import NoiseMixture
-from .stopwatch import Stopwatch
+from ..utils.devices import Stopwatch, device_of
+from .student_input import InputAugmentation, NoiseMixture, SpanMasking
 
 if TYPE_CHECKING:
     from ..corpora.labels import LabelCache

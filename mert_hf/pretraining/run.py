@@ -30,6 +30,7 @@ from ..teachers import (
     codebook_sizes_of,
 )
 from ..teachers.base import from_fields
+from ..teachers.music2vec import EMATeacherCallback
 from ..utils.files import check_output_folder, write_json
 from .arguments import (
     MERTTrainingArguments,
@@ -37,16 +38,12 @@ from .arguments import (
     PretrainingModelArguments,
     parse_arguments,
 )
-from .augmentation import InputAugmentation
-from .callbacks import SignalCallback
+from .callbacks import SignalCallback, TimedScheduleCallback
 from .collator import DataCollatorForMERTPreTraining
 from .data import build_datasets, parse_share
-from .ema import EMATeacherCallback
-from .masking import SpanMasking
-from .mixture import NoiseMixture
 from .probing import ProbeCallback, parse_probe_tasks
 from .resuming import checkpoint_to_resume
-from .timed_schedule import TimedScheduleCallback
+from .student_input import InputAugmentation, NoiseMixture, SpanMasking
 from .trainer import MERTTrainer
 
 logger = logging.getLogger(__name__)

@@ -13,12 +13,12 @@ from accelerate.data_loader import DataLoaderDispatcher
 from torch import nn
 from transformers import PretrainedConfig, Trainer, TrainerCallback
 
-from ..hub.trainer import HubTrainerMixin
+from ..hub.checkpoint import HubTrainerMixin
 from ..modeling.modeling_mert import MERTForPreTrainingOutput
+from ..utils.devices import Stopwatch
 from .callbacks import CropEpochCallback, NonFiniteStepCallback
 from .collator import CLEAN_WAVEFORMS, DataCollatorForMERTPreTraining, MERTBatch
 from .resuming import ProcessCountCallback
-from .stopwatch import Stopwatch
 
 
 class LossMeter:

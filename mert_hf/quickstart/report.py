@@ -7,22 +7,44 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import soundfile
 
-from ..utils.templates import fill_template
-from ..utils.text import markdown_table
-from .figures import loss_figure, map_figure, probe_figure, similarity_figure
-from .library import EmbeddedLibrary
-from .probing import Probes
+from ..embedding import MERTEmbedder
+from ..recordings.metadata import read_metadata
+from ..utils.optional import needs_extra
+from ..utils.text import fill_template, markdown_table
 
-if TYPE_CHECKING:
+with needs_extra("quickstart"):
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
 PAGE = "report.html"
 SUMMARY = "README.md"
 QUERIES = 3  # recordings whose neighbors are listed
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Test accuracy of a task.
+
+    Attributes:
+        mean: over seeds.
+        spread: sample standard deviation over seeds; 0 for one seed.
+        chance: accuracy of guessing, 1 / classes.
+        seeds: number of seeds.
+    """
+
+    mean: float
+    spread: float
+    chance: float
+    seeds: int = 1
+
+
+Probes = Mapping[str, Mapping[str, ProbeResult]]
+"""Results by name of the encoder and of the task."""
 
 
 @dataclass(frozen=True)
@@ -138,3 +160,109 @@ def audio_source(path: Path) -> str:
     buffer = io.BytesIO()
     soundfile.write(buffer, *soundfile.read(path, dtype="float32"), format="MP3")
     return f"data:audio/mpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+NEIGHBORS = 5
+
+
+@dataclass(frozen=True)
+class EmbeddedLibrary:
+    """Recordings with one vector each.
+
+    Attributes:
+        paths: the files.
+        names: what each of them is: key, family and piece.
+        families: instrument family of each.
+        vectors: (recordings, hidden) float32 of unit length, the mean of all recordings removed before.
+    """
+
+    paths: Sequence[Path]
+    names: Sequence[str]
+    families: Sequence[str]
+    vectors: np.ndarray
+
+    def similarities(self) -> np.ndarray:
+        """(recordings, recordings) cosines."""
+        return self.vectors @ self.vectors.T
+
+    def plane(self) -> np.ndarray:
+        """(recordings, 2) coordinates: projections on the two largest principal components."""
+        centered = self.vectors - self.vectors.mean(axis=0)
+        return centered @ np.linalg.svd(centered, full_matrices=False)[2][:2].T
+
+    def neighbors(self, index: int, count: int = NEIGHBORS) -> list[tuple[int, float]]:
+        """The recordings nearest to one: (index, cosine), nearest first, itself left out."""
+        cosines = self.similarities()[index]
+        order = [int(other) for other in np.argsort(-cosines) if other != index]
+        return [(other, float(cosines[other])) for other in order[:count]]
+
+
+def embed_library(checkpoint: Path, folder: Path, count: int = 40) -> EmbeddedLibrary:
+    """Embeds the first `count` test recordings of a rendered set by the middle layer of a checkpoint."""
+    entries = [(path, row) for path, row in read_metadata(folder) if row["split"] == "test"][:count]
+    embedder = MERTEmbedder.from_pretrained(checkpoint, device="cpu", dtype="float32")
+    layer = embedder.num_layers // 2
+    found = embedder.encode([path for path, _ in entries], layers=layer, window=None, show_progress_bar=False)
+    vectors = np.concatenate([item.embeddings for item in found])
+    vectors = vectors - vectors.mean(axis=0)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    names = [f"{row['key']}, {row['family'].replace('_', ' ')} ({row['piece']})" for _, row in entries]
+    return EmbeddedLibrary([path for path, _ in entries], names, [row["family"] for _, row in entries], vectors)
+
+
+def map_figure(library: EmbeddedLibrary) -> Figure:
+    """The recordings in the plane of their two largest principal components, colored by instrument family."""
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
+    points = library.plane()
+    families = sorted(set(library.families))
+    colors = colormaps["tab20"](np.linspace(0, 1, max(len(families), 2)))
+    for family, color in zip(families, colors, strict=False):
+        chosen = np.array([name == family for name in library.families])
+        axes.scatter(*points[chosen].T, color=color, label=family.replace("_", " "), s=28)
+    axes.set(xlabel="first principal component", ylabel="second principal component")
+    axes.legend(fontsize=7, ncols=2)
+    return figure
+
+
+def similarity_figure(library: EmbeddedLibrary) -> Figure:
+    """Cosine similarities of the recordings, grouped by instrument family, with their names."""
+    order = np.argsort(library.families, kind="stable")
+    figure = Figure(figsize=(8, 7), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(library.similarities()[np.ix_(order, order)], vmin=-1, vmax=1, cmap="RdBu_r")
+    names = [library.names[index] for index in order]
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
+    axes.set_yticks(range(len(names)), names, fontsize=6)
+    figure.colorbar(image, ax=axes, label="cosine similarity, mean removed")
+    return figure
+
+
+def probe_figure(probes: Probes) -> Figure:
+    """The accuracies as bars with the deviation over seeds; a dotted line marks guessing."""
+    tasks = list(next(iter(probes.values())))
+    figure = Figure(figsize=(4 * len(tasks), 4), layout="constrained")
+    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        results = [of_model[task] for of_model in probes.values()]
+        places = range(len(probes))
+        axes.bar(places, [r.mean for r in results], yerr=[r.spread for r in results], capsize=4)
+        axes.set_xticks(places, list(probes), rotation=30, ha="right", rotation_mode="anchor")
+        axes.axhline(results[0].chance, linestyle=":", color="black")
+        axes.set(title=f"{task}: test accuracy", ylim=(0, 1))
+    return figure
+
+
+def loss_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
+    """Each codebook's loss and the spectrum's, as logged, over the updates."""
+    logged = [entry for entry in history if "loss" in entry]
+    names = [name for name in (logged[0] if logged else {}) if name.endswith("_loss")]
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    codes, spectrum = figure.subplots(1, 2)
+    for name in names:
+        axes = spectrum if name == "cqt_loss" else codes
+        axes.plot([entry["step"] for entry in logged], [entry[name] for entry in logged], label=name)
+    for axes, title in ((codes, "cross-entropy of the codes (nats)"), (spectrum, "squared error of the spectrum")):
+        axes.set(title=title, xlabel="update")
+        if axes.lines:
+            axes.legend(fontsize=7)
+    return figure

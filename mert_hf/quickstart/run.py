@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig
 
 from ..corpora.dataset import AudioCropDataset, open_recordings
 from ..corpora.labels import label_files
+from ..evaluation import EvaluationSettings, evaluate
 from ..hub.cards import CardFacts, Measurement, create_card, training_facts
 from ..hub.checkpoint import CARD_FILE, save_checkpoint
 from ..hub.names import DEFAULT_CHECKPOINT, RANDOM_PREFIX, resolve_checkpoint
@@ -30,9 +32,7 @@ from ..pretraining.trainer import MERTTrainer
 from ..teachers import FeatureSet, FeatureTeacher, KMeansTeacher
 from ..utils.files import check_nothing_is_replaced, check_output_folder
 from .excerpts import PRETRAINING_SECONDS, ScoreSets, render_sets
-from .library import embed_library
-from .probing import Probes, probe_encoders
-from .report import PAGE, SUMMARY, QuickstartReport, write_report
+from .report import PAGE, SUMMARY, ProbeResult, Probes, QuickstartReport, embed_library, write_report
 from .settings import QuickstartSettings
 
 logger = logging.getLogger(__name__)
@@ -293,3 +293,43 @@ def describe_run(settings: QuickstartSettings, trainer: MERTTrainer, checkpoint:
         f"saved to `{checkpoint.name}`, reloaded with `AutoModel`: "
         + ("identical output" if same else "the output differs"),
     ]
+
+
+LEARNING_RATES = (1e-3,)
+MAX_EPOCHS = 40
+SECONDS = 30.0  # chunks longer than the excerpts: each is described as a whole
+
+
+def probe_encoders(
+    models: Mapping[str, str],
+    folder: Path,
+    tasks: Mapping[str, str],
+    output: Path,
+    seeds: Sequence[int] = (0, 1, 2),
+    progress: bool = True,
+) -> Probes:
+    """Evaluates models on tasks by the default protocol, with one learning rate.
+
+    Args:
+        models: name -> what `mert-hf evaluate --model` takes.
+        folder: an audiofolder. All tasks share its features.
+        tasks: name -> the column that is recognized.
+        output: folder for features, probes and results (`results/TASK-NAME.json`).
+        seeds: seeds of the probes.
+        progress: show progress bars.
+    """
+    settings = EvaluationSettings(
+        learning_rates=LEARNING_RATES, seeds=seeds, window=SECONDS, max_epochs=MAX_EPOCHS, progress=progress
+    )
+
+    def probe(name: str, model: str, task: str, column: str) -> ProbeResult:
+        file = output / "results" / f"{task}-{name}.json".replace(" ", "-")
+        options = {"device": "cpu", "name": name, "target": column}
+        results = evaluate("audiofolder", folder, model, file, settings, output / "cache", **options)
+        found, chance = results["metrics"]["accuracy"], 1 / len(results["data"]["labels"])
+        return ProbeResult(found["mean"], found["std"] or 0.0, chance, len(found["values"]))
+
+    return {
+        name: {task: probe(name, model, task, column) for task, column in tasks.items()}
+        for name, model in models.items()
+    }

@@ -6,15 +6,13 @@ from ..utils.imports import lazy_names
 
 if TYPE_CHECKING:
     from .base import AcousticTeacher, MusicalTeacher, Teacher, codebook_sizes_of
-    from .cqt import CQTTeacher
     from .encodec import EncodecTeacher
-    from .feature_regression import FeatureTeacher
+    from .features import FeatureSet, FeatureTeacher, KMeansTeacher
     from .fused import EncoderLayer, FusedEncoderTeacher
-    from .kmeans import FeatureSet, KMeansTeacher
     from .loading import TEACHERS, CombinedTeacher, load_teacher
-    from .log_mel import LogMelTeacher
     from .mel_quantizers import MelRVQTeacher, RandomProjectionTeacher
     from .meta_encodec import MetaEncodecTeacher
     from .music2vec import Music2VecTeacher
+    from .spectra import CQTTeacher, LogMelTeacher
 
 __all__, __getattr__ = lazy_names(__name__)  # the command line reads `.settings` without torch

@@ -20,9 +20,8 @@ from ..utils.optional import require_extra
 from ..utils.settings import check_choice
 from ..utils.tolerance import Tolerance, check_bad_files
 from .base import AcousticTeacher, Teacher, checked_clips
-from .feature_regression import FeatureTeacher
+from .features import FeatureSet, FeatureTeacher, KMeansTeacher
 from .fused import EncoderLayer, FusedEncoderTeacher
-from .kmeans import FeatureSet, KMeansTeacher
 from .mel_quantizers import MelRVQTeacher, RandomProjectionTeacher, fine_log_mel, mel_statistics
 from .residual import residual_codes
 from .settings import FeatureSettings, FitSettings, KMeansSettings, RVQSettings

@@ -18,15 +18,13 @@ from .base import (
     Teacher,
     read_config,
 )
-from .cqt import CQTTeacher
 from .encodec import EncodecTeacher
-from .feature_regression import FeatureTeacher
+from .features import FeatureTeacher, KMeansTeacher
 from .fused import FusedEncoderTeacher
-from .kmeans import KMeansTeacher
-from .log_mel import LogMelTeacher
 from .mel_quantizers import MelRVQTeacher, RandomProjectionTeacher
 from .meta_encodec import MetaEncodecTeacher
 from .music2vec import Music2VecTeacher
+from .spectra import CQTTeacher, LogMelTeacher
 
 MEMBER_FOLDER = "teacher_{}"
 

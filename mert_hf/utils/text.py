@@ -1,10 +1,12 @@
-"""Text for people: file names that are not UTF-8, long lists, errors in one line, Markdown tables."""
+"""Text for people: file names that are not UTF-8, long lists, errors in one line, Markdown tables, Jinja templates."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
 
 ERROR_CHARACTERS = 300  # of an error that becomes a part of another message
 
@@ -45,3 +47,23 @@ def markdown_table(header: Sequence[object], rows: Sequence[Sequence[object]]) -
 def markdown_cell(value: object) -> str:
     """The value as a cell of a Markdown table: one line, with column separators escaped."""
     return " ".join(printable(value).split()).replace("|", "\\|")
+
+
+def fill_template(package: str, name: str, **values: Any) -> str:
+    """The text of a template with its values.
+
+    Args:
+        package: the package that holds the file, as `__package__`. pyproject.toml lists its templates as package data.
+        name: name of the file. Values are escaped in `*.html.jinja`; `markupsafe.Markup` is HTML already.
+        values: by the names that the template uses; one that it uses and that is not given is an error.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=name.endswith(".html.jinja"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.from_string(files(package).joinpath(name).read_text(encoding="utf-8")).render(values)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import mert_hf
 from mert_hf.audio import AudioReadError
 from mert_hf.cli.app import app
-from mert_hf.conversion.errors import CheckpointError
+from mert_hf.conversion.checkpoint_file import CheckpointError
 from mert_hf.evaluation.tasks import FURTHER_TASK_NAMES, TASK_NAMES
 from mert_hf.pretraining.callbacks import NonFiniteLossError
 

@@ -9,7 +9,7 @@ from tiny_pretraining import tiny_config
 from mert_hf import DataCollatorForMERTPreTraining
 from mert_hf.corpora.dataset import AudioCrop
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
-from mert_hf.pretraining.augmentation import InputAugmentation
+from mert_hf.pretraining.student_input import InputAugmentation
 from mert_hf.teachers.base import from_fields
 
 

@@ -14,8 +14,7 @@ from mert_hf.corpora.dataset import AudioCrop
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.modeling.modeling_mert import MERTForPreTraining
 from mert_hf.pretraining.collator import CLEAN_WAVEFORMS, MERTBatch
-from mert_hf.pretraining.masking import SpanMasking
-from mert_hf.pretraining.mixture import NoiseMixture
+from mert_hf.pretraining.student_input import NoiseMixture, SpanMasking
 
 
 def crops(lengths: list[int], seed: int = 0) -> list[AudioCrop]:

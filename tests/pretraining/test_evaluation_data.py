@@ -11,8 +11,8 @@ from tiny_pretraining import RATE, make_collator, make_dataset, make_trainer, wr
 from mert_hf.corpora.dataset import AudioFiles, held_out_recordings
 from mert_hf.pretraining.arguments import parse_arguments
 from mert_hf.pretraining.data import parse_share
-from mert_hf.pretraining.masking import SpanMasking
 from mert_hf.pretraining.run import build_trainer
+from mert_hf.pretraining.student_input import SpanMasking
 
 
 def built(arguments: list[str]):

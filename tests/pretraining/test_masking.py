@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mert_hf.pretraining.masking import SpanMasking, drop_to_fewest
+from mert_hf.pretraining.student_input import SpanMasking, drop_to_fewest
 
 
 def simulate(frames: int, rows: int, probability: float = 0.8, length: int = 5, min_masks: int = 2) -> np.ndarray:

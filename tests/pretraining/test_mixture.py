@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mert_hf.pretraining.mixture import NoiseMixture
+from mert_hf.pretraining.student_input import NoiseMixture
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -7,8 +7,8 @@ import torch
 from tiny_pretraining import losses_of
 
 from mert_hf.pretraining import run
-from mert_hf.pretraining.ema import AVERAGE_NAME
 from mert_hf.teachers import Music2VecTeacher
+from mert_hf.teachers.music2vec import AVERAGE_NAME
 
 
 @pytest.fixture

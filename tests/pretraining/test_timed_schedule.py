@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from mert_hf.pretraining import run, timed_schedule
+from mert_hf.pretraining import callbacks, run
 from mert_hf.pretraining.arguments import MERTTrainingArguments
+from mert_hf.pretraining.callbacks import TimedScheduleCallback
 from mert_hf.pretraining.resuming import last_complete_checkpoint
-from mert_hf.pretraining.timed_schedule import TimedScheduleCallback
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that the test sets."""
     now = [0.0]
-    monkeypatch.setattr(timed_schedule.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
     return now
 
 
@@ -53,7 +53,7 @@ def test_learning_rate_falls_with_time(clock):
 def test_a_run_ends_after_its_minutes_and_continues_with_more(tiny_run, tmp_path, monkeypatch):
     """Each update takes ten seconds of a clock that stands still otherwise."""
     now = [0.0]
-    monkeypatch.setattr(timed_schedule.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
 
     class Ticking(TimedScheduleCallback):
         def on_step_begin(self, args, state, control, **kwargs):

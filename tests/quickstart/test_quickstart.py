@@ -16,19 +16,18 @@ from typer.testing import CliRunner
 import mert_hf.quickstart.excerpts as excerpts
 import mert_hf.quickstart.run as quickstart
 from mert_hf.hub.names import DEFAULT_CHECKPOINT
+from mert_hf.pretraining.callbacks import TimedScheduleCallback
 from mert_hf.pretraining.resuming import last_complete_checkpoint
-from mert_hf.pretraining.timed_schedule import TimedScheduleCallback
-from mert_hf.quickstart.library import EmbeddedLibrary
 from mert_hf.quickstart.pieces import Note, Piece, load_pieces, split_of
-from mert_hf.quickstart.probing import ProbeResult
 from mert_hf.quickstart.report import (
+    EmbeddedLibrary,
     QuickstartReport,
     markdown,
     probe_table,
     verdict,
     write_report,
 )
-from mert_hf.quickstart.run import run_quickstart
+from mert_hf.quickstart.run import ProbeResult, run_quickstart
 from mert_hf.quickstart.settings import QuickstartSettings
 
 for package in ("midirenderer", "pretty_midi", "sklearn", "matplotlib"):

@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mert_hf.encoders import descriptors as kmeans_features
-from mert_hf.teachers import FeatureSet, KMeansTeacher, load_teacher
-from mert_hf.teachers import kmeans as kmeans_module
+from mert_hf.teachers import FeatureSet, KMeansTeacher, features, load_teacher
 from mert_hf.teachers.residual import choose_frames, cluster
 
 
@@ -51,7 +50,7 @@ def test_each_feature_set_gives_a_codebook(kmeans, sounds):
 
 def test_codes_are_the_nearest_centres(kmeans, sounds):
     for k, feature_set in enumerate(kmeans.feature_sets):
-        values = kmeans_module.extract([feature_set], sounds, 24000, 320)[0].double()
+        values = features.extract([feature_set], sounds, 24000, 320)[0].double()
         values = (values - kmeans.get_buffer(f"mean_{k}")) / kmeans.get_buffer(f"scale_{k}")
         distances = torch.cdist(values, kmeans.get_buffer(f"centres_{k}").double()[None])
         chosen = distances.gather(-1, kmeans(sounds)[:, k, :, None])[..., 0]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from jinja2 import UndefinedError
 
-from mert_hf.utils.templates import fill_template
+from mert_hf.utils.text import fill_template
 
 
 @pytest.fixture

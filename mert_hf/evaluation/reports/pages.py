@@ -9,8 +9,7 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
-from ...utils.templates import fill_template
-from ...utils.text import markdown_table
+from ...utils.text import fill_template, markdown_table
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The musical teacher: constant-Q spectrum of the clean audio."""
+"""Musical teachers: the constant-Q spectrum of the clean audio, and the paper's alternative, log-mel energies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..encoders.descriptors import cqt_transform, frame_statistics
+from ..encoders.descriptors import MEL_BANDS, cqt_transform, frame_statistics, log_mel
 from ..modeling.cqt_mert import CQT_LOG_GAIN, CQT_LOWEST_FREQUENCY
 from ..utils.optional import needs_extra
 from .base import MusicalTeacher
@@ -100,3 +100,22 @@ class CQTTeacher(MusicalTeacher):
         spectra = (plain(clip if clip.ndim == 2 else clip[None]).flatten(0, 1) for clip in waveforms)
         mean, scale = frame_statistics(spectra, "Standardizing a teacher needs")
         return CQTTeacher(**self.settings(), mean=mean.float(), scale=scale.float())
+
+
+class LogMelTeacher(MusicalTeacher):
+    """Natural logarithm of mel energies.
+
+    Args:
+        sampling_rate, hop_length: as of `Teacher`.
+        num_bins: number of mel bands.
+    """
+
+    kind = "log_mel"
+    setting_names = ("sampling_rate", "hop_length", "num_bins")
+
+    def __init__(self, sampling_rate: int = 24000, hop_length: int = 320, num_bins: int = MEL_BANDS):
+        super().__init__(sampling_rate=sampling_rate, hop_length=hop_length, num_bins=num_bins)
+
+    def targets(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) float32 -> (batch, samples // hop_length + 1, num_bins) float32."""
+        return log_mel(waveforms, self.sampling_rate, self.hop_length, self.num_bins)
