@@ -9,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+import transformers
 from datasets import Audio, Dataset
 from reader_folder import blocks_of
-from transformers import AutoModel, AutoProcessor, Wav2Vec2FeatureExtractor, pipeline
+from transformers import AutoProcessor, Wav2Vec2FeatureExtractor, pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.pt_utils import KeyDataset
 
@@ -19,7 +20,7 @@ from mert_hf import MERT2Model, MERTEmbedder, MERTFeatureExtractor, MERTForSeque
 from mert_hf.audio import read_audio
 from mert_hf.embedding.pipeline import MERTFeatureExtractionPipeline
 from mert_hf.hub import resolve_checkpoint, save_checkpoint
-from mert_hf.registration import DeferredPipeline
+from mert_hf.registration import DeferredPipeline, bundled_folder
 
 
 @pytest.fixture
@@ -138,8 +139,32 @@ def test_other_models_keep_transformers_pipeline(classify, monkeypatch):
         classify(np.zeros((2, 24000), np.float32))
 
 
-def test_a_bundled_model_loads_by_the_folder_of_its_name():
-    model = AutoModel.from_pretrained(resolve_checkpoint("mert2-nano"))
-    assert type(model) is MERT2Model
-    embed = pipeline("audio-feature-extraction", resolve_checkpoint("mert2-nano"), device="cpu")
-    assert embed(np.zeros(24000, np.float32), sampling_rate=24000).ndim == 3
+@pytest.mark.parametrize("name", ["AutoModel", "AutoConfig", "AutoFeatureExtractor", "AutoProcessor"])
+def test_auto_classes_take_bundled_names(name):
+    """The Hub is switched off in tests, so that asking it is an error."""
+    loaded = getattr(transformers, name).from_pretrained("mert2-nano")
+    assert type(loaded) is type(getattr(transformers, name).from_pretrained(resolve_checkpoint("mert2-nano")))
+
+
+def test_our_classes_and_pipeline_take_bundled_names():
+    clip = np.random.default_rng(0).uniform(-0.5, 0.5, 24000).astype(np.float32)
+    expected = MERTEmbedder.from_pretrained("mert2-nano").encode(clip, sampling_rate=24000).embeddings
+    for options in ({"model": "mert2-nano"}, {"task": "audio-feature-extraction", "model": MERT2Model}):
+        if isinstance(options["model"], type):
+            options["model"] = options["model"].from_pretrained("mert2-nano")
+            options["feature_extractor"] = MERTFeatureExtractor.from_pretrained("mert2-nano")
+        embed = transformers.pipeline(**options, device="cpu")
+        np.testing.assert_allclose(embed(clip, sampling_rate=24000), expected, atol=1e-5)
+
+
+def test_names_that_are_not_bundled_pass_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mert2-nano").mkdir()
+    assert [bundled_folder(value) for value in ("me/mert2-nano", "mert2-nano", 7, None)] == [
+        "me/mert2-nano",
+        "mert2-nano",  # a folder of this name here, which transformers takes
+        7,
+        None,
+    ]
+    with pytest.raises(OSError, match="couldn't connect|not the path|is not a local folder"):
+        transformers.AutoModel.from_pretrained("mert3-nano")
