@@ -16,7 +16,7 @@ from ..audio import AudioReadError, Window, audio_info
 from ..audio.read_ahead import END, read_ahead
 from ..encoders import Encoder, open_encoder, resolve_layers
 from ..encoders.transformers import transformers_encoder
-from ..utils.settings import check_choice
+from ..utils.settings import CHANNELS, check_choice
 from .progress import SpeedBar
 from .settings import POOLINGS
 from .windows import (
@@ -144,6 +144,7 @@ class MERTEmbedder:
         min_window: float = 0.0,
         workers: int = 2,
         errors: str = "raise",
+        channels: str = "mean",
     ) -> Embedding | list[Embedding]:
         """Embeds recordings; the result does not depend on the batch size.
 
@@ -162,6 +163,7 @@ class MERTEmbedder:
                 out; the first window of a recording is always kept.
             workers: recordings decoded at a time.
             errors: "raise" ends at the first recording that cannot be read; "skip" logs it and puts None in its place.
+            channels: of files, as in `read_audio`; audio in memory is mixed.
 
         Returns:
             An `Embedding` for one recording, a list of them for a list. A last window that the recording does not fill
@@ -175,9 +177,10 @@ class MERTEmbedder:
         check_choice("pooling", pooling, POOLINGS)
         check_window_length(self.encoder, window, hop)
         check_choice("errors", errors, ("raise", "skip"))
+        check_choice("channels", channels, CHANNELS)
         single = _is_single(paths_or_arrays)
         inputs = [opened(item) for item in ([paths_or_arrays] if single else paths_or_arrays)]
-        options = (window, hop, min_window, sampling_rate)
+        options = (window, hop, min_window, sampling_rate, channels)
         readers = [partial(recording_windows, self.encoder, item, *options) for item in inputs]
         parts: list[list[tuple[Window, np.ndarray]]] = [[] for _ in inputs]
         with SpeedBar(_total_seconds(inputs, show_progress_bar), disable=not show_progress_bar) as bar:

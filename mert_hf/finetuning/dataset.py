@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..audio import read_audio
 from ..recordings.recordings import Recording
 
 
@@ -25,7 +24,7 @@ class Clip:
 
     def read(self, sampling_rate: int) -> np.ndarray:
         """The audio, (samples,) float32."""
-        return read_audio(self.recording.open(), sampling_rate, self.offset, self.seconds)
+        return self.recording.read(sampling_rate, self.offset, self.seconds)
 
 
 class RandomCrops(Dataset):

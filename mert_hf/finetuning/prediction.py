@@ -133,28 +133,28 @@ def predict(
     if output.suffix != ".parquet":
         raise ValueError(f"output={str(output)!r} must be a file whose name ends in .parquet.")
     check_output_file(output)
-    encoder, window = open_head(model, wanted)
+    encoder, heard = open_head(model, wanted)
     unfinished = output.with_name(f"{output.name}.unfinished")
     summary = embed_dataset(
         paths,
         unfinished,
         encoder,
         pooling="frames" if encoder.head.by_frame else "mean",
-        window=window,
+        **heard,
         batch_size=wanted.batch_size,
         workers=wanted.workers,
         device=wanted.device,
         show_progress_bar=wanted.show_progress_bar,
     )
     if summary.is_main:
-        facts = {"model": os.fspath(model), "window": window, "labels": encoder.labels}
+        facts = {"model": os.fspath(model), **heard, "labels": encoder.labels}
         _write_rows(output, unfinished, encoder, facts)
         shutil.rmtree(unfinished)
     return PredictionSummary(summary.files, summary.failed, summary.is_main)
 
 
-def open_head(name: str | os.PathLike, settings: PredictionSettings) -> tuple[HeadEncoder, float]:
-    """A fine-tuned model, and the seconds of its windows.
+def open_head(name: str | os.PathLike, settings: PredictionSettings) -> tuple[HeadEncoder, dict[str, Any]]:
+    """A fine-tuned model, and the `window` in seconds and the `channels` that it hears.
 
     Raises:
         ValueError: another model, or weights are missing.
@@ -175,8 +175,8 @@ def open_head(name: str | os.PathLike, settings: PredictionSettings) -> tuple[He
     check_weights(name, model, info)
     encoder = HeadEncoder(model.to(device), AutoFeatureExtractor.from_pretrained(folder), dtype)
     run = folder / FINETUNING_FILE
-    trained_on = read_json(run)["window"] if run.is_file() else CLIP_SECONDS
-    return encoder, settings.window or trained_on
+    trained_on = {"window": CLIP_SECONDS, "channels": "mean"} | (read_json(run) if run.is_file() else {})
+    return encoder, {name: getattr(settings, name) or trained_on[name] for name in ("window", "channels")}
 
 
 def _write_rows(output: Path, folder: Path, encoder: HeadEncoder, facts: dict[str, Any]) -> None:

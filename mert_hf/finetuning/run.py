@@ -108,8 +108,9 @@ def finish(trainer: FineTuningTrainer, setup: FineTuningSetup, lora: LoraArgumen
     trainer.save_state()
     if trainer.is_world_process_zero():
         write_json(output_dir / RESULTS_FILE, results)
-        task = setup.task
-        write_json(output_dir / FINETUNING_FILE, {"task": task.name, "kind": task.kind, "window": task.window})
+        task, channels = setup.task, setup.arguments.channels
+        facts = {"task": task.name, "kind": task.kind, "window": task.window, "channels": channels}
+        write_json(output_dir / FINETUNING_FILE, facts)
     if trainer.args.push_to_hub:
         trainer.push_to_hub()
     else:

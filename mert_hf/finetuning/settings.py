@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..utils.settings import WEIGHTED, TrainerSettings, check_choice, described, parse_layers, shared
+from ..utils.settings import CHANNELS, WEIGHTED, TrainerSettings, check_choice, described, parse_layers, shared
 from ..utils.tolerance import Tolerance
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class FineTuningArguments:
     max_seconds: float | None = described(
         "Seconds of a clip; the task's own by default, 5 for recordings of your own.", None, aliases=["--window"]
     )
+    channels: str = shared("channels", "mean")
     layers: str = described("Layers that the head sees: -1 (the last), or weighted (the learned average of all).", "-1")
     freeze: str = described("Part that is not trained: none, feature_encoder or backbone.", "feature_encoder")
     layer_decay: float = described("Factor on the learning rate from each layer to the one below; 1 turns it off.", 1.0)
@@ -47,6 +48,7 @@ class FineTuningArguments:
 
     def __post_init__(self) -> None:
         check_choice("freeze", self.freeze, FREEZE_CHOICES)
+        check_choice("channels", self.channels, CHANNELS)
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay={self.layer_decay} must be above 0 and at most 1 (no decay).")
         if self.max_seconds is not None and not 0.1 <= self.max_seconds <= 600:
@@ -104,11 +106,18 @@ class PredictionSettings:
     """How a fine-tuned model is applied to recordings: the options of `mert-hf predict`."""
 
     window: float | None = described("Seconds of audio that the model sees at a time; as in training by default.", None)
+    channels: str | None = described(
+        "Channels of files: mean of all, left, right, mid or side; as in training by default.", None
+    )
     batch_size: int = shared("batch_size", 16)
     workers: int = shared("workers", 2)
     device: str | None = described("cpu or cuda; a GPU if there is one by default.", None)
     dtype: str = shared("training_dtype", "auto")
     show_progress_bar: bool = shared("progress", True)
+
+    def __post_init__(self) -> None:
+        if self.channels is not None:
+            check_choice("channels", self.channels, CHANNELS)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,9 @@ class FineTuningSetup:
             ValueError: wrong layout, unusable recordings, labels that cannot be learned or scored.
         """
         config = AutoConfig.from_pretrained(**arguments.checkpoint())
-        data = task.load(arguments.source, arguments.max_bad_files, required=("train", "valid"))
+        data = task.load(arguments.source, arguments.max_bad_files, required=("train", "valid")).with_channels(
+            arguments.channels
+        )
         data = check_audio(data, config.receptive_field / config.sampling_rate, arguments.max_bad_files)
         config.update(
             {

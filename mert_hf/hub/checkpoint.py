@@ -12,6 +12,8 @@ A checkpoint folder holds
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import shutil
 import tempfile
@@ -30,6 +32,8 @@ from .names import PushError, local_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, TrainingArguments
+
+logger = logging.getLogger(__name__)
 
 AUTHORS_LICENSE = "cc-by-nc-4.0"  # of the weights of m-a-p
 CARD_FILE = "README.md"
@@ -191,6 +195,7 @@ class HubTrainerMixin:
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.add_callback(HubFilesCallback())
+        self.add_callback(ResumedRateCallback())
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Saves the model with the permissions that the umask leaves."""
@@ -226,3 +231,18 @@ class HubFilesCallback(TrainerCallback):
         if state.is_world_process_zero and is_known(config):
             Path(args.output_dir).mkdir(parents=True, exist_ok=True)
             save_code(args.output_dir, config)
+
+
+class ResumedRateCallback(TrainerCallback):
+    """Warns where a resumed run is given another learning rate: it keeps that of its checkpoint."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
+        """Compares the rate of the arguments with the highest of the restored schedule."""
+        kept = max(getattr(lr_scheduler, "base_lrs", [args.learning_rate]))
+        if state.global_step and not math.isclose(kept, args.learning_rate):
+            logger.warning(
+                "The learning rate stays %g, that of the checkpoint; learning_rate=%g has no effect on a resumed run. "
+                "Start a new run from the checkpoint's weights to change it.",
+                kept,
+                args.learning_rate,
+            )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 import shutil
 from pathlib import Path
@@ -20,8 +19,6 @@ logger = logging.getLogger(__name__)
 class ProcessCountCallback(TrainerCallback, ExportableState):
     """Stores in each checkpoint's `trainer_state.json` how many processes saved it, and their clips per update.
 
-    A resumed run keeps the learning rate of its checkpoint; another one is answered with a warning.
-
     Args:
         clips_per_update: clips of all processes in an update, accumulated ones included.
     """
@@ -32,16 +29,6 @@ class ProcessCountCallback(TrainerCallback, ExportableState):
     def state(self) -> dict:
         facts = {"num_processes": PartialState().num_processes, "clips_per_update": self.clips_per_update}
         return {"args": {}, "attributes": facts}
-
-    def on_train_begin(self, args, state, control, lr_scheduler=None, **kwargs):
-        kept = max(getattr(lr_scheduler, "base_lrs", [args.learning_rate]))
-        if state.global_step and not math.isclose(kept, args.learning_rate):
-            logger.warning(
-                "The learning rate stays %g, that of the checkpoint; learning_rate=%g has no effect on a resumed run. "
-                "Start a new run from the checkpoint's weights to change it.",
-                kept,
-                args.learning_rate,
-            )
 
 
 def checkpoint_to_resume(output_dir: str | Path, overwrite: bool = False) -> str | None:

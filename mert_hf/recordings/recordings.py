@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from ..audio import AUDIO_EXTENSIONS, AudioReadError, audio_info
+from ..audio import AUDIO_EXTENSIONS, AudioReadError, audio_info, read_audio
 from ..utils.files import existing_path
 from ..utils.text import shorten
 from ..utils.tolerance import Tolerance, TooManyBadFilesError
@@ -84,6 +84,7 @@ class Recording:
         ensemble: recordings of a split with the same name are scored as one, by the mean of their outputs: clips that
             were cut from one song. Empty for a recording that is scored by itself.
         seconds: length, where it is known.
+        channels: that are heard, as in `read_audio`.
     """
 
     id: str
@@ -93,10 +94,15 @@ class Recording:
     group: str = ""
     ensemble: str = ""
     seconds: float | None = None
+    channels: str = "mean"
 
     def open(self) -> Path | BinaryIO:
         """The source that `mert_hf.audio` reads: a file, or a file object."""
         return self.path if isinstance(self.path, Path) else self.path.open()
+
+    def read(self, sampling_rate: int, offset: float = 0.0, seconds: float | None = None) -> np.ndarray:
+        """Samples (samples,) float32; arguments and errors as of `read_audio`."""
+        return read_audio(self.open(), sampling_rate, offset, seconds, self.channels)
 
     @property
     def scored_as(self) -> str:
@@ -108,11 +114,12 @@ class Recording:
         return self.path.is_file() if isinstance(self.path, Path) else self.path.exists()
 
     def version(self) -> dict[str, Any]:
-        """Values that change when the audio changes: size and time of the file, or data set and row."""
+        """Values that change when what is heard changes: size and time of the file, or data set and row; channels."""
+        heard = {} if self.channels == "mean" else {"channels": self.channels}
         if not isinstance(self.path, Path):
-            return self.path.version()
+            return self.path.version() | heard
         state = self.path.stat()
-        return {"size": state.st_size, "mtime_ns": state.st_mtime_ns}
+        return {"size": state.st_size, "mtime_ns": state.st_mtime_ns, **heard}
 
 
 @dataclass(frozen=True)
@@ -163,6 +170,10 @@ class TaskData:
     def with_recordings(self, recordings: Iterable[Recording]) -> TaskData:
         """The same data set with other recordings."""
         return replace(self, recordings=tuple(recordings))
+
+    def with_channels(self, channels: str) -> TaskData:
+        """The same data set, of whose recordings these channels are heard, see `read_audio`."""
+        return self.with_recordings(replace(recording, channels=channels) for recording in self.recordings)
 
     def manifest(self) -> str:
         """The split of each recording as text: sorted lines "split, tab, name of the recording's file, no suffix".

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 
-from ...audio import audio_info, read_audio
+from ...audio import audio_info
 from ...audio.effects import add_noise, change_gain, compress_mp3, low_pass, mp3_compression
 from ...recordings.recordings import Recording, TaskData
 from ...utils.settings import ALL
@@ -109,7 +109,7 @@ class DeformedAudio:
     def open(self) -> BinaryIO:
         """The deformed recording, mono, as a file in memory."""
         rate = audio_info(self.source.open()).sampling_rate
-        samples = read_audio(self.source.open(), rate)
+        samples = self.source.read(rate)
         digest = hashlib.sha256(f"{self.seed} {self.source.id}".encode()).digest()
         generator = np.random.default_rng(int.from_bytes(digest[:8], "little"))
         file = io.BytesIO()
@@ -147,7 +147,8 @@ def deformed(
 def deform_split(data: TaskData, deformation: Deformation, split: str = "test") -> TaskData:
     """The same data with the recordings of a split deformed."""
     return data.with_recordings(
-        replace(recording, path=DeformedAudio(recording, deformation)) if recording.split == split else recording
+        replace(recording, path=DeformedAudio(recording, deformation), channels="mean")
+        if recording.split == split else recording
         for recording in data.recordings
     )
 

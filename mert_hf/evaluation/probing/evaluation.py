@@ -297,6 +297,7 @@ class Evaluation:
         return {
             **self.protocol.summary(self.task.name),
             "window": self.request.window,
+            "channels": settings.channels,
             "learning_rates": list(settings.learning_rates),
             "seeds": list(settings.seeds),
             "probe": asdict(self._probe_settings),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ...audio import AudioReadError, Window, audio_info, cut_windows, read_audio
+from ...audio import AudioReadError, Window, audio_info, cut_windows
 from ...audio.read_ahead import END, read_ahead
 from ...embedding.windows import embed_windows, long_enough, recording_windows
 from ...encoders import Encoder
@@ -132,8 +132,8 @@ class FeatureRequest:
     def _cut(self, recording: Recording, window: float | None, shortest: float) -> Iterator[Window]:
         source, rate = recording.open(), self.encoder.sampling_rate
         if self.clip_normalization == "clip":
-            return recording_windows(self.encoder, source, window, None, shortest)
-        samples = normalized(read_audio(source, rate, 0.0, self.first_seconds))
+            return recording_windows(self.encoder, source, window, None, shortest, channels=recording.channels)
+        samples = normalized(recording.read(rate, 0.0, self.first_seconds))
         return long_enough(cut_windows([samples], rate, window), self.encoder, source, shortest)
 
     def embed(

@@ -70,7 +70,7 @@ def evaluate(
     check_output_folder(cache_dir)
     task = get_task(task, **task_options) if isinstance(task, str) else task
     _check_curves(task, settings)
-    data = task.load(data_dir, settings.tolerance())
+    data = task.load(data_dir, settings.tolerance()).with_channels(settings.channels)
     encoder = chosen_encoder(model, features, data_dir, device, dtype, trust_remote_code)
     evaluation = Evaluation(task, data, encoder, settings, cache_dir, Path(data_dir), resolve_device(device))
     results, predictions = evaluation.run()
@@ -89,9 +89,11 @@ def evaluate(
 
 
 def _check_curves(task: Task, settings: EvaluationSettings) -> None:
-    """Refuses curves that a task cannot have, before any work."""
+    """Refuses curves and channels that a task cannot have, before any work."""
     if settings.deformations and task.kind == "separation":
         raise ValueError(f"Deformations change what {task.name} is to find; leave out --deform.")
+    if settings.channels != "mean" and task.kind == "separation":
+        raise ValueError(f"The stems of {task.name} are those of all channels; leave out --channels.")
     if settings.shots and task.kind == "retrieval":
         raise ValueError(f"{task.name} trains no probe, so there is no curve of few recordings; leave out --shots.")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ...utils.settings import ALL, WEIGHTED, check_choice, check_positive, described, parse_layers, shared
+from ...utils.settings import ALL, CHANNELS, WEIGHTED, check_choice, check_positive, described, parse_layers, shared
 from ...utils.tolerance import Tolerance
 from ..tasks.protocols import DEFAULT_PROTOCOL, POOLINGS, Protocol, get_protocol
 
@@ -141,6 +141,7 @@ class EvaluationSettings:
     max_epochs: int | None = described(
         "Maximum number of passes over the training chunks; by default as the protocol defines.", None, min=1
     )
+    channels: str = shared("channels", "mean")
     batch_size: int | None = described(
         "Clips that the model computes at a time; by default those of about 80 s.", None, min=1
     )
@@ -196,6 +197,7 @@ class EvaluationSettings:
             Deformation.parse(deformation)
         if self.pooling is not None:
             check_choice("pooling", self.pooling, POOLINGS)
+        check_choice("channels", self.channels, CHANNELS)
         check_choice("store_dtype", self.store_dtype, STORE_DTYPES)
         check_choice("frame_features", self.frame_features, FRAME_FEATURES)
 
