@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
@@ -99,9 +99,22 @@ def _check_metadata(folder: Path, files: list[Path]) -> Iterator[Finding]:
     for column in columns:
         empty = [path for path, row in entries if not row[column]]
         yield from _report(empty, f"without a value in the column {column!r}", "fill the column, or remove the rows")
+    if "group" not in columns:
+        yield from _report(_pieces(entries), "named like pieces of others", "give pieces of a song the same `group`")
     if "split" in columns:
         counts = Counter(row["split"] for _, row in entries)
         yield Finding(OK, f"splits: {', '.join(f'{name} {count}' for name, count in counts.items())}")
+
+
+def _pieces(entries: list[tuple[Path, dict[str, str]]]) -> list[Path]:
+    """Recordings whose names differ by a number at their end, where several names do; names of classes do not count."""
+    songs: dict[str, list[Path]] = defaultdict(list)
+    for path, row in entries:
+        name = path.stem.rstrip("0123456789").rstrip(" ._-")
+        if name != path.stem and name and name not in row.values():
+            songs[name].append(path)
+    found = [paths for paths in songs.values() if len(paths) > 1]
+    return [path for paths in found for path in paths] if len(found) > 1 else []
 
 
 def _report(paths: list[Path], fault: str, remedy: str) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +21,8 @@ from .building import IndexSummary, embed_files, mean_vector, update_index
 from .duplicates import BIT_ERROR_RATE, MAX_CUT, find_duplicates
 from .scaling import unit
 from .store import IndexSettings, RecordingTable, matrix
+
+logger = logging.getLogger(__name__)
 
 QUERY_BATCH = 16  # windows of a query that the model takes at a time
 
@@ -229,9 +232,15 @@ class MusicIndex:
 
 
 def write_playlist(path: str | os.PathLike, matches: Iterable[Match]) -> None:
-    """Writes an extended M3U playlist in UTF-8 with the files' absolute paths."""
+    """Writes an extended M3U playlist in UTF-8 with the files' absolute paths.
+
+    A path with a line break is left out with a warning: the format has a line for each path.
+    """
     lines = ["#EXTM3U"]
     for match in matches:
+        if "\n" in match.path or "\r" in match.path:
+            logger.warning("%r is not in the playlist: its name holds a line break. Rename the file.", match.path)
+            continue
         lines += [f"#EXTINF:{round(match.duration)},{Path(match.path).stem}", match.path]
     with staged_file(path) as part:
         part.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -76,6 +76,8 @@ class SettingsParser(HfArgumentParser):
 def parse_dataclasses(kinds: Iterable[type], arguments: Sequence[str] | None = None) -> tuple[Any, ...]:
     """Parses a command line into dataclasses: optionally a YAML file first, then `--name value`, which override it.
 
+    A mapping is merged with that of the file as a file's is with that of its base, see `read_settings`.
+
     Args:
         kinds: dataclasses of arguments, as HfArgumentParser takes them.
         arguments: such as ["configs/mert-nano.yaml", "--train_data", "music", "--max_steps", "9"]; sys.argv[1:] if
@@ -86,7 +88,8 @@ def parse_dataclasses(kinds: Iterable[type], arguments: Sequence[str] | None = N
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments and not arguments[0].startswith("-"):
-        arguments = as_options(read_settings(arguments[0])) + arguments[1:]
+        settings = read_settings(arguments[0])
+        arguments = as_options(settings) + _with_mappings_of(settings, arguments[1:])
     parser = SettingsParser(tuple(kinds))
     *parsed, unknown = parser.parse_args_into_dataclasses(
         arguments, return_remaining_strings=True, look_for_args_file=False
@@ -120,16 +123,29 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     if (base := settings.pop("base", None)) is None:
         return settings
     merged = read_settings(Path(path).parent / str(base))
-    for name, value in settings.items():
-        merged[name] = {**merged[name], **value} if of_one_kind(merged.get(name), value) else value
-    return merged
+    return merged | {name: merged_value(merged.get(name), value) for name, value in settings.items()}
 
 
-def of_one_kind(base: Any, value: Any) -> bool:
-    """Whether both are mappings, and the second one names no `type` or `model_type` that the first one has not."""
+def merged_value(base: Any, value: Any) -> Any:
+    """The value; of two mappings their union, unless the second one names another `type` or `model_type`."""
     if not isinstance(value, dict) or not isinstance(base, dict):
-        return False
-    return all(value.get(name, base.get(name)) == base.get(name) for name in ("type", "model_type"))
+        return value
+    same = all(value.get(name, base.get(name)) == base.get(name) for name in ("type", "model_type"))
+    return {**base, **value} if same else value
+
+
+def _with_mappings_of(settings: Mapping[str, Any], arguments: Sequence[str]) -> list[str]:
+    """The options of a command line, with their mappings merged with those of a file."""
+    result: list[str] = []
+    for argument in arguments:
+        option, equals, text = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+        name = (option or (result[-1] if result else "")).removeprefix("--").replace("-", "_")
+        if isinstance(settings.get(name), dict) and (equals or not option):
+            with suppress(ValueError):  # the parser of the field explains it
+                value = merged_value(settings[name], read_text(name, text))
+                argument = f"{option}{equals}{json.dumps(value)}"
+        result.append(argument)
+    return result
 
 
 def as_options(settings: Mapping[str, Any]) -> list[str]:

@@ -257,6 +257,25 @@ def test_metadata_against_the_files(text, level, message, recordings):
     assert message in texts_of(check_data(recordings), level)
 
 
+@pytest.mark.parametrize(
+    ("names", "columns", "found"),
+    [
+        (["blue_1", "blue_2", "red 1", "red 2", "green"], "genre", 4),
+        (["blue_1", "blue_2", "red 1", "red 2"], "genre,group", 0),
+        (["track01", "track02", "track03"], "genre", 0),
+        (["rock.0001", "rock.0002", "jazz.0001", "jazz.0002"], "genre", 0),  # names of classes
+    ],
+)
+def test_names_of_pieces_without_a_group(names, columns, found, tmp_path):
+    group = ",x" if "group" in columns else ""
+    for name in names:
+        soundfile.write(tmp_path / f"{name}.wav", np.full(24000, 0.1), 24000)
+    rows = [f"{name}.wav,{name.split('.')[0]}{group}" for name in names]
+    metadata_csv(tmp_path, "\n".join([f"file_name,{columns}", *rows]))
+    warnings = texts_of(check_data(tmp_path), "warning")
+    assert (f"{found} recordings are named like pieces of others" in warnings) == bool(found)
+
+
 def test_folders_without_recordings(tmp_path):
     assert "is not a folder" in texts_of(check_data(tmp_path / "nowhere"), "problem")
     assert has_problem(check_data(tmp_path))

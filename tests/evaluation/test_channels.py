@@ -1,4 +1,4 @@
-"""Recordings whose channels cancel each other, in evaluation, fine-tuning and prediction: `--channels left` hears them."""
+"""Recordings whose channels cancel each other in evaluation, fine-tuning and prediction: `--channels left`."""
 
 from __future__ import annotations
 

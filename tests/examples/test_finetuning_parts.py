@@ -230,7 +230,7 @@ def test_runs_that_cannot_work_are_refused(songs, tiny_checkpoint, tmp_path):
 # Runs
 
 
-def test_a_run_is_continued_only_when_asked_to(songs, tiny_checkpoint, tmp_path):
+def test_a_run_is_continued_only_when_asked_to(songs, tiny_checkpoint, tmp_path, caplog):
     arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data=str(songs))
     fine_tune(arguments, training(tmp_path / "out"))
     with pytest.raises(ValueError, match="holds checkpoint-2 of an earlier run.*--resume_from_checkpoint"):
@@ -240,6 +240,10 @@ def test_a_run_is_continued_only_when_asked_to(songs, tiny_checkpoint, tmp_path)
     state = TrainerState.load_from_json(str(tmp_path / "out" / "trainer_state.json"))
     assert state.global_step == 3
     assert [entry["step"] for entry in state.log_history if "eval_loss" in entry][:3] == [1, 2, 3]
+    assert "The learning rate stays" not in caplog.text
+    last = {"max_steps": 4, "resume_from_checkpoint": str(tmp_path / "out" / "checkpoint-3")}
+    fine_tune(arguments, training(tmp_path / "out", learning_rate=0.125, **last))
+    assert "The learning rate stays 5e-05, that of the checkpoint; learning_rate=0.125 has no effect" in caplog.text
 
 
 def test_the_head_follows_from_the_seed_and_the_callers_generator_is_left_alone(songs, tiny_checkpoint, tmp_path):

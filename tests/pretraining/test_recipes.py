@@ -144,6 +144,24 @@ def test_another_type_replaces_the_mapping_of_the_base(tmp_path):
     }
 
 
+@pytest.mark.parametrize("equals", [True, False])
+def test_mappings_on_the_command_line_are_merged_with_those_of_the_recipe(equals, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(
+        "train_data: [music]\noutput_dir: out\nmodel_config: {hidden_size: 8, num_hidden_layers: 2}\n"
+        "musical_teacher: {type: cqt, log: true}\n"
+    )
+
+    def parsed(option: str, text: str):
+        words = [f"{option}={text}"] if equals else [option, text]
+        return parse_arguments([str(tmp_path / "recipe.yaml"), *words, "--use_cpu", "true"])[0]
+
+    assert parsed("--model_config", "{num_hidden_layers: 3}").model_config == {"hidden_size": 8, "num_hidden_layers": 3}
+    assert parsed("--model-config", '{"hidden_size": 4}').model_config == {"hidden_size": 4, "num_hidden_layers": 2}
+    assert parsed("--musical_teacher", "{type: log_mel}").musical_teacher == {"type": "log_mel"}
+    with pytest.raises(ValueError, match="model_config must be a mapping"):
+        parsed("--model_config", "3")
+
+
 def test_mappings_on_the_command_line_are_yaml(tiny_run):
     parsed = parse_arguments(
         [*tiny_run, "--musical_teacher", "{type: cqt, log: true}", "--ema", '{"start_decay": 9e-1}']

@@ -20,7 +20,7 @@ pytest.importorskip("lancedb", reason="the index needs the extra 'search'")
 
 from mert_hf import MERTEmbedder
 from mert_hf.cli.app import app
-from mert_hf.search import MusicIndex, store, write_playlist
+from mert_hf.search import Match, MusicIndex, store, write_playlist
 from mert_hf.search.building import ROWS_IN_VERSION
 
 OPTIONS = {"device": "cpu", "show_progress_bar": False}
@@ -415,6 +415,13 @@ def test_playlist(index, tmp_path):
     first, *lines = (tmp_path / "list.m3u8").read_text().splitlines()
     assert first == "#EXTM3U"
     assert lines[:2] == ["#EXTINF:7,song00", matches[0].path] and len(lines) == 4
+
+
+def test_a_playlist_has_a_line_for_each_path(tmp_path, caplog):
+    names = ["/music/one.mp3", "/music/two\nlines.mp3", "/music/old\rmac.mp3"]
+    write_playlist(tmp_path / "list.m3u8", [Match(name, 1.0, 3.0) for name in names])
+    assert (tmp_path / "list.m3u8").read_text().splitlines() == ["#EXTM3U", "#EXTINF:3,one", names[0]]
+    assert "'/music/two\\nlines.mp3' is not in the playlist" in caplog.text
 
 
 def run(*words: object):

@@ -148,7 +148,8 @@ def deform_split(data: TaskData, deformation: Deformation, split: str = "test") 
     """The same data with the recordings of a split deformed."""
     return data.with_recordings(
         replace(recording, path=DeformedAudio(recording, deformation), channels="mean")
-        if recording.split == split else recording
+        if recording.split == split
+        else recording
         for recording in data.recordings
     )
 
