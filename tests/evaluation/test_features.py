@@ -55,9 +55,9 @@ def read(monkeypatch) -> list[str]:
     """Names of the recordings that are read, in their order."""
     names: list[str] = []
 
-    def note_read(encoder, source, *arguments):
+    def note_read(encoder, source, *arguments, **options):
         names.append(Path(source).stem)
-        return recording_windows(encoder, source, *arguments)
+        return recording_windows(encoder, source, *arguments, **options)
 
     monkeypatch.setattr(features, "recording_windows", note_read)
     return names

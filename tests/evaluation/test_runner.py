@@ -259,9 +259,9 @@ class Spy:
         self.trained: list = []
         windows = features.recording_windows
 
-        def note_read(encoder, source, *arguments):
+        def note_read(encoder, source, *arguments, **options):
             self.read.append(Path(source).name)
-            return windows(encoder, source, *arguments)
+            return windows(encoder, source, *arguments, **options)
 
         def note_trained(data, probes, *arguments):
             self.trained += probes
