@@ -18,6 +18,9 @@ BEAT_LABELS = ("none", "beat", "downbeat")
 BEAT_REACH = 1
 """Frames on each side of a beat that are labeled as the beat too, as in MARBLE's targets."""
 
+BEAT_FADE = 2
+"""Frames on each side of an event to which MARBLE v2's targets fade out."""
+
 ROOTS = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 NO_CHORD = "N"
 CHORD_LABELS = tuple(f"{root}:{quality}" for quality in ("maj", "min") for root in ROOTS) + (NO_CHORD,)
@@ -43,6 +46,23 @@ def beat_classes(beats: BeatTimes, num_frames: int, frame_rate: float, start: fl
         frames = (nearest[:, None] + np.arange(-BEAT_REACH, BEAT_REACH + 1)).ravel()
         classes[frames[(frames >= 0) & (frames < num_frames)]] = label
     return classes
+
+
+def beat_strengths(times: np.ndarray, num_frames: int, frame_rate: float) -> np.ndarray:
+    """Targets of MARBLE v2, float32 (frames,): 1 on the frame of an event, 1/2 next to it, 1/4 after that, 0 elsewhere.
+
+    Args:
+        times: events in seconds from the first frame; those outside the frames do not reach into them.
+        num_frames: number of frames.
+        frame_rate: frames in a second.
+    """
+    frames = np.rint(times[(times >= 0) & (times < num_frames / frame_rate)] * frame_rate).astype(int)
+    frames = frames[frames < num_frames]
+    strengths = np.zeros(num_frames, dtype=np.float32)
+    for distance in range(BEAT_FADE, -1, -1):
+        near = np.concatenate([frames - distance, frames + distance])
+        strengths[near[(near >= 0) & (near < num_frames)]] = 0.5**distance
+    return strengths
 
 
 @cache

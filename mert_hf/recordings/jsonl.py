@@ -4,7 +4,8 @@
 
 (github.com/a43992899/MARBLE; on the Hub m-a-p/GTZAN, m-a-p/EMO, m-a-p/GS, m-a-p/MTT, m-a-p/MTG, m-a-p/Chords1217.)
 Paths such as `data/GTZAN/genres/blues/blues.00012.wav` count from the folder in which MARBLE was run; they are also
-found where the data set's folder was moved as a whole. Clips with the same `ori_uid` were cut from one song and are
+found where the data set's folder was moved as a whole. Absolute paths are read where they lie below the data folder.
+Clips with the same `ori_uid` were cut from one song and are
 scored as one recording.
 """
 
@@ -34,7 +35,11 @@ def find_jsonl(folder: Path, names: Sequence[str]) -> dict[str, Path]:
 
 
 def read_jsonl(
-    files: Mapping[str, Path], kind: str, labels: tuple[str, ...] = (), order: tuple[str, ...] = ()
+    files: Mapping[str, Path],
+    kind: str,
+    labels: tuple[str, ...] = (),
+    order: tuple[str, ...] = (),
+    root: Path | None = None,
 ) -> TaskData:
     """Reads the tables of the three splits.
 
@@ -43,17 +48,18 @@ def read_jsonl(
         kind: kind of the task.
         labels: names of classes or numbers where the task fixes them.
         order: names of the numbers in the order of the tables, where it is not that of `labels`.
+        root: the data folder, in which absolute paths must lie; that of the tables if None.
 
     Raises:
-        ValueError: a line that is not a JSON object, or lacks `audio_path` or `label`.
+        ValueError: a line that is not a JSON object, or lacks `audio_path` or `label`; a path outside the data folder.
     """
     rows, paths, ensembles = [], [], []
     for split in SPLITS:
         lines = _read_lines(files[split])
-        names = [line["audio_path"] for line in lines]
+        names = [_relative(line["audio_path"], root or files[split].parent, files[split]) for line in lines]
         paths += located(names, _file_rules(files[split].parent, names))
-        for line in lines:
-            name = PurePosixPath(line["audio_path"]).with_suffix("").as_posix()
+        for name, line in zip(names, lines, strict=True):
+            name = PurePosixPath(name).with_suffix("").as_posix()
             rows.append({"file_name": name, "split": split, "label": _cell(line["label"], labels, order)})
             ensembles.append(str(line.get("ori_uid", "")))
     table = TargetTable(rows, ["label"], labels, source=files["train"].name)
@@ -75,6 +81,20 @@ def _read_lines(table: Path) -> list[dict[str, Any]]:
     if not lines:
         raise ValueError(f"{table} has no lines; give one for each recording.")
     return lines
+
+
+def _relative(name: str, root: Path, table: Path) -> str:
+    """An absolute path relative to the data folder; any other as it is."""
+    path = Path(name)
+    if not path.is_absolute():
+        return name
+    base = next((base for base in (root.absolute(), root.resolve()) if path.is_relative_to(base)), None)
+    if base is None:
+        raise ValueError(
+            f"{table}: audio_path {name!r} does not lie in the data folder {root}. Give the folder that holds the "
+            "recordings as --data, or paths relative to it."
+        )
+    return path.relative_to(base).as_posix()
 
 
 def _cell(label: Any, labels: tuple[str, ...], order: tuple[str, ...]) -> str:

@@ -17,7 +17,8 @@ from .base import MusicalTeacher
 class CQTTeacher(MusicalTeacher):
     """Constant-Q magnitudes as in the authors' pre-training; the defaults are theirs (paper, section 3.2).
 
-    Equals nnAudio's `CQT(norm=1, output_format="Magnitude")` with the same settings to 1e-5 of the largest magnitude.
+    Equals nnAudio's `CQT(norm=1, output_format="Magnitude")` with the same settings to 1e-5 of the largest magnitude,
+    on impulses to 2.8e-5.
 
     Args:
         sampling_rate, hop_length: as of `Teacher`.
@@ -25,7 +26,7 @@ class CQTTeacher(MusicalTeacher):
         bins_per_octave: frequencies in an octave.
         log: give log(1 + 100 x magnitude).
         backend: "mert_hf", our transform, or "nnaudio", which is slower and needs the package nnAudio. Their spectra
-            are equal to 1e-5 of the largest magnitude.
+            are equal to 1e-5 of the largest magnitude, on impulses to 2.8e-5.
         mean, scale: (num_bins,) float32, subtracted from each bin and dividing it; `standardized` measures them.
 
     Raises:

@@ -180,7 +180,7 @@ def test_an_error_of_the_data_comes_through_and_threads_are_set_back(set_threads
 @pytest.mark.parametrize("layer", [1, WEIGHTED])
 def test_gradients_equal_autograd(layer, count):
     data, generator = ToyData(), torch.Generator().manual_seed(3)
-    first = probes._first_weights(data, 16, generator)
+    first = probes._first_weights(data, ProbeSettings(hidden_size=16), generator)
     stack = probes.ProbeStack([Probe(layer, 1e-3, 0)] * count, first, torch.device("cpu"))
     weights = {name: v.add_(torch.randn(v.shape, generator=generator) / 10) for name, v in stack.weights.items()}
     features, targets = next(data.batches(generator))

@@ -90,6 +90,22 @@ def test_tables_that_were_moved_with_their_recordings(marble, tmp_path):
     assert get_task("gtzan_genre").load(moved).recordings[0].path.is_file()
 
 
+def test_absolute_paths_are_read_where_they_lie_below_the_data_folder(marble, tmp_path):
+    folder = marble("GTZANGenre", ["blues", "jazz", "rock"])
+    for split in ("train", "val", "test"):
+        table = folder / f"GTZANGenre.{split}.jsonl"
+        line = json.loads(table.read_text())
+        table.write_text(json.dumps({**line, "audio_path": str(tmp_path / line["audio_path"])}))
+    data = get_task("gtzan_genre").load(folder)
+    assert [r.id for r in data.recordings] == ["audio/test.0001", "audio/train.0001", "audio/val.0001"]
+    assert [r.id for r in get_task("gtzan_genre").load(folder.parent).recordings][0] == "GTZANGenre/audio/test.0001"
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    for table in folder.glob("*.jsonl"):
+        table.rename(elsewhere / table.name)
+    with pytest.raises(ValueError, match="does not lie in the data folder .*elsewhere. Give the folder that holds"):
+        get_task("gtzan_genre").load(elsewhere)
+
+
 @pytest.mark.parametrize(
     "line, message",
     [

@@ -17,48 +17,41 @@ from ...utils.optional import needs_extra
 
 TEMPO_LAMBDA = 100.0
 OBSERVATION_LAMBDA = 16
-THRESHOLD = 0.05
 TOLERANCES = {"70ms": 0.07, "20ms": 0.02}
 BEAT_TEMPI = (55.0, 215.0)
-DOWNBEAT_TEMPI = (18.0, 72.0)  # as MARBLE's metric has it (benchmark/tasks/GTZAN/GTZANBT_metric.py)
 
 
-def decode_beats(probabilities: np.ndarray, frame_times: np.ndarray) -> BeatTimes:
+def decode_beats(
+    beats: np.ndarray, downbeats: np.ndarray, frame_rate: float, downbeat_tempi: tuple[float, float]
+) -> BeatTimes:
     """Beats and downbeats of a recording.
 
     Args:
-        probabilities: (frames, 3), of no beat, beat and downbeat; rows sum to 1.
-        frame_times: (frames,) seconds, evenly spaced.
+        beats, downbeats: (frames,) probability of any beat, and of a downbeat; frame k is centered on k / frame_rate.
+        frame_rate: in Hz.
+        downbeat_tempi: slowest and fastest tempo of bars, a minute.
     """
-    beats = track_beats(probabilities[:, 1:].sum(axis=1), frame_times, *BEAT_TEMPI)
-    downbeats = track_beats(probabilities[:, 2], frame_times, *DOWNBEAT_TEMPI)
-    return BeatTimes(beats, downbeats)
+    found = track_beats(beats, frame_rate, *BEAT_TEMPI), track_beats(downbeats, frame_rate, *downbeat_tempi)
+    return BeatTimes(*found)
 
 
-def track_beats(activation: np.ndarray, frame_times: np.ndarray, min_bpm: float, max_bpm: float) -> np.ndarray:
+def track_beats(activation: np.ndarray, frame_rate: float, min_bpm: float, max_bpm: float) -> np.ndarray:
     """Times of the most likely sequence of beats.
 
     Args:
-        activation: (frames,) probability of a beat.
-        frame_times: (frames,) seconds, evenly spaced.
+        activation: (frames,) probability of a beat, frame k centered on k / frame_rate.
+        frame_rate: in Hz.
         min_bpm, max_bpm: slowest and fastest tempo.
 
     Returns:
-        float64 (beats,) seconds, ascending; empty where no activation reaches 0.05. Each beat lies on the frame of the
+        float64 (beats,) seconds, ascending; empty where no activation is above 0. Each beat lies on the frame of the
         highest activation of its beat region.
     """
-    if len(activation) != len(frame_times):
-        raise ValueError(
-            f"There are {len(activation)} activations and {len(frame_times)} frame times; give one time for each frame."
-        )
-    active = np.flatnonzero(activation >= THRESHOLD)
-    if len(active) < 2:
-        return frame_times[active].astype(np.float64)
-    first, last = active[0], active[-1] + 1
-    frame_rate = (len(frame_times) - 1) / (frame_times[-1] - frame_times[0])
+    if not np.any(activation):
+        return np.empty(0)
     space = StateSpace.build(frame_rate, min_bpm, max_bpm)
-    path = _viterbi(np.asarray(activation[first:last], dtype=np.float64), space)
-    return frame_times[first + _peaks(space.is_beat[path], activation[first:last])].astype(np.float64)
+    path = _viterbi(np.asarray(activation, dtype=np.float64), space)
+    return _peaks(space.is_beat[path], activation) / frame_rate
 
 
 @dataclass(frozen=True)
@@ -87,12 +80,13 @@ class StateSpace:
 
 def _viterbi(activation: np.ndarray, space: StateSpace) -> np.ndarray:
     """The most likely state of each frame, int (frames,)."""
-    clipped = np.clip(activation, 1e-6, 1 - 1e-6)
-    log_beat, log_rest = np.log(clipped), np.log((1 - clipped) / (OBSERVATION_LAMBDA - 1))
-    scores = np.where(space.is_beat, log_beat[0], log_rest[0])
+    log_beat, log_rest = (
+        np.log(np.maximum(p, np.finfo(float).tiny)) for p in (activation, (1 - activation) / (OBSERVATION_LAMBDA - 1))
+    )
+    scores = np.zeros(len(space.is_beat))  # before the first frame all states are equally likely
     origins = np.zeros((len(activation), len(space.first)), dtype=np.int32)
     columns = np.arange(len(space.first))
-    for frame in range(1, len(activation)):
+    for frame in range(len(activation)):
         arrivals = scores[space.last][:, None] + space.log_transition
         origins[frame] = arrivals.argmax(axis=0)
         scores[1:] = scores[:-1].copy()

@@ -16,7 +16,6 @@ import numpy as np
 from ...recordings.frames import CHORD_LABELS, NO_CHORD
 from ...recordings.recordings import Segments
 from ...utils.optional import needs_extra
-from .beats import decode_beats
 from .predictions import Predictions
 
 VOCABULARIES = ("majmin", "root", "mirex")
@@ -27,15 +26,13 @@ PEAK_HEIGHT = 0.05  # above that mean
 
 
 def decode(kind: str, probabilities: np.ndarray, frame_rate: float) -> Any:
-    """Beats, chords or boundaries of a recording: `BeatTimes`, `Segments`, or times in seconds (boundaries,).
+    """Chords or boundaries of a recording: `Segments`, or times in seconds (boundaries,).
 
     Args:
-        kind: "beats", "chords" or "structure".
+        kind: "chords" or "structure".
         probabilities: (frames, classes), frame k is centered on k / frame_rate; rows sum to 1.
         frame_rate: in Hz.
     """
-    if kind == "beats":
-        return decode_beats(probabilities, np.arange(len(probabilities)) / frame_rate)
     if kind == "chords":
         return chord_segments(probabilities.argmax(axis=1), frame_rate)
     return find_boundaries(probabilities[:, 1], frame_rate)

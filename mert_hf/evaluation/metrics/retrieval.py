@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+SIMILARITY_DIGITS = 12  # equal recordings are equally similar on every processor
+
 
 def query_scores(embeddings: np.ndarray, works: np.ndarray, queries: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """`average_precision` and `top1` of each query, float64 (recordings,); nan for a work with one recording.
 
-    (Average precision as in MIREX's audio cover song identification. A work with one recording is not a query, but its
-    recording is among the candidates.)
+    (Average precision as in MIREX's audio cover song identification, with candidates of equal similarity as one group,
+    as in scikit-learn: the precision at the end of a group counts, and `top1` is the share of versions in the first. A
+    work with one recording is not a query, but its recording is among the candidates.)
 
     Args:
         embeddings: (recordings, values), compared by their cosine.
@@ -27,29 +30,27 @@ def query_scores(embeddings: np.ndarray, works: np.ndarray, queries: np.ndarray 
             f"embeddings {embeddings.shape}, works {works.shape} and queries {queries.shape} do not fit; give one work "
             "and one query a recording."
         )
-    ranked = works[_ranking(queries, embeddings)]
-    relevant = ranked == works[:, None]
+    similarities = np.round(unit_rows(queries) @ unit_rows(embeddings).T, SIMILARITY_DIGITS)
+    np.fill_diagonal(similarities, -np.inf)
+    order = np.argsort(-similarities, axis=1, kind="stable")[:, :-1]
+    relevant = works[order] == works[:, None]
     if not relevant.any():
         raise ValueError("No work has two recordings, so there is nothing to retrieve.")
-    top1 = np.where(relevant.any(axis=1), relevant[:, 0].astype(float), np.nan)
-    return {"average_precision": _average_precision(relevant), "top1": top1}
-
-
-def _average_precision(relevant: np.ndarray) -> np.ndarray:
-    """Mean of the precisions at the relevant candidates of each ranking (queries, candidates); nan without any."""
-    precisions = relevant.cumsum(axis=1) / np.arange(1, relevant.shape[1] + 1)
+    precisions = _group_precisions(relevant, np.take_along_axis(similarities, order, axis=1))
     total = relevant.sum(axis=1)
     summed = (relevant * precisions).sum(axis=1)
-    return np.divide(summed, total, out=np.full(len(relevant), np.nan), where=total > 0)
+    average = np.divide(summed, total, out=np.full(len(relevant), np.nan), where=total > 0)
+    return {"average_precision": average, "top1": np.where(total > 0, precisions[:, 0], np.nan)}
 
 
-def _ranking(queries: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
-    """The other recordings from most to least similar, int (recordings, recordings - 1); ties in order of the index."""
-    similarities = _unit(queries) @ _unit(embeddings).T
-    np.fill_diagonal(similarities, -np.inf)
-    return np.argsort(-similarities, axis=1, kind="stable")[:, :-1]
+def _group_precisions(relevant: np.ndarray, similarities: np.ndarray) -> np.ndarray:
+    """Precision at the end of the group of equal similarities of each candidate; all (queries, candidates), ranked."""
+    places = np.broadcast_to(np.arange(relevant.shape[1]), relevant.shape)
+    ends = np.where(np.diff(similarities, axis=1, append=-np.inf) != 0, places, relevant.shape[1])
+    ends = np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
+    return np.take_along_axis(relevant.cumsum(axis=1), ends, axis=1) / (ends + 1)
 
 
-def _unit(embeddings: np.ndarray) -> np.ndarray:
+def unit_rows(embeddings: np.ndarray) -> np.ndarray:
     """Rows of length 1; rows of zeros stay."""
     return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), np.finfo(float).tiny)

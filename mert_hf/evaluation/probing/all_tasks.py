@@ -90,7 +90,7 @@ def evaluate_all(
     Raises:
         ValueError: tasks could not run; raised after all others have been evaluated.
     """
-    output = Path(output)
+    output, settings = Path(output), settings or EvaluationSettings()
     written: list[Path] = []
     failed: list[str] = []
     state = launched_processes()
@@ -98,14 +98,14 @@ def evaluate_all(
     for folder, tasks in list(find_tasks(root).items())[rank::count]:
         for task in tasks:
             path = output / f"{task}.json"
-            if _is_finished(path, settings or EvaluationSettings()):
+            if _is_finished(path, settings):
                 logger.info("%s is there already", path)
             else:
                 try:
                     if isinstance(model, str):  # read and hashed once for all tasks
                         options["name"] = options.get("name") or model_name(model)
-                        places = (options.get(name) for name in ("device", "dtype", "trust_remote_code"))
-                        model = open_encoder(model, *places)
+                        dtype = settings.encoder_dtype(options.get("dtype"))
+                        model = open_encoder(model, options.get("device"), dtype, options.get("trust_remote_code"))
                     on_result(evaluate(task, folder, model, path, settings, **options))
                 except ValueError as error:
                     logger.error("%s cannot run: %s", task, error)
@@ -128,7 +128,7 @@ def _is_finished(path: Path, settings: EvaluationSettings) -> bool:
         return False
     if result.get("format") != RESULTS_FORMAT:
         return False
-    protocol, chosen = result["protocol"], settings.chosen_protocol()
+    protocol, chosen = result["protocol"], settings.chosen_protocol(result["task"])
     if settings.window not in (None, protocol["window"]):
         return False
     found = [protocol[name] for name in ("name", "pooling", "seeds", "learning_rates")]

@@ -29,10 +29,21 @@ from ..tasks.protocols import Protocol
 from .chunks import ChunkData
 from .features import FeatureRequest, estimated_bytes, extract
 from .frame_features import ComputedFrames, FrameFeatures
-from .frames import FrameClassData
+from .frames import BinaryBeats, FrameClassData
+from .neighbors import NEIGHBORS, FixedNeighbors, NearestNeighbors, choose_neighbors
 from .precomputed import PrecomputedFeatures
 from .probes import GridData, TrainedProbe, grid, num_weights, train_grid
-from .results import RESULTS_FORMAT, Layer, ProbeArchive, Record, layer_summary, over_seeds, probe_summary, versions
+from .results import (
+    RESULTS_FORMAT,
+    Layer,
+    ProbeArchive,
+    Record,
+    choice,
+    layer_summary,
+    over_seeds,
+    probe_summary,
+    versions,
+)
 from .separation import SeparationData
 from .settings import EvaluationSettings, ProbeSettings
 from .store import FeatureStore, FeatureTable, fingerprint
@@ -64,12 +75,18 @@ class Evaluation:
     @cached_property
     def protocol(self) -> Protocol:
         """The choices of this evaluation."""
-        return self.settings.chosen_protocol()
+        return self.settings.chosen_protocol(self.task.name)
 
     @cached_property
     def layers(self) -> list[Layer]:
         """The layers to probe."""
-        return choose_layers(self.settings.layers, self.encoder)
+        layers = choose_layers(self.settings.layers, self.encoder)
+        if self.task.kind != "retrieval" and self.settings.probe_kind == "mlp":
+            return layers
+        single = [layer for layer in layers if layer != WEIGHTED]
+        if not single:
+            raise ValueError("Without training no average of layers is learned; give --layers all, or numbers.")
+        return single
 
     @cached_property
     def request(self) -> FeatureRequest:
@@ -91,7 +108,10 @@ class Evaluation:
         features = self.features()
         if self.task.kind == "retrieval":
             return self._retrieve(features)
-        self._train(features)
+        if self.settings.probe_kind == "knn":
+            self._find_neighbors(features)
+        else:
+            self._train(features)
         records = {layer: self.archive.read(layer) for layer in self.layers}
         metric = self.task.metric
         chosen = best_candidate((layer, _validation_scores(record, metric)) for layer, record in records.items())
@@ -104,12 +124,10 @@ class Evaluation:
     def _retrieve(self, table: FeatureTable) -> tuple[dict[str, Any], dict[int, Predictions]]:
         """Results of a task without a probe: the layer is chosen on validation data, nothing is trained."""
         records: dict[Layer, Record] = {}
-        for layer in (layer for layer in self.layers if layer != WEIGHTED):
+        for layer in self.layers:
             found = {split: self.scores(self.retrieved(table, layer, split)) for split in ("valid", "test")}
             records[layer] = {"layer": layer, "learning_rate": 0.0, "grid": []}
             records[layer] |= {"validation": [found["valid"]], "test": [found["test"]]}
-        if not records:
-            raise ValueError("Retrieval learns no average of layers; give --layers all, or numbers.")
         chosen = max(records, key=lambda layer: records[layer]["validation"][0][self.task.metric])
         predictions = {0: self.retrieved(table, chosen, "test")}
         return self._results(records, chosen, predictions, table), predictions
@@ -155,15 +173,14 @@ class Evaluation:
 
     def grid_data(self, features: FrameFeatures) -> GridData:
         """The training data of the probes, with these features."""
-        kind, encoder, protocol = self.task.kind, self.encoder, self.protocol
+        kind, encoder = self.task.kind, self.encoder
         if kind not in FRAME_KINDS:
-            pieces = self.task.name in protocol.scored_pieces
-            return ChunkData(kind, self.data, features, self.device, protocol.batch, pieces)
-        alone = protocol.crop_context == "crop"
-        common = self.data, features, encoder.sampling_rate, encoder.hop_length, self.device, alone
+            return ChunkData(kind, self.data, features, self.device, self.protocol)
+        common = self.data, features, encoder.sampling_rate, encoder.hop_length, self.device, self.protocol
         if kind == "separation":
             return SeparationData(*common, self.settings.fft_size)
-        return FrameClassData(*common, kind, kind == "beats" and protocol.beat_selection == "f1")
+        binary = kind == "beats" and self.protocol.beat_outputs == "binary"
+        return (BinaryBeats if binary else FrameClassData)(*common, kind)
 
     def positions(self, layers: Sequence[Layer]) -> list[int]:
         """Where the layers of a group stand in the features; the learned average takes each, or each but the input."""
@@ -199,6 +216,15 @@ class Evaluation:
                 if layer in missing:
                     self._keep(layer, [probe for probe in trained if probe.probe.layer == name], data)
 
+    def _find_neighbors(self, features: FeatureTable) -> None:
+        """Chooses the number of neighbors of each layer by validation, and writes all scores."""
+        for layer in self.layers:
+            if layer not in self.archive:
+                data = self.grid_data(features.held(self.positions([layer]), self.device))
+                probe, tried = choose_neighbors(data)
+                record = {"layer": layer, "learning_rate": 0.0, "neighbors": probe.neighbors, "grid": tried}
+                self.archive.write({**record, "validation": [self.scores(data.predict(probe, "valid"))]})
+
     def _keep(self, layer: Layer, trained: list[TrainedProbe], data: Any) -> None:
         """Chooses the layer's learning rate by validation, and writes its probes and all scores."""
         rate = best_candidate(
@@ -224,6 +250,9 @@ class Evaluation:
         """The predictions of a layer's probes for a split, by seed."""
         layer = record["layer"]
         data = self.grid_data(features.held(self.positions([layer]), self.device))
+        if "neighbors" in record:
+            probe = FixedNeighbors(NearestNeighbors.of(data), record["neighbors"])
+            return {self.settings.seed: data.predict(probe, split)}
         probes = self.archive.load(record, WEIGHTED if layer == WEIGHTED else 0)
         return {probe.probe.seed: data.predict(probe, split) for probe in probes}
 
@@ -251,11 +280,16 @@ class Evaluation:
             "labels": list(self.data.labels),
             "learning_rates": list(settings.learning_rates),
             "seeds": list(settings.seeds),
-            "probe": asdict(self._probe_settings),
-            "protocol": {**protocol.summary(self.task.name), "differences": None, "source": None, "name": None},
+            "probe": self._probe_summary(),
+            "protocol": {**protocol.summary(), "differences": None, "source": None, "name": None},
             "store_dtype": settings.store_dtype,
             "fft_size": settings.fft_size,
         }
+
+    def _probe_summary(self) -> dict[str, Any]:
+        if self.settings.probe_kind == "knn":
+            return {"kind": "knn", "distance": "cosine", "neighbors": list(NEIGHBORS)}
+        return {"kind": self.settings.probe_kind, **asdict(self._probe_settings)}
 
     def _results(
         self, records: dict[Layer, Record], chosen: Layer, predictions: dict[int, Predictions], features: Any
@@ -274,7 +308,7 @@ class Evaluation:
             "metric": self.task.metric,
             "metrics": found,
             "validation": over_seeds(records[chosen]["validation"]),
-            "selected": {"layer": chosen, "learning_rate": records[chosen]["learning_rate"], "by": "validation"},
+            "selected": {"layer": chosen, **choice(records[chosen]), "by": "validation"},
             "layers": [layer_summary(record) for record in records.values()],
             "grid": [{"layer": layer, **entry} for layer, record in records.items() for entry in record["grid"]],
             "data": self._data_summary(features),
@@ -295,12 +329,12 @@ class Evaluation:
     def _protocol_summary(self) -> dict[str, Any]:
         encoder, settings = self.encoder, self.settings
         return {
-            **self.protocol.summary(self.task.name),
+            **self.protocol.summary(),
             "window": self.request.window,
             "channels": settings.channels,
             "learning_rates": list(settings.learning_rates),
             "seeds": list(settings.seeds),
-            "probe": asdict(self._probe_settings),
+            "probe": self._probe_summary(),
             "standardized": self._standardizes,
             "store_dtype": settings.store_dtype,
             "sampling_rate": encoder.sampling_rate,
@@ -334,8 +368,8 @@ def best_candidate(candidates) -> Any:
 
 def _validation_scores(record: Record, metric: str) -> list[tuple[float, float]]:
     """(validation metric, validation loss) of each seed of a layer's chosen learning rate."""
-    chosen = [entry for entry in record["grid"] if entry["learning_rate"] == record["learning_rate"]]
-    return [(valid[metric], entry["loss"]) for valid, entry in zip(record["validation"], chosen, strict=True)]
+    losses = [entry["loss"] for entry in record["grid"] if entry.get("learning_rate") == record["learning_rate"]]
+    return [(valid[metric], loss) for valid, loss in zip(record["validation"], losses or [0.0], strict=True)]
 
 
 def _plain_target(target: Any) -> Any:

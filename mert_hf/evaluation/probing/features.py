@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -45,6 +45,7 @@ class FeatureRequest:
         shortest: seconds below which a last chunk is dropped.
         first_seconds: only this much of a recording is used; None for all of it.
         normalize: amplitude normalization of each "window" or of the whole "recording".
+        pad: whether a short last chunk is filled up with zeros, before it is normalized.
     """
 
     encoder: Encoder | PrecomputedFeatures
@@ -54,6 +55,7 @@ class FeatureRequest:
     shortest: float = 1.0
     first_seconds: float | None = None
     normalize: str = "window"
+    pad: bool = False
 
     @classmethod
     def of(
@@ -66,7 +68,8 @@ class FeatureRequest:
     ) -> FeatureRequest:
         """The choices of a protocol for a task: all layers, and chunks as task, protocol and the encoder's context
         define, unless they are given."""
-        window = window or protocol.window(task, encoder.context_seconds)
+        protocol = protocol.of(task.name)
+        window = window or protocol.chunk_seconds(task, encoder.context_seconds)
         frames = task.kind in FRAME_KINDS
         return cls(
             encoder,
@@ -74,8 +77,9 @@ class FeatureRequest:
             pooling="frames" if frames else protocol.pooling,
             layers=tuple(encoder.layers if layers is None else layers),
             shortest=0.0 if frames else protocol.shortest(window),
-            first_seconds=protocol.first_seconds.get(task.name),
+            first_seconds=protocol.first_seconds,
             normalize=protocol.normalize,
+            pad=protocol.pad,
         )
 
     def key(self) -> dict[str, Any]:
@@ -115,13 +119,16 @@ class FeatureRequest:
         return "none" if self.normalize == "recording" and getattr(self.encoder, "normalizes", False) else "clip"
 
     def windows(self, recording: Recording) -> Iterator[Window]:
-        """The windows of a recording, the last one cut at `first_seconds`."""
+        """The windows of a recording; the last one is cut at `first_seconds`, or filled up behind its end."""
         for window in self._cut(recording, self.window, self.shortest):
             if self.first_seconds is not None:
                 left = round((self.first_seconds - window.start) * self.encoder.sampling_rate)
                 if left <= 0:
                     return
                 window = Window(window.samples[:left], window.start, min(window.end, self.first_seconds))
+            if self.pad:
+                missing = round(self.window * self.encoder.sampling_rate) - len(window.samples)
+                window = replace(window, samples=np.pad(window.samples, (0, max(missing, 0))))
             yield window
 
     def all_samples(self, recording: Recording) -> np.ndarray:

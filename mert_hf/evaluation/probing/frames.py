@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ...recordings.frames import FRAME_CLASSES
-from ...recordings.recordings import Recording, TaskData
-from ..metrics.beats import TOLERANCES, matched_events
+from ...recordings.frames import FRAME_CLASSES, beat_strengths
+from ...recordings.recordings import BeatTimes, Recording, TaskData
+from ..metrics.beats import TOLERANCES, decode_beats, matched_events
 from ..metrics.frames import decode, frame_predictions
 from ..metrics.predictions import Predictions
 from ..metrics.weighted import weighted_ratio
+from ..tasks.protocols import STRICT, Protocol
 from .frame_features import FrameFeatures
 from .heads import cross_entropy
 from .probes import GridData, Predict, TrainedProbe
 
-CROPS_PER_BATCH = 8
 TEST_FRAMES = 4096
 
 
@@ -43,7 +46,7 @@ class FrameData(GridData):
         features: their features, one row each `hop_length` samples.
         sampling_rate, hop_length: rate of the encoder in Hz, and its samples between two frames.
         device: where probes are trained.
-        crop_alone: whether the encoder sees a training crop only, or the window around it.
+        protocol: where training crops lie, how many are a batch, and what the encoder sees of them.
     """
 
     data: TaskData
@@ -51,7 +54,7 @@ class FrameData(GridData):
     sampling_rate: int
     hop_length: int
     device: torch.device | str = "cpu"
-    crop_alone: bool = False
+    protocol: Protocol = STRICT
 
     crop_seconds: ClassVar[float] = 10.0
     crops = 4  # of each training recording in an epoch
@@ -59,22 +62,39 @@ class FrameData(GridData):
     def __post_init__(self) -> None:
         self.frame_rate = self.sampling_rate / self.hop_length
         self.crop_frames = round(self.crop_seconds * self.frame_rate)
-        self.batch_rows = self.crop_frames * CROPS_PER_BATCH
+        self.batch_rows = self.crop_frames * self.protocol.crop_batch
 
     @abstractmethod
     def targets(self, crop: Crop) -> Tensor:
         """Targets (frames, ...) of a crop."""
 
     def batches(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Random crops of every training recording in random order, 8 at a time."""
+        """Crops of every training recording in random order, so many at a time as the protocol asks."""
+        if self.protocol.crops == "windows":
+            windows = [window for recording in self.data.split("train") for window in self.windows(recording)]
+            crops = [windows[index] for index in torch.randperm(len(windows), generator=generator).tolist()]
+        else:
+            crops = self._random_crops(generator)
+        size, alone = self.protocol.crop_batch, self.protocol.crop_context == "crop"
+        for position in range(0, len(crops), size):
+            yield self._batch(crops[position : position + size], alone)
+
+    def _random_crops(self, generator: torch.Generator) -> list[Crop]:
         recordings = self.data.split("train") * self.crops
-        order = torch.randperm(len(recordings), generator=generator).tolist()
         crops = []
-        for index in order:
+        for index in torch.randperm(len(recordings), generator=generator).tolist():
             spare = max(self.features.count(recordings[index]) - self.crop_frames, 0)
             crops.append(self._crop(recordings[index], int(torch.randint(spare + 1, (1,), generator=generator))))
-        for position in range(0, len(crops), CROPS_PER_BATCH):
-            yield self._batch(crops[position : position + CROPS_PER_BATCH], self.crop_alone)
+        return crops
+
+    def windows(self, recording: Recording) -> list[Crop]:
+        """A recording in windows of the length of a crop; the last one is left out where the protocol drops it."""
+        count = self.features.count(recording)
+        starts = [math.ceil(k * self.crop_seconds * self.frame_rate - 1e-6) for k in range(count)]
+        starts = [start for start in starts if start < count]
+        shortest = self.protocol.shortest(self.crop_seconds) * self.frame_rate
+        crops = [Crop(recording, first, end - first) for first, end in pairwise([*starts, count])]
+        return [crop for crop in crops if crop.start == 0 or crop.count >= shortest]
 
     def validate(self, predict: Predict) -> tuple[Tensor, Tensor]:
         """Score (the negative loss) and loss over the middle crops of the validation recordings."""
@@ -110,13 +130,11 @@ class FrameClassData(FrameData):
     """Frames of one class each, beats, chords or structure; cross-entropy over the frames that have a class.
 
     Attributes:
-        kind: kind of the task.
-        by_f1: whether the best epoch of beats has the highest F-measure (70 ms, counts pooled over the validation
-            recordings) or the lowest loss.
+        kind: kind of the task. The best epoch of beats has the lowest loss, or under some protocols the highest
+            F-measure (70 ms, counts pooled over the validation recordings).
     """
 
     kind: str = "beats"
-    by_f1: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -136,21 +154,73 @@ class FrameClassData(FrameData):
     def validate(self, predict: Predict) -> tuple[Tensor, Tensor]:
         """Monitored score and loss of the validation recordings."""
         scores, losses = super().validate(predict)
-        if not self.by_f1:
+        if self.kind != "beats" or self.protocol.beat_selection != "f1":
             return scores, losses
-        counts = []  # of each recording and probe: matched events, and all of them
+        counts = []  # of each scored piece and probe: matched events, and all of them
         for recording in self.data.split("valid"):
-            found = [self._decoded(outputs).beats for outputs in self.outputs(predict, recording)]
-            counts.append([matched_events(recording.target.beats, beats, TOLERANCES["70ms"]) for beats in found])
+            outputs = self.outputs(predict, recording)
+            for piece, target in self._pieces(recording):
+                found = [self._decoded(probe[piece]).beats for probe in outputs]
+                counts.append([matched_events(target.beats, beats, TOLERANCES["70ms"]) for beats in found])
         matched, total = np.array(counts, dtype=float).transpose(2, 0, 1)
         return torch.from_numpy(weighted_ratio(2 * matched, total, np.ones((1, len(matched))))[0]), losses
 
     def predict(self, probe: TrainedProbe, split: str) -> Predictions:
-        """The events found in whole recordings, with their annotations."""
-        recordings = self.data.split(split)
-        found = [self._decoded(self.outputs_of(probe, recording)) for recording in recordings]
-        return frame_predictions(self.kind, [r.id for r in recordings], [r.target for r in recordings], found)
+        """The events found in whole recordings, or in the pieces that are scored, with their annotations."""
+        ids, targets, found, names = [], [], [], []
+        for recording in self.data.split(split):
+            outputs = self.outputs_of(probe, recording)
+            for number, (piece, target) in enumerate(self._pieces(recording)):
+                ids.append(recording.id if self.protocol.scored == "recordings" else f"{recording.id}#{number}")
+                targets.append(target)
+                found.append(self._decoded(outputs[piece]))
+                names.append(recording.id)
+        predictions = frame_predictions(self.kind, ids, targets, found)
+        return predictions if self.protocol.scored == "recordings" else replace(predictions, recordings=tuple(names))
+
+    def _pieces(self, recording: Recording) -> list[tuple[slice, Any]]:
+        """The frames that are decoded together and scored, with their annotation: all of them, or each window."""
+        if self.protocol.scored == "recordings":
+            return [(slice(None), recording.target)]
+        return [
+            (slice(crop.start, crop.start + crop.count), self._cut(recording.target, crop))
+            for crop in self.windows(recording)
+        ]
+
+    def _cut(self, beats: BeatTimes, crop: Crop) -> BeatTimes:
+        """The beats of a crop, in seconds from its start."""
+        start, end = crop.start / self.frame_rate, (crop.start + crop.count) / self.frame_rate
+        return BeatTimes(*(times[(times >= start) & (times < end)] - start for times in (beats.beats, beats.downbeats)))
 
     def _decoded(self, outputs: Tensor) -> Any:
         """Beats, chords or boundaries from the outputs (frames, classes) of a recording."""
-        return decode(self.kind, outputs.softmax(dim=1).double().cpu().numpy(), self.frame_rate)
+        probabilities = outputs.softmax(dim=1).double().cpu().numpy()
+        if self.kind == "beats":
+            return self._beats(probabilities[:, 1:].sum(axis=1), probabilities[:, 2])
+        return decode(self.kind, probabilities, self.frame_rate)
+
+    def _beats(self, beats: np.ndarray, downbeats: np.ndarray) -> BeatTimes:
+        return decode_beats(beats, downbeats, self.frame_rate, self.protocol.downbeat_tempi)
+
+
+class BinaryBeats(FrameClassData):
+    """Beats with an output for any beat and one for downbeats, soft targets, binary cross-entropy, as in MARBLE v2."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.num_outputs = 2
+
+    def targets(self, crop: Crop) -> Tensor:
+        """Targets of beat and downbeat from 0 to 1, float32 (frames, 2)."""
+        start, target = crop.start / self.frame_rate, crop.recording.target
+        times = (target.beats, target.downbeats)
+        columns = [beat_strengths(events - start, crop.count, self.frame_rate) for events in times]
+        return torch.from_numpy(np.stack(columns, axis=1))
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Sum of the mean losses of both outputs of each probe, (probes,)."""
+        losses = F.binary_cross_entropy_with_logits(outputs, targets.expand_as(outputs), reduction="none")
+        return losses.mean(dim=1).sum(dim=1)
+
+    def _decoded(self, outputs: Tensor) -> BeatTimes:
+        return self._beats(*outputs.sigmoid().double().cpu().numpy().T)

@@ -41,6 +41,14 @@ class Head:
         """Mean loss of each probe, (probes,): cross-entropy."""
         return cross_entropy(outputs, targets)
 
+    def answers(self, targets: Tensor) -> Tensor:
+        """Targets as the outputs that a perfect probe gives, float32 (rows, outputs)."""
+        return targets if targets.dim() > 1 else F.one_hot(targets, self.num_outputs).float()
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Outputs (..., outputs) as probabilities of the classes."""
+        return outputs.softmax(dim=-1)
+
     def predictions(self, outputs: Tensor, targets: Tensor, ids: Sequence[str] = ()) -> Predictions:
         """Outputs (recordings, outputs) of one probe with the targets, as `Predictions` holds them."""
         ids = tuple(ids) or tuple(map(str, range(len(targets))))

@@ -19,6 +19,7 @@ from ..tasks import FRAME_KINDS, FURTHER_TASK_NAMES, TASK_NAMES, Task, get_task
 from .all_tasks import find_tasks
 from .evaluation import choose_layers
 from .features import FeatureRequest, durations
+from .neighbors import NEIGHBORS
 from .precomputed import PrecomputedFeatures, chosen_encoder
 from .probes import num_weights
 from .settings import EncoderSettings, EvaluationSettings
@@ -68,12 +69,10 @@ def dry_run(
         settings: protocol, layers, grid.
         task_options: `target` and `kind` of `get_task`.
     """
-    places = source.device, source.dtype, source.trust_remote_code
+    places = source.device, settings.encoder_dtype(source.dtype), source.trust_remote_code
     if data is None:
         names = [*TASK_NAMES, *FURTHER_TASK_NAMES] if task == ALL else [task]
-        encoder = (
-            open_encoder(source.model, source.device, source.dtype, source.trust_remote_code) if source.model else None
-        )
+        encoder = open_encoder(source.model, *places) if source.model else None
         lines = [line for name in names for line in choice_lines(get_task(name, **task_options), settings, encoder)]
         return [*lines, "Give --data and --model for hours, bytes and time; --where shows what to download."]
     encoder = chosen_encoder(source.model, source.features, data, *places)
@@ -83,14 +82,17 @@ def dry_run(
 
 def choice_lines(task: Task, settings: EvaluationSettings, encoder: Encoder | None = None) -> list[str]:
     """What a run of a task would do, as far as that follows from the settings alone."""
-    protocol, probe = settings.chosen_protocol(), settings.probe_settings(task)
-    window = settings.window or protocol.window(task, encoder.context_seconds if encoder else None)
+    protocol, probe = settings.chosen_protocol(task.name), settings.probe_settings(task)
+    window = settings.window or protocol.chunk_seconds(task, encoder.context_seconds if encoder else None)
     layers = "each layer" if encoder is None else f"each of {len(choose_layers(settings.layers, encoder))} layers"
+    grid = f"{len(settings.learning_rates)} learning rates x {len(settings.seeds)} seeds"
+    limits = f", at most {probe.max_epochs} epochs, {probe.patience} without progress"
+    if settings.probe_kind == "knn":
+        grid, limits = f"{len(NEIGHBORS)} numbers of nearest neighbors", ""
     lines = [
         f"{task.title} ({task.name}): {task.kind}, chosen and ranked by {task.metric}",
         f"  protocol {protocol.name}: chunks of {window:g} s, pooling {protocol.pooling}",
-        f"  probes   {len(settings.learning_rates)} learning rates x {len(settings.seeds)} seeds for {layers}, at most "
-        f"{probe.max_epochs} epochs, {probe.patience} without progress",
+        f"  probes   {grid} for {layers}{limits}",
     ]
     if task.notes and task.notes.counts:
         lines.append("  data     {} training, {} validation, {} test recordings".format(*task.notes.counts))
@@ -155,7 +157,7 @@ def _plan(
     task: Task, data: Any, encoder: Encoder, settings: EvaluationSettings, speed: tuple[float, float], planned: set[str]
 ) -> TaskPlan:
     loaded = task.load(data, settings.tolerance())
-    request = FeatureRequest.of(task, settings.chosen_protocol(), encoder, window=settings.window)
+    request = FeatureRequest.of(task, settings.chosen_protocol(task.name), encoder, window=settings.window)
     length = min(float(np.mean(durations(loaded.recordings) or [0.0])), request.first_seconds or float("inf"))
     key = json.dumps({"data": str(data), **request.key()}, sort_keys=True)
     wanted = {f"{key} {recording.path}" for recording in loaded.recordings} - planned

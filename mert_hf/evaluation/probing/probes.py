@@ -53,7 +53,7 @@ class Probe:
 
 @dataclass
 class TrainedProbe:
-    """A probe at its best epoch: `score` is the monitored validation value there, higher is better."""
+    """A probe at its best epoch, or its last one: `score` is the monitored validation value there, higher is better."""
 
     probe: Probe
     score: float
@@ -122,7 +122,7 @@ def num_weights(dim: int, hidden_size: int, num_outputs: int) -> int:
 def train_grid(
     data: GridData, probes: Sequence[Probe], settings: ProbeSettings, device: torch.device | str = "cpu"
 ) -> list[TrainedProbe]:
-    """Trains all probes together and returns them, each at its best epoch, in the given order.
+    """Trains all probes together and returns them, each at its best epoch or its last one, in the given order.
 
     Best is the highest monitored validation score; `ProbeSettings.ties_by_loss` decides between equal scores.
     """
@@ -188,7 +188,7 @@ class SeedTraining:
     def __init__(self, data: GridData, probes: list[Probe], settings: ProbeSettings, device: torch.device) -> None:
         self.data, self.settings, self.device = data, settings, device
         self.generator = torch.Generator().manual_seed(probes[0].seed)
-        first = _first_weights(data, settings.hidden_size, self.generator)
+        first = _first_weights(data, settings, self.generator)
         self.stacks = [ProbeStack(part, first, device) for part in _parts(probes, data, settings.hidden_size, device)]
         self.finished: list[TrainedProbe] = []
 
@@ -230,8 +230,11 @@ def _parts(probes: list[Probe], data: GridData, hidden_size: int, device: torch.
     return (group[i : i + size] for group in groups.values() for i in range(0, len(group), size))
 
 
-def _first_weights(data: GridData, hidden_size: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Weights drawn as `torch.nn.Linear` draws them; equal layer weights."""
+def _first_weights(data: GridData, settings: ProbeSettings, generator: torch.Generator) -> dict[str, Tensor]:
+    """Weights drawn as `torch.nn.Linear` draws them; layer weights that are equal, or drawn by themselves."""
+    hidden_size, mixture = settings.hidden_size, torch.zeros(data.features.num_layers)
+    if settings.average_start == "normal":  # the number of layers must not change what is drawn after it
+        mixture.normal_(generator=torch.Generator().manual_seed(generator.initial_seed()))
 
     def uniform(rows: int, columns: int, fan_in: int) -> Tensor:
         return torch.empty(rows, columns).uniform_(-1, 1, generator=generator) / math.sqrt(fan_in)
@@ -241,7 +244,7 @@ def _first_weights(data: GridData, hidden_size: int, generator: torch.Generator)
         "bias1": uniform(1, hidden_size, data.features.dim),
         "weight2": uniform(hidden_size, data.num_outputs, hidden_size),
         "bias2": uniform(1, data.num_outputs, hidden_size),
-        "mixture": torch.zeros(data.features.num_layers),
+        "mixture": mixture,
     }
 
 
@@ -301,6 +304,7 @@ class ProbeStack:
         self.plateau_score = self.score.clone()
         self.loss = torch.full((count,), math.inf, dtype=torch.float64)
         self.best_epoch, self.stalled, self.stalled_rate = (torch.zeros(count, dtype=torch.long) for _ in range(3))
+        self.kept_score, self.kept_loss = self.score.clone(), self.loss.clone()  # of the weights in `best`
 
     def _inputs(self, features: Tensor) -> Tensor:
         """The input of the probes, (probes, rows, dim), or (1, rows, dim) where all see the same."""
@@ -374,7 +378,7 @@ class ProbeStack:
         )
 
     def note_epoch(self, scores: Tensor, losses: Tensor, settings: ProbeSettings) -> None:
-        """Keeps the weights of probes that got better; lowers the learning rate of those on a plateau."""
+        """Keeps the weights of probes that got better, or of all; lowers the learning rate of those on a plateau."""
         self.epoch += 1
         better = scores > self.score
         if settings.ties_by_loss:
@@ -385,9 +389,10 @@ class ProbeStack:
         self.plateau_score = torch.where(progress, scores, self.plateau_score)
         self.score = torch.where(better, scores, self.score)
         self.loss = torch.where(better, losses, self.loss)
-        self.best_epoch[better] = self.epoch
+        kept = better if settings.tested_epoch == "best" else torch.ones_like(better)
+        self.kept_score[kept], self.kept_loss[kept], self.best_epoch[kept] = scores[kept], losses[kept], self.epoch
         for name, value in self.weights.items():
-            chosen = better.to(value.device)
+            chosen = kept.to(value.device)
             self.best[name][chosen] = value[chosen]
         self.stalled = torch.where(better, 0, self.stalled + 1)
         self.stalled_rate = torch.where(progress, 0, self.stalled_rate + 1)
@@ -396,14 +401,14 @@ class ProbeStack:
         self.stalled_rate[plateau] = 0
 
     def take(self, chosen: Tensor) -> list[TrainedProbe]:
-        """Removes the chosen probes, bool (probes,), and returns them at their best epoch."""
+        """Removes the chosen probes, bool (probes,), and returns them at the epoch that is tested."""
         if not chosen.any():
             return []
         taken = [
             TrainedProbe(
                 self.probes[i],
-                float(self.score[i]),
-                float(self.loss[i]),
+                float(self.kept_score[i]),
+                float(self.kept_loss[i]),
                 int(self.best_epoch[i]),
                 self.epoch,
                 {name: _transposed(value[i].cpu()).contiguous() for name, value in self.best.items()},
@@ -414,6 +419,7 @@ class ProbeStack:
         self.probes = [self.probes[i] for i in kept.tolist()]
         for store in (self.weights, self.means, self.squares, self.best):
             store.update({name: value[kept.to(value.device)] for name, value in store.items()})
-        for name in ("rates", "score", "plateau_score", "loss", "best_epoch", "stalled", "stalled_rate"):
+        for name in ("rates", "stalled", "stalled_rate", "score", "plateau_score", "loss", "best_epoch"):
             setattr(self, name, getattr(self, name)[kept])
+        self.kept_score, self.kept_loss = self.kept_score[kept], self.kept_loss[kept]
         return taken

@@ -120,11 +120,23 @@ def probe_summary(trained: TrainedProbe) -> dict[str, Any]:
     }
 
 
+def choice(record: Record) -> dict[str, float]:
+    """What was chosen on validation data within a layer: learning rate (0 without training), number of neighbors."""
+    return {name: record[name] for name in ("learning_rate", "neighbors") if name in record}
+
+
+def choice_text(chosen: dict[str, Any]) -> str:
+    """The choice within a layer in words; of a record, or of the `selected` of a result."""
+    if "neighbors" in chosen:
+        return f"{chosen['neighbors']} nearest neighbors"
+    return f"learning rate {chosen['learning_rate']:g}"
+
+
 def layer_summary(record: dict[str, Any]) -> dict[str, Any]:
     """Scores of one layer from its record."""
     summary = {
         "layer": record["layer"],
-        "learning_rate": record["learning_rate"],
+        **choice(record),
         "validation": over_seeds(record["validation"]),
         "test": over_seeds(record["test"]) if "test" in record else None,
     }

@@ -20,6 +20,8 @@ from .precomputed import chosen_encoder
 from .results import model_name
 from .settings import EvaluationSettings
 
+ANSWER_KINDS = ("classification", "multilabel", "regression", "key")  # one answer a recording
+
 
 def evaluate(
     task: str | Task,
@@ -47,7 +49,7 @@ def evaluate(
         settings: protocol, layers, learning rates, seeds, training.
         cache_dir: folder for features and probes; default: `default_cache_dir()`.
         device: where encoder and probes run; a GPU if there is one.
-        dtype: precision of the model.
+        dtype: precision of the model; "auto" is the protocol's.
         name: the model's name in reports; default: its Hub id, or the last part of its folder.
         features: folder of precomputed features in place of `model`, see `PrecomputedFeatures`.
         trust_remote_code: run the code that a model of the Hub carries.
@@ -69,9 +71,9 @@ def evaluate(
     cache_dir = Path(cache_dir or default_cache_dir())
     check_output_folder(cache_dir)
     task = get_task(task, **task_options) if isinstance(task, str) else task
-    _check_curves(task, settings)
+    _check_kind(task, settings)
     data = task.load(data_dir, settings.tolerance()).with_channels(settings.channels)
-    encoder = chosen_encoder(model, features, data_dir, device, dtype, trust_remote_code)
+    encoder = chosen_encoder(model, features, data_dir, device, settings.encoder_dtype(dtype), trust_remote_code)
     evaluation = Evaluation(task, data, encoder, settings, cache_dir, Path(data_dir), resolve_device(device))
     results, predictions = evaluation.run()
     if settings.deformations:
@@ -88,12 +90,17 @@ def evaluate(
     return results
 
 
-def _check_curves(task: Task, settings: EvaluationSettings) -> None:
-    """Refuses curves and channels that a task cannot have, before any work."""
+def _check_kind(task: Task, settings: EvaluationSettings) -> None:
+    """Refuses a probe, curves and channels that a task cannot have, before any work."""
     if settings.deformations and task.kind == "separation":
         raise ValueError(f"Deformations change what {task.name} is to find; leave out --deform.")
     if settings.channels != "mean" and task.kind == "separation":
         raise ValueError(f"The stems of {task.name} are those of all channels; leave out --channels.")
+    if settings.probe_kind == "knn" and task.kind not in ANSWER_KINDS:
+        raise ValueError(
+            f"The probe 'knn' answers for whole recordings ({', '.join(ANSWER_KINDS)}), and {task.name} is of the kind "
+            f"{task.kind!r}; leave out --probe."
+        )
     if settings.shots and task.kind == "retrieval":
         raise ValueError(f"{task.name} trains no probe, so there is no curve of few recordings; leave out --shots.")
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..tasks.base import Task
 
 LEARNING_RATES = (5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2)
+PROBES = ("mlp", "knn")
 STORE_DTYPES = ("float16", "float32")
 FRAME_FEATURES = ("auto", "store", "compute")
 # Kinds of deformations -> lowest and highest amount.
@@ -66,6 +67,8 @@ class ProbeSettings:
         plateau_patience, plateau_factor: epochs without progress before the learning rate is multiplied.
         plateau_threshold: share by which a score must exceed the best one to count as progress for the learning rate.
         ties_by_loss: whether an equal score with a lower validation loss is progress.
+        tested_epoch: a probe is kept as after its "best" or its "last" epoch.
+        average_start: the learned average of layers starts from "equal" weights, or from "normal" random logits.
     """
 
     hidden_size: int = 512
@@ -76,6 +79,8 @@ class ProbeSettings:
     plateau_factor: float = 0.5
     plateau_threshold: float = 0.0
     ties_by_loss: bool = True
+    tested_epoch: str = "best"
+    average_start: str = "equal"
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,7 @@ class EvaluationSettings:
         layers: numbers from 0, "all" and "weighted"; None for each layer and the learned average.
         seeds: their number, counted from `seed`, or the seeds.
         protocol: a name of `mert_hf.evaluation.tasks.protocols.PROTOCOLS`, or a `Protocol`.
+        probe_kind: one of `PROBES`; "knn" trains nothing, see `mert_hf.evaluation.probing.neighbors`.
         probe: training of the probes; None for the protocol's.
         frame_features: "auto" stores what takes at most `evaluation.FRAME_STORE_BYTES`.
         deformations: changes of the test recordings for the robustness curve, see `Deformation`.
@@ -136,6 +142,11 @@ class EvaluationSettings:
     )
     window: float | None = described(
         "Seconds of a chunk; by default as the task and the protocol define, and at most the model's context.", None
+    )
+    probe_kind: str = described(
+        "Probe: mlp, a small network for each learning rate and seed, or knn, nearest neighbors without training.",
+        "mlp",
+        option="probe",
     )
     probe: ProbeSettings | None = None
     max_epochs: int | None = described(
@@ -176,9 +187,19 @@ class EvaluationSettings:
         for name, value in parsed.items():
             object.__setattr__(self, name, value if value is None else tuple(value))
         self._check()
+        if self.probe_kind == "knn":
+            object.__setattr__(self, "learning_rates", ())
+            object.__setattr__(self, "seeds", (self.seed,))
 
     def _check(self) -> None:
-        if not self.learning_rates or min(self.learning_rates) <= 0:
+        check_choice("probe", self.probe_kind, PROBES)
+        if self.probe_kind == "knn":
+            if self.learning_rates not in ((), LEARNING_RATES) or self.max_epochs:
+                raise ValueError(
+                    "Nearest neighbors are not trained: leave out learning rates and the number of epochs, or choose "
+                    "the probe 'mlp'."
+                )
+        elif not self.learning_rates or min(self.learning_rates) <= 0:
             raise ValueError(f"learning_rates={list(self.learning_rates)} must be positive, one or more.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds={list(self.seeds)} must be distinct, one or more.")
@@ -205,24 +226,30 @@ class EvaluationSettings:
         """How many recordings may be missing or unreadable."""
         return Tolerance.parse(self.max_bad_files)
 
-    def chosen_protocol(self) -> Protocol:
-        """The protocol, with the pooling of these settings."""
-        protocol = get_protocol(self.protocol)
+    def chosen_protocol(self, task: str) -> Protocol:
+        """The protocol of a task, with the pooling of these settings."""
+        protocol = get_protocol(self.protocol).of(task)
         return protocol if self.pooling is None else replace(protocol, pooling=self.pooling)
+
+    def encoder_dtype(self, dtype: Any) -> Any:
+        """The precision of the encoder: the protocol's for "auto"."""
+        return get_protocol(self.protocol).dtype if dtype == "auto" else dtype
 
     def probe_settings(self, task: Task) -> ProbeSettings:
         """Training of the probes of a task."""
-        protocol = self.chosen_protocol()
-        settings = self.probe or _early_stopping(protocol, *protocol.patience_of(task.name))
-        limits = [settings.max_epochs, protocol.max_epochs.get(task.name, task.max_epochs)]
+        protocol = self.chosen_protocol(task.name)
+        settings = self.probe or _probe_settings(protocol)
+        limits = [settings.max_epochs, protocol.max_epochs or task.max_epochs]
         return replace(settings, max_epochs=min([*limits, *([self.max_epochs] if self.max_epochs else [])]))
 
 
-def _early_stopping(protocol: Protocol, plateau: int, stop: int) -> ProbeSettings:
+def _probe_settings(protocol: Protocol) -> ProbeSettings:
+    shared = ("patience", "plateau_patience", "plateau_factor", "tested_epoch", "average_start")
+    settings = ProbeSettings(**{name: getattr(protocol, name) for name in shared})
     if protocol.early_stopping == "own":
-        return ProbeSettings(patience=stop, plateau_patience=plateau)
+        return settings
     # A probe stops when the epochs without progress exceed `patience`; Lightning's EarlyStopping when they reach it.
-    return ProbeSettings(patience=stop - 1, plateau_patience=plateau, plateau_threshold=1e-4, ties_by_loss=False)
+    return replace(settings, patience=settings.patience - 1, plateau_threshold=1e-4, ties_by_loss=False)
 
 
 def _layers(layers: str | Sequence[int | str] | None) -> Sequence[int | str] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..metrics.by_kind import display_scale
-from ..probing.results import Results
+from ..probing.results import Results, choice_text
 from .comparison import Comparison, comparison_rows
 
 
@@ -11,8 +11,8 @@ def summary_lines(results: Results) -> list[str]:
     """The choice and the test metrics of one result."""
     chosen = results["selected"]
     lines = [
-        f"{results['title']}, {results['model']}: layer {chosen['layer']}, learning rate "
-        f"{chosen['learning_rate']:g}, chosen on validation data; protocol {results['protocol']['name']}"
+        f"{results['title']}, {results['model']}: layer {chosen['layer']}, {choice_text(chosen)}, "
+        f"chosen on validation data; protocol {results['protocol']['name']}"
     ]
     for name, value in results["metrics"].items():
         scale = display_scale(name)

@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult
 from ...hub.cards import Measurement
 from ...utils.files import check_output_folder
 from ..metrics.by_kind import display_scale
-from ..probing.results import Results
+from ..probing.results import Results, choice_text
 from ..tasks.published import SOURCES, PublishedFigures
 from .classes import class_parts
 from .comparison import Comparison, compare, comparison_rows, latest, model_key, model_names, task_key
@@ -88,8 +88,8 @@ def measurements(results: Sequence[Results]) -> list[Measurement]:
                     runs=len(value["values"]),
                     protocol=(
                         f"mert-hf evaluate, protocol {protocol['name']}: probe on frozen "
-                        f"features, layer {chosen['layer']}, learning rate {chosen['learning_rate']:g} chosen on "
-                        f"validation; {protocol['window']:g} s windows; {'dB' if scale == 1 else 'percent'}"
+                        f"features, layer {chosen['layer']}, {choice_text(chosen)} chosen on validation; "
+                        f"{protocol['window']:g} s windows; {'dB' if scale == 1 else 'percent'}"
                     ),
                 )
             )
@@ -132,7 +132,7 @@ def choice_table(results: Sequence[Results]) -> Table:
                 result["title"],
                 names[model_key(result)],
                 str(chosen["layer"]),
-                f"{chosen['learning_rate']:g}",
+                choice_text(chosen).removeprefix("learning rate "),
                 shown_value(result["validation"][result["metric"]], result["metric"]),
                 str(len(result["protocol"]["seeds"])),
                 " / ".join(str(counts[split]) for split in ("train", "valid", "test")),
@@ -147,7 +147,7 @@ def layer_table(result: Results, name: str | None = None) -> Table:
     rows = []
     for layer in result["layers"]:
         test = shown_value(layer["test"][metric], metric) if layer["test"] else "not measured"
-        rate = f"{layer['learning_rate']:g}"
+        rate = choice_text(layer).removeprefix("learning rate ")
         rows.append((str(layer["layer"]), rate, shown_value(layer["validation"][metric], metric), test))
     title = f"{result['title']}, {name or result['model']}: {metric} by layer"
     return Table(title, ("Layer", "Learning rate", "Validation", "Test"), rows)

@@ -162,7 +162,7 @@ class Task:
         root = Path(data)
         if root.is_dir():
             if files := find_jsonl(root, self.tables.jsonl):
-                return read_jsonl(files, self.kind, self.tables.labels, self.tables.jsonl_order)
+                return read_jsonl(files, self.kind, self.tables.labels, self.tables.jsonl_order, root)
             if not _is_dataset_folder(root):
                 return self.read(root)
         source = DatasetSource.parse(str(data))

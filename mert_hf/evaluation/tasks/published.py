@@ -35,7 +35,8 @@ class PublishedFigures:
 
 MARBLE = PublishedFigures(
     name="MARBLE",
-    reference="MARBLE, arXiv 2306.10548, constrained track",
+    reference="MARBLE, arXiv 2306.10548, constrained track; GiantSteps at a learning rate of 0.025, which Lightning's "
+    "search found whatever was asked",
     url="https://arxiv.org/abs/2306.10548",
     models=("MERT-v1-95M", "MERT-v1-330M"),
     figures={
