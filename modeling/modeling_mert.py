@@ -54,6 +54,8 @@ class MERTForPreTrainingOutput(ModelOutput):
             masked frames, in nats.
         cqt_loss (`torch.FloatTensor` of shape `()`): mean squared error of the constant-Q or log-mel spectrum over the
             masked frames.
+        view_loss (`torch.FloatTensor` of shape `()`): how badly two views of a clip find each other, unweighted, see
+            `view_consistency`.
         feature_penalty (`torch.FloatTensor` of shape `()`): mean square of the convolutional features, unweighted.
         codebook_accuracies (`torch.FloatTensor` of shape `(codebooks,)`): share of the masked frames whose code has
             the highest logit.
@@ -66,6 +68,7 @@ class MERTForPreTrainingOutput(ModelOutput):
     loss: torch.FloatTensor | None = None
     codebook_losses: torch.FloatTensor | None = None
     cqt_loss: torch.FloatTensor | None = None
+    view_loss: torch.FloatTensor | None = None
     feature_penalty: torch.FloatTensor | None = None
     codebook_accuracies: torch.FloatTensor | None = None
     last_hidden_state: torch.FloatTensor | None = None
@@ -1037,15 +1040,47 @@ def float32_linear(layer: nn.Module, states: torch.Tensor) -> torch.Tensor:
         return layer(states.to(layer.weight.dtype)).float()
 
 
+def regression_error(predicted: torch.Tensor, target: torch.Tensor, kind: str) -> torch.Tensor:
+    """Mean error of (n, values): "squared" over all values, or "cosine", 1 - cosine over the rows; 0 for no row."""
+    if kind == "cosine":
+        return (1 - nn.functional.cosine_similarity(predicted, target, dim=1)).sum() / max(len(target), 1)
+    errors = (predicted - target).square()
+    return errors.sum() / max(errors.numel(), 1)
+
+
+def view_consistency(hidden_states: torch.Tensor, valid: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:
+    """How badly each view finds the other view of its clip among all views of a batch (NT-Xent, arXiv 2002.05709).
+
+    Cross-entropy of the cosines of the mean states, divided by the temperature, in nats. A batch of one clip gives 0.
+
+    Args:
+        hidden_states: (2 * clips, frames, hidden_size), the second views behind the first ones.
+        valid: (2 * clips, frames) bool.
+        temperature: of the softmax; 0.1 as in section 5.1 there.
+    """
+    weight = valid[..., None].float()
+    vectors = (hidden_states.float() * weight).sum(dim=1) / weight.sum(dim=1)
+    cosines = nn.functional.cosine_similarity(vectors[:, None], vectors[None], dim=2) / temperature
+    numbers = torch.arange(len(vectors), device=vectors.device)
+    cosines = cosines.masked_fill(numbers[:, None] == numbers, float("-inf"))
+    return nn.functional.cross_entropy(cosines, numbers.roll(len(numbers) // 2))
+
+
 class MERTPreTrainingModel(MERTPreTrainedModel):
     """The forward pass and the objective of the pre-training models of both generations.
 
     Attributes:
-        codebook_loss_weights: factor of each codebook's loss; None is 1 for all. A setting of a training run, which is
-            not stored with the model.
+        codebook_loss_weights: factor of each codebook's loss; None is 1 for all. As those below it is a setting of a
+            training run, which is not stored with the model.
+        cqt_loss_parts: the parts of `cqt` that have a loss of their own, one after the other: values, weight, and
+            "squared" or "cosine". None is the mean squared error of all values.
+        view_consistency_weight: weight of `view_consistency` in training, whose batches then hold a first view of each
+            clip and behind them the second ones; 0 for batches of single clips.
     """
 
     codebook_loss_weights: tuple[float, ...] | None = None
+    cqt_loss_parts: tuple[tuple[int, float, str], ...] | None = None
+    view_consistency_weight: float = 0.0
 
     def forward(
         self,
@@ -1063,7 +1098,8 @@ class MERTPreTrainingModel(MERTPreTrainedModel):
         """Encodes masked audio and computes the losses of predicting the teachers' targets.
 
         loss = sum over codebooks of the mean cross-entropy over masked frames
-               + cqt_loss_weight * mean squared error of the spectrum over masked frames
+               + cqt_loss_weight * mean squared error of the spectrum over masked frames (or `cqt_loss_parts`)
+               + view_consistency_weight * `view_consistency` of the mean states (in training)
                + feature_penalty_weight * mean square of the convolutional features (first generation only).
 
         With unmasked_loss_weight w > 0 the means are taken over all valid frames, where masked frames have the weight 1
@@ -1138,6 +1174,9 @@ class MERTPreTrainingModel(MERTPreTrainedModel):
         loss = loss / (totals[0] + unmasked_weight * (totals[1] - totals[0])).clamp(min=1)
         if penalty is not None:
             loss = loss + self.config.feature_penalty_weight * penalty * (counts[1] / totals[1])
+        if self.training and self.view_consistency_weight:
+            parts["view_loss"] = view_consistency(hidden_states, valid)
+            loss = loss + self.view_consistency_weight * parts["view_loss"] * (counts[1] / totals[1])
         return {"loss": loss, **parts}
 
     def _prediction_losses(self, hidden_states, frames, codes, cqt) -> dict[str, torch.Tensor]:
@@ -1181,8 +1220,12 @@ class MERTPreTrainingModel(MERTPreTrainedModel):
                 f"{tuple(cqt.shape)}. The num_bins of the musical teacher must equal config.cqt_bins."
             )
         target = cqt[:, :frames][chosen].float()
-        errors = (float32_linear(self.cqt_head, states) - target).square()
-        return errors.sum() / max(errors.numel(), 1)
+        predicted = float32_linear(self.cqt_head, states)
+        if self.cqt_loss_parts is None:
+            return regression_error(predicted, target, "squared")
+        sizes, weights, kinds = zip(*self.cqt_loss_parts, strict=True)
+        pairs = zip(weights, predicted.split(sizes, dim=1), target.split(sizes, dim=1), kinds, strict=True)
+        return sum(weight * regression_error(ours, theirs, kind) for weight, ours, theirs, kind in pairs)
 
 
 class MERTForPreTraining(MERTPreTrainingModel):

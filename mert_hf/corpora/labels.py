@@ -1,7 +1,8 @@
-"""Codes made ahead of time: whole recordings are labeled once, and training reads the frames of a crop.
+"""Targets made ahead of time: whole recordings are labeled once, and training reads the frames of a crop.
 
     DIR/labels.json            teacher (fingerprint, kind, settings), sizes, rates, frames of each recording, failures
-    DIR/codes/AB/ABCD....npy   unsigned integers (codebooks, frames) of a recording, named by the hash of its path
+    DIR/codes/AB/ABCD....npy   unsigned integers (codebooks, frames) of a recording, named by the hash of its path;
+                               of a musical teacher its values, float16 (bins, frames)
 
 Each array is written whole or not at all, and the index has `"complete": true` only at the end of a run. A run that was
 killed and is started again labels the recordings that have no array yet, or that have changed since.
@@ -29,12 +30,13 @@ from ..utils.text import printable
 from .code_counts import CodeCounts
 
 if TYPE_CHECKING:
-    from ..teachers import AcousticTeacher
+    from ..teachers import Teacher
 
 logger = logging.getLogger(__name__)
 
 INDEX = "labels.json"
 FORMAT = 1
+VALUES = np.dtype(np.float16)  # of a musical teacher
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
@@ -47,7 +49,8 @@ class WritingSummary:
         kept: number of recordings that an earlier run had finished.
         failed: for each recording that could not be used, the reason.
         shards: number of shards that this run wrote.
-        counts: histogram of the codes in a folder of labels, those of earlier runs included.
+        counts: histogram of the codes in a folder of labels, those of earlier runs included; None for values.
+        labels: whether targets were made, not shards.
     """
 
     written: int = 0
@@ -55,6 +58,7 @@ class WritingSummary:
     failed: dict[str, str] = field(default_factory=dict)
     shards: int = 0
     counts: CodeCounts | None = None
+    labels: bool = False
 
     @property
     def total(self) -> int:
@@ -63,7 +67,7 @@ class WritingSummary:
 
     def text(self) -> str:
         """Numbers of recordings, the failures, and the table of the codes."""
-        action = "labeled" if self.counts is not None else f"written to {self.shards} shards"
+        action = "labeled" if self.labels else f"written to {self.shards} shards"
         lines = [f"{self.written} recordings {action}, {self.kept} existed already, {len(self.failed)} failed."]
         lines += [f"failed: {printable(reason)}" for reason in self.failed.values()]
         return "\n".join(lines if self.counts is None else [*lines, self.counts.table()])
@@ -85,7 +89,7 @@ class WritingSummary:
 
 def label_files(
     files: Iterable[str | os.PathLike],
-    teacher: AcousticTeacher,
+    teacher: Teacher,
     output_dir: str | os.PathLike,
     device: str | torch.device | None = None,
     show_progress_bar: bool = True,
@@ -97,7 +101,7 @@ def label_files(
 
     Args:
         files: recordings.
-        teacher: an acoustic teacher, which gives codes.
+        teacher: a teacher of codes or of values whose targets do not follow a training.
         output_dir: folder of the labels; several runs may add recordings to it.
         device: device on which the teacher computes; the one where it is if None.
         show_progress_bar: show a progress bar over the recordings.
@@ -107,68 +111,86 @@ def label_files(
         The result. Recordings that cannot be read are logged and listed in it and in the index.
 
     Raises:
-        ValueError: the teacher is not acoustic, the folder has labels of another teacher or is used by another run, no
-            recording can be read, codes are out of range, or a codebook is dead (the folder then stays incomplete).
+        ValueError: the targets follow a training, the folder has labels of another teacher or is used by another run,
+            no recording can be read, codes are out of range, or a codebook is dead (the folder then stays incomplete).
     """
-    check_gives_codes(teacher)
+    check_can_label(teacher)
     with only_writer(output_dir) as folder:
         teacher = teacher if device is None else teacher.to(device)
         files = sorted({os.path.abspath(file) for file in files})  # links stay unresolved
-        index, counts = _start_index(folder, teacher), CodeCounts(teacher.codebook_sizes)
+        index = _start_index(folder, teacher)
+        counts = CodeCounts(teacher.codebook_sizes) if gives_codes(teacher) else None
         kept = [file for file in files if is_labelled(folder, file, index)]
         missing = sorted(set(files) - set(kept))
         for file in sorted(set(kept) | set(index["files"]) - set(missing)):
             _add(index, counts, file, load_codes(folder, file))
-        summary = WritingSummary(kept=len(kept), counts=counts)
+        summary = WritingSummary(kept=len(kept), counts=counts, labels=True)
 
         def read(file: str) -> np.ndarray:
             return read_audio(file, teacher.sampling_rate)
 
         for file, recording in summary.read(read, missing, workers, show_progress_bar):
-            codes = label_recording(teacher, recording, file)
-            _add(index, counts, file, codes)  # refuses codes out of range, which the smaller type would wrap
+            labels = label_recording(teacher, recording, file)
+            _add(index, counts, file, labels)  # refuses codes out of range, which the smaller type would wrap
             with staged_file(codes_path(folder, file)) as path, path.open("wb") as target:
-                np.save(target, codes.astype(index["dtype"]), allow_pickle=False)
+                np.save(target, labels.astype(index["dtype"]), allow_pickle=False)
         index["failed"] |= summary.failed
         index["files"] = {file: frames for file, frames in index["files"].items() if file not in summary.failed}
         _finish_index(folder, index, counts, files)
         return summary
 
 
-def check_gives_codes(teacher: Any) -> None:
-    """Raises ValueError for a teacher that is not acoustic."""
-    if not hasattr(teacher, "codebook_sizes"):
+def gives_codes(teacher: Any) -> bool:
+    """Whether a teacher is acoustic."""
+    return hasattr(teacher, "codebook_sizes")
+
+
+def check_can_label(teacher: Any) -> None:
+    """Raises ValueError for a teacher whose targets follow a training."""
+    if hasattr(teacher, "follow"):
         raise ValueError(
-            f"{type(teacher).__name__} is not an acoustic teacher. Only codes are made ahead of time: give an EnCodec "
-            "or another AcousticTeacher."
+            f"The targets of {type(teacher).__name__} follow the training, so that they cannot be made ahead of time."
         )
 
 
-def label_recording(teacher: AcousticTeacher, waveform: np.ndarray, name: str) -> np.ndarray:
-    """Codes (codebooks, frames) of a recording (samples,) float32.
+def check_gives_codes(teacher: Any) -> None:
+    """Raises ValueError for a teacher that is not acoustic."""
+    if not gives_codes(teacher):
+        raise ValueError(
+            f"{type(teacher).__name__} is not an acoustic teacher. Shards hold codes only: give an EnCodec or another "
+            "AcousticTeacher; values of recordings are made ahead of time with `mert-hf label`."
+        )
+
+
+def label_recording(teacher: Teacher, waveform: np.ndarray, name: str) -> np.ndarray:
+    """Codes (codebooks, frames), or values (bins, frames), of a recording (samples,) float32.
 
     Raises:
-        ValueError: the teacher gave another shape, or fewer frames than hops.
+        ValueError: the teacher gave another shape, fewer frames than hops, or values that are not finite.
     """
-    codes = teacher.label_recording(torch.from_numpy(waveform).to(device_of(teacher))).cpu().numpy()
+    targets = teacher.label_file(name, torch.from_numpy(waveform).to(device_of(teacher))).cpu().numpy()
+    rows = teacher.num_codebooks if gives_codes(teacher) else teacher.num_bins
+    targets = targets if gives_codes(teacher) else targets.T
     frames = len(waveform) // teacher.hop_length
-    if codes.ndim != 2 or len(codes) != teacher.num_codebooks or codes.shape[1] < frames:
-        expected = f"({teacher.num_codebooks}, {frames} or more)"
-        raise ValueError(f"{name}: expected codes of shape {expected}, the teacher gave {codes.shape}.")
-    return codes
+    if targets.ndim != 2 or len(targets) != rows or targets.shape[1] < frames:
+        raise ValueError(f"{name}: expected {rows} rows of {frames} or more, the teacher gave {targets.shape}.")
+    if not np.isfinite(targets).all():
+        raise ValueError(f"{name}: the teacher gave values that are not finite.")
+    return targets
 
 
-def codes_of(teacher: AcousticTeacher) -> dict[str, Any]:
-    """The facts about a teacher that are kept next to its codes: rates, sizes and identity."""
+def codes_of(teacher: Teacher) -> dict[str, Any]:
+    """The facts about a teacher that are kept next to its targets: rates, sizes and identity."""
+    sizes = {"codebook_sizes": list(teacher.codebook_sizes)} if gives_codes(teacher) else {"num_bins": teacher.num_bins}
     return {
         "sampling_rate": teacher.sampling_rate,
         "hop_length": teacher.hop_length,
-        "codebook_sizes": list(teacher.codebook_sizes),
+        **sizes,
         "teacher": {"kind": teacher.kind, "fingerprint": teacher.fingerprint(), "settings": teacher.settings()},
     }
 
 
-def check_teacher(place: str, made_by: dict[str, Any], teacher: AcousticTeacher) -> None:
+def check_teacher(place: str, made_by: dict[str, Any], teacher: Teacher) -> None:
     """Raises ValueError where codes are of another teacher: another kind, other settings or other weights.
 
     Args:
@@ -205,9 +227,9 @@ def load_codes(folder: Path, file: str) -> np.ndarray:
         codes = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path}, the codes of {file}, cannot be read: {error}. Run mert-hf label again.") from error
-    if codes.ndim != 2 or codes.dtype.kind != "u":
+    if codes.ndim != 2 or not (codes.dtype.kind == "u" or codes.dtype == VALUES):
         raise ValueError(
-            f"{path} holds {codes.dtype} of shape {codes.shape}, which are not codes. Run mert-hf label again."
+            f"{path} holds {codes.dtype} of shape {codes.shape}, which are no targets. Run mert-hf label again."
         )
     return codes
 
@@ -222,13 +244,18 @@ def is_labelled(folder: Path, file: str, index: dict[str, Any]) -> bool:
     except ValueError as error:
         logger.warning("Labeling again: %s", printable(error))
         return False
-    return codes.dtype == index["dtype"] and len(codes) == len(index["codebook_sizes"])
+    return codes.dtype == index["dtype"] and len(codes) == rows_of(index)
 
 
-def _start_index(folder: Path, teacher: AcousticTeacher) -> dict[str, Any]:
+def rows_of(index: dict[str, Any]) -> int:
+    """Codebooks or values of each frame."""
+    return len(index["codebook_sizes"]) if "codebook_sizes" in index else index["num_bins"]
+
+
+def _start_index(folder: Path, teacher: Teacher) -> dict[str, Any]:
     """The index of the folder, a new one where there is none, marked as incomplete."""
     index = {"format": FORMAT, "complete": False, **codes_of(teacher), "statistics": [], "files": {}, "failed": {}}
-    index["dtype"] = np.min_scalar_type(teacher.codebook_size - 1).name
+    index["dtype"] = (np.min_scalar_type(teacher.codebook_size - 1) if gives_codes(teacher) else VALUES).name
     if (folder / INDEX).is_file():
         found = read_index(folder)
         check_teacher(str(folder), found["teacher"], teacher)
@@ -239,22 +266,24 @@ def _start_index(folder: Path, teacher: AcousticTeacher) -> dict[str, Any]:
     return index
 
 
-def _add(index: dict[str, Any], counts: CodeCounts, file: str, codes: np.ndarray) -> None:
+def _add(index: dict[str, Any], counts: CodeCounts | None, file: str, codes: np.ndarray) -> None:
     """Adds the codes of a recording to the histogram, and the recording to the index."""
-    counts.add(codes)
+    if counts is not None:
+        counts.add(codes)
     index["files"][file] = codes.shape[1]
     index["failed"].pop(file, None)
 
 
-def _finish_index(folder: Path, index: dict[str, Any], counts: CodeCounts, files: Sequence[str]) -> None:
+def _finish_index(folder: Path, index: dict[str, Any], counts: CodeCounts | None, files: Sequence[str]) -> None:
     """Writes the index as complete, unless a codebook is dead."""
     if not index["files"]:
         raise ValueError(
             f"None of {len(files)} recordings could be labeled. {' '.join(list(index['failed'].values())[:1])}"
         )
-    index["statistics"] = counts.summary()
-    write_json(folder / INDEX, index)
-    counts.check()
+    if counts is not None:
+        index["statistics"] = counts.summary()
+        write_json(folder / INDEX, index)
+        counts.check()
     write_json(folder / INDEX, {**index, "complete": True})
 
 
@@ -268,14 +297,15 @@ def read_index(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder} has no {INDEX}. Make labels with mert-hf label.")
     index = read_json(path)
-    needed = {"teacher", "codebook_sizes", "sampling_rate", "hop_length", "files", "failed"}
-    if index.get("format") != FORMAT or not needed <= index.keys():
+    needed = {"teacher", "sampling_rate", "hop_length", "files", "failed"}
+    sizes = {"codebook_sizes", "num_bins"} & index.keys()
+    if index.get("format") != FORMAT or not needed <= index.keys() or not sizes:
         raise ValueError(f"{path} is not an index of labels of format {FORMAT}. Make labels with mert-hf label.")
     return index
 
 
 class LabelCache:
-    """Codes of crops, cut out of those of whole recordings.
+    """Targets of crops, cut out of those of whole recordings.
 
     Args:
         directory: folder that `label_files` filled.
@@ -285,7 +315,9 @@ class LabelCache:
     Attributes:
         num_codebooks: number of codebooks.
         codebook_size: number of codes in the largest codebook.
-        codebook_sizes: number of codes in each codebook.
+        codebook_sizes: number of codes in each codebook; empty for values.
+        num_bins: values in a frame; 0 for codes.
+        teacher: kind, fingerprint and settings of the teacher that made them.
         sampling_rate: sampling rate in Hz at which the recordings were labeled.
         hop_length: samples from one frame to the next.
         frame_rate: frames per second, in Hz.
@@ -297,7 +329,7 @@ class LabelCache:
     def __init__(
         self,
         directory: str | os.PathLike,
-        teacher: AcousticTeacher | None = None,
+        teacher: Teacher | None = None,
         root: str | os.PathLike | None = None,
     ):
         self.directory = Path(directory).absolute()
@@ -308,8 +340,9 @@ class LabelCache:
             raise ValueError(
                 f"The labels in {directory} are not finished. Run the same mert-hf label again: it resumes."
             )
-        self.codebook_sizes = tuple(index["codebook_sizes"])
-        self.num_codebooks, self.codebook_size = len(self.codebook_sizes), max(self.codebook_sizes)
+        self.codebook_sizes, self.num_bins = tuple(index.get("codebook_sizes", ())), index.get("num_bins", 0)
+        self.num_codebooks, self.codebook_size = len(self.codebook_sizes), max(self.codebook_sizes, default=0)
+        self.teacher, self._rows = index["teacher"], rows_of(index)
         self.sampling_rate, self.hop_length = index["sampling_rate"], index["hop_length"]
         self.frame_rate = self.sampling_rate / self.hop_length
         self._frames, self._failed = index["files"], index["failed"]
@@ -322,7 +355,7 @@ class LabelCache:
         return list(self._frames)
 
     def __call__(self, source: str, first_frame: int, num_frames: int) -> np.ndarray:
-        """Codes of a part of a recording.
+        """Codes, or values, of a part of a recording.
 
         Args:
             source: path of the recording.
@@ -330,7 +363,7 @@ class LabelCache:
             num_frames: number of frames of the part.
 
         Returns:
-            (num_codebooks, num_frames) int64.
+            (num_codebooks, num_frames) int64, or (num_bins, num_frames) float32.
 
         Raises:
             ValueError: the recording has no codes, or fewer frames.
@@ -341,12 +374,12 @@ class LabelCache:
             raise ValueError(f"There are no codes of {source} in {self.directory}: {reason}. {self._remedy}")
         codes = load_codes(self.directory, file)
         last = first_frame + num_frames
-        if codes.shape != (self.num_codebooks, self._frames[file]) or not 0 <= first_frame <= last <= codes.shape[1]:
+        if codes.shape != (self._rows, self._frames[file]) or not 0 <= first_frame <= last <= codes.shape[1]:
             raise ValueError(
                 f"{source} has codes of shape {codes.shape}, which do not hold the frames {first_frame} to {last} of "
-                f"{self.num_codebooks} codebooks. If it has changed since, run mert-hf label again."
+                f"{self._rows} rows. If it has changed since, run mert-hf label again."
             )
-        return codes[:, first_frame:last].astype(np.int64)
+        return codes[:, first_frame:last].astype(np.int64 if self.codebook_sizes else np.float32)
 
     def failures(self, sources: Sequence[str]) -> dict[str, str]:
         """Those of the recordings that could not be labeled, with the reason."""

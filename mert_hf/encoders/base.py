@@ -23,7 +23,8 @@ class Encoder(Protocol):
 
     Some encoders have more: `receptive_field`, the samples that the first frame needs (1 where it is missing);
     `normalizes`, whether `normalize` has an effect; `handmade`, whether values have different units, so that protocols
-    standardize them; `precision` of the computation; and `mean_states`, see the function of that name.
+    standardize them; `precision` of the computation; `license` of the weights; and `mean_states`, see the function of
+    that name.
 
     Attributes:
         sampling_rate: sampling rate of the clips in Hz.

@@ -46,6 +46,7 @@ class HandmadeEncoder:
     layers = (0,)
     context_seconds = None
     handmade = True
+    license = "apache-2.0"
 
     def __init__(self, name: str, device: str | torch.device | None = None) -> None:
         self._parts = BASELINES[name]

@@ -67,7 +67,7 @@ class OwnEncoder:
         self._hop = float(getattr(encoder, "hop_length", (long - short) / more if more > 0 else short))
         self.hop_length = max(1, round(self._hop))
         self.context_seconds = getattr(encoder, "context_seconds", None)
-        self.fingerprint = _fingerprint(encoder)
+        self.fingerprint, self.license = _fingerprint(encoder), getattr(encoder, "license", None)
 
     def hidden_states(
         self, clips: Sequence[np.ndarray], layers: Sequence[int], normalize: str = "clip"

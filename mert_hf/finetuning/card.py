@@ -7,7 +7,7 @@ from pathlib import Path
 from transformers import Trainer
 
 from ..hub.cards import CardFacts, kept_update, trainer_measurements, training_facts
-from ..hub.checkpoint import base_license
+from ..hub.licenses import base_license
 from ..hub.names import is_hub_id
 from .setup import FineTuningSetup
 

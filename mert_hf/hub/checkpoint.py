@@ -27,15 +27,15 @@ from transformers import TrainerCallback, TrainerState
 
 from ..utils.files import follow_umask, read_json
 from .cards import CardFacts, create_card, pretraining_facts, training_facts
+from .licenses import base_license, student_license
 from .model_types import CONFIG_CLASSES, LICENSE_FILE, code_files, is_known, license_text
-from .names import PushError, local_checkpoint
+from .names import PushError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, TrainingArguments
 
 logger = logging.getLogger(__name__)
 
-AUTHORS_LICENSE = "cc-by-nc-4.0"  # of the weights of m-a-p
 CARD_FILE = "README.md"
 CONFIG_FILE = "config.json"
 EXTRACTOR_FILE = "preprocessor_config.json"
@@ -144,18 +144,10 @@ def run_facts(
         stored = folder / LICENSE_FILE
         is_ours = not stored.is_file() or stored.read_bytes() == license_text()
         license_name, note = "apache-2.0" if is_ours else None, f"see {LICENSE_FILE}"
+    if teachers := settings.get("teacher_licenses"):
+        sources = {**({base: license_name or ""} if base else {}), **teachers}
+        license_name, note = student_license(sources)
     return replace(facts, license=license_name, license_note=note)
-
-
-def base_license(base: str) -> tuple[str | None, str]:
-    """The license that the card of a base model states, which holds for the weights made from it, and where."""
-    card = (local_checkpoint(base) or Path(base)) / CARD_FILE
-    if card.is_file():
-        license_name = ModelCard.load(card, ignore_metadata_errors=True).data.get("license")
-        return license_name, "as stated by the card of the base model" if license_name else ""
-    if base.startswith("m-a-p/"):
-        return AUTHORS_LICENSE, "the license of the base model's weights"
-    return None, ""
 
 
 def _check_pair(model: PreTrainedModel, feature_extractor: SavesPretrained) -> None:

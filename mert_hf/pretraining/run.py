@@ -20,6 +20,7 @@ from ..hub.checkpoint import RUN_SETTINGS_FILE, TEACHERS_FOLDER
 from ..hub.names import local_checkpoint, resolve_model
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
+from ..modeling.modeling_mert import HEAD_PREFIXES
 from ..registration import CONFIG_CLASSES
 from ..teachers import (
     AcousticTeacher,
@@ -276,16 +277,14 @@ def build_model(config: PretrainedConfig, model_arguments: PretrainingModelArgum
         )
     except ValueError as error:
         raise ValueError(f"{error} {differences(source, model_arguments.model_config)}") from error
-    found = info["mismatched_keys"]
-    others = {entry if isinstance(entry, str) else entry[0] for entry in found}  # transformers 4.57 gives names only
-    others |= set(info["missing_keys"])
-    strays = sorted(name for name in others if name.startswith(f"{model.base_model_prefix}."))
-    if misfits := [name for name in strays if name not in info["missing_keys"]]:
+    # transformers 4.57 gives names only, and may list them among the missing ones too.
+    resized = {entry if isinstance(entry, str) else entry[0] for entry in info["mismatched_keys"]}
+    if misfits := sorted(name for name in resized if name.startswith(f"{model.base_model_prefix}.")):
         raise ValueError(
             f"{len(misfits)} weights of {source} have other shapes in this configuration, such as {misfits[0]}. "
             f"{differences(source, model_arguments.model_config)}"
         )
-    if heads := sorted(others - set(strays)):
+    if heads := sorted(name for name in resized | set(info["missing_keys"]) if name.startswith(HEAD_PREFIXES)):
         logger.warning("New weights, since the teachers of %s had other sizes: %s.", source, ", ".join(heads))
     return model
 

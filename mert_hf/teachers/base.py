@@ -40,13 +40,20 @@ class Teacher(nn.Module):
         setting_names: attributes that are arguments of the constructor, apart from the weights.
         sampling_rate: sampling rate of the waveforms in Hz.
         hop_length: samples from one frame to the next.
+        frame_dim: dimension of the frames in the targets, counted from the last.
+        reach: frames on either side of a frame on which its targets depend; None where recordings are not labeled in
+            blocks.
+        block_frames: frames of such a block.
     """
 
     kind: ClassVar[str]
     made_by: ClassVar[str | None] = None
     setting_names: ClassVar[tuple[str, ...]] = ()
+    frame_dim: ClassVar[int]
     sampling_rate: int
     hop_length: int
+    reach: int | None = None
+    block_frames = BLOCK_FRAMES
 
     def __init__(self, **sizes: int):
         """Keeps sizes, such as those of `setting_names`, as attributes.
@@ -103,9 +110,21 @@ class Teacher(nn.Module):
     def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
         """Targets of a whole recording (samples,), equal to `forward` of a batch that holds it, up to rounding.
 
-        Teachers that can do so process it in blocks, so that memory beyond the waveform does not grow with its length.
+        Teachers with a `reach` process it in blocks, so that memory beyond the waveform does not grow with its length.
         """
-        return self(waveform[None])[0]
+        if self.reach is None:
+            return self(waveform[None])[0]
+        hop, size, blocks = self.hop_length, self.block_frames, []
+        for first in range(0, len(waveform) // hop + 1, size):
+            start = max(first - self.reach, 0)
+            # The center of a frame may be the first sample of the next hop, hence one hop more on the right.
+            targets = self(waveform[None, start * hop : (first + size + self.reach + 1) * hop])[0]
+            blocks.append(targets.movedim(self.frame_dim, 0)[first - start : first - start + size])
+        return torch.cat(blocks).movedim(0, self.frame_dim)
+
+    def label_file(self, file: str | os.PathLike, waveform: torch.Tensor) -> torch.Tensor:
+        """Targets of a recording (samples,), whose file some teachers need rather than its samples."""
+        return self.label_recording(waveform)
 
     def train(self, mode: bool = True) -> Teacher:
         """Teachers stay in evaluation mode, also inside a model that is trained."""
@@ -160,14 +179,10 @@ class AcousticTeacher(Teacher):
 
     Attributes:
         codebook_sizes: number of codes in each codebook.
-        reach: frames on either side of a frame on which its codes depend; None where recordings are not labeled in
-            blocks.
-        block_frames: frames of such a block.
     """
 
+    frame_dim = -1
     codebook_sizes: tuple[int, ...]
-    reach: int | None = None
-    block_frames = BLOCK_FRAMES
 
     @property
     def num_codebooks(self) -> int:
@@ -179,17 +194,6 @@ class AcousticTeacher(Teacher):
         """Number of codes in each codebook; in the largest one where the sizes differ."""
         return max(self.codebook_sizes)
 
-    def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
-        if self.reach is None:
-            return super().label_recording(waveform)
-        hop, size, blocks = self.hop_length, self.block_frames, []
-        for first in range(0, len(waveform) // hop + 1, size):
-            start = max(first - self.reach, 0)
-            # The center of a frame may be the first sample of the next hop, hence one hop more on the right.
-            codes = self(waveform[None, start * hop : (first + size + self.reach + 1) * hop])[0]
-            blocks.append(codes[:, first - start : first - start + size])
-        return torch.cat(blocks, dim=1)
-
 
 class MusicalTeacher(Teacher):
     """A teacher that gives a spectrum: waveforms (batch, samples) -> (batch, frames, num_bins) float32.
@@ -198,6 +202,7 @@ class MusicalTeacher(Teacher):
         num_bins: values in a frame.
     """
 
+    frame_dim = -2
     num_bins: int
 
 

@@ -214,6 +214,7 @@ class FeatureTeacher(MusicalTeacher):
         super().__init__(sampling_rate=sampling_rate, hop_length=hop_length)
         self.feature_sets = from_fields(FeatureSet, feature_sets)
         self.num_bins = sum(feature_sizes(self.feature_sets, sampling_rate, hop_length))
+        self.reach = max(item.reach(sampling_rate, hop_length) for item in self.feature_sets)
         shape = (self.num_bins,)
         self._register({"mean": mean, "scale": scale}, {"mean": shape, "scale": shape})
 

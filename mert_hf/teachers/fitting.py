@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,14 +21,17 @@ from ..utils.optional import require_extra
 from ..utils.settings import check_choice
 from ..utils.tolerance import Tolerance, check_bad_files
 from .base import AcousticTeacher, Teacher, checked_clips
+from .encoder_regression import EncoderTeacher
 from .features import FeatureSet, FeatureTeacher, KMeansTeacher
-from .fused import EncoderLayer, FusedEncoderTeacher
+from .frozen_encoders import FEATURES_PREFIX, EncoderLayer
+from .fused import FusedEncoderTeacher
 from .mel_quantizers import MelRVQTeacher, RandomProjectionTeacher, fine_log_mel, mel_statistics
 from .residual import residual_codes
 from .settings import FeatureSettings, FitSettings, KMeansSettings, RVQSettings
 
 logger = logging.getLogger(__name__)
 
+Item = TypeVar("Item")
 Data = str | os.PathLike | Sequence[str | os.PathLike]
 
 DEFAULT_FEATURES = ("mfcc:300", "chroma:200")
@@ -61,12 +65,22 @@ def fit_teacher(
     clips, counts = RandomClips(open_recordings(data, settings.split).names, settings), None
     teacher = MAKERS[type(settings)](clips, settings)
     if isinstance(teacher, AcousticTeacher):
-        counts = CodeCounts(teacher.codebook_sizes)
-        for clip in islice(clips, CHECKED_CLIPS):
-            counts.add(teacher.label_recording(torch.from_numpy(clip)).numpy())
+        counts = count_codes(teacher, clips)
         counts.check()
     teacher.save_pretrained(output_dir)
     return teacher, counts
+
+
+def count_codes(teacher: AcousticTeacher, clips: RandomClips) -> CodeCounts:
+    """How often each code occurs in the first clips, or recordings where features are stored."""
+    counts = CodeCounts(teacher.codebook_sizes)
+    if getattr(teacher, "is_stored", False):
+        for file, _ in islice(clips.recordings(), CHECKED_CLIPS):
+            counts.add(teacher.label_file(file, torch.from_numpy(read_audio(file, teacher.sampling_rate))).numpy())
+    else:
+        for clip in islice(clips, CHECKED_CLIPS):
+            counts.add(teacher.label_recording(torch.from_numpy(clip)).numpy())
+    return counts
 
 
 def _fit_kmeans(clips: RandomClips, settings: KMeansSettings) -> KMeansTeacher:
@@ -81,7 +95,20 @@ def _fit_kmeans(clips: RandomClips, settings: KMeansSettings) -> KMeansTeacher:
     )
 
 
-def _fit_features(clips: RandomClips, settings: FeatureSettings) -> FeatureTeacher:
+def _fit_features(clips: RandomClips, settings: FeatureSettings) -> FeatureTeacher | EncoderTeacher:
+    if bool(settings.features) == bool(settings.encoder):
+        raise ValueError("Give one of --features and --encoder; several teachers are a list in the recipe.")
+    if settings.encoder:
+        encoders = [parse_encoder(text) for text in settings.encoder]
+        return EncoderTeacher.fit(
+            heard(clips, encoders),
+            encoders,
+            settings.components,
+            settings.sampling_rate,
+            settings.hop_length,
+            settings.seed,
+            settings.show_progress_bar,
+        )
     sets = parse_feature_sets(settings.features, with_clusters=False)
     return FeatureTeacher.fit(clips, sets, settings.sampling_rate, settings.hop_length, settings.show_progress_bar)
 
@@ -90,13 +117,15 @@ def _fit_rvq(
     clips: RandomClips, settings: RVQSettings
 ) -> FusedEncoderTeacher | MelRVQTeacher | RandomProjectionTeacher:
     check_choice("kind", settings.kind, ("mel_rvq", "random_projection"))
-    if not settings.encoder:
+    folders = (text if text.rpartition(":")[2].isdigit() else f"{text}:0" for text in settings.features)
+    encoders = [parse_encoder(text) for text in (*settings.encoder, *(FEATURES_PREFIX + text for text in folders))]
+    if not encoders:
         waveforms = [batch[0] for batch in checked_clips(clips, settings.show_progress_bar)]
         return (train_mel_rvq if settings.kind == "mel_rvq" else fit_random_projection)(waveforms, settings)
     require_extra("train", "sklearn")
     return FusedEncoderTeacher.fit(
-        clips,
-        [parse_encoder(text) for text in settings.encoder],
+        heard(clips, encoders),
+        encoders,
         (settings.codebook_size,) * (settings.codebooks or 4),
         settings.components,
         settings.sampling_rate,
@@ -118,6 +147,11 @@ def fit_random_projection(waveforms: Sequence[torch.Tensor], settings: RVQSettin
     )
 
 
+def heard(clips: RandomClips, encoders: Sequence[EncoderLayer]) -> RandomClips | Iterator[tuple[str, float]]:
+    """What a teacher is fitted to: clips, or recordings where the features of its encoders are stored."""
+    return clips.recordings() if str(encoders[0].name).startswith(FEATURES_PREFIX) else clips
+
+
 class RandomClips:
     """Clips (samples,) float32 of at most 30 s at random places of recordings, the same each time it is iterated.
 
@@ -131,22 +165,36 @@ class RandomClips:
         self.seconds, self.tolerance = 60 * settings.max_minutes, Tolerance.parse(settings.max_bad_files)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        generator = torch.Generator().manual_seed(self.seed)
         share = max(self.seconds / len(self.files), CLIP_SECONDS)
+        size = round(CLIP_SECONDS * self.sampling_rate)
+
+        def read(file: str, remaining: float, generator: torch.Generator) -> tuple[np.ndarray, float]:
+            part = self._read(file, min(share, remaining), generator)
+            return part, len(part) / self.sampling_rate
+
+        for _, part in self._usable(read):
+            yield from (part[start : start + size] for start in range(0, len(part), size))
+
+    def recordings(self) -> Iterator[tuple[str, float]]:
+        """Whole recordings with their seconds, in place of clips; for features of files."""
+        return self._usable(lambda file, *_: (audio_info(file).duration,) * 2)
+
+    def _usable(self, read: Callable[..., tuple[Item, float]]) -> Iterator[tuple[str, Item]]:
+        """Recordings in random order with what is read of them, until there is enough audio."""
+        generator = torch.Generator().manual_seed(self.seed)
         remaining, bad = self.seconds, 0
         for index in torch.randperm(len(self.files), generator=generator).tolist():
             if remaining <= 0:
                 return
             try:
-                part = self._read(self.files[index], min(share, remaining), generator)
+                found, seconds = read(self.files[index], remaining, generator)
             except (AudioReadError, OSError) as error:
                 bad += 1
                 logger.warning("Cannot use %s: %s", self.files[index], error)
                 check_bad_files(bad, len(self.files), self.tolerance, str(error))
                 continue
-            remaining -= len(part) / self.sampling_rate
-            size = round(CLIP_SECONDS * self.sampling_rate)
-            yield from (part[start : start + size] for start in range(0, len(part), size))
+            remaining -= seconds
+            yield self.files[index], found
 
     def _read(self, file: str, seconds: float, generator: torch.Generator) -> np.ndarray:
         """A random part of a recording."""

@@ -1,4 +1,4 @@
-"""Opening a teacher of any kind, also several acoustic teachers as one, whose codebooks follow one another."""
+"""Opening a teacher of any kind, also several as one, whose codebooks or values follow one another."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ import torch
 from torch import nn
 
 from ..hub.names import checkpoint_folder
+from ..utils.settings import check_choice
 from .base import (
     CONFIG_NAME,
     TEACHER_FILES,
     AcousticTeacher,
+    MusicalTeacher,
     Teacher,
     read_config,
 )
 from .encodec import EncodecTeacher
+from .encoder_regression import EncoderTeacher
 from .features import FeatureTeacher, KMeansTeacher
 from .fused import FusedEncoderTeacher
 from .mel_quantizers import MelRVQTeacher, RandomProjectionTeacher
@@ -27,22 +30,21 @@ from .music2vec import Music2VecTeacher
 from .spectra import CQTTeacher, LogMelTeacher
 
 MEMBER_FOLDER = "teacher_{}"
+LOSSES = ("squared", "cosine")  # of a musical teacher
 
 
-class CombinedTeacher(AcousticTeacher):
-    """The codes of several acoustic teachers of equal rates, in their order.
+class Combination(Teacher):
+    """Base of several teachers of equal rates as one.
 
     Args:
         members: the teachers.
-        weights: factor of each teacher's codebooks in the loss; 1 for all by default.
+        weights: factor of each teacher in the loss; 1 for all by default.
 
     Raises:
         ValueError: there is no teacher, their rates differ, or the number of weights does.
     """
 
-    kind, made_by = "combined", "CombinedTeacher.save_pretrained"
-
-    def __init__(self, members: Sequence[AcousticTeacher], weights: Sequence[float] | None = None):
+    def __init__(self, members: Sequence[Teacher], weights: Sequence[float] | None = None):
         super().__init__()
         self.weights = tuple(float(weight) for weight in weights) if weights is not None else (1.0,) * len(members)
         rates = {(member.sampling_rate, member.hop_length) for member in members}
@@ -54,6 +56,63 @@ class CombinedTeacher(AcousticTeacher):
             raise ValueError(f"Give one weight of 0 or more for each of {len(members)} teachers, got {self.weights}.")
         self.members = nn.ModuleList(members)
         ((self.sampling_rate, self.hop_length),) = rates
+
+    def settings(self) -> dict[str, Any]:
+        """Kinds and fingerprints of the members. Weights of the loss do not change the targets, and are not there."""
+        return {"members": [{"kind": member.kind, "fingerprint": member.fingerprint()} for member in self.members]}
+
+    @property
+    def licenses(self) -> dict[str, str]:
+        """Licenses of the weights of the members' encoders by their names."""
+        return {name: stated for member in self.members for name, stated in getattr(member, "licenses", {}).items()}
+
+    def targets(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """Targets of all members for clips (batch, samples) float32, one after another, cut to the fewest frames."""
+        return self._join([member(waveforms) for member in self.members])
+
+    @torch.no_grad()
+    def label_file(self, file: str | os.PathLike, waveform: torch.Tensor) -> torch.Tensor:
+        """Targets of a recording (samples,), as each teacher labels it."""
+        return self._join([member.label_file(file, waveform) for member in self.members])
+
+    @torch.no_grad()
+    def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
+        """As `label_file`, of teachers that need no file."""
+        return self._join([member.label_recording(waveform) for member in self.members])
+
+    def _join(self, targets: Sequence[torch.Tensor]) -> torch.Tensor:
+        frames = min(part.shape[self.frame_dim] for part in targets)
+        return torch.cat([part.narrow(self.frame_dim, 0, frames) for part in targets], dim=-3 - self.frame_dim)
+
+    def _decisive_parts(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        return self.settings(), {}
+
+    def save_pretrained(self, directory: str | os.PathLike) -> None:
+        """Writes each teacher into a folder of its own, and what belongs to their losses."""
+        for index, member in enumerate(self.members):
+            member.save_pretrained(Path(directory) / MEMBER_FOLDER.format(index))
+        self._write_config(directory, **self._loss_settings())
+
+    def _loss_settings(self) -> dict[str, Any]:
+        return {"weights": self.weights}
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | os.PathLike, **overrides: Any) -> Combination:
+        """Loads what `save_pretrained` wrote; `weights` and other settings of the losses may be given anew."""
+        config = read_config(Path(name_or_path))
+        members = config.pop("members", [])
+        kept = {name: value for name, value in config.items() if name != "teacher"}
+        folders = [Path(name_or_path) / MEMBER_FOLDER.format(index) for index in range(len(members))]
+        return cls([load_teacher(folder) for folder in folders], **{**kept, **overrides})
+
+
+class CombinedTeacher(Combination, AcousticTeacher):
+    """The codes of several acoustic teachers of equal rates, in their order; see `Combination`."""
+
+    kind, made_by = "combined", "CombinedTeacher.save_pretrained"
+
+    def __init__(self, members: Sequence[AcousticTeacher], weights: Sequence[float] | None = None):
+        super().__init__(members, weights)
         self.codebook_sizes = tuple(size for member in members for size in member.codebook_sizes)
 
     @property
@@ -62,40 +121,40 @@ class CombinedTeacher(AcousticTeacher):
         pairs = zip(self.members, self.weights, strict=True)
         return tuple(weight for member, weight in pairs for _ in range(member.num_codebooks))
 
-    def settings(self) -> dict[str, Any]:
-        """Kinds and fingerprints of the members. Weights of the loss do not change the codes and are not among them."""
-        return {"members": [{"kind": member.kind, "fingerprint": member.fingerprint()} for member in self.members]}
 
-    def targets(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """(batch, samples) float32 -> (batch, num_codebooks, frames) int64."""
-        return join([member(waveforms) for member in self.members])
+class CombinedMusicalTeacher(Combination, MusicalTeacher):
+    """The values of several musical teachers of equal rates, in their order; see `Combination`.
 
-    @torch.no_grad()
-    def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Codes (num_codebooks, frames) of a recording (samples,), as each teacher labels it."""
-        return join([member.label_recording(waveform) for member in self.members])
+    Args:
+        members, weights: as there.
+        losses: "squared" (by default) or "cosine" for each teacher.
 
-    def _decisive_parts(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        return self.settings(), {}
+    Raises:
+        ValueError: as there, or another loss.
+    """
 
-    def save_pretrained(self, directory: str | os.PathLike) -> None:
-        """Writes each teacher into a folder of its own, and their weights in the loss."""
-        for index, member in enumerate(self.members):
-            member.save_pretrained(Path(directory) / MEMBER_FOLDER.format(index))
-        self._write_config(directory, weights=self.weights)
+    kind, made_by = "combined_musical", "CombinedMusicalTeacher.save_pretrained"
 
-    @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike, **overrides: Any) -> CombinedTeacher:
-        """Loads what `save_pretrained` wrote; `weights` may be given anew."""
-        config = read_config(Path(name_or_path))
-        folders = [Path(name_or_path) / MEMBER_FOLDER.format(index) for index in range(len(config.get("members", [])))]
-        return cls([load_teacher(folder) for folder in folders], **{"weights": config.get("weights"), **overrides})
+    def __init__(
+        self,
+        members: Sequence[MusicalTeacher],
+        weights: Sequence[float] | None = None,
+        losses: Sequence[str] | None = None,
+    ):
+        super().__init__(members, weights)
+        self.losses = tuple(losses) if losses is not None else (LOSSES[0],) * len(members)
+        for loss in self.losses:
+            check_choice("loss", loss, LOSSES)
+        self.num_bins = sum(member.num_bins for member in members)
 
+    @property
+    def loss_parts(self) -> tuple[tuple[int, float, str], ...]:
+        """For each teacher its number of values, weight and loss."""
+        sizes = (member.num_bins for member in self.members)
+        return tuple(zip(sizes, self.weights, self.losses, strict=True))
 
-def join(codes: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Codes (..., codebooks, frames) of several teachers as one tensor, cut to the smallest number of frames."""
-    frames = min(part.shape[-1] for part in codes)
-    return torch.cat([part[..., :frames] for part in codes], dim=-2)
+    def _loss_settings(self) -> dict[str, Any]:
+        return {**super()._loss_settings(), "losses": self.losses}
 
 
 TEACHERS: dict[str, type[Teacher]] = {
@@ -111,6 +170,8 @@ TEACHERS: dict[str, type[Teacher]] = {
         CQTTeacher,
         LogMelTeacher,
         FeatureTeacher,
+        EncoderTeacher,
+        CombinedMusicalTeacher,
         Music2VecTeacher,
     )
 }

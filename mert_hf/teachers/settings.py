@@ -36,18 +36,32 @@ class KMeansSettings(FitSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureSettings(FitSettings):
-    """Settings of a `FeatureTeacher`."""
+class EncoderSettings(FitSettings):
+    """The encoders of a teacher, of either kind."""
+
+    encoder: Sequence[str] = described(
+        "Frozen encoder and its layer. NAME is what --model takes elsewhere, or features:DIR for features in files of "
+        "an encoder in another environment. Repeat the option to fuse several.",
+        (),
+        metavar="NAME:LAYER",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSettings(EncoderSettings):
+    """Settings of a `FeatureTeacher`, or with encoders of an `EncoderTeacher`."""
 
     features: Sequence[str] = described(
         f"What the student predicts: {FEATURE_NAMES}, and optionally seconds of context and dimensions.",
+        (),
         metavar="NAME[:SECONDS[:DIMENSIONS]],...",
     )
+    components: int = described("With encoders: principal components that are predicted.", 64)
     max_minutes: float = described("Maximum number of minutes of audio to use.", 60.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RVQSettings(FitSettings):
+class RVQSettings(EncoderSettings):
     """Settings of a quantizer. The sizes of a Mel-RVQ are MuQ's (arXiv 2501.01108, section 3.2).
 
     Attributes:
@@ -60,8 +74,11 @@ class RVQSettings(FitSettings):
         commitment: weight of the commitment loss.
     """
 
-    encoder: Sequence[str] = described(
-        "Frozen encoder and its layer. Repeat the option to fuse several.", (), metavar="NAME:LAYER"
+    features: Sequence[str] = described(
+        "Folder of features of an encoder in another environment (NAME.npy for each recording NAME.wav, as for "
+        "mert-hf evaluate), and their layer, 0 by default. Repeatable.",
+        (),
+        metavar="DIR[:LAYER]",
     )
     kind: str = described(
         "Without encoders: mel_rvq (MuQ's quantizer of log-mel) or random_projection (BEST-RQ's).", "mel_rvq"

@@ -20,7 +20,7 @@ from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.pretraining.arguments import PretrainingModelArguments
 from mert_hf.pretraining.run import student_config
 from mert_hf.teachers import EncodecTeacher
-from mert_hf.teachers.fused import EncoderLayer, FrozenLayer
+from mert_hf.teachers.frozen_encoders import EncoderLayer, FrozenLayer
 
 NO_FOLDERS = ["./nodir", "../nodir", "~/nodir", "/no/dir", "nodir/", "no/such/dir", "no dir", "no\\dir"]
 ABSENT = "'absent/model' is neither a folder nor a downloaded Hub model, and {}.*hf download absent/model$"

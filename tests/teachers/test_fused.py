@@ -10,7 +10,7 @@ import torch
 
 from mert_hf.teachers import EncoderLayer, FusedEncoderTeacher, load_teacher
 from mert_hf.teachers.fitting import parse_encoder
-from mert_hf.teachers.fused import frame_weights
+from mert_hf.teachers.frozen_encoders import frame_weights
 
 pytest.importorskip("sklearn", reason="the train extra is not installed")
 

@@ -13,9 +13,11 @@ from mert_hf.modeling.modeling_mert import MERTModel
 from mert_hf.teachers import (
     TEACHERS,
     AcousticTeacher,
+    CombinedMusicalTeacher,
     CombinedTeacher,
     CQTTeacher,
     EncodecTeacher,
+    EncoderTeacher,
     FeatureTeacher,
     FusedEncoderTeacher,
     LogMelTeacher,
@@ -52,9 +54,13 @@ def meta() -> MetaEncodecTeacher:
 # A new teacher needs an entry: how a small one is made, of clips (clips, samples) at 24 kHz.
 EXAMPLES = {
     "combined": lambda request: CombinedTeacher([request.getfixturevalue("kmeans"), RandomProjectionTeacher()]),
+    "combined_musical": lambda request: CombinedMusicalTeacher([LogMelTeacher(num_bins=8), LogMelTeacher(num_bins=20)]),
     "cqt": lambda request: CQTTeacher(num_bins=84, bins_per_octave=12),
     "encodec": lambda request: EncodecTeacher(request.getfixturevalue("codec")(), 2),
     "encodec_meta": lambda request: meta(),
+    "encoders": lambda request: EncoderTeacher.fit(
+        request.getfixturevalue("sounds"), [{"name": "mfcc", "layer": 0}], 3, show_progress_bar=False
+    ),
     "features": lambda request: FeatureTeacher.fit(request.getfixturevalue("sounds"), [{"name": "mfcc"}]),
     "fused": lambda request: FusedEncoderTeacher.fit(
         request.getfixturevalue("sounds"), [{"name": "mfcc", "layer": 0}], (4, 4), 3, show_progress_bar=False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -10,37 +9,12 @@ import torch
 
 from ...encoders import Encoder, open_encoder
 from ...encoders.own import ClipEncoder
+from ...encoders.stored import StoredFeatures
 from ...recordings.recordings import Recording
 
-SUFFIX = ".npy"
 
-
-class PrecomputedFeatures:
-    """Features from files: NAME.npy for each recording NAME.wav, in the same folders.
-
-    An array is (values,), (layers, values) or (chunks, layers, values); it is used as it is, without pooling.
-
-    Args:
-        folder: folder of the features.
-        data_dir: folder of the recordings.
-
-    Raises:
-        ValueError: no features in the folder.
-    """
-
-    sampling_rate = hop_length = 1
-    context_seconds = None
-
-    def __init__(self, folder: str | Path, data_dir: str | Path) -> None:
-        self.folder, self.data_dir = Path(folder), Path(data_dir)
-        files = sorted(self.folder.rglob(f"*{SUFFIX}"))
-        if not files:
-            raise ValueError(f"{folder} holds no features; give a folder with NAME.npy for each recording NAME.wav.")
-        num_layers, self.hidden_size = read_chunks(files[0]).shape[1:]
-        self.layers = tuple(range(num_layers))
-        states = [(file.relative_to(self.folder).as_posix(), file.stat()) for file in files]
-        listing = repr([(name, state.st_size, state.st_mtime_ns) for name, state in states])
-        self.fingerprint = hashlib.sha256(listing.encode()).hexdigest()
+class PrecomputedFeatures(StoredFeatures):
+    """`StoredFeatures` of the recordings of an evaluation; they are used as they are, without pooling."""
 
     def rows(self, recording: Recording) -> np.ndarray:
         """Features of a recording, (chunks, layers, values) float32.
@@ -51,20 +25,7 @@ class PrecomputedFeatures:
         place = recording.open()
         if not isinstance(place, (str, Path)):
             raise ValueError("Precomputed features belong to files: they serve neither --deform nor data sets of rows.")
-        place = Path(place)
-        inside = place.relative_to(self.data_dir) if place.is_relative_to(self.data_dir) else Path(place.name)
-        file = self.folder / inside.with_suffix(SUFFIX)
-        if not file.is_file():
-            raise ValueError(f"There are no features of {place}; looked for {file}.")
-        return read_chunks(file)
-
-
-def read_chunks(file: Path) -> np.ndarray:
-    """Features of a file as float32 (chunks, layers, values)."""
-    values = np.asarray(np.load(file, allow_pickle=False), dtype=np.float32)
-    if values.ndim not in (1, 2, 3) or not values.size:
-        raise ValueError(f"{file} has shape {values.shape}; allowed are (values,), (layers, values), (chunks, ...).")
-    return values.reshape((1,) * (3 - values.ndim) + values.shape)
+        return super().rows(place)
 
 
 def chosen_encoder(

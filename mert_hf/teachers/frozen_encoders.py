@@ -1,0 +1,258 @@
+"""Layers of frozen encoders at the student's frame rate, standardized and projected: what two teachers are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from ..encoders import Encoder, open_encoder
+from ..encoders.stored import StoredFeatures
+from ..hub.licenses import license_of
+from ..modeling.feature_extraction_mert import resample
+from .base import Teacher, check_sizes, check_waveforms, from_fields
+from .residual import choose_frames
+
+MAX_FRAMES = 200_000  # frames that a teacher is fitted to
+BLOCK_SECONDS, MARGIN_SECONDS = 30.0, 2.0  # of a recording labeled at a time, and of what is heard on either side
+FEATURES_PREFIX = "features:"
+
+
+@dataclass(frozen=True)
+class EncoderLayer:
+    """A layer of a frozen encoder.
+
+    Attributes:
+        name: as of `open_encoder`, an object of your own included; or "features:DIR" for features in files, of an
+            encoder that lives in another environment (see `mert_hf.encoders.stored`).
+        layer: number of the hidden state; 0 is the encoder's input.
+        fingerprint: the encoder's fingerprint; empty where it is not known yet.
+        license: license of the encoder's weights; empty where it is not known.
+    """
+
+    name: str | Encoder
+    layer: int
+    fingerprint: str = ""
+    license: str = ""
+
+
+class FrozenLayer:
+    """A layer of any encoder that `open_encoder` opens, at the student's frame rate.
+
+    Raises:
+        ValueError: a layer that the encoder does not have, or an encoder that differs from the one of the fit.
+    """
+
+    def __init__(self, source: EncoderLayer):
+        name = source.name if isinstance(source.name, (str, Path)) else type(source.name).__name__
+        self.encoder = open_source(source.name)
+        if source.layer not in self.encoder.layers:
+            raise ValueError(
+                f"{name} has the layers {self.encoder.layers[0]} to {self.encoder.layers[-1]}, given {source.layer}. "
+                "Layer 0 is the encoder's input."
+            )
+        if source.fingerprint not in ("", self.encoder.fingerprint):
+            raise ValueError(
+                f"The weights of {name} are not those that the teacher was fitted with. Give that checkpoint, or fit "
+                "the teacher again."
+            )
+        stated = source.license or license_of(str(name), self.encoder) or ""
+        self.source = EncoderLayer(str(name), source.layer, self.encoder.fingerprint, stated)
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the features are those of recordings, in files, so that clips have none."""
+        return isinstance(self.encoder, StoredFeatures)
+
+    def features(self, waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
+        """(batch, samples) at the student's rate -> (batch, samples // hop_length, or 1, hidden) float32.
+
+        Raises:
+            ValueError: the features are stored.
+        """
+        if self.is_stored:
+            raise ValueError(
+                f"The features of {self.source.name} belong to whole recordings, so that clips have no targets. Make "
+                "the targets ahead of time with `mert-hf label`."
+            )
+        clips = [resample(clip, sampling_rate, self.encoder.sampling_rate) for clip in waveforms.cpu().numpy()]
+        states = np.stack(self.encoder.hidden_states(clips, [self.source.layer]))[:, :, 0]
+        frames = max(waveforms.shape[1] // hop_length, 1)
+        weights = frame_weights(self.encoder.frame_times(states.shape[1]), frames, hop_length / sampling_rate)
+        return torch.from_numpy(weights @ states)
+
+    def features_of(self, file: str | Path, frames: int, step: float) -> torch.Tensor:
+        """(frames, hidden) float32 of a recording whose features are stored; frames of the student last `step` s."""
+        rows = self.encoder.rows(file)[:, self.source.layer]
+        times = (np.arange(len(rows)) + 0.5) * frames * step / len(rows)
+        return torch.from_numpy(frame_weights(times, frames, step) @ rows)
+
+
+def open_source(name: str | Encoder) -> Encoder | StoredFeatures:
+    """The encoder of a name, on the CPU, or its stored features."""
+    if isinstance(name, str) and name.startswith(FEATURES_PREFIX):
+        return StoredFeatures(name.removeprefix(FEATURES_PREFIX))
+    return open_encoder(name, device="cpu")
+
+
+def frame_weights(times: np.ndarray, frames: int, step: float) -> np.ndarray:
+    """Weights that average an encoder's frames over the student's: (frames, encoder frames) float32, rows sum to 1.
+
+    Frame j of the encoder stands for the time halfway to its neighbors, the first and last one for all before and after
+    it; a frame of the student spans `step` seconds and takes each of the encoder's in proportion to their overlap.
+
+    Args:
+        times: (encoder frames,) centers of the encoder's frames in seconds.
+        frames: number of frames of the student.
+        step: seconds from one frame of the student to the next.
+    """
+    middles = (times[1:] + times[:-1]) / 2
+    begins, ends = np.concatenate([[-np.inf], middles]), np.concatenate([middles, [np.inf]])
+    first = step * np.arange(frames)[:, None]
+    overlap = np.minimum(ends, first + step) - np.maximum(begins, first)
+    return (np.clip(overlap, 0.0, None) / step).astype(np.float32)
+
+
+class ProjectedEncoders(Teacher):
+    """Base of teachers that hear layers of frozen encoders side by side, standardized and projected.
+
+    Args:
+        encoders: layers of frozen encoders; mappings of `EncoderLayer`'s fields are accepted too. Those whose features
+            are stored are not mixed with others.
+        sampling_rate, hop_length: as of `Teacher`; a frame is one of the student.
+        shapes: those of further weights, for a number of components.
+        weights: `mean` and `scale` (dimensions,), `projection` (dimensions, components), and the further ones.
+
+    Raises:
+        ValueError: weights that do not fit, an encoder that is not the one of the fit, or stored features mixed with
+            others.
+    """
+
+    def __init__(
+        self,
+        encoders: Sequence[EncoderLayer | FrozenLayer | dict[str, Any]],
+        sampling_rate: int,
+        hop_length: int,
+        weights: Mapping[str, torch.Tensor],
+        **more: tuple[int, ...],
+    ):
+        super().__init__(sampling_rate=sampling_rate, hop_length=hop_length)
+        self.reach, self.block_frames = round(MARGIN_SECONDS * self.frame_rate), round(BLOCK_SECONDS * self.frame_rate)
+        size, components = weights.get("projection", torch.zeros(0, 0)).shape
+        shapes = {"mean": (size,), "scale": (size,), "projection": (size, components)}
+        self._register(weights, {**shapes, **{name: (*shape, components) for name, shape in more.items()}})
+        # In a tuple the encoders are no submodules: their weights are not saved again with the teacher.
+        self._encoders = open_layers(encoders)
+
+    def settings(self) -> dict[str, Any]:
+        """Encoders with their fingerprints and licenses, and rates."""
+        names = [field.name for field in fields(EncoderLayer)]
+        sources = [{name: getattr(frozen.source, name) for name in names} for frozen in self._encoders]
+        return {"encoders": sources, "sampling_rate": self.sampling_rate, "hop_length": self.hop_length}
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the features are those of recordings, in files, so that clips have no targets."""
+        return self._encoders[0].is_stored
+
+    @property
+    def licenses(self) -> dict[str, str]:
+        """The license of each encoder's weights by its name; empty where it is not known."""
+        return {frozen.source.name: frozen.source.license for frozen in self._encoders}
+
+    def _decisive_parts(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        settings = self.settings()
+        for encoder in settings["encoders"]:
+            del encoder["name"], encoder["license"]  # the same weights elsewhere give the same targets
+        return settings, self.state_dict()
+
+    def _apply(self, fn, recurse=True):
+        for frozen in self._encoders:
+            if (model := getattr(frozen.encoder, "model", None)) is not None:
+                model._apply(fn)
+        return super()._apply(fn, recurse)
+
+    def projected(self, features: torch.Tensor) -> torch.Tensor:
+        """(..., dimensions) -> (..., components)."""
+        return ((features.to(self.mean) - self.mean) / self.scale) @ self.projection
+
+    def targets(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """Targets of clips (batch, samples) float32, samples // hop_length, or 1, frames."""
+        features = [frozen.features(waveforms, self.sampling_rate, self.hop_length) for frozen in self._encoders]
+        return self.finish(self.projected(torch.cat(features, dim=-1)))
+
+    def finish(self, projected: torch.Tensor) -> torch.Tensor:
+        """Targets from projected features (batch, frames, components)."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def label_file(self, file: str | Path, waveform: torch.Tensor) -> torch.Tensor:
+        if not self.is_stored:
+            return super().label_file(file, waveform)
+        frames = max(len(waveform) // self.hop_length, 1)
+        features = [frozen.features_of(file, frames, 1 / self.frame_rate) for frozen in self._encoders]
+        return self.finish(self.projected(torch.cat(features, dim=-1)[None]))[0]
+
+
+def open_layers(encoders: Sequence[EncoderLayer | FrozenLayer | dict[str, Any]]) -> tuple[FrozenLayer, ...]:
+    """The layers, opened; those that are open already stay as they are.
+
+    Raises:
+        ValueError: there is none, or stored features are mixed with others.
+    """
+    if not all(isinstance(layer, FrozenLayer) for layer in encoders) or not encoders:
+        encoders = [FrozenLayer(source) for source in from_fields(EncoderLayer, encoders)]
+    opened = tuple(encoders)
+    if len({frozen.is_stored for frozen in opened}) > 1:
+        raise ValueError("Stored features and encoders that compute cannot be fused: make a teacher of each.")
+    return opened
+
+
+def frames_to_fit(
+    clips: Iterable[torch.Tensor | np.ndarray | tuple[str, float]],
+    frozen: Sequence[FrozenLayer],
+    rates: tuple[int, int],
+    num_codes: int,
+    seed: int,
+    show_progress_bar: bool,
+) -> torch.Tensor:
+    """Frames of clips, (frames, dimensions) float32, `MAX_FRAMES` at most.
+
+    Args:
+        clips: waveforms (samples,) float32 in [-1, 1] at the sampling rate; where features are stored, recordings as
+            (file, seconds).
+        frozen: the layers.
+        rates: sampling rate and hop length.
+        num_codes: number of frames that are needed.
+        seed: seed of the choice of frames where there are more.
+        show_progress_bar: show a progress bar over the clips.
+
+    Raises:
+        ValueError: there are fewer frames than needed.
+    """
+    check_sizes(sampling_rate=rates[0], hop_length=rates[1])
+    step, kept = rates[1] / rates[0], [np.zeros((0, 1), np.float32)]
+    for clip in tqdm(clips, "features", unit="clip", disable=not show_progress_bar):
+        if isinstance(clip, tuple):
+            frames = max(int(clip[1] / step), 1)
+            parts = [layer.features_of(clip[0], frames, step) for layer in frozen]
+        else:
+            batch = check_waveforms(torch.as_tensor(clip)[None])
+            parts = [layer.features(batch, *rates)[0] for layer in frozen]
+        kept.append(torch.cat(parts, dim=-1).numpy())
+    points = np.concatenate(kept[1:] or kept)
+    return torch.from_numpy(choose_frames(points, num_codes, seed, MAX_FRAMES))
+
+
+def fit_projection(points: torch.Tensor, components: int) -> dict[str, torch.Tensor]:
+    """Mean, scale and principal axes of points (frames, dimensions); as many axes as there are at most."""
+    check_sizes(components=components)
+    mean, scale = points.mean(0), points.std(0).clamp_min(1e-4)
+    standardized = (points - mean) / scale
+    _, axes = torch.linalg.eigh((standardized.double().T @ standardized.double()) / len(points))  # rising variance
+    return {"mean": mean, "scale": scale, "projection": axes.flip(1)[:, :components].float().contiguous()}
