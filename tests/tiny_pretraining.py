@@ -13,11 +13,11 @@ import yaml
 from tiny_sizes import STUDENT_SIZES
 from transformers import AutoModelForPreTraining, Trainer
 
+from mert_hf import teachers
 from mert_hf.corpora.dataset import AudioCropDataset
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.configuration_mert2 import MERT2Config
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
-from mert_hf.pretraining import run
 from mert_hf.pretraining.arguments import MERTTrainingArguments
 from mert_hf.pretraining.collator import DataCollatorForMERTPreTraining
 from mert_hf.pretraining.student_input import NoiseMixture
@@ -198,8 +198,8 @@ def recordings(tmp_path_factory) -> Path:
 @pytest.fixture
 def tiny_run(recordings, tmp_path, monkeypatch) -> list[str]:
     """Arguments of a run of six steps with the tiny teachers, from a YAML file."""
-    monkeypatch.setattr(run.teachers, "TEACHERS", TINY_TEACHERS)
-    monkeypatch.setattr(run.teachers, "load_teacher", load_tiny_teacher)
+    monkeypatch.setattr(teachers, "TEACHERS", TINY_TEACHERS)
+    monkeypatch.setattr(teachers, "load_teacher", load_tiny_teacher)
     settings = {
         "output_dir": str(tmp_path / "out"),
         "model_config": STUDENT_SIZES,

@@ -1,7 +1,7 @@
-"""Changes of sound that leave the music as it is: noise, gain, filters, room and MP3.
+"""Changes of sound that leave the music as it is: noise, gain, filters, room, MP3 and another sampling rate.
 
 Evaluations measure with them how well an answer survives, and pre-training changes the student's input by them. None
-moves the sound in time.
+but `move` moves the sound in time.
 """
 
 from __future__ import annotations
@@ -45,6 +45,18 @@ def low_pass(samples: np.ndarray, sampling_rate: int, hertz: float) -> np.ndarra
     if hertz >= sampling_rate / 2:
         return samples
     return sosfiltfilt(butter(8, hertz, output="sos", fs=sampling_rate), samples).astype(np.float32)
+
+
+def limit_band(samples: np.ndarray, sampling_rate: int, lower_rate: float) -> np.ndarray:
+    """The samples (samples,) float32 after resampling to a lower rate in Hz and back, as many as before."""
+    back = soxr.resample(soxr.resample(samples, sampling_rate, lower_rate), lower_rate, sampling_rate)
+    return np.pad(back, (0, max(0, len(samples) - len(back))))[: len(samples)]
+
+
+def move(waveform: torch.Tensor, samples: int) -> torch.Tensor:
+    """The clip (samples,) later by so many samples, earlier where negative; silence fills the gap."""
+    kept = waveform[max(-samples, 0) : len(waveform) - max(samples, 0)]
+    return torch.nn.functional.pad(kept, (max(samples, 0), max(-samples, 0)))[: len(waveform)]
 
 
 def equalize(waveform: torch.Tensor, sampling_rate: int, decibels: torch.Tensor) -> torch.Tensor:

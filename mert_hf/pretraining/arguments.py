@@ -37,7 +37,9 @@ class PretrainingModelArguments:
         None,
     )
     musical_teacher: Settings = described(
-        "Teacher of spectra: 'type', 'path' of a saved one, and further settings of its class.", None
+        "Teacher of values, such as a spectrum: 'type', 'path' of a saved one, and further settings of its class; "
+        "'labels', a folder of mert-hf label, 'weight' and 'loss' (squared or cosine); or a list of them.",
+        None,
     )
     ema: Settings = described("For the teacher music2vec: start_decay, end_decay and decay_steps of its average.", None)
     label_cache: str | None = described(
@@ -46,6 +48,11 @@ class PretrainingModelArguments:
     label_root: str | None = described(
         "Folder of the recordings now, if they have moved since they were labeled.", None
     )
+    view_consistency_weight: float = described(
+        "Weight of the error in finding the other of two views of a clip, both changed by augmentation; 0 gives one "
+        "view.",
+        0.0,
+    )
     labels_on_device: bool | None = described(
         "Run teachers on the training device; by default where that is a GPU.", None
     )
@@ -53,8 +60,10 @@ class PretrainingModelArguments:
     def __post_init__(self):
         self.model_config = parse_settings("model_config", self.model_config) or {}
         self.acoustic_teacher = parse_settings("acoustic_teacher", self.acoustic_teacher, lists=True)
-        self.musical_teacher = parse_settings("musical_teacher", self.musical_teacher)
+        self.musical_teacher = parse_settings("musical_teacher", self.musical_teacher, lists=True)
         self.ema = parse_settings("ema", self.ema)
+        if self.view_consistency_weight < 0:
+            raise ValueError(f"view_consistency_weight must be 0 or more, got {self.view_consistency_weight}.")
 
 
 @dataclass
@@ -115,6 +124,9 @@ class PretrainingDataArguments:
     mask_seconds: float | None = described("Length of a masked span in seconds, in place of mask_length.", None)
     mask_aligned: bool = described("Spans lie on a grid and do not overlap, as in MusicFM and MuQ.", False)
     mask_min_masks: int = described("Minimum number of spans in a clip.", 2)
+    mask_clips: float = described(
+        "Share of the clips that are masked; the others count with unmasked_loss_weight only.", 1.0
+    )
     require_same_masks: bool = described(
         "Unmask frames at random until all clips of a batch have equally many, as fairseq does.", False
     )

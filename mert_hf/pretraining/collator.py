@@ -76,6 +76,9 @@ class DataCollatorForMERTPreTraining:
         augmentation: changes of the sound of the student's input, made before the mixture, or None.
         masking: draws the masked frames.
         label_cache: codes made ahead of time for whole files, which replace the acoustic teacher.
+        value_caches: values made ahead of time for whole files, which follow those of the musical teacher.
+        two_views: give the student two views of each clip, changed and masked by other draws, the second ones of a
+            batch behind the first ones; both have the targets of the clean clip.
         labels_on_device: leave the clean clips in the batch; `MERTTrainer` calls `add_targets` on the device of the
             model, while data workers decode the next batch. Required for teachers on a GPU with data workers.
         crop_length: samples to which longer clips are cut at a random place, a whole number of hops from their start.
@@ -94,6 +97,8 @@ class DataCollatorForMERTPreTraining:
     masking: SpanMasking = field(default_factory=SpanMasking)
     augmentation: InputAugmentation | None = None
     label_cache: LabelCache | None = None
+    value_caches: Sequence[LabelCache] = ()
+    two_views: bool = False
     labels_on_device: bool = False
     crop_length: int | None = None
     seed: int = 0
@@ -107,10 +112,16 @@ class DataCollatorForMERTPreTraining:
                 f"crop_length={self.crop_length} samples is too short: the first frame needs "
                 f"{self.config.receptive_field} samples."
             )
-        check_rates(
-            self.config, self.feature_extractor, [self.acoustic_teacher, self.label_cache, self.musical_teacher]
-        )
-        check_targets(self.config, self.acoustic_teacher, self.label_cache, self.musical_teacher)
+        sources = [self.acoustic_teacher, self.label_cache, self.musical_teacher, *self.value_caches]
+        check_rates(self.config, self.feature_extractor, sources)
+        check_targets(self.config, self.acoustic_teacher, self.label_cache, [self.musical_teacher, *self.value_caches])
+        if self.augmentation is not None and self.augmentation.shift * self.config.frame_rate >= 1:
+            raise ValueError(
+                f"shift={self.augmentation.shift:g} of the augmentation must be less than a frame of the student, "
+                f"{1 / self.config.frame_rate:g} s."
+            )
+        if self.two_views and self.augmentation is None:
+            raise ValueError("Two views of a clip need an augmentation, by which they differ.")
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_generator": None}
@@ -129,7 +140,8 @@ class DataCollatorForMERTPreTraining:
         Returns:
             `input_values` (batch, samples) float32, `attention_mask` (batch, samples) int64 if clips differ in length,
             `mask_time_indices` (batch, frames) bool, `codes` (batch, codebooks, frames) int64 with -100 past a clip's
-            end, `cqt` (batch, frames, bins) float32; or `clean_waveforms` instead of the last two.
+            end, `cqt` (batch, frames, bins) float32; or `clean_waveforms` instead of the last two. With two views the
+            batch has twice as many rows as clips.
 
         Raises:
             ValueError: a clip is too short for a frame or has values that are not finite, or a teacher on a GPU is
@@ -141,18 +153,20 @@ class DataCollatorForMERTPreTraining:
         clean = torch.nn.utils.rnn.pad_sequence([crop.waveform for crop in crops], batch_first=True)
         lengths = torch.tensor([len(crop.waveform) for crop in crops])
         frame_lengths = self._frame_lengths(lengths)
-        batch = MERTBatch(self._student_input(clean, lengths, crops))
-        batch["mask_time_indices"] = self._draw_mask(frame_lengths, crops)
+        batch = MERTBatch(self._views(clean, lengths, frame_lengths, crops))
         batch.crops = [(crop.source, crop.offset) for crop in crops]
         batch.audio_seconds = int(lengths.sum()) / self.config.sampling_rate
         if self.label_cache is not None:
-            batch["codes"] = self._cached_codes(crops, frame_lengths)
+            batch["codes"] = for_views(self._cached_codes(crops, frame_lengths), batch)
+        if self.value_caches:
+            batch["cqt"] = for_views(self._cached_values(crops, frame_lengths), batch)
         batch[CLEAN_WAVEFORMS] = clean
         return batch if self.labels_on_device else self.add_targets(batch)
 
     def for_evaluation(self) -> DataCollatorForMERTPreTraining:
         """This collator without changes of the input, and with masks that depend on nothing but the clip."""
-        return replace(self, mixture=None, augmentation=None, masking=replace(self.masking, require_same_masks=False))
+        masking = replace(self.masking, require_same_masks=False)
+        return replace(self, mixture=None, augmentation=None, two_views=False, masking=masking)
 
     @torch.no_grad()
     def add_targets(self, batch: MERTBatch) -> MERTBatch:
@@ -168,9 +182,10 @@ class DataCollatorForMERTPreTraining:
             batch.invalid_codes = codes_out_of_range(codes, self.config.resolved_codebook_sizes)
             if codes.device.type == "cpu":
                 refuse_invalid_codes(batch.invalid_codes, codes, self.config.resolved_codebook_sizes)
-            batch["codes"] = self._ignore_padding(codes.long(), batch)
+            batch["codes"] = self._ignore_padding(for_views(codes.long(), batch), batch)
         if self.musical_teacher is not None:
-            batch["cqt"] = self._run_teacher("musical_teacher", waveforms, batch, 1).float()
+            values = for_views(self._run_teacher("musical_teacher", waveforms, batch, 1).float(), batch)
+            batch["cqt"] = torch.cat([values, batch["cqt"]], dim=2) if "cqt" in batch else values
         return batch
 
     def check_forked_worker(self, forked: bool) -> None:
@@ -231,6 +246,16 @@ class DataCollatorForMERTPreTraining:
                 f"{self.config.receptive_field}. Leave such clips out (min_duration of AudioCropDataset)."
             )
         return frames
+
+    def _views(
+        self, clean: torch.Tensor, lengths: torch.Tensor, frame_lengths: torch.Tensor, crops: Sequence[AudioCrop]
+    ) -> dict[str, torch.Tensor]:
+        """The student's input and masks: of each crop one view or two, the second ones behind the first ones."""
+        if self.two_views:
+            crops = [*crops, *(replace(crop, seed=derive_seed(crop.seed, 6)) for crop in crops)]
+            clean, lengths, frame_lengths = clean.repeat(2, 1), lengths.repeat(2), frame_lengths.repeat(2)
+        mask = self._draw_mask(frame_lengths, crops)
+        return {**self._student_input(clean, lengths, crops), "mask_time_indices": mask}
 
     def _student_input(
         self, clean: torch.Tensor, lengths: torch.Tensor, crops: Sequence[AudioCrop]
@@ -304,6 +329,21 @@ class DataCollatorForMERTPreTraining:
             codes[row, :, :frames] = found[0]
         return codes
 
+    def _cached_values(self, crops: Sequence[AudioCrop], frame_lengths: torch.Tensor) -> torch.Tensor:
+        """Values of each crop from all caches, (batch, frames, bins) float32, zero past a clip's end."""
+        hop, bins = self.config.samples_per_frame, sum(cache.num_bins for cache in self.value_caches)
+        values = torch.zeros(len(crops), int(frame_lengths.max()), bins)
+        for row, crop, frames in zip(values, crops, frame_lengths.tolist(), strict=True):
+            found = [cache(crop.source, crop.offset // hop, frames) for cache in self.value_caches]
+            row[:frames] = torch.from_numpy(np.concatenate(found)).T
+        return values
+
+
+def for_views(targets: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Targets of clips (clips, ...), repeated for all their views in a batch."""
+    views = len(batch["input_values"]) // len(targets)
+    return targets if views == 1 else targets.repeat(views, *(1 for _ in targets.shape[1:]))
+
 
 def find_clip(feature: Any) -> Any:
     """The clip of an item: the item itself, or the value of a dictionary under "input_values" or "audio".
@@ -340,7 +380,7 @@ def check_rates(config: MERTConfig, feature_extractor: MERTFeatureExtractor, tea
             )
 
 
-def check_targets(config: MERTConfig, acoustic_teacher: Any, label_cache: Any, musical_teacher: Any) -> None:
+def check_targets(config: MERTConfig, acoustic_teacher: Any, label_cache: Any, musical: Sequence[Any]) -> None:
     """Raises ValueError where the teachers' targets do not have the sizes of the model's heads."""
     given = codebook_sizes_of(acoustic_teacher if label_cache is None else label_cache)
     predicted = tuple(config.resolved_codebook_sizes)
@@ -349,7 +389,7 @@ def check_targets(config: MERTConfig, acoustic_teacher: Any, label_cache: Any, m
             f"The model predicts {sizes_text(predicted)}, the acoustic teacher gives {sizes_text(given)}. Set these "
             f"fields of the configuration: {config.target_fields(given, config.cqt_bins)}."
         )
-    bins = musical_teacher.num_bins if musical_teacher is not None else 0
+    bins = sum(source.num_bins for source in musical if source is not None)
     if bins != config.cqt_bins:
         raise ValueError(
             f"The model predicts {config.cqt_bins} spectrum bins, the musical teacher gives {bins}. "

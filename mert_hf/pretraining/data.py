@@ -26,7 +26,7 @@ Datasets = tuple[CropDataset, CropDataset | None]
 
 
 def build_datasets(
-    config: PretrainedConfig, data_arguments: PretrainingDataArguments, seed: int, cache: LabelCache | None = None
+    config: PretrainedConfig, data_arguments: PretrainingDataArguments, seed: int, caches: Sequence[LabelCache] = ()
 ) -> tuple[CropDataset, Dataset | None]:
     """Crops for training and for evaluation (None without evaluation data), without recordings that have no labels.
 
@@ -49,7 +49,7 @@ def build_datasets(
     if are_shards(data_arguments.train_data):
         train, evaluation = _crops_of_shards(data_arguments, share, settings)
     else:
-        train, evaluation = _crops_of_recordings(data_arguments, share, settings, cache)
+        train, evaluation = _crops_of_recordings(data_arguments, share, settings, caches)
     if evaluation is not None:
         report_evaluation(evaluation)
     return train, evaluation and thinned(evaluation, data_arguments.max_eval_crops)
@@ -87,11 +87,11 @@ def _crops_of_shards(data_arguments: PretrainingDataArguments, share: float, set
 
 
 def _crops_of_recordings(
-    data_arguments: PretrainingDataArguments, share: float, settings: dict[str, Any], cache: LabelCache | None
+    data_arguments: PretrainingDataArguments, share: float, settings: dict[str, Any], caches: Sequence[LabelCache]
 ) -> Datasets:
     def crops(recordings: AudioFiles, select: np.ndarray | None = None) -> AudioCropDataset:
         dataset = AudioCropDataset(recordings, weighting=data_arguments.weighting, select=select, **settings)
-        if cache is not None:  # recordings that could not be labeled count as bad files
+        for cache in caches:  # recordings that could not be labeled count as bad files
             dataset.leave_out(cache.failures(dataset.used_recordings))
             cache.check(dataset.used_recordings)
         return dataset

@@ -13,23 +13,13 @@ from transformers import AutoConfig, AutoModelForPreTraining, PretrainedConfig, 
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import IntervalStrategy
 
-from .. import teachers
-from ..corpora.labels import LabelCache
-from ..corpora.streaming import are_shards, shard_labels
-from ..hub.checkpoint import RUN_SETTINGS_FILE, TEACHERS_FOLDER
-from ..hub.names import local_checkpoint, resolve_model
+from ..hub.checkpoint import RUN_SETTINGS_FILE
+from ..hub.names import resolve_model
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..modeling.modeling_mert import HEAD_PREFIXES
 from ..registration import CONFIG_CLASSES
-from ..teachers import (
-    AcousticTeacher,
-    CombinedTeacher,
-    Music2VecTeacher,
-    MusicalTeacher,
-    Teacher,
-    codebook_sizes_of,
-)
+from ..teachers import Music2VecTeacher, MusicalTeacher
 from ..teachers.base import from_fields
 from ..teachers.music2vec import EMATeacherCallback
 from ..utils.files import check_output_folder, write_json
@@ -45,6 +35,7 @@ from .data import build_datasets, parse_share
 from .probing import ProbeCallback, parse_probe_tasks
 from .resuming import checkpoint_to_resume
 from .student_input import InputAugmentation, NoiseMixture, SpanMasking
+from .targets import Targets, open_targets
 from .trainer import MERTTrainer
 
 logger = logging.getLogger(__name__)
@@ -95,6 +86,7 @@ def run_pretraining(
     if trainer.is_world_process_zero():  # for model cards and readers
         settings = {"model": asdict(model_arguments), "data": asdict(data_arguments)}
         settings["hours"] = round(trainer.train_dataset.hours, 4)
+        settings["teacher_licenses"] = trainer.teacher_licenses
         write_json(Path(training_arguments.output_dir, RUN_SETTINGS_FILE), settings)
     trainer.train(resume_from_checkpoint=checkpoint)
     if signals.stopped:
@@ -119,16 +111,15 @@ def build_trainer(
         training_arguments.dataloader_pin_memory = False  # there is no device to pin for
     config = student_config(model_arguments)
     targets = open_targets(model_arguments, data_arguments, config)
-    acoustic, musical, cache = targets
-    sizes, bins = codebook_sizes_of(acoustic if cache is None else cache), getattr(musical, "num_bins", 0)
-    model = build_model(student_config(model_arguments, **config.target_fields(sizes, bins)), model_arguments)
+    fields = config.target_fields(targets.codebook_sizes, targets.num_bins)
+    model = build_model(student_config(model_arguments, **fields), model_arguments)
     collator = build_collator(model.config, targets, model_arguments, data_arguments, training_arguments)
-    train, evaluation = build_datasets(model.config, data_arguments, training_arguments.seed, cache)
+    train, evaluation = build_datasets(model.config, data_arguments, training_arguments.seed, targets.files)
     if model_arguments.model_name_or_path is None:
         count = min(len(train), STATISTICS_CROPS)
         model.fit_input_statistics(train[index * len(train) // count].waveform for index in range(count))
-    if isinstance(acoustic, CombinedTeacher):
-        model.codebook_loss_weights = acoustic.codebook_weights
+    model.codebook_loss_weights = getattr(targets.acoustic, "codebook_weights", None)
+    model.cqt_loss_parts, model.view_consistency_weight = targets.loss_parts, model_arguments.view_consistency_weight
     schedule_evaluation(training_arguments, evaluation is not None, parse_share(data_arguments.eval_share))
     trainer = MERTTrainer(
         model=model,
@@ -138,7 +129,8 @@ def build_trainer(
         eval_dataset=evaluation,
         processing_class=collator.feature_extractor,
     )
-    add_callbacks(trainer, model_arguments, data_arguments, musical)
+    trainer.teacher_licenses = targets.licenses
+    add_callbacks(trainer, model_arguments, data_arguments, targets.musical)
     return trainer
 
 
@@ -160,76 +152,6 @@ def add_callbacks(
     if data_arguments.probe_tasks:
         tasks, steps = parse_probe_tasks(data_arguments.probe_tasks), data_arguments.probe_steps
         trainer.add_callback(ProbeCallback(tasks, trainer.processing_class, trainer.log, steps))
-
-
-def open_targets(
-    model_arguments: PretrainingModelArguments, data_arguments: PretrainingDataArguments, config: PretrainedConfig
-) -> tuple[Any, Any, Any]:
-    """The acoustic and the musical teacher of a student, and codes made ahead (a label cache, or settings of shards).
-
-    Raises:
-        ValueError: a teacher does not exist, or codes are of another teacher.
-        FileNotFoundError: a teacher has not been made yet.
-    """
-    settings, several = model_arguments.acoustic_teacher, isinstance(model_arguments.acoustic_teacher, list)
-    opened = [
-        open_teacher(one, AcousticTeacher, config, data_arguments) for one in (settings if several else [settings])
-    ]
-    acoustic = opened[0]
-    if several:
-        acoustic = CombinedTeacher(opened, [float(one.get("weight", 1.0)) for one in settings])
-    musical = open_teacher(model_arguments.musical_teacher, MusicalTeacher, config, data_arguments)
-    cache = None
-    if model_arguments.label_cache is not None:
-        cache = LabelCache(model_arguments.label_cache, teacher=acoustic, root=model_arguments.label_root)
-    elif are_shards(data_arguments.train_data):
-        cache = shard_labels(data_arguments.train_data, acoustic)
-    return acoustic, musical, cache
-
-
-def open_teacher(
-    settings: Mapping[str, Any] | None,
-    base: type[Teacher],
-    config: PretrainedConfig,
-    data_arguments: PretrainingDataArguments,
-) -> Any:
-    """A teacher from its settings; None where there are none.
-
-    Args:
-        settings: "type"; "path" of a saved one, or of a checkpoint that keeps its teachers; "made_by", the command that
-            makes it; further arguments of its class. Rates and width that are not given are those of the student.
-        base: `AcousticTeacher` or `MusicalTeacher`.
-        config: configuration of the student.
-        data_arguments: the recordings, for the message where the teacher has not been made yet.
-    """
-    if settings is None:
-        return None
-    settings = {name: value for name, value in settings.items() if name != "weight"}
-    kind, path, command = (settings.pop(name, None) for name in ("type", "path", "made_by"))
-    name = "acoustic" if base is AcousticTeacher else "musical"
-    kinds = [known for known, teacher in teachers.TEACHERS.items() if issubclass(teacher, base)]
-    if kind not in kinds and not (kind is None and path):
-        raise ValueError(f"{name}_teacher needs a 'type', one of {', '.join(kinds)}; got {kind!r}.")
-    if path is None:
-        teacher = teachers.TEACHERS[kind]
-        rates = {"sampling_rate": config.sampling_rate, "hop_length": config.samples_per_frame}
-        if issubclass(teacher, Music2VecTeacher):
-            rates["num_bins"] = config.hidden_size
-        rates = {field: value for field, value in rates.items() if field in teacher.setting_names}
-        return teachers.load_teacher(kind, **{**rates, **settings})
-    checkpoint = local_checkpoint(path)
-    if checkpoint is not None and (checkpoint / TEACHERS_FOLDER / name).is_dir():
-        path = checkpoint / TEACHERS_FOLDER / name
-    try:
-        return (teachers.TEACHERS[kind].from_pretrained if kind else teachers.load_teacher)(path, **settings)
-    except FileNotFoundError as error:
-        command = command or (teachers.TEACHERS[kind].made_by if kind else None)
-        if not (command or "").startswith("mert-hf fit") or checkpoint is not None:
-            raise
-        data = " ".join(f"--data {entry}" for entry in data_arguments.train_data)
-        raise FileNotFoundError(
-            f"There is no teacher {path} yet. Make it first: {command} {data} --output {path}"
-        ) from error
 
 
 def student_config(model_arguments: PretrainingModelArguments, **targets: Any) -> PretrainedConfig:
@@ -302,15 +224,14 @@ def differences(source: str, fields: Mapping[str, Any]) -> str:
 
 def build_collator(
     config: PretrainedConfig,
-    targets: tuple[Any, Any, Any],
+    targets: Targets,
     model_arguments: PretrainingModelArguments,
     data_arguments: PretrainingDataArguments,
     training_arguments: MERTTrainingArguments,
 ) -> DataCollatorForMERTPreTraining:
     """The collator; moves the teachers to the device where they compute."""
     augmentation = data_arguments.augmentation
-    acoustic, musical, cache = targets
-    acoustic = acoustic if cache is None else None
+    acoustic, musical = targets.acoustic if targets.cache is None else None, targets.musical
     on_device = model_arguments.labels_on_device
     if on_device is None:
         # The teacher of Music2Vec changes during training, in the main process only.
@@ -333,7 +254,9 @@ def build_collator(
         ),
         masking=build_masking(config, data_arguments),
         augmentation=augmentation and from_fields(InputAugmentation, [augmentation])[0],
-        label_cache=cache,
+        label_cache=targets.cache,
+        value_caches=targets.value_caches,
+        two_views=model_arguments.view_consistency_weight > 0,
         labels_on_device=on_device,
         seed=training_arguments.seed,
     )
@@ -350,6 +273,7 @@ def build_masking(config: PretrainedConfig, data_arguments: PretrainingDataArgum
         data_arguments.mask_min_masks,
         require_same_masks=data_arguments.require_same_masks,
         aligned=data_arguments.mask_aligned,
+        clips=data_arguments.mask_clips,
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..audio.effects import compress_mp3, equalize, reverberate
+from ..audio.effects import compress_mp3, equalize, limit_band, move, reverberate
 from ..corpora.crops import draw_integer
 from ..modeling.modeling_mert import draw_span_mask, length_mask
 
@@ -36,6 +36,7 @@ class SpanMasking:
         aligned: spans lie on a grid of `length` frames, and each is masked with `probability`, so that they do not
             overlap and the share of masked frames is the probability (MusicFM, arXiv 2311.03318; MuQ, arXiv
             2501.01108: 60% in spans of 400 ms).
+        clips: share of the rows that are masked at all.
     """
 
     probability: float = 0.8
@@ -43,8 +44,11 @@ class SpanMasking:
     min_masks: int = 2
     require_same_masks: bool = False
     aligned: bool = False
+    clips: float = 1.0
 
     def __post_init__(self):
+        if not 0.0 <= self.clips <= 1.0 or (self.clips < 1.0 and self.require_same_masks):
+            raise ValueError(f"clips must lie between 0 and 1, and be 1 with require_same_masks, got {self.clips!r}.")
         if not 0.0 <= self.probability <= 1.0:
             raise ValueError(f"probability must lie between 0 and 1, got {self.probability!r}.")
         if self.length < 1 or self.min_masks < 0:
@@ -75,6 +79,8 @@ class SpanMasking:
         size = int(lengths.max())
         draw = draw_aligned_mask if self.aligned else draw_span_mask
         mask = draw(lengths.long(), size, self.probability, self.length, self.min_masks, generator)
+        if self.clips < 1.0:
+            mask &= torch.rand((len(lengths), 1), device=device, generator=generator) < self.clips
         return self.equalize(mask, generator)
 
     def equalize(self, mask: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
@@ -217,6 +223,9 @@ class InputAugmentation:
             decays exponentially follows the direct sound, 0 to 15 dB weaker in energy.
         mp3: strongest compression of MP3, from 0 (none) to 0.99 (nearly the lowest bit rate).
         gain: lowest and highest gain in dB.
+        lowest_rate: lowest sampling rate in Hz to which the clip is resampled and back, which cuts its highs; drawn
+            from it up to the clip's own.
+        shift: largest shift in time in seconds, either way.
 
     Raises:
         ValueError: a size is out of range.
@@ -227,9 +236,12 @@ class InputAugmentation:
     room: float = 0.6
     mp3: float = 0.8
     gain: Sequence[float] = (-12.0, 6.0)
+    lowest_rate: float = 0.0
+    shift: float = 0.0
 
     def __post_init__(self):
-        for name, highest in {"probability": 1.0, "equalizer": 40.0, "room": 10.0, "mp3": 0.99}.items():
+        limits = {"probability": 1.0, "equalizer": 40.0, "room": 10.0, "mp3": 0.99, "lowest_rate": 1e6, "shift": 1.0}
+        for name, highest in limits.items():
             if not 0.0 <= getattr(self, name) <= highest:
                 raise ValueError(f"{name}={getattr(self, name)!r} must lie between 0 and {highest:g}.")
         self.gain = tuple(float(bound) for bound in self.gain)
@@ -264,4 +276,9 @@ class InputAugmentation:
             changed = torch.from_numpy(compress_mp3(changed.numpy(), sampling_rate, draw(0, self.mp3)))
         if any(self.gain) and draw(0, 1) < self.probability:
             changed = changed * 10 ** (draw(*self.gain) / 20)
+        if self.lowest_rate and draw(0, 1) < self.probability:
+            rate = draw(min(self.lowest_rate, sampling_rate), sampling_rate)
+            changed = torch.from_numpy(limit_band(changed.numpy(), sampling_rate, rate))
+        if self.shift and draw(0, 1) < self.probability:
+            changed = move(changed, round(draw(-self.shift, self.shift) * sampling_rate))
         return changed

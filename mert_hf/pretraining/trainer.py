@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ class LossMeter:
 
     def add(self, outputs: MERTForPreTrainingOutput, weight: torch.Tensor, batch: MERTBatch) -> None:
         """Adds a micro-batch: the output of the model, its number of masked frames, and the batch itself."""
-        parts = {"cqt_loss": outputs.cqt_loss, "feature_penalty": outputs.feature_penalty}
+        parts = {name: getattr(outputs, name) for name in ("cqt_loss", "view_loss", "feature_penalty")}
         if outputs.codebook_losses is not None:
             for index, (loss, accuracy) in enumerate(
                 zip(outputs.codebook_losses, outputs.codebook_accuracies, strict=True)
@@ -135,9 +136,14 @@ class MERTTrainer(HubTrainerMixin, Trainer):
     - Weight decay applies to all parameters, norms and biases included, as in fairseq.
     - What `push_to_hub` sends loads anywhere and carries the project's card.
 
+    Attributes:
+        teacher_licenses: licenses of the weights of encoders among the teachers by their names.
+
     Raises:
         ValueError: there are several GPUs in one process, or teachers on a GPU with forked data workers.
     """
+
+    teacher_licenses: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

@@ -58,8 +58,9 @@ class Combination(Teacher):
         ((self.sampling_rate, self.hop_length),) = rates
 
     def settings(self) -> dict[str, Any]:
-        """Kinds and fingerprints of the members. Weights of the loss do not change the targets, and are not there."""
-        return {"members": [{"kind": member.kind, "fingerprint": member.fingerprint()} for member in self.members]}
+        """Kinds and fingerprints of the members, and licenses; what belongs to the loss does not change the targets."""
+        members = [{"kind": member.kind, "fingerprint": member.fingerprint()} for member in self.members]
+        return {"members": members, **({"licenses": self.licenses} if self.licenses else {})}
 
     @property
     def licenses(self) -> dict[str, str]:
@@ -85,7 +86,7 @@ class Combination(Teacher):
         return torch.cat([part.narrow(self.frame_dim, 0, frames) for part in targets], dim=-3 - self.frame_dim)
 
     def _decisive_parts(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        return self.settings(), {}
+        return {"members": self.settings()["members"]}, {}
 
     def save_pretrained(self, directory: str | os.PathLike) -> None:
         """Writes each teacher into a folder of its own, and what belongs to their losses."""
@@ -101,7 +102,7 @@ class Combination(Teacher):
         """Loads what `save_pretrained` wrote; `weights` and other settings of the losses may be given anew."""
         config = read_config(Path(name_or_path))
         members = config.pop("members", [])
-        kept = {name: value for name, value in config.items() if name != "teacher"}
+        kept = {name: value for name, value in config.items() if name in ("weights", "losses")}
         folders = [Path(name_or_path) / MEMBER_FOLDER.format(index) for index in range(len(members))]
         return cls([load_teacher(folder) for folder in folders], **{**kept, **overrides})
 

@@ -24,7 +24,7 @@ from mert_hf.corpora import labels
 from mert_hf.corpora.labels import LabelCache, codes_path, label_files, read_index
 from mert_hf.pretraining.arguments import PretrainingDataArguments
 from mert_hf.pretraining.data import build_datasets
-from mert_hf.teachers import CQTTeacher, FeatureSet, KMeansTeacher, load_teacher
+from mert_hf.teachers import FeatureSet, KMeansTeacher, Music2VecTeacher, load_teacher
 from mert_hf.teachers.base import AcousticTeacher
 from mert_hf.utils.tolerance import TooManyBadFilesError
 
@@ -180,9 +180,9 @@ def test_a_run_with_recordings_that_failed(recordings, tmp_path):
     data = PretrainingDataArguments(train_data=[str(tmp_path / "music")], crop_length=RATE, min_duration=0.5)
     cache = LabelCache(tmp_path / "labels")
     with pytest.raises(TooManyBadFilesError, match="1 of 11 recordings"):
-        build_datasets(tiny_config(), data, 0, cache)
+        build_datasets(tiny_config(), data, 0, [cache])
     data.max_bad_files = "3"
-    train, evaluation = build_datasets(tiny_config(), data, 0, cache)
+    train, evaluation = build_datasets(tiny_config(), data, 0, [cache])
     assert evaluation is None and len(train.used_recordings) == 8
 
 
@@ -296,9 +296,9 @@ class TooShort(CountingTeacher):
 
 
 def test_teachers_that_cannot_be_cached(recordings, tmp_path):
-    with pytest.raises(ValueError, match="CQTTeacher is not an acoustic teacher. Only codes are made ahead"):
-        label(files_of(recordings), CQTTeacher(16000, 320, 84, 12), tmp_path)
-    with pytest.raises(ValueError, match=r"expected codes of shape \(2, 100 or more\), the teacher gave \(2, 98\)"):
+    with pytest.raises(ValueError, match="The targets of Music2VecTeacher follow the training"):
+        label(files_of(recordings), Music2VecTeacher(), tmp_path)
+    with pytest.raises(ValueError, match=r"expected 2 rows of 100 or more, the teacher gave \(2, 98\)"):
         label(files_of(recordings), TooShort(), tmp_path)
 
 
@@ -361,4 +361,4 @@ def test_commands(recordings, tmp_path):
     assert run(app, [*arguments, "--data", str(broken)]).exit_code == 1
     assert run(app, [*arguments, "--data", str(broken), "--max-bad-files", "20%"]).exit_code == 0
     refused = run(app, [*arguments, "--teacher", "cqt"])
-    assert refused.exit_code == 1 and "is not an acoustic teacher" in refused.output
+    assert refused.exit_code == 1 and "were made by another teacher" in refused.output

@@ -16,11 +16,12 @@ sys.path.append(str(Path(__file__).parents[1]))  # for tiny_pretraining
 
 from tiny_pretraining import TINY_TEACHERS, load_tiny_teacher
 
+from mert_hf import teachers
 from mert_hf.pretraining import run
 
 
 def main(folder: Path, words: list[str]) -> None:
-    run.teachers.TEACHERS, run.teachers.load_teacher = TINY_TEACHERS, load_tiny_teacher
+    teachers.TEACHERS, teachers.load_teacher = TINY_TEACHERS, load_tiny_teacher
     trainer = run.build_trainer(*run.parse_arguments(words))
     compute_loss, crops = trainer.compute_loss, []
 

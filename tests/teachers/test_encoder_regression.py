@@ -156,15 +156,8 @@ def test_combinations_keep_what_belongs_to_their_losses(clips, tmp_path):
         CombinedMusicalTeacher(members, [1.0])
 
 
-def test_one_of_features_and_encoders(tmp_path):
+def test_one_of_features_and_encoders(music, tmp_path):
     for options in ([], ["--features", "mfcc", "--encoder", "mfcc:0"]):
-        arguments = [
-            "fit-features",
-            "--data",
-            str(Path(__file__).parent),
-            "--output",
-            str(tmp_path / "teacher"),
-            *options,
-        ]
+        arguments = ["fit-features", "--data", str(music), "--output", str(tmp_path / "teacher"), *options]
         result = CliRunner().invoke(app, arguments)
-        assert result.exit_code == 1
+        assert result.exit_code == 1 and "Give one of --features and --encoder" in result.output
