@@ -211,9 +211,9 @@ EQUALIZER_POINTS = 6
 
 @dataclass
 class InputAugmentation:
-    """Changes the sound of a clip; its targets must come from the clean clip, from which frames are not moved.
+    """Changes the sound of a clip; its targets must come from the clean clip, from which it is moved less than a frame.
 
-    Each of the four changes is made with `probability`, in this order; 0 as its size turns one off.
+    Each of the changes is made with `probability`, in this order; 0 as its size turns one off.
 
     Args:
         probability: probability of each change, 0 to 1.
