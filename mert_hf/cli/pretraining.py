@@ -1,14 +1,15 @@
-"""`mert-hf fit-kmeans`, `fit-features`, `fit-rvq`, `label` and `pretrain`."""
+"""`mert-hf fit-kmeans`, `fit-features`, `fit-rvq`, `label`, `shard`, `pretrain` and `distill`."""
 
 from __future__ import annotations
 
 from dataclasses import fields
+from itertools import takewhile
 from typing import Annotated
 
 import typer
 
 from ..corpora.settings import ShardingSettings
-from ..pretraining.settings import RecipeSettings
+from ..pretraining.settings import DistillationSettings, RecipeSettings
 from ..teachers.settings import FeatureSettings, KMeansSettings, RVQSettings
 from ..utils.tolerance import check_bad_files
 from . import options
@@ -35,7 +36,7 @@ def fit_kmeans(data: options.Recordings, output: options.TeacherFolder, settings
 
 @command(app, "mert-hf fit-features --data my_music --features log_cqt,mfcc,chroma:3 --output features", "fit-features")
 def fit_features(data: options.Recordings, output: options.TeacherFolder, settings: FeatureSettings) -> None:
-    """Fit a musical teacher of several features side by side.
+    """Fit a musical teacher of several features side by side, or of layers of frozen encoders.
 
     In pre-training the model predicts their values.
     """
@@ -156,3 +157,48 @@ def pretrain(
         return
     show_log(quiet=not settings.progress)
     run([*ctx.args, *as_options(settings.fields())])
+
+
+@command(
+    app,
+    "mert-hf distill mert2-nano:3 --into random:mert2-nano --data my_music --output student --max-minutes 30",
+    cls=RecipeCommand,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def distill(
+    teachers: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME[:LAYER][=WEIGHT]...",
+            help="Encoders, as --model takes them, each with a layer (the last by default) and a weight; or folders of "
+            "saved teachers.",
+        ),
+    ],
+    into: Annotated[
+        str,
+        typer.Option(
+            help="Student: a checkpoint to start from, random:NAME for its sizes with fresh weights, or a recipe "
+            "(CONFIG.yaml)."
+        ),
+    ],
+    settings: DistillationSettings,
+    int8: Annotated[bool, typer.Option("--int8", help="Also export the student to OUTPUT/onnx, as int8.")] = False,
+) -> None:
+    """Distill frozen encoders into a small one.
+
+    The student learns to predict layers of its teachers, from clips as they are and from masked ones. What it
+    predicts with is dropped at the end: the result is a plain encoder. Fields of a recipe follow as options.
+    """
+    from ..pretraining.distillation import distill as run
+
+    show_log(quiet=not settings.progress)
+    names = list(takewhile(lambda text: not text.startswith("--"), teachers))  # fields of a recipe follow them
+    folder = run(names, into, settings, teachers[len(names) :])
+    if folder is None:
+        typer.echo(f"Stopped before the end. The same command resumes in {settings.output}.")
+        return
+    if int8:
+        from ..export import export_onnx as export
+
+        typer.echo(export(folder, folder / "onnx", int8=True))
+    typer.echo(folder)

@@ -36,6 +36,7 @@ from .checkpoint import (
     run_facts,
     save_checkpoint,
 )
+from .licenses import check_license
 from .model_types import CONFIG_CLASSES, LICENSE_FILE, class_name, code_files, config_from_fields, license_text
 from .names import PushError, http_status, is_hub_id, one_line_errors
 
@@ -188,6 +189,7 @@ def checkpoint_files(
 
     Raises:
         PushError: no configuration of a MERT model, no safetensors weights, no feature extractor, an unreadable card.
+        ValueError: a license that the teachers of the model do not allow.
     """
     directory = Path(directory)
     stored, config = _read_config(directory)
@@ -200,7 +202,10 @@ def checkpoint_files(
     if stored.get("auto_map") != config.auto_map:
         files[CONFIG_FILE] = _as_json({**stored, "auto_map": config.auto_map})
     if RUN_SETTINGS_FILE in sent:
-        files[RUN_SETTINGS_FILE] = _as_json(_without_folders(read_json(sent[RUN_SETTINGS_FILE], PushError)))
+        settings = read_json(sent[RUN_SETTINGS_FILE], PushError)
+        if wanted := (facts or {}).get("license"):
+            check_license(wanted, settings.get("teacher_licenses", {}))
+        files[RUN_SETTINGS_FILE] = _as_json(_without_folders(settings))
     own = _loading_from_hub(_read_card(sent[CARD_FILE]), repo_id) if card is None and CARD_FILE in sent else card
     if own is None or isinstance(own, CardFacts) or card is None:
         name = (repo_id or directory.resolve().name).split("/")[-1]

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import torch
 from tiny_pretraining import RATE, TINY_TEACHERS, BandTeacher, losses_of, make_trainer, write_recordings
+from tiny_sizes import STUDENT_SIZES
 from transformers import TrainingArguments
 from typer.testing import CliRunner
 
@@ -157,7 +158,7 @@ def test_options_go_before_the_file(tiny_run):
         [*tiny_run, "--learning_rate", "2e-3", "--mixture_count", "2", "4", "--model_config", '{"hidden_size": 8}']
     )
     assert training.learning_rate == 2e-3 and data.mixture_count == [2, 4]
-    assert model.model_config == {"hidden_size": 8} and data.crop_length == RATE
+    assert model.model_config == {**STUDENT_SIZES, "hidden_size": 8} and data.crop_length == RATE
 
 
 RECIPES = {  # METHOD, section 4
