@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForPreTraining
 from typer.testing import CliRunner
 
 from mert_hf.cli.app import app
@@ -18,20 +18,27 @@ from mert_hf.hub.licenses import check_license, student_license
 from mert_hf.hub.push import prepare_push
 from mert_hf.pretraining import distillation
 from mert_hf.pretraining.settings import DistillationSettings
+from mert_hf.teachers import load_teacher
 
 FIELDS = ["--max_steps", "4", "--save_steps", "2", "--per_device_train_batch_size", "4", "--crop_length", "24000"]
 FIELDS += ["--min_duration", "0.5", "--use_cpu", "true", "--logging_steps", "1"]
 
 
+def sounds(count: int, seed: int) -> np.ndarray:
+    """Tones in noise (count, 96000) whose pitch and level change every 0.8 s."""
+    generator = np.random.default_rng(seed)
+    pitch = np.repeat(220 * 2 ** (generator.integers(0, 24, (count, 5)) / 12), 19200, axis=1)
+    level = np.repeat(generator.uniform(0.0, 0.2, (count, 5)), 19200, axis=1)
+    tones = 0.3 * np.sin(2 * np.pi * np.cumsum(pitch, axis=1) / 24000)
+    return (tones + level * generator.standard_normal(tones.shape)).astype(np.float32)
+
+
 @pytest.fixture(scope="module")
 def music(tmp_path_factory) -> Path:
-    """Eight recordings of 4 s: tones and noise that change every 0.2 s."""
-    folder, generator = tmp_path_factory.mktemp("music"), np.random.default_rng(0)
-    for index in range(8):
-        pitch = np.repeat(220 * 2 ** (generator.integers(0, 24, 20) / 12), 4800)
-        level = np.repeat(generator.uniform(0.0, 0.2, 20), 4800)
-        wave = 0.3 * np.sin(2 * np.pi * np.cumsum(pitch) / 24000) + level * generator.standard_normal(96000)
-        soundfile.write(folder / f"{index}.wav", wave.astype(np.float32), 24000, subtype="FLOAT")
+    """Eight recordings of 4 s."""
+    folder = tmp_path_factory.mktemp("music")
+    for index, wave in enumerate(sounds(8, seed=0)):
+        soundfile.write(folder / f"{index}.wav", wave, 24000, subtype="FLOAT")
     return folder
 
 
@@ -56,6 +63,34 @@ def test_the_student_is_a_plain_encoder(generation, request, music, tmp_path):
     assert (tmp_path / "second" / "model.safetensors").is_file()
 
 
+def errors_of(folder: Path, masked: bool) -> float:
+    """Mean squared error of a student's head on crops that it has not heard; predicting the mean costs about 1."""
+    model = AutoModelForPreTraining.from_pretrained(folder / "runs").eval()
+    teacher = load_teacher(folder / "runs" / "teachers" / "0")
+    waves = torch.from_numpy(sounds(6, seed=9))
+    targets = teacher(waves)
+    mask = torch.zeros(targets.shape[:2], dtype=torch.bool)
+    for first in range(8, 96, 20):  # spans of 0.24 s within what does not change
+        mask[:, first : first + 6] = True
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)  # of the noise in masked frames
+        if masked:
+            return model(waves, mask_time_indices=mask, cqt=targets).cqt_loss.item()
+        states = model.mert(waves).last_hidden_state
+        return (model.cqt_head(states) - targets).square().mean().item()
+
+
+def test_the_student_has_learned_from_its_teacher(tiny_checkpoint2, music, tmp_path):
+    """Better than chance at clips as they are and at masked frames; there better than without masks in training."""
+    longer = [*FIELDS, "--max_steps", "60", "--save_steps", "1000", "--learning_rate", "5e-3", "--warmup_steps", "5"]
+    for name, clips in (("masks", "0.5"), ("none", "0.0")):
+        fields = [*longer, "--mask_clips", clips]
+        distillation.distill(["mfcc"], f"random:{tiny_checkpoint2}", settings(music, tmp_path / name), fields)
+    heard, hidden = (errors_of(tmp_path / "masks", masked) for masked in (False, True))
+    assert heard < 0.8 and hidden < 1.0
+    assert hidden < errors_of(tmp_path / "none", True)
+
+
 def test_a_run_that_was_stopped_resumes(tiny_checkpoint2, music, tmp_path):
     """Killed after the second update; the same call gives the weights of a run that was not, to the bit."""
     model = str(tiny_checkpoint2)
@@ -72,7 +107,7 @@ def test_a_run_that_was_stopped_resumes(tiny_checkpoint2, music, tmp_path):
 
 
 def test_licenses_of_teachers_bind_the_student(tiny_checkpoint2, music, tmp_path):
-    """A teacher for non-commercial use gives its license to the student, whose card, and whose push, say nothing else."""
+    """A teacher for non-commercial use gives its license to the student, whose card and push say nothing else."""
     teacher = tmp_path / "teacher"
     encoder = AutoModel.from_pretrained(tiny_checkpoint2)
     encoder.save_pretrained(teacher)
