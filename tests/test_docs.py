@@ -43,6 +43,8 @@ NOT_RUN = {
     "python examples/train_similarity.py": "trains; tests/embedding/test_sentence_transformers.py runs it",
     "mert-hf index my_music --output my_index --model similarity": "needs the result of the command above it",
     "python examples/run_frame_classification.py": "needs beats; tests/examples runs it",
+    "mert-hf fit-rvq --data my_music --features my_features": "needs features; tests/teachers writes some",
+    "mert-hf fit-features --data my_music --encoder features:my_features": "needs features; tests/teachers writes some",
 }
 # Added to commands that would take long.
 SHORTER = {
@@ -51,6 +53,7 @@ SHORTER = {
     "mert-hf pretrain examples/configs/mert2-nano.yaml": "--max_steps 1 --per_device_train_batch_size 2 "
     "--crop_length 48000 --min_duration 1 --dataloader_num_workers 0 --report_to none",
     "mert-hf distance": "--draws 2",
+    "mert-hf distill": "--max-minutes 0.05 --batch-size 2 --min_duration 1 --crop_length 48000",
     "mert-hf evaluate": "--seeds 1 --max-epochs 2 --learning-rates 1e-3",
     "python examples/run_": "--num_train_epochs 1 --max_seconds 1 --report_to none",
 }
