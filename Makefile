@@ -42,11 +42,12 @@ test-compat: $(COMPAT_VERSIONS:%=test-compat-%)  ## run model, training and eval
 test-compat-%: setup-dev
 	bash .ci/compat.sh $*
 
-check: setup-dev  ## check lint, format, import directions and declared dependencies
+check: setup-dev  ## check lint, format, model files, import directions and declared dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
+	$(BIN)/python scripts/lint_models.py
 
 format: setup-dev  ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .

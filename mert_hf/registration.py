@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
 from functools import cache, wraps
@@ -74,6 +75,8 @@ def register_auto_classes() -> None:
         auto_class.register(stand_in.config_class, stand_in, exist_ok=True)
     for kind in (AutoConfig, AutoFeatureExtractor, *set(MODEL_CLASSES.values()), *CONFIG_CLASSES, MERTFeatureExtractor):
         load_bundled_names(kind)
+    if importlib.util.find_spec("transformers.audio_processing_utils"):  # announced by transformers, see its file
+        register_audio_processors()
     around_import("transformers.models.auto.processing_auto", after=register_processors)
     around_import("transformers.pipelines", after=register_pipeline)
 
@@ -105,6 +108,16 @@ def bundled_folder(value: Any) -> Any:
     from .hub.names import BUNDLED_CHECKPOINTS, resolve_checkpoint  # takes time, which other models need not spend
 
     return resolve_checkpoint(value) if value in BUNDLED_CHECKPOINTS else value
+
+
+def register_audio_processors() -> None:
+    """Registers the audio processor with AutoAudioProcessor."""
+    from transformers import AutoAudioProcessor
+
+    from .modeling.audio_processing_mert import MERTAudioProcessor
+
+    for config_class in CONFIG_CLASSES:
+        AutoAudioProcessor.register(config_class, MERTAudioProcessor, exist_ok=True)
 
 
 def register_processors() -> None:

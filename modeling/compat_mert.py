@@ -4,7 +4,8 @@
 from collections.abc import Callable
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
+from functools import partial, wraps
+from inspect import Parameter, Signature, signature
 from typing import TypedDict
 
 import torch
@@ -32,6 +33,31 @@ except ImportError:  # before transformers 4.54
 
     class TransformersKwargs(TypedDict, total=False):
         """Further arguments of a forward pass, which reach the attention function."""
+
+
+def accepts_audio_values(forward: Callable) -> Callable:
+    """A model's `forward` that takes its input and mask under the names of transformers' audio processors too.
+
+    transformers announces that they return `audio_values` and `audio_values_mask` (pull request 44394). Trainer reads
+    the signature: it keeps a column of a data set under either name.
+    """
+
+    @wraps(forward)
+    def renamed(self, *args, audio_values=None, audio_values_mask=None, **kwargs):
+        for name, value in (("input_values", audio_values), ("attention_mask", audio_values_mask)):
+            if value is None:
+                continue
+            position = 0 if name == "input_values" else 1
+            if len(args) > position or kwargs.get(name) is not None:
+                raise ValueError(f"{name} and its other name were both given. Give one of them.")
+            kwargs[name] = value
+        return forward(self, *args, **kwargs)
+
+    parameters = list(signature(forward).parameters.values())
+    names = [Parameter(name, Parameter.KEYWORD_ONLY, default=None) for name in ("audio_values", "audio_values_mask")]
+    parameters[-1:-1] = names  # before **kwargs
+    renamed.__signature__ = Signature(parameters)
+    return renamed
 
 
 class MERTCompatModel(PreTrainedModel):

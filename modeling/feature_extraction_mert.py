@@ -4,20 +4,25 @@
 from array import array
 
 import numpy as np
-from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
-from transformers.feature_extraction_utils import BatchFeature
+from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
 from transformers.utils import PaddingStrategy, TensorType, logging
+
+try:  # Trainer pads the batches of this class by default; transformers is about to remove it
+    from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor as BaseFeatureExtractor
+except ImportError:
+    BaseFeatureExtractor = FeatureExtractionMixin
 
 logger = logging.get_logger(__name__)
 
 INTEGER_PCM = {"uint8": (128.0, 128.0), "int16": (0.0, 2.0**15), "int32": (0.0, 2.0**31)}  # offset and scale to [-1, 1)
 RESAMPLED_RATES = (1000, 1_000_000)  # Hz; a wrong rate must not allocate gigabytes of resampled audio
+INPUT_NAMES = ("input_values", "audio_values")  # the second is the name of transformers' audio processors
 NUMBERS = (int, float, np.number)  # samples in a list
 LOUDEST = 100.0  # 40 dB above full scale, which no recording reaches
 NORMALIZATION_EPSILON = 1e-7  # added to the variance, as in the Wav2Vec2FeatureExtractor of transformers
 
 
-class MERTFeatureExtractor(SequenceFeatureExtractor):
+class MERTFeatureExtractor(BaseFeatureExtractor):
     r"""Converts audio into the input of MERT.
 
     Args:
@@ -56,6 +61,7 @@ class MERTFeatureExtractor(SequenceFeatureExtractor):
     ):
         # Each class writes its own name, whatever class the loaded preprocessor_config.json names.
         kwargs.pop("feature_extractor_type", None)
+        kwargs.setdefault("padding_side", "right")
         super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
         if self.padding_side != "right":
             raise ValueError(f"padding_side={self.padding_side!r} is not supported. MERT needs padding_side='right'.")
@@ -64,7 +70,7 @@ class MERTFeatureExtractor(SequenceFeatureExtractor):
 
     def __call__(
         self,
-        audio,
+        audio=None,
         sampling_rate: int | None = None,
         padding: bool | str | PaddingStrategy = True,
         max_length: int | None = None,
@@ -90,6 +96,7 @@ class MERTFeatureExtractor(SequenceFeatureExtractor):
             pad_to_multiple_of: pad to a multiple of this number of samples.
             return_attention_mask: overrides the attribute.
             return_tensors: "pt" or "np"; lists of arrays if None.
+            kwargs: `audio_values`, another name of `audio`.
 
         Returns:
             `input_values` (batch, samples) float32 and, unless it is disabled, `attention_mask` (batch, samples) int32.
@@ -99,6 +106,7 @@ class MERTFeatureExtractor(SequenceFeatureExtractor):
             ValueError: an empty clip, NaN or infinite samples, a wrong shape, or a rate that is not a positive number.
             ImportError: the audio has to be resampled, and soxr is not installed.
         """
+        audio = kwargs.get("audio_values", audio)
         clips = [self._prepare(clip, sampling_rate) for clip in _as_clips(audio)]
         if not clips:
             raise ValueError("The list of clips is empty. Give at least one clip.")
@@ -121,6 +129,65 @@ class MERTFeatureExtractor(SequenceFeatureExtractor):
         if not wants_mask:
             del padded["attention_mask"]
         return padded if return_tensors is None else padded.convert_to_tensors(return_tensors)
+
+    def pad(
+        self,
+        processed_features,
+        padding: bool | str | PaddingStrategy = True,
+        max_length: int | None = None,
+        truncation: bool = False,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | TensorType | None = None,
+    ) -> BatchFeature:
+        """Pads prepared clips to one length, on the right, as a collator does.
+
+        Args:
+            processed_features: a dictionary of lists, or a list of dictionaries, with `input_values` (or
+                `audio_values`), (samples,) for each clip, and possibly `attention_mask` and others, such as labels.
+            padding, max_length, truncation, pad_to_multiple_of, return_attention_mask: as in `__call__`.
+            return_tensors: "pt" or "np"; the kind of the values given if None.
+
+        Returns:
+            The features, with clips and masks padded; masks int32.
+
+        Raises:
+            ValueError: there are no clips under either name, or `max_length` is missing.
+        """
+        if isinstance(processed_features, (list, tuple)):
+            processed_features = {key: [row[key] for row in processed_features] for key in processed_features[0]}
+        features = dict(processed_features)
+        name = next((name for name in INPUT_NAMES if name in features), None)
+        if name is None:
+            raise ValueError(f"Features to pad need {' or '.join(INPUT_NAMES)}, given {sorted(features)}.")
+        wants_mask = self.return_attention_mask if return_attention_mask is None else return_attention_mask
+        clips = features[name]
+        if return_tensors is None and len(clips):
+            return_tensors = "pt" if hasattr(clips[0], "detach") else "np"
+        features = {key: [_to_numpy(value) for value in values] for key, values in features.items()}
+        if wants_mask and "attention_mask" not in features:
+            features["attention_mask"] = [np.ones(len(clip), dtype=np.int32) for clip in features[name]]
+        fill = {name: self.padding_value, "attention_mask": 0}
+        limit, size = self._limits(map(len, features[name]), padding, max_length, truncation, pad_to_multiple_of)
+        for key in fill.keys() & features.keys():
+            cut = [values[:limit] for values in features[key]]
+            features[key] = [np.pad(v, (0, max(size - len(v), 0)), constant_values=fill[key]) for v in cut]
+        return BatchFeature(features, tensor_type=return_tensors)
+
+    @staticmethod
+    def _limits(lengths, padding, max_length, truncation, multiple) -> tuple[int | None, int]:
+        """The length to cut clips to, or None, and the length to pad them to."""
+        if isinstance(padding, bool):
+            padding = PaddingStrategy.LONGEST if padding else PaddingStrategy.DO_NOT_PAD
+        strategy, multiple = PaddingStrategy(padding), multiple or 1
+        if max_length is None and (truncation or strategy == PaddingStrategy.MAX_LENGTH):
+            raise ValueError("max_length is needed with truncation=True and padding='max_length'. Give it in samples.")
+        limit = -(-max_length // multiple) * multiple if truncation else None
+        if strategy == PaddingStrategy.DO_NOT_PAD:
+            return limit, 0
+        longest = max((length if limit is None else min(length, limit) for length in lengths), default=0)
+        size = max_length if strategy == PaddingStrategy.MAX_LENGTH else longest
+        return limit, -(-size // multiple) * multiple
 
     def _prepare(self, clip, sampling_rate: int | None) -> np.ndarray:
         """One clip of any kind -> (samples,) float32 at the model's rate."""
@@ -171,6 +238,12 @@ def _warn_of_scale(dtype: np.dtype, samples: np.ndarray) -> None:
             "Samples of int32 stay below 2^23, as 24-bit audio does where its samples are not shifted: multiply them "
             "by 256 in this case, or they are 48 dB too soft."
         )
+
+
+def _to_numpy(values) -> np.ndarray:
+    """An array, tensor, list or number as NumPy's; float64 becomes float32."""
+    values = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)[()]  # [()] of a number
+    return values.astype(np.float32) if values.dtype == np.float64 else values
 
 
 def to_float(samples: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ from .compat_mert import (
     MERTCompatModel,
     MERTLoaderWeights,
     TransformersKwargs,
+    accepts_audio_values,
     loader_names,
     register_weight_norm,
     restore_names,
@@ -42,6 +43,20 @@ MAX_LOGITS_AT_ONCE = 2**24  # elements, 64 MB in float32; larger logits are comp
 
 
 # --- outputs ---
+
+
+@dataclass
+class MERTModelOutput(BaseModelOutput):
+    """Output of [`MERTModel`]: that of transformers' encoders, and the frames that are true.
+
+    Args:
+        last_hidden_state (`torch.FloatTensor` of shape `(batch, frames, hidden_size)`): output of the last layer.
+        hidden_states (`tuple` of `(batch, frames, hidden_size)`): input of the first layer and output of every layer.
+        attentions (`tuple` of `(batch, heads, frames, frames)`): attention weights of every layer.
+        feature_attention_mask (`torch.BoolTensor` of shape `(batch, frames)`): true frames.
+    """
+
+    feature_attention_mask: torch.BoolTensor | None = None
 
 
 @dataclass
@@ -169,6 +184,7 @@ class MERTConvLayer(nn.Module):
         self.conv = nn.Conv1d(
             config.conv_dim[index - 1] if index else 1, channels, self.kernel, stride=self.stride, bias=config.conv_bias
         )
+        # CODEPATH: "layer" is fairseq's option for its large models; all published MERT checkpoints have "group".
         if config.feat_extract_norm == "layer":
             self.layer_norm = nn.LayerNorm(channels)
         elif index == 0:
@@ -220,7 +236,9 @@ class MERTFeatureProjection(nn.Module):
 
     def __init__(self, config: MERTConfig):
         super().__init__()
+        # CODEPATH: True in our mert-nano and an option of the authors' v0 code; False in the published checkpoints.
         size = config.conv_dim[-1] + (config.feature_extractor_cqt_bins if config.feature_extractor_cqt else 0)
+        # CODEPATH: HuBERT checkpoints of fairseq without this norm; all published MERT checkpoints have it.
         self.layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps) if config.feat_proj_layer_norm else None
         self.projection = nn.Linear(size, config.hidden_size)
         self.dropout = nn.Dropout(config.feat_proj_dropout)
@@ -380,7 +398,7 @@ def attend(
 
 def attention_mask_for(
     config: PretrainedConfig, frame_mask: torch.Tensor | None, dtype: torch.dtype, output_attentions: bool
-) -> torch.Tensor | None:
+) -> object | None:
     """The mask in the form that the attention function expects.
 
     Args:
@@ -390,7 +408,8 @@ def attention_mask_for(
         output_attentions: whether eager attention will be used for its weights.
 
     Returns:
-        `frame_mask` for flash attention, else a bias (batch, 1, frames, frames) of `dtype`; None without a mask.
+        `frame_mask` for flash attention, a `BlockMask` for flex attention, else a bias (batch, 1, frames, frames) of
+        `dtype`; None without a mask.
     """
     implementation = config._attn_implementation or "eager"
     if output_attentions and implementation != "eager":
@@ -401,9 +420,16 @@ def attention_mask_for(
         implementation = "eager"
     if frame_mask is None or "flash" in implementation:
         return frame_mask
+    frames = frame_mask.shape[1]
+    if implementation == "flex_attention":  # its compiled kernels for CPUs crash on a bias, and on a view
+        from torch.nn.attention.flex_attention import create_block_mask  # since torch 2.5
+
+        valid = frame_mask.contiguous()
+        sizes = (len(valid), None, frames, frames)
+        return create_block_mask(lambda row, head, query, key: valid[row, key], *sizes, device=valid.device)
     bias = torch.zeros(frame_mask.shape, dtype=dtype, device=frame_mask.device)
     bias = bias.masked_fill(~frame_mask, torch.finfo(dtype).min)[:, None, None, :]
-    return bias.expand(-1, 1, frame_mask.shape[1], -1)
+    return bias.expand(-1, 1, frames, -1)
 
 
 def open_gradient(hidden_states: torch.Tensor, layers: nn.ModuleList) -> None:
@@ -426,6 +452,7 @@ class MERTAttention(nn.Module):
         self.scaling = self.head_dim**-0.5
         self.dropout = config.attention_dropout
         # Used by eager attention only: fused kernels accumulate scores in float32 and do not need the relaxation.
+        # CODEPATH: 32 in MERT-v1-330M, without relaxation (-1) in the 95M checkpoints.
         self.attention_relax = config.attention_relax if config.attention_relax > 0 else 1.0
         self.is_causal = False
         self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
@@ -478,6 +505,7 @@ class MERTEncoderLayer(GradientCheckpointingLayer):
         self.feed_forward = MERTFeedForward(config)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.residual_scale = 1.0
+        # CODEPATH: an option of the authors' code for post-norm models; no published checkpoint has it.
         if config.deepnorm:  # DeepNorm (arXiv 2203.00555), table 2, encoder only
             self.residual_scale = (2.0 * config.num_hidden_layers) ** 0.25
             for linear in (
@@ -525,8 +553,8 @@ class MERTEncoder(nn.Module):
         output_hidden_states: bool = False,
         last_layer: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> BaseModelOutput:
-        """(batch, frames, hidden_size), valid frames (batch, frames) bool -> [`BaseModelOutput`]."""
+    ) -> MERTModelOutput:
+        """(batch, frames, hidden_size), valid frames (batch, frames) bool -> [`MERTModelOutput`]."""
         check_last_layer(last_layer, len(self.layers))
         pre_norm = self.config.do_stable_layer_norm
         if frame_mask is not None:
@@ -547,10 +575,13 @@ class MERTEncoder(nn.Module):
             attentions.append(weights)
         if pre_norm and len(states) > len(self.layers):
             states[-1] = self.layer_norm(states[-1])
-        return BaseModelOutput(
+        if frame_mask is None:
+            frame_mask = torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device)
+        return MERTModelOutput(
             last_hidden_state=states[-1],
             hidden_states=tuple(states) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
+            feature_attention_mask=frame_mask,
         )
 
     def _layers_to_keep(self, device: torch.device) -> torch.Tensor | None:
@@ -559,6 +590,7 @@ class MERTEncoder(nn.Module):
         Every layer is computed and the dropped ones are bypassed: each parameter keeps a (zero) gradient, which DDP and
         FSDP require, and the draw is made outside the layer, so that gradient checkpointing repeats the same network.
         """
+        # CODEPATH: 0.05 in the recipe of the 95M checkpoints, 0 in that of MERT-v1-330M.
         if not self.training or self.config.layerdrop == 0.0:
             return None
         return torch.rand(len(self.layers), device=device) >= self.config.layerdrop
@@ -588,6 +620,7 @@ class MERTPreTrainedModel(MERTCompatModel):
     _no_split_modules = ["MERTEncoderLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
+    _supports_flex_attn = True
     _supports_attention_backend = True
     # The losses are means. Without this, Trainer would conclude from **kwargs that they are divided by its
     # num_items_in_batch, and would not divide them by the number of accumulated batches.
@@ -621,6 +654,7 @@ class MERTPreTrainedModel(MERTCompatModel):
         elif isinstance(module, MERTModel):
             nn.init.uniform_(module.masked_spec_embed)
         elif isinstance(module, MERTForPreTraining) and module.codebook_embeddings is not None:
+            # CODEPATH: "uniform" in runs that repeat the authors', "normal" in ours.
             if self.config.codebook_init == "uniform":  # fairseq's: all codes start in one orthant and turn slowly
                 nn.init.uniform_(module.codebook_embeddings)
             else:
@@ -829,6 +863,7 @@ class MERTModel(MERTPreTrainedModel):
         self.feature_extractor = MERTFeatureEncoder(config)
         self.feature_projection = MERTFeatureProjection(config)
         self.feature_extractor_cqt = None
+        # CODEPATH: as in [`MERTFeatureProjection`].
         if config.feature_extractor_cqt:
             self.feature_extractor_cqt = MERTConstantQTransform(
                 config.sample_rate,
@@ -841,6 +876,7 @@ class MERTModel(MERTPreTrainedModel):
         self.encoder = MERTEncoder(config)
         self.post_init()
 
+    @accepts_audio_values
     def forward(
         self,
         input_values: torch.Tensor,
@@ -851,24 +887,25 @@ class MERTModel(MERTPreTrainedModel):
         return_dict: bool | None = None,
         last_layer: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> tuple | BaseModelOutput:
+    ) -> tuple | MERTModelOutput:
         """Encodes audio.
 
         Args:
-            input_values: (batch, samples) floating point, mono at `config.sample_rate` Hz.
+            input_values: (batch, samples) floating point, mono at `config.sample_rate` Hz; `audio_values` is another
+                name of it in all models, and `audio_values_mask` of the mask.
             attention_mask: (batch, samples) integer or bool, 1 where valid; right padding only, and at least
                 `config.receptive_field` valid samples in each row.
             mask_time_indices: (batch, frames) bool, frames to replace with the mask embedding. If None, they are drawn
                 in training by SpecAugment.
             output_attentions: also return attention weights; eager attention is used for this call.
             output_hidden_states: also return the input of the first layer and the output of every layer.
-            return_dict: return a [`BaseModelOutput`] (default) or a tuple.
+            return_dict: return a [`MERTModelOutput`] (default) or a tuple.
             last_layer: compute no layer above this one, counted from 1; its output is the last hidden state.
             kwargs: further arguments of the attention function.
 
         Returns:
             `last_hidden_state` (batch, frames, hidden_size); `hidden_states`, layers + 1 tensors of that shape;
-            `attentions` (batch, heads, frames, frames) of each layer.
+            `attentions` (batch, heads, frames, frames) of each layer; `feature_attention_mask` (batch, frames) bool.
 
         Raises:
             TypeError: the input is not a floating-point tensor.
@@ -895,7 +932,7 @@ class MERTModel(MERTPreTrainedModel):
         output_hidden_states: bool | None = None,
         feature_grad_mult: float = 1.0,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> tuple[BaseModelOutput, torch.Tensor]:
+    ) -> tuple[MERTModelOutput, torch.Tensor]:
         """The output of the forward pass and the convolutional features (batch, frames, conv_dim[-1])."""
         self._check_inputs(input_values, attention_mask, mask_time_indices)
         if output_attentions is None:
@@ -904,6 +941,7 @@ class MERTModel(MERTPreTrainedModel):
             output_hidden_states = self.config.output_hidden_states
         # The convolutions need no other mask: they add no padding, and a frame is valid where all its samples are.
         lengths = None
+        # CODEPATH: False reproduces the published numbers of padded batches, for every checkpoint with GroupNorm.
         if attention_mask is not None and self.config.mask_group_norm:
             lengths = attention_mask.long().sum(dim=-1)
         features = self.feature_extractor(input_values.to(self.dtype), lengths).transpose(1, 2)
@@ -918,6 +956,7 @@ class MERTModel(MERTPreTrainedModel):
         if self.feature_extractor_cqt is None:
             return features
         cqt = self.feature_extractor_cqt(input_values)[:, : features.shape[1]]
+        # CODEPATH: True in our mert-nano, False in models that the authors' v0 code trained.
         if self.config.feature_extractor_cqt_log:
             cqt = torch.log1p(CQT_LOG_GAIN * cqt)
         return torch.cat([features, cqt.to(features.dtype)], dim=-1)
@@ -928,6 +967,7 @@ class MERTModel(MERTPreTrainedModel):
         """Replaces masked frames with the mask embedding; draws SpecAugment (arXiv 1904.08779) masks in training."""
         config, (batch, frames, size) = self.config, hidden_states.shape
         augment = self.training and config.apply_spec_augment
+        # CODEPATH: fine-tuning; 0.05 is stored with the published checkpoints, 0 disables the masks.
         if mask is None and augment and config.mask_time_prob > 0:
             lengths = torch.full((batch,), frames, device=hidden_states.device)
             lengths = lengths if frame_mask is None else frame_mask.sum(dim=1)
@@ -938,6 +978,7 @@ class MERTModel(MERTPreTrainedModel):
             hidden_states = torch.where(
                 mask[..., None].bool(), self.masked_spec_embed.to(hidden_states.dtype), hidden_states
             )
+        # CODEPATH: chosen for a fine-tuning run; 0 is the default of every checkpoint.
         if augment and config.mask_feature_prob > 0:
             lengths = torch.full((batch,), size, device=hidden_states.device)
             dropped = draw_span_mask(
@@ -1082,6 +1123,7 @@ class MERTPreTrainingModel(MERTPreTrainedModel):
     cqt_loss_parts: tuple[tuple[int, float, str], ...] | None = None
     view_consistency_weight: float = 0.0
 
+    @accepts_audio_values
     def forward(
         self,
         input_values: torch.Tensor,
@@ -1261,7 +1303,9 @@ class MERTForPreTraining(MERTPreTrainingModel):
         super().__init__(config)
         self.mert = MERTModel(config)
         self.codebook_projections, self.codebook_embeddings = None, None
+        # CODEPATH: 0 in models that are pre-trained on spectra or features alone (Music2Vec).
         if config.num_codebooks:
+            # CODEPATH: True in the authors' recipes; fairseq's HuBERT has one projection for all codebooks.
             projections = config.num_codebooks if config.untie_codebook_projections else 1
             self.codebook_projections = nn.ModuleList(
                 [nn.Linear(config.hidden_size, config.codebook_dim) for _ in range(projections)]
@@ -1271,6 +1315,7 @@ class MERTForPreTraining(MERTPreTrainingModel):
             equal = len(set(rows)) == 1
             shape = (len(rows), rows[0], dim) if equal else (sum(rows), dim)
             self.codebook_embeddings = nn.Parameter(torch.empty(shape))
+        # CODEPATH: 0 in models without a musical teacher.
         self.cqt_head = nn.Linear(config.hidden_size, config.cqt_bins) if config.cqt_bins else None
         self.post_init()
 
@@ -1321,6 +1366,7 @@ class MERTClassificationModel(MERTPreTrainedModel):
         super().__init__(config)
         self.mert = self.encoder_class(config)
         self.layer_weights = None
+        # CODEPATH: chosen for a fine-tuning run; False is the default of every checkpoint.
         if config.use_weighted_layer_sum:
             self.layer_weights = nn.Parameter(torch.empty(config.num_hidden_layers + 1))
 
@@ -1328,6 +1374,7 @@ class MERTClassificationModel(MERTPreTrainedModel):
         """Excludes the whole encoder from training; only the head learns."""
         self.mert.requires_grad_(False)
 
+    @accepts_audio_values
     def forward(
         self,
         input_values: torch.Tensor,
@@ -1509,5 +1556,6 @@ __all__ = [
     "MERTForPreTraining",
     "MERTForSequenceClassification",
     "MERTModel",
+    "MERTModelOutput",
     "MERTPreTrainedModel",
 ]

@@ -5,16 +5,16 @@ Shapes are written as (batch, samples) for waveforms, (batch, frames, hidden_siz
 those of the authors' Hub checkpoints. What both generations share is imported from the first one's file.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers.audio_utils import mel_filter_bank
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput
 
-from .compat_mert import GradientCheckpointingLayer, TransformersKwargs, cast_after_loading
+from .compat_mert import GradientCheckpointingLayer, TransformersKwargs, accepts_audio_values, cast_after_loading
 from .configuration_mert2 import RESAMPLING_KERNEL, MERT2Config
 from .cqt_mert import CQT_LOG_GAIN, CQT_LOWEST_FREQUENCY, CQT_OCTAVES, MERTConstantQTransform, without_autocast
 from .modeling_mert import (
@@ -100,6 +100,24 @@ def reflect_ends(waveforms: torch.Tensor, lengths: torch.Tensor | None, margin: 
     return padded.scatter(1, margin + ends + ahead, waveforms.gather(1, ends - ahead))
 
 
+def triangular_filters(edges: torch.Tensor, num_frequencies: int, highest: float) -> torch.Tensor:
+    """Filters that rise from one edge to 1 at the next and fall to 0 at the one after it.
+
+    Args:
+        edges: (bins + 2,) float64, increasing frequencies in Hz.
+        num_frequencies: number of equally spaced frequencies of the spectrum, from 0 Hz.
+        highest: the last of them in Hz.
+
+    Returns:
+        (num_frequencies, bins) float64.
+    """
+    frequencies = torch.linspace(0.0, highest, num_frequencies, dtype=edges.dtype, device=edges.device)[:, None]
+    widths = edges.diff()
+    rising = (frequencies - edges[:-2]) / widths[:-1]
+    falling = (edges[2:] - frequencies) / widths[1:]
+    return torch.minimum(rising, falling).clamp_min(0.0)
+
+
 class MERT2MelFrontEnd(nn.Module):
     """Waveform to normalized log-mel frames, always in float32: (batch, samples) -> (batch, frames, num_mel_bins).
 
@@ -124,14 +142,15 @@ class MERT2MelFrontEnd(nn.Module):
     def reset(self) -> None:
         """Fills the constants that no checkpoint has filled; mean 0 and deviation 1 leave decibels as they are."""
         config = self.config
-        filters = mel_filter_bank(
-            config.n_fft // 2 + 1, config.num_mel_bins, 0.0, config.sampling_rate / 2, config.sampling_rate, None, "htk"
-        )
+        nyquist = config.sampling_rate / 2
+        highest = 2595.0 * math.log10(1.0 + nyquist / 700.0)  # HTK's mel scale
+        mels = torch.linspace(0.0, highest, config.num_mel_bins + 2, dtype=torch.float64, device="cpu")
+        edges = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
         values = {
             self.mel_mean: torch.zeros(config.num_mel_bins, device="cpu"),
             self.mel_std: torch.ones(config.num_mel_bins, device="cpu"),
             self.spectrogram.window: torch.hann_window(config.win_length, dtype=torch.float64, device="cpu"),
-            self.mel_scale.fb: torch.from_numpy(filters),
+            self.mel_scale.fb: triangular_filters(edges, config.n_fft // 2 + 1, nyquist),
         }
         with torch.no_grad():
             for buffer, value in values.items():
@@ -475,6 +494,7 @@ class MERT2PreTrainedModel(MERTPreTrainedModel):
         """
         return cast_after_loading(super().from_pretrained, pretrained_model_name_or_path, *model_args, **kwargs)
 
+    # trf-ignore: TRF018 (convolutions have another distribution than in the first generation)
     def _init_weights(self, module: nn.Module) -> None:
         """Initial weights: the authors' where they are published, and normal code embeddings."""
         if isinstance(module, (nn.Linear, nn.Conv1d)):
@@ -549,10 +569,12 @@ class MERT2Model(MERT2PreTrainedModel):
         self.subsampling_module = nn.ModuleList(
             [MERT2ConvNextStage(*stage, config.subsampling_layer_norm_eps) for stage in config.stages]
         )
+        # CODEPATH: more than 0 in our mert2-nano, 0 in the published MERT-v2 checkpoints.
         self.cqt_input = MERT2CQTInput(config) if config.cqt_input_bins else None
         self.layers = nn.ModuleList([MERT2ConformerBlock(config) for _ in range(config.num_hidden_layers)])
         self.post_init()
 
+    @accepts_audio_values
     def forward(
         self,
         input_values: torch.Tensor,
@@ -633,6 +655,7 @@ class MERT2Model(MERT2PreTrainedModel):
         covered = mask.repeat_interleave(ratio, dim=1)[:, : mel.shape[1]]
         covered = nn.functional.pad(covered, (0, mel.shape[1] - covered.shape[1]))[..., None]
         noise = torch.zeros_like(mel)
+        # CODEPATH: 0.1 in every checkpoint; 0, the mean of each bin in place of noise, is a choice of a run.
         if self.config.mask_noise_std:
             noise = self.config.mask_noise_std * torch.randn_like(mel)
         return torch.where(covered, noise, mel)
@@ -684,11 +707,13 @@ class MERT2ForPreTraining(MERT2PreTrainedModel, MERTPreTrainingModel):
         self.mert = MERT2Model(config)
         self.codebook_heads, self.codebook_projections, self.codebook_embeddings = None, None, None
         sizes, hidden, dim = config.codebook_sizes, config.hidden_size, config.codebook_dim
+        # CODEPATH: "linear" is the published recipe of MERT-v2, "cosine" that of the first generation.
         if config.codebook_prediction == "linear":
             self.codebook_heads = nn.ModuleList([nn.Linear(hidden, size) for size in sizes])
         else:
             self.codebook_projections = nn.ModuleList([nn.Linear(hidden, dim) for _ in sizes])
             self.codebook_embeddings = nn.ParameterList([nn.Parameter(torch.empty(size, dim)) for size in sizes])
+        # CODEPATH: 0 in models without a musical teacher.
         self.cqt_head = nn.Linear(hidden, config.cqt_bins) if config.cqt_bins else None
         self.post_init()
 

@@ -12,9 +12,10 @@ from functools import lru_cache
 
 import torch
 from torch import nn
-from transformers.audio_utils import chroma_filter_bank, mel_filter_bank
+from transformers.audio_utils import chroma_filter_bank
 
 from ..modeling.cqt_mert import CQT_LOG_GAIN, CQT_LOWEST_FREQUENCY, CQT_OCTAVES, MERTConstantQTransform
+from ..modeling.modeling_mert2 import triangular_filters
 
 WINDOW_SECONDS = 0.085  # about 2048 samples at 24 kHz: resolves semitones above 130 Hz
 MEL_BANDS = 80
@@ -169,11 +170,13 @@ def cqt_transform(sampling_rate: int, hop_length: int, num_bins: int, bins_per_o
 
 @lru_cache(maxsize=8)
 def mel_filters(num_frequencies: int, num_bins: int, sampling_rate: int) -> torch.Tensor:
-    """(num_frequencies, num_bins) float32."""
-    filters = mel_filter_bank(
-        num_frequencies, num_bins, 0.0, sampling_rate / 2, sampling_rate, norm="slaney", mel_scale="slaney"
-    )
-    return torch.from_numpy(filters).float()
+    """(num_frequencies, num_bins) float32, on the scale of Slaney's Auditory Toolbox and each with the same area."""
+    # Linear to 1 kHz with 3 mel for 200 Hz; above it 27 mel for a factor of 6.4.
+    nyquist, octaves = sampling_rate / 2, math.log(6.4) / 27.0
+    highest = 15.0 + math.log(nyquist / 1000.0) / octaves if nyquist > 1000.0 else nyquist * 3.0 / 200.0
+    mels = torch.linspace(0.0, highest, num_bins + 2, dtype=torch.float64)
+    edges = torch.where(mels < 15.0, mels * 200.0 / 3.0, 1000.0 * torch.exp(octaves * (mels - 15.0)))
+    return (triangular_filters(edges, num_frequencies, nyquist) * 2.0 / (edges[2:] - edges[:-2])).float()
 
 
 @lru_cache(maxsize=8)
