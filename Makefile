@@ -7,7 +7,7 @@ COMPAT_VERSIONS := 4.48.3 4.57.6
 SLOW_JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev quickstart test test-slow test-compat check format bench count walks docs clean
+.PHONY: help setup setup-dev quickstart test test-slow test-long test-compat check format bench count walks docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -35,7 +35,10 @@ test: setup-dev  ## run the fast tests: CPU, offline (6 minutes, and 3 for the s
 	$(BIN)/python -m pytest -q -n 2 --max-worker-restart 0 -m "not slow and not gpu and not hub"
 
 test-slow: setup-dev  ## run the slow tests: installation, kill and resume, long files, training runs (15 minutes)
-	$(BIN)/python -m pytest -q -n $(SLOW_JOBS) --dist loadfile --max-worker-restart 0 -m "slow and not gpu and not hub"
+	$(BIN)/python -m pytest -q -n $(SLOW_JOBS) --dist loadfile --max-worker-restart 0 -m "slow and not long and not gpu and not hub"
+
+test-long: setup-dev  ## run what takes longest: an hour of audio, rendered music, compilers, 500 updates (15 minutes)
+	$(BIN)/python -m pytest -q -n $(SLOW_JOBS) --dist loadfile --max-worker-restart 0 -m "long and not gpu and not hub"
 
 test-compat: $(COMPAT_VERSIONS:%=test-compat-%)  ## run model, training and evaluation tests on older transformers
 

@@ -12,6 +12,7 @@ BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "bench_embedding_memor
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_hour_takes_the_memory_of_a_minute():
     """With the 95M configuration, within 1.5 GiB. A window every 2 minutes: all is decoded, and a batch is full."""
     command = [sys.executable, str(BENCHMARK), "--minutes", "60", "--hop", "120"]

@@ -13,7 +13,7 @@ from mert_hf.quickstart.excerpts import plan_excerpts, plan_notes
 from mert_hf.quickstart.pieces import load_pieces
 from mert_hf.quickstart.rendering import write_excerpts
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 SETTINGS = EvaluationSettings(learning_rates=(1e-3, 5e-3), seeds=(0, 1, 2), progress=False)
 

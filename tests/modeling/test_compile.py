@@ -45,6 +45,7 @@ def test_any_length_is_compiled_at_most_twice(model):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @torch.no_grad()
 def test_inductor_takes_other_lengths(model):
     compiled = torch.compile(model)

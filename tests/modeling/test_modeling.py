@@ -120,8 +120,8 @@ def test_output_attentions_under_sdpa_falls_back(model):
 
 
 def test_tuple_output(model):
-    states, hidden_states = model(waves(), output_hidden_states=True, return_dict=False)
-    assert states.shape == (2, 24, 32) and len(hidden_states) == 4
+    states, hidden_states, mask = model(waves(), output_hidden_states=True, return_dict=False)
+    assert states.shape == (2, 24, 32) and len(hidden_states) == 4 and mask.shape == (2, 24)
 
 
 def test_frame_mask_and_times(model):

@@ -76,6 +76,7 @@ def test_wrong_decays(music2vec_run):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_no_collapse_over_500_updates(music2vec_run, tmp_path, monkeypatch):
     """The teacher's last layer still differs from frame to frame, and the loss is below that of predicting the mean.
 
