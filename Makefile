@@ -7,7 +7,7 @@ COMPAT_VERSIONS := 4.48.3 4.57.6
 SLOW_JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev quickstart test test-slow test-long test-compat check format bench count walks docs clean
+.PHONY: help setup setup-dev quickstart test test-slow test-long test-compat test-newest check format bench count walks docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -44,6 +44,8 @@ test-compat: $(COMPAT_VERSIONS:%=test-compat-%)  ## run model, training and eval
 
 test-compat-%: setup-dev
 	bash .ci/compat.sh $*
+
+test-newest: test-compat-newest  ## report what the newest transformers, torch, datasets and huggingface_hub break (weekly; 10 minutes)
 
 check: setup-dev  ## check lint, format, model files, import directions and declared dependencies
 	$(BIN)/ruff check .
