@@ -14,15 +14,6 @@ import pytest
 import torch
 from sounds import melody, set_in_ogg_page, sweep, write
 from tiny_pretraining import make_trainer, write_recordings
-from transformers import (
-    Data2VecAudioConfig,
-    Data2VecAudioModel,
-    HubertConfig,
-    HubertModel,
-    Wav2Vec2Config,
-    Wav2Vec2FeatureExtractor,
-    Wav2Vec2Model,
-)
 
 from mert_hf import MERTEmbedder, MERTFeatureExtractor, MERTModel
 from mert_hf.audio import read_audio
@@ -83,27 +74,6 @@ def test_a_model_in_training_mode_is_set_to_evaluation(tiny_config):
     embedder = MERTEmbedder(model, MERTFeatureExtractor())
     first, second = (encoded(embedder, melody(0, 1.0))[0] for _ in range(2))
     np.testing.assert_array_equal(first, second)
-
-
-@pytest.mark.parametrize(
-    ("config", "model", "options"),
-    [
-        (Wav2Vec2Config, Wav2Vec2Model, {}),
-        (Wav2Vec2Config, Wav2Vec2Model, {"feat_extract_norm": "layer", "do_stable_layer_norm": True}),
-        (HubertConfig, HubertModel, {"conv_pos_batch_norm": True}),
-        (Data2VecAudioConfig, Data2VecAudioModel, {}),
-    ],
-)
-def test_other_encoders_do_not_hear_the_padding_of_their_batch(config, model, options):
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    convolutions = {"conv_dim": [8] * 7, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        embedder = MERTEmbedder(model(config(**sizes, **convolutions, **options)), Wav2Vec2FeatureExtractor())
-    clips = [melody(number, seconds, 16000) for number, seconds in enumerate((1.5, 0.6, 1.0))]
-    for found, clip in zip(embedder.encode(clips, sampling_rate=16000, **QUIET), clips, strict=True):
-        alone = embedder.encode(clip, sampling_rate=16000, **QUIET).embeddings
-        np.testing.assert_allclose(found.embeddings, alone, atol=1e-6)
 
 
 def test_the_callers_default_dtype_and_random_state_do_not_matter(tiny_checkpoint2, embedder):

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
 from itertools import groupby
@@ -22,7 +22,15 @@ from ..encoders import Encoder, open_encoder, resolve_layers
 from ..utils.devices import AUTO, launched_processes
 from ..utils.files import check_nothing_is_replaced, check_output_folder, staged_file
 from ..utils.text import printable, shorten
-from .failures import ERRORS_FILE, SHOWN_FAILURES, FailedFile, failure_lines, file_stamp, readable_windows, write_errors
+from .failures import (
+    ERRORS_FILE,
+    SHOWN_FAILURES,
+    FailedFile,
+    StampedFile,
+    failure_lines,
+    readable_windows,
+    write_errors,
+)
 from .progress import SpeedBar
 from .settings import EmbeddingSettings
 from .shards import ShardWriter, embedding_schema, read_summary, shard_path
@@ -103,13 +111,10 @@ class RunSummary:
 
 
 @dataclass(frozen=True)
-class PlannedFile:
-    """A recording with its length by its header, 0 where that cannot be read, and its size and time of change."""
+class PlannedFile(StampedFile):
+    """A recording with its length by its header, 0 where that cannot be read."""
 
-    path: str
-    seconds: float
-    size: int = -1
-    changed_ns: int = -1
+    seconds: float = 0.0
 
 
 Plan = list[list[PlannedFile]]
@@ -305,7 +310,7 @@ def _check_settings(folder: Path, before: dict, settings: dict) -> None:
 
 def is_done(path: Path) -> bool:
     """Whether a shard is there, and no recording that failed in it has been replaced since."""
-    return path.is_file() and all(file.is_unchanged() for file in read_summary(path).failed)
+    return path.is_file() and all(file.stamped() == file for file in read_summary(path).failed)
 
 
 def _without_gone(folder: Path, plan: Plan, files: set[str]) -> Plan:
@@ -330,7 +335,7 @@ def _without_changed(folder: Path, plan: Plan) -> Plan:
     """The plan with the files as they are now; shards with files that have changed are removed, to be made again."""
     renewed, changed = [], []
     for index, shard in enumerate(plan):
-        now = [_stamped(file) for file in shard]
+        now = [file.stamped() for file in shard]
         different = [new.path for old, new in zip(shard, now, strict=True) if old != new and old.size >= 0]
         if different and shard_path(folder, index).is_file():
             shard_path(folder, index).unlink()
@@ -339,12 +344,6 @@ def _without_changed(folder: Path, plan: Plan) -> Plan:
     if changed:
         logger.warning("%d recordings have changed and are embedded again: %s.", len(changed), shorten(changed))
     return renewed
-
-
-def _stamped(file: PlannedFile) -> PlannedFile:
-    """The recording with its size and time of change, those of before where it is not there now."""
-    size, changed_ns = file_stamp(file.path)
-    return file if size < 0 else replace(file, size=size, changed_ns=changed_ns)
 
 
 def _measure(files: list[str], workers: int) -> list[PlannedFile]:
@@ -356,7 +355,7 @@ def _measure(files: list[str], workers: int) -> list[PlannedFile]:
 
     with ThreadPoolExecutor(workers) as executor:
         lengths = executor.map(seconds, files)
-        return [_stamped(PlannedFile(path, length)) for path, length in zip(files, lengths, strict=True)]
+        return [PlannedFile(path, seconds=length).stamped() for path, length in zip(files, lengths, strict=True)]
 
 
 def _divide(files: list[PlannedFile], hop: float, batch_size: int, processes: int) -> Plan:

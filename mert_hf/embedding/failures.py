@@ -6,14 +6,17 @@ import csv
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..audio import AudioReadError, Window
 from ..audio.read_ahead import END
 from ..utils.files import staged_file
 from ..utils.text import printable, unprintable
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
 
@@ -22,24 +25,31 @@ SHOWN_FAILURES = 20
 
 
 @dataclass(frozen=True)
-class FailedFile:
-    """A recording that could not be embedded; size and time of change show whether it was replaced since."""
+class StampedFile:
+    """A recording with size and time of change of its file when it was looked at; -1 where there was none."""
 
     path: str
-    error: str
     size: int = -1
     changed_ns: int = -1
+
+    def stamped(self) -> Self:
+        """The recording as its file is now; unchanged where there is none."""
+        size, changed_ns = file_stamp(self.path)
+        return self if size < 0 else replace(self, size=size, changed_ns=changed_ns)
+
+
+@dataclass(frozen=True)
+class FailedFile(StampedFile):
+    """A recording that could not be embedded."""
+
+    error: str = ""
 
     @classmethod
     def of(cls, path: str, error: Exception) -> FailedFile:
         """The error of the file that is at `path` now."""
         known = isinstance(error, (AudioReadError, OSError))
         text = str(error).removeprefix(f"{path}: ") if known else f"{type(error).__name__}: {error}"
-        return cls(path, text, *file_stamp(path))
-
-    def is_unchanged(self) -> bool:
-        """Whether the file is the one that failed, so that it would fail again."""
-        return (self.size, self.changed_ns) == file_stamp(self.path)
+        return cls(path, error=text).stamped()
 
 
 def readable_windows(

@@ -7,6 +7,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from sounds import melody
 from transformers import (
     Data2VecAudioConfig,
     Data2VecAudioModel,
@@ -143,6 +144,25 @@ def test_other_encoders(model, recordings, tmp_path):
     for path, result in zip(recordings, together, strict=True):
         alone = embedder.encode(path, batch_size=1, **QUIET)
         np.testing.assert_allclose(alone.embeddings, result.embeddings, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "model", "options"),
+    [
+        (Wav2Vec2Config, Wav2Vec2Model, {}),
+        (Wav2Vec2Config, Wav2Vec2Model, {"feat_extract_norm": "layer", "do_stable_layer_norm": True}),
+        (HubertConfig, HubertModel, {"conv_pos_batch_norm": True}),
+        (Data2VecAudioConfig, Data2VecAudioModel, {}),
+    ],
+)
+def test_other_encoders_do_not_hear_the_padding_of_their_batch(config, model, options):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        embedder = MERTEmbedder(model(config(**TINY_ENCODER | POSITIONS | options)), Wav2Vec2FeatureExtractor())
+    clips = [melody(number, seconds, 16000) for number, seconds in enumerate((1.5, 0.6, 1.0))]
+    for found, clip in zip(embedder.encode(clips, sampling_rate=16000, **QUIET), clips, strict=True):
+        alone = embedder.encode(clip, sampling_rate=16000, **QUIET).embeddings
+        np.testing.assert_allclose(found.embeddings, alone, atol=1e-6)
 
 
 def test_bfloat16_is_near_float32(tiny_checkpoint, embedder, recordings):

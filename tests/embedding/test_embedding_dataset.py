@@ -280,7 +280,7 @@ def test_values_that_float16_cannot_hold(tmp_path, embedder, recordings):
 
 
 def test_shards_grow_with_the_collection():
-    files = [embedding_dataset.PlannedFile(str(index), 10.0) for index in range(40_000)]
+    files = [embedding_dataset.PlannedFile(str(index), seconds=10.0) for index in range(40_000)]
     plan = embedding_dataset._divide(files, hop=5.0, batch_size=16, processes=1)
     assert len(plan) <= embedding_dataset.LARGEST_NUMBER_OF_SHARDS
     assert [file for shard in plan for file in shard] == files
