@@ -9,16 +9,19 @@ The second command makes the picture of the README: it renders a score of music2
 import argparse
 import io
 
-import matplotlib
 import numpy as np
 import soundfile
-from matplotlib import pyplot
 
 from mert_hf import MERTEmbedder
 from mert_hf.quickstart.pieces import Note, read_piece, score_paths
 from mert_hf.quickstart.rendering import SAMPLING_RATE, Excerpt, render
+from mert_hf.utils.optional import needs_extra
 
-matplotlib.use("Agg")  # draws without a display
+with needs_extra("eval"):
+    import matplotlib
+
+    matplotlib.use("Agg")  # draws without a display
+    from matplotlib import pyplot
 
 BEAT = 0.6  # seconds per quarter note of a rendered score
 

@@ -16,7 +16,13 @@ INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 
 
 class Command(TyperCommand):
-    """A command that accepts `--debug` in any place."""
+    """A command that accepts `--debug` in any place, and names its arguments in capitals."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        for parameter in self.params:
+            if parameter.param_type_name == "argument" and parameter.metavar is None:
+                parameter.metavar = parameter.name.upper()
 
     def parse_args(self, ctx, args: list[str]) -> list[str]:
         return super().parse_args(ctx, take_debug(ctx, args, ctx.ignore_unknown_options))

@@ -46,7 +46,7 @@ def search(
     index: Index,
     queries: Annotated[
         list[str],
-        typer.Argument(metavar="QUERY...", help="Recordings: any file, a path in the index, or the end of one."),
+        typer.Argument(metavar="QUERY", help="Recordings: any file, a path in the index, or the end of one."),
     ],
     top_k: Annotated[int, typer.Option(help="Number of recordings to print.")] = 10,
     weight: Annotated[

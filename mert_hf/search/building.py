@@ -30,6 +30,7 @@ from ..encoders import Encoder, open_encoder, resolve_layers
 from ..hub.names import DEFAULT_CHECKPOINT
 from ..utils.devices import AUTO
 from ..utils.files import only_writer
+from ..utils.optional import require_extra
 from ..utils.text import printable, shorten
 from .fingerprint import Fingerprinter
 from .scaling import FEWEST_RECORDINGS
@@ -105,6 +106,7 @@ def update_index(
     **settings: Any,
 ) -> IndexSummary:
     """Makes an index of recordings, or brings one up to date; see `MusicIndex.update` for the arguments."""
+    require_extra("search", "lancedb")
     wanted = UpdateSettings(**settings)
     with only_writer(folder) as place:
         files = [os.path.abspath(path) for path in find_audio_files(paths)]
