@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -114,13 +114,8 @@ class Teacher(nn.Module):
         """
         if self.reach is None:
             return self(waveform[None])[0]
-        hop, size, blocks = self.hop_length, self.block_frames, []
-        for first in range(0, len(waveform) // hop + 1, size):
-            start = max(first - self.reach, 0)
-            # The center of a frame may be the first sample of the next hop, hence one hop more on the right.
-            targets = self(waveform[None, start * hop : (first + size + self.reach + 1) * hop])[0]
-            blocks.append(targets.movedim(self.frame_dim, 0)[first - start : first - start + size])
-        return torch.cat(blocks).movedim(0, self.frame_dim)
+        blocks = (self.block_frames, self.reach)
+        return in_blocks(self, waveform[None], self.hop_length, *blocks, self.frame_dim)[0]
 
     def label_file(self, file: str | os.PathLike, waveform: torch.Tensor) -> torch.Tensor:
         """Targets of a recording (samples,), whose file some teachers need rather than its samples."""
@@ -172,6 +167,33 @@ class Teacher(nn.Module):
     def _decisive_parts(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """Settings and weights on which the targets depend."""
         return self.settings(), self.state_dict()
+
+
+def in_blocks(
+    function: Callable[[torch.Tensor], torch.Tensor],
+    waveforms: torch.Tensor,
+    hop_length: int,
+    block_frames: int,
+    reach: int,
+    frame_dim: int,
+) -> torch.Tensor:
+    """The result of a function of waveforms (batch, samples), computed in blocks of frames.
+
+    Args:
+        function: gives a frame for each hop, maybe one more.
+        waveforms: (batch, samples).
+        hop_length: samples from one frame to the next.
+        block_frames: frames of a block.
+        reach: frames that are computed on either side of a block, and left out of the result.
+        frame_dim: dimension of the frames in the result, counted from the last.
+    """
+    blocks = []
+    for first in range(0, waveforms.shape[1] // hop_length + 1, block_frames):
+        start = max(first - reach, 0)
+        # The center of a frame may be the first sample of the next hop, hence one hop more on the right.
+        part = waveforms[:, start * hop_length : (first + block_frames + reach + 1) * hop_length]
+        blocks.append(function(part).movedim(frame_dim, 0)[first - start : first - start + block_frames])
+    return torch.cat(blocks).movedim(0, frame_dim)
 
 
 class AcousticTeacher(Teacher):

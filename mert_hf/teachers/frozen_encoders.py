@@ -12,10 +12,11 @@ import torch
 from tqdm.auto import tqdm
 
 from ..encoders import Encoder, open_encoder
+from ..encoders.base import CONTEXT_TOLERANCE
 from ..encoders.stored import StoredFeatures
 from ..hub.licenses import license_of
 from ..modeling.feature_extraction_mert import resample
-from .base import Teacher, check_sizes, check_waveforms, from_fields
+from .base import Teacher, check_sizes, check_waveforms, from_fields, in_blocks
 from .residual import choose_frames
 
 MAX_FRAMES = 200_000  # frames that a teacher is fitted to
@@ -72,6 +73,8 @@ class FrozenLayer:
     def features(self, waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
         """(batch, samples) at the student's rate -> (batch, samples // hop_length, or 1, hidden) float32.
 
+        Clips longer than the context on which the encoder was trained are computed in blocks of it that overlap.
+
         Raises:
             ValueError: the features are stored.
         """
@@ -80,6 +83,20 @@ class FrozenLayer:
                 f"The features of {self.source.name} belong to whole recordings, so that clips have no targets. Make "
                 "the targets ahead of time with `mert-hf label`."
             )
+        rate, context = sampling_rate / hop_length, self.encoder.context_seconds
+        frames = max(waveforms.shape[1] // hop_length, 1)
+        if context is None or frames / rate <= context + CONTEXT_TOLERANCE:
+            return self._whole(waveforms, sampling_rate, hop_length)
+        margin = max(int(min(MARGIN_SECONDS, context / 6) * rate), 1)
+        size = max(int(context * rate) - 2 * margin - 1, 1)
+
+        def compute(part: torch.Tensor) -> torch.Tensor:
+            return self._whole(part, sampling_rate, hop_length)
+
+        return in_blocks(compute, waveforms, hop_length, size, margin, frame_dim=1)[:, :frames]
+
+    def _whole(self, waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
+        """`features` of clips at once."""
         clips = [resample(clip, sampling_rate, self.encoder.sampling_rate) for clip in waveforms.cpu().numpy()]
         states = np.stack(self.encoder.hidden_states(clips, [self.source.layer]))[:, :, 0]
         frames = max(waveforms.shape[1] // hop_length, 1)

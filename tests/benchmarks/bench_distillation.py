@@ -77,7 +77,12 @@ def main() -> None:
     ):
         output = arguments.output / name.replace(" ", "-")
         settings = DistillationSettings(
-            data=tuple(map(str, heard)), output=str(output), max_minutes=minutes, fit_minutes=10.0, progress=False
+            data=tuple(map(str, heard)),
+            output=str(output),
+            max_minutes=minutes,
+            fit_minutes=10.0,
+            max_bad_files="5%",
+            progress=False,
         )
         distill([arguments.teacher], "random:mert2-nano", settings, [*fields, *options])
         found = errors(output / RUN_FOLDER, clips)

@@ -21,6 +21,7 @@ from mert_hf.teachers import (
     LogMelTeacher,
     load_teacher,
 )
+from mert_hf.teachers.frozen_encoders import EncoderLayer, FrozenLayer
 
 MFCC = {"name": "mfcc", "layer": 0}
 
@@ -116,6 +117,23 @@ def test_own_objects_and_licenses(clips, tmp_path):
     again = load_teacher(tmp_path, encoders=sources)
     wave = torch.from_numpy(clips[0])[None]
     assert again.fingerprint() == teacher.fingerprint() and torch.equal(again(wave), teacher(wave))
+
+
+def test_long_clips_are_computed_in_blocks_of_the_encoder_s_context(clips):
+    """Values of 12 s with a context of 3 s are those of the whole, where the encoder does not look far."""
+
+    class Short(type(open_encoder("mfcc"))):
+        context_seconds, longest = 3.0, 0.0
+
+        def hidden_states(self, clips, layers, normalize="clip"):
+            self.longest = max(self.longest, *(len(clip) / 24000 for clip in clips))
+            return super().hidden_states(clips, layers, normalize)
+
+    wave = torch.from_numpy(clips[2][: 24000 * 12 + 500])[None]
+    short, plain = FrozenLayer(EncoderLayer(Short("mfcc"), 0)), FrozenLayer(EncoderLayer("mfcc", 0))
+    found = short.features(wave, 24000, 960)
+    assert found.shape == (1, 300, 39) and short.encoder.longest <= 3.0
+    torch.testing.assert_close(found, plain.features(wave, 24000, 960), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("suffix", [":0", ""])
