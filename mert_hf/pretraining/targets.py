@@ -84,8 +84,7 @@ def open_targets(
     if several:
         targets.acoustic = CombinedTeacher(opened, [float(one.get("weight", 1.0)) for one in settings])
     if model_arguments.label_cache is not None:
-        cache = LabelCache(model_arguments.label_cache, teacher=targets.acoustic, root=model_arguments.label_root)
-        targets.cache = cache
+        targets.cache = open_labels(model_arguments.label_cache, targets.acoustic, model_arguments, codes=True)
     elif are_shards(data_arguments.train_data):
         targets.cache = shard_labels(data_arguments.train_data, targets.acoustic)
     targets.licenses.update(licenses_of(targets.acoustic or targets.cache))
@@ -108,7 +107,7 @@ def add_musical_targets(
         if entry.keys() - set(LOSS_SETTINGS) or "labels" not in entry:
             source = open_teacher(entry, MusicalTeacher, config, data_arguments)
         if "labels" in entry:
-            cache = LabelCache(entry["labels"], source, model_arguments.label_root)
+            cache = open_labels(entry["labels"], source, model_arguments, codes=False)
             targets.value_caches += (cache,)
         else:
             live.append(source)
@@ -122,6 +121,21 @@ def add_musical_targets(
         targets.musical = live[0]
     if any(part[1:] != (1.0, LOSSES[0]) for part in parts) or len(parts) > 1:
         targets.loss_parts = tuple(parts)
+
+
+def open_labels(folder: str, teacher: Any, model_arguments: PretrainingModelArguments, codes: bool) -> LabelCache:
+    """Targets made ahead of time by a teacher.
+
+    Raises:
+        ValueError: they are of another teacher, or values in place of codes or the other way round.
+    """
+    cache = LabelCache(folder, teacher, model_arguments.label_root)
+    if bool(cache.codebook_sizes) != codes:
+        raise ValueError(
+            f"{folder} holds {'values' if codes else 'codes'}. Codes are given as label_cache, values as labels of a "
+            "teacher in musical_teacher."
+        )
+    return cache
 
 
 def loss_parts(source: Any, entry: Mapping[str, Any]) -> Sequence[tuple[int, float, str]]:

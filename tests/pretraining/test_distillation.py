@@ -92,7 +92,7 @@ def test_the_student_has_learned_from_its_teacher(tiny_checkpoint2, music, tmp_p
 
 
 def test_a_run_that_was_stopped_resumes(tiny_checkpoint2, music, tmp_path):
-    """Killed after the second update; the same call gives the weights of a run that was not, to the bit."""
+    """From what a kill after the second update leaves, the same call gives the weights of a whole run, to the bit."""
     model = str(tiny_checkpoint2)
     for name in ("straight", "stopped"):
         distillation.distill([model], f"random:{model}", settings(music, tmp_path / name), FIELDS)

@@ -88,6 +88,11 @@ def test_a_bundled_model_continues_with_its_own_teachers(name, music, tmp_path, 
     assert trainer.state.log_history[-1]["train_loss"] < 50
 
 
+def test_two_views_of_a_bundled_model(music, tmp_path):
+    trainer = run.main([str(CONFIGS / "views.yaml"), *SMALL, "--train_data", music, "--output_dir", str(tmp_path)])
+    assert trainer.state.global_step == 1 and trainer.model.view_consistency_weight == 0.1
+
+
 def test_a_recipe_of_the_other_generation_is_named():
     for name, other in (("mert-nano", "mert2-nano"), ("mert2-nano", "mert-nano")):
         model = recipe(name, "--model_name_or_path", other)[0]

@@ -108,3 +108,9 @@ def test_one_plain_teacher_trains_as_before(recordings, teachers, tmp_path):
         for name, given in (("mapping", entry), ("list", [entry]))
     ]
     assert losses[0] == losses[1]
+
+
+def test_values_are_no_codes(recordings, teachers, tmp_path):
+    words = arguments(recordings, tmp_path / "out", {"type": "log_mel", "num_bins": 10})
+    with pytest.raises(ValueError, match="holds values. Codes are given as label_cache, values as labels"):
+        run.build_trainer(*run.parse_arguments([*words, "--label_cache", str(teachers["labels"])]))
