@@ -36,6 +36,7 @@ Data = str | os.PathLike | Sequence[str | os.PathLike]
 
 DEFAULT_FEATURES = ("mfcc:300", "chroma:200")
 CLIP_SECONDS = 30.0
+SHORTEST_SECONDS = 0.01  # of audio that is still read
 CHECKED_CLIPS = 20  # clips whose codes are counted
 REVIVAL_INTERVAL = 100  # steps after which codes that did not occur get vectors of the batch
 
@@ -184,7 +185,7 @@ class RandomClips:
         generator = torch.Generator().manual_seed(self.seed)
         remaining, bad = self.seconds, 0
         for index in torch.randperm(len(self.files), generator=generator).tolist():
-            if remaining <= 0:
+            if remaining < SHORTEST_SECONDS:
                 return
             try:
                 found, seconds = read(self.files[index], remaining, generator)

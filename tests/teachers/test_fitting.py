@@ -46,6 +46,13 @@ def test_fitting_bears_a_share_of_bad_recordings(recordings, tmp_path):
     assert load_teacher(tmp_path / "teacher").num_codebooks == 2
 
 
+def test_a_rest_of_less_than_a_sample_is_not_read(recordings, caplog):
+    """One recording and a rest: the next one is not asked for nothing, which counted as unreadable."""
+    files = [min(map(str, recordings.iterdir()))] * 3
+    settings = FitSettings(sampling_rate=RATE, max_bad_files=0, max_minutes=(2.0 + 1e-7) / 60)
+    assert sum(map(len, RandomClips(files, settings))) == 2 * RATE and not caplog.records
+
+
 def test_feature_sets_of_a_command_line():
     expected = (FeatureSet("mfcc", 300), FeatureSet("chroma", 200, 2.5))
     assert parse_feature_sets(["mfcc:300", "chroma:200:2.5"]) == expected
