@@ -211,6 +211,6 @@ def test_some_layers_of_a_table_are_held_or_stay_on_disk(recordings, monkeypatch
 
 def test_blocks_keep_recordings_whole(recordings):
     table = FeatureTable(np.zeros((6, 1, 1)), {"a": (0, 3), "b": (3, 2), "c": (5, 1)})
-    blocks = list(table.blocks(recordings, limit=3))
+    blocks = [sum(block, []) for block in table.blocks([[r] for r in recordings], limit=3)]
     assert [[recording.id for recording in block] for block in blocks] == [["a"], ["b", "c"]]
     assert [table.indices(block).tolist() for block in blocks] == [[0, 1, 2], [3, 4, 5]]

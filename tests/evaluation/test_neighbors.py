@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from typer.testing import CliRunner
 
+from mert_hf.cli.app import app
 from mert_hf.evaluation import EvaluationSettings, evaluate, load_results, write_report
 from mert_hf.evaluation.metrics.by_kind import scores
 from mert_hf.evaluation.probing import neighbors
@@ -126,6 +128,22 @@ def test_other_kinds_are_refused_before_any_work(task, tmp_path):
     kind = get_task(task).kind
     with pytest.raises(ValueError, match=f"'knn' answers for whole recordings .*{task} is of the kind '{kind}'"):
         evaluate(task, tmp_path, "mfcc", settings=EvaluationSettings(probe_kind="knn"), cache_dir=tmp_path)
+
+
+def test_nearest_neighbors_on_the_command_line(miniature, tmp_path):
+    words = [
+        "evaluate",
+        "nsynth_instrument",
+        "--data",
+        str(miniature("nsynth_instrument")),
+        "--model",
+        "mfcc",
+        "--quiet",
+    ]
+    words += ["--output", str(tmp_path / "r.json"), "--cache-dir", str(tmp_path), "--device", "cpu"]
+    done = CliRunner().invoke(app, [*words, "--probe", "knn"])
+    assert done.exit_code == 0 and "nearest neighbors, chosen on validation data" in done.output
+    assert CliRunner().invoke(app, [*words, "--probe", "knn", "--learning-rates", "1e-3"]).exit_code != 0
 
 
 def test_settings_that_do_not_fit_are_refused():

@@ -401,6 +401,22 @@ def test_results_list_every_choice_and_difference(name, miniature, fast, tmp_pat
     assert protocol["values"] == (24 if name == "strict" else 12)
 
 
+def test_automatic_precision_is_float32_under_the_marble_protocols(tmp_path, monkeypatch, miniature):
+    asked = []
+
+    def noted(*arguments):
+        asked.append(arguments[4])
+        raise ValueError("enough")
+
+    monkeypatch.setattr("mert_hf.evaluation.probing.runner.chosen_encoder", noted)
+    for name in PROTOCOLS:
+        for dtype in ("auto", "bfloat16", None):
+            with pytest.raises(ValueError, match="enough"):
+                settings = EvaluationSettings(protocol=name)
+                evaluate("emomusic", miniature("emomusic"), "x", None, settings, cache_dir=tmp_path, dtype=dtype)
+    assert asked == ["auto", "bfloat16", None, "float32", "bfloat16", None, "float32", "bfloat16", None]
+
+
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="'marble' is not known. Choose one of strict, marble-v1, marble-v2"):
         EvaluationSettings(protocol="marble")

@@ -98,39 +98,35 @@ class ChunkData(GridData):
     def _scored(self, split: str, predict: Predict, by_chunk: bool) -> tuple[dict[str, Tensor], list[str], Tensor]:
         """Outputs (probes, scored, outputs) by each average of the protocol, ids and targets of what is scored:
         recordings or ensembles, or chunks."""
-        recordings = self.data.split(split)
-        counts = torch.tensor([self.features.count(recording) for recording in recordings])
-        outputs, targets = self._outputs(recordings, predict, by_chunk), self.head.targets(recordings)
-        if by_chunk:
-            ids = [f"{r.id}#{chunk}" for r, count in zip(recordings, counts, strict=True) for chunk in range(count)]
-            return outputs, ids, targets.repeat_interleave(counts, dim=0)
-        first: dict[str, int] = {}
-        for row, recording in enumerate(recordings):
-            first.setdefault(recording.scored_as, row)
-        if len(first) < len(recordings):
-            place = {name: place for place, name in enumerate(first)}
-            ensembles = torch.tensor([place[recording.scored_as] for recording in recordings])
-            outputs = {way: averaged(values, ensembles, counts, way) for way, values in outputs.items()}
-            targets = targets[list(first.values())]
-        return outputs, list(first), targets
+        groups: dict[str, list[Recording]] = {}
+        for recording in self.data.split(split):
+            groups.setdefault(recording.id if by_chunk else recording.scored_as, []).append(recording)
+        outputs = self._outputs(list(groups.values()), predict, by_chunk)
+        targets = self.head.targets([members[0] for members in groups.values()])
+        if not by_chunk:
+            return outputs, list(groups), targets
+        counts = [self.features.count(recording) for (recording,) in groups.values()]
+        ids = [f"{name}#{chunk}" for name, count in zip(groups, counts, strict=True) for chunk in range(count)]
+        return outputs, ids, targets.repeat_interleave(torch.tensor(counts), dim=0)
 
-    def _outputs(self, recordings: Sequence[Recording], predict: Predict, by_chunk: bool) -> dict[str, Tensor]:
-        """Averages of the outputs of each recording's chunks, or the outputs of each chunk, (probes, rows, outputs)."""
+    def _outputs(self, groups: Sequence[list[Recording]], predict: Predict, by_chunk: bool) -> dict[str, Tensor]:
+        """Averages of the outputs of each group's chunks, or the outputs of each chunk, (probes, rows, outputs)."""
         found: dict[str, list[Tensor]] = {way: [] for way in ((CHUNKS,) if by_chunk else self.protocol.averages)}
-        for block in self.features.blocks(recordings, VALIDATION_ROWS):
-            outputs = predict(self.features.gather(self.features.indices(block), self.device))
-            counts = [self.features.count(recording) for recording in block]
+        for block in self.features.blocks(groups, VALIDATION_ROWS):
+            outputs = predict(self.features.gather(self.features.indices(sum(block, [])), self.device))
+            counts = [sum(map(self.features.count, members)) for members in block]
             for way, parts in found.items():
                 parts.append(outputs if by_chunk else chunk_averages(outputs, counts, way, self.head))
         return {way: torch.cat(parts, dim=1) for way, parts in found.items()}
 
 
 def chunk_averages(outputs: Tensor, counts: Sequence[int], way: str, head: Head) -> Tensor:
-    """The answers (probes, recordings, outputs) of recordings from the outputs (probes, chunks, outputs) of chunks.
+    """The answers (probes, scored, outputs) of recordings or ensembles from the outputs (probes, chunks, outputs) of
+    their chunks, each of which counts once.
 
     Args:
-        outputs: of the chunks of one recording after the other.
-        counts: number of chunks of each recording.
+        outputs: of the chunks of one after the other.
+        counts: number of chunks of each.
         way: one of `Protocol.averages`; a vote gives the share of chunks for each class.
         head: the kind of task.
     """
@@ -140,22 +136,3 @@ def chunk_averages(outputs: Tensor, counts: Sequence[int], way: str, head: Head)
         outputs = head.probabilities(outputs)
     parts = outputs.split(list(counts), dim=1)
     return torch.stack([part.amax(dim=1) if way == "maximum" else part.mean(dim=1) for part in parts], dim=1)
-
-
-def averaged(outputs: Tensor, ensembles: Tensor, counts: Tensor, way: str = "logits") -> Tensor:
-    """Answers (probes, ensembles, outputs) from those of recordings (probes, recordings, outputs): the maximum, or the
-    mean in which each chunk counts once.
-
-    Args:
-        outputs: of each recording.
-        ensembles, counts: int64 (recordings,), the ensemble of each recording from 0, and the number of its chunks.
-        way: as in `chunk_averages`.
-    """
-    ensembles, weights = ensembles.to(outputs.device), counts.to(outputs)
-    size = int(ensembles.max()) + 1
-    if way == "maximum":
-        empty = outputs.new_empty(len(outputs), size, outputs.shape[2])
-        return empty.index_reduce_(1, ensembles, outputs, "amax", include_self=False)
-    total = weights.new_zeros(size).index_add_(0, ensembles, weights)
-    summed = outputs.new_zeros(len(outputs), size, outputs.shape[2])
-    return summed.index_add_(1, ensembles, outputs * weights[:, None]) / total[:, None]

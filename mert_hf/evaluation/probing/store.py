@@ -192,15 +192,15 @@ class FeatureTable:
         spans = (self.spans[recording.id] for recording in recordings)
         return np.concatenate([np.arange(start, start + count) for start, count in spans])
 
-    def blocks(self, recordings: Sequence[Recording], limit: int) -> Iterator[list[Recording]]:
-        """Recordings in blocks of at most `limit` rows, or of one recording."""
+    def blocks(self, groups: Sequence[list[Recording]], limit: int) -> Iterator[list[list[Recording]]]:
+        """Groups of recordings in blocks of at most `limit` rows, or of one group."""
         block, rows = [], 0
-        for recording in recordings:
-            count = self.count(recording)
+        for group in groups:
+            count = sum(map(self.count, group))
             if block and rows + count > limit:
                 yield block
                 block, rows = [], 0
-            block.append(recording)
+            block.append(group)
             rows += count
         if block:
             yield block
