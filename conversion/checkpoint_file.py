@@ -117,7 +117,10 @@ def read_checkpoint(path: str | os.PathLike) -> Any:
         try:
             if not is_zip and start[:1] != b"\x80":
                 raise CheckpointError("This is not a file of torch.save; .pt, .bin or .th files are expected.")
-            names = _names_in_archive(file) if is_zip else _names_in_stream(file)
+            if is_zip:
+                names = _names_in_archive(file)
+            else:  # of torch < 1.6: magic number, protocol, machine, object and storage keys are a pickle each
+                names = set().union(*(_names_in_program(file) for _ in range(5)))
             with _allowed(_stand_in(*name) for name in sorted(names)):
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)  # noqa: TID251
         except CheckpointError as error:
@@ -164,11 +167,6 @@ def _names_in_archive(file: BinaryIO) -> set[tuple[str, str]]:
         if damaged := archive.testzip():
             raise zipfile.BadZipFile(f"bad CRC-32 of {damaged}")
         return _names_in_program(io.BytesIO(archive.read(programs[0])))
-
-
-def _names_in_stream(file: BinaryIO) -> set[tuple[str, str]]:
-    """The same of a file of torch < 1.6: magic number, protocol, machine, object and storage keys are a pickle each."""
-    return set().union(*(_names_in_program(file) for _ in range(5)))
 
 
 def _names_in_program(file: BinaryIO) -> set[tuple[str, str]]:

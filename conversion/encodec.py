@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Mapping
 from math import ceil, log2, prod
 from pathlib import Path
@@ -59,7 +58,6 @@ def convert_encodec_checkpoint(
         FileExistsError: `output_dir` holds something.
         CheckpointError: a damaged file, or tensors that are not those of an EnCodec model.
     """
-    started = time.perf_counter()
     tensors = state_dict_of(read_checkpoint(checkpoint_path), keys=("best_state", "model", "state_dict"))
     with staged_directory(output_dir) as folder:
         config = infer_config(tensors, sampling_rate, causal)
@@ -69,8 +67,7 @@ def convert_encodec_checkpoint(
             _embeddings_and_codes,
             folder,
         )
-    seconds = time.perf_counter() - started
-    return ConversionReport(str(checkpoint_path), str(output_dir), len(tensors), seconds=seconds, **checked)
+    return ConversionReport(str(checkpoint_path), str(output_dir), len(tensors), **checked)
 
 
 def transformers_name(name: str, expected: Mapping[str, torch.Tensor]) -> str:
@@ -97,7 +94,7 @@ def infer_config(
     """
     shapes = {re.sub(r"\.weight_v$", ".weight", name): tensor.shape for name, tensor in tensors.items()}
     try:
-        fields = _encoder_fields(shapes) | _quantizer_fields(shapes)
+        fields = _sizes(shapes)
     except (LookupError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(
             f"The tensors are not those of an EnCodec model ({error} is missing or wrong)."
@@ -115,14 +112,16 @@ def infer_config(
     return _with_bandwidths(fields, fields.pop("num_quantizers"))
 
 
-def _encoder_fields(shapes: Mapping[str, tuple[int, ...]]) -> dict:
-    """Sizes of the convolutions, residual blocks and LSTM of the encoder."""
+def _sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict:
+    """Sizes of the convolutions, residual blocks and LSTM of the encoder, and of the codebooks."""
     plain = {int(m[1]): shape for name, shape in shapes.items() if (m := _match(r"(\d+)\.conv\.conv\.weight", name))}
     blocks = [int(m[1]) for name in shapes if (m := _match(r"(\d+)\.block\.1\.conv\.conv\.weight", name))]
     first, *downsampling, last = (plain[index] for index in sorted(plain))
     lstm = [name for name in shapes if _match(r"\d+\.lstm\.weight_ih_l\d+", name)]
     block = f"encoder.model.{min(blocks)}"
     residual = shapes[f"{block}.block.1.conv.conv.weight"]
+    codebooks = [name for name in shapes if re.fullmatch(r"quantizer\.vq\.layers\.\d+\._codebook\.embed", name)]
+    codebook_size, codebook_dim = shapes["quantizer.vq.layers.0._codebook.embed"]
     sizes = {
         "audio_channels": first[1],
         "num_filters": first[0],
@@ -134,6 +133,9 @@ def _encoder_fields(shapes: Mapping[str, tuple[int, ...]]) -> dict:
         "residual_kernel_size": residual[2],
         "compress": residual[1] // residual[0],
         "num_lstm_layers": len(lstm),
+        "codebook_size": codebook_size,
+        "codebook_dim": codebook_dim,
+        "num_quantizers": len(codebooks),
     }
     smallest = min(min(size) if isinstance(size, list) else size for size in sizes.values())
     if not downsampling or smallest < 1 or len(shapes) > 10_000:
@@ -143,12 +145,6 @@ def _encoder_fields(shapes: Mapping[str, tuple[int, ...]]) -> dict:
 
 def _match(pattern: str, name: str) -> re.Match | None:
     return re.fullmatch(rf"encoder\.model\.{pattern}", name)
-
-
-def _quantizer_fields(shapes: Mapping[str, tuple[int, ...]]) -> dict:
-    layers = [name for name in shapes if re.fullmatch(r"quantizer\.vq\.layers\.\d+\._codebook\.embed", name)]
-    codebook_size, codebook_dim = shapes["quantizer.vq.layers.0._codebook.embed"]
-    return {"codebook_size": codebook_size, "codebook_dim": codebook_dim, "num_quantizers": len(layers)}
 
 
 def _with_bandwidths(fields: dict, num_quantizers: int) -> EncodecConfig:

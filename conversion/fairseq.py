@@ -11,17 +11,14 @@ import gzip
 import json
 import logging
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import safetensors.torch
 import torch
-from accelerate import init_empty_weights
 
-from ..hub.cards import CardFacts
-from ..hub.checkpoint import save_checkpoint
+from ..hub import CardFacts, save_checkpoint
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..utils.files import check_output_file, read_json, staged_directory, staged_file
@@ -36,7 +33,7 @@ from .fairseq_config import (
     recorded_sections,
 )
 from .fairseq_keys import HEADS, KeyTable
-from .self_check import ConversionReport, require_equal, run_backbone, save_and_check
+from .self_check import ConversionReport, empty_model, require_equal, run_backbone, save_and_check
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -63,9 +60,8 @@ def convert_fairseq_checkpoint(
         UnsafeCheckpointError: the checkpoint's pickle refers to something that could act on this machine.
         CheckpointError: a damaged file, another architecture, or a missing, extra or mis-shaped tensor.
     """
-    started = time.perf_counter()
     content = read_checkpoint(checkpoint_path)
-    settings, left_out = read_settings(content), _dropped_state(content)
+    settings, left_out = read_settings(content), {name: LEFT_OUT[name] for name in LEFT_OUT if content.get(name)}
     tensors = state_dict_of(content, keys=("model",))
     del content  # with the state of the optimizer: the mapped file is released as soon as nothing refers to it
     with staged_directory(output_dir) as folder:
@@ -81,20 +77,13 @@ def convert_fairseq_checkpoint(
             folder,
         )
     dropped |= left_out
-    seconds = time.perf_counter() - started
     paths = str(checkpoint_path), str(output_dir)
-    return ConversionReport(*paths, len(table.entries), dropped, added, seconds=seconds, **checked)
-
-
-def _empty_model(table: KeyTable) -> PreTrainedModel:
-    """The model without memory for its parameters."""
-    with init_empty_weights(include_buffers=False):
-        return table.model_class(table.config)
+    return ConversionReport(*paths, len(table.entries), dropped, added, **checked)
 
 
 def _account_for(table: KeyTable, tensors: dict[str, torch.Tensor]) -> dict[str, str]:
     """Name and reason of what is left out; anything missing, extra or mis-shaped is an error."""
-    ours = _empty_model(table).state_dict()
+    ours = empty_model(table.model_class, table.config).state_dict()
     expected = {entry.theirs: entry.to_theirs(ours) for entry in table.entries}
     reasons = {name: table.drop_reason(name) for name in tensors if name not in expected}
     faults = compare_shapes(tensors, expected)
@@ -115,7 +104,7 @@ def _account_for(table: KeyTable, tensors: dict[str, torch.Tensor]) -> dict[str,
 
 def _build(table: KeyTable, tensors: dict[str, torch.Tensor]) -> PreTrainedModel:
     """The model of the tensors, which are taken out of the dictionary."""
-    model = _empty_model(table)
+    model = empty_model(table.model_class, table.config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     weights = table.identity_projection()
     for entry in table.entries:
@@ -137,21 +126,16 @@ def _save(model: PreTrainedModel, settings: FairseqSettings, folder: Path, sourc
     save_checkpoint(model, extractor, folder, card=card)
 
 
-def _dropped_state(content: dict) -> dict[str, str]:
-    """Parts of a training checkpoint in addition to the model, and why they are left out."""
-    reasons = {
-        "task_state": "label dictionaries: the configuration has their sizes (num_special_codes, codebook_sizes)",
-        "last_optimizer_state": "optimizer state: continued pre-training starts a new optimizer",
-    }
-    return {name: reason for name, reason in reasons.items() if content.get(name)}
-
-
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "fairseq_config.json"
 CONSTANTS_FILE = "fairseq_constants.safetensors.gz"
 CQT_LOWEST_FREQUENCY = 32.7  # Hz, of both CQTs of the authors' mert_model.py
 CQT_OCTAVES = 7
+LEFT_OUT = {  # parts of a training checkpoint in addition to the model, and why
+    "task_state": "label dictionaries: the configuration has their sizes (num_special_codes, codebook_sizes)",
+    "last_optimizer_state": "optimizer state: continued pre-training starts a new optimizer",
+}
 HALF_FORMATS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -220,7 +204,6 @@ def export_fairseq_checkpoint(model_dir: str | os.PathLike, path: str | os.PathL
         ValueError: another model, or a configuration that fairseq's MERT has no option for.
         OSError: `path` cannot be written; checked before the model is loaded.
     """
-    started = time.perf_counter()
     check_output_file(path)
     folder = Path(model_dir)
     recorded = read_record(folder)
@@ -231,17 +214,12 @@ def export_fairseq_checkpoint(model_dir: str | os.PathLike, path: str | os.PathL
     tensors = {e.theirs: _as_recorded(e.to_theirs(weights), dtypes.get(e.theirs)) for e in table.entries}
     tensors |= read_constants(folder) or _computed_constants(table)
     normalize = MERTFeatureExtractor.from_pretrained(folder).do_normalize
-    _write_checked(path, _fairseq_content(model.config, normalize, recorded.get("cfg"), tensors))
-    size, seconds = model.num_parameters(), time.perf_counter() - started
-    return ConversionReport(str(model_dir), str(path), len(table.entries), num_parameters=size, seconds=seconds)
-
-
-def _write_checked(path: str | os.PathLike, content: dict) -> None:
-    """Writes the file, and reads it again: every tensor must be the same."""
+    content = _fairseq_content(model.config, normalize, recorded.get("cfg"), tensors)
     with staged_file(path) as staging:
         torch.save(content, staging)
         reloaded = read_checkpoint(staging)["model"]
-        require_equal((name, tensor, reloaded[name]) for name, tensor in content["model"].items())
+        require_equal((name, tensor, reloaded[name]) for name, tensor in tensors.items())
+    return ConversionReport(str(model_dir), str(path), len(table.entries), num_parameters=model.num_parameters())
 
 
 def _key_table(folder: Path, split_projections: bool) -> KeyTable:

@@ -159,12 +159,15 @@ def config_to_fairseq(config: MERTConfig, normalize: bool, known: dict | None = 
     """
     known = known or {}
     weights = [config.feature_penalty_weight] + ([config.cqt_loss_weight] if config.cqt_bins else [])
+    labels = known.get("task", {}).get("labels")  # names of the label files
+    if not isinstance(labels, list) or len(labels) != config.num_codebooks:
+        labels = [f"encodec_{index}" for index in range(config.num_codebooks)]
     criterion = {"_name": "hubert", "loss_weights": weights, "pred_nomask_weight": config.unmasked_loss_weight}
     task = {
         "_name": "mert_pretraining",
         "sample_rate": config.sample_rate,
         "label_rate": config.frame_rate,
-        "labels": _labels(config.num_codebooks, known),
+        "labels": labels,
         "normalize": normalize,
     }
     return {
@@ -197,14 +200,6 @@ def _model_section(config: MERTConfig) -> dict:
         "audio_cqt_bins": config.cqt_bins or 84,
         "skip_nomask": config.unmasked_loss_weight == 0,
     }
-
-
-def _labels(num_codebooks: int, known: dict) -> list[str]:
-    """Names of the label files: the recorded ones where there is one for each codebook."""
-    recorded = known.get("task", {}).get("labels")
-    if isinstance(recorded, list) and len(recorded) == num_codebooks:
-        return recorded
-    return [f"encodec_{index}" for index in range(num_codebooks)]
 
 
 def recorded_sections(settings: FairseqSettings) -> dict:

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from accelerate import init_empty_weights
-from huggingface_hub import ModelCard
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from ..hub.cards import CardFacts
-from ..hub.checkpoint import CARD_FILE, CONFIG_FILE, EXTRACTOR_FILE, save_checkpoint
+from ..hub.checkpoint import CONFIG_FILE, EXTRACTOR_FILE, save_checkpoint
+from ..hub.licenses import stated_license
 from ..hub.model_types import config_from_fields, model_class
 from ..hub.names import checkpoint_folder
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..utils.files import read_json, staged_directory
 from .checkpoint_file import CheckpointError, compare_shapes, describe_faults, read_checkpoint, state_dict_of
-from .self_check import ConversionReport, run_backbone, save_and_check
+from .self_check import ConversionReport, empty_model, run_backbone, save_and_check
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
-
-logger = logging.getLogger(__name__)
 
 DOWNLOADED = ["*.json", "*.bin", "*.safetensors", "README.md"]
 WEIGHT_FILES = (
@@ -62,7 +57,6 @@ def convert_hub_checkpoint(
         FileExistsError: `output_dir` holds something.
         CheckpointError: another kind of model, damaged weights, or weights that do not fit config.json.
     """
-    started = time.perf_counter()
     source = checkpoint_folder(name_or_path, revision, DOWNLOADED)
     config, extractor = read_configuration(source)
     added = {} if (source / EXTRACTOR_FILE).is_file() else {EXTRACTOR_FILE: "defaults"}
@@ -78,9 +72,8 @@ def convert_hub_checkpoint(
             run_backbone,
             folder,
         )
-    seconds = time.perf_counter() - started
     paths = str(name_or_path), str(output_dir)
-    return ConversionReport(*paths, len(named), dropped, added, seconds=seconds, **checked)
+    return ConversionReport(*paths, len(named), dropped, added, **checked)
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -159,11 +152,9 @@ def our_name(name: str) -> str:
 def _empty_model(config: PreTrainedConfig) -> PreTrainedModel:
     """The model that the configuration names, without memory for its parameters."""
     try:
-        named_class = model_class(config)
+        return empty_model(model_class(config), config)
     except ValueError as error:
         raise CheckpointError(str(error)) from error
-    with init_empty_weights(include_buffers=False):
-        return named_class(config)
 
 
 def compare_weights(tensors: dict, config: PreTrainedConfig) -> tuple[dict[str, list[str]], list[str]]:
@@ -206,7 +197,7 @@ def _build(tensors: dict, config: PreTrainedConfig) -> PreTrainedModel:
 def _card_facts(name_or_path: str | os.PathLike, source: Path, model_name: str) -> CardFacts:
     is_folder = Path(name_or_path).is_dir()
     origin = f"the folder `{source.name}`" if is_folder else f"[{name_or_path}](https://huggingface.co/{name_or_path})"
-    stated = _stated_license(source)
+    stated = stated_license(source)
     unstated = "the origin states none; the authors' MERT-v1 checkpoints are under cc-by-nc-4.0."
     return CardFacts(
         model_name,
@@ -216,15 +207,3 @@ def _card_facts(name_or_path: str | os.PathLike, source: Path, model_name: str) 
         license_note="the license of the origin, kept." if stated else unstated,
         tags=("converted",),
     )
-
-
-def _stated_license(source: Path) -> str | None:
-    """The license in the metadata of the origin's card."""
-    if not (source / CARD_FILE).is_file():
-        return None
-    try:
-        stated = ModelCard.load(source / "README.md", ignore_metadata_errors=True).data.license
-    except (ValueError, TypeError, KeyError) as error:
-        logger.warning("the card of %s cannot be read (%s): its license is not carried over", source, error)
-        return None
-    return str(stated) if stated else None

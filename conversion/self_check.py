@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from accelerate import init_empty_weights
 from safetensors import safe_open
 
 from .checkpoint_file import CheckpointError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 OUTPUT_TOLERANCE = 1e-5  # of the outputs' scale: the same weights and code, but memory may be laid out differently
 SCALE_BOUNDS = (1e-6, 1e6)  # standard deviation of the outputs; beyond them the weights were misread
@@ -33,7 +34,6 @@ class ConversionReport:
             between the tensors where no model was run. The tensors themselves must be equal.
         output_scale: standard deviation of the reloaded model's output on a fixed input; None where no model was run.
         num_parameters: parameters of the converted model.
-        seconds: wall time of the whole conversion.
     """
 
     source: str
@@ -44,7 +44,6 @@ class ConversionReport:
     largest_difference: float = 0.0
     output_scale: float | None = None
     num_parameters: int = 0
-    seconds: float = 0.0
 
     def __str__(self) -> str:
         """The report as a table for a terminal."""
@@ -57,7 +56,6 @@ class ConversionReport:
             ("largest difference", f"{self.largest_difference:.3g}"),
             ("output scale", "no model was run" if self.output_scale is None else f"{self.output_scale:.4g}"),
             ("parameters", f"{self.num_parameters:,}"),
-            ("seconds", f"{self.seconds:.1f}"),
         ]
         return "\n".join(f"{name:<20}{value}" for name, value in rows)
 
@@ -99,6 +97,12 @@ def save_and_check(
     if difference > OUTPUT_TOLERANCE * max(scale, 1.0):
         raise CheckpointError(f"The reloaded model's outputs differ by {difference:.3g}: the conversion is wrong.")
     return {"largest_difference": difference, "output_scale": scale, "num_parameters": num_parameters}
+
+
+def empty_model(model_class: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
+    """A model without memory for its parameters."""
+    with init_empty_weights(include_buffers=False):
+        return model_class(config)
 
 
 def run_backbone(model: PreTrainedModel) -> torch.Tensor:

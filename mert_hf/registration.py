@@ -5,75 +5,55 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from importlib import import_module
 from typing import Any
 
-from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoModel,
-    AutoModelForAudioClassification,
-    AutoModelForAudioFrameClassification,
-    AutoModelForPreTraining,
-)
+import transformers
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
+from .modeling import configuration_mert, configuration_mert2
 from .modeling.configuration_mert import MERTConfig
 from .modeling.configuration_mert2 import MERT2Config
 from .modeling.feature_extraction_mert import MERTFeatureExtractor
 from .utils.imports import around_import
 
-MODEL_CLASSES = {
-    "MERTModel": AutoModel,
-    "MERTForPreTraining": AutoModelForPreTraining,
-    "MERTForSequenceClassification": AutoModelForAudioClassification,
-    "MERTForAudioFrameClassification": AutoModelForAudioFrameClassification,
-    "MERT2Model": AutoModel,
-    "MERT2ForPreTraining": AutoModelForPreTraining,
-    "MERT2ForSequenceClassification": AutoModelForAudioClassification,
-    "MERT2ForAudioFrameClassification": AutoModelForAudioFrameClassification,
+CONFIG_CLASSES = {config_class.model_type: config_class for config_class in (MERTConfig, MERT2Config)}
+AUTO_MAPS = {MERTConfig: configuration_mert.AUTO_MAP, MERT2Config: configuration_mert2.AUTO_MAP}
+MODELS = {  # name of a model class -> its configuration, its Auto class and its file
+    entry.rpartition(".")[2]: (config_class, getattr(transformers, auto_class), entry.rpartition(".")[0])
+    for config_class, auto_map in AUTO_MAPS.items()
+    for auto_class, entry in auto_map.items()
+    if entry.startswith("modeling_")
 }
-CONFIG_CLASSES = (MERTConfig, MERT2Config)
-MODEL_FILES = (".modeling.modeling_mert", ".modeling.modeling_mert2")
 PIPELINE_TASK = "audio-feature-extraction"  # transformers' own task "feature-extraction" is for text
 
 
-class DeferredModel(type):
-    """Metaclass of a stand-in for a model class: the first use of any attribute imports the class it stands for.
+class Deferred(type):
+    """Metaclass of a stand-in for a class, which the stand-in's `load` imports when any attribute is first used.
 
-    transformers' modeling code takes seconds to import, which `import mert_hf` must not cost.
+    transformers' modeling code and pipelines take seconds to import, which `import mert_hf` must not cost.
     """
 
     def __getattr__(cls, name: str):
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(register_models()[cls.__name__], name)
-
-
-class DeferredPipeline(type):
-    """Metaclass of a stand-in for the pipeline: it is imported when transformers makes one."""
-
-    def __getattr__(cls, name: str):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(cls._load(), name)
+        return getattr(cls.load(), name)
 
     def __call__(cls, *arguments, **options):
-        return cls._load()(*arguments, **options)
-
-    def _load(cls) -> type:
-        return getattr(import_module(".embedding.pipeline", __package__), cls.__name__)
+        return cls.load()(*arguments, **options)
 
 
 def register_auto_classes() -> None:
     """Registers configurations, feature extractor and stand-ins for the models; calling it again changes nothing."""
-    for config_class in CONFIG_CLASSES:
+    for config_class in AUTO_MAPS:
         AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
         AutoFeatureExtractor.register(config_class, MERTFeatureExtractor, exist_ok=True)
-    for name, auto_class in MODEL_CLASSES.items():
-        stand_in = DeferredModel(name, (), {"config_class": config_class_of(name)})
-        auto_class.register(stand_in.config_class, stand_in, exist_ok=True)
-    for kind in (AutoConfig, AutoFeatureExtractor, *set(MODEL_CLASSES.values()), *CONFIG_CLASSES, MERTFeatureExtractor):
+    for name, (config_class, auto_class, _) in MODELS.items():
+        stand_in = Deferred(name, (), {"config_class": config_class, "load": partial(load_model, name)})
+        auto_class.register(config_class, stand_in, exist_ok=True)
+    auto_classes = {auto_class for _, auto_class, _ in MODELS.values()}
+    for kind in (AutoConfig, AutoFeatureExtractor, *auto_classes, *AUTO_MAPS, MERTFeatureExtractor):
         load_bundled_names(kind)
     if importlib.util.find_spec("transformers.audio_processing_utils"):  # announced by transformers, see its file
         register_audio_processors()
@@ -127,7 +107,7 @@ def register_processors() -> None:
     """
     from transformers import AutoProcessor
 
-    for config_class in CONFIG_CLASSES:
+    for config_class in AUTO_MAPS:
         AutoProcessor.register(config_class, MERTFeatureExtractor, exist_ok=True)
     load_bundled_names(AutoProcessor)
 
@@ -138,14 +118,15 @@ def register_pipeline() -> None:
     The classification of audio gets a pipeline that reads the recordings of MERT models itself, and `pipeline` takes
     the names of bundled checkpoints, whose task it need not ask the Hub for.
     """
-    import transformers
     from transformers.pipelines import PIPELINE_REGISTRY
 
     if PIPELINE_TASK not in (tasks := PIPELINE_REGISTRY.supported_tasks):
-        classify = DeferredPipeline("MERTAudioClassificationPipeline", (), {})
+        classify, extract = (
+            Deferred(name, (), {"load": partial(load_pipeline, name)})
+            for name in ("MERTAudioClassificationPipeline", "MERTFeatureExtractionPipeline")
+        )
         tasks["audio-classification"] = {**tasks["audio-classification"], "impl": classify}
-        stand_in = DeferredPipeline("MERTFeatureExtractionPipeline", (), {})
-        PIPELINE_REGISTRY.register_pipeline(PIPELINE_TASK, stand_in, pt_model=AutoModel, type="audio")
+        PIPELINE_REGISTRY.register_pipeline(PIPELINE_TASK, extract, pt_model=AutoModel, type="audio")
         make = with_bundled_folders(transformers.pipelines.pipeline)
 
         @wraps(make)
@@ -160,20 +141,23 @@ def register_pipeline() -> None:
 @cache
 def register_models() -> dict[str, type]:
     """Imports the models and registers them in place of their stand-ins; returns them by name."""
-    found = {}
-    for module in (import_module(file, __package__) for file in MODEL_FILES):
-        found |= {name: getattr(module, name) for name in module.__all__}
-    for name in ("MERTPreTrainedModel", "MERT2PreTrainedModel"):
-        load_bundled_names(found[name])
-    classes = {name: found[name] for name in MODEL_CLASSES}
-    for name, auto_class in MODEL_CLASSES.items():
-        auto_class.register(config_class_of(name), classes[name], exist_ok=True)
+    classes = {}
+    for name, (config_class, auto_class, file) in MODELS.items():
+        classes[name] = getattr(import_module(f".modeling.{file}", __package__), name)
+        auto_class.register(config_class, classes[name], exist_ok=True)
+    for name in ("MERTModel", "MERT2Model"):
+        load_bundled_names(classes[name].__base__)  # of all models of a generation
     return classes
 
 
-def config_class_of(name: str) -> type:
-    """The configuration of a model class, by the generation in its name."""
-    return next(kind for kind in reversed(CONFIG_CLASSES) if name.startswith(kind.__name__.removesuffix("Config")))
+def load_model(name: str) -> type:
+    """A model class, registered with all others."""
+    return register_models()[name]
+
+
+def load_pipeline(name: str) -> type:
+    """A pipeline of `mert_hf.embedding`."""
+    return getattr(import_module(".embedding.pipeline", __package__), name)
 
 
 register_auto_classes()

@@ -188,7 +188,7 @@ class MERT2Config(PretrainedConfig):
 
     @property
     def receptive_field(self) -> int:
-        """Samples that a clip needs for its first frame: as many as the reflection at its ends asks for, at least."""
+        """Samples that a clip needs for its first frame: at least as many as the reflection at its ends needs."""
         mel_frames = 1
         for stride in reversed(self.resampling_strides):
             mel_frames = (mel_frames - 1) * stride + RESAMPLING_KERNEL

@@ -113,12 +113,6 @@ class MERTConstantQTransform(nn.Module):
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_kernels": {}}  # copies and data workers compute their own kernels
 
-    def extra_repr(self) -> str:
-        return (
-            f"{self.sampling_rate}, hop_length={self.hop_length}, num_bins={self.num_bins}, "
-            f"bins_per_octave={self.bins_per_octave}, f_min={self.f_min}"
-        )
-
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
         """Transforms clips.
 
@@ -235,6 +229,7 @@ class MERTConstantQTransform(nn.Module):
     def _make_kernels(self, size: int, device: torch.device) -> CQTKernels:
         """Computes the kernels for windows of `size` hops."""
         samples, lengths = size * self.hop_length, self._lengths
+        # A kernel of n samples fills 2 * CQT_SIDELOBES / n of the spectrum, and `size` frequencies fill 1 / hop of it.
         folds = np.ceil(2 * CQT_SIDELOBES * self.hop_length / lengths[: self._num_long]).astype(np.int64)
         folds = np.minimum(folds, self.hop_length)  # the whole spectrum
         groups = [(slice(begin, end), int(folds[end - 1])) for begin, end in similar_runs(folds)]
@@ -246,6 +241,7 @@ class MERTConstantQTransform(nn.Module):
         frequencies = np.arange(-left, samples // 2 + right + 1) / samples
         bands = tuple(
             (
+                # Kernels of odd length are read from the second copy of the spectrum, delayed by half a sample.
                 (start + left + lengths[bins] % 2 * len(frequencies)).tolist(),
                 torch.from_numpy(self._spectra(bins, start, count * size, samples))
                 .to(device)

@@ -324,7 +324,7 @@ def _as_array(samples) -> np.ndarray:
 def _refuse_what_is_no_array(samples) -> None:
     """Raises TypeError for all but arrays, and lists (samples,) or (channels, samples) of numbers.
 
-    NumPy expands whatever has a length and items: a `range` inside a list can ask for terabytes.
+    NumPy expands whatever has a length and items: a `range` inside a list can request terabytes.
     """
     kinds = {type(samples)}
     if isinstance(samples, (list, tuple)):

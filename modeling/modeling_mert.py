@@ -94,16 +94,6 @@ class MERTForPreTrainingOutput(ModelOutput):
 # --- masks ---
 
 
-def check_last_layer(last_layer: int | None, num_layers: int) -> None:
-    """Refuses a layer that an encoder of `num_layers` layers does not have.
-
-    Raises:
-        ValueError: it is not between 0 (the input) and `num_layers`.
-    """
-    if last_layer is not None and not 0 <= last_layer <= num_layers:
-        raise ValueError(f"last_layer={last_layer} must be between 0 (the encoder's input) and {num_layers}, or None.")
-
-
 def length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
     """True where the position lies within the row: lengths (batch,) integer -> (batch, size) bool."""
     return torch.arange(size, device=lengths.device)[None, :] < lengths[:, None]
@@ -141,9 +131,9 @@ def draw_span_mask(
     num_starts = torch.where(num_starts > num_spans, num_starts, torch.minimum(num_spans + 1, lengths))
     order = torch.rand((lengths.shape[0], size), device=device, generator=generator)
     order = order.masked_fill(~length_mask(num_starts, size), 2.0)  # after every draw in [0, 1)
-    rank = order.argsort(dim=1).argsort(dim=1)
+    rank = order.argsort(dim=1).argsort(dim=1)  # the lowest k of independent draws are k starts without replacement
     starts = rank < torch.minimum(num_spans, num_starts)[:, None]
-    spans = starts.cumsum(dim=1)
+    spans = starts.cumsum(dim=1)  # a position is covered where a span has started within its last span_length positions
     spans[:, span_length:] -= starts.cumsum(dim=1)[:, :-span_length]  # starts in the last span_length positions
     return (spans > 0) & length_mask(lengths, size)
 
@@ -167,6 +157,7 @@ def masked_group_norm(hidden_states: torch.Tensor, valid: torch.Tensor, norm: nn
     """
     states = hidden_states.float()
     weight = valid[:, None, :].to(states.dtype)
+    # The mean is subtracted first: mean(x^2) - mean(x)^2 would cancel where a channel's offset exceeds its variation.
     count = weight.sum(dim=-1, keepdim=True).clamp(min=1.0)
     centered = states - (states * weight).sum(dim=-1, keepdim=True) / count
     variance = (centered.square() * weight).sum(dim=-1, keepdim=True) / count
@@ -432,14 +423,14 @@ def attention_mask_for(
     return bias.expand(-1, 1, frames, -1)
 
 
-def open_gradient(hidden_states: torch.Tensor, layers: nn.ModuleList) -> None:
-    """Makes reentrant checkpointing compute gradients for trainable layers, such as adapters, in a frozen model.
+def open_gradient(hidden_states: torch.Tensor, part: nn.Module) -> None:
+    """Makes reentrant checkpointing compute gradients for the trainable layers of a part, such as adapters.
 
-    It computes none if its input requires none.
+    It computes none if its input requires none, as that of a frozen model, and as a waveform or spectrum.
     """
-    checkpointing = layers[0].training and torch.is_grad_enabled() and layers[0].gradient_checkpointing
-    if checkpointing and not hidden_states.requires_grad:
-        hidden_states.requires_grad_(any(weight.requires_grad for weight in layers.parameters()))
+    if part.training and torch.is_grad_enabled() and not hidden_states.requires_grad:
+        repeats = any(getattr(module, "gradient_checkpointing", False) for module in part.modules())
+        hidden_states.requires_grad_(repeats and any(weight.requires_grad for weight in part.parameters()))
 
 
 class MERTAttention(nn.Module):
@@ -555,7 +546,6 @@ class MERTEncoder(nn.Module):
         **kwargs: Unpack[TransformersKwargs],
     ) -> MERTModelOutput:
         """(batch, frames, hidden_size), valid frames (batch, frames) bool -> [`MERTModelOutput`]."""
-        check_last_layer(last_layer, len(self.layers))
         pre_norm = self.config.do_stable_layer_norm
         if frame_mask is not None:
             # The position kernel reaches 64 frames past a row's end (95M), where a row alone has zeros. The layers mix
@@ -764,7 +754,11 @@ class MERTPreTrainedModel(MERTCompatModel):
         return torch.tensor(self.config.frame_times(num_frames), dtype=torch.float64)
 
     def _check_inputs(
-        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None, mask: torch.Tensor | None
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        mask: torch.Tensor | None,
+        last_layer: int | None,
     ) -> None:
         """Checks types, shapes, and on a CPU the side of the padding.
 
@@ -809,6 +803,16 @@ class MERTPreTrainedModel(MERTCompatModel):
                 f"mask_time_indices must have shape {shape}, one entry for each frame, given {tuple(mask.shape)}. "
                 "config.num_frames(samples) is the number of frames."
             )
+        layers = self.config.num_hidden_layers
+        if last_layer is not None and not 0 <= last_layer <= layers:
+            raise ValueError(f"last_layer={last_layer} must be between 0 (the encoder's input) and {layers}, or None.")
+
+    def _wanted(self, output_attentions: bool | None, output_hidden_states: bool | None) -> tuple[bool, bool]:
+        """The caller's choices, or those of the configuration."""
+        config = self.config
+        attentions = config.output_attentions if output_attentions is None else output_attentions
+        states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        return bool(attentions), bool(states)
 
 
 def is_readable(tensor: torch.Tensor) -> bool:
@@ -912,14 +916,9 @@ class MERTModel(MERTPreTrainedModel):
             ValueError: wrong shape, or too few samples for a frame. Values are not checked: reading them would make the
                 host wait for an accelerator, and the feature extractor and the collators have checked them.
         """
+        choices = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         outputs, _ = self.encode(
-            input_values,
-            attention_mask,
-            mask_time_indices,
-            output_attentions,
-            output_hidden_states,
-            last_layer=last_layer,
-            **kwargs,
+            input_values, attention_mask, mask_time_indices, last_layer=last_layer, **choices, **kwargs
         )
         return outputs if self._wants_dict(return_dict) else outputs.to_tuple()
 
@@ -930,15 +929,13 @@ class MERTModel(MERTPreTrainedModel):
         mask_time_indices: torch.Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        last_layer: int | None = None,
         feature_grad_mult: float = 1.0,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[MERTModelOutput, torch.Tensor]:
         """The output of the forward pass and the convolutional features (batch, frames, conv_dim[-1])."""
-        self._check_inputs(input_values, attention_mask, mask_time_indices)
-        if output_attentions is None:
-            output_attentions = self.config.output_attentions
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
+        self._check_inputs(input_values, attention_mask, mask_time_indices, last_layer)
+        wanted = self._wanted(output_attentions, output_hidden_states)
         # The convolutions need no other mask: they add no padding, and a frame is valid where all its samples are.
         lengths = None
         # CODEPATH: False reproduces the published numbers of padded batches, for every checkpoint with GroupNorm.
@@ -949,7 +946,7 @@ class MERTModel(MERTPreTrainedModel):
         frame_mask = None if attention_mask is None else self.frame_mask(attention_mask)
         hidden_states = self.feature_projection(self._with_cqt(features, input_values))
         hidden_states = self._mask_hidden_states(hidden_states, mask_time_indices, frame_mask)
-        outputs = self.encoder(hidden_states, frame_mask, bool(output_attentions), bool(output_hidden_states), **kwargs)
+        outputs = self.encoder(hidden_states, frame_mask, *wanted, last_layer, **kwargs)
         return outputs, features
 
     def _with_cqt(self, features: torch.Tensor, input_values: torch.Tensor) -> torch.Tensor:
@@ -1401,8 +1398,7 @@ class MERTClassificationModel(MERTPreTrainedModel):
             ValueError: the labels of frames have another number of frames.
         """
         weighted = self.config.use_weighted_layer_sum
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
+        _, output_hidden_states = self._wanted(None, output_hidden_states)
         outputs = self.mert(
             input_values,
             attention_mask=attention_mask,

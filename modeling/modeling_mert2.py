@@ -25,7 +25,6 @@ from .modeling_mert import (
     MERTPreTrainingModel,
     attend,
     attention_mask_for,
-    check_last_layer,
     chunked_codebook_sums,
     float32_linear,
     length_mask,
@@ -93,6 +92,7 @@ def reflect_ends(waveforms: torch.Tensor, lengths: torch.Tensor | None, margin: 
     """
     if lengths is None:
         return nn.functional.pad(waveforms[:, None], (margin, margin), mode="reflect")[:, 0]
+    # Rows end at different places: the samples before each end are gathered in reverse and scattered after it.
     ahead = torch.arange(1, margin + 1, device=waveforms.device)
     ends = (lengths[:, None] - 1).to(torch.long)
     start = waveforms[:, 1 : margin + 1].flip(1)
@@ -497,13 +497,10 @@ class MERT2PreTrainedModel(MERTPreTrainedModel):
     # trf-ignore: TRF018 (convolutions have another distribution than in the first generation)
     def _init_weights(self, module: nn.Module) -> None:
         """Initial weights: the authors' where they are published, and normal code embeddings."""
-        if isinstance(module, (nn.Linear, nn.Conv1d)):
+        if isinstance(module, nn.Conv1d):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
         elif isinstance(module, MERT2GlobalResponseNorm):
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)
@@ -512,8 +509,8 @@ class MERT2PreTrainedModel(MERTPreTrainedModel):
         elif isinstance(module, nn.ParameterList):  # of code embeddings
             for embeddings in module:
                 nn.init.normal_(embeddings, std=self.config.initializer_range)
-        elif getattr(module, "layer_weights", None) is not None:
-            nn.init.constant_(module.layer_weights, 1.0 / (self.config.num_hidden_layers + 1))
+        else:
+            super()._init_weights(module)
 
     def _may_be_missing(self, key: str) -> bool:
         """Every weight of the encoder must be in the checkpoint."""
@@ -592,14 +589,9 @@ class MERT2Model(MERT2PreTrainedModel):
 
         Args:
             input_values: (batch, samples) floating point, mono at `config.sampling_rate` Hz, amplitudes as recorded.
-            attention_mask: (batch, samples) integer or bool, 1 where valid; right padding only, and at least
-                `config.receptive_field` valid samples in each row.
+            attention_mask, return_dict, output_attentions, last_layer, kwargs: as in [`MERTModel`]; a layer is a block.
             output_hidden_states: also return the input of the first block and every block's output.
-            return_dict: return a [`MERT2ModelOutput`] (default) or a tuple.
             mask_time_indices: (batch, frames) bool, frames whose input is replaced by noise.
-            output_attentions: also return attention weights; under fused attention this call falls back to eager.
-            last_layer: compute no block above this one, counted from 1; its output is the last hidden state.
-            kwargs: further arguments of the attention function.
 
         Returns:
             `last_hidden_state` (batch, frames, hidden_size); `hidden_states`, one of that shape for each block;
@@ -610,16 +602,10 @@ class MERT2Model(MERT2PreTrainedModel):
             TypeError: the input is not a floating-point tensor.
             ValueError: wrong shape, or too few samples for a frame. Values are not checked, as in [`MERTModel`].
         """
-        self._check_inputs(input_values, attention_mask, mask_time_indices)
-        if output_attentions is None:
-            output_attentions = self.config.output_attentions
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-        check_last_layer(last_layer, len(self.layers))
+        self._check_inputs(input_values, attention_mask, mask_time_indices, last_layer)
+        wanted = self._wanted(output_attentions, output_hidden_states)
         hidden_states, frame_mask = self._subsample(input_values, attention_mask, mask_time_indices)
-        outputs = self._run_blocks(
-            hidden_states, frame_mask, bool(output_attentions), bool(output_hidden_states), last_layer, **kwargs
-        )
+        outputs = self._run_blocks(hidden_states, frame_mask, *wanted, last_layer, **kwargs)
         return outputs if self._wants_dict(return_dict) else outputs.to_tuple()
 
     def _subsample(
@@ -634,20 +620,12 @@ class MERT2Model(MERT2PreTrainedModel):
             mel = self._mask_mel(mel, mask)
         frame_mask = None if lengths is None else length_mask(config.num_mel_frames(lengths), mel.shape[1])
         hidden_states = mel.to(self.dtype)
-        if self.training and torch.is_grad_enabled() and self._subsampling_learns_by_checkpoints():
-            hidden_states = hidden_states.requires_grad_(True)
+        open_gradient(hidden_states, self.subsampling_module)
         for stage in self.subsampling_module:
             hidden_states, frame_mask = stage(hidden_states, frame_mask)
         if self.cqt_input is not None:
             hidden_states = hidden_states + self.cqt_input(input_values, lengths, mask, frames)
         return clear_padding(hidden_states, frame_mask), frame_mask
-
-    def _subsampling_learns_by_checkpoints(self) -> bool:
-        """Whether layers are recomputed; the reentrant kind of checkpointing saves nothing if its input needs none."""
-        layers = [layer for stage in self.subsampling_module for layer in stage.convnext_layers]
-        return any(layer.gradient_checkpointing for layer in layers) and any(
-            weight.requires_grad for weight in self.subsampling_module.parameters()
-        )
 
     def _mask_mel(self, mel: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Noise in place of the mel frames that masked frames cover: (batch, mel frames, bins), (batch, frames)."""

@@ -33,7 +33,7 @@ from .decoders import (
 )
 from .ogg import FilePart, OggLink, ogg_links
 
-PLAUSIBLE_RATES = (1000, 1_000_000)  # a wrong header must not ask for gigabytes of resampled sound
+PLAUSIBLE_RATES = (1000, 1_000_000)  # a wrong header must not allocate gigabytes of resampled sound
 AUDIO_SIGNATURES = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b"ID3", b"caff", b".snd", b"riff")
 # Of a frame that states the length of an MP3. Without it, libsndfile takes the first frame's bit rate for that of all,
 # and most of the music can be lost without a warning.

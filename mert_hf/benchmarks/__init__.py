@@ -1,4 +1,4 @@
-"""What other programs measure with: distances between collections, and interfaces of HEAR and X-ARES."""
+"""Measures of other programs: distances between collections, and interfaces of HEAR and X-ARES."""
 
 from typing import TYPE_CHECKING
 

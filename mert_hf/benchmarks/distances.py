@@ -317,7 +317,7 @@ def _check(a: Collection | Moments, b: Collection | Moments, kind: str) -> None:
 
 
 def _notes(kind: str, rows: tuple[int, int], values: int) -> tuple[str, ...]:
-    """What makes a value doubtful."""
+    """Warnings about a value that is doubtful."""
     if kind == "kad" or min(rows) > values:
         return ()
     return (

@@ -21,7 +21,7 @@ class EncoderModule(torch.nn.Module):
     Args:
         name: whatever `mert_hf.encoders.open_encoder` takes.
         layer: a layer; -1 is the last.
-        sampling_rate: of the clips in Hz, which are resampled; the encoder's if None.
+        sampling_rate: rate of the clips in Hz, which are resampled; the encoder's if None.
     """
 
     def __init__(self, name: str | os.PathLike, layer: int = -1, sampling_rate: int | None = None) -> None:

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import options
-from .base import command, new_app
+from .base import Layers, command, new_app
 
 app = new_app()
 convert_app = new_app(help="Convert checkpoints of other projects to ours, and back.", no_args_is_help=True)
@@ -76,7 +75,7 @@ def export_onnx(
     model: Annotated[str, typer.Argument(help="Hub id, folder, or name of a bundled checkpoint.")],
     output: Annotated[str, typer.Argument(help="New folder.")],
     int8: Annotated[bool, typer.Option("--int8", help="Store the linear layers as int8.")] = False,
-    layers: options.Layers = "all",
+    layers: Layers = "all",
 ) -> None:
     """Export an encoder to ONNX, from waveforms to embeddings.
 

@@ -10,20 +10,19 @@ import typer
 from ..benchmarks.settings import DistanceSettings
 from ..embedding.settings import EmbeddingSettings
 from ..utils.tolerance import check_bad_files
-from . import options
-from .base import command, new_app
+from .base import Json, MaxBadFiles, Model, Paths, command, new_app
 
 app = new_app()
 
 
 @command(app, "mert-hf embed my_music --model mert2-nano --layers 2,4 --window 5 --output embeddings")
 def embed(
-    paths: options.Paths,
+    paths: Paths,
     output: Annotated[str, typer.Option(help="Folder of the data set; an interrupted run is resumed there.")],
     *,
-    model: options.Model = "mert2-nano",
+    model: Model = "mert2-nano",
     settings: EmbeddingSettings,
-    max_bad_files: options.MaxBadFiles = "0",
+    max_bad_files: MaxBadFiles = "0",
 ) -> None:
     """Embed recordings into one Parquet data set.
 
@@ -42,12 +41,12 @@ def distance(
     a: Annotated[str, typer.Argument(metavar="A", help="The reference: a folder of audio, a data set or statistics.")],
     b: Annotated[str | None, typer.Argument(metavar="B", help="The collection to compare with it.")] = None,
     *,
-    model: options.Model = "mert2-nano",
+    model: Model = "mert2-nano",
     settings: DistanceSettings,
     save_statistics: Annotated[
         str | None, typer.Option(help="Write mean and covariance of A to this .npz file; B can be left out.")
     ] = None,
-    as_json: options.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Measure the distance between two collections of music.
 

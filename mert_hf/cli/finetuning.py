@@ -9,8 +9,7 @@ import typer
 
 from ..finetuning.settings import FineTunerSettings, FineTuningArguments, LoraArguments, PredictionSettings
 from ..utils.tolerance import check_bad_files
-from . import options
-from .base import command, new_app
+from .base import Json, MaxBadFiles, Paths, command, new_app
 
 app = new_app()
 
@@ -36,12 +35,12 @@ def finetune(
 @command(app, "mert-hf predict runs/genre my_music --output predictions.parquet")
 def predict(
     model: Annotated[str, typer.Argument(help="Folder that mert-hf finetune printed, or Hub id of such a model.")],
-    paths: options.Paths,
+    paths: Paths,
     output: Annotated[str, typer.Option(help="Parquet file to write.")] = "predictions.parquet",
     *,
     settings: PredictionSettings,
-    as_json: options.Json = False,
-    max_bad_files: options.MaxBadFiles = "0",
+    as_json: Json = False,
+    max_bad_files: MaxBadFiles = "0",
 ) -> None:
     """Apply a fine-tuned model to recordings.
 

@@ -9,8 +9,7 @@ import typer
 
 from ..search.settings import UpdateSettings
 from ..utils.tolerance import check_bad_files
-from . import options
-from .base import command, new_app
+from .base import Device, Json, MaxBadFiles, Paths, command, new_app
 
 app = new_app()
 
@@ -19,7 +18,7 @@ Index = Annotated[str, typer.Argument(metavar="INDEX", help="Folder of an index,
 
 @command(app, "mert-hf index my_music --output my_index")
 def index(
-    paths: options.Paths,
+    paths: Paths,
     output: Annotated[str, typer.Option(help="Folder of the index; an existing index is brought up to date.")],
     *,
     model: Annotated[
@@ -27,7 +26,7 @@ def index(
         typer.Option(help="Hub id, folder, or name of a bundled checkpoint; mert2-nano for a new index by default."),
     ] = None,
     settings: UpdateSettings,
-    max_bad_files: options.MaxBadFiles = "100%",
+    max_bad_files: MaxBadFiles = "100%",
 ) -> None:
     """Make an index of a music library, or bring one up to date.
 
@@ -60,8 +59,8 @@ def search(
         str | None, typer.Option(help="SQL condition on path, duration (seconds) and size: duration < 300.")
     ] = None,
     m3u: Annotated[str | None, typer.Option("--m3u", help="Write the result to this playlist.")] = None,
-    as_json: options.Json = False,
-    device: options.Device = None,
+    as_json: Json = False,
+    device: Device = None,
 ) -> None:
     """Find the most similar recordings in an index."""
     from ..search import MusicIndex, write_playlist
@@ -86,7 +85,7 @@ def duplicates(
         float, typer.Option(help="Share of the bits of two fingerprints that may differ; lower is stricter.")
     ] = 0.2,
     max_cut: Annotated[float, typer.Option(help="Seconds that a copy may lack at its start or at its end.")] = 12.0,
-    as_json: options.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Group the files of an index that hold the same recording.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import fields
 from itertools import takewhile
 from typing import Annotated
@@ -12,10 +13,27 @@ from ..corpora.settings import ShardingSettings
 from ..pretraining.settings import DistillationSettings, RecipeSettings
 from ..teachers.settings import FeatureSettings, KMeansSettings, RVQSettings
 from ..utils.tolerance import check_bad_files
-from . import options
-from .base import Command, command, new_app, show_log
+from .base import (
+    Command,
+    Device,
+    MaxBadFiles,
+    NumCodebooks,
+    Quiet,
+    Recordings,
+    Split,
+    TeacherFolder,
+    Workers,
+    command,
+    new_app,
+)
 
 app = new_app()
+
+
+def show_log(quiet: bool) -> None:
+    """Prints the package's log to stderr: progress as well, or with `quiet` warnings only."""
+    level = logging.WARNING if quiet else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 def fit(data: list[str], output: str, settings: KMeansSettings | FeatureSettings | RVQSettings) -> None:
@@ -29,13 +47,13 @@ def fit(data: list[str], output: str, settings: KMeansSettings | FeatureSettings
 
 
 @command(app, "mert-hf fit-kmeans --data my_music --features mfcc:300,chroma:200 --output kmeans", "fit-kmeans")
-def fit_kmeans(data: options.Recordings, output: options.TeacherFolder, settings: KMeansSettings) -> None:
+def fit_kmeans(data: Recordings, output: TeacherFolder, settings: KMeansSettings) -> None:
     """Fit the k-means teacher of MERT-v0 to recordings."""
     fit(data, output, settings)
 
 
 @command(app, "mert-hf fit-features --data my_music --features log_cqt,mfcc,chroma:3 --output features", "fit-features")
-def fit_features(data: options.Recordings, output: options.TeacherFolder, settings: FeatureSettings) -> None:
+def fit_features(data: Recordings, output: TeacherFolder, settings: FeatureSettings) -> None:
     """Fit a musical teacher of several features side by side, or of layers of frozen encoders.
 
     In pre-training the model predicts their values.
@@ -44,7 +62,7 @@ def fit_features(data: options.Recordings, output: options.TeacherFolder, settin
 
 
 @command(app, "mert-hf fit-rvq --data my_music --output mel-rvq", "fit-rvq")
-def fit_rvq(data: options.Recordings, output: options.TeacherFolder, settings: RVQSettings) -> None:
+def fit_rvq(data: Recordings, output: TeacherFolder, settings: RVQSettings) -> None:
     """Fit a residual quantizer to recordings.
 
     It quantizes log-mel frames, or layers of frozen encoders (MERT-v2).
@@ -54,17 +72,17 @@ def fit_rvq(data: options.Recordings, output: options.TeacherFolder, settings: R
 
 @command(app, "mert-hf label --data my_music --teacher facebook/encodec_24khz --output labels")
 def label(
-    data: options.Recordings,
+    data: Recordings,
     teacher: Annotated[
         str, typer.Option(help="encodec, or folder or Hub id of a saved teacher of codes or of an EnCodec.")
     ],
     output: Annotated[str, typer.Option(help="Folder of the labels; an interrupted run is resumed there.")],
-    num_codebooks: options.NumCodebooks = None,
-    split: options.Split = None,
-    workers: options.Workers = 1,
-    device: options.Device = None,
-    max_bad_files: options.MaxBadFiles = "0",
-    quiet: options.Quiet = False,
+    num_codebooks: NumCodebooks = None,
+    split: Split = None,
+    workers: Workers = 1,
+    device: Device = None,
+    max_bad_files: MaxBadFiles = "0",
+    quiet: Quiet = False,
 ) -> None:
     """Compute a teacher's codes ahead of training.
 
@@ -94,10 +112,10 @@ def shard(
     teacher: Annotated[
         str | None, typer.Option(help="Teacher whose codes are stored, as for mert-hf label; none by default.")
     ] = None,
-    num_codebooks: options.NumCodebooks = None,
+    num_codebooks: NumCodebooks = None,
     *,
     settings: ShardingSettings,
-    max_bad_files: options.MaxBadFiles = "0",
+    max_bad_files: MaxBadFiles = "0",
 ) -> None:
     """Write recordings to Parquet shards for streaming.
 

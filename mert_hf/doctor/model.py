@@ -14,6 +14,7 @@ from ..conversion.fairseq import recorded_normalize
 from ..conversion.fairseq_config import read_settings
 from ..conversion.hub import CQT_CONSTANTS, compare_weights, our_name, read_weights, weight_files
 from ..encoders.onnx import OnnxEncoder, is_exported
+from ..hub.checkpoint import EXTRACTOR_FILE
 from ..hub.model_types import class_name, config_from_fields
 from ..hub.names import is_hub_id, local_checkpoint, untrained_checkpoint
 from ..utils.files import read_json
@@ -22,8 +23,6 @@ from .findings import LISTED, OK, PROBLEM, WARNING, Finding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
-
-EXTRACTOR_FILE = "preprocessor_config.json"
 
 
 def check_model(name: str | os.PathLike) -> tuple[list[Finding], int | None]:
@@ -108,7 +107,9 @@ def _check_weights(path: Path, config: PreTrainedConfig) -> Iterator[Finding]:
             what = f"{files[0].name} is a pickle: slow to load, and refused by newer tools"
             yield Finding(WARNING, what, f"mert-hf convert hub {path} OUT")
         yield from _check_names(tensors, config)
-        yield from _check_values(tensors)
+        if damaged := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
+            what = f"{len(damaged)} weights hold NaN or infinity: {shorten(damaged, LISTED)}"
+            yield Finding(PROBLEM, what, "use an earlier checkpoint")
     except CheckpointError as error:
         yield _unreadable(error, "download or copy the checkpoint again")
 
@@ -130,13 +131,6 @@ def _check_names(tensors: Mapping[str, Any], config: PreTrainedConfig) -> Iterat
         yield Finding(WARNING, f"the position embedding is stored under {naming}", "mert-hf convert hub DIR OUT")
     elif not any(faults.values()):
         yield Finding(OK, f"{len(named)} weights, all of config.json's names and shapes")
-
-
-def _check_values(tensors: Mapping[str, Any]) -> Iterator[Finding]:
-    damaged = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-    if damaged:
-        shown = shorten(damaged, LISTED)
-        yield Finding(PROBLEM, f"{len(damaged)} weights hold NaN or infinity: {shown}", "use an earlier checkpoint")
 
 
 def _check_extractor(path: Path, config: PreTrainedConfig) -> Iterator[Finding]:

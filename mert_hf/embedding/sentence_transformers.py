@@ -8,7 +8,7 @@
     model.save_pretrained("my_model")
     model = SentenceTransformer("my_model", trust_remote_code=True)
 
-sentence-transformers asks for `trust_remote_code` for every class of another package, also an installed one.
+sentence-transformers requires `trust_remote_code` for every class of another package, also an installed one.
 Their own audio module averages padding in, because a model has fewer frames than samples and their mask is dropped.
 """
 

@@ -38,7 +38,7 @@ def recording_windows(
         min_window: seconds. A last window shorter than this, and in any case one too short for a frame, is left out;
             the first window of a recording is always kept.
         sampling_rate: sampling rate of an array in Hz; the encoder's rate, with a warning, if None.
-        channels: of a file, as in `read_audio`.
+        channels: channels of a file that are read, as in `read_audio`.
 
     Raises:
         AudioReadError: the recording cannot be read, or is shorter than one frame of the encoder.

@@ -54,7 +54,7 @@ PREDICTED = {
 
 @dataclass(frozen=True)
 class PredictionSummary:
-    """What a run has predicted.
+    """The outcome of a run of predictions.
 
     Attributes:
         files: number of recordings given.

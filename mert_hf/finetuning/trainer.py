@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig, Trainer, TrainingArguments
 
-from ..hub.cards import CardFacts
-from ..hub.checkpoint import HubTrainerMixin
+from ..hub import CardFacts, HubTrainerMixin
 from ..utils.parser import explained_bf16_refusal
 from ..utils.settings import described
 

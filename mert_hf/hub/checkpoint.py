@@ -19,24 +19,30 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from huggingface_hub import ModelCard
 from transformers import TrainerCallback, TrainerState
+from transformers.dynamic_module_utils import get_relative_import_files
 
+from .. import modeling
 from ..utils.files import follow_umask, read_json
 from .cards import CardFacts, create_card, pretraining_facts, training_facts
-from .licenses import base_license, student_license
-from .model_types import CONFIG_CLASSES, LICENSE_FILE, code_files, is_known, license_text
+from .licenses import CARD_FILE, base_license, student_license
+from .model_types import CONFIG_CLASSES, is_known
 from .names import PushError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, TrainingArguments
 
+    from ..modeling.configuration_mert import MERTConfig
+    from ..modeling.configuration_mert2 import MERT2Config
+
 logger = logging.getLogger(__name__)
 
-CARD_FILE = "README.md"
+LICENSE_FILE = "LICENSE"  # of the code files
 CONFIG_FILE = "config.json"
 EXTRACTOR_FILE = "preprocessor_config.json"
 RUN_SETTINGS_FILE = "pretraining.json"
@@ -104,6 +110,31 @@ def save_code(folder: str | Path, config: PreTrainedConfig) -> None:
         (Path(folder) / LICENSE_FILE).write_bytes(license_text())
 
 
+def code_files(config: MERTConfig | MERT2Config) -> dict[str, Path]:
+    """Name and source of the files that the configuration's `auto_map` needs, with everything that they import."""
+    folder = Path(modeling.__file__).parent
+    named = [folder / f"{entry.rpartition('.')[0]}.py" for entry in config.auto_map.values()]
+    needed = {*map(str, named), *(file for path in named for file in get_relative_import_files(path))}
+    return {Path(file).name: Path(file) for file in sorted(needed)}
+
+
+def license_text() -> bytes:
+    """The license of the code files, from the checkout or from the metadata of the installed package.
+
+    Raises:
+        FileNotFoundError: the installation has no license file.
+    """
+    checkout = Path(modeling.__file__).resolve().parent.parent / LICENSE_FILE
+    if checkout.is_file():
+        return checkout.read_bytes()
+    text = metadata.distribution("mert_hf").read_text(f"licenses/{LICENSE_FILE}")
+    if text is None:
+        raise FileNotFoundError(
+            "The installation of mert_hf has no LICENSE file. Install it again: pip install mert_hf."
+        )
+    return text.encode()
+
+
 def finished_card(card: ModelCard | str) -> ModelCard:
     """The card itself, or from its text.
 
@@ -123,7 +154,7 @@ def run_facts(
     """The facts that a folder holds for its card: settings of its pre-training, state of its trainer, if any.
 
     Args:
-        folder: of a checkpoint.
+        folder: folder of a checkpoint.
         model_name: title of the card.
         state, arguments: the trainer's where it still exists; the state is read from the folder otherwise.
 

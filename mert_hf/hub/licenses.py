@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from huggingface_hub import ModelCard
 
 from .names import RANDOM_PREFIX, local_checkpoint
 
+logger = logging.getLogger(__name__)
+
+CARD_FILE = "README.md"
 AUTHORS_LICENSE = "cc-by-nc-4.0"  # of the weights of m-a-p
 OURS = "apache-2.0"
 # Those that let a model made from the weights have our license.
@@ -18,13 +22,25 @@ PERMISSIVE = frozenset({OURS, "mit", "isc", "bsd-2-clause", "bsd-3-clause", "cc0
 
 def base_license(base: str) -> tuple[str | None, str]:
     """The license that the card of a base model states, which holds for the weights made from it, and where."""
-    card = (local_checkpoint(base) or Path(base)) / "README.md"
-    if card.is_file():
-        license_name = ModelCard.load(card, ignore_metadata_errors=True).data.get("license")
+    folder = local_checkpoint(base) or Path(base)
+    if (folder / CARD_FILE).is_file():
+        license_name = stated_license(folder)
         return license_name, "as stated by the card of the base model" if license_name else ""
     if base.startswith("m-a-p/"):
         return AUTHORS_LICENSE, "the license of the base model's weights"
     return None, ""
+
+
+def stated_license(folder: Path) -> str | None:
+    """The license in the metadata of a folder's card; None, with a warning, where the card cannot be read."""
+    if not (folder / CARD_FILE).is_file():
+        return None
+    try:
+        stated = ModelCard.load(folder / CARD_FILE, ignore_metadata_errors=True).data.license
+    except (ValueError, TypeError, KeyError) as error:
+        logger.warning("The card of %s cannot be read (%s): its license is not carried over.", folder, error)
+        return None
+    return str(stated) if stated else None
 
 
 def license_of(name: str, encoder: Any = None) -> str | None:

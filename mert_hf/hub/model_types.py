@@ -1,13 +1,11 @@
-"""Both generations of models: their configurations, their classes, and the code files that travel with a checkpoint."""
+"""Both generations of models: their configurations and classes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from transformers.dynamic_module_utils import get_relative_import_files
 
 from .. import modeling
 from ..modeling.configuration_mert import MERTConfig
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 CONFIG_CLASSES = {config_class.model_type: config_class for config_class in (MERTConfig, MERT2Config)}
-LICENSE_FILE = "LICENSE"  # of the code files
 
 
 def is_known(config: Any) -> bool:
@@ -70,28 +67,3 @@ def model_class(config: MERTConfig | MERT2Config) -> type[PreTrainedModel]:
     if not homes.get(name, "").startswith("modeling_"):
         raise ValueError(f"config.json names the class {name!r}, which mert_hf does not have.")
     return getattr(import_module(f"{modeling.__name__}.{homes[name]}"), name)
-
-
-def code_files(config: MERTConfig | MERT2Config) -> dict[str, Path]:
-    """Name and source of the files that the configuration's `auto_map` needs, with everything that they import."""
-    folder = Path(modeling.__file__).parent
-    named = [folder / f"{entry.rpartition('.')[0]}.py" for entry in config.auto_map.values()]
-    needed = {*map(str, named), *(file for path in named for file in get_relative_import_files(path))}
-    return {Path(file).name: Path(file) for file in sorted(needed)}
-
-
-def license_text() -> bytes:
-    """The license of the code files, from the checkout or from the metadata of the installed package.
-
-    Raises:
-        FileNotFoundError: the installation has no license file.
-    """
-    checkout = Path(modeling.__file__).resolve().parent.parent / LICENSE_FILE
-    if checkout.is_file():
-        return checkout.read_bytes()
-    text = metadata.distribution("mert_hf").read_text(f"licenses/{LICENSE_FILE}")
-    if text is None:
-        raise FileNotFoundError(
-            "The installation of mert_hf has no LICENSE file. Install it again: pip install mert_hf."
-        )
-    return text.encode()

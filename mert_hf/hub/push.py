@@ -30,14 +30,17 @@ from .checkpoint import (
     CARD_FILE,
     CONFIG_FILE,
     EXTRACTOR_FILE,
+    LICENSE_FILE,
     RUN_SETTINGS_FILE,
     SavesPretrained,
+    code_files,
     finished_card,
+    license_text,
     run_facts,
     save_checkpoint,
 )
 from .licenses import check_license
-from .model_types import CONFIG_CLASSES, LICENSE_FILE, class_name, code_files, config_from_fields, license_text
+from .model_types import CONFIG_CLASSES, class_name, config_from_fields
 from .names import PushError, http_status, is_hub_id, one_line_errors
 
 if TYPE_CHECKING:

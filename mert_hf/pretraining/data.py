@@ -50,21 +50,19 @@ def build_datasets(
         train, evaluation = _crops_of_shards(data_arguments, share, settings)
     else:
         train, evaluation = _crops_of_recordings(data_arguments, share, settings, caches)
-    if evaluation is not None:
-        report_evaluation(evaluation)
-    return train, evaluation and thinned(evaluation, data_arguments.max_eval_crops)
+    if evaluation is None:
+        return train, None
+    report_evaluation(evaluation)
+    return train, thinned(evaluation, data_arguments.max_eval_crops)
 
 
 def report_evaluation(dataset: CropDataset) -> None:
     """Logs the size of the evaluation data, as a warning where it is too small to show anything."""
-    few = len(dataset) < FEW_CROPS or dataset.num_recordings < 2
-    logger.log(
-        logging.WARNING if few else logging.INFO,
-        "Evaluation on %d crops of %d recordings.%s",
-        len(dataset),
-        dataset.num_recordings,
-        " Its results depend on chance: raise eval_share, or give eval_data." if few else "",
-    )
+    found = f"Evaluation on {len(dataset)} crops of {dataset.num_recordings} recordings."
+    if len(dataset) < FEW_CROPS or dataset.num_recordings < 2:
+        logger.warning("%s Its results depend on chance: raise eval_share, or give eval_data.", found)
+    else:
+        logger.info(found)
 
 
 def held_out(make: Callable[[], CropDataset]) -> CropDataset | None:

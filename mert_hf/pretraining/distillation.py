@@ -25,6 +25,7 @@ from ..hub.checkpoint import RUN_SETTINGS_FILE, run_facts, save_checkpoint
 from ..hub.licenses import check_license
 from ..hub.names import local_checkpoint, resolve_model, untrained_checkpoint
 from ..modeling.configuration_mert import MERTConfig
+from ..registration import CONFIG_CLASSES
 from ..teachers import AcousticTeacher, load_teacher
 from ..teachers.base import CONFIG_NAME, WEIGHTS_NAME
 from ..teachers.fitting import fit_teacher
@@ -35,7 +36,7 @@ from ..utils.files import check_output_folder
 from ..utils.parser import read_settings
 from ..utils.tolerance import check_bad_files
 from .arguments import parse_arguments
-from .run import CONFIG_CLASSES_BY_TYPE, run_pretraining
+from .run import run_pretraining
 from .settings import DistillationSettings
 from .targets import licenses_of
 from .trainer import MERTTrainer
@@ -163,7 +164,7 @@ def student_rates(recipe: dict[str, Any]) -> PretrainedConfig:
         config = AutoConfig.from_pretrained(resolve_model(source))
     else:
         fields = dict(recipe["model_config"])
-        config = CONFIG_CLASSES_BY_TYPE[fields.pop("model_type", MERTConfig.model_type)](**fields)
+        config = CONFIG_CLASSES[fields.pop("model_type", MERTConfig.model_type)](**fields)
     hop = config.samples_per_frame
     recipe.setdefault("crop_length", round(CROP_SECONDS * config.sampling_rate) // hop * hop)
     return config

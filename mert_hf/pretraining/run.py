@@ -40,7 +40,6 @@ from .trainer import MERTTrainer
 
 logger = logging.getLogger(__name__)
 
-CONFIG_CLASSES_BY_TYPE = {config_class.model_type: config_class for config_class in CONFIG_CLASSES}
 STATISTICS_CROPS = 256  # from which the statistics are computed that a new model's front end may need
 
 
@@ -169,8 +168,8 @@ def student_config(model_arguments: PretrainingModelArguments, **targets: Any) -
     kind = fields.pop("model_type", None)
     source = model_arguments.model_name_or_path
     if source is None:
-        if (config_class := CONFIG_CLASSES_BY_TYPE.get(kind or MERTConfig.model_type)) is None:
-            raise ValueError(f"model_type={kind!r} must be one of {', '.join(CONFIG_CLASSES_BY_TYPE)}.")
+        if (config_class := CONFIG_CLASSES.get(kind or MERTConfig.model_type)) is None:
+            raise ValueError(f"model_type={kind!r} must be one of {', '.join(CONFIG_CLASSES)}.")
         return config_class(**fields)
     source = resolve_model(source)
     saved = AutoConfig.from_pretrained(source)

@@ -66,6 +66,7 @@ class LossMeter:
         device = self._sums["weight"].device
         invalid = torch.stack([torch.zeros((), device=device), *(flag.to(device) for flag in self._invalid_codes)])
         host = torch.tensor([self._audio_seconds, *times.values()], device=device)
+        # One reduction and one transfer for all numbers: each of them makes the host wait for the device.
         vector = torch.cat([torch.stack([*self._sums.values()]), host, invalid.sum()[None]])
         *totals, invalid_batches = accelerator.reduce(vector.float(), reduction="sum").tolist()
         sums = dict(zip([*self._sums, "audio", *times], totals, strict=True))

@@ -129,7 +129,6 @@ def html_page(report: QuickstartReport) -> str:
         "report.html.jinja",
         report=report,
         map=image_source(map_figure(library)),
-        similarity=image_source(similarity_figure(library)),
         accuracies=image_source(probe_figure(report.probes)),
         losses=image_source(loss_figure(report.history)),
         neighbors=[neighbor_rows(library, index) for index in queries(library)],
@@ -181,10 +180,6 @@ class EmbeddedLibrary:
     families: Sequence[str]
     vectors: np.ndarray
 
-    def similarities(self) -> np.ndarray:
-        """(recordings, recordings) cosines."""
-        return self.vectors @ self.vectors.T
-
     def plane(self) -> np.ndarray:
         """(recordings, 2) coordinates: projections on the two largest principal components."""
         centered = self.vectors - self.vectors.mean(axis=0)
@@ -192,7 +187,7 @@ class EmbeddedLibrary:
 
     def neighbors(self, index: int, count: int = NEIGHBORS) -> list[tuple[int, float]]:
         """The recordings nearest to one: (index, cosine), nearest first, itself left out."""
-        cosines = self.similarities()[index]
+        cosines = self.vectors @ self.vectors[index]
         order = [int(other) for other in np.argsort(-cosines) if other != index]
         return [(other, float(cosines[other])) for other in order[:count]]
 
@@ -222,19 +217,6 @@ def map_figure(library: EmbeddedLibrary) -> Figure:
         axes.scatter(*points[chosen].T, color=color, label=family.replace("_", " "), s=28)
     axes.set(xlabel="first principal component", ylabel="second principal component")
     axes.legend(fontsize=7, ncols=2)
-    return figure
-
-
-def similarity_figure(library: EmbeddedLibrary) -> Figure:
-    """Cosine similarities of the recordings, grouped by instrument family, with their names."""
-    order = np.argsort(library.families, kind="stable")
-    figure = Figure(figsize=(8, 7), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(library.similarities()[np.ix_(order, order)], vmin=-1, vmax=1, cmap="RdBu_r")
-    names = [library.names[index] for index in order]
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
-    axes.set_yticks(range(len(names)), names, fontsize=6)
-    figure.colorbar(image, ax=axes, label="cosine similarity, mean removed")
     return figure
 
 

@@ -77,7 +77,7 @@ class Recording:
         id: unique in its data set.
         path: its file, or audio that is opened in another way; `open` gives what `mert_hf.audio` reads.
         split: "train", "valid" or "test".
-        target: what the kind of the task asks for: classification, key: class index; multilabel: float32 (labels,) of 0
+        target: by the kind of the task: classification, key: class index; multilabel: float32 (labels,) of 0
             and 1; regression: float32 (labels,); beats: `BeatTimes`; chords, structure: `Segments`; retrieval: index of
             the work; separation: a mapping from the name of a stem to its file.
         group: artist, album or song: recordings of a group belong on the same side of a split. Empty where unknown.

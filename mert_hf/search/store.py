@@ -32,11 +32,11 @@ class IndexSettings:
 
     Attributes:
         model: name or folder of the model.
-        fingerprint, sampling_rate: of the encoder, see `Encoder`.
+        fingerprint, sampling_rate: the encoder's, see `Encoder`.
         layer: layer of the model, counted from 0.
         window: seconds that the model sees at a time.
         windows: whether the vectors of the windows are stored too.
-        channels: of files, as in `read_audio`.
+        channels: channels of files that are read, as in `read_audio`.
         hidden_size: values of a vector.
         dtype: precision of the model.
         version: version of the format.

@@ -63,11 +63,6 @@ class FeatureSet:
         size = () if self.dimensions is None else (self.dimensions,)
         return FEATURES[self.name](waveforms, sampling_rate, hop_length, *size)
 
-    def add_context(self, features: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
-        """The clustered values: (batch, frames, size) -> (batch, frames, size), or twice the size with a context."""
-        width = self.width(sampling_rate, hop_length)
-        return moving_statistics(features, width) if width > 1 else features
-
     def width(self, sampling_rate: int, hop_length: int) -> int:
         """The context in frames."""
         return round(self.context * sampling_rate / hop_length)
@@ -83,11 +78,12 @@ def extract(
 ) -> list[torch.Tensor]:
     """For each feature set (batch, samples) float32 -> (batch, samples // hop_length + 1, dimensions) float32.
 
-    Sets that differ in context only share the computation of their features.
+    Sets that differ in context only share the computation of their features. A context doubles the dimensions.
     """
     distinct = {item.feature: item for item in feature_sets}
     features = {key: item.extract(waveforms, sampling_rate, hop_length) for key, item in distinct.items()}
-    return [item.add_context(features[item.feature], sampling_rate, hop_length) for item in feature_sets]
+    pairs = [(features[item.feature], item.width(sampling_rate, hop_length)) for item in feature_sets]
+    return [moving_statistics(values, width) if width > 1 else values for values, width in pairs]
 
 
 def feature_sizes(feature_sets: Sequence[FeatureSet], sampling_rate: int, hop_length: int) -> list[int]:

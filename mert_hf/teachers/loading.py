@@ -20,12 +20,11 @@ from .base import (
     Teacher,
     read_config,
 )
-from .encodec import EncodecTeacher
+from .encodec import EncodecTeacher, MetaEncodecTeacher
 from .encoder_regression import EncoderTeacher
 from .features import FeatureTeacher, KMeansTeacher
 from .fused import FusedEncoderTeacher
 from .mel_quantizers import MelRVQTeacher, RandomProjectionTeacher
-from .meta_encodec import MetaEncodecTeacher
 from .music2vec import Music2VecTeacher
 from .spectra import CQTTeacher, LogMelTeacher
 

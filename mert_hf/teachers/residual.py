@@ -18,7 +18,7 @@ def choose_frames(points: np.ndarray, num_codes: int, seed: int, max_frames: int
     """
     if len(points) < num_codes:
         raise ValueError(
-            f"{len(points)} frames cannot fill a codebook of {num_codes} codes. Give more audio, or ask for a smaller "
+            f"{len(points)} frames cannot fill a codebook of {num_codes} codes. Give more audio, or request a smaller "
             "codebook."
         )
     if len(points) <= max_frames:

@@ -66,14 +66,10 @@ def automatic_dtype(device: torch.device | str) -> torch.dtype:
     if kind == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        native = kind == "cpu" and cpu_has_bfloat16() and grouped_convolution_is_correct()
+        probes = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+        in_hardware = kind == "cpu" and any(probe() for probe in probes if probe is not None)
+        native = in_hardware and grouped_convolution_is_correct()
     return torch.bfloat16 if native else torch.float32
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 matrices in hardware (AMX or AVX512-BF16)."""
-    probes = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
-    return any(probe() for probe in probes if probe is not None)
 
 
 @cache

@@ -1,6 +1,6 @@
 """Fields of settings classes with their help: what each word means, the same in every command and in Python.
 
-A settings class is a dataclass whose fields hold a help text. `mert_hf.cli.options` makes options of it. Nothing here
+A settings class is a dataclass whose fields hold a help text. `mert_hf.cli.base` makes options of it. Nothing here
 imports torch, so that the help of the command line appears at once.
 """
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mert_hf.cli.base import Command, new_app
-from mert_hf.cli.options import with_options
+from mert_hf.cli.base import Command, new_app, with_options
 from mert_hf.embedding.settings import EmbeddingSettings
 from mert_hf.finetuning.settings import FineTunerSettings, FineTuningArguments
 from mert_hf.quickstart.settings import QuickstartSettings

@@ -12,7 +12,7 @@ from transformers import EncodecConfig, EncodecModel
 from mert_hf.conversion import CheckpointError, convert_encodec_checkpoint
 from mert_hf.conversion.checkpoint_file import read_checkpoint, state_dict_of
 from mert_hf.conversion.encodec import infer_config
-from mert_hf.teachers.meta_encodec import meta_encodec
+from mert_hf.teachers.encodec import meta_encodec
 
 SMALL = {"num_filters": 4, "hidden_size": 8, "codebook_size": 1024, "num_lstm_layers": 1, "upsampling_ratios": [5, 4]}
 VARIANTS = {

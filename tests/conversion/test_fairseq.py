@@ -261,7 +261,6 @@ def test_output_is_a_complete_checkpoint(checkpoint, tmp_path):
         "constant kernels",
         "largest difference",
         "parameters",
-        "seconds",
         "label dict",
     ):
         assert row in table

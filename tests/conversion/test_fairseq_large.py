@@ -31,7 +31,7 @@ import json, re, sys
 from mert_hf.conversion import convert_fairseq_checkpoint
 report = convert_fairseq_checkpoint(*sys.argv[1:])
 peak = 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1])
-print(json.dumps({"peak": peak, "parameters": report.num_parameters, "seconds": report.seconds}))
+print(json.dumps({"peak": peak, "parameters": report.num_parameters}))
 """
 
 

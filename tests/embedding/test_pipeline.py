@@ -20,7 +20,7 @@ from mert_hf import MERT2Model, MERTEmbedder, MERTFeatureExtractor, MERTForSeque
 from mert_hf.audio import read_audio
 from mert_hf.embedding.pipeline import MERTFeatureExtractionPipeline
 from mert_hf.hub import resolve_checkpoint, save_checkpoint
-from mert_hf.registration import DeferredPipeline, bundled_folder
+from mert_hf.registration import Deferred, bundled_folder
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_lists_generators_and_data_sets(checkpoint, tmp_path, batch_size):
 def test_the_task_is_added_and_others_stay(checkpoint, tmp_path):
     tasks = PIPELINE_REGISTRY.supported_tasks
     assert {"feature-extraction", "audio-classification", "audio-feature-extraction"} <= set(tasks)
-    assert not isinstance(tasks["feature-extraction"]["impl"], DeferredPipeline)
+    assert not isinstance(tasks["feature-extraction"]["impl"], Deferred)
     embed = pipeline("audio-feature-extraction", str(checkpoint), device="cpu")
     embed.save_pretrained(tmp_path / "saved")
     song = np.random.default_rng(0).standard_normal(24000).astype(np.float32)

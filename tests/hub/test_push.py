@@ -29,7 +29,7 @@ from mert_hf.hub import (
     push_checkpoint,
     save_checkpoint,
 )
-from mert_hf.hub.model_types import code_files
+from mert_hf.hub.checkpoint import code_files
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.configuration_mert2 import MERT2Config
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor

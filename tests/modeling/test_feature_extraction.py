@@ -68,7 +68,7 @@ def test_batches(extractor):
     assert extractor(np.ones((4, 2, 900), np.float32), sampling_rate=24000)["input_values"][3].shape == (900,)
 
 
-def test_normalisation_uses_valid_samples_only(extractor):
+def test_normalization_uses_valid_samples_only(extractor):
     values = extractor([sine(0.5) + 0.3, sine(0.25)], sampling_rate=24000, return_tensors="np")["input_values"]
     for row, length in ((values[0], 12000), (values[1], 6000)):
         assert row[:length].mean() == pytest.approx(0, abs=1e-5) and row[:length].std() == pytest.approx(1, abs=1e-3)

@@ -52,7 +52,7 @@ def test_labels_are_those_of_the_clean_clips_and_the_student_hears_the_mixture()
     assert torch.equal(without["input_values"], clean)
 
 
-def test_normalisation_is_of_the_mixed_clip():
+def test_normalization_is_of_the_mixed_clip():
     extractor = MERTFeatureExtractor(sampling_rate=RATE, do_normalize=True)
     batch = make_collator(feature_extractor=extractor)(crops([RATE, RATE, 1500]))
     for row, length in enumerate([RATE, RATE, 1500]):

@@ -332,7 +332,7 @@ def test_missing_and_changed_files_are_not_offered(music, update, tmp_path, capl
 
 
 def test_what_prune_drops(music, update, tmp_path, monkeypatch):
-    """What is gone from mounted drives, wherever it was; no other run drops files of folders that it does not know."""
+    """Prune drops what is gone from mounted drives, wherever it was; other runs keep files of unknown folders."""
     update([music])
     drive = moved(music / "album0", "drive")
     monkeypatch.setattr(os.path, "ismount", lambda path, known=os.path.ismount: path == str(drive) or known(path))

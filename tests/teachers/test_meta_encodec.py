@@ -11,7 +11,7 @@ import torch
 
 from mert_hf.conversion import convert_encodec_checkpoint
 from mert_hf.teachers import EncodecTeacher, MetaEncodecTeacher, load_teacher
-from mert_hf.teachers import meta_encodec as module
+from mert_hf.teachers import encodec as module
 from mert_hf.utils.optional import MissingExtraError
 
 needs_encodec = pytest.mark.skipif(
@@ -54,7 +54,7 @@ def test_saved_and_loaded_to_the_bit(weights, sounds, tmp_path):
 def test_no_torchaudio_is_left_behind():
     """In a process of its own, where neither package has been imported."""
     code = (
-        "import sys, mert_hf.teachers.meta_encodec as m;"
+        "import sys, mert_hf.teachers.encodec as m;"
         "before = sys.modules.get('torchaudio', 'none'); m.meta_encodec();"
         "assert sys.modules.get('torchaudio', 'none') == before, sys.modules['torchaudio'];"
         "import transformers.models.encodec"

@@ -25,8 +25,8 @@ from mert_hf.teachers import (
     RandomProjectionTeacher,
     load_teacher,
 )
+from mert_hf.teachers.encodec import MetaEncodecTeacher, meta_encodec
 from mert_hf.teachers.fitting import train_mel_rvq
-from mert_hf.teachers.meta_encodec import MetaEncodecTeacher, meta_encodec
 from mert_hf.teachers.settings import RVQSettings
 from mert_hf.utils.optional import MissingExtraError
 

@@ -25,7 +25,7 @@ COMPUTED_BYTES = 2**31
 
 
 class ComputedFrames:
-    """What a `FeatureTable` of frames offers, computed when it is requested.
+    """The interface of a `FeatureTable` of frames, whose values are computed when they are requested.
 
     Args:
         request: encoder, window, layers and normalization; its pooling is "frames".

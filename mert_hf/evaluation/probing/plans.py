@@ -81,7 +81,7 @@ def dry_run(
 
 
 def choice_lines(task: Task, settings: EvaluationSettings, encoder: Encoder | None = None) -> list[str]:
-    """What a run of a task would do, as far as that follows from the settings alone."""
+    """Lines about a run of a task, as far as they follow from the settings alone."""
     protocol, probe = settings.chosen_protocol(task.name), settings.probe_settings(task)
     window = settings.window or protocol.chunk_seconds(task, encoder.context_seconds if encoder else None)
     layers = "each layer" if encoder is None else f"each of {len(choose_layers(settings.layers, encoder))} layers"

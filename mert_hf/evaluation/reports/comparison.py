@@ -160,7 +160,7 @@ def compare(results: Sequence[Results], resamples: int | None = None) -> Compari
 def needed_resamples(tests: int) -> int:
     """Resamples with which a clear difference is found among so many tests.
 
-    The smallest p-value of r resamples is 1 / (r + 1), and Holm's method asks for ALPHA / tests.
+    The smallest p-value of r resamples is 1 / (r + 1), and Holm's method requires ALPHA / tests.
     """
     return max(FEWEST_RESAMPLES, math.ceil(RESOLUTION * tests / ALPHA))
 

@@ -28,7 +28,7 @@ class Protocol:
     Attributes:
         name: name on the command line and in results.
         source: where the choices come from.
-        dtype: precision of the encoder where the user asks for "auto".
+        dtype: precision of the encoder where the user gives "auto".
         pooling: what describes a chunk: "mean" over its frames, or "mean_std", mean and standard deviation.
         standardize: "always", each value by the training split's mean and deviation, or "baselines", hand-made features
             only, whose values differ by orders of magnitude.
@@ -51,7 +51,7 @@ class Protocol:
         plateau_patience, plateau_factor: epochs without progress before the learning rate is multiplied by the factor.
         patience: epochs without progress before a probe stops.
         early_stopping: "own", or as Lightning and torch count: a probe stops when the number of epochs without progress
-            reaches the patience, an equal score is not progress, and the plateau asks for 1.0001 times the best score.
+            reaches the patience, an equal score is not progress, and the plateau requires 1.0001 times the best score.
         max_epochs: maximum number of passes over the training chunks; None for the task's own.
         tested_epoch: a probe is tested as it was after its "best" or after its "last" epoch.
         beat_counts: F-measure of beats as the mean over each "recording", or from counts "pooled" over recordings.
