@@ -20,7 +20,7 @@ from mert_hf.pretraining.settings import DistillationSettings
 from mert_hf.pretraining.student_input import SpanMasking
 from mert_hf.teachers import load_teacher
 
-STUDENT = {"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 2}
+STUDENT = {"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 2, "subsampling_channels": [64, 96]}
 CLIP_SECONDS = 6.0
 
 
