@@ -39,8 +39,9 @@ def clips_of(files: list[Path], per_file: int = 4) -> torch.Tensor:
 def errors(run: Path, clips: torch.Tensor) -> dict[str, float]:
     """Errors of a student, and those of predicting the mean of the held-out targets."""
     model, teacher = AutoModelForPreTraining.from_pretrained(run).eval(), load_teacher(run / "teachers" / "0")
-    targets = torch.cat([teacher(batch) for batch in clips.split(8)])
-    mask = SpanMasking(0.42, 8)(torch.full((len(clips),), targets.shape[1]), torch.Generator().manual_seed(0))
+    frames = model.config.num_frames(clips.shape[1])
+    targets = torch.cat([teacher(batch)[:, :frames] for batch in clips.split(8)])
+    mask = SpanMasking(0.42, 8)(torch.full((len(clips),), frames), torch.Generator().manual_seed(0))
     torch.manual_seed(0)  # of the noise in masked frames
     heard, hidden = (
         torch.cat(
