@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +108,27 @@ def test_a_run_that_was_stopped_resumes(tiny_checkpoint2, music, tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
     with pytest.raises(ValueError, match="holds a distillation with another musical_teacher"):
         distillation.distill([model, "mfcc"], f"random:{model}", settings(music, tmp_path / "stopped"), FIELDS)
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes(tiny_checkpoint2, music, tmp_path):
+    """SIGKILL while the second checkpoint is written, or later; the same command ends with the weights of a whole run."""
+    fields = [*FIELDS, "--max_steps", "16", "--save_steps", "2"]
+    words = ["mfcc", "--into", f"random:{tiny_checkpoint2}", "--data", str(music), "--components", "8", "--quiet"]
+
+    def command(name: str) -> list[str]:
+        return ["distill", *words, "--output", str(tmp_path / name), *fields]
+
+    process = subprocess.Popen([sys.executable, "-m", "mert_hf.cli", *command("killed")])
+    while len(list((tmp_path / "killed").glob("runs/checkpoint-*"))) < 2 and process.poll() is None:
+        time.sleep(0.05)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL and not (tmp_path / "killed" / "model.safetensors").exists()
+    for name in ("killed", "whole"):
+        result = CliRunner().invoke(app, command(name))
+        assert result.exit_code == 0, result.output
+    one, other = (AutoModel.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "killed"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_licenses_of_teachers_bind_the_student(tiny_checkpoint2, music, tmp_path):
