@@ -112,7 +112,7 @@ def test_a_run_that_was_stopped_resumes(tiny_checkpoint2, music, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_run_resumes(tiny_checkpoint2, music, tmp_path):
-    """SIGKILL while the second checkpoint is written, or later; the same command ends with the weights of a whole run."""
+    """SIGKILL while the second checkpoint is written, or later; the same command ends as a run that was not killed."""
     fields = [*FIELDS, "--max_steps", "16", "--save_steps", "2"]
     words = ["mfcc", "--into", f"random:{tiny_checkpoint2}", "--data", str(music), "--components", "8", "--quiet"]
 
