@@ -25,7 +25,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 $(VENV)/.ready-dev: $(VENV)/.ready
 	$(PIP) -e '.[dev]'
-	$(PIP) --no-deps encodec hearvalidator xares  # without torchaudio and TensorFlow, which these tests do not need
+	$(PIP) --no-deps encodec hearvalidator xares basic-pitch torchcrepe pesto-pitch  # without torchaudio and TensorFlow
 	touch $@
 
 quickstart: setup  ## run the full pipeline on real scores, offline (10 minutes, and 2 for the setup)

@@ -110,6 +110,31 @@ def mean_states(
     return [states.mean(axis=0) for states in encoder.hidden_states(clips, layers, normalize)]
 
 
+class CenteredFrames:
+    """Base of encoders that compute one layer, clip by clip, with frames centered on multiples of the hop."""
+
+    sampling_rate: int
+    hop_length: int
+    hidden_size: int
+    fingerprint: str
+    layers = (0,)
+    context_seconds = None
+
+    @abstractmethod
+    def features(self, clip: np.ndarray) -> np.ndarray:
+        """(frames, values) float32 of a clip (samples,)."""
+
+    def hidden_states(
+        self, clips: Sequence[np.ndarray], layers: Sequence[int] = (0,), normalize: str = "clip"
+    ) -> list[np.ndarray]:
+        """See `Encoder.hidden_states`; the amplitude is never normalized."""
+        return [self.features(clip)[:, None] for clip in clips]
+
+    def frame_times(self, num_frames: int) -> np.ndarray:
+        """See `Encoder.frame_times`."""
+        return np.arange(num_frames) * self.hop_length / self.sampling_rate
+
+
 class BatchedEncoder:
     """Base of encoders that compute padded batches of clips: models of transformers and exported models.
 

@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from ..utils.devices import resolve_device
+from .base import CenteredFrames
 from .descriptors import FEATURES
 
 
@@ -33,7 +33,7 @@ BASELINES: dict[str, tuple[Part, ...]] = {
 }
 
 
-class HandmadeEncoder:
+class HandmadeEncoder(CenteredFrames):
     """A hand-made feature as an `Encoder`.
 
     Args:
@@ -43,8 +43,6 @@ class HandmadeEncoder:
 
     sampling_rate = 24000
     hop_length = 320
-    layers = (0,)
-    context_seconds = None
     handmade = True
     license = "apache-2.0"
 
@@ -54,20 +52,10 @@ class HandmadeEncoder:
         self.device = resolve_device(device)
         self.fingerprint = f"{name} {self.hidden_size} {self.sampling_rate} {self.hop_length}"
 
-    def hidden_states(
-        self, clips: Sequence[np.ndarray], layers: Sequence[int] = (0,), normalize: str = "clip"
-    ) -> list[np.ndarray]:
-        """See `Encoder.hidden_states`; the amplitude is never normalized."""
-        return [self._values(clip)[:, None] for clip in clips]
-
-    def frame_times(self, num_frames: int) -> np.ndarray:
-        """See `Encoder.frame_times`; frames are centered on multiples of the hop."""
-        return np.arange(num_frames) * self.hop_length / self.sampling_rate
-
     @torch.inference_mode()
-    def _values(self, samples: np.ndarray) -> np.ndarray:
-        """Samples (samples,) -> (frames, values) float32."""
-        waveform = torch.from_numpy(np.ascontiguousarray(samples))[None].to(self.device)
+    def features(self, clip: np.ndarray) -> np.ndarray:
+        """See `CenteredFrames.features`."""
+        waveform = torch.from_numpy(np.ascontiguousarray(clip))[None].to(self.device)
         values = [
             part.factor * FEATURES[part.descriptor](waveform, self.sampling_rate, self.hop_length)[0]
             for part in self._parts

@@ -13,6 +13,7 @@ from .base import Encoder
 from .handmade import BASELINES, HandmadeEncoder
 from .onnx import OnnxEncoder, is_exported
 from .own import ClipEncoder, OwnEncoder, RemoteModel
+from .peers import PEERS, PREFIX, open_peer
 from .transformers import load_encoder, untrained_encoder
 
 
@@ -28,8 +29,8 @@ def open_encoder(
     Args:
         name: Hub id, folder, or name of a bundled checkpoint; a folder that `mert-hf export onnx` wrote;
             "random:MODEL" for the same network with fresh weights, "random:1:MODEL" for the draw of seed 1 (0 by
-            default); "mfcc", "chroma", "mel" or "handmade" (these three side by side); or an object of your own, an
-            `Encoder` or a `ClipEncoder`.
+            default); "mfcc", "chroma", "mel" or "handmade" (these three side by side); "peer:NAME" for a model of
+            `mert_hf.encoders.peers`; or an object of your own, an `Encoder` or a `ClipEncoder`.
         device: where the encoder computes; a GPU if there is one.
         dtype: "float32" (default), "bfloat16", "float16" or "auto" (see `mert_hf.utils.devices`), or the torch.dtype;
             hidden states are float32. An exported model has the precision of its export.
@@ -46,6 +47,8 @@ def open_encoder(
     text = os.fspath(name)
     if text in BASELINES:
         return HandmadeEncoder(text, device)
+    if text.startswith(PREFIX):
+        return open_peer(text, device)
     if untrained := untrained_checkpoint(text):
         return untrained_encoder(*untrained, device, dtype)
     if trust_remote_code:
@@ -55,7 +58,8 @@ def open_encoder(
         folder = resolve_checkpoint(text, **places)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{error} A name may also be random:MODEL, random:SEED:MODEL, or a baseline: {', '.join(BASELINES)}."
+            f"{error} A name may also be random:MODEL, random:SEED:MODEL, a baseline ({', '.join(BASELINES)}), or "
+            f"another model for comparison ({', '.join(PREFIX + name for name in PEERS)})."
         ) from error
     device = resolve_device(device)
     if is_exported(folder):

@@ -89,7 +89,7 @@ class EncoderSettings:
 
     model: str | None = described(
         "Hub id, folder or bundled name; random: before it for fresh weights (random:1: for those of seed 1); or a "
-        "baseline: mfcc, chroma, mel, or handmade for these three side by side.",
+        "baseline: mfcc, chroma, mel, handmade for these three side by side, or peer:NAME for a model of others.",
         None,
     )
     features: str | None = described(
