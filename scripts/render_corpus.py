@@ -53,6 +53,7 @@ COLLECTIONS = {  # folder of music21's corpus -> largest number of files that ar
 }  # fmt: skip
 INSTRUMENTS = 102  # General MIDI programs that play notes of a pitch: all but effects and sounds
 EXERCISE_SHARE = 0.3  # of the training excerpts: single notes instead of pieces
+SETS = ("key", "tempo", "family", "instrument", "pitch", "chord", "style")
 SPLIT_SHARES = {"train": 0.625, "valid": 0.125, "test": 0.25}
 CHORDS = {"major": (0, 4, 7), "minor": (0, 3, 7), "dominant": (0, 4, 7, 10), "diminished": (0, 3, 6)}
 KICK, SNARE, CLOSED_HAT, OPEN_HAT, CRASH = 36, 38, 42, 46, 49
@@ -68,13 +69,15 @@ def main() -> None:
     probes = commands.add_parser("probes")
     probes.add_argument("--soundfont", required=True)
     probes.add_argument("--music", type=Path, required=True)
-    probes.add_argument("--share", type=float, default=1.0, help="of the rendered excerpts of each set but instrument")
+    probes.add_argument("--share", type=float, default=1.0, help="of the excerpts of each set")
+    probes.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     for command in (train, probes):
         command.add_argument("--output", type=Path, required=True)
         command.add_argument("--workers", type=int, default=2)
         command.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    pieces = load_corpus(arguments.output / "scores.json", arguments.workers)
+    of_notes = arguments.command == "probes" and not {"key", "tempo", "family"} & set(arguments.sets)
+    pieces = [] if of_notes else load_corpus(arguments.output / "scores.json", arguments.workers)
     if arguments.command == "train":
         pieces = [piece for piece in pieces if split_of(piece.name) == "train"]
         count = round(arguments.hours * 3600 / 20)
@@ -199,18 +202,21 @@ def render_probes(pieces: Sequence[Piece], arguments: argparse.Namespace) -> Non
     rng = np.random.default_rng(arguments.seed + 1)
     keyed = {name: [p for p in pieces if p.tonic is not None and split_of(p.name) == name] for name in SPLIT_SHARES}
     count = {size: round(arguments.share * size) for size in (768, 960, 1152)}
+    takes = {size: max(least, round(arguments.share * size)) for size, least in ((10, 4), (6, 2))}
     plans = {
-        "key": plan_keys(keyed, count[1152], arguments.seed),
-        "tempo": plan_tempo(keyed, count[768], rng),
-        "family": plan_families(pieces, count[960], rng),
-        "instrument": plan_instruments(10, rng),
-        "pitch": plan_notes(count[960], seed=arguments.seed),
-        "chord": plan_chords(count[960], rng),
+        "key": lambda: plan_keys(keyed, count[1152], arguments.seed),
+        "tempo": lambda: plan_tempo(keyed, count[768], rng),
+        "family": lambda: plan_families(pieces, count[960], rng),
+        "instrument": lambda: plan_instruments(takes[10], rng),
+        "pitch": lambda: plan_notes(count[960], seed=arguments.seed),
+        "chord": lambda: plan_chords(count[960], rng),
     }
-    for name, excerpts in plans.items():
+    planned = {name: plan() for name, plan in plans.items() if name in arguments.sets}
+    for name, excerpts in planned.items():
         excerpts = [replace(excerpt, soundfont=arguments.soundfont) for excerpt in excerpts]
         write_excerpts(excerpts, arguments.output / name, workers=arguments.workers, together=32)
-    cut_recordings(arguments.music, arguments.output / "style", 6.0, 6)
+    if "style" in arguments.sets:
+        cut_recordings(arguments.music, arguments.output / "style", 6.0, takes[6])
     (arguments.output / "settings.json").write_text(json.dumps({"seed": arguments.seed}) + "\n")
 
 

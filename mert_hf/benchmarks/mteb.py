@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import __version__
 from ..embedding import MERTEmbedder
 from ..utils.optional import needs_extra
 
@@ -92,8 +93,8 @@ class MERTWrapper(AbsEncoder):
 def metadata() -> Mapping[str, ModelMeta]:
     """mteb's description of each model by name.
 
-    Revisions are None: the Hub's newest. `training_datasets` are those of mteb's tasks that a model was trained on; no
-    published list names any.
+    Revisions of models on the Hub are None, the newest one; that of a bundled model is mert_hf's version.
+    `training_datasets` are those of mteb's tasks that a model was trained on; no published list names any.
     """
     return {name: _describe(name, *facts) for name, facts in MODELS.items()}
 
@@ -109,7 +110,7 @@ def _describe(name: str, parameters: int, size: int, license_name: str, date: st
     return ModelMeta(
         loader=MERTWrapper,
         name=name,
-        revision=None,
+        revision=__version__ if bundled else None,
         release_date=date,
         languages=["zxx-Zxxx"],
         modalities=["audio"],
