@@ -58,8 +58,8 @@ def open_encoder(
         folder = resolve_checkpoint(text, **places)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{error} A name may also be random:MODEL, random:SEED:MODEL, a baseline ({', '.join(BASELINES)}), or "
-            f"another model for comparison ({', '.join(PREFIX + name for name in PEERS)})."
+            f"{error} A name may also be random:MODEL, random:SEED:MODEL, or a baseline: "
+            f"{', '.join([*BASELINES, *(PREFIX + peer for peer in PEERS)])}."
         ) from error
     device = resolve_device(device)
     if is_exported(folder):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import json
 import sys
+import tarfile
 import types
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from mert_hf.benchmarks import hear, xares
@@ -33,6 +37,60 @@ def test_xares_check_accepts(name, monkeypatch):
     monkeypatch.setenv("MERT_HF_MODEL", str(name))
     assert checker.check_audio_encoder(xares.MERTEncoder())
     assert [attribute for attribute in dir(xares) if attribute.endswith("Encoder")] == ["MERTEncoder"]
+
+
+@pytest.fixture
+def torchaudio(monkeypatch):
+    """The two functions of torchaudio that xares calls, for files that have the model's rate already."""
+
+    def load(path):
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        return torch.from_numpy(samples.T), rate
+
+    def resample(audio, rate, wanted):
+        assert rate == wanted
+        return audio
+
+    module = types.ModuleType("torchaudio")
+    module.load, module.functional = load, types.SimpleNamespace(resample=resample)
+    monkeypatch.setitem(sys.modules, "torchaudio", module)
+
+
+def write_shard(path, labels, seed: int) -> None:
+    """A tar file as xares reads it: NAME.wav and NAME.json of low and high notes in noise."""
+    rng, time = np.random.default_rng(seed), np.arange(24000) / 24000
+    with tarfile.open(path, "w") as archive:
+        for number, label in enumerate(labels):
+            note = np.sin(2 * np.pi * (110 if label else 880) * rng.uniform(0.9, 1.1) * time)
+            sound = io.BytesIO()
+            soundfile.write(sound, 0.3 * note + 0.01 * rng.standard_normal(len(time)), 24000, format="WAV")
+            for suffix, data in (("wav", sound.getvalue()), ("json", json.dumps({"label": label}).encode())):
+                member = tarfile.TarInfo(f"clip{number}.{suffix}")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+
+
+def test_xares_tracks_run_on_a_local_task(tmp_path, monkeypatch, torchaudio):
+    """Both scores of xares' own task, the MLP's and that of the nearest neighbors."""
+    task = pytest.importorskip("xares.task", reason="xares is not installed")
+    monkeypatch.setenv("MERT_HF_MODEL", "mert2-nano")
+    (tmp_path / "notes").mkdir()
+    for seed, (split, count) in enumerate({"train": 24, "valid": 8, "test": 8}.items()):
+        write_shard(tmp_path / "notes" / f"{split}-0.tar", [index % 2 for index in range(count)], seed)
+    (tmp_path / "notes" / ".audio_tar_ready").touch()
+    config = task.TaskConfig(
+        "notes",
+        env_root=tmp_path,
+        private=True,
+        encoder=xares.MERTEncoder(),
+        label_processor=lambda row: row["label"],
+        output_dim=2,
+        num_encoder_workers=0,
+        batch_size_train=8,
+        torch_num_threads=torch.get_num_threads(),
+    )
+    (mlp, _), (knn, _) = task.XaresTask(config).run()
+    assert mlp == knn == 1.0
 
 
 def test_frames_are_those_of_the_encoder(name, monkeypatch):
