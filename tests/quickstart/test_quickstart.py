@@ -76,7 +76,7 @@ def test_quickstart_runs_the_full_pipeline(few_pieces, tmp_path, from_scratch):
     for heading in ("## The objective", "## What the features know"):
         assert heading in text
     html = page.read_text()
-    assert page.name == "report.html" and html.count("<img ") == 4 and html.count("<audio ") == 3 * 6
+    assert page.name == "report.html" and html.count("<img ") == 3 and html.count("<audio ") == 3 * 6
     assert "http" not in html.replace("http-equiv", "")  # nothing is fetched
     assert "identical output" in text
     assert (f"{DEFAULT_CHECKPOINT} as bundled" in text) is not from_scratch
@@ -156,7 +156,7 @@ def test_page_has_every_part(tmp_path, library):
     html = page.read_text()
     assert "<td>cqt loss</td><td>1.000</td><td>0.500</td><td>0.900</td>" in html
     assert "song &lt;1&gt;" in html and "song <1>" not in html
-    assert html.count("data:image/png;base64,") == 4 and html.count("data:audio/mpeg;base64,") == 2 * 6
+    assert html.count("data:image/png;base64,") == 3 and html.count("data:audio/mpeg;base64,") == 2 * 6
     summary = (tmp_path / "out" / "README.md").read_text()
     assert summary == markdown(report) and "| cqt loss | 1.000 | 0.500 | 0.900 |" in summary
 
