@@ -15,7 +15,7 @@ from mert_hf.evaluation import EvaluationSettings, evaluate, load_results, write
 from mert_hf.evaluation.metrics.by_kind import scores
 from mert_hf.evaluation.probing import neighbors
 from mert_hf.evaluation.probing.chunks import ChunkData
-from mert_hf.evaluation.probing.neighbors import FixedNeighbors, NearestNeighbors, choose_neighbors
+from mert_hf.evaluation.probing.neighbors import NearestNeighbors, choose_neighbors
 from mert_hf.evaluation.probing.plans import choice_lines
 from mert_hf.evaluation.probing.store import FeatureTable
 from mert_hf.evaluation.reports.lines import summary_lines
@@ -54,7 +54,7 @@ def test_outputs_equal_scikit_learn(kind, similarities, monkeypatch):
     chunks = toy(kind)
     train, test = (chunks.features.gather(chunks.features.indices(chunks.data.split(s))) for s in ("train", "test"))
     targets = np.stack([recording.target for recording in chunks.data.split("train")])
-    found = NearestNeighbors.of(chunks).outputs(test, [1, 5, 20])
+    found = NearestNeighbors.of(chunks).outputs_of(test, [1, 5, 20])
     for count, outputs in zip((1, 5, 20), found, strict=True):
         reference = (KNeighborsClassifier if kind == "classification" else KNeighborsRegressor)(count, metric="cosine")
         reference.fit(train[0].numpy(), targets)
@@ -71,15 +71,15 @@ METRICS = {"classification": "accuracy", "multilabel": "roc_auc", "regression": 
 def test_the_number_of_neighbors_is_chosen_on_validation_data(kind):
     metric = METRICS[kind]
     chunks = toy(kind, chunks=3)
-    probe, tried = choose_neighbors(chunks)
+    chosen, tried = choose_neighbors(chunks)
     assert [entry["neighbors"] for entry in tried] == [1, 3, 5, 10, 20, 50]
     for entry in tried:
-        each = FixedNeighbors(probe.nearest, entry["neighbors"])
+        each = NearestNeighbors.of(chunks, entry["neighbors"])
         valid = scores(kind, chunks.predict(each, "valid"), chunks.data.labels)[metric]
         assert valid == pytest.approx(entry["score"], abs=1e-6)
     best = max(entry["score"] for entry in tried)
-    assert probe.neighbors == next(entry["neighbors"] for entry in tried if entry["score"] == best)
-    assert scores(kind, chunks.predict(probe, "test"), chunks.data.labels)[metric] > 0.5
+    assert chosen == next(entry["neighbors"] for entry in tried if entry["score"] == best)
+    assert scores(kind, chunks.predict(NearestNeighbors.of(chunks, chosen), "test"), chunks.data.labels)[metric] > 0.5
 
 
 def test_few_training_chunks_allow_few_neighbors():

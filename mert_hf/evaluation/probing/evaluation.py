@@ -30,7 +30,7 @@ from .chunks import ChunkData
 from .features import FeatureRequest, estimated_bytes, extract
 from .frame_features import ComputedFrames, FrameFeatures
 from .frames import BinaryBeats, FrameClassData
-from .neighbors import NEIGHBORS, FixedNeighbors, NearestNeighbors, choose_neighbors
+from .neighbors import NEIGHBORS, NearestNeighbors, choose_neighbors
 from .precomputed import PrecomputedFeatures
 from .probes import GridData, TrainedProbe, grid, num_weights, train_grid
 from .results import (
@@ -77,11 +77,15 @@ class Evaluation:
         """The choices of this evaluation."""
         return self.settings.chosen_protocol(self.task.name)
 
+    @property
+    def _trains(self) -> bool:
+        return self.task.kind != "retrieval" and self.settings.probe_kind == "mlp"
+
     @cached_property
     def layers(self) -> list[Layer]:
         """The layers to probe."""
         layers = choose_layers(self.settings.layers, self.encoder)
-        if self.task.kind != "retrieval" and self.settings.probe_kind == "mlp":
+        if self._trains:
             return layers
         single = [layer for layer in layers if layer != WEIGHTED]
         if not single:
@@ -106,12 +110,10 @@ class Evaluation:
         """Extracts and trains what is missing, chooses the layer by validation, tests it. Returns the results, and the
         predictions of each seed for the test recordings."""
         features = self.features()
-        if self.task.kind == "retrieval":
-            return self._retrieve(features)
-        if self.settings.probe_kind == "knn":
-            self._find_neighbors(features)
-        else:
+        if self._trains:
             self._train(features)
+        else:
+            self._choose(features)
         records = {layer: self.archive.read(layer) for layer in self.layers}
         metric = self.task.metric
         chosen = best_candidate((layer, _validation_scores(record, metric)) for layer, record in records.items())
@@ -120,17 +122,6 @@ class Evaluation:
             self._test(records[layer], features)
         predictions = self.predictions(records[chosen], features, "test")
         return self._results(records, chosen, predictions, features), predictions
-
-    def _retrieve(self, table: FeatureTable) -> tuple[dict[str, Any], dict[int, Predictions]]:
-        """Results of a task without a probe: the layer is chosen on validation data, nothing is trained."""
-        records: dict[Layer, Record] = {}
-        for layer in self.layers:
-            found = {split: self.scores(self.retrieved(table, layer, split)) for split in ("valid", "test")}
-            records[layer] = {"layer": layer, "learning_rate": 0.0, "grid": []}
-            records[layer] |= {"validation": [found["valid"]], "test": [found["test"]]}
-        chosen = max(records, key=lambda layer: records[layer]["validation"][0][self.task.metric])
-        predictions = {0: self.retrieved(table, chosen, "test")}
-        return self._results(records, chosen, predictions, table), predictions
 
     def retrieved(self, table: FeatureTable, layer: int, split: str, queries: Evaluation | None = None) -> Predictions:
         """The ranking for each query of a split; with other `queries`, those recordings are searched for."""
@@ -216,14 +207,15 @@ class Evaluation:
                 if layer in missing:
                     self._keep(layer, [probe for probe in trained if probe.probe.layer == name], data)
 
-    def _find_neighbors(self, features: FeatureTable) -> None:
-        """Chooses the number of neighbors of each layer by validation, and writes all scores."""
-        for layer in self.layers:
-            if layer not in self.archive:
+    def _choose(self, features: FeatureTable) -> None:
+        """What replaces training: the choice within each layer, and its validation scores."""
+        for layer in (layer for layer in self.layers if layer not in self.archive):
+            record = {"layer": layer, "learning_rate": 0.0, "grid": []}
+            if self.task.kind != "retrieval":
                 data = self.grid_data(features.held(self.positions([layer]), self.device))
-                probe, tried = choose_neighbors(data)
-                record = {"layer": layer, "learning_rate": 0.0, "neighbors": probe.neighbors, "grid": tried}
-                self.archive.write({**record, "validation": [self.scores(data.predict(probe, "valid"))]})
+                record["neighbors"], record["grid"] = choose_neighbors(data)
+            valid = self.predictions(record, features, "valid")
+            self.archive.write({**record, "validation": [self.scores(part) for part in valid.values()]})
 
     def _keep(self, layer: Layer, trained: list[TrainedProbe], data: Any) -> None:
         """Chooses the layer's learning rate by validation, and writes its probes and all scores."""
@@ -249,10 +241,11 @@ class Evaluation:
     def predictions(self, record: Record, features: FrameFeatures, split: str) -> dict[int, Predictions]:
         """The predictions of a layer's probes for a split, by seed."""
         layer = record["layer"]
+        if self.task.kind == "retrieval":
+            return {0: self.retrieved(features, layer, split)}
         data = self.grid_data(features.held(self.positions([layer]), self.device))
         if "neighbors" in record:
-            probe = FixedNeighbors(NearestNeighbors.of(data), record["neighbors"])
-            return {self.settings.seed: data.predict(probe, split)}
+            return {self.settings.seed: data.predict(NearestNeighbors.of(data, record["neighbors"]), split)}
         probes = self.archive.load(record, WEIGHTED if layer == WEIGHTED else 0)
         return {probe.probe.seed: data.predict(probe, split) for probe in probes}
 

@@ -21,24 +21,30 @@ SIMILARITIES = 2**26  # that are computed at a time
 
 @dataclass(frozen=True)
 class NearestNeighbors:
-    """The training chunks of one layer.
+    """The training chunks of one layer as a probe; `outputs` is that of a `TrainedProbe`.
 
     Attributes:
         vectors: (chunks, values), of length 1.
         answers: (chunks, outputs): 1 for the class or the tags of a chunk and 0 for others, or standardized numbers.
+        neighbors: how many of them answer.
     """
 
     vectors: Tensor
     answers: Tensor
+    neighbors: int = NEIGHBORS[0]
 
     @classmethod
-    def of(cls, data: ChunkData) -> NearestNeighbors:
+    def of(cls, data: ChunkData, neighbors: int = NEIGHBORS[0]) -> NearestNeighbors:
         """The training chunks of data with one layer."""
         rows, targets, _ = data.training
         vectors = data.features.gather(rows, data.device)[0]
-        return cls(F.normalize(vectors, dim=1), data.head.answers(targets))
+        return cls(F.normalize(vectors, dim=1), data.head.answers(targets), neighbors)
 
-    def outputs(self, features: Tensor, neighbors: Sequence[int]) -> Tensor:
+    def outputs(self, features: Tensor) -> Tensor:
+        """Outputs (rows, outputs) for features (1, rows, values)."""
+        return self.outputs_of(features, [self.neighbors])[0]
+
+    def outputs_of(self, features: Tensor, neighbors: Sequence[int]) -> Tensor:
         """Mean answers of the nearest chunks for features (1, rows, values), (numbers of neighbors, rows, outputs).
 
         (scikit-learn's KNeighborsClassifier.predict_proba and KNeighborsRegressor with metric="cosine".)
@@ -51,24 +57,11 @@ class NearestNeighbors:
         return (F.normalize(rows, dim=1) @ self.vectors.T).topk(count, dim=1).indices
 
 
-@dataclass(frozen=True)
-class FixedNeighbors:
-    """The probe with a number of neighbors; `outputs` as of a `TrainedProbe`."""
-
-    nearest: NearestNeighbors
-    neighbors: int
-
-    def outputs(self, features: Tensor) -> Tensor:
-        """Outputs (rows, outputs) for features (1, rows, values)."""
-        return self.nearest.outputs(features, [self.neighbors])[0]
-
-
-def choose_neighbors(data: ChunkData) -> tuple[FixedNeighbors, list[dict[str, Any]]]:
-    """The probe with the best number of neighbors on validation data, the fewest of equally good ones, and the score
-    of each number, up to that of the training chunks."""
+def choose_neighbors(data: ChunkData) -> tuple[int, list[dict[str, Any]]]:
+    """The best number of neighbors on validation data, the fewest of equally good ones, and the score of each number,
+    up to that of the training chunks."""
     nearest = NearestNeighbors.of(data)
     tried = [k for k in NEIGHBORS if k <= len(nearest.vectors)]
-    scores, _ = data.validate(lambda features: nearest.outputs(features, tried))
+    scores, _ = data.validate(lambda features: nearest.outputs_of(features, tried))
     found = [{"neighbors": k, "score": float(score)} for k, score in zip(tried, scores, strict=True)]
-    best = max(found, key=lambda entry: entry["score"])
-    return FixedNeighbors(nearest, best["neighbors"]), found
+    return max(found, key=lambda entry: entry["score"])["neighbors"], found
