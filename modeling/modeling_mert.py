@@ -1092,9 +1092,9 @@ def view_consistency(hidden_states: torch.Tensor, valid: torch.Tensor, temperatu
     Cross-entropy of the cosines of the mean states, divided by the temperature, in nats. A batch of one clip gives 0.
 
     Args:
-        hidden_states: (2 * clips, frames, hidden_size), the second views behind the first ones.
+        hidden_states: (2 * clips, frames, hidden_size), the second views after the first ones.
         valid: (2 * clips, frames) bool.
-        temperature: of the softmax; 0.1 as in section 5.1 there.
+        temperature: divisor of the cosines; 0.1 as in section 5.1 there.
     """
     weight = valid[..., None].float()
     vectors = (hidden_states.float() * weight).sum(dim=1) / weight.sum(dim=1)

@@ -163,7 +163,7 @@ class MERTEmbedder:
                 out; the first window of a recording is always kept.
             workers: recordings decoded at a time.
             errors: "raise" ends at the first recording that cannot be read; "skip" logs it and puts None in its place.
-            channels: of files, as in `read_audio`; audio in memory is mixed.
+            channels: channels of files that are read, as in `read_audio`; audio in memory is mixed.
 
         Returns:
             An `Embedding` for one recording, a list of them for a list. A last window that the recording does not fill

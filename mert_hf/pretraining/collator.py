@@ -78,7 +78,7 @@ class DataCollatorForMERTPreTraining:
         label_cache: codes made ahead of time for whole files, which replace the acoustic teacher.
         value_caches: values made ahead of time for whole files, which follow those of the musical teacher.
         two_views: give the student two views of each clip, changed and masked by other draws, the second ones of a
-            batch behind the first ones; both have the targets of the clean clip.
+            batch after the first ones; both have the targets of the clean clip.
         labels_on_device: leave the clean clips in the batch; `MERTTrainer` calls `add_targets` on the device of the
             model, while data workers decode the next batch. Required for teachers on a GPU with data workers.
         crop_length: samples to which longer clips are cut at a random place, a whole number of hops from their start.
@@ -250,7 +250,7 @@ class DataCollatorForMERTPreTraining:
     def _views(
         self, clean: torch.Tensor, lengths: torch.Tensor, frame_lengths: torch.Tensor, crops: Sequence[AudioCrop]
     ) -> dict[str, torch.Tensor]:
-        """The student's input and masks: of each crop one view or two, the second ones behind the first ones."""
+        """The student's input and masks: of each crop one view or two, the second ones after the first ones."""
         if self.two_views:
             crops = [*crops, *(replace(crop, seed=derive_seed(crop.seed, 6)) for crop in crops)]
             clean, lengths, frame_lengths = clean.repeat(2, 1), lengths.repeat(2), frame_lengths.repeat(2)

@@ -32,7 +32,7 @@ LossParts = tuple[tuple[int, float, str], ...]
 
 @dataclass
 class Targets:
-    """What the student predicts.
+    """The targets that the student predicts.
 
     Attributes:
         acoustic: the acoustic teacher, or None.

@@ -149,7 +149,7 @@ def fit_random_projection(waveforms: Sequence[torch.Tensor], settings: RVQSettin
 
 
 def heard(clips: RandomClips, encoders: Sequence[EncoderLayer]) -> RandomClips | Iterator[tuple[str, float]]:
-    """What a teacher is fitted to: clips, or recordings where the features of its encoders are stored."""
+    """The audio that a teacher is fitted to: clips, or recordings where the features of its encoders are stored."""
     return clips.recordings() if str(encoders[0].name).startswith(FEATURES_PREFIX) else clips
 
 

@@ -137,7 +137,7 @@ def test_registered_models_need_no_options(task, clustering, registered):
 
 
 def test_metadata_pass_mtebs_checks(registered, task):
-    """What mteb's tests/test_models/test_model_meta.py asks of each model, but for revisions on the Hub."""
+    """The checks of mteb's tests/test_models/test_model_meta.py for each model, but for revisions on the Hub."""
     from mteb.models import ModelMeta
 
     found = mteb.get_model_metas(list(registered), open_weights=True, model_types=["dense"])

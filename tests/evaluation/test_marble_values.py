@@ -1,4 +1,4 @@
-"""What MARBLE's own code, madmom and scikit-learn computed from the same generated data."""
+"""Values that MARBLE's own code, madmom and scikit-learn computed from the same generated data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What transformers has announced: new names of audio inputs, audio processors, and functions that it removes."""
+"""Announced by transformers: new names of audio inputs, audio processors, and functions that it removes."""
 
 import ast
 import inspect

@@ -125,7 +125,7 @@ def chunk_averages(outputs: Tensor, counts: Sequence[int], way: str, head: Head)
     their chunks, each of which counts once.
 
     Args:
-        outputs: of the chunks of one after the other.
+        outputs: outputs for the chunks of one after the other.
         counts: number of chunks of each.
         way: one of `Protocol.averages`; a vote gives the share of chunks for each class.
         head: the kind of task.

@@ -119,7 +119,7 @@ class FeatureRequest:
         return "none" if self.normalize == "recording" and getattr(self.encoder, "normalizes", False) else "clip"
 
     def windows(self, recording: Recording) -> Iterator[Window]:
-        """The windows of a recording; the last one is cut at `first_seconds`, or filled up behind its end."""
+        """The windows of a recording; the last one is cut at `first_seconds`, or filled up after its end."""
         for window in self._cut(recording, self.window, self.shortest):
             if self.first_seconds is not None:
                 left = round((self.first_seconds - window.start) * self.encoder.sampling_rate)

@@ -121,7 +121,7 @@ def probe_summary(trained: TrainedProbe) -> dict[str, Any]:
 
 
 def choice(record: Record) -> dict[str, float]:
-    """What was chosen on validation data within a layer: learning rate (0 without training), number of neighbors."""
+    """The choice on validation data within a layer: learning rate (0 without training), number of neighbors."""
     return {name: record[name] for name in ("learning_rate", "neighbors") if name in record}
 
 
