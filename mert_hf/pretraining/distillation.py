@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig, AutoFeatureExtractor, PretrainedConfig
 
 from ..corpora.dataset import open_recordings
 from ..corpora.labels import label_files
@@ -149,13 +149,16 @@ def student_recipe(into: str) -> dict[str, Any]:
         for name in ("acoustic_teacher", "musical_teacher", "label_cache", "ema"):
             given.pop(name, None)
         return {**RECIPE, **given, "model_config": {**given.get("model_config", {}), **weights}}
-    if untrained := untrained_checkpoint(into):
-        saved = AutoConfig.from_pretrained(resolve_model(untrained[0]))
+    untrained = untrained_checkpoint(into)
+    source = resolve_model(untrained[0] if untrained else into)
+    recipe = {**RECIPE, "do_normalize": bool(AutoFeatureExtractor.from_pretrained(source).do_normalize)}
+    if untrained:
+        saved = AutoConfig.from_pretrained(source)
         dropped = {"architectures", "auto_map", "transformers_version", "dtype", "torch_dtype", "codebook_size"}
         dropped |= saved.target_fields((2, 3), 1).keys()
         fields = {name: value for name, value in saved.to_diff_dict().items() if name not in dropped}
-        return {**RECIPE, "model_config": {**fields, "model_type": saved.model_type, **weights}}
-    return {**RECIPE, "model_name_or_path": into, "learning_rate": 5e-4, "model_config": weights}
+        return {**recipe, "model_config": {**fields, "model_type": saved.model_type, **weights}}
+    return {**recipe, "model_name_or_path": into, "learning_rate": 5e-4, "model_config": weights}
 
 
 def student_rates(recipe: dict[str, Any]) -> PretrainedConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from mert_hf.cli.app import app
 from mert_hf.encoders import open_encoder
 from mert_hf.hub.licenses import check_license, student_license
 from mert_hf.hub.push import prepare_push
+from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 from mert_hf.pretraining import distillation
 from mert_hf.pretraining.settings import DistillationSettings
 from mert_hf.teachers import load_teacher
@@ -174,3 +176,12 @@ def test_licenses():
 def test_refused(teachers, message, tiny_checkpoint2, music, tmp_path):
     with pytest.raises(ValueError, match=message):
         distillation.distill(teachers, str(tiny_checkpoint2), settings(music, tmp_path / "out"), FIELDS)
+
+
+@pytest.mark.parametrize("normalizes", [True, False])
+def test_amplitudes_are_normalized_as_the_checkpoint_does(normalizes, tiny_checkpoint2, tmp_path):
+    shutil.copytree(tiny_checkpoint2, model := tmp_path / "model")
+    (model / "preprocessor_config.json").unlink()
+    MERTFeatureExtractor(do_normalize=normalizes).save_pretrained(model)
+    for into in (str(model), f"random:{model}"):
+        assert distillation.student_recipe(into)["do_normalize"] is normalizes
