@@ -56,7 +56,10 @@ class AudioReadError(ValueError):
 
 
 class Undecodable(Exception):
-    """A library cannot open or decode a file."""
+    """A library cannot open or decode a file; its message has no period, as it becomes a part of another one."""
+
+    def __str__(self) -> str:
+        return super().__str__().rstrip(".")
 
 
 class Decoder:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import sys
+import typing
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from transformers import (
 
 from mert_hf import MERTEmbedder, MERTFeatureExtractor, MERTModel
 from mert_hf.audio import AudioReadError, find_audio_files, read_audio
+from mert_hf.embedding.embedder import OneRecording
 from mert_hf.embedding.progress import SpeedBar
 from mert_hf.embedding.windows import recording_windows
 from mert_hf.utils.devices import resolve_dtype
@@ -294,3 +297,11 @@ def test_rows_of_datasets_that_are_not_decoded(embedder, recordings):
 def test_an_embedding_shows_its_shape_and_not_its_values(embedder, recordings):
     text = repr(embedder.encode(recordings[1], **QUIET))
     assert text.startswith("Embedding(shape=(") and str(recordings[1]) in text and "array" not in text
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 keeps no overloads")
+def test_type_checkers_know_the_result_for_one_recording_and_for_many():
+    one, many = typing.get_overloads(MERTEmbedder.encode)
+    assert (one.__annotations__["paths_or_arrays"], one.__annotations__["return"]) == ("OneRecording", "Embedding")
+    assert many.__annotations__["return"] == "list[Embedding]"
+    assert {str, np.ndarray, torch.Tensor} <= set(typing.get_args(OneRecording))
