@@ -1113,7 +1113,7 @@ class MERTPreTrainingModel(MERTPreTrainedModel):
         cqt_loss_parts: the parts of `cqt` that have a loss of their own, one after the other: values, weight, and
             "squared" or "cosine". None is the mean squared error of all values.
         view_consistency_weight: weight of `view_consistency` in training, whose batches then hold a first view of each
-            clip and behind them the second ones; 0 for batches of single clips.
+            clip and after them the second ones; 0 for batches of single clips.
     """
 
     codebook_loss_weights: tuple[float, ...] | None = None
