@@ -952,7 +952,9 @@ class MERTModel(MERTPreTrainedModel):
     def _with_cqt(self, features: torch.Tensor, input_values: torch.Tensor) -> torch.Tensor:
         if self.feature_extractor_cqt is None:
             return features
-        cqt = self.feature_extractor_cqt(input_values)[:, : features.shape[1]]
+        # The transform has a frame or two more. A slice would make torch.export compare both numbers for all lengths.
+        frames = torch.arange(features.shape[1], device=features.device)
+        cqt = self.feature_extractor_cqt(input_values).index_select(1, frames)
         # CODEPATH: True in our mert-nano, False in models that the authors' v0 code trained.
         if self.config.feature_extractor_cqt_log:
             cqt = torch.log1p(CQT_LOG_GAIN * cqt)
