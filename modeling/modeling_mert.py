@@ -944,14 +944,14 @@ class MERTModel(MERTPreTrainedModel):
         features = self.feature_extractor(input_values.to(self.dtype), lengths).transpose(1, 2)
         features = scale_gradient(features, feature_grad_mult)
         frame_mask = None if attention_mask is None else self.frame_mask(attention_mask)
-        hidden_states = self.feature_projection(self._with_cqt(features, input_values))
+        inputs = features if self.feature_extractor_cqt is None else self._with_cqt(features, input_values)
+        hidden_states = self.feature_projection(inputs)
         hidden_states = self._mask_hidden_states(hidden_states, mask_time_indices, frame_mask)
         outputs = self.encoder(hidden_states, frame_mask, *wanted, last_layer, **kwargs)
         return outputs, features
 
+    @torch.compiler.disable  # a Fourier transform gains nothing in a graph, which its length would make anew
     def _with_cqt(self, features: torch.Tensor, input_values: torch.Tensor) -> torch.Tensor:
-        if self.feature_extractor_cqt is None:
-            return features
         # The transform has a frame or two more. A slice would make torch.export compare both numbers for all lengths.
         frames = torch.arange(features.shape[1], device=features.device)
         cqt = self.feature_extractor_cqt(input_values).index_select(1, frames)

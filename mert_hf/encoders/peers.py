@@ -41,6 +41,7 @@ class BasicPitch(CenteredFrames):
     Frames are 256 samples apart within a window and less from one window to the next: 254.7 on average.
     """
 
+    license = "apache-2.0"
     sampling_rate, hop_length, hidden_size = 22050, 255, 440
     receptive_field = 257  # its own rounding gives shorter clips no frame
     overlap = 30  # frames
@@ -72,6 +73,7 @@ class BasicPitch(CenteredFrames):
 class TorchCrepe(CenteredFrames):
     """CREPE tiny: 256 values before its last convolution, from windows of 64 ms."""
 
+    license = "mit"
     sampling_rate, hop_length, hidden_size = 16000, STEP, 256
 
     def __init__(self, device: torch.device) -> None:
@@ -92,6 +94,7 @@ class TorchCrepe(CenteredFrames):
 class Pesto(CenteredFrames):
     """PESTO: activations of 384 pitches, a third of a semitone apart."""
 
+    license = "lgpl-3.0"
     sampling_rate, hop_length, hidden_size = 16000, STEP, 384
     checkpoint = "mir-1k_g7"  # the package's default
 

@@ -16,9 +16,11 @@ from mert_hf.audio import read_audio
 from mert_hf.embedding import embed_dataset
 from mert_hf.encoders import open_encoder
 from mert_hf.encoders.peers import PEERS
+from mert_hf.hub.licenses import license_of
 from mert_hf.utils.optional import MissingExtraError
 
 RATES = {"basic-pitch": 22050, "torchcrepe": 16000, "pesto": 16000}
+LICENSES = {"basic-pitch": "apache-2.0", "torchcrepe": "mit", "pesto": "lgpl-3.0"}
 MODULES = {"basic-pitch": "basic_pitch", "torchcrepe": "torchcrepe", "pesto": "pesto"}
 
 
@@ -66,6 +68,7 @@ def test_features_equal_those_of_the_package(peer, song):
     expected = by_its_package(peer, song)
     assert states.shape == (len(expected), 1, encoder.hidden_size)
     np.testing.assert_allclose(states[:, 0], expected, atol=2e-6)
+    assert license_of(f"peer:{peer}", encoder) == LICENSES[peer]
 
 
 def test_frames_are_where_the_times_say(peer):
