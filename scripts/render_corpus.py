@@ -69,7 +69,7 @@ def main() -> None:
     probes = commands.add_parser("probes")
     probes.add_argument("--soundfont", required=True)
     probes.add_argument("--music", type=Path, required=True)
-    probes.add_argument("--share", type=float, default=1.0, help="of the excerpts of each set")
+    probes.add_argument("--share", type=float, default=1.0, help="Share of the excerpts of each set.")
     probes.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     for command in (train, probes):
         command.add_argument("--output", type=Path, required=True)
