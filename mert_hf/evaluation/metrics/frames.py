@@ -16,6 +16,7 @@ import numpy as np
 from ...recordings.frames import CHORD_LABELS, NO_CHORD
 from ...recordings.recordings import Segments
 from ...utils.optional import needs_extra
+from .beats import DOWNBEAT_TEMPI, decode_beats
 from .predictions import Predictions
 
 VOCABULARIES = ("majmin", "root", "mirex")
@@ -25,14 +26,19 @@ PEAK_DISTANCE_SECONDS = 6.0
 PEAK_HEIGHT = 0.05  # above that mean
 
 
-def decode(kind: str, probabilities: np.ndarray, frame_rate: float) -> Any:
-    """Chords or boundaries of a recording: `Segments`, or times in seconds (boundaries,).
+def decode(
+    kind: str, probabilities: np.ndarray, frame_rate: float, downbeat_tempi: tuple[float, float] = DOWNBEAT_TEMPI
+) -> Any:
+    """Beats, chords or boundaries of a recording: `BeatTimes`, `Segments`, or times in seconds (boundaries,).
 
     Args:
-        kind: "chords" or "structure".
+        kind: "beats", "chords" or "structure".
         probabilities: (frames, classes), frame k is centered on k / frame_rate; rows sum to 1.
         frame_rate: in Hz.
+        downbeat_tempi: slowest and fastest tempo of bars, a minute.
     """
+    if kind == "beats":  # classes are none, beat and downbeat, which is a beat too
+        return decode_beats(probabilities[:, 1:].sum(axis=1), probabilities[:, 2], frame_rate, downbeat_tempi)
     if kind == "chords":
         return chord_segments(probabilities.argmax(axis=1), frame_rate)
     return find_boundaries(probabilities[:, 1], frame_rate)

@@ -195,12 +195,7 @@ class FrameClassData(FrameData):
     def _decoded(self, outputs: Tensor) -> Any:
         """Beats, chords or boundaries from the outputs (frames, classes) of a recording."""
         probabilities = outputs.softmax(dim=1).double().cpu().numpy()
-        if self.kind == "beats":
-            return self._beats(probabilities[:, 1:].sum(axis=1), probabilities[:, 2])
-        return decode(self.kind, probabilities, self.frame_rate)
-
-    def _beats(self, beats: np.ndarray, downbeats: np.ndarray) -> BeatTimes:
-        return decode_beats(beats, downbeats, self.frame_rate, self.protocol.downbeat_tempi)
+        return decode(self.kind, probabilities, self.frame_rate, self.protocol.downbeat_tempi)
 
 
 class BinaryBeats(FrameClassData):
@@ -223,4 +218,5 @@ class BinaryBeats(FrameClassData):
         return losses.mean(dim=1).sum(dim=1)
 
     def _decoded(self, outputs: Tensor) -> BeatTimes:
-        return self._beats(*outputs.sigmoid().double().cpu().numpy().T)
+        beats, downbeats = outputs.sigmoid().double().cpu().numpy().T
+        return decode_beats(beats, downbeats, self.frame_rate, self.protocol.downbeat_tempi)
