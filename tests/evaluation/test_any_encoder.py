@@ -21,9 +21,8 @@ from mert_hf.encoders.own import OwnEncoder, RemoteModel
 from mert_hf.evaluation import evaluate
 from mert_hf.evaluation.probing import all_tasks
 from mert_hf.evaluation.probing.all_tasks import _is_finished, evaluate_all, find_tasks
-from mert_hf.evaluation.probing.features import FeatureRequest
+from mert_hf.evaluation.probing.features import FeatureRequest, PrecomputedFeatures, chosen_encoder
 from mert_hf.evaluation.probing.plans import plan_lines, plan_tasks
-from mert_hf.evaluation.probing.precomputed import PrecomputedFeatures, chosen_encoder
 
 from .synthesis import note, write
 

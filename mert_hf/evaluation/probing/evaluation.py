@@ -27,11 +27,10 @@ from ..metrics.retrieval import query_scores
 from ..tasks import FRAME_KINDS, Task
 from ..tasks.protocols import Protocol
 from .chunks import ChunkData
-from .features import FeatureRequest, estimated_bytes, extract
+from .features import FeatureRequest, PrecomputedFeatures, estimated_bytes, extract
 from .frame_features import ComputedFrames, FrameFeatures
 from .frames import BinaryBeats, FrameClassData
 from .neighbors import NEIGHBORS, NearestNeighbors, choose_neighbors
-from .precomputed import PrecomputedFeatures
 from .probes import GridData, TrainedProbe, grid, num_weights, train_grid
 from .results import (
     RESULTS_FORMAT,

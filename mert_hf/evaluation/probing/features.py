@@ -1,4 +1,4 @@
-"""Features of recordings: what the encoder has to compute, and the extraction into a `FeatureStore`."""
+"""Features of recordings: what the encoder has to compute, or where they are, and the way into a `FeatureStore`."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from ...audio import AudioReadError, Window, audio_info, cut_windows
 from ...audio.read_ahead import END, read_ahead
 from ...embedding.windows import embed_windows, long_enough, recording_windows
-from ...encoders import Encoder
+from ...encoders import Encoder, open_encoder
+from ...encoders.own import ClipEncoder
+from ...encoders.stored import StoredFeatures
 from ...recordings.frames import nearest_frames
 from ...recordings.recordings import Recording
 from ..tasks.base import FRAME_KINDS, Task
 from ..tasks.protocols import Protocol
-from .precomputed import PrecomputedFeatures
 from .settings import EvaluationSettings
 from .store import FeatureStore
 
@@ -270,3 +273,38 @@ def _without_failures(
             raise item
         elif item is not END:
             yield index, item
+
+
+class PrecomputedFeatures(StoredFeatures):
+    """`StoredFeatures` of the recordings of an evaluation; they are used as they are, without pooling."""
+
+    def rows(self, recording: Recording) -> np.ndarray:
+        """Features of a recording, (chunks, layers, values) float32.
+
+        Raises:
+            ValueError: the recording is not a file, or has no features.
+        """
+        place = recording.open()
+        if not isinstance(place, (str, Path)):
+            raise ValueError("Precomputed features belong to files: they serve neither --deform nor data sets of rows.")
+        return super().rows(place)
+
+
+def chosen_encoder(
+    model: str | Encoder | ClipEncoder | None,
+    features: str | Path | None,
+    data_dir: str | Path,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    trust_remote_code: bool = False,
+) -> Encoder | PrecomputedFeatures:
+    """The encoder of an evaluation, by its name or its features; arguments as `open_encoder`.
+
+    Raises:
+        ValueError: none or both are given, or the model cannot be opened.
+    """
+    if (model is None) == (features is None):
+        raise ValueError(f"Give one of model and features; given are {'none' if model is None else 'both'}.")
+    if features is not None:
+        return PrecomputedFeatures(features, data_dir)
+    return open_encoder(model, device, dtype, trust_remote_code)

@@ -18,9 +18,8 @@ from ...utils.settings import ALL
 from ..tasks import FRAME_KINDS, FURTHER_TASK_NAMES, TASK_NAMES, Task, get_task
 from .all_tasks import find_tasks
 from .evaluation import choose_layers
-from .features import FeatureRequest, durations
+from .features import FeatureRequest, PrecomputedFeatures, chosen_encoder, durations
 from .neighbors import NEIGHBORS
-from .precomputed import PrecomputedFeatures, chosen_encoder
 from .probes import num_weights
 from .settings import EncoderSettings, EvaluationSettings
 

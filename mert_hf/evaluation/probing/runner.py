@@ -16,7 +16,7 @@ from ..metrics.predictions import predictions_path, write_predictions
 from ..tasks import Task, get_task
 from .curves import deformed_results, few_shot_results
 from .evaluation import Evaluation
-from .precomputed import chosen_encoder
+from .features import chosen_encoder
 from .results import model_name
 from .settings import EvaluationSettings
 
