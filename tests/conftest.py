@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import threading
 from pathlib import Path
@@ -19,6 +20,9 @@ from tqdm import tqdm
 # thread, which may hold the lock while a process is forked, is not started.
 tqdm.set_lock(threading.RLock())
 tqdm.monitor_interval = 0
+
+# A forked process that collects a session of ONNX Runtime waits for its threads, which only the parent has, forever.
+os.register_at_fork(before=gc.freeze, after_in_parent=gc.unfreeze)
 
 LONGEST = 1200  # seconds of one test
 REPOSITORY = Path(__file__).resolve().parent.parent
