@@ -149,7 +149,7 @@ COMMANDS = {
     "label --data SONGS --teacher CHECKPOINT/teachers/acoustic --output labels": None,
     "shard SONGS --teacher CHECKPOINT/teachers/acoustic --output shards": None,
     "pretrain CONFIG --data SONGS --output run --max_steps 1 --report_to none --device cpu": None,
-    "distill mfcc --into random:mert2-nano --data SONGS --output student --max_steps 1 --device cpu": None,
+    "distill mfcc --into random:mert2-nano --data SONGS --output student --max_steps 1 --min_duration 1": None,
     "finetune --data SONGS --target kind --model mert-nano --output tuned": "eval",
     "evaluate audiofolder --data SONGS --target kind --model mel --output results.json": "eval",
     "export onnx mert-nano exported": "onnx",
