@@ -114,7 +114,7 @@ def test_the_whole_recording_is_scored(gtzan, tiny_checkpoint, tmp_path):
     results = fine_tune(arguments, training(tmp_path / "out", learning_rate=1e-2, max_steps=6))
     model = AutoModelForAudioFrameClassification.from_pretrained(tmp_path / "out").eval()
     from mert_hf.audio import stream_windows
-    from mert_hf.evaluation.metrics.beats import decode_beats
+    from mert_hf.evaluation.metrics.frames import decode
 
     references, estimates = [], []
     extract = MERTFeatureExtractor.from_pretrained(tmp_path / "out")
@@ -130,7 +130,7 @@ def test_the_whole_recording_is_scored(gtzan, tiny_checkpoint, tmp_path):
         grid = np.arange(int(np.ceil(6.0 * 75))) / 75
         nearest = np.abs(times[None] - grid[:, None]).argmin(axis=1)
         references.append(recording.target)
-        estimates.append(decode_beats(probabilities[nearest], grid))
+        estimates.append(decode("beats", probabilities[nearest], 75.0))
     expected = scores("beats", frame_predictions("beats", range(len(references)), references, estimates))
     assert results["test_beat_f1_70ms"] == pytest.approx(expected["beat_f1_70ms"], abs=0.02)
 
