@@ -18,7 +18,6 @@ from .modeling.configuration_mert2 import MERT2Config
 from .modeling.feature_extraction_mert import MERTFeatureExtractor
 from .utils.imports import around_import
 
-CONFIG_CLASSES = {config_class.model_type: config_class for config_class in (MERTConfig, MERT2Config)}
 AUTO_MAPS = {MERTConfig: configuration_mert.AUTO_MAP, MERT2Config: configuration_mert2.AUTO_MAP}
 MODELS = {  # name of a model class -> its configuration, its Auto class and its file
     entry.rpartition(".")[2]: (config_class, getattr(transformers, auto_class), entry.rpartition(".")[0])
@@ -96,7 +95,7 @@ def register_audio_processors() -> None:
 
     from .modeling.audio_processing_mert import MERTAudioProcessor
 
-    for config_class in CONFIG_CLASSES:
+    for config_class in AUTO_MAPS:
         AutoAudioProcessor.register(config_class, MERTAudioProcessor, exist_ok=True)
 
 

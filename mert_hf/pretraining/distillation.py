@@ -23,9 +23,9 @@ from ..corpora.dataset import open_recordings
 from ..corpora.labels import label_files
 from ..hub.checkpoint import RUN_SETTINGS_FILE, run_facts, save_checkpoint
 from ..hub.licenses import check_license
+from ..hub.model_types import CONFIG_CLASSES
 from ..hub.names import local_checkpoint, resolve_model, untrained_checkpoint
 from ..modeling.configuration_mert import MERTConfig
-from ..registration import CONFIG_CLASSES
 from ..teachers import AcousticTeacher, load_teacher
 from ..teachers.base import CONFIG_NAME, WEIGHTS_NAME
 from ..teachers.fitting import fit_teacher

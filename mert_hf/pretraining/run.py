@@ -14,11 +14,11 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import IntervalStrategy
 
 from ..hub.checkpoint import RUN_SETTINGS_FILE
+from ..hub.model_types import CONFIG_CLASSES
 from ..hub.names import resolve_model
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..modeling.modeling_mert import HEAD_PREFIXES
-from ..registration import CONFIG_CLASSES
 from ..teachers import Music2VecTeacher, MusicalTeacher
 from ..teachers.base import from_fields
 from ..teachers.music2vec import EMATeacherCallback

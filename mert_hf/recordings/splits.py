@@ -112,7 +112,7 @@ def report_copies(recordings: Iterable[Recording], name: str) -> None:
 
 
 def _excerpts(path: Path, size: int) -> bytes:
-    """Hash of what tells a file from others of its size: some bytes at start, middle and end."""
+    """Hash of some bytes at start, middle and end, by which files of the same size are distinguished."""
     digest = hashlib.sha1()
     with path.open("rb") as file:
         for place in (0, size // 2, max(size - COMPARED_BYTES, 0)):

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +14,11 @@ import torch
 from transformers import audio_utils
 
 from mert_hf import (
+    MERT2Config,
     MERT2ForPreTraining,
     MERT2ForSequenceClassification,
     MERT2Model,
+    MERTConfig,
     MERTFeatureExtractor,
     MERTForPreTraining,
     MERTForSequenceClassification,
@@ -26,6 +28,7 @@ from mert_hf.encoders.descriptors import mel_filters
 from mert_hf.hub import save_checkpoint
 from mert_hf.modeling import __path__ as MODELING
 from mert_hf.modeling.modeling_mert2 import MERT2MelFrontEnd
+from mert_hf.registration import register_audio_processors
 
 MODELS = [
     MERTModel, MERTForPreTraining, MERTForSequenceClassification,
@@ -223,6 +226,11 @@ def test_the_audio_processor_gives_what_the_feature_extractor_gives(monkeypatch,
     with torch.no_grad():
         assert torch.equal(model(**ours)[0], model(**theirs)[0])
     assert list(processor(clips, sampling_rate=22_050, return_padding_mask=False)) == ["audio_values"]
+    registered = {}
+    auto_class = SimpleNamespace(register=lambda config, kind, exist_ok: registered.update({config: kind}))
+    monkeypatch.setattr(sys.modules["transformers"], "AutoAudioProcessor", auto_class, raising=False)
+    register_audio_processors()
+    assert registered == dict.fromkeys((MERTConfig, MERT2Config), MERTAudioProcessor)
 
 
 # Attention and masks
