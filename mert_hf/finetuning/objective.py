@@ -17,6 +17,7 @@ from torch import Tensor
 from ..evaluation.metrics.by_kind import scores
 from ..evaluation.metrics.frames import decode, frame_predictions
 from ..evaluation.probing.heads import make_head
+from ..evaluation.tasks.protocols import STRICT
 from ..recordings.frames import FRAME_CLASSES, IGNORED, nearest_frames
 from ..recordings.recordings import Recording, TaskData
 from .dataset import Clip
@@ -84,7 +85,7 @@ class FrameObjective:
     def metrics(self, outputs: np.ndarray, windows: Sequence[Clip]) -> dict[str, float]:
         """Metrics of each recording, decoded from the outputs (windows, frames, classes) of all its windows."""
         found = frame_probabilities(outputs, windows, self.config)
-        estimates = [decode(self.kind, probabilities, self.config.frame_rate) for _, probabilities in found]
+        estimates = [decode(self.kind, p, self.config.frame_rate, STRICT.downbeat_tempi) for _, p in found]
         ids, references = zip(*((recording.id, recording.target) for recording, _ in found), strict=True)
         return scores(self.kind, frame_predictions(self.kind, ids, references, estimates))
 

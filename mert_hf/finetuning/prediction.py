@@ -26,6 +26,7 @@ from ..embedding.failures import FailedFile, failure_lines
 from ..embedding.shards import read_summary, shard_path
 from ..encoders.transformers import TransformersEncoder, check_weights
 from ..evaluation.metrics.frames import decode
+from ..evaluation.tasks.protocols import STRICT
 from ..hub.model_types import auto_class_name, class_name, is_known, model_class
 from ..hub.names import check_is_model, checkpoint_folder
 from ..recordings.frames import BEAT_LABELS, BOUNDARY_LABELS, CHORD_LABELS
@@ -246,7 +247,7 @@ def _frames(windows: Outputs, encoder: HeadEncoder) -> dict[str, Any]:
     row = {"frame_times": np.arange(len(scores)) / rate, "scores": dict(zip(encoder.labels, scores.T, strict=True))}
     if kind is None:
         return row
-    found = decode(kind, scores, rate)
+    found = decode(kind, scores, rate, STRICT.downbeat_tempi)
     if kind == "chords":
         limits = found.intervals.tolist()
         found = [

@@ -19,7 +19,6 @@ TEMPO_LAMBDA = 100.0
 OBSERVATION_LAMBDA = 16
 TOLERANCES = {"70ms": 0.07, "20ms": 0.02}
 BEAT_TEMPI = (55.0, 215.0)
-DOWNBEAT_TEMPI = (18.0, 72.0)  # of bars of three or four beats
 
 
 def decode_beats(

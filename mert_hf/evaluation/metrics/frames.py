@@ -16,7 +16,7 @@ import numpy as np
 from ...recordings.frames import CHORD_LABELS, NO_CHORD
 from ...recordings.recordings import Segments
 from ...utils.optional import needs_extra
-from .beats import DOWNBEAT_TEMPI, decode_beats
+from .beats import decode_beats
 from .predictions import Predictions
 
 VOCABULARIES = ("majmin", "root", "mirex")
@@ -26,9 +26,7 @@ PEAK_DISTANCE_SECONDS = 6.0
 PEAK_HEIGHT = 0.05  # above that mean
 
 
-def decode(
-    kind: str, probabilities: np.ndarray, frame_rate: float, downbeat_tempi: tuple[float, float] = DOWNBEAT_TEMPI
-) -> Any:
+def decode(kind: str, probabilities: np.ndarray, frame_rate: float, downbeat_tempi: tuple[float, float]) -> Any:
     """Beats, chords or boundaries of a recording: `BeatTimes`, `Segments`, or times in seconds (boundaries,).
 
     Args:

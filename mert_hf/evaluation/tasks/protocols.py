@@ -15,8 +15,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ..metrics.beats import DOWNBEAT_TEMPI
-
 if TYPE_CHECKING:
     from .base import Task
 
@@ -96,7 +94,7 @@ class Protocol:
     beat_counts: str = "recording"
     beat_selection: str = "loss"
     beat_outputs: str = "classes"
-    downbeat_tempi: tuple[float, float] = DOWNBEAT_TEMPI
+    downbeat_tempi: tuple[float, float] = (18.0, 72.0)  # of bars of three or four beats
     crops: str = "random"
     crop_context: str = "window"
     crop_batch: int = 8
