@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..search.settings import UpdateSettings
+from ..search.settings import MixRules, UpdateSettings
 from ..utils.tolerance import check_bad_files
 from .base import Device, Json, MaxBadFiles, Paths, command, new_app
 
@@ -56,8 +56,10 @@ def search(
         bool, typer.Option("--passages", help="Rank by the most similar passage; needs an index with --windows.")
     ] = False,
     where: Annotated[
-        str | None, typer.Option(help="SQL condition on path, duration (seconds) and size: duration < 300.")
+        str | None, typer.Option(help="SQL condition on path, duration (seconds), size and tags: duration < 300.")
     ] = None,
+    *,
+    rules: MixRules,
     m3u: Annotated[str | None, typer.Option("--m3u", help="Write the result to this playlist.")] = None,
     as_json: Json = False,
     device: Device = None,
@@ -66,7 +68,7 @@ def search(
     from ..search import MusicIndex, write_playlist
 
     music = MusicIndex(index, device=device)
-    matches = music.search(queries, top_k, weight or None, passages, where)
+    matches = music.search(queries, top_k, weight or None, passages, where, rules)
     if m3u:
         write_playlist(m3u, matches)
     if as_json:

@@ -7,6 +7,6 @@ from ..utils.imports import lazy_names
 if TYPE_CHECKING:
     from .building import IndexSummary
     from .index import Match, MusicIndex, write_playlist
-    from .settings import UpdateSettings
+    from .settings import MixRules, UpdateSettings
 
 __all__, __getattr__ = lazy_names(__name__)

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..audio import Window, find_audio_files, stream_audio
 from ..audio.read_ahead import read_ahead
+from ..audio.tags import read_tags
 from ..embedding.failures import (
     ERRORS_FILE,
     FailedFile,
@@ -106,7 +107,7 @@ def update_index(
     **settings: Any,
 ) -> IndexSummary:
     """Makes an index of recordings, or brings one up to date; see `MusicIndex.update` for the arguments."""
-    require_extra("search", "lancedb")
+    require_extra("search", "lancedb", "mutagen")
     wanted = UpdateSettings(**settings)
     with only_writer(folder) as place:
         files = [os.path.abspath(path) for path in find_audio_files(paths)]
@@ -258,6 +259,13 @@ def embed_files(
         yield number, [(window, values[0]) for _, window, values in pieces]
 
 
+def fingerprinted(windows: Iterable[Window], fingerprinter: Fingerprinter) -> Iterator[Window]:
+    """The windows of a recording, which the fingerprinter takes on their way."""
+    for window in windows:
+        fingerprinter.add(window.samples)
+        yield window
+
+
 def mean_vector(pieces: Sequence[tuple[Window, np.ndarray]]) -> np.ndarray:
     """Windows and vectors (hidden,) of a recording -> (hidden,): their mean, weighted by the lengths."""
     windows, vectors = zip(*pieces, strict=True)
@@ -328,9 +336,8 @@ class _Run:
         """The windows of a file; its fingerprint goes to `codes` before they end."""
         settings = self.table.settings
         fingerprinter = Fingerprinter(settings.sampling_rate)
-        for window in recording_windows(self.encoder, path, settings.window, channels=settings.channels):
-            fingerprinter.add(window.samples)
-            yield window
+        windows = recording_windows(self.encoder, path, settings.window, channels=settings.channels)
+        yield from fingerprinted(windows, fingerprinter)
         self.codes[number] = fingerprinter.codes()
 
     def _row(self, path: str, stamp: tuple[int, int], pieces: list, codes: np.ndarray) -> IndexedFile:
@@ -340,6 +347,7 @@ class _Run:
             size=stamp[0],
             changed_ns=stamp[1],
             duration=pieces[-1][0].end,
+            tags=read_tags(path),
             vector=mean_vector(pieces),
             windows=np.stack([vector for _, vector in pieces]) if self.table.settings.windows else None,
             fingerprint=codes,

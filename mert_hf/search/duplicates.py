@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -33,6 +34,21 @@ FEWEST_SECONDS = 2.0  # that both recordings must sound
 PARTLY_EQUAL, EQUAL_SECONDS, SAME_WAVEFORM = 0.4, 0.15, 0.97
 
 
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """What decides whether two files hold the same recording.
+
+    Attributes:
+        path: of the file.
+        duration: in seconds.
+        codes: (frames,) uint32, its fingerprint.
+    """
+
+    path: str
+    duration: float
+    codes: np.ndarray
+
+
 def find_duplicates(
     table: RecordingTable, threshold: float = BIT_ERROR_RATE, max_cut: float = MAX_CUT
 ) -> list[list[str]]:
@@ -52,13 +68,8 @@ def find_duplicates(
         for one, other in pairs.tolist():
             if _root(owners, one) == _root(owners, other):
                 continue
-            found = agreement(codes[one], codes[other], 2 * max_cut)
-            same = is_same(found, threshold, max_cut)
-            if not same and found.bit_error_rate <= PARTLY_EQUAL:
-                if abs(durations[one] - durations[other]) <= EQUAL_SECONDS:
-                    correlation = waveform_correlation(paths[one], paths[other], table.settings.channels)
-                    same = correlation >= SAME_WAVEFORM
-            if same:
+            pair = [Recording(paths[row], float(durations[row]), codes[row]) for row in (one, other)]
+            if same_recording(*pair, table.settings.channels, threshold, max_cut):
                 owners[_root(owners, one)] = _root(owners, other)
     return _groups(owners, paths)
 
@@ -155,6 +166,24 @@ def _among_best(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
     best = np.empty(len(rows), bool)
     best[order] = np.arange(len(rows)) - begin < NEIGHBORS
     return best
+
+
+def same_recording(
+    one: Recording, other: Recording, channels: str, threshold: float = BIT_ERROR_RATE, max_cut: float = MAX_CUT
+) -> bool:
+    """Whether two files hold the same recording: by their fingerprints, and by their waveforms where these are close.
+
+    Args:
+        one, other: the files; they are read only if half of their fingerprints agree and they last equally long.
+        channels: channels that are read, see `read_audio`.
+        threshold, max_cut: see `MusicIndex.duplicates`.
+    """
+    found = agreement(one.codes, other.codes, 2 * max_cut)
+    if is_same(found, threshold, max_cut):
+        return True
+    if found.bit_error_rate > PARTLY_EQUAL or abs(one.duration - other.duration) > EQUAL_SECONDS:
+        return False
+    return waveform_correlation(one.path, other.path, channels) >= SAME_WAVEFORM
 
 
 def is_same(found: Agreement, threshold: float = BIT_ERROR_RATE, max_cut: float = MAX_CUT) -> bool:

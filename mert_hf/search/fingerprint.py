@@ -20,6 +20,7 @@ STEP = 2  # frames between the two whose energies are compared
 SILENCE = 1e-6  # mean square of a frame: -60 dB of full scale
 NO_CODE = 0  # the code of a silent frame
 SEGMENT_SECONDS = 5.0
+LANDMARKS = 64
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,20 @@ class Fingerprinter:
             return np.full(BITS + 1, np.nan, np.float32)
         power = np.abs(np.fft.rfft(frame * self._window)) ** 2
         return np.log(np.add.reduceat(power[: self._edges[-1]], self._edges[:-1]) + 1e-12).astype(np.float32)
+
+
+def landmarks(codes: np.ndarray) -> np.ndarray:
+    """The codes by which copies of a recording are looked up: (at most 64,) uint32, each once.
+
+    They are those with the lowest hashes, so that two recordings which share codes choose the same ones (a sketch of
+    the kind of Broder, "On the resemblance and containment of documents", 1997).
+
+    Args:
+        codes: (frames,) uint32 of a recording.
+    """
+    found = np.unique(codes[codes != NO_CODE]).astype(np.uint32)
+    mixed = (found ^ (found >> np.uint32(16))) * np.uint32(0x45D9F3B)
+    return found[np.argsort(mixed ^ (mixed >> np.uint32(16)), kind="stable")[:LANDMARKS]]
 
 
 def agreement(first: np.ndarray, second: np.ndarray, max_shift: float) -> Agreement:

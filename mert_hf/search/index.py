@@ -6,25 +6,35 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from ..embedding import MERTEmbedder
 from ..embedding.failures import file_stamp, file_status
 from ..embedding.windows import recording_windows
 from ..utils.files import existing_path, staged_file
+from ..utils.settings import check_positive
 from ..utils.text import composed, printable, shorten
-from .building import IndexSummary, embed_files, mean_vector, update_index
-from .duplicates import BIT_ERROR_RATE, MAX_CUT, find_duplicates
+from .building import IndexSummary, embed_files, fingerprinted, mean_vector, update_index
+from .copies import COMPARED, CopyFinder, recording_of
+from .duplicates import BIT_ERROR_RATE, MAX_CUT, Recording, find_duplicates
+from .fingerprint import Fingerprinter
+from .mixing import choose, correct_hubs
 from .scaling import unit
-from .store import IndexSettings, RecordingTable, matrix
+from .settings import MixRules
+from .store import IndexSettings, RecordingTable, among, matrix
 
 logger = logging.getLogger(__name__)
 
 QUERY_BATCH = 16  # windows of a query that the model takes at a time
+FEWEST_CANDIDATES = 100  # rows that the rules choose from
+REFERENCES = 1000  # rows with which candidates are compared to find hubs
+SHOWN = ("path", "duration", "artist", "album", "title", "albumartist")
+DEFAULT_RULES = MixRules()
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,8 @@ class Match:
         similarity: cosine of the standardized vectors, in [-1, 1].
         duration: duration of the recording in seconds.
         start, end: its window that is most similar to the query, in seconds; None where the index has no windows.
+        same_recording: whether the file holds the recording of a query, by its fingerprint.
+        artist, album, title: tags of the file when it was indexed; None where it has none.
     """
 
     path: str
@@ -43,15 +55,34 @@ class Match:
     duration: float
     start: float | None = None
     end: float | None = None
+    same_recording: bool = False
+    artist: str | None = None
+    album: str | None = None
+    title: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The attributes that are not None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def text(self) -> str:
-        """The match in a line: similarity, path, and the time of the window."""
+        """The match in a line: similarity, path, the time of the window, and whether it is the recording of a query."""
         passage = "" if self.start is None else f"  [{_clock(self.start)} to {_clock(self.end)}]"
-        return f"{self.similarity:7.4f}  {self.path}{passage}"
+        return f"{self.similarity:7.4f}  {self.path}{passage}{'  same recording' if self.same_recording else ''}"
+
+
+@dataclass(frozen=True, eq=False)
+class Seed:
+    """A query.
+
+    Attributes:
+        vector: (hidden,) float32, standardized.
+        recording: the file, or None for a vector.
+        indexed: whether the index holds its path.
+    """
+
+    vector: np.ndarray
+    recording: Recording | None = None
+    indexed: bool = False
 
 
 class MusicIndex:
@@ -128,6 +159,7 @@ class MusicIndex:
         weights: Sequence[float] | None = None,
         passages: bool = False,
         where: str | None = None,
+        rules: MixRules = DEFAULT_RULES,
     ) -> list[Match]:
         """The recordings that are most similar to a query.
 
@@ -136,28 +168,59 @@ class MusicIndex:
                 ("album/song.mp3"), any other file, or a vector of the model (hidden,), such as from `MERTEmbedder`.
             top_k: number of recordings.
             weights: weights of the queries; 1 each if None. A negative weight leads away from a recording.
-            passages: rank recordings by their most similar window rather than as a whole.
-            where: SQL condition on the columns `path`, `duration`, `size`, such as "duration < 300".
+            passages: rank recordings by their most similar window rather than as a whole, without correction for hubs.
+            where: SQL condition on `path`, `duration`, `size` and tags, such as "duration < 300 AND year >= 1990".
+            rules: what is left out, see `MixRules`. By default nothing is.
 
         Returns:
-            At most `top_k` matches whose files exist, best first. A query that is in the index is among them.
+            At most `top_k` matches whose files exist, best first. Unless the rules leave them out, files that hold the
+            recording of a query come before all others.
 
         Raises:
             ValueError: an argument out of its range, or `passages` without windows in the index.
             FileNotFoundError: a query is neither in the index nor a file.
         """
-        if top_k < 1:
-            raise ValueError(f"top_k={top_k} must be at least 1.")
+        check_positive(top_k=top_k)
         if passages and not self.settings.windows:
             raise ValueError("The index holds no windows. Make it with --windows to search for passages.")
-        vector = self._direction(query, weights)
-        column, count = "windows" if passages else "vector", top_k
+        seeds, factors = self._seeds(query, weights)
+        vector = _direction(seeds, factors)
+        copies = [self._copies(seed) for seed in seeds]
+        first = set().union(*(found for found, factor in zip(copies, factors, strict=True) if factor > 0))
+        left_out = set().union(*copies) if rules.distinct else set()
+        candidates = partial(self._candidates, vector, "windows" if passages else "vector", where, rules)
+        count = max(4 * top_k, FEWEST_CANDIDATES)
         while True:
-            rows = self._table.nearest(vector, count, column, where).to_pylist()
-            there = [row for row in rows if file_status(row["path"]) is not None]
-            if len(there) >= top_k or len(rows) < count:
-                return [self._match(row, vector) for row in there[:top_k]]
+            rows = candidates(count, first)
+            there = (row for row in rows if row["path"] not in left_out and file_status(row["path"]) is not None)
+            chosen = choose(there, rules, top_k, self._finder.same)
+            if len(chosen) >= top_k or len(rows) < count:
+                return [self._match(row, vector, row["path"] in first) for row in chosen]
             count *= 4
+
+    def _candidates(
+        self, vector: np.ndarray, column: str, where: str | None, rules: MixRules, count: int, first: set[str]
+    ) -> list[dict[str, Any]]:
+        """The `count` nearest rows, ranked; those of the paths in `first` are among them and come first."""
+        names = [*SHOWN, "vector", *(("landmarks", "fingerprint") if rules.distinct else ())]
+        names += ["windows"] if self.settings.windows else []
+        table = self._table.nearest(vector, count, column, where, names)
+        if missing := first - set(table["path"].to_pylist()):
+            condition = among(sorted(missing)) + (f" AND ({where})" if where else "")
+            more = self._table.nearest(vector, len(missing), column, condition, names)
+            table = pa.concat_tables([more, table])
+        similarity, vectors = 1.0 - table["_distance"].to_numpy(), unit(matrix(table["vector"]))
+        scores = (
+            correct_hubs(similarity, vectors, self._references)
+            if rules.hub_correction and column == "vector"
+            else similarity
+        )
+        rows = [
+            row | {"vector": values}
+            for row, values in zip(table.drop_columns(["vector"]).to_pylist(), vectors, strict=True)
+        ]
+        order = np.argsort(-scores, kind="stable")
+        return sorted((rows[place] for place in order), key=lambda row: row["path"] not in first)
 
     def duplicates(self, threshold: float = BIT_ERROR_RATE, max_cut: float = MAX_CUT) -> list[list[str]]:
         """Groups of files that hold the same recording in other formats, bit rates or loudness, or with other ends.
@@ -176,22 +239,47 @@ class MusicIndex:
 
         A file that has changed since it was indexed is embedded as it is now.
         """
+        return self._seed(query).vector
+
+    @cached_property
+    def _finder(self) -> CopyFinder:
+        return CopyFinder(self._table)
+
+    @cached_property
+    def _references(self) -> np.ndarray:
+        """(references, hidden) float32: vectors of length 1 of rows that are spread evenly over the table."""
+        places = np.unique(np.linspace(0, len(self) - 1, min(len(self), REFERENCES)).round().astype(int))
+        return unit(matrix(self._table.at(places.tolist(), ["vector"])["vector"]))
+
+    def _seed(self, query: str | os.PathLike | np.ndarray) -> Seed:
         if not isinstance(query, (str, os.PathLike)):
-            return self._given(np.asarray(query, dtype=np.float32))
+            return Seed(self._given(np.asarray(query, dtype=np.float32)))
         query = existing_path(query)
         name = printable(query)
-        columns = ["path", "vector", "size", "changed_ns"]
+        columns = [*COMPARED, "vector", "size", "changed_ns"]
         rows = self._table.rows([os.path.abspath(name), name], columns)
         if not len(rows) and not os.path.isfile(query):
             rows = self._table.rows([self._ending_in(name)], columns)
         if len(rows):
             stamp = rows["size"][0].as_py(), rows["changed_ns"][0].as_py()
             if not os.path.isfile(query) or file_stamp(os.fspath(query)) == stamp:
-                return matrix(rows["vector"])[0]
+                return Seed(matrix(rows["vector"])[0], recording_of(rows.slice(0, 1).to_pylist()[0]), indexed=True)
+        return self._embedded(query, indexed=len(rows) > 0)
+
+    def _embedded(self, path: Path, indexed: bool) -> Seed:
         encoder, settings = self.embedder.encoder, self.settings
-        windows = recording_windows(encoder, query, settings.window, channels=settings.channels)
-        ((_, pieces),) = embed_files(encoder, settings, ((0, window) for window in windows), QUERY_BATCH)
-        return self._table.scaling.apply(mean_vector(pieces))
+        fingerprinter = Fingerprinter(settings.sampling_rate)
+        windows = recording_windows(encoder, path, settings.window, channels=settings.channels)
+        items = ((0, window) for window in fingerprinted(windows, fingerprinter))
+        ((_, pieces),) = embed_files(encoder, settings, items, QUERY_BATCH)
+        recording = Recording(os.path.abspath(printable(path)), pieces[-1][0].end, fingerprinter.codes())
+        return Seed(self._table.scaling.apply(mean_vector(pieces)), recording, indexed)
+
+    def _copies(self, seed: Seed) -> set[str]:
+        """Paths in the index of the files that hold the recording of a query."""
+        if seed.recording is None:
+            return set()
+        return self._finder.paths(seed.recording, seed.vector) | ({seed.recording.path} if seed.indexed else set())
 
     def _given(self, vector: np.ndarray) -> np.ndarray:
         if vector.shape != (self.settings.hidden_size,):
@@ -209,7 +297,8 @@ class MusicIndex:
             raise ValueError(f"{name} could be several recordings: {shorten(found)}. Give more of the path.")
         raise FileNotFoundError(f"{name} is neither a file nor a recording of {self.folder}. Check the path.")
 
-    def _direction(self, query: Any, weights: Sequence[float] | None) -> np.ndarray:
+    def _seeds(self, query: Any, weights: Sequence[float] | None) -> tuple[list[Seed], list[float]]:
+        """The queries with their weights."""
         single = isinstance(query, (str, os.PathLike)) or (isinstance(query, np.ndarray) and query.ndim == 1)
         queries = [query] if single else list(query)
         if not queries:
@@ -217,18 +306,24 @@ class MusicIndex:
         factors = [1.0] * len(queries) if weights is None else list(weights)
         if len(factors) != len(queries):
             raise ValueError(f"There are {len(factors)} weights for {len(queries)} queries. Give one for each.")
-        direction = sum(factor * unit(self.vector(item)) for factor, item in zip(factors, queries, strict=True))
-        if not np.any(direction):
-            raise ValueError("The weighted queries add up to zero. Give other weights.")
-        return direction
+        return [self._seed(item) for item in queries], factors
 
-    def _match(self, row: dict, vector: np.ndarray) -> Match:
+    def _match(self, row: dict[str, Any], vector: np.ndarray, same: bool) -> Match:
         start = end = None
         if row.get("windows") is not None:
-            similarity = unit(np.array(row["windows"], np.float32)) @ unit(vector)
-            start = float(np.argmax(similarity)) * self.settings.window
+            windows = unit(np.array(row["windows"], np.float32))
+            start = float(np.argmax(windows @ unit(vector))) * self.settings.window
             end = min(start + self.settings.window, row["duration"])
-        return Match(row["path"], round(1.0 - row["_distance"], 4), round(row["duration"], 3), start, end)
+        similarity, tags = round(1.0 - row["_distance"], 4), (row["artist"], row["album"], row["title"])
+        return Match(row["path"], similarity, round(row["duration"], 3), start, end, same, *tags)
+
+
+def _direction(seeds: Sequence[Seed], factors: Sequence[float]) -> np.ndarray:
+    """(hidden,) float32: the weighted sum of the queries' directions."""
+    direction = sum(factor * unit(seed.vector) for seed, factor in zip(seeds, factors, strict=True))
+    if not np.any(direction):
+        raise ValueError("The weighted queries add up to zero. Give other weights.")
+    return direction
 
 
 def write_playlist(path: str | os.PathLike, matches: Iterable[Match]) -> None:

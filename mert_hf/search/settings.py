@@ -1,4 +1,4 @@
-"""How an index is made or brought up to date: the options of `mert-hf index`."""
+"""How an index is made, and which recordings a search leaves out: the options of `mert-hf index` and `search`."""
 
 from __future__ import annotations
 
@@ -35,3 +35,29 @@ class UpdateSettings:
     def __post_init__(self) -> None:
         check_choice("channels", self.channels, (None, *CHANNELS))
         check_positive(batch_size=self.batch_size, workers=self.workers)
+
+
+@dataclass(frozen=True)
+class MixRules:
+    """Which of the similar recordings a search leaves out, and how it ranks them; each field has its help.
+
+    Artists and albums are those of the tags when a file was indexed; a file without a tag is not limited by it.
+    """
+
+    distinct: bool = described(
+        "Leave out the queries and other files of their recordings, and all but one file of any other recording.", False
+    )
+    per_artist: int | None = described("Maximum number of recordings of an artist; no limit by default.", None, min=1)
+    per_album: int | None = described("Maximum number of recordings of an album; no limit by default.", None, min=1)
+    exclude: tuple[str, ...] = described(
+        "Recording, end of a path, or folder to leave out; repeatable.", (), metavar="PATH"
+    )
+    hub_correction: bool = described(
+        "Rank by the cosine alone, without the correction for hubs.", True, option="no_hub_correction", inverted=True
+    )
+
+    def __post_init__(self) -> None:
+        limits = {"per_artist": self.per_artist, "per_album": self.per_album}
+        check_positive(**{name: limit for name, limit in limits.items() if limit is not None})
+        if isinstance(self.exclude, str):
+            raise ValueError(f"exclude={self.exclude!r} must be a list of paths.")

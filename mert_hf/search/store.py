@@ -14,8 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from ..audio.read_ahead import END, read_ahead
+from ..audio.tags import NAMES
 from ..utils.optional import needs_extra
 from ..utils.text import one_line, printable, unprintable
+from .fingerprint import landmarks
 from .scaling import Scaling
 
 TABLE = "recordings"
@@ -51,7 +53,7 @@ class IndexSettings:
     channels: str
     hidden_size: int
     dtype: str = "float32"
-    version: int = 2
+    version: int = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +65,7 @@ class IndexedFile:
         mount: mount point of its drive, to notice that the drive is not there.
         size, changed_ns: size in bytes and time of the last change in ns, to notice that the file was replaced.
         duration: in seconds.
+        tags: see `read_tags`.
         vector: (hidden,) float32, as the model gives it.
         windows: (windows, hidden) float32, or None where the index does not store them.
         fingerprint: (frames,) uint32.
@@ -73,6 +76,7 @@ class IndexedFile:
     size: int
     changed_ns: int
     duration: float
+    tags: dict[str, str | int | None]
     vector: np.ndarray
     windows: np.ndarray | None
     fingerprint: np.ndarray
@@ -118,35 +122,45 @@ class RecordingTable:
 
     def rows(self, paths: Sequence[str], names: Sequence[str]) -> pa.Table:
         """Columns of the rows with these paths."""
-        return self.table.search().where(_among(paths)).select(list(names)).limit(len(paths)).to_arrow()
+        return self.table.search().where(among(paths)).select(list(names)).limit(len(paths)).to_arrow()
+
+    def at(self, places: Sequence[int], names: Sequence[str]) -> pa.Table:
+        """Columns of the rows at these places of `columns`, given in ascending order."""
+        if not len(places):
+            return pa.table({name: [] for name in names})
+        return self.table.take_offsets(list(places)).select(list(names)).to_arrow()
 
     def fingerprints(self, places: Sequence[int]) -> dict[int, np.ndarray]:
-        """The codes (frames,) uint32 of the rows at these places of `columns`."""
-        if not places:
-            return {}
-        values = self.table.take_offsets(places).select(["fingerprint"]).to_arrow()["fingerprint"].to_pylist()
+        """The codes (frames,) uint32 of the rows at these places of `columns`, given in ascending order."""
+        values = self.at(places, ["fingerprint"])["fingerprint"].to_pylist()
         return {place: np.frombuffer(value, "<u4") for place, value in zip(places, values, strict=True)}
 
-    def nearest(self, vector: np.ndarray, count: int, column: str = "vector", where: str | None = None) -> pa.Table:
+    def nearest(
+        self,
+        vector: np.ndarray,
+        count: int,
+        column: str = "vector",
+        where: str | None = None,
+        names: Sequence[str] = ("path",),
+    ) -> pa.Table:
         """The rows whose standardized vector, or whose best window, has the smallest angle to `vector` (hidden,).
 
-        Columns: `path`, `duration`, `_distance` (1 - cosine), and `windows` where the index has them.
+        Columns: `names` and `_distance` (1 - cosine).
 
         Raises:
             ValueError: `where` is not a condition.
         """
         query = vector.astype(np.float32)
-        names = ["path", "duration", "_distance"] + (["windows"] if self.settings.windows else [])
         search = self.table.search(query if column == "vector" else query[None], vector_column_name=column)
-        search = search.distance_type("cosine").nprobes(PROBES).select(names).limit(count)
+        search = search.distance_type("cosine").nprobes(PROBES).select([*names, "_distance"]).limit(count)
         if not where:
             return search.to_arrow()
         try:
             return search.where(where).to_arrow()
         except ValueError as error:
             raise ValueError(
-                f"where={where!r} is not a condition on path, duration and size, such as duration < 300: "
-                f"{one_line(error)}"
+                f"where={where!r} is not a condition on path, duration, size, {', '.join(NAMES)}, such as "
+                f"duration < 300: {one_line(error)}"
             ) from error
 
     def put(self, recordings: Sequence[IndexedFile]) -> None:
@@ -156,6 +170,8 @@ class RecordingTable:
             name: [getattr(row, name) for row in recordings]
             for name in ("path", "mount", "size", "changed_ns", "duration")
         }
+        columns |= {name: [row.tags[name] for row in recordings] for name in NAMES}
+        columns["landmarks"] = [landmarks(row.fingerprint) for row in recordings]
         columns["model"] = [self.settings.model] * len(recordings)
         columns["fingerprint"] = [row.fingerprint.astype("<u4").tobytes() for row in recordings]
         columns["vector"] = _vectors(scaling.apply(np.stack([row.vector for row in recordings])))
@@ -186,7 +202,7 @@ class RecordingTable:
     def delete(self, paths: Sequence[str]) -> None:
         """Drops rows, `BATCH_ROWS` in a version."""
         for start in range(0, len(paths), BATCH_ROWS):
-            self.table.delete(_among(paths[start : start + BATCH_ROWS]))
+            self.table.delete(among(paths[start : start + BATCH_ROWS]))
 
     def refit(self) -> None:
         """Standardizes the vectors with the statistics of the recordings that are in the table now, in one version."""
@@ -254,8 +270,10 @@ def _schema(settings: IndexSettings, scaling: Scaling) -> pa.Schema:
         ("size", pa.int64()),
         ("changed_ns", pa.int64()),
         ("duration", pa.float64()),
+        *((name, pa.int32() if name == "year" else pa.string()) for name in NAMES),
         ("model", pa.string()),
         ("vector", vector),
+        ("landmarks", pa.list_(pa.uint32())),
         ("fingerprint", pa.binary()),
     ]
     if settings.windows:
@@ -289,7 +307,7 @@ def _until_end(items: Iterator[tuple[int, Any]]) -> Iterator[pa.RecordBatch]:
             yield item
 
 
-def _among(paths: Sequence[str]) -> str:
+def among(paths: Sequence[str]) -> str:
     """An SQL condition that takes the rows of these paths."""
     quoted = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
     return f"path IN ({quoted})"

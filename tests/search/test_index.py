@@ -437,7 +437,7 @@ def test_commands(library, tiny_checkpoint, tmp_path):
     found = run("search", out, query, "--top-k", 3, "--json", "--m3u", tmp_path / "similar.m3u8")
     matches = json.loads(found.stdout)
     assert len(matches) == 3 and matches[0]["path"] == str(query) and matches[0]["similarity"] == 1.0
-    assert set(matches[0]) == {"path", "similarity", "duration", "start", "end"}
+    assert set(matches[0]) == {"path", "similarity", "duration", "start", "end", "same_recording"}
     assert (tmp_path / "similar.m3u8").is_file()
     text = run("search", out, "song01.flac", "song02.flac", "--weight", 1, "--weight", 0.5, "--passages")
     assert "song01.flac" in text.stdout and len(text.stdout.splitlines()) == 10
