@@ -5,12 +5,13 @@
     musicnn/bin/pip install --no-deps musicnn
     musicnn/bin/python scripts/write_peer_features.py RECORDINGS --output FEATURES
     mert-hf evaluate audiofolder --data RECORDINGS --features FEATURES --name musicnn ...
+    mert-hf fit-features --data RECORDINGS --encoder features:FEATURES:0 ...    # with --patches: a teacher
 
 Pons and Serra, "musicnn: Pre-trained convolutional neural networks for music audio tagging" (arXiv 1909.06654), ISC.
 The package's own function defines the network. Its `extractor` builds it anew for each file, refuses recordings shorter
 than a patch of 3 s, and multiplies in float16, which overflows and gives NaN for loud recordings; here the network is
 built once, short recordings are padded with silence, and the logarithm is taken in float32. For each recording NAME.wav
-the file NAME.npy holds (outputs, values), means over patches.
+the file NAME.npy holds (outputs, values), means over patches, or with --patches (patches, outputs, values).
 """
 
 from __future__ import annotations
@@ -38,19 +39,21 @@ def main() -> None:
     parser.add_argument(
         "--outputs", nargs="+", default=["mean_pool", "max_pool"], choices=OUTPUTS, help="of the same size, as layers"
     )
+    parser.add_argument("--patches", action="store_true", help="keep the values of each patch of 3 s")
     arguments = parser.parse_args()
     run = load(arguments.model, arguments.outputs)
     files = sorted(path for path in arguments.recordings.rglob("*") if path.suffix in (".wav", ".flac", ".ogg", ".mp3"))
     for number, path in enumerate(files, 1):
         target = arguments.output / path.relative_to(arguments.recordings).with_suffix(".npy")
         target.parent.mkdir(parents=True, exist_ok=True)
-        np.save(target, run(path))
+        values = run(path)
+        np.save(target, values if arguments.patches else values.mean(axis=0))
         print(f"\r{number} of {len(files)}", end="", flush=True)
     print()
 
 
 def load(name: str, outputs: list[str]) -> Callable[[Path], np.ndarray]:
-    """A function from a file to (outputs, values) float32."""
+    """A function from a file to (patches, outputs, values) float32."""
     import tensorflow
     from musicnn import configuration, extractor, models
 
@@ -67,7 +70,7 @@ def load(name: str, outputs: list[str]) -> Callable[[Path], np.ndarray]:
     def run(path: Path) -> np.ndarray:
         batch = read_patches(path, configuration)
         values = session.run(wanted, {patches: batch, training: False})
-        return np.stack([value.reshape(-1, value.shape[-1]).mean(axis=0) for value in values]).astype(np.float32)
+        return np.stack([value.reshape(len(batch), -1, value.shape[-1]).mean(axis=1) for value in values], axis=1)
 
     return run
 

@@ -190,7 +190,7 @@ class ProjectedEncoders(Teacher):
 
     def _apply(self, fn, recurse=True):
         for frozen in self._encoders:
-            if (model := getattr(frozen.encoder, "model", None)) is not None:
+            if isinstance(model := getattr(frozen.encoder, "model", None), torch.nn.Module):  # others stay on the CPU
                 model._apply(fn)
         return super()._apply(fn, recurse)
 

@@ -13,10 +13,13 @@ import torch
 from sounds import melody
 
 from mert_hf.audio import read_audio
+from mert_hf.corpora.labels import LabelCache, label_files
 from mert_hf.embedding import embed_dataset
 from mert_hf.encoders import open_encoder
 from mert_hf.encoders.peers import PEERS
 from mert_hf.hub.licenses import license_of
+from mert_hf.teachers import EncoderTeacher
+from mert_hf.teachers.frozen_encoders import EncoderLayer
 from mert_hf.utils.optional import MissingExtraError
 
 RATES = {"basic-pitch": 22050, "torchcrepe": 16000, "pesto": 16000}
@@ -96,6 +99,16 @@ def test_recordings_are_embedded(peer, song, tmp_path):
     summary = embed_dataset(str(song), tmp_path / "out", f"peer:{peer}", window=2.0, show_progress_bar=False)
     assert (summary.files, len(summary.failed)) == (1, 0)
     assert MODULES[peer].split("_")[0] in open_encoder(f"peer:{peer}").fingerprint
+
+
+def test_recordings_are_labeled(peer, song, tmp_path):
+    """A teacher moves to the device of the labels; models that are no modules of torch stay where they are."""
+    name = f"peer:{peer}"
+    teacher = EncoderTeacher.fit([np.float32(melody(1, 5.0))], [EncoderLayer(name, 0)], 4, show_progress_bar=False)
+    label_files([song], teacher, tmp_path / "labels", torch.device("cpu"), show_progress_bar=False)
+    cache = LabelCache(tmp_path / "labels", teacher)
+    live = teacher(torch.from_numpy(read_audio(song, 24000))[None])[0].numpy()
+    np.testing.assert_allclose(cache(str(song), 0, len(live)).T, live, rtol=1e-2, atol=1e-2)
 
 
 def test_errors_say_what_to_install(monkeypatch):
