@@ -142,6 +142,7 @@ COMMANDS = {
     "index SONGS --output index": "search",
     "search INDEX song.wav": "search",
     "duplicates INDEX": "search",
+    "serve INDEX": "serve",
     "distance SONGS SONGS --kind kad --draws 2": None,
     "fit-kmeans --data SONGS --output kmeans": "train",
     "fit-features --data SONGS --features mfcc,tempogram --output features": None,

@@ -93,14 +93,15 @@ class MusicIndex:
     Args:
         folder: folder of the index.
         device: where queries are embedded; a GPU if there is one.
+        stored: whether a path in the index stands for its vector there, also where the file has changed since.
 
     Raises:
         FileNotFoundError: the folder does not hold an index.
         ValueError: it holds one of another format, or LanceDB is not installed.
     """
 
-    def __init__(self, folder: str | os.PathLike, device: str | None = None):
-        self.folder, self.device = os.fspath(folder), device
+    def __init__(self, folder: str | os.PathLike, device: str | None = None, stored: bool = False):
+        self.folder, self.device, self.stored = os.fspath(folder), device, stored
         self._table = RecordingTable(folder)
 
     @classmethod
@@ -139,6 +140,20 @@ class MusicIndex:
         """Model, layer and windows of the index."""
         return self._table.settings
 
+    @property
+    def version(self) -> int:
+        """Number of changes that the index has seen."""
+        return self._table.table.version
+
+    def newest(self) -> MusicIndex:
+        """The index as it is on disk now, with the same loaded model; itself where nothing has changed."""
+        index = type(self)(self.folder, self.device, self.stored)
+        if index.version == self.version:
+            return self
+        if index.settings == self.settings and "embedder" in self.__dict__:
+            index.embedder = self.embedder
+        return index
+
     @cached_property
     def embedder(self) -> MERTEmbedder:
         """The model of the index, loaded when a query is a file that the index does not hold."""
@@ -148,9 +163,18 @@ class MusicIndex:
         """Absolute paths of all recordings, in the order of `vectors`."""
         return self._table.columns(["path"])["path"].to_pylist()
 
-    def vectors(self) -> np.ndarray:
-        """(recordings, hidden) float32: the standardized vectors."""
-        return matrix(self._table.columns(["vector"])["vector"])
+    def columns(self, names: Sequence[str]) -> dict[str, list]:
+        """Columns of all recordings, in the order of `paths`; those that the index does not have are left out."""
+        known = [name for name in names if name in self._table.table.schema.names]
+        return self._table.columns(known).to_pydict()
+
+    def vectors(self, paths: Sequence[str] | None = None) -> np.ndarray:
+        """(recordings, hidden) float32: the standardized vectors of all recordings, or of these paths of the index."""
+        if paths is None:
+            return matrix(self._table.columns(["vector"])["vector"])
+        rows = self._table.rows(paths, ["path", "vector"])
+        places = {path: place for place, path in enumerate(rows["path"].to_pylist())}
+        return matrix(rows["vector"])[[places[path] for path in paths]]
 
     def search(
         self,
@@ -237,7 +261,7 @@ class MusicIndex:
     def vector(self, query: str | os.PathLike | np.ndarray) -> np.ndarray:
         """The standardized vector (hidden,) of a path in the index, of another file, or of a vector of the model.
 
-        A file that has changed since it was indexed is embedded as it is now.
+        A file that has changed since it was indexed is embedded as it is now, unless `stored` vectors are wanted.
         """
         return self._seed(query).vector
 
@@ -262,7 +286,7 @@ class MusicIndex:
             rows = self._table.rows([self._ending_in(name)], columns)
         if len(rows):
             stamp = rows["size"][0].as_py(), rows["changed_ns"][0].as_py()
-            if not os.path.isfile(query) or file_stamp(os.fspath(query)) == stamp:
+            if self.stored or not os.path.isfile(query) or file_stamp(os.fspath(query)) == stamp:
                 return Seed(matrix(rows["vector"])[0], recording_of(rows.slice(0, 1).to_pylist()[0]), indexed=True)
         return self._embedded(query, indexed=len(rows) > 0)
 

@@ -23,6 +23,7 @@ SHARED_OPTIONS = {
     "fit-features": "data output features seed max-bad-files quiet",
     "label": "data output workers device max-bad-files quiet",
     "distill": "data output batch-size workers device dtype seed max-bad-files quiet",
+    "serve": "device",
     "pretrain": "data output model batch-size workers device dtype seed max-bad-files quiet",
     "finetune": "data output model layers batch-size workers device dtype seed max-bad-files quiet",
     "predict": "output batch-size workers device dtype max-bad-files quiet",

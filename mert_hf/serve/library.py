@@ -1,0 +1,176 @@
+"""A library that answers while it is indexed: one version of everything at a time, replaced by the next one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import BoundedSemaphore, Lock
+
+import numpy as np
+
+from ..search import Match, MusicIndex
+from ..search.scaling import unit
+from .calibration import SAMPLE, Calibration
+from .catalog import list_songs, match_songs
+from .settings import ServeSettings
+from .songs import Song, Songs
+
+logger = logging.getLogger(__name__)
+
+LISTING_SECONDS = 600.0  # after which the player is asked again for its songs
+TAGS = ("title", "artist", "album")
+
+
+class Busy(Exception):
+    """More work waits than the settings allow."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A song that a search has found.
+
+    Attributes:
+        song: the song.
+        similarity: from 0 to 1, see `Calibration`.
+    """
+
+    song: Song
+    similarity: float
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """One version of the index, and what belongs to it."""
+
+    index: MusicIndex
+    songs: Songs
+    calibration: Calibration
+
+    def nearest(
+        self,
+        seeds: Sequence[str],
+        count: int,
+        weights: Sequence[float] | None = None,
+        exclude: Iterable[str] = (),
+        where: str | None = None,
+    ) -> list[Found]:
+        """The songs that are most similar to seeds, best first, without the seeds.
+
+        Args:
+            seeds: paths in the index, or a file.
+            count: number of songs, at most.
+            weights: weights of the seeds; 1 each if None.
+            exclude: paths to leave out.
+            where: condition as for `MusicIndex.search`.
+        """
+        left_out = {*seeds, *exclude}
+        wanted = count + len(left_out)
+        while True:
+            matches = self.index.search(list(seeds), wanted, weights, where=where)
+            found = [match for match in matches if match.path in self.songs and match.path not in left_out]
+            if len(found) >= count or len(matches) < wanted:
+                return [self._found(match) for match in found[:count]]
+            wanted *= 4
+
+    def way(self, start: Song, end: Song, count: int) -> list[Found]:
+        """Songs that lead from one to another, both included.
+
+        At equal steps between the directions of the two, the nearest song that is not on the way yet is taken.
+
+        Args:
+            start, end: the first and the last song.
+            count: number of songs, at most; 2 or more.
+
+        Returns:
+            The songs, with their similarity to the first one.
+
+        Raises:
+            ValueError: start and end are the same song.
+        """
+        if start.path == end.path:
+            raise ValueError("A way needs two different songs.")
+        paths = [start.path]
+        for step in np.linspace(0.0, 1.0, count)[1:-1]:
+            weights = [1.0 - step, step]
+            paths += [item.song.path for item in self.nearest([start.path, end.path], 1, weights, paths)]
+        paths.append(end.path)
+        vectors = unit(self.index.vectors(paths))
+        return [
+            Found(self.songs.song(path), self.calibration(cosine))
+            for path, cosine in zip(paths, vectors @ vectors[0], strict=True)
+        ]
+
+    def _found(self, match: Match) -> Found:
+        return Found(self.songs.song(match.path), self.calibration(match.similarity))
+
+
+class Library:
+    """An index on disk that is open once for all requests, and follows the changes that others make to it.
+
+    Args:
+        folder: folder of the index.
+        settings: how it is served.
+
+    Raises:
+        FileNotFoundError: the folder does not hold an index.
+        ValueError, OSError: the player's songs cannot be listed.
+    """
+
+    def __init__(self, folder: str | os.PathLike, settings: ServeSettings | None = None):
+        self.settings = settings or ServeSettings()
+        self._places = BoundedSemaphore(1 + self.settings.max_waiting)
+        self._turn, self._refreshing = Lock(), Lock()
+        self._entries, self._listed = list_songs(self.settings), time.monotonic()
+        self.state = self._snapshot(MusicIndex(folder, self.settings.device, stored=True))
+
+    def refresh(self) -> bool:
+        """Replaces `state` where the index or the player's list has changed, and returns whether it did.
+
+        What is wrong with the player is logged, and its former list kept.
+        """
+        with self._refreshing:
+            listed = self._entries is not None and self._list_again()
+            index = self.state.index.newest()
+            if index is self.state.index and not listed:
+                return False
+            self.state = self._snapshot(index)
+            return True
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Surrounds work that takes long, of which one is done at a time.
+
+        Raises:
+            Busy: as many wait as the settings allow.
+        """
+        if not self._places.acquire(blocking=False):
+            raise Busy("The server is busy with other recordings. Try again in a few seconds.")
+        try:
+            with self._turn:
+                yield
+        finally:
+            self._places.release()
+
+    def _list_again(self) -> bool:
+        if time.monotonic() - self._listed < LISTING_SECONDS:
+            return False
+        self._listed = time.monotonic()
+        try:
+            self._entries = list_songs(self.settings)
+        except (ValueError, OSError) as error:
+            logger.warning("%s The former list is kept.", error)
+            return False
+        return True
+
+    def _snapshot(self, index: MusicIndex) -> Snapshot:
+        columns = index.columns(["path", "duration", *TAGS])
+        entries = None if self._entries is None else match_songs(columns, self._entries)
+        if entries is not None and len(entries) < len(columns["path"]):
+            logger.info("%d of %d recordings have an id of the player", len(entries), len(columns["path"]))
+        chosen = np.random.default_rng(0).permutation(len(columns["path"]))[:SAMPLE]
+        vectors = unit(index.vectors([columns["path"][place] for place in chosen]))
+        return Snapshot(index, Songs(columns, entries), Calibration.fit(vectors))

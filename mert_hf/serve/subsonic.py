@@ -1,0 +1,138 @@
+"""`sonicSimilarity` of the OpenSubsonic API: similar songs of a song, and a way between two.
+
+See https://opensubsonic.netlify.app/docs/extensions/sonicsimilarity. Parameters come in the query or in a form; answers
+are JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+from .gate import equal, sent_token
+from .library import Found
+from .parameters import MAX_RESULTS, Served, State
+from .subsonic_replies import MISSING, WRONG_KEY, WRONG_PASSWORD, answer, child
+
+EXTENSIONS = ("sonicSimilarity", "formPost")
+FORM_BYTES = 65_536
+
+router = APIRouter(prefix="/rest", include_in_schema=False)  # published by OpenSubsonic
+
+
+class Refused(Exception):
+    """Credentials that are missing or wrong.
+
+    Attributes:
+        code: code of the API.
+    """
+
+    def __init__(self, code: int, message: str):
+        super().__init__(message)
+        self.code = code
+
+
+async def parameters(request: Request) -> dict[str, Any]:
+    """The parameters of a call, from its query and its form."""
+    return {**request.query_params, **await request.form()}
+
+
+Parameters = Annotated[dict[str, Any], Depends(parameters)]
+
+
+def check_credentials(given: dict[str, Any], request: Request, token: str | None) -> None:
+    """Compares the token with an API key, with a password in plain, in hexadecimal digits or salted, or with a header.
+
+    Raises:
+        Refused: none of them is given, or it is wrong.
+    """
+    if token is None or equal(sent_token(request.headers), token):
+        return
+    text = {name: str(value) for name, value in given.items()}
+    password = text.get("p", "")
+    salted = hashlib.md5((token + text.get("s", "")).encode()).hexdigest()
+    if "apiKey" in text:
+        right, code = equal(text["apiKey"], token), WRONG_KEY
+    elif "t" in text:
+        right, code = equal(text["t"], salted), WRONG_PASSWORD
+    elif password.startswith("enc:"):
+        right, code = equal(password.removeprefix("enc:").lower(), token.encode().hex()), WRONG_PASSWORD
+    elif password:
+        right, code = equal(password, token), WRONG_PASSWORD
+    else:
+        raise Refused(MISSING, "A credential is missing: give apiKey, or p, or t and s.")
+    if not right:
+        raise Refused(code, "The API key or password is wrong: it is the token of mert-hf serve.")
+
+
+def admitted(given: Parameters, request: Request, library: Served) -> dict[str, Any]:
+    """The parameters of a caller that may call."""
+    check_credentials(given, request, library.settings.secret)
+    return given
+
+
+Admitted = Annotated[dict[str, Any], Depends(admitted)]
+
+
+class Similar(BaseModel):
+    """Parameters of getSonicSimilarTracks."""
+
+    id: str
+    count: int = Field(10, ge=0, le=MAX_RESULTS)
+
+
+class Way(BaseModel):
+    """Parameters of findSonicPath."""
+
+    startSongId: str
+    endSongId: str
+    count: int = Field(25, ge=2, le=MAX_RESULTS)
+
+
+def endpoint(name: str) -> Callable:
+    """Decorator that registers an endpoint under both of its names."""
+
+    def register(function: Callable) -> Callable:
+        for path in (f"/{name}", f"/{name}.view"):
+            router.add_api_route(path, function, methods=["GET", "POST"], max_body_size=FORM_BYTES)
+        return function
+
+    return register
+
+
+@endpoint("ping")
+def ping(given: Admitted) -> JSONResponse:
+    """Whether the server answers, and the credentials are right."""
+    return answer()
+
+
+@endpoint("getOpenSubsonicExtensions")
+def extensions() -> JSONResponse:
+    """The extensions of the API; open to all callers, as the API has it."""
+    return answer(openSubsonicExtensions=[{"name": name, "versions": [1]} for name in EXTENSIONS])
+
+
+@endpoint("getSonicSimilarTracks")
+def similar(given: Admitted, state: State) -> JSONResponse:
+    """The songs that are most similar to a song."""
+    wanted = Similar.model_validate(given)
+    song = state.songs.by_id(wanted.id)
+    return matches(state.nearest([song.path], wanted.count) if wanted.count else [])
+
+
+@endpoint("findSonicPath")
+def way(given: Admitted, state: State) -> JSONResponse:
+    """A way between two songs."""
+    wanted = Way.model_validate(given)
+    ends = [state.songs.by_id(name) for name in (wanted.startSongId, wanted.endSongId)]
+    return matches(state.way(*ends, wanted.count))
+
+
+def matches(found: list[Found]) -> JSONResponse:
+    """Songs with their similarities, in their order."""
+    return answer(sonicMatch=[{"entry": child(item.song), "similarity": item.similarity} for item in found])
