@@ -22,6 +22,9 @@ WORDS = re.compile(r"(?:mert-hf|pip|python|accelerate|make)\s[^`]*")
 
 # Beginnings of commands that are parsed only, and why they cannot run in a test.
 NOT_RUN = {
+    "mert-hf serve": "runs until it is stopped; tests/serve starts it",
+    "curl ": "needs a server; tests/serve asks one",
+    "export ": "sets a variable for the next line",
     "pip install": "needs the network",
     "mert-hf push": "needs the Hub; tests/hub runs it against a local one",
     "accelerate launch": "starts several processes; tests/pretraining/test_distributed.py does",

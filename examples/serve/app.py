@@ -2,8 +2,9 @@
 
     python examples/serve/app.py --classifier runs/genre --library my_index
 
-`--library` takes an index (`mert-hf index`), or a folder of recordings, which is indexed at the start. As a Hub Space
-it takes the same settings from the variables MERT_MODEL, MERT_CLASSIFIER and MERT_LIBRARY.
+`--library` takes an index (`mert-hf index`), or a folder of recordings, which is indexed at the start; the page is then
+mounted on the server of `mert-hf serve`. As a Hub Space the page is alone, and takes the same settings from the
+variables MERT_MODEL, MERT_CLASSIFIER and MERT_LIBRARY.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from mert_hf import MERTEmbedder
 from mert_hf.audio import read_audio
 from mert_hf.hub import DEFAULT_CHECKPOINT
 from mert_hf.search import MusicIndex
+from mert_hf.serve import Library, ServeSettings, create_app, run
 
 FONT = ("system-ui", "sans-serif")  # Gradio's own fonts come from the network
 KEEP_SECONDS = 3600  # uploads and results
@@ -160,22 +162,32 @@ def load(model: str, classifier: str | None, library: str | None, limits: Limits
     return Demo(embedder, classify, open_library(library, model, cache) if library else None, limits)
 
 
+def start(demo: Demo, host: str, port: int) -> None:
+    """Runs the page: on the server of `mert-hf serve` where there is a library to ask, else alone."""
+    page = build(demo).queue(max_size=20, default_concurrency_limit=1)
+    # The server refuses far larger uploads while they arrive; those just above the limit get the app's own message.
+    most = 2 * demo.limits.megabytes
+    look = {"max_file_size": int(most * 1e6), "theme": gr.themes.Default(font=FONT, font_mono=("monospace",))}
+    if demo.library is None or "SPACE_ID" in os.environ:
+        page.launch(server_name=host, server_port=port, **look)
+        return
+    settings = ServeSettings(host=host, port=port, max_megabytes=most)
+    library = Library(demo.library.folder, settings)
+    demo.library = library.state.index  # one for both
+    run(gr.mount_gradio_app(create_app(library), page, path="/", **look), settings)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=os.environ.get("MERT_MODEL", DEFAULT_CHECKPOINT), help="Encoder.")
     parser.add_argument("--classifier", default=os.environ.get("MERT_CLASSIFIER"), help="Result of mert-hf finetune.")
     parser.add_argument("--library", default=os.environ.get("MERT_LIBRARY"), help="Index or folder of recordings.")
     parser.add_argument("--max-megabytes", type=float, default=Limits.megabytes, help="Largest upload.")
-    parser.add_argument("--port", type=int, help="A free port from 7860 on by default.")
+    parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), help="Address.")
+    parser.add_argument("--port", type=int, default=7860, help="Port.")
     arguments = parser.parse_args()
     limits = Limits(arguments.max_megabytes)
-    app = build(load(arguments.model, arguments.classifier, arguments.library, limits))
-    # The server refuses far larger uploads while they arrive; those just above the limit get the app's own message.
-    app.queue(max_size=20, default_concurrency_limit=1).launch(
-        server_port=arguments.port,
-        max_file_size=int(2 * limits.megabytes * 1e6),
-        theme=gr.themes.Default(font=FONT, font_mono=("monospace",)),
-    )
+    start(load(arguments.model, arguments.classifier, arguments.library, limits), arguments.host, arguments.port)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def artists(state: Snapshot, name: str, count: int, examples: bool) -> list[dict
     own = state.songs.of_artist(name)
     seeds = own[:: max(1, len(own) // SEEDS)][:SEEDS]
     groups: dict[str, list[Found]] = {}
-    for item in state.nearest(seeds, count * SONGS_PER_ARTIST, exclude=own):
+    for item in state.nearest(seeds, count * SONGS_PER_ARTIST, exclude=set(own)):
         if item.song.artist:
             groups.setdefault(item.song.artist_id or item.song.artist, []).append(item)
     first = [state.songs.song(path) for path in seeds]

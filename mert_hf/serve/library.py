@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import BoundedSemaphore, Lock
 
 import numpy as np
 
-from ..search import Match, MusicIndex
+from ..search import Match, MixRules, MusicIndex
 from ..search.scaling import unit
 from .calibration import SAMPLE, Calibration
 from .catalog import list_songs, match_songs
@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 LISTING_SECONDS = 600.0  # after which the player is asked again for its songs
 TAGS = ("title", "artist", "album")
+RULES = MixRules(distinct=True)
 
 
 class Busy(Exception):
@@ -36,10 +37,12 @@ class Found:
     Attributes:
         song: the song.
         similarity: from 0 to 1, see `Calibration`.
+        same_recording: whether it is another file of the recording of a query.
     """
 
     song: Song
     similarity: float
+    same_recording: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +58,11 @@ class Snapshot:
         seeds: Sequence[str],
         count: int,
         weights: Sequence[float] | None = None,
-        exclude: Iterable[str] = (),
+        exclude: Collection[str] = (),
         where: str | None = None,
+        rules: MixRules = RULES,
     ) -> list[Found]:
-        """The songs that are most similar to seeds, best first, without the seeds.
+        """The songs that are most similar to seeds, best first.
 
         Args:
             seeds: paths in the index, or a file.
@@ -66,12 +70,12 @@ class Snapshot:
             weights: weights of the seeds; 1 each if None.
             exclude: paths to leave out.
             where: condition as for `MusicIndex.search`.
+            rules: by default, the seeds and other files of a recording that is in the list are left out.
         """
-        left_out = {*seeds, *exclude}
-        wanted = count + len(left_out)
+        wanted = count + len(exclude)
         while True:
-            matches = self.index.search(list(seeds), wanted, weights, where=where)
-            found = [match for match in matches if match.path in self.songs and match.path not in left_out]
+            matches = self.index.search(list(seeds), wanted, weights, where=where, rules=rules)
+            found = [match for match in matches if match.path in self.songs and match.path not in exclude]
             if len(found) >= count or len(matches) < wanted:
                 return [self._found(match) for match in found[:count]]
             wanted *= 4
@@ -105,7 +109,7 @@ class Snapshot:
         ]
 
     def _found(self, match: Match) -> Found:
-        return Found(self.songs.song(match.path), self.calibration(match.similarity))
+        return Found(self.songs.song(match.path), self.calibration(match.similarity), match.same_recording)
 
 
 class Library:
@@ -172,5 +176,8 @@ class Library:
         if entries is not None and len(entries) < len(columns["path"]):
             logger.info("%d of %d recordings have an id of the player", len(entries), len(columns["path"]))
         chosen = np.random.default_rng(0).permutation(len(columns["path"]))[:SAMPLE]
-        vectors = unit(index.vectors([columns["path"][place] for place in chosen]))
+        sample = [columns["path"][place] for place in chosen]
+        vectors = unit(index.vectors(sample))
+        if sample:
+            index.search(sample[0], 1, rules=RULES)  # what the first search prepares for the others
         return Snapshot(index, Songs(columns, entries), Calibration.fit(vectors))

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from .. import __version__
 from ..audio import audio_info
 from ..audio.decoders import AudioReadError
+from ..search import MixRules
 from ..search.duplicates import BIT_ERROR_RATE, MAX_CUT
 from .library import Found, Snapshot
 from .parameters import Count, Served, State
@@ -92,7 +93,7 @@ def search(
 ) -> list[dict[str, Any]]:
     """The songs that are most similar to an upload."""
     with library.turn(), saved(file, library.settings.max_minutes) as path:
-        return as_json(library.state.nearest([path], n))
+        return as_json(library.state.nearest([path], n, rules=MixRules()))  # copies of the upload are first
 
 
 @router.get("/path")
@@ -139,6 +140,6 @@ def as_json(found: list[Found]) -> list[dict[str, Any]]:
     facts = ("id", "path", "title", "artist", "album", "duration")
     return [
         {name: value for name in facts if (value := getattr(item.song, name)) is not None}
-        | {"similarity": item.similarity}
+        | {"similarity": item.similarity, "same_recording": item.same_recording}
         for item in found
     ]

@@ -122,7 +122,8 @@ def similar(given: Admitted, state: State) -> JSONResponse:
     """The songs that are most similar to a song."""
     wanted = Similar.model_validate(given)
     song = state.songs.by_id(wanted.id)
-    return matches(state.nearest([song.path], wanted.count) if wanted.count else [])
+    found = state.nearest([song.path], wanted.count) if wanted.count else []
+    return matches(sorted(found, key=lambda item: -item.similarity))
 
 
 @endpoint("findSonicPath")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import socket
@@ -26,7 +27,7 @@ from mert_hf import MERTEmbedder
 from mert_hf.hub.checkpoint import save_checkpoint
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor
 
-pytest.importorskip("gradio", reason="the app needs the extra 'serve'")
+pytest.importorskip("gradio", reason="the app needs the extra 'page'")
 
 SERVE = Path(__file__).resolve().parents[2] / "examples" / "serve"
 START_SECONDS, ANSWER_SECONDS = 180, 120
@@ -287,6 +288,14 @@ def test_upload_and_results_in_a_browser(browser, served, audio_dir, tmp_path):
     wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "#player .waveform-container, #player audio[src]"))
     for picture in browser.find_elements(By.CSS_SELECTOR, "#waveform img, #spectrum img, #layers img"):
         assert browser.execute_script("return arguments[0].naturalWidth", picture) > 300
+
+
+@pytest.mark.slow
+def test_players_are_answered_at_the_address_of_the_page(served):
+    with urlopen(f"{served}health") as reply:
+        assert json.load(reply)["songs"] == 24
+    with urlopen(f"{served}rest/getOpenSubsonicExtensions") as reply:
+        assert json.load(reply)["subsonic-response"]["status"] == "ok"
 
 
 @pytest.mark.slow
