@@ -10,11 +10,11 @@ import numpy as np
 from ..embedding.failures import file_status
 from .duplicates import MAX_CUT, NEIGHBORS, Recording, same_recording
 from .fingerprint import landmarks
-from .scaling import unit
 from .store import RecordingTable
 
 COMPARED = ("path", "duration", "fingerprint")
 MOST_APART = 4 * MAX_CUT + 1  # seconds between the durations of copies, see `duplicates.candidates`
+MOST_KEPT = 100_000  # answers
 CLOSE = 0.9  # cosine from which two recordings are compared by their fingerprints, as are those that share landmarks
 
 
@@ -27,29 +27,39 @@ class CopyFinder:
 
     def __init__(self, table: RecordingTable):
         self.table = table
+        self._compared: dict[tuple[str, int, str], bool] = {}
 
     def paths(self, query: Recording, vector: np.ndarray) -> set[str]:
         """The paths of all files that hold the recording of a query with this standardized vector (hidden,)."""
         rows = self.table.nearest(vector, NEIGHBORS, names=COMPARED).to_pylist()
         rows += self.table.at(self._sharing(query.codes), COMPARED).to_pylist()
         candidates = {row["path"]: recording_of(row) for row in rows}
-        channels = self.table.settings.channels
         return {
             path
             for path, other in candidates.items()
             if abs(query.duration - other.duration) <= MOST_APART
             and file_status(path) is not None
-            and same_recording(query, other, channels)
+            and self._same(query, other)
         }
 
     def same(self, one: dict[str, Any], other: dict[str, Any]) -> bool:
-        """Whether two rows with `vector`, `landmarks` and the columns of `COMPARED` hold the same recording."""
+        """Whether two rows hold the same recording: `vector` of length 1, `landmarks` and the columns of `COMPARED`."""
         if abs(one["duration"] - other["duration"]) > MOST_APART:
             return False
-        cosine = unit(np.asarray(one["vector"], np.float32)) @ unit(np.asarray(other["vector"], np.float32))
-        if cosine < CLOSE and set(one["landmarks"]).isdisjoint(other["landmarks"]):
+        if one["vector"] @ other["vector"] < CLOSE and set(one["landmarks"]).isdisjoint(other["landmarks"]):
             return False
-        return same_recording(recording_of(one), recording_of(other), self.table.settings.channels)
+        return self._same(recording_of(one), recording_of(other))
+
+    def _same(self, one: Recording, other: Recording) -> bool:
+        """Whether two recordings are the same; answers are kept, since a comparison may decode both files."""
+        key = one.path, hash(one.codes.tobytes()), other.path
+        known = self._compared.get(key)
+        if known is None:
+            known = same_recording(one, other, self.table.settings.channels)
+            if len(self._compared) >= MOST_KEPT:
+                self._compared.clear()
+            self._compared[key] = known
+        return known
 
     def _sharing(self, codes: np.ndarray) -> list[int]:
         """Places of the rows that share the most landmarks with a fingerprint (frames,), at most `NEIGHBORS`."""

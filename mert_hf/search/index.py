@@ -168,13 +168,22 @@ class MusicIndex:
         known = [name for name in names if name in self._table.table.schema.names]
         return self._table.columns(known).to_pydict()
 
-    def vectors(self, paths: Sequence[str] | None = None) -> np.ndarray:
-        """(recordings, hidden) float32: the standardized vectors of all recordings, or of these paths of the index."""
+    def vectors(self, paths: Sequence[str] | None = None, standardized: bool = True) -> np.ndarray:
+        """(recordings, hidden) float32: the vectors of all recordings, or of these paths of the index.
+
+        They are standardized with the statistics of the library, or else as the model gives them.
+        """
         if paths is None:
-            return matrix(self._table.columns(["vector"])["vector"])
-        rows = self._table.rows(paths, ["path", "vector"])
-        places = {path: place for place, path in enumerate(rows["path"].to_pylist())}
-        return matrix(rows["vector"])[[places[path] for path in paths]]
+            vectors = matrix(self._table.columns(["vector"])["vector"])
+        else:
+            rows = self._table.rows(paths, ["path", "vector"])
+            places = {path: place for place, path in enumerate(rows["path"].to_pylist())}
+            vectors = matrix(rows["vector"])[[places[path] for path in paths]]
+        return vectors if standardized else self._table.scaling.invert(vectors)
+
+    def copies(self, path: str) -> set[str]:
+        """Paths of all files that hold the recording of a path in the index, itself included."""
+        return self._copies(self._seed(path))
 
     def search(
         self,

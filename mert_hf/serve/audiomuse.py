@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
+from ..search import MixRules
 from .library import Found, Snapshot
 from .parameters import Count, State
 from .songs import Song
@@ -81,7 +82,7 @@ def artists(state: Snapshot, name: str, count: int, examples: bool) -> list[dict
     own = state.songs.of_artist(name)
     seeds = own[:: max(1, len(own) // SEEDS)][:SEEDS]
     groups: dict[str, list[Found]] = {}
-    for item in state.nearest(seeds, count * SONGS_PER_ARTIST, exclude=set(own)):
+    for item in state.nearest(seeds, count * SONGS_PER_ARTIST, exclude=set(own), rules=MixRules()):
         if item.song.artist:
             groups.setdefault(item.song.artist_id or item.song.artist, []).append(item)
     first = [state.songs.song(path) for path in seeds]

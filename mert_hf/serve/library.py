@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 LISTING_SECONDS = 600.0  # after which the player is asked again for its songs
 TAGS = ("title", "artist", "album")
-RULES = MixRules(distinct=True)
 
 
 class Busy(Exception):
@@ -52,29 +51,30 @@ class Snapshot:
     index: MusicIndex
     songs: Songs
     calibration: Calibration
+    rules: MixRules
 
     def nearest(
         self,
-        seeds: Sequence[str],
+        seeds: Sequence[str | np.ndarray],
         count: int,
         weights: Sequence[float] | None = None,
         exclude: Collection[str] = (),
         where: str | None = None,
-        rules: MixRules = RULES,
+        rules: MixRules | None = None,
     ) -> list[Found]:
         """The songs that are most similar to seeds, best first.
 
         Args:
-            seeds: paths in the index, or a file.
+            seeds: paths in the index, a file, or vectors of the model (hidden,).
             count: number of songs, at most.
             weights: weights of the seeds; 1 each if None.
             exclude: paths to leave out.
             where: condition as for `MusicIndex.search`.
-            rules: by default, the seeds and other files of a recording that is in the list are left out.
+            rules: those of the settings if None.
         """
         wanted = count + len(exclude)
         while True:
-            matches = self.index.search(list(seeds), wanted, weights, where=where, rules=rules)
+            matches = self.index.search(list(seeds), wanted, weights, where=where, rules=rules or self.rules)
             found = [match for match in matches if match.path in self.songs and match.path not in exclude]
             if len(found) >= count or len(matches) < wanted:
                 return [self._found(match) for match in found[:count]]
@@ -97,10 +97,13 @@ class Snapshot:
         """
         if start.path == end.path:
             raise ValueError("A way needs two different songs.")
-        paths = [start.path]
+        paths, ends = [start.path], [start.path, end.path]
+        left_out = set().union(*map(self.index.copies, ends))
+        vectors = list(self.index.vectors(ends, standardized=False))  # whose copies need not be looked for again
         for step in np.linspace(0.0, 1.0, count)[1:-1]:
-            weights = [1.0 - step, step]
-            paths += [item.song.path for item in self.nearest([start.path, end.path], 1, weights, paths)]
+            for item in self.nearest(vectors, 1, [1.0 - step, step], left_out, rules=MixRules()):
+                paths.append(item.song.path)
+                left_out |= self.index.copies(item.song.path)
         paths.append(end.path)
         vectors = unit(self.index.vectors(paths))
         return [
@@ -127,6 +130,8 @@ class Library:
     def __init__(self, folder: str | os.PathLike, settings: ServeSettings | None = None):
         self.settings = settings or ServeSettings()
         self._places = BoundedSemaphore(1 + self.settings.max_waiting)
+        limits = {"per_artist": self.settings.per_artist, "per_album": self.settings.per_album}
+        self._rules = MixRules(distinct=True, **limits)
         self._turn, self._refreshing = Lock(), Lock()
         self._entries, self._listed = list_songs(self.settings), time.monotonic()
         self.state = self._snapshot(MusicIndex(folder, self.settings.device, stored=True))
@@ -179,5 +184,5 @@ class Library:
         sample = [columns["path"][place] for place in chosen]
         vectors = unit(index.vectors(sample))
         if sample:
-            index.search(sample[0], 1, rules=RULES)  # what the first search prepares for the others
-        return Snapshot(index, Songs(columns, entries), Calibration.fit(vectors))
+            index.search(sample[0], 1, rules=self._rules)  # what the first search prepares for the others
+        return Snapshot(index, Songs(columns, entries), Calibration.fit(vectors), self._rules)

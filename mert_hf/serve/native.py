@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,12 +26,18 @@ router = APIRouter()
 
 
 class Filters(BaseModel):
-    """Conditions on the songs that are found, in seconds."""
+    """Conditions on the songs that are found: songs of an artist and of an album at most, durations in seconds."""
 
     model_config = ConfigDict(extra="forbid")
 
+    per_artist: int | None = Field(None, ge=1)
+    per_album: int | None = Field(None, ge=1)
     min_duration: FiniteFloat | None = Field(None, ge=0)
     max_duration: FiniteFloat | None = Field(None, ge=0)
+
+    def rules(self, usual: MixRules) -> MixRules:
+        """The usual rules with other limits where some are given."""
+        return replace(usual, **self.model_dump(include={"per_artist", "per_album"}, exclude_none=True))
 
     def where(self) -> str | None:
         """The condition for `MusicIndex.search`, made of numbers only."""
@@ -84,7 +91,7 @@ def health(state: State) -> dict[str, Any]:
 def similar(given: Annotated[Similar, Query()], state: State) -> list[dict[str, Any]]:
     """The songs that are most similar to a song of the library."""
     song = state.songs.by_path(given.path) if given.id is None else state.songs.by_id(given.id)
-    return as_json(state.nearest([song.path], given.n, where=given.where()))
+    return as_json(state.nearest([song.path], given.n, where=given.where(), rules=given.rules(state.rules)))
 
 
 @router.post("/search")

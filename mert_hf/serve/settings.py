@@ -34,6 +34,8 @@ class ServeSettings:
     player_password: str | None = described(
         f"Password of the player; that of the variable {PASSWORD_VARIABLE} by default.", None
     )
+    per_artist: int | None = described("Maximum number of songs of an artist in an answer.", None, min=1)
+    per_album: int | None = described("Maximum number of songs of an album in an answer.", None, min=1)
     device: str | None = shared("device", None)
     max_megabytes: float = described("Largest upload, in units of 10^6 bytes.", 200.0)
     max_minutes: float = described("Longest recording that is uploaded.", 60.0)

@@ -142,6 +142,22 @@ def test_filters(client, index_folder):
     assert client.get("/similar", params={"path": path, "max_duration": 1e-3}).json() == []
 
 
+def test_limits_of_artists_and_albums(client, index_folder):
+    """Each artist of the library has four songs on one album."""
+    path = MusicIndex(index_folder).paths()[0]
+
+    def artists(client, **limits) -> list[int]:
+        found = client.get("/similar", params={"path": path, "n": 50, **limits}).json()
+        names = [song["artist"] for song in found]
+        return sorted(names.count(name) for name in set(names))
+
+    assert artists(client) == [3, 4, 4]
+    assert artists(client, per_artist=2) == [2, 2, 2] and artists(client, per_album=1) == [1, 1, 1]
+    limited = client_of(Library(index_folder, ServeSettings(device="cpu", per_artist=1)))
+    assert artists(limited) == [1, 1, 1] and artists(limited, per_artist=2) == [2, 2, 2]
+    assert len(limited.get("/api/similar_tracks", params={"item_id": path, "n": 50}).json()) == 3
+
+
 def test_a_player_has_its_ids_and_only_its_songs(player_client):
     found = player_client.get("/similar", params={"id": "tr-3", "n": 50}).json()
     assert {song["id"] for song in found} == {f"tr-{number}" for number in range(11)} - {"tr-3"}

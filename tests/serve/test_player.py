@@ -56,6 +56,7 @@ def client(player, index_folder, tmp_path_factory):
 
 
 def nearest(index_folder: Path, path: str) -> list[str]:
+    """Paths of all other recordings, the most similar one first; the library is too small for hubs."""
     return [match.path for match in MusicIndex(index_folder).search(path, top_k=12) if match.path != path]
 
 
