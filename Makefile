@@ -7,7 +7,7 @@ COMPAT_VERSIONS := 4.48.3 4.57.6
 SLOW_JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev quickstart test test-slow test-long test-compat test-newest check format bench count walks docs clean
+.PHONY: help setup setup-dev quickstart test test-slow test-long test-compat test-newest transformers-model check format bench count walks docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -46,6 +46,15 @@ test-compat-%: setup-dev
 	bash .ci/compat.sh $*
 
 test-newest: test-compat-newest  ## report what the newest transformers, torch, datasets and huggingface_hub break (weekly; 10 minutes)
+
+TRANSFORMERS := build/transformers
+
+transformers-model: setup-dev  ## write MERT into the pinned transformers' sources; run their linter and tests there (5 minutes)
+	rm -rf build/transformers* && mkdir -p $(TRANSFORMERS)
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary :all: -c constraints.txt -d build transformers
+	tar -xzf build/transformers-*.tar.gz --strip-components 1 -C $(TRANSFORMERS)
+	$(BIN)/python scripts/make_transformers_model.py $(TRANSFORMERS)
+	$(BIN)/python scripts/check_transformers_model.py $(TRANSFORMERS)
 
 check: setup-dev  ## check lint, format, model files, import directions and declared dependencies
 	$(BIN)/ruff check .

@@ -33,6 +33,8 @@ NOT_RUN = {
     "mert-hf doctor --model converted": "needs the result of the command above it",
     "mert-hf evaluate gtzan_genre --data": "needs the data set",
     "mert-hf evaluate audiofolder --data excerpts": "needs excerpts; tests/evaluation/test_further_tasks.py makes some",
+    "python scripts/make_transformers_model.py": "needs a checkout of transformers",
+    "python scripts/check_transformers_model.py": "needs the result of the command above it",
     "python examples/render_scores.py": "takes minutes; tests/examples/test_score_examples.py runs it",
     "python examples/probe_scores.py": "takes minutes; tests/evaluation/test_rendered_music.py evaluates such data",
     "mert-hf report results/scores": "needs the results of the command above it",
