@@ -13,10 +13,12 @@ from ..utils.text import composed
 from .settings import MixRules
 
 FEWEST_REFERENCES = 100  # recordings; hubs of fewer are not distinguished from chance
-NEIGHBORHOOD = 20  # of 5 to 50, the one that lowers hubness most at the same precision, see docs/results/search.md
+NEIGHBORHOOD = 20
 
 
-def correct_hubs(similarity: np.ndarray, vectors: np.ndarray, references: np.ndarray) -> np.ndarray:
+def correct_hubs(
+    similarity: np.ndarray, vectors: np.ndarray, references: np.ndarray, neighbors: int = NEIGHBORHOOD
+) -> np.ndarray:
     """Similarities to a query, corrected for recordings that are similar to many others: (rows,) float32.
 
     Half the mean similarity of a row to its nearest references is subtracted: the local scaling of cross-domain
@@ -27,12 +29,13 @@ def correct_hubs(similarity: np.ndarray, vectors: np.ndarray, references: np.nda
         similarity: (rows,) cosines to the query.
         vectors: (rows, hidden) of length 1.
         references: (references, hidden) of length 1, drawn evenly from the library.
+        neighbors: number of nearest references.
     """
     if len(references) < FEWEST_REFERENCES:
         return similarity
     others = vectors @ references.T
     others[others > 1.0 - 1e-4] = -1.0  # the row itself
-    return similarity - 0.5 * np.partition(others, -NEIGHBORHOOD, axis=1)[:, -NEIGHBORHOOD:].mean(axis=1)
+    return similarity - 0.5 * np.partition(others, -neighbors, axis=1)[:, -neighbors:].mean(axis=1)
 
 
 def choose(

@@ -24,7 +24,9 @@ TABLE = "recordings"
 METADATA_KEY = "mert_hf"
 BATCH_ROWS = 1000
 LARGE = 50_000  # rows from which searching all of them takes longer than 20 ms
-PROBES = 150  # lists, of about 4,096 rows each, that a query reads: recall@10 of 0.97 at 1e6 rows, see docs/search.md
+# Lists, of about 4,096 rows each, that a query reads, and rows for each wanted one whose vectors it compares after the
+# packed ones, see docs/results/search.md.
+PROBES, REFINED = 150, 5
 KEEP_VERSIONS = timedelta(hours=1)  # for readers that opened the index before the last change
 
 
@@ -152,7 +154,8 @@ class RecordingTable:
         """
         query = vector.astype(np.float32)
         search = self.table.search(query if column == "vector" else query[None], vector_column_name=column)
-        search = search.distance_type("cosine").nprobes(PROBES).select([*names, "_distance"]).limit(count)
+        search = search.distance_type("cosine").nprobes(PROBES).refine_factor(REFINED)
+        search = search.select([*names, "_distance"]).limit(count)
         if not where:
             return search.to_arrow()
         try:
@@ -221,12 +224,13 @@ class RecordingTable:
         self.scaling = scaling
 
     def tidy(self) -> None:
-        """Joins small files, brings the inverted file of a large table up to date, and removes old versions."""
+        """Joins small files, brings the indices of a large table up to date, and removes old versions."""
         if len(self) >= LARGE and not self.table.list_indices():
             with needs_extra("search"):
-                from lancedb.index import IvfFlat
+                from lancedb.index import BTree, IvfSq
 
-            self.table.create_index("vector", config=IvfFlat(distance_type="cosine"))
+            self.table.create_index("vector", config=IvfSq(distance_type="cosine"))
+            self.table.create_index("path", config=BTree())
         self.table.optimize(cleanup_older_than=KEEP_VERSIONS)
 
     def batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:

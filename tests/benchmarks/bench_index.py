@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mert_hf.search.store import PROBES
+from mert_hf.search.store import PROBES, REFINED
 
 SIZE, NEIGHBORS, QUERIES, TOP = 128, 20, 100, 10
 
@@ -77,10 +77,13 @@ class NumPy:
 
 
 class LanceDB:
-    """LanceDB; `index_type` None searches all rows, else `probes` of the index's lists."""
+    """LanceDB; `index_type` None searches all rows, else `probes` of the index's lists.
 
-    def __init__(self, index_type: str | None = None, probes: int = 20):
-        self.index_type, self.probes = index_type, probes
+    An index of packed vectors names `refine` times as many rows as are wanted; their vectors decide.
+    """
+
+    def __init__(self, index_type: str | None = None, probes: int = 20, refine: int | None = None):
+        self.index_type, self.probes, self.refine = index_type, probes, refine
 
     def build(self, folder: Path, rows: np.ndarray) -> None:
         import lancedb.index
@@ -101,7 +104,7 @@ class LanceDB:
         search = self.table.search(query).distance_type("cosine").select(["path", "_distance"]).limit(TOP)
         if self.index_type:
             search = search.nprobes(self.probes)
-            search = search if self.index_type == "IvfFlat" else search.refine_factor(5)
+            search = search.refine_factor(self.refine) if self.refine else search
         return search.to_arrow()["path"].to_pylist()
 
 
@@ -159,9 +162,11 @@ class Faiss:
 STORES = {
     "NumPy, exact": NumPy(),
     "LanceDB, exact": LanceDB(),
-    "LanceDB, IVF_FLAT": LanceDB("IvfFlat", probes=PROBES),
-    "LanceDB, IVF_PQ": LanceDB("IvfPq"),
-    "LanceDB, IVF_HNSW_SQ": LanceDB("HnswSq"),
+    "LanceDB, IVF_FLAT": LanceDB("IvfFlat", PROBES),
+    "LanceDB, IVF_SQ": LanceDB("IvfSq", PROBES, REFINED),
+    "LanceDB, IVF_RQ": LanceDB("IvfRq", PROBES, 20),
+    "LanceDB, IVF_PQ": LanceDB("IvfPq", 20, 5),
+    "LanceDB, IVF_HNSW_SQ": LanceDB("HnswSq", 20, 5),
     "USearch, HNSW": USearch(),
     "FAISS, HNSW": Faiss("HNSW32_SQfp16"),
     "FAISS, IVF": Faiss("IVF{lists},SQfp16"),

@@ -1,21 +1,22 @@
 """What the rules of a mix change: hubs, repeated artists and recordings, albums, and copies of a query.
 
-    python tests/benchmarks/bench_mix.py MUSIC --output WORK [--parts 3] [--model mert2-nano]
+    python tests/benchmarks/bench_mix.py MUSIC --output WORK [--parts 3] [--queries 300] [--model mert2-nano]
 
 Parts of 50 s of recordings, and a copy of each (other formats, bit rates and loudness, cuts or silence at the ends, see
 bench_duplicates.py), are indexed together. Files whose names begin alike up to the first `__`, or else whose folder is
-the same, are of one artist, and so are tagged. Every original is a query for ten recordings. First table: skewness of
-the number of lists in which a recording is, the most frequent recording, shares of results that are of the query's own
-recording (its copy), of recordings that are twice in a list, and of the query's artist, and the mean average precision
-of other recordings of the artist in the full ranking of originals. Second table: every copy is a query; how often its
-original is first, and the time of a search.
+the same, are of one artist, and so are tagged.
+
+First table, over all originals: skewness of the number of lists of ten in which an original is, the most frequent one,
+the share of originals in no list, and the mean average precision of parts of other recordings of the artist. Second
+table, lists of ten among all files: shares of results that are of the query's own recording, of a recording that is in
+the list already, and of the query's artist. Third table: every copy is a query; how often its original is first, and
+the time of a search.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections import Counter
 from pathlib import Path
 
 import mutagen
@@ -24,7 +25,9 @@ from bench_duplicates import make_set, recording_of
 from bench_retrieval import album_of
 
 from mert_hf.audio import find_audio_files
-from mert_hf.search import Match, MixRules, MusicIndex
+from mert_hf.search import MixRules, MusicIndex
+from mert_hf.search.mixing import correct_hubs
+from mert_hf.search.scaling import unit
 from mert_hf.utils.text import markdown_table
 
 TOP = 10
@@ -59,43 +62,51 @@ def skewness(counts: np.ndarray) -> float:
     return float(((counts - counts.mean()) ** 3).mean() / counts.std() ** 3)
 
 
-def average_precision(query: str, artist: str, matches: list[Match]) -> float | None:
-    """Of parts of other recordings of the artist, among all parts of other recordings."""
-    hits = np.array([match.artist == artist for match in matches if piece_of(match.path) != piece_of(query)])
-    return float((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean()) if hits.any() else None
+def hubs(vectors: np.ndarray, pieces: np.ndarray, artists: np.ndarray, neighbors: int | None) -> list[str]:
+    """Measures of the rankings of originals, with vectors (rows, hidden) of length 1."""
+    counts, precisions = np.zeros(len(vectors)), []
+    for row, vector in enumerate(vectors):
+        similarity = vectors @ vector
+        scores = correct_hubs(similarity, vectors, vectors, neighbors) if neighbors else similarity
+        order = np.argsort(-scores, kind="stable")
+        counts[order[order != row][:TOP]] += 1
+        others = order[pieces[order] != pieces[row]]
+        hits = artists[others] == artists[row]
+        if hits.any():
+            precisions.append((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean())
+    skewness = float(((counts - counts.mean()) ** 3).mean() / counts.std() ** 3)
+    return [f"{skewness:.2f}", f"{counts.max():.0f}", percent((counts == 0).mean()), f"{np.mean(precisions):.3f}"]
 
 
 def describe(index: MusicIndex, queries: dict[str, str], rules: MixRules) -> list[str]:
-    counts, own, repeated, artists, precisions = Counter(), 0, 0, 0, []
-    ranking = MixRules(hub_correction=rules.hub_correction)
+    """Shares of results of searches."""
+    own, repeated, same, shown = 0, 0, 0, 0
     for query, artist in queries.items():
         matches = [match for match in index.search(query, TOP + 1, rules=rules) if match.path != query][:TOP]
         names = [recording_of(match.path) for match in matches]
-        counts.update(match.path for match in matches)
         own += recording_of(query) in names
         repeated += len(names) - len(set(names))
-        artists += sum(match.artist == artist for match in matches)
-        precisions.append(
-            average_precision(query, artist, index.search(query, len(queries), None, False, ORIGINALS, ranking))
-        )
-    occurrences, shown = np.array([counts[path] for path in index.paths()]), sum(counts.values())
-    shares = [f"{100 * value / shown:.1f} %" for value in (own, repeated, artists)]
-    precision = np.mean([value for value in precisions if value is not None])
-    return [f"{skewness(occurrences):.2f}", str(occurrences.max()), *shares, f"{precision:.3f}"]
+        same += sum(match.artist == artist for match in matches)
+        shown += len(matches)
+    return [percent(value / shown) for value in (own, repeated, same)]
 
 
-def originals_first(index: MusicIndex, copies: list[str]) -> list[list[str]]:
-    by_vector, by_rules, told, times = 0, 0, 0, []
+def originals_first(index: MusicIndex, copies: list[str], nearest: dict[str, str]) -> list[str]:
+    """Shares of copies whose original is first among originals, by the vectors and by a search."""
+    by_vector, by_search, wrong, times = 0, 0, 0, []
     for copy in copies:
         started = time.perf_counter()
         matches = index.search(copy, TOP, where=ORIGINALS)
         times.append(time.perf_counter() - started)
-        nearest = index.search(copy, TOP, where=ORIGINALS, rules=MixRules(hub_correction=False))
-        by_vector += recording_of(max(nearest, key=lambda match: match.similarity).path) == recording_of(copy)
-        by_rules += recording_of(matches[0].path) == recording_of(copy)
-        told += any(match.same_recording and recording_of(match.path) != recording_of(copy) for match in matches)
-    shares = [f"{100 * value / len(copies):.1f} %" for value in (by_vector, by_rules, told)]
-    return [[str(len(copies)), *shares, f"{1e3 * float(np.median(times)):.0f} ms"]]
+        by_vector += recording_of(nearest[copy]) == recording_of(copy)
+        by_search += recording_of(matches[0].path) == recording_of(copy)
+        wrong += any(match.same_recording and recording_of(match.path) != recording_of(copy) for match in matches)
+    shares = [percent(value / len(copies)) for value in (by_vector, by_search, wrong)]
+    return [str(len(copies)), *shares, f"{1e3 * float(np.median(times)):.0f} ms"]
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def main() -> None:
@@ -104,18 +115,34 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="Folder for the set and its index; made if missing.")
     parser.add_argument("--parts", type=int, default=3, help="Parts of a recording.")
     parser.add_argument("--model", default="mert2-nano", help="Hub id, folder, or name of a bundled checkpoint.")
+    parser.add_argument("--queries", type=int, default=300, help="Originals, and copies, that are searched for.")
     arguments = parser.parse_args()
     if not (arguments.output / "music").exists():
         make(arguments.music, arguments.output / "music", arguments.parts)
     MusicIndex.update([arguments.output / "music"], arguments.output / "index", arguments.model)
     index = MusicIndex(arguments.output / "index")
-    columns = index._table.columns(["path", "artist"]).to_pydict()
-    artists = dict(zip(columns["path"], columns["artist"], strict=True))
-    queries = {path: artist for path, artist in artists.items() if ".original." in path}
-    header = ["rules", "skewness", "most", "own recording", "repeated", "same artist", "mAP of artist"]
-    print(markdown_table(header, [[name, *describe(index, queries, rules)] for name, rules in RULES.items()]))
-    header = ["copies", "original first, by vector", "original first", "another recording taken for it", "search"]
-    print(markdown_table(header, originals_first(index, sorted(set(artists) - set(queries)))))
+    paths, vectors = np.array(index.paths()), unit(index.vectors())
+    of_path = dict(zip(paths, index._table.columns(["artist"])["artist"].to_pylist(), strict=True))
+    originals = np.array([".original." in path for path in paths])
+    pieces = np.array([piece_of(path) for path in paths[originals]])
+    artists = np.array([of_path[path] for path in paths[originals]])
+    rows = [
+        [neighbors or "cosine", *hubs(vectors[originals], pieces, artists, neighbors)]
+        for neighbors in (None, 5, 10, 20, 50)
+    ]
+    print(markdown_table(["neighbors", "skewness", "most lists", "in no list", "mAP of artist"], rows), flush=True)
+    chosen = {path: of_path[path] for path in evenly(paths[originals], arguments.queries)}
+    rows = [[name, *describe(index, chosen, rules)] for name, rules in RULES.items()]
+    print(markdown_table(["rules", "own recording", "repeated", "same artist"], rows), flush=True)
+    best = (vectors[~originals] @ vectors[originals].T).argmax(axis=1)
+    nearest = dict(zip(paths[~originals], paths[originals][best], strict=True))
+    header = ["copies", "original first, by vector", "original first", "another taken for it", "search"]
+    print(markdown_table(header, [originals_first(index, evenly(paths[~originals], arguments.queries), nearest)]))
+
+
+def evenly(paths: np.ndarray, count: int) -> list[str]:
+    """At most `count` of the paths, at equal distances."""
+    return sorted(paths)[:: max(-(-len(paths) // count), 1)]
 
 
 if __name__ == "__main__":

@@ -253,7 +253,10 @@ def test_a_large_table_gets_an_inverted_file(music, update, monkeypatch, tmp_pat
     monkeypatch.setattr(store, "LARGE", 10)
     update([music])
     index = MusicIndex(tmp_path / "index")
-    assert len(index._table.table.list_indices()) == 1
+    assert {found.columns[0]: found.index_type for found in index._table.table.list_indices()} == {
+        "vector": "IvfSq",
+        "path": "BTree",
+    }
     assert index.search(index.paths()[7], top_k=1)[0].path == index.paths()[7]
     soundfile.write(music / "new.flac", melody(50, 3.0), 24000)
     update([music])
