@@ -143,6 +143,7 @@ COMMANDS = {
     "search INDEX song.wav": "search",
     "duplicates INDEX": "search",
     "serve INDEX": "serve",
+    "tag SONGS --output tags.json": None,
     "distance SONGS SONGS --kind kad --draws 2": None,
     "fit-kmeans --data SONGS --output kmeans": "train",
     "fit-features --data SONGS --features mfcc,tempogram --output features": None,

@@ -7,7 +7,7 @@ import signal
 import typer
 
 from .. import __version__
-from . import checkpoints, embedding, evaluation, finetuning, library, pretraining, serving, start
+from . import checkpoints, embedding, evaluation, finetuning, library, pretraining, serving, start, tagging
 from .base import ErrorReportingGroup, new_app
 
 app = new_app(
@@ -23,6 +23,7 @@ for group in (
     embedding,
     library,
     serving,
+    tagging,
     pretraining,
     finetuning,
     evaluation,

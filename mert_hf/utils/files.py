@@ -145,13 +145,18 @@ def staged_directory(output_dir: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextmanager
-def staged_file(path: str | os.PathLike) -> Iterator[Path]:
-    """A new file next to `path` that replaces it if the block succeeds, and is removed otherwise."""
+def staged_file(path: str | os.PathLike, keep_mode: bool = False) -> Iterator[Path]:
+    """A new file next to `path` that replaces it if the block succeeds, and is removed otherwise.
+
+    Args:
+        path: the file.
+        keep_mode: give the new file the permissions of the one that it replaces, rather than those of new files.
+    """
     staging = _sibling(Path(path))
     staging.parent.mkdir(parents=True, exist_ok=True)
     try:
         staging.touch()
-        mode = staging.stat().st_mode
+        mode = (Path(path) if keep_mode else staging).stat().st_mode
         yield staging
         staging.chmod(mode)  # safetensors puts a file of its own there, see follow_umask
         os.replace(staging, path)

@@ -26,6 +26,7 @@ SHARED_OPTIONS = {
     "serve": "device",
     "pretrain": "data output model batch-size workers device dtype seed max-bad-files quiet",
     "finetune": "data output model layers batch-size workers device dtype seed max-bad-files quiet",
+    "tag": "output model batch-size workers device max-bad-files quiet",
     "predict": "output batch-size workers device dtype max-bad-files quiet",
     "evaluate": "data output model layers batch-size workers device dtype seed max-bad-files quiet",
     "report": "output",
