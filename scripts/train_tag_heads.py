@@ -239,8 +239,8 @@ tags:
 # Heads for key and tempo on {model}
 
 Two-layer networks on the frozen model, for `mert-hf tag`. Made by `scripts/train_tag_heads.py` from rendered scores
-(music21's corpus, with a soundfont that the model was not trained on). Measured on clips of 6 s of scores that were
-kept apart:
+(music21's corpus, with a soundfont that the model was not trained on, the heads were). Measured on clips of 6 s of
+scores that were kept apart, with the same soundfont:
 
 | head | measured | value |
 |---|---|---|
