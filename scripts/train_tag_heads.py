@@ -248,7 +248,7 @@ scores that were kept apart, with the same soundfont:
 
 Accuracy is the share of keys that are right, and of tempi within 4 %; accuracy 2 also takes a double, triple, half or
 third tempo. The weighted score is that of MIREX. Written are answers at or above the confidence that the head states
-({confidence}). docs/results/tag.md has measurements on real music.
+({confidence}). docs/results/tag.md has tempi of recorded music.
 """
 
 
