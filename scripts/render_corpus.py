@@ -53,7 +53,7 @@ COLLECTIONS = {  # folder of music21's corpus -> largest number of files that ar
 }  # fmt: skip
 INSTRUMENTS = 102  # General MIDI programs that play notes of a pitch: all but effects and sounds
 EXERCISE_SHARE = 0.3  # of the training excerpts: single notes instead of pieces
-SETS = ("key", "tempo", "family", "instrument", "pitch", "chord", "style")
+SETS = ("key", "tempo", "family", "instrument", "pitch", "chord", "style", "beats")
 SPLIT_SHARES = {"train": 0.625, "valid": 0.125, "test": 0.25}
 CHORDS = {"major": (0, 4, 7), "minor": (0, 3, 7), "dominant": (0, 4, 7, 10), "diminished": (0, 3, 6)}
 KICK, SNARE, CLOSED_HAT, OPEN_HAT, CRASH = 36, 38, 42, 46, 49
@@ -76,7 +76,7 @@ def main() -> None:
         command.add_argument("--workers", type=int, default=2)
         command.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    of_notes = arguments.command == "probes" and not {"key", "tempo", "family"} & set(arguments.sets)
+    of_notes = arguments.command == "probes" and not {"key", "tempo", "family", "beats"} & set(arguments.sets)
     pieces = [] if of_notes else load_corpus(arguments.output / "scores.json", arguments.workers)
     if arguments.command == "train":
         pieces = [piece for piece in pieces if split_of(piece.name) == "train"]
@@ -143,7 +143,7 @@ def plan_excerpt(
     """A random arrangement of a random part of a piece."""
     beats_per_minute = float(np.exp(rng.uniform(np.log(60), np.log(170))))
     tonic = int(rng.integers(12))
-    notes = cut_notes(piece, tonic, seconds, 60.0 / beats_per_minute, rng)
+    notes = cut_notes(piece, tonic, seconds, 60.0 / beats_per_minute, rng.uniform())
     parts = 1 + max(note.part for note in piece.notes)
     solo = rng.random() < 0.3
     programs = [int(rng.integers(PROGRAMS))] * parts if solo else rng.integers(PROGRAMS, size=parts).tolist()
@@ -201,7 +201,7 @@ def render_probes(pieces: Sequence[Piece], arguments: argparse.Namespace) -> Non
     """Renders the sets, each an audiofolder below the output folder."""
     rng = np.random.default_rng(arguments.seed + 1)
     keyed = {name: [p for p in pieces if p.tonic is not None and split_of(p.name) == name] for name in SPLIT_SHARES}
-    count = {size: round(arguments.share * size) for size in (768, 960, 1152)}
+    count = {size: round(arguments.share * size) for size in (256, 768, 960, 1152)}
     takes = {size: max(least, round(arguments.share * size)) for size, least in ((10, 4), (6, 2))}
     plans = {
         "key": lambda: plan_keys(keyed, count[1152], arguments.seed),
@@ -210,6 +210,7 @@ def render_probes(pieces: Sequence[Piece], arguments: argparse.Namespace) -> Non
         "instrument": lambda: plan_instruments(takes[10], rng),
         "pitch": lambda: plan_notes(count[960], seed=arguments.seed),
         "chord": lambda: plan_chords(count[960], rng),
+        "beats": lambda: plan_beats(pieces, count[256], rng),
     }
     planned = {name: plan() for name, plan in plans.items() if name in arguments.sets}
     for name, excerpts in planned.items():
@@ -239,6 +240,29 @@ def plan_tempo(keyed: dict[str, list[Piece]], count: int, rng: np.random.Generat
     return plans
 
 
+def plan_beats(pieces: Sequence[Piece], count: int, rng: np.random.Generator) -> list[Excerpt]:
+    """12 s of chorales, whose beats are quarter notes, with their times; bars are not known."""
+    plans = []
+    for split, share in SPLIT_SHARES.items():
+        chorales = [piece for piece in pieces if piece.name.startswith("bach/") and split_of(piece.name) == split]
+        for index in range(round(count * share)):
+            piece = chorales[rng.integers(len(chorales))]
+            clicks = 1 + max(note.part for note in piece.notes)  # a part that is not played
+            beats = [Note(float(beat), 1.0, 60, clicks) for beat in range(int(piece.length))]
+            programs = tuple(rng.integers(PROGRAMS, size=clicks).tolist())
+            beat, tonic = float(60 / rng.uniform(60, 150)), int(rng.integers(12))
+            notes = cut_notes(replace(piece, notes=(*piece.notes, *beats)), tonic, 12.0, beat, rng.uniform())
+            metadata = {
+                "beats": json.dumps([round(note.onset, 4) for note in notes if note.part == clicks]),
+                "piece": piece.name,
+                "split": split,
+            }
+            played = tuple(note for note in notes if note.part != clicks)
+            name, gain = f"{split}-{index:05d}.flac", float(rng.uniform(0.2, 0.9))
+            plans.append(Excerpt(name, played, programs, 12.0, gain, metadata))
+    return plans
+
+
 def plan_families(pieces: Sequence[Piece], count: int, rng: np.random.Generator) -> list[Excerpt]:
     """12 families, 4 s of one instrument; the programs and pieces of a split are in no other split."""
     plans = []
@@ -249,7 +273,7 @@ def plan_families(pieces: Sequence[Piece], count: int, rng: np.random.Generator)
             family = index % len(FAMILIES)
             program = family * PROGRAMS_PER_FAMILY + int(rng.choice(parts[split]))
             piece = of_split[rng.integers(len(of_split))]
-            notes = cut_notes(piece, int(rng.integers(12)), 4.0, float(60 / rng.uniform(72, 132)), rng)
+            notes = cut_notes(piece, int(rng.integers(12)), 4.0, float(60 / rng.uniform(72, 132)), rng.uniform())
             programs = (program,) * (1 + max(note.part for note in piece.notes))
             metadata = {"family": FAMILIES[family], "program": program, "piece": piece.name, "split": split}
             name = f"{split}-{index:05d}.flac"

@@ -27,9 +27,12 @@ KEYS = tuple(f"{tonic} {mode}" for mode in ("major", "minor") for tonic in PITCH
 """The 24 keys, major keys first: index = tonic + 12 * minor."""
 NOTE_PITCHES = range(36, 84)
 """MIDI numbers of the single notes, C2 to B5."""
-PRETRAINING, PROBES, NOTES = "pretraining", "probes", "notes"
+PRETRAINING, PROBES, PERFORMANCES, NOTES = "pretraining", "probes", "performances", "notes"
 PRETRAINING_SECONDS = 10.0
 PROBE_SECONDS = 6.0
+TAKES = 3
+"""Excerpts of a performance."""
+BEATS_PER_MINUTE = 72.0, 132.0
 SPLIT_PARTS = {"train": 5, "valid": 1, "test": 2}
 SPLIT_OF_PROGRAM = [split for split, parts in SPLIT_PARTS.items() for _ in range(parts)]
 """The split of each of a family's 8 programs, where a data set is split by instrument."""
@@ -44,6 +47,8 @@ class ScoreSets:
         pretraining: excerpts of 10 s to train on, half of them with an instrument for each part, half with one for
             all; a tenth as many from other pieces validate.
         probes: excerpts of 6 s with one instrument, labeled with key and family, train : valid : test as 5 : 1 : 2.
+        performances: pieces with an instrument for each part, `TAKES` excerpts of 6 s of each, labeled with the piece;
+            a quarter as many more validate.
         notes: single notes, labeled with their pitch, split by instrument in the same proportion.
         seed: all choices follow from it.
     """
@@ -51,6 +56,7 @@ class ScoreSets:
     num_scores: int = 400
     pretraining: int = 360
     probes: int = 640
+    performances: int = 0
     notes: int = 0
     seed: int = 0
 
@@ -67,7 +73,12 @@ class ScoreSets:
         for index, (name, parts) in enumerate(SPLIT_PARTS.items()):
             count = self.probes * parts // sum(SPLIT_PARTS.values())
             probes += plan_excerpts(split[name], count, PROBE_SECONDS, seed + 3 + index, f"{name}-")
-        plans = {PRETRAINING: pretraining, PROBES: probes, NOTES: plan_notes(self.notes, seed=seed + 6)}
+        performances = [
+            *plan_performances(split["valid"], self.performances // 4, seed + 7, "valid-"),
+            *plan_performances(split["test"], self.performances, seed + 8, "test-"),
+        ]
+        notes = plan_notes(self.notes, seed=seed + 6)
+        plans = {PRETRAINING: pretraining, PROBES: probes, PERFORMANCES: performances, NOTES: notes}
         return {name: excerpts for name, excerpts in plans.items() if excerpts}
 
 
@@ -75,7 +86,7 @@ def render_sets(sets: ScoreSets, folder: str | os.PathLike, workers: int = 2, pr
     """Reads the scores and renders the sets below `folder`, each as an audiofolder; what is there is kept.
 
     Returns:
-        The folder of each set by its name: "pretraining", "probes", "notes".
+        The folder of each set by its name: "pretraining", "probes", "performances", "notes".
     """
     folder = Path(folder)
     pieces = load_pieces(sets.num_scores, folder / f"pieces-{sets.num_scores}.json", workers, progress)
@@ -127,8 +138,37 @@ def plan_excerpts(
         family = "mixed" if len(set(programs)) > 1 else program_family(first)
         metadata = {"key": KEYS[key], "family": family, "piece": piece.name, "split": split_of(piece.name)}
         file_name = f"{prefix}{index:05d}.flac"
-        notes = cut_notes(piece, key % 12, seconds, 60.0 / rng.uniform(72, 132), rng)
+        beat = 60.0 / rng.uniform(*BEATS_PER_MINUTE)
+        notes = cut_notes(piece, key % 12, seconds, beat, rng.uniform())
         excerpts.append(Excerpt(file_name, notes, programs, seconds, float(rng.uniform(0.2, 0.9)), metadata))
+    return excerpts
+
+
+def plan_performances(pieces: Sequence[Piece], count: int, seed: int = 0, prefix: str = "") -> list[Excerpt]:
+    """Plans `TAKES` excerpts, evenly spread, of each of `count` pieces, the first ones of a random order.
+
+    A piece has one key, tempo and instrument for each part, as a recording has. Pieces whose excerpts would overlap are
+    left out.
+
+    Args:
+        pieces: pieces of which each is played once at most.
+        count: number of pieces.
+        seed: all choices follow from it.
+        prefix: start of every file name.
+    """
+    rng = np.random.default_rng(seed)
+    pieces = [piece for piece in pieces if piece.length * 60.0 / BEATS_PER_MINUTE[1] >= TAKES * PROBE_SECONDS]
+    excerpts = []
+    for number, index in enumerate(rng.permutation(len(pieces))[:count]):
+        piece = pieces[index]
+        parts = 1 + max(note.part for note in piece.notes)
+        programs = tuple(rng.integers(PROGRAMS, size=parts).tolist())
+        tonic, beat, gain = int(rng.integers(12)), 60.0 / rng.uniform(*BEATS_PER_MINUTE), float(rng.uniform(0.2, 0.9))
+        metadata = {"piece": piece.name, "split": split_of(piece.name)}
+        for take, place in enumerate(np.linspace(0, 1, TAKES)):
+            notes = cut_notes(piece, tonic, PROBE_SECONDS, beat, place)
+            name = f"{prefix}{number:03d}-{take}.flac"
+            excerpts.append(Excerpt(name, notes, programs, PROBE_SECONDS, gain, metadata))
     return excerpts
 
 
@@ -138,19 +178,19 @@ def _shuffled_decks(rng: np.random.Generator) -> Iterator[int]:
         yield from reversed(rng.permutation(PROGRAMS).tolist())
 
 
-def cut_notes(piece: Piece, tonic: int, seconds: float, beat: float, rng: np.random.Generator) -> tuple[Note, ...]:
-    """Cuts `seconds` at a random place out of the piece, transposed to the tonic by -6 to 5 semitones.
+def cut_notes(piece: Piece, tonic: int, seconds: float, beat: float, place: float) -> tuple[Note, ...]:
+    """Cuts `seconds` out of the piece, transposed to the tonic by -6 to 5 semitones.
 
     Args:
         piece: the score; where its key is not known, its tonic counts as C.
         tonic: pitch class of the excerpt.
         seconds: length of the excerpt.
         beat: seconds per quarter note.
-        rng: draws the place.
+        place: where, from 0, the first seconds, to 1, the last ones.
     """
     shift = (tonic - (piece.tonic or 0) + 6) % 12 - 6
     length = piece.length * beat
-    start = rng.uniform(0, max(length - seconds, 0.0))
+    start = place * max(length - seconds, 0.0)
     onsets = [note.onset * beat for note in piece.notes if note.onset * beat <= start + 1e-9]
     start = max(onsets, default=0.0)  # begin with a note, not in silence
     notes = []

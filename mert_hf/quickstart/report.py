@@ -13,9 +13,12 @@ import numpy as np
 import soundfile
 
 from ..embedding import MERTEmbedder
+from ..hub.checkpoint import CARD_FILE
+from ..hub.names import DEFAULT_CHECKPOINT, resolve_checkpoint
 from ..recordings.metadata import read_metadata
 from ..utils.optional import needs_extra
 from ..utils.text import fill_template, markdown_table
+from .form import Form
 
 with needs_extra("quickstart"):
     from matplotlib import colormaps
@@ -23,52 +26,68 @@ with needs_extra("quickstart"):
 
 PAGE = "report.html"
 SUMMARY = "README.md"
+BUNDLED_CARD = f"{DEFAULT_CHECKPOINT}.md"
 QUERIES = 3  # recordings whose neighbors are listed
 
 
 @dataclass(frozen=True)
-class ProbeResult:
-    """Test accuracy of a task.
+class Score:
+    """A test score with its 95 % interval over recordings."""
 
-    Attributes:
-        mean: over seeds.
-        spread: sample standard deviation over seeds; 0 for one seed.
-        chance: accuracy of guessing, 1 / classes.
-        seeds: number of seeds.
-    """
-
-    mean: float
-    spread: float
-    chance: float
-    seeds: int = 1
+    value: float
+    low: float
+    high: float
 
 
-Probes = Mapping[str, Mapping[str, ProbeResult]]
-"""Results by name of the encoder and of the task."""
+Scores = Mapping[str, Mapping[str, Score]]
+"""Scores by task and name of the encoder."""
+
+Curve = Sequence[tuple[int, float]]
+"""Updates and the accuracy after them."""
 
 
 @dataclass(frozen=True)
 class QuickstartReport:
     """All that the results page shows.
 
-    `objective` is a name and three values: of the model before and after training on held-out excerpts, and of the best
-    constant (the mean spectrum, the distribution of codes, the commonest code).
+    Attributes:
+        title, facts: top of the page.
+        curve: accuracy of the model over its training on the first task of `scores`.
+        scores: of the trained model, which is the first encoder, and others.
+        chance: accuracy of guessing on the first task.
+        library: recordings with their vectors.
+        form: self-similarity of a piece.
+        objective: a name and three values: of the model before and after training on held-out excerpts, and of the
+            best constant (the mean spectrum, the distribution of codes, the commonest code).
+        history: what was logged during the training.
     """
 
     title: str
     facts: Sequence[str]
-    objective: Sequence[tuple[str, float, float, float]]
-    probes: Probes
-    history: Sequence[Mapping[str, Any]]
+    curve: Curve
+    scores: Scores
+    chance: float
     library: EmbeddedLibrary
+    form: Form
+    objective: Sequence[tuple[str, float, float, float]]
+    history: Sequence[Mapping[str, Any]]
 
     objective_header = ("held-out excerpts, masked frames", "before", "after", "best constant")
 
     @property
-    def verdicts(self) -> list[str]:
-        """How the first encoder compares with the others, one sentence a task."""
-        first, *others = self.probes
-        return verdict(self.probes, first, others)
+    def task(self) -> str:
+        """The task of the curve."""
+        return next(iter(self.scores))
+
+    @property
+    def learned(self) -> str:
+        """The curve in a sentence."""
+        (_, first), *_, (updates, last) = self.curve
+        others = ", ".join(f"{name} {found.value:.2f}" for name, found in list(self.scores[self.task].items())[1:])
+        return (
+            f"Accuracy of {self.task} by nearest neighbors: {first:.2f} untrained, {last:.2f} after {updates} updates. "
+            f"On the same recordings: {others}, guessing {self.chance:.2f}."
+        )
 
     def objective_cells(self) -> list[list[str]]:
         """The rows of the objective as text."""
@@ -79,6 +98,8 @@ def write_report(report: QuickstartReport, directory: Path) -> Path:
     """Writes `report.html` with all figures and sounds, and a summary README.md; returns the path of the page."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / SUMMARY).write_text(markdown(report), encoding="utf-8")
+    card = Path(resolve_checkpoint(DEFAULT_CHECKPOINT), CARD_FILE).read_text(encoding="utf-8")
+    (directory / BUNDLED_CARD).write_text(card, encoding="utf-8")
     page = directory / PAGE
     page.write_text(html_page(report), encoding="utf-8")
     return page
@@ -87,38 +108,28 @@ def write_report(report: QuickstartReport, directory: Path) -> Path:
 def markdown(report: QuickstartReport) -> str:
     """The summary of the page: facts and tables."""
     objective = markdown_table(report.objective_header, report.objective_cells())
-    accuracies = probe_table(report.probes)
     return fill_template(
-        __package__, "summary.md.jinja", report=report, page=PAGE, objective=objective, accuracies=accuracies
+        __package__,
+        "summary.md.jinja",
+        report=report,
+        page=PAGE,
+        card=BUNDLED_CARD,
+        objective=objective,
+        scores=score_table(report.scores),
     )
 
 
-def probe_table(probes: Probes) -> str:
-    """Accuracy of each encoder and task, mean and deviation over seeds; the best of a task is bold."""
-    tasks = list(next(iter(probes.values())))
-    best = {task: max(results[task].mean for results in probes.values()) for task in tasks}
-    rows = []
-    for name, results in probes.items():
-        cells = [f"{results[task].mean:.3f} ± {results[task].spread:.3f}" for task in tasks]
-        bold = [f"**{cell}**" if results[t].mean == best[t] else cell for t, cell in zip(tasks, cells, strict=True)]
-        rows.append([name, *bold])
-    first = next(iter(probes.values()))
-    rows.append(["guessing", *(f"{first[task].chance:.3f}" for task in tasks)])
-    return markdown_table(["features", *tasks], rows)
+def score_table(scores: Scores) -> str:
+    """Score of each encoder and task with its interval; the best of a task is bold."""
+    best = {task: max(found.values(), key=lambda score: score.value) for task, found in scores.items()}
 
+    def cell(task: str, name: str) -> str:
+        found = scores[task][name]
+        value = f"{found.value:.3f}" if found is not best[task] else f"**{found.value:.3f}**"
+        return f"{value} [{found.low:.3f}, {found.high:.3f}]"
 
-def verdict(probes: Probes, model: str, others: Sequence[str]) -> list[str]:
-    """One sentence a task: whether the model beats the others by more than the spread over seeds."""
-    sentences = []
-    for task, result in probes[model].items():
-        beaten, not_beaten = [], []
-        for other in others:
-            rival = probes[other][task]
-            margin = result.mean - rival.mean
-            (beaten if margin > max(result.spread, rival.spread) else not_beaten).append(f"{other} ({margin:+.3f})")
-        text = f"{task}: {model} beats {', '.join(beaten) or 'none of the others'} beyond the spread of the seeds"
-        sentences.append(text + (f", and does not beat {', '.join(not_beaten)}." if not_beaten else "."))
-    return sentences
+    names = next(iter(scores.values()))
+    return markdown_table(["features", *scores], [[name, *(cell(task, name) for task in scores)] for name in names])
 
 
 def html_page(report: QuickstartReport) -> str:
@@ -128,23 +139,26 @@ def html_page(report: QuickstartReport) -> str:
         __package__,
         "report.html.jinja",
         report=report,
+        curve=image_source(curve_figure(report)),
+        scores=image_source(score_figure(report.scores)),
+        form=image_source(report.form.figure()),
         map=image_source(map_figure(library)),
-        accuracies=image_source(probe_figure(report.probes)),
         losses=image_source(loss_figure(report.history)),
         neighbors=[neighbor_rows(library, index) for index in queries(library)],
+        card=BUNDLED_CARD,
     )
 
 
 def queries(library: EmbeddedLibrary) -> list[int]:
-    """The first recording of each of the first instrument families."""
-    firsts = {family: index for index, family in reversed(list(enumerate(library.families)))}
+    """The first recording of each of the first pieces."""
+    firsts = {piece: index for index, piece in reversed(list(enumerate(library.pieces)))}
     return sorted(firsts.values())[:QUERIES]
 
 
 def neighbor_rows(library: EmbeddedLibrary, index: int) -> list[tuple[str, float, str]]:
     """A query and its neighbors: name, cosine and the source of a player."""
     rows = [(index, 1.0), *library.neighbors(index)]
-    return [(library.names[row], cosine, audio_source(library.paths[row])) for row, cosine in rows]
+    return [(library.pieces[row], cosine, audio_source(library.paths[row])) for row, cosine in rows]
 
 
 def image_source(figure: Figure) -> str:
@@ -170,14 +184,12 @@ class EmbeddedLibrary:
 
     Attributes:
         paths: the files.
-        names: what each of them is: key, family and piece.
-        families: instrument family of each.
+        pieces: the piece of each.
         vectors: (recordings, hidden) float32 of unit length, the mean of all recordings removed before.
     """
 
     paths: Sequence[Path]
-    names: Sequence[str]
-    families: Sequence[str]
+    pieces: Sequence[str]
     vectors: np.ndarray
 
     def plane(self) -> np.ndarray:
@@ -192,45 +204,63 @@ class EmbeddedLibrary:
         return [(other, float(cosines[other])) for other in order[:count]]
 
 
-def embed_library(checkpoint: Path, folder: Path, count: int = 40) -> EmbeddedLibrary:
-    """Embeds the first `count` test recordings of a rendered set by the middle layer of a checkpoint."""
+def embed_library(folder: Path, count: int = 36) -> EmbeddedLibrary:
+    """Embeds the first `count` test recordings of a rendered set by the middle layer of the bundled checkpoint."""
     entries = [(path, row) for path, row in read_metadata(folder) if row["split"] == "test"][:count]
-    embedder = MERTEmbedder.from_pretrained(checkpoint, device="cpu", dtype="float32")
+    embedder = MERTEmbedder.from_pretrained(DEFAULT_CHECKPOINT, device="cpu", dtype="float32")
     layer = embedder.num_layers // 2
     found = embedder.encode([path for path, _ in entries], layers=layer, window=None, show_progress_bar=False)
     vectors = np.concatenate([item.embeddings for item in found])
-    vectors = vectors - vectors.mean(axis=0)
+    vectors = (vectors - vectors.mean(axis=0)) / (vectors.std(axis=0) + 1e-6)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    names = [f"{row['key']}, {row['family'].replace('_', ' ')} ({row['piece']})" for _, row in entries]
-    return EmbeddedLibrary([path for path, _ in entries], names, [row["family"] for _, row in entries], vectors)
+    return EmbeddedLibrary([path for path, _ in entries], [row["piece"] for _, row in entries], vectors)
 
 
 def map_figure(library: EmbeddedLibrary) -> Figure:
-    """The recordings in the plane of their two largest principal components, colored by instrument family."""
-    figure = Figure(figsize=(7, 5), layout="constrained")
+    """The recordings in the plane of their two largest principal components, colored by piece."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     points = library.plane()
-    families = sorted(set(library.families))
-    colors = colormaps["tab20"](np.linspace(0, 1, max(len(families), 2)))
-    for family, color in zip(families, colors, strict=False):
-        chosen = np.array([name == family for name in library.families])
-        axes.scatter(*points[chosen].T, color=color, label=family.replace("_", " "), s=28)
+    pieces = sorted(set(library.pieces))
+    colors = colormaps["tab20"](np.linspace(0, 1, max(len(pieces), 2)))
+    for piece, color in zip(pieces, colors, strict=False):
+        chosen = np.array([name == piece for name in library.pieces])
+        axes.plot(*points[chosen].T, color=color, alpha=0.4)
+        axes.scatter(*points[chosen].T, color=color, label=piece, s=28)
     axes.set(xlabel="first principal component", ylabel="second principal component")
-    axes.legend(fontsize=7, ncols=2)
+    figure.legend(fontsize=7, loc="outside right upper")
     return figure
 
 
-def probe_figure(probes: Probes) -> Figure:
-    """The accuracies as bars with the deviation over seeds; a dotted line marks guessing."""
-    tasks = list(next(iter(probes.values())))
-    figure = Figure(figsize=(4 * len(tasks), 4), layout="constrained")
-    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
-        results = [of_model[task] for of_model in probes.values()]
-        places = range(len(probes))
-        axes.bar(places, [r.mean for r in results], yerr=[r.spread for r in results], capsize=4)
-        axes.set_xticks(places, list(probes), rotation=30, ha="right", rotation_mode="anchor")
-        axes.axhline(results[0].chance, linestyle=":", color="black")
-        axes.set(title=f"{task}: test accuracy", ylim=(0, 1))
+def curve_figure(report: QuickstartReport) -> Figure:
+    """Accuracy over the updates; lines mark the other encoders, itself untrained and guessing."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    model, *others = report.scores[report.task].items()
+    axes.plot(*zip(*report.curve, strict=True), marker="o", linewidth=2, label=model[0])
+    lines = {
+        "untrained": report.curve[0][1],
+        **{name: found.value for name, found in others},
+        "guessing": report.chance,
+    }
+    for number, (name, value) in enumerate(lines.items(), 1):
+        axes.axhline(value, linestyle=":", color=f"C{number}", label=name)
+    axes.set(title=f"{report.task}: test accuracy", xlabel="update", ylim=(0, None))
+    axes.legend(fontsize=8)
+    return figure
+
+
+def score_figure(scores: Scores) -> Figure:
+    """The scores as bars with their 95 % intervals."""
+    figure = Figure(figsize=(4 * len(scores), 4), layout="constrained")
+    for axes, (task, of_encoders) in zip(
+        figure.subplots(1, len(scores), squeeze=False)[0], scores.items(), strict=True
+    ):
+        found, places = list(of_encoders.values()), range(len(of_encoders))
+        reach = [[score.value - score.low for score in found], [score.high - score.value for score in found]]
+        axes.bar(places, [score.value for score in found], yerr=np.maximum(reach, 0), capsize=4)
+        axes.set_xticks(places, list(of_encoders), rotation=30, ha="right", rotation_mode="anchor")
+        axes.set(title=task, ylim=(0, 1))
     return figure
 
 

@@ -3,57 +3,61 @@
     mert-hf quickstart --output outputs/quickstart
 
 Each step is a function that calls the library as a user would: render scores (`mert_hf.quickstart.excerpts`), fit the
-k-means teacher, label, pre-train (`mert_hf.pretraining`), probe (`mert_hf.evaluation`), save (`mert_hf.hub`), reload
-with `AutoModel`.
+k-means teacher, label, pre-train a small student from random weights and probe it on the way (`mert_hf.pretraining`),
+compare it with the bundled checkpoint and hand-made features (`mert_hf.evaluation`), save (`mert_hf.hub`), reload with
+`AutoModel`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModel, PretrainedConfig
+from transformers import AutoModel
 
 from ..corpora.dataset import AudioCropDataset, open_recordings
 from ..corpora.labels import label_files
 from ..evaluation import EvaluationSettings, evaluate
 from ..hub.cards import CardFacts, Measurement, create_card, training_facts
 from ..hub.checkpoint import CARD_FILE, save_checkpoint
-from ..hub.names import DEFAULT_CHECKPOINT, RANDOM_PREFIX, resolve_checkpoint
+from ..hub.names import DEFAULT_CHECKPOINT
 from ..modeling.configuration_mert2 import MERT2Config
 from ..pretraining.arguments import MERTTrainingArguments, PretrainingDataArguments, PretrainingModelArguments
+from ..pretraining.probing import ProbeCallback
 from ..pretraining.resuming import last_complete_checkpoint
 from ..pretraining.run import build_trainer
 from ..pretraining.trainer import MERTTrainer
-from ..teachers import FeatureSet, FeatureTeacher, KMeansTeacher
+from ..teachers import FeatureSet, FeatureTeacher, KMeansTeacher, load_teacher
 from ..utils.files import check_nothing_is_replaced, check_output_folder
-from .excerpts import PRETRAINING_SECONDS, ScoreSets, render_sets
-from .report import PAGE, SUMMARY, ProbeResult, Probes, QuickstartReport, embed_library, write_report
+from .excerpts import NOTE_PITCHES, NOTES, PERFORMANCES, PRETRAINING, PRETRAINING_SECONDS, ScoreSets, render_sets
+from .form import REEL, form_of, render_score
+from .report import PAGE, SUMMARY, Curve, QuickstartReport, Score, Scores, embed_library, write_report
 from .settings import QuickstartSettings
 
 logger = logging.getLogger(__name__)
 
 TEACHERS_OF_CHECKPOINT = "teachers"
-# The second generation's design in small: 25 frames/s, about 3 million parameters. A mel bin spans two semitones in the
-# bass, so a constant-Q spectrum with 24 bins an octave is a second input.
+# The second generation's design in small: 25 frames/s, half a million parameters. That of the bundled mert2-nano, six
+# times as large (examples/configs/mert2-nano.yaml), learns little in minutes; so does one with a small weight of the
+# regressed features, or of the frames that it hears.
 STUDENT = {
     "model_type": "mert2",
-    "hidden_size": 192,
-    "intermediate_size": 384,
-    "num_hidden_layers": 4,
+    "hidden_size": 96,
+    "intermediate_size": 192,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "hop_length": 480,  # half as many Fourier transforms as at the published 240
-    "subsampling_channels": [128, 192],
+    "subsampling_channels": [64, 96],
     "subsampling_depths": [1, 2],
     "subsampling_strides": [1, 2],
     "conv_depthwise_kernel_size": 15,
-    "cqt_input_bins": 168,
-    "cqt_loss_weight": 10.0,
-    "unmasked_loss_weight": 0.5,
+    "cqt_loss_weight": 40.0,
+    "unmasked_loss_weight": 1.0,
     "variant": "nano",
     "context_seconds": 6.0,
 }
@@ -76,8 +80,12 @@ REGRESSED_SETS = (
     FeatureSet("chroma_cqt", context=3.0),
     FeatureSet("tempogram"),
 )
-RANDOM_RATE = 1.5e-3  # peak learning rate from random weights
-BUNDLED_RATE = 3e-4  # a high one would undo in minutes what the bundled weights learned in hours
+# Chunks longer than the excerpts: each is a whole. Nearest neighbors train nothing, so that a probe costs seconds.
+WHOLE = EvaluationSettings(layers="all", window=30.0, progress=False)
+KNN = replace(WHOLE, probe_kind="knn")
+THIS_RUN = "this run"
+PITCH, SAME_PIECE = "pitch of notes on unseen instruments", "excerpts of the same piece"
+METRICS = {PITCH: "accuracy", SAME_PIECE: "mean_average_precision"}
 SCORES = "scores"  # folder, the first thing that is written
 LOG_EVERY = 10
 SAVE_EVERY = 500
@@ -95,53 +103,54 @@ def run_quickstart(settings: QuickstartSettings) -> Path:
     check_nothing_is_replaced(settings.output, SCORES, (SUMMARY, PAGE))
     torch.set_flush_denormal(True)
     folders = render_scores(settings)
-    config = student_config(settings)
-    teachers = prepare_teachers(settings, config, folders["pretraining"])
-    labels = label_recordings(settings, folders["pretraining"], teachers)
-    trainer = make_trainer(settings, config, folders["pretraining"], teachers, labels)
+    teachers = fit_teachers(settings, folders[PRETRAINING])
+    labels = label_recordings(settings, folders[PRETRAINING], teachers)
+    trainer = make_trainer(settings, folders[PRETRAINING], teachers, labels)
     constant = constant_predictions(trainer)
     before = trainer.evaluate()
-    trainer.train(resume_from_checkpoint=last_complete_checkpoint(trainer.args.output_dir))
+    curve = train_and_probe(settings, trainer, folders[NOTES])
     after = trainer.evaluate()
     objective = [
         (name.replace("_", " "), before[f"eval_{name}"], after[f"eval_{name}"], value)
         for name, value in sorted(constant.items())
     ]
     checkpoint = save_checkpoint(trainer.model, trainer.processing_class, settings.output / "model")
-    probes = probe_everything(settings, checkpoint, folders["probes"])
-    describe_checkpoint(settings, trainer, probes, checkpoint)
-    library = embed_library(checkpoint, folders["probes"])
+    scores = score_encoders(settings, checkpoint, folders)
+    describe_checkpoint(trainer, scores, checkpoint)
     facts = describe_run(settings, trainer, checkpoint)
-    report = QuickstartReport("MERT in minutes", facts, objective, probes, trainer.state.log_history, library)
+    report = QuickstartReport(
+        title="MERT in minutes",
+        facts=facts,
+        curve=curve,
+        scores=scores,
+        chance=1 / len(NOTE_PITCHES),
+        library=embed_library(folders[PERFORMANCES]),
+        form=form_of(render_score(REEL), REEL),
+        objective=objective,
+        history=trainer.state.log_history,
+    )
     return write_report(report, settings.output)
 
 
 def render_scores(settings: QuickstartSettings) -> dict[str, Path]:
-    """Step 1: scores to audio, the folders "pretraining" (train, valid) and "probes" (train, valid, test)."""
+    """Step 1: scores to audio, the folders "pretraining" (train, valid), "notes" (all splits) and "performances"."""
     sets = ScoreSets(
-        settings.num_scores, settings.pretraining_excerpts, settings.probe_excerpts, notes=0, seed=settings.seed
+        num_scores=settings.num_scores,
+        pretraining=settings.pretraining_excerpts,
+        performances=settings.performances,
+        probes=0,
+        notes=settings.notes,
+        seed=settings.seed,
     )
     return render_sets(sets, settings.output / SCORES, settings.workers, settings.progress)
 
 
-def student_config(settings: QuickstartSettings) -> PretrainedConfig:
-    """Configuration of the student: `STUDENT` from scratch, else that of the bundled checkpoint."""
-    if settings.from_scratch:
-        return MERT2Config(**{name: value for name, value in STUDENT.items() if name != "model_type"})
-    return AutoConfig.from_pretrained(resolve_checkpoint(DEFAULT_CHECKPOINT))
-
-
-def prepare_teachers(settings: QuickstartSettings, config: PretrainedConfig, data: Path) -> Path:
-    """Step 2: the folder of the k-means teacher `acoustic` and the teacher of standardized features `musical`.
-
-    A run that continues from the bundled checkpoint takes the teachers that it was trained with: clusters fitted anew
-    have other numbers, and its heads would have to learn them from the start.
-    """
-    if not settings.from_scratch:
-        return Path(resolve_checkpoint(DEFAULT_CHECKPOINT)) / TEACHERS_OF_CHECKPOINT
+def fit_teachers(settings: QuickstartSettings, data: Path) -> Path:
+    """Step 2: the folder of the k-means teacher `acoustic` and the teacher of standardized features `musical`."""
     folder = settings.output / TEACHERS_OF_CHECKPOINT
     if (folder / "musical").is_dir():  # saved last, by a run that was killed later
         return folder
+    config = student_config()
     rates = {"sampling_rate": config.sampling_rate, "hop_length": config.samples_per_frame}
     length = round(PRETRAINING_SECONDS * config.sampling_rate)
     crops = AudioCropDataset(
@@ -155,33 +164,35 @@ def prepare_teachers(settings: QuickstartSettings, config: PretrainedConfig, dat
     return folder
 
 
+def student_config() -> MERT2Config:
+    """Configuration of the student."""
+    return MERT2Config(**{name: value for name, value in STUDENT.items() if name != "model_type"})
+
+
 def label_recordings(settings: QuickstartSettings, data: Path, teachers: Path) -> Path:
-    """Step 3: the acoustic teacher's codes of all recordings, made once; crops are read many times."""
+    """Step 3: the targets of all recordings, made once; crops are read many times. Folders `acoustic` and `musical`."""
     folders = [str(folder) for folder in settings.train_data]
     files = [*open_recordings([str(data)]).names, *(open_recordings(folders, "train").names if folders else ())]
-    teacher = KMeansTeacher.from_pretrained(teachers / "acoustic")
-    label_files(files, teacher, settings.output / "labels", show_progress_bar=settings.progress)
-    return settings.output / "labels"
+    labels = settings.output / "labels"
+    for name in ("acoustic", "musical"):
+        label_files(files, load_teacher(teachers / name), labels / name, show_progress_bar=settings.progress)
+    return labels
 
 
-def make_trainer(
-    settings: QuickstartSettings, config: PretrainedConfig, data: Path, teachers: Path, labels: Path
-) -> MERTTrainer:
+def make_trainer(settings: QuickstartSettings, data: Path, teachers: Path, labels: Path) -> MERTTrainer:
     """Step 4: student, teachers, collator and data in a Trainer, as `mert-hf pretrain` builds them."""
     model = PretrainingModelArguments(
-        model_name_or_path=None if settings.from_scratch else resolve_checkpoint(DEFAULT_CHECKPOINT),
-        model_config=STUDENT if settings.from_scratch else {},
+        model_config=STUDENT,
         acoustic_teacher={"type": "kmeans", "path": str(teachers / "acoustic")},
-        musical_teacher={"type": "features", "path": str(teachers / "musical")},
-        label_cache=str(labels),
+        musical_teacher={"path": str(teachers / "musical"), "labels": str(labels / "musical")},
+        label_cache=str(labels / "acoustic"),
     )
-    crop = round(settings.crop_seconds * config.sampling_rate)
     recordings = PretrainingDataArguments(
         train_data=[str(folder) for folder in (data, *settings.train_data)],
         train_split="train",
         eval_data=[str(data)],
         eval_split="valid",
-        crop_length=crop,
+        crop_length=round(settings.crop_seconds * student_config().sampling_rate),
         min_duration=min(settings.crop_seconds, 3.0),
         mask_probability=0.45,
         mask_seconds=0.32,
@@ -191,14 +202,13 @@ def make_trainer(
 
 def training_arguments(settings: QuickstartSettings) -> MERTTrainingArguments:
     """Trainer's arguments: AdamW as in the paper's recipe, everything on the CPU."""
-    usual_rate = RANDOM_RATE if settings.from_scratch else BUNDLED_RATE
     return MERTTrainingArguments(
         output_dir=str(settings.output / "training"),
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
         max_steps=settings.steps,
         max_minutes=settings.minutes,
-        learning_rate=usual_rate if settings.learning_rate is None else settings.learning_rate,
+        learning_rate=settings.learning_rate,
         warmup_steps=50,
         adam_beta2=0.98,
         adam_epsilon=1e-6,
@@ -238,34 +248,57 @@ def constant_predictions(trainer: MERTTrainer) -> dict[str, float]:
     return result
 
 
-def probe_everything(settings: QuickstartSettings, checkpoint: Path, data: Path) -> Probes:
-    """Step 5: this run's network, the bundled one, the same network untrained, MFCC and chroma before one probe."""
-    models = {"this run": str(checkpoint)}
-    if not settings.from_scratch:
-        models[f"{DEFAULT_CHECKPOINT} as bundled"] = DEFAULT_CHECKPOINT
-    models |= {"untrained": f"{RANDOM_PREFIX}{checkpoint}", "mfcc": "mfcc", "chroma": "chroma"}
-    tasks = {"key": "key", "instrument": "family"}
-    return probe_encoders(models, data, tasks, settings.output / "probes", settings.seeds, settings.progress)
+def train_and_probe(settings: QuickstartSettings, trainer: MERTTrainer, data: Path) -> Curve:
+    """Step 5: trains, and recognizes pitches by the model before, during and after it."""
+    probes = ProbeCallback(
+        {"audiofolder:pitch": data},
+        trainer.processing_class,
+        trainer.log,
+        settings.probe_every,
+        replace(KNN, resamples=0),
+    )
+    name = "probe_audiofolder_accuracy"
+    first = probes.probe(trainer.model)[name]
+    trainer.add_callback(probes)
+    trainer.train(resume_from_checkpoint=last_complete_checkpoint(trainer.args.output_dir))
+    during = {entry["step"]: entry[name] for entry in trainer.state.log_history if name in entry}
+    return sorted({0: first, **during, trainer.state.global_step: probes.probe(trainer.model)[name]}.items())
 
 
-def describe_checkpoint(settings: QuickstartSettings, trainer: MERTTrainer, probes: Probes, checkpoint: Path) -> None:
-    """Step 6: the checkpoint's card, now with what was measured, and the training log."""
+def score_encoders(settings: QuickstartSettings, checkpoint: Path, folders: Mapping[str, Path]) -> Scores:
+    """Step 6: this run's network, the bundled one and hand-made features, by nearest neighbors."""
+    models = {THIS_RUN: str(checkpoint), DEFAULT_CHECKPOINT: DEFAULT_CHECKPOINT, "mfcc": "mfcc", "chroma": "chroma"}
+    tasks = {
+        PITCH: (folders[NOTES], KNN, {"target": "pitch", "kind": "classification"}),
+        SAME_PIECE: (folders[PERFORMANCES], WHOLE, {"target": "piece", "kind": "retrieval"}),
+    }
+    output = settings.output / "probes"
+
+    def score(name: str, task: str) -> Score:
+        data, probe, options = tasks[task]
+        file, options = output / "results" / f"{task}-{name}.json".replace(" ", "-"), {**options, "device": "cpu"}
+        results = evaluate("audiofolder", data, models[name], file, probe, output / "cache", name=name, **options)
+        found = results["metrics"][METRICS[task]]
+        return Score(found["mean"], *found["interval"])
+
+    return {task: {name: score(name, task) for name in models} for task in tasks}
+
+
+def describe_checkpoint(trainer: MERTTrainer, scores: Scores, checkpoint: Path) -> None:
+    """Step 7: the checkpoint's card, now with what was measured, and the training log."""
     measurements = tuple(
         Measurement(
             task=f"rendered scores, {task}",
-            metric="accuracy",
-            value=result.mean,
-            spread=result.spread,
-            runs=result.seeds,
+            metric=METRICS[task],
+            value=of_encoders[THIS_RUN].value,
             dataset="rendered-scores",
             dataset_name="music21 scores, rendered with General MIDI instruments",
-            protocol="mert-hf evaluate, protocol strict, one learning rate",
+            protocol="mert-hf evaluate, protocol strict, nearest neighbors",
         )
-        for task, result in probes["this run"].items()
+        for task, of_encoders in scores.items()
     )
     facts = CardFacts(
         model_name="mert-nano-quickstart",
-        base_model=None if settings.from_scratch else DEFAULT_CHECKPOINT,
         data="Bach chorales and fiddle tunes of the music21 corpus, rendered with General MIDI instruments",
         teachers=("k-means codes", "log constant-Q spectrum"),
         training=training_facts(trainer.state, trainer.args),
@@ -285,51 +318,10 @@ def describe_run(settings: QuickstartSettings, trainer: MERTTrainer, checkpoint:
     with torch.no_grad():
         trained = trainer.model.mert.eval().float()
         same = torch.equal(trained(waveform).last_hidden_state, reloaded(waveform).last_hidden_state)
-    start = "random weights" if settings.from_scratch else f"the bundled {DEFAULT_CHECKPOINT}"
     return [
-        f"{trainer.model.mert.num_parameters():,} parameters, started from {start}",
+        f"{trainer.model.mert.num_parameters():,} parameters, started from random weights",
         f"{trainer.state.global_step} updates of {settings.batch_size} x {settings.crop_seconds:g} s in at most "
         f"{settings.minutes:g} minutes",
         f"saved to `{checkpoint.name}`, reloaded with `AutoModel`: "
         + ("identical output" if same else "the output differs"),
     ]
-
-
-LEARNING_RATES = (1e-3,)
-MAX_EPOCHS = 40
-SECONDS = 30.0  # chunks longer than the excerpts: each is described as a whole
-
-
-def probe_encoders(
-    models: Mapping[str, str],
-    folder: Path,
-    tasks: Mapping[str, str],
-    output: Path,
-    seeds: Sequence[int] = (0, 1, 2),
-    progress: bool = True,
-) -> Probes:
-    """Evaluates models on tasks by the default protocol, with one learning rate.
-
-    Args:
-        models: name -> what `mert-hf evaluate --model` takes.
-        folder: an audiofolder. All tasks share its features.
-        tasks: name -> the column that is recognized.
-        output: folder for features, probes and results (`results/TASK-NAME.json`).
-        seeds: seeds of the probes.
-        progress: show progress bars.
-    """
-    settings = EvaluationSettings(
-        learning_rates=LEARNING_RATES, seeds=seeds, window=SECONDS, max_epochs=MAX_EPOCHS, progress=progress
-    )
-
-    def probe(name: str, model: str, task: str, column: str) -> ProbeResult:
-        file = output / "results" / f"{task}-{name}.json".replace(" ", "-")
-        options = {"device": "cpu", "name": name, "target": column}
-        results = evaluate("audiofolder", folder, model, file, settings, output / "cache", **options)
-        found, chance = results["metrics"]["accuracy"], 1 / len(results["data"]["labels"])
-        return ProbeResult(found["mean"], found["std"] or 0.0, chance, len(found["values"]))
-
-    return {
-        name: {task: probe(name, model, task, column) for task, column in tasks.items()}
-        for name, model in models.items()
-    }

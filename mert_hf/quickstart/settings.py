@@ -15,28 +15,26 @@ class QuickstartSettings:
     Attributes:
         teacher_clips: crops of 10 s that the teachers are fitted to.
         crop_seconds, batch_size: length and number of the crops of an update.
-        seeds: seeds of the probes and the untrained models; `seed` is that of everything else.
+        probe_every: updates from one probe to the next.
         workers: processes that read and render.
     """
 
     output: Path = described("Folder for scores, teachers, checkpoint and results page.", Path("outputs/quickstart"))
-    from_scratch: bool = described("Start from random weights instead of the bundled checkpoint.", False)
-    minutes: float = described("Minutes of training.", 2.5, min=0)
+    minutes: float = described("Minutes of training.", 5.0, min=0)
     steps: int = described("Maximum number of updates.", 100_000)
     num_scores: int = described("Number of scores to read, of 1,467.", 400)
     pretraining_excerpts: int = described("Number of rendered excerpts of 10 s to train on.", 360)
-    probe_excerpts: int = described("Number of rendered excerpts of 6 s to probe with.", 640)
+    notes: int = described("Number of rendered single notes to probe with.", 960)
+    performances: int = described("Number of rendered pieces whose excerpts must find each other.", 40)
     train_data: tuple[Path, ...] = described("Further folder of recordings to train on; repeatable.", (), option="data")
-    learning_rate: float | None = described(
-        "Peak learning rate; by default 3e-4, and 1.5e-3 from random weights.", None
-    )
+    learning_rate: float = described("Peak learning rate.", 1.5e-3)
     dtype: str = described("Precision of the training: float32 or bfloat16.", "float32")
     seed: int = shared("seed", 0)
     progress: bool = shared("progress", True)
     teacher_clips: int = 240
     crop_seconds: float = 6.0
     batch_size: int = 12
-    seeds: tuple[int, ...] = (0, 1, 2)
+    probe_every: int = 100
     workers: int = 2
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """Short trainings of a small model against each kind of teacher: are there codes to learn, and are they learned?
 
-    mert-hf quickstart --from-scratch --output RUN
+    mert-hf quickstart --output RUN
     python tests/benchmarks/bench_teachers.py RUN/scores/pretraining --output OUT --teacher mel_rvq [--updates 500]
 
 DATA has a metadata.csv with the splits train and valid. Each run fits its teacher to the training split, trains a

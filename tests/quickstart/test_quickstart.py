@@ -18,31 +18,32 @@ import mert_hf.quickstart.run as quickstart
 from mert_hf.hub.names import DEFAULT_CHECKPOINT
 from mert_hf.pretraining.callbacks import TimedScheduleCallback
 from mert_hf.pretraining.resuming import last_complete_checkpoint
+from mert_hf.quickstart.form import Form
 from mert_hf.quickstart.pieces import Note, Piece, load_pieces, split_of
 from mert_hf.quickstart.report import (
     EmbeddedLibrary,
     QuickstartReport,
+    Score,
+    curve_figure,
     markdown,
-    probe_table,
-    verdict,
+    score_table,
     write_report,
 )
-from mert_hf.quickstart.run import ProbeResult, run_quickstart
+from mert_hf.quickstart.run import run_quickstart
 from mert_hf.quickstart.settings import QuickstartSettings
 
 for package in ("midirenderer", "pretty_midi", "sklearn", "matplotlib"):
     pytest.importorskip(package, reason="the extra `quickstart` is not installed")
 
-PROBES = {
-    "this run": {"key": ProbeResult(0.6, 0.1, 1 / 24, 3)},
-    "untrained": {"key": ProbeResult(0.3, 0.0, 1 / 24, 3)},
-    "mfcc": {"key": ProbeResult(0.6, 0.01, 1 / 24, 3)},
+SCORES = {
+    "families": {"this run": Score(0.61, 0.5, 0.7), "mfcc": Score(0.3, 0.2, 0.4)},
+    "same piece": {"this run": Score(0.4, 0.3, 0.5), "mfcc": Score(0.6, 0.5, 0.7)},
 }
 
 
 def scale(name: str, minor: bool) -> Piece:
     steps = [0, 2, 3, 5, 7, 8, 10, 12] if minor else [0, 2, 4, 5, 7, 9, 11, 12]
-    return Piece(name, 0, minor, tuple(Note(float(i), 1.0, 60 + step, 0) for i, step in enumerate(steps * 2)))
+    return Piece(name, 0, minor, tuple(Note(float(i), 1.0, 60 + step, 0) for i, step in enumerate(steps * 6)))
 
 
 @pytest.fixture
@@ -58,8 +59,9 @@ def few_pieces(monkeypatch):
 
 
 def miniature(output: Path, **changes) -> QuickstartSettings:
-    numbers = {"minutes": 0.02, "pretraining_excerpts": 12, "probe_excerpts": 96, "teacher_clips": 8, "workers": 1}
-    return QuickstartSettings(output=output, crop_seconds=1.0, seeds=(0,), progress=False, **{**numbers, **changes})
+    numbers = {"minutes": 0.02, "pretraining_excerpts": 12, "notes": 384, "performances": 4}
+    numbers |= {"teacher_clips": 8, "workers": 1, "probe_every": 5}
+    return QuickstartSettings(output=output, crop_seconds=1.0, progress=False, **{**numbers, **changes})
 
 
 def test_the_readme_of_another_folder_stays(tmp_path):
@@ -69,20 +71,21 @@ def test_the_readme_of_another_folder_stays(tmp_path):
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
-@pytest.mark.parametrize("from_scratch", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_quickstart_runs_the_full_pipeline(few_pieces, tmp_path, from_scratch):
-    page = run_quickstart(miniature(tmp_path, minutes=60, steps=10, learning_rate=1e-3, from_scratch=from_scratch))
+def test_quickstart_runs_the_full_pipeline(few_pieces, tmp_path):
+    page = run_quickstart(miniature(tmp_path, minutes=60, steps=10, learning_rate=1e-3))
     text = (tmp_path / "README.md").read_text()
-    for heading in ("## The objective", "## What the features know"):
+    for heading in ("## What was learned", "## What the features know", "## The objective"):
         assert heading in text
     html = page.read_text()
-    assert page.name == "report.html" and html.count("<img ") == 3 and html.count("<audio ") == 3 * 6
+    assert page.name == "report.html" and html.count("<img ") == 5
+    assert html.count("<audio ") == 3 * 6
     assert "http" not in html.replace("http-equiv", "")  # nothing is fetched
-    assert "identical output" in text
-    assert (f"{DEFAULT_CHECKPOINT} as bundled" in text) is not from_scratch
+    assert "identical output" in text and "after 10 updates" in text
+    assert f'href="{DEFAULT_CHECKPOINT}.md"' in html and "chroma" in (tmp_path / f"{DEFAULT_CHECKPOINT}.md").read_text()
     for name in ("model/README.md", "model/model.safetensors", "model/config.json"):
         assert (tmp_path / name).stat().st_size > 500
     history = json.loads((tmp_path / "model" / "training_log.json").read_text())
+    assert [entry["step"] for entry in history if "probe_audiofolder_accuracy" in entry] == [5, 10]
     rates = [entry["learning_rate"] for entry in history if "learning_rate" in entry]
     assert rates == [pytest.approx(1e-3 * 10 / 50, rel=1e-2)]  # the tenth of 50 updates of warm-up
     model = AutoModel.from_pretrained(tmp_path / "model")
@@ -93,7 +96,11 @@ def test_no_piece_of_the_test_split_is_trained_on(few_pieces, tmp_path):
     folders = quickstart.render_scores(miniature(tmp_path))
     pieces = {name: (folder / "metadata.csv").read_text() for name, folder in folders.items()}
     assert ",test" not in pieces["pretraining"]
-    assert all(f",{split}" in pieces["probes"] for split in ("train", "valid", "test"))
+    assert all(f",{split}" in pieces["notes"] for split in ("train", "valid", "test"))
+    assert (
+        all(f",{split}" in pieces["performances"] for split in ("valid", "test"))
+        and ",train" not in pieces["performances"]
+    )
 
 
 def test_a_killed_run_has_the_rest_of_its_time(few_pieces, tmp_path, monkeypatch):
@@ -101,13 +108,12 @@ def test_a_killed_run_has_the_rest_of_its_time(few_pieces, tmp_path, monkeypatch
     monkeypatch.setattr(quickstart, "SAVE_EVERY", 2)
     settings = miniature(tmp_path, minutes=60)
     data = quickstart.render_scores(settings)["pretraining"]
-    config = quickstart.student_config(settings)
-    teachers = quickstart.prepare_teachers(settings, config, data)
+    teachers = quickstart.fit_teachers(settings, data)
     labels = quickstart.label_recordings(settings, data, teachers)
 
     def train(steps, minutes):
         asked = replace(settings, steps=steps, minutes=minutes)
-        trainer = quickstart.make_trainer(asked, config, data, teachers, labels)
+        trainer = quickstart.make_trainer(asked, data, teachers, labels)
         trainer.train(resume_from_checkpoint=last_complete_checkpoint(trainer.args.output_dir))
         return trainer
 
@@ -122,15 +128,36 @@ def test_a_killed_run_has_the_rest_of_its_time(few_pieces, tmp_path, monkeypatch
 
 
 def test_best_of_a_task_is_bold():
-    lines = probe_table(PROBES).splitlines()
-    assert lines[2] == "| this run | **0.600 ± 0.100** |"
-    assert lines[3] == "| untrained | 0.300 ± 0.000 |"
+    lines = score_table(SCORES).splitlines()
+    assert lines[2] == "| this run | **0.610** [0.500, 0.700] | 0.400 [0.300, 0.500] |"
+    assert lines[3] == "| mfcc | 0.300 [0.200, 0.400] | **0.600** [0.500, 0.700] |"
 
 
-def test_verdict_counts_the_spread():
-    assert verdict(PROBES, "this run", ["untrained", "mfcc"]) == [
-        "key: this run beats untrained (+0.300) beyond the spread of the seeds, and does not beat mfcc (+0.000)."
-    ]
+@pytest.fixture
+def report(library) -> QuickstartReport:
+    return QuickstartReport(
+        title="Title",
+        facts=["a fact"],
+        curve=[(0, 0.2), (5, 0.4), (9, 0.61)],
+        scores=SCORES,
+        chance=1 / 12,
+        library=library,
+        form=Form("song", np.eye(3), 9.0),
+        objective=[("cqt loss", 1.0, 0.5, 0.9)],
+        history=[{"step": 1, "loss": 2.0, "cqt_loss": 1.0, "codebook_0_loss": 3.0}, {"step": 1, "eval_loss": 2.0}],
+    )
+
+
+def test_the_curve_stands_next_to_what_it_must_beat(report):
+    assert report.learned == (
+        "Accuracy of families by nearest neighbors: 0.20 untrained, 0.61 after 9 updates. On the same recordings: mfcc "
+        "0.30, guessing 0.08."
+    )
+    (axes,) = curve_figure(report).axes
+    curve, *lines = axes.lines
+    np.testing.assert_allclose(curve.get_xydata(), report.curve)
+    levels = {line.get_label(): line.get_ydata()[0] for line in lines}
+    assert levels == {"untrained": 0.2, "mfcc": 0.3, "guessing": 1 / 12}
 
 
 @pytest.fixture
@@ -138,25 +165,16 @@ def library(tmp_path) -> EmbeddedLibrary:
     """Six recordings in two groups of nearly equal vectors."""
     vectors = np.array([[1, 0.1 * k] for k in range(3)] + [[-1, 0.1 * k] for k in range(3)], np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    names = [f"song <{index}>" for index in range(6)]
     paths = [write(tmp_path / f"{index}.wav", sweep(0.5, 24000), 24000) for index in range(6)]
-    return EmbeddedLibrary(paths, names, ["organ"] * 3 + ["reed"] * 3, vectors)
+    return EmbeddedLibrary(paths, [f"song <{index // 3}>" for index in range(6)], vectors)
 
 
-def test_page_has_every_part(tmp_path, library):
-    report = QuickstartReport(
-        title="Title",
-        facts=["a fact"],
-        objective=[("cqt loss", 1.0, 0.5, 0.9)],
-        probes=PROBES,
-        history=[{"step": 1, "loss": 2.0, "cqt_loss": 1.0, "codebook_0_loss": 3.0}, {"step": 1, "eval_loss": 2.0}],
-        library=library,
-    )
+def test_page_has_every_part(tmp_path, report):
     page = write_report(report, tmp_path / "out")
     html = page.read_text()
     assert "<td>cqt loss</td><td>1.000</td><td>0.500</td><td>0.900</td>" in html
     assert "song &lt;1&gt;" in html and "song <1>" not in html
-    assert html.count("data:image/png;base64,") == 3 and html.count("data:audio/mpeg;base64,") == 2 * 6
+    assert html.count("data:image/png;base64,") == 5 and html.count("data:audio/mpeg;base64,") == 2 * 6
     summary = (tmp_path / "out" / "README.md").read_text()
     assert summary == markdown(report) and "| cqt loss | 1.000 | 0.500 | 0.900 |" in summary
 
@@ -182,7 +200,7 @@ def test_command_has_its_options():
     from mert_hf.cli.app import app
 
     text = CliRunner().invoke(app, ["quickstart", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
-    for option in ("--output", "--from-scratch", "--minutes", "--data"):
+    for option in ("--output", "--performances", "--minutes", "--data"):
         assert option in text
 
 
