@@ -15,6 +15,7 @@ from mert_hf.cli.app import app
 from mert_hf.evaluation.metrics.by_kind import scores
 from mert_hf.evaluation.metrics.frames import frame_predictions
 from mert_hf.evaluation.tasks import get_task
+from mert_hf.evaluation.tasks.protocols import STRICT
 from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, LoraArguments, fine_tune
 from mert_hf.finetuning.dataset import window_clips
 from mert_hf.finetuning.objective import RecordingObjective
@@ -130,7 +131,7 @@ def test_the_whole_recording_is_scored(gtzan, tiny_checkpoint, tmp_path):
         grid = np.arange(int(np.ceil(6.0 * 75))) / 75
         nearest = np.abs(times[None] - grid[:, None]).argmin(axis=1)
         references.append(recording.target)
-        estimates.append(decode("beats", probabilities[nearest], 75.0))
+        estimates.append(decode("beats", probabilities[nearest], 75.0, STRICT.downbeat_tempi))
     expected = scores("beats", frame_predictions("beats", range(len(references)), references, estimates))
     assert results["test_beat_f1_70ms"] == pytest.approx(expected["beat_f1_70ms"], abs=0.02)
 

@@ -67,7 +67,10 @@ def embed_job(clips: Path, model: Path, teacher: KMeansTeacher) -> Callable[[Pat
 
 def evaluate_job(clips: Path, model: Path, teacher: KMeansTeacher) -> Callable[[Path], None]:
     probe = ProbeSettings(hidden_size=64, max_epochs=10)
-    settings = EvaluationSettings(learning_rates=(1e-3, 5e-3), seeds=(0, 1), progress=False, probe=probe)
+    rates, seeds = (1e-3, 5e-3), (0, 1)
+    settings = EvaluationSettings(  # in float16 a rounding error may become a thousand times as large
+        learning_rates=rates, seeds=seeds, progress=False, probe=probe, store_dtype="float32"
+    )
     options = {"settings": settings, "device": "cpu", "target": "kind", "kind": "classification"}
     return lambda out: evaluate(
         "audiofolder", clips, str(model), out / "results.json", cache_dir=out / "cache", **options
