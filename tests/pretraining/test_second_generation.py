@@ -126,7 +126,7 @@ def test_two_processes_equal_one_with_twice_the_batch(recordings, tmp_path):
     in_processes(train_and_write, 2, recordings, tmp_path / "two", {**arguments, "per_device_train_batch_size": 2})
     train_and_write(0, recordings, tmp_path / "one", {**arguments, "per_device_train_batch_size": 4})
     two, one = (json.loads((tmp_path / name / "losses.json").read_text()) for name in ("two", "one"))
-    assert len(one) == 4 and two == near(one)
+    assert len(one) == 4 and two == near(one, rel=1e-4)  # sums over threads differ from run to run
 
 
 def test_a_run_from_its_arguments(recordings, tmp_path):
