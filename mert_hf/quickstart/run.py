@@ -42,9 +42,9 @@ from .settings import QuickstartSettings
 logger = logging.getLogger(__name__)
 
 TEACHERS_OF_CHECKPOINT = "teachers"
-# The second generation's design in small: 25 frames/s, half a million parameters. That of the bundled mert2-nano, six
-# times as large (examples/configs/mert2-nano.yaml), learns little in minutes; so does one with a small weight of the
-# regressed features, or of the frames that it hears.
+# The second generation's design in small: 25 frames/s, half a million parameters; that of the bundled mert2-nano is
+# six times as large (examples/configs/mert2-nano.yaml). With its smaller weights of the regressed features and of the
+# frames that are heard, the student forgets the spectrum in these minutes.
 STUDENT = {
     "model_type": "mert2",
     "hidden_size": 96,
