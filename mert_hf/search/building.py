@@ -34,9 +34,8 @@ from ..utils.files import only_writer
 from ..utils.optional import require_extra
 from ..utils.text import printable, shorten
 from .fingerprint import Fingerprinter
-from .scaling import FEWEST_RECORDINGS
 from .settings import UpdateSettings
-from .store import IndexedFile, IndexSettings, RecordingTable, is_index, mount_point
+from .store import FEWEST_RECORDINGS, IndexSettings, RecordingTable, is_index, mount_point
 
 COMPARED_SECONDS = 30.0  # of a file that seems to have been moved
 ROWS_IN_VERSION = 200  # recordings that a killed run computes again, at most
@@ -314,7 +313,7 @@ class _Run:
         items = read_ahead(
             [partial(self._read, number, file) for number, file in enumerate(files)], self.wanted.workers
         )
-        pending: list[IndexedFile] = []
+        pending: list[dict[str, Any]] = []
         try:
             windows = readable_windows(items, files, self.failed)
             for number, pieces in embed_files(self.encoder, settings, windows, self.wanted.batch_size):
@@ -323,7 +322,7 @@ class _Run:
                     bar.advance(number, window)
                 if number in self.failed:
                     continue
-                pending.append(self._row(files[number], stamps[number], pieces, self.codes.pop(number)))
+                pending.append(self._row(number, files[number], stamps[number], pieces))
                 if len(pending) >= ROWS_IN_VERSION:
                     self.table.put(pending)
                     pending = []
@@ -340,18 +339,19 @@ class _Run:
         yield from fingerprinted(windows, fingerprinter)
         self.codes[number] = fingerprinter.codes()
 
-    def _row(self, path: str, stamp: tuple[int, int], pieces: list, codes: np.ndarray) -> IndexedFile:
-        return IndexedFile(
-            path=printable(path),
-            mount=mount_point(path),
-            size=stamp[0],
-            changed_ns=stamp[1],
-            duration=pieces[-1][0].end,
-            tags=read_tags(path),
-            vector=mean_vector(pieces),
-            windows=np.stack([vector for _, vector in pieces]) if self.table.settings.windows else None,
-            fingerprint=codes,
-        )
+    def _row(self, number: int, path: str, stamp: tuple[int, int], pieces: list) -> dict[str, Any]:
+        """The columns of a file, see `RecordingTable.put`."""
+        return {
+            "path": printable(path),
+            "mount": mount_point(path),
+            "size": stamp[0],
+            "changed_ns": stamp[1],
+            "duration": pieces[-1][0].end,
+            **read_tags(path),
+            "vector": mean_vector(pieces),
+            "windows": np.stack([vector for _, vector in pieces]) if self.table.settings.windows else None,
+            "fingerprint": self.codes.pop(number),
+        }
 
 
 def _check_same(settings: IndexSettings, wanted: dict) -> None:

@@ -1,7 +1,8 @@
 """Groups of files that hold the same recording: candidates by vector and by codes, confirmed by their fingerprints.
 
 Vectors alone miss copies whose high frequencies were cut off, codes alone those of low bit rates. Files of equal length
-whose fingerprints agree in part are compared by their waveforms.
+whose fingerprints agree in part are compared by their waveforms: between the partials of sparse music, coding decides
+the bits of a fingerprint, so that copies of a melody of plain tones differ in a third of them.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
+from ..audio import AudioReadError, stream_windows
 from ..embedding.failures import file_status
-from .fingerprint import FRAMES_PER_SECOND, NO_CODE, Agreement, agreement
-from .scaling import unit
-from .store import RecordingTable, matrix
-from .waveforms import waveform_correlation
+from .fingerprint import FRAMES_PER_SECOND, NO_CODE, Agreement, agreement, landmarks
+from .store import RecordingTable, matrix, unit
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,15 @@ FEWEST_SECONDS = 2.0  # that both recordings must sound
 # Of files that are compared by their waveforms: the highest bit error rate (unrelated recordings have 0.5), the largest
 # difference in length in seconds, and the lowest correlation of copies: what differs is 12 dB softer than the music.
 PARTLY_EQUAL, EQUAL_SECONDS, SAME_WAVEFORM = 0.4, 0.15, 0.97
+WAVEFORM_RATE = 8000  # Hz
+SEGMENT_SECONDS = 5.0
+MAX_LAG_SECONDS = 0.1  # between the files: MP3 without the delay of its encoder
+SILENCE_POWER = 1e-7  # -70 dB: in softer segments, noise decides
+# Of the search for copies of a query.
+COMPARED = ("path", "duration", "fingerprint")
+MOST_APART = 4 * MAX_CUT + 1  # seconds between the durations of copies, see `candidates`
+MOST_KEPT = 100_000  # answers
+CLOSE = 0.9  # cosine from which two recordings are compared by their fingerprints, as are those that share landmarks
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,3 +223,102 @@ def _groups(owners: np.ndarray, paths: Sequence[str]) -> list[list[str]]:
     for row, path in enumerate(paths):
         groups.setdefault(_root(owners, row), []).append(path)
     return sorted(sorted(group) for group in groups.values() if len(group) > 1)
+
+
+def waveform_correlation(first: str, second: str, channels: str = "mean") -> float:
+    """The lowest correlation of segments of 5 s of two files, at the lag that suits all of them best.
+
+    0 where no segment sounds in both, or a file cannot be read, which is logged.
+    """
+    curves = []
+    streams = (stream_windows(path, WAVEFORM_RATE, SEGMENT_SECONDS, channels=channels) for path in (first, second))
+    try:
+        for one, other in zip(*streams, strict=False):  # one may have a last window more
+            size = min(len(one.samples), len(other.samples))
+            segments = one.samples[:size], other.samples[:size]
+            if size >= WAVEFORM_RATE and all(np.square(samples).mean() > SILENCE_POWER for samples in segments):
+                curves.append(lag_correlations(*segments, round(MAX_LAG_SECONDS * WAVEFORM_RATE)))
+    except (AudioReadError, OSError) as error:
+        logger.warning("%s", error)
+        return 0.0
+    if not curves:
+        return 0.0
+    table = np.stack(curves)
+    return float(table[:, table.mean(axis=0).argmax()].min())
+
+
+def lag_correlations(first: np.ndarray, second: np.ndarray, reach: int) -> np.ndarray:
+    """Correlations of the middle of `first` with `second` (samples,) at lags of -reach to reach: (2 reach + 1,)."""
+    middle, size = first[reach : len(first) - reach].astype(np.float64), len(first)
+    products = np.fft.irfft(np.fft.rfft(second, size) * np.fft.rfft(middle, size).conj(), size)[: 2 * reach + 1]
+    energy = np.cumsum(np.concatenate([[0.0], np.square(second, dtype=np.float64)]))
+    energy = energy[len(middle) :][: 2 * reach + 1] - energy[: 2 * reach + 1]
+    return products / np.sqrt(np.maximum(energy * np.square(middle).sum(), 1e-12))
+
+
+class CopyFinder:
+    """Finds copies of recordings in a table: candidates by vector and by shared codes, confirmed by fingerprints.
+
+    Args:
+        table: table of an index.
+    """
+
+    def __init__(self, table: RecordingTable):
+        self.table = table
+        self._compared: dict[tuple[str, int, str], bool] = {}
+
+    def paths(self, query: Recording, vector: np.ndarray) -> set[str]:
+        """The paths of all files that hold the recording of a query with this standardized vector (hidden,)."""
+        rows = self.table.nearest(vector, NEIGHBORS, names=COMPARED).to_pylist()
+        rows += self.table.at(self._sharing(query.codes), COMPARED).to_pylist()
+        candidates = {row["path"]: recording_of(row) for row in rows}
+        return {
+            path
+            for path, other in candidates.items()
+            if abs(query.duration - other.duration) <= MOST_APART
+            and file_status(path) is not None
+            and self._same(query, other)
+        }
+
+    def same(self, one: dict[str, Any], other: dict[str, Any]) -> bool:
+        """Whether two rows hold the same recording: `vector` of length 1, `landmarks` and the columns of `COMPARED`."""
+        if abs(one["duration"] - other["duration"]) > MOST_APART:
+            return False
+        if one["vector"] @ other["vector"] < CLOSE and set(one["landmarks"]).isdisjoint(other["landmarks"]):
+            return False
+        return self._same(recording_of(one), recording_of(other))
+
+    def _same(self, one: Recording, other: Recording) -> bool:
+        """Whether two recordings are the same; answers are kept, since a comparison may decode both files."""
+        key = one.path, hash(one.codes.tobytes()), other.path
+        known = self._compared.get(key)
+        if known is None:
+            known = same_recording(one, other, self.table.settings.channels)
+            if len(self._compared) >= MOST_KEPT:
+                self._compared.clear()
+            self._compared[key] = known
+        return known
+
+    def _sharing(self, codes: np.ndarray) -> list[int]:
+        """Places of the rows that share the most landmarks with a fingerprint (frames,), at most `NEIGHBORS`."""
+        known, owners = self._owners
+        wanted = landmarks(codes)
+        begin, end = np.searchsorted(known, wanted), np.searchsorted(known, wanted, side="right")
+        found = [owners[one:last] for one, last in zip(begin, end, strict=True)]
+        places, counts = np.unique(np.concatenate([owners[:0], *found]), return_counts=True)
+        return np.sort(places[np.argsort(-counts, kind="stable")[:NEIGHBORS]]).tolist()
+
+    @cached_property
+    def _owners(self) -> tuple[np.ndarray, np.ndarray]:
+        """All landmarks (codes,) uint32 in order, and the places of the rows (codes,) that have them."""
+        column = self.table.columns(["landmarks"])["landmarks"]
+        lengths = [chunk.value_lengths().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+        codes = np.concatenate([np.zeros(0, np.uint32), *(chunk.flatten().to_numpy() for chunk in column.chunks)])
+        owners = np.repeat(np.arange(len(column), dtype=np.uint32), np.concatenate([[], *lengths]).astype(int))
+        order = np.argsort(codes, kind="stable")
+        return codes[order], owners[order]
+
+
+def recording_of(row: dict[str, Any]) -> Recording:
+    """The recording of a row with the columns of `COMPARED`."""
+    return Recording(row["path"], row["duration"], np.frombuffer(row["fingerprint"], "<u4"))

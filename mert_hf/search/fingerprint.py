@@ -109,7 +109,8 @@ def agreement(first: np.ndarray, second: np.ndarray, max_shift: float) -> Agreem
     if reach < 0:
         return NO_AGREEMENT
     shifts = np.arange(-reach, reach + 1)
-    equal, compared = _correlate(_signs(first), _signs(second), shifts), _correlate(*_masks(first, second), shifts)
+    masks = [(codes != NO_CODE).astype(np.float32)[None] for codes in (first, second)]  # 1 where the recording sounds
+    equal, compared = _correlate(_signs(first), _signs(second), shifts), _correlate(*masks, shifts)
     long_enough = compared >= max(0.5 * compared.max(), 1.0)
     rates = np.where(long_enough, 0.5 - 0.5 * equal / (BITS * np.maximum(compared, 1.0)), 1.0)
     best = int(np.argmin(rates))
@@ -122,11 +123,6 @@ def _signs(codes: np.ndarray) -> np.ndarray:
     """(frames,) -> (32, frames) float32: each bit as -1 or 1, and 0 in silence."""
     bits = np.unpackbits(codes.astype("<u4").view(np.uint8).reshape(-1, 4), axis=1, bitorder="little")
     return np.where(codes == NO_CODE, 0, 2 * bits.T.astype(np.float32) - 1).astype(np.float32)
-
-
-def _masks(*codes: np.ndarray) -> list[np.ndarray]:
-    """(1, frames) float32 each: 1 where the recording sounds."""
-    return [(part != NO_CODE).astype(np.float32)[None] for part in codes]
 
 
 def _correlate(first: np.ndarray, second: np.ndarray, shifts: np.ndarray) -> np.ndarray:

@@ -20,13 +20,19 @@ from ..utils.files import existing_path, staged_file
 from ..utils.settings import check_positive
 from ..utils.text import composed, printable, shorten
 from .building import IndexSummary, embed_files, fingerprinted, mean_vector, update_index
-from .copies import COMPARED, CopyFinder, recording_of
-from .duplicates import BIT_ERROR_RATE, MAX_CUT, Recording, find_duplicates
+from .duplicates import (
+    BIT_ERROR_RATE,
+    COMPARED,
+    MAX_CUT,
+    CopyFinder,
+    Recording,
+    find_duplicates,
+    recording_of,
+)
 from .fingerprint import Fingerprinter
 from .mixing import choose, correct_hubs
-from .scaling import unit
 from .settings import MixRules
-from .store import IndexSettings, RecordingTable, among, matrix
+from .store import IndexSettings, RecordingTable, among, matrix, unit
 
 logger = logging.getLogger(__name__)
 
@@ -286,7 +292,12 @@ class MusicIndex:
 
     def _seed(self, query: str | os.PathLike | np.ndarray) -> Seed:
         if not isinstance(query, (str, os.PathLike)):
-            return Seed(self._given(np.asarray(query, dtype=np.float32)))
+            vector = np.asarray(query, dtype=np.float32)
+            if vector.shape != (self.settings.hidden_size,):
+                raise ValueError(
+                    f"A query has the shape {vector.shape}; a vector of this index has ({self.settings.hidden_size},)."
+                )
+            return Seed(self._table.scaling.apply(vector))
         query = existing_path(query)
         name = printable(query)
         columns = [*COMPARED, "vector", "size", "changed_ns"]
@@ -313,13 +324,6 @@ class MusicIndex:
         if seed.recording is None:
             return set()
         return self._finder.paths(seed.recording, seed.vector) | ({seed.recording.path} if seed.indexed else set())
-
-    def _given(self, vector: np.ndarray) -> np.ndarray:
-        if vector.shape != (self.settings.hidden_size,):
-            raise ValueError(
-                f"A query has the shape {vector.shape}; a vector of this index has ({self.settings.hidden_size},)."
-            )
-        return self._table.scaling.apply(vector)
 
     def _ending_in(self, name: str) -> str:
         """The one path of the index that ends in `name`."""

@@ -1,4 +1,7 @@
-"""The table of an index in LanceDB: one row per recording. Each change is a new version that readers see as a whole."""
+"""The table of an index in LanceDB: one row per recording. Each change is a new version that readers see as a whole.
+
+Vectors are stored as standardized with the statistics of the library.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,6 @@ from ..audio.tags import NAMES
 from ..utils.optional import needs_extra
 from ..utils.text import one_line, printable, unprintable
 from .fingerprint import landmarks
-from .scaling import Scaling
 
 TABLE = "recordings"
 METADATA_KEY = "mert_hf"
@@ -27,7 +29,64 @@ LARGE = 50_000  # rows from which searching all of them takes longer than 20 ms
 # Lists, of about 4,096 rows each, that a query reads, and rows for each wanted one whose vectors it compares after the
 # packed ones, see docs/results/search.md.
 PROBES, REFINED = 150, 5
+FEWEST_RECORDINGS = 10  # below which mean and deviation say more about chance than about the library
 KEEP_VERSIONS = timedelta(hours=1)  # for readers that opened the index before the last change
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """Subtracts a mean from each dimension of a vector and divides it by a deviation.
+
+    What all recordings of a library share does not distinguish them, and dimensions with large values hide the others.
+    docs/search.md compares this with other ways of whitening.
+
+    Attributes:
+        mean: (hidden,) float32.
+        deviation: (hidden,) float32, above 0.
+        count: recordings from which they were computed; 0 for the identity.
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    count: int = 0
+
+    @classmethod
+    def identity(cls, hidden_size: int) -> Scaling:
+        """Changes nothing: for a library that is too small, or not complete yet."""
+        return cls(np.zeros(hidden_size, np.float32), np.ones(hidden_size, np.float32))
+
+    @classmethod
+    def fit(cls, total: np.ndarray, squares: np.ndarray, count: int) -> Scaling:
+        """From sums over recordings.
+
+        Args:
+            total: (hidden,) float64, sum of the vectors.
+            squares: (hidden,) float64, sum of their squares.
+            count: number of the vectors.
+        """
+        if count < FEWEST_RECORDINGS:
+            return cls.identity(len(total))
+        mean = total / count
+        variance = np.maximum(squares / count - mean**2, 0.0)
+        floor = 1e-6 * variance.mean() + 1e-12  # a dimension that does not change stays small
+        return cls(mean.astype(np.float32), np.sqrt(variance + floor).astype(np.float32), count)
+
+    def apply(self, vectors: np.ndarray) -> np.ndarray:
+        """Vectors of the model (..., hidden) -> standardized vectors, float32."""
+        return (vectors - self.mean) / self.deviation
+
+    def invert(self, vectors: np.ndarray) -> np.ndarray:
+        """Standardized vectors (..., hidden) -> vectors of the model, float32."""
+        return vectors * self.deviation + self.mean
+
+    def as_json(self) -> dict:
+        """Content for `from_json`."""
+        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist(), "count": self.count}
+
+    @classmethod
+    def from_json(cls, content: dict) -> Scaling:
+        """The scaling of `as_json`."""
+        return cls(np.float32(content["mean"]), np.float32(content["deviation"]), content["count"])
 
 
 @dataclass(frozen=True)
@@ -56,32 +115,6 @@ class IndexSettings:
     hidden_size: int
     dtype: str = "float32"
     version: int = 3
-
-
-@dataclass(frozen=True, eq=False)
-class IndexedFile:
-    """A row of an index.
-
-    Attributes:
-        path: absolute path of the file.
-        mount: mount point of its drive, to notice that the drive is not there.
-        size, changed_ns: size in bytes and time of the last change in ns, to notice that the file was replaced.
-        duration: in seconds.
-        tags: see `read_tags`.
-        vector: (hidden,) float32, as the model gives it.
-        windows: (windows, hidden) float32, or None where the index does not store them.
-        fingerprint: (frames,) uint32.
-    """
-
-    path: str
-    mount: str
-    size: int
-    changed_ns: int
-    duration: float
-    tags: dict[str, str | int | None]
-    vector: np.ndarray
-    windows: np.ndarray | None
-    fingerprint: np.ndarray
 
 
 class RecordingTable:
@@ -166,21 +199,25 @@ class RecordingTable:
                 f"duration < 300: {one_line(error)}"
             ) from error
 
-    def put(self, recordings: Sequence[IndexedFile]) -> None:
-        """Adds recordings, or replaces those of the same paths, in one version."""
+    def put(self, recordings: Sequence[dict[str, Any]]) -> None:
+        """Adds recordings, or replaces those of the same paths, in one version.
+
+        Args:
+            recordings: the columns of each: `path` (absolute), `mount` (mount point of its drive, to notice that the
+                drive is not there), `size` in bytes and `changed_ns` (to notice that the file was replaced), `duration`
+                in seconds, the tags, `vector` (hidden,) float32 as the model gives it, `fingerprint` (frames,) uint32,
+                and `windows` (windows, hidden) float32, which is stored where the index has windows.
+        """
         schema, scaling = _schema(self.settings, self.scaling), self.scaling
-        columns: dict[str, Any] = {
-            name: [getattr(row, name) for row in recordings]
-            for name in ("path", "mount", "size", "changed_ns", "duration")
-        }
-        columns |= {name: [row.tags[name] for row in recordings] for name in NAMES}
-        columns["landmarks"] = [landmarks(row.fingerprint) for row in recordings]
+        columns: dict[str, Any] = {name: [row[name] for row in recordings] for name in recordings[0]}
         columns["model"] = [self.settings.model] * len(recordings)
-        columns["fingerprint"] = [row.fingerprint.astype("<u4").tobytes() for row in recordings]
-        columns["vector"] = _vectors(scaling.apply(np.stack([row.vector for row in recordings])))
+        columns["landmarks"] = [landmarks(codes) for codes in columns["fingerprint"]]
+        columns["fingerprint"] = [codes.astype("<u4").tobytes() for codes in columns["fingerprint"]]
+        columns["vector"] = _vectors(scaling.apply(np.stack(columns["vector"])))
+        windows = columns.pop("windows")
         if self.settings.windows:
-            ends = np.cumsum([0, *(len(row.windows) for row in recordings)]).astype(np.int32)
-            flat = _vectors(scaling.apply(np.concatenate([row.windows for row in recordings])))
+            ends = np.cumsum([0, *map(len, windows)]).astype(np.int32)
+            flat = _vectors(scaling.apply(np.concatenate(windows)))
             columns["windows"] = pa.ListArray.from_arrays(ends, flat)
         self._merge(pa.table(columns, schema=schema))
 
@@ -257,6 +294,12 @@ def matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     if isinstance(array, pa.ChunkedArray):  # combine_chunks of no chunk
         array = pa.concat_arrays(array.chunks)
     return array.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(array), array.type.list_size)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (..., hidden) of length 1; a zero vector stays zero."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
 
 
 def _lancedb():

@@ -13,7 +13,7 @@ from threading import BoundedSemaphore, Lock
 import numpy as np
 
 from ..search import Match, MixRules, MusicIndex
-from ..search.scaling import unit
+from ..search.store import unit
 from .calibration import SAMPLE, Calibration
 from .catalog import list_songs, match_songs
 from .settings import ServeSettings

@@ -27,7 +27,7 @@ from bench_retrieval import album_of
 from mert_hf.audio import find_audio_files
 from mert_hf.search import MixRules, MusicIndex
 from mert_hf.search.mixing import correct_hubs
-from mert_hf.search.scaling import unit
+from mert_hf.search.store import unit
 from mert_hf.utils.text import markdown_table
 
 TOP = 10

@@ -17,7 +17,7 @@ import numpy as np
 
 from mert_hf import MERTEmbedder
 from mert_hf.audio import find_audio_files
-from mert_hf.search.scaling import unit
+from mert_hf.search.store import unit
 from mert_hf.utils.text import markdown_table
 
 WINDOWS = 6  # of 5 s in a part

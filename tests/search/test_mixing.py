@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mert_hf.search.mixing import FEWEST_REFERENCES, choose, correct_hubs, is_excluded
-from mert_hf.search.scaling import unit
 from mert_hf.search.settings import MixRules
+from mert_hf.search.store import unit
 
 
 def row(path: str, artist: str | None = None, album: str | None = None, albumartist: str | None = None) -> dict:

@@ -71,7 +71,7 @@ def test_copies_of_a_query_come_first(music, tmp_path):
 def test_a_copy_far_from_its_query_is_found_by_its_codes(music, tmp_path, monkeypatch):
     """The vector of the query is that of another song."""
     soundfile.write(tmp_path / "query.flac", song(3), RATE)
-    monkeypatch.setattr("mert_hf.search.copies.NEIGHBORS", 2)
+    monkeypatch.setattr("mert_hf.search.duplicates.NEIGHBORS", 2)
     monkeypatch.setattr(index, "mean_vector", lambda pieces: music.vectors()[0])
     found = {match.path for match in music.search(tmp_path / "query.flac", top_k=3) if match.same_recording}
     assert os.path.join(os.path.dirname(music.paths()[0]), "song03.flac") in found
