@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 from ..utils.imports import lazy_names
 
 if TYPE_CHECKING:
-    from .app import create_app
+    from .app import create_app, run, serve
     from .library import Library
-    from .running import run, serve
     from .settings import ServeSettings
 
 __all__, __getattr__ = lazy_names(__name__, "serve")

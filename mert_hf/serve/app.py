@@ -1,26 +1,29 @@
-"""The application: all interfaces of one library."""
+"""The application, all interfaces of one library; and the server that runs it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+import uvicorn
+from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from .. import __version__
 from . import audiomuse, native, subsonic
-from .errors import add_handlers, refuse
 from .gate import Gate
+from .interfaces import add_handlers
 from .library import Library
+from .settings import ServeSettings
 
 logger = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 2.0
+STOP_SECONDS = 10  # for requests that are being answered
 LOCAL_NAMES = ["127.0.0.1", "localhost", "[::1]"]
 
 
@@ -50,7 +53,6 @@ def create_app(library: Library) -> FastAPI:
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_bytes)
     app.add_middleware(Gate, token=settings.secret, max_bytes=settings.max_bytes)
     add_handlers(app)
-    app.add_exception_handler(subsonic.Refused, _refused)
     for interface in (native, subsonic, audiomuse):
         app.include_router(interface.router)
     app.state.library = library
@@ -67,5 +69,27 @@ async def follow(library: Library) -> None:
             logger.exception("The index cannot be read again; its former version answers.")
 
 
-async def _refused(request: Request, error: subsonic.Refused) -> JSONResponse:
-    return refuse(request, 401, str(error), error.code)
+def serve(folder: str | os.PathLike, settings: ServeSettings) -> None:
+    """Serves an index until the process is interrupted or terminated.
+
+    Raises:
+        FileNotFoundError: the folder does not hold an index.
+        ValueError, OSError: the player's songs cannot be listed.
+    """
+    library = Library(folder, settings)
+    run(create_app(library), settings)
+
+
+def run(app: FastAPI, settings: ServeSettings) -> None:
+    """Runs an application; requests that are being answered are completed when it is stopped.
+
+    Requests are not logged: parameters hold passwords.
+    """
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        access_log=False,
+        limit_concurrency=settings.max_connections,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )

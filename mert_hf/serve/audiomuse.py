@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from ..search import MixRules
+from .interfaces import Count, State
 from .library import Found, Snapshot
-from .parameters import Count, State
 from .songs import Song
 
 SEEDS = 20  # songs of an artist that stand for it
@@ -70,39 +69,25 @@ def find_path(given: Annotated[Way, Query()], state: State) -> dict[str, Any]:
 
 @router.get("/similar_artists")
 def similar_artists(given: Annotated[Artists, Query()], state: State) -> list[dict[str, Any]]:
-    """Artists with similar songs."""
+    """The artists of the songs that are most similar to those of an artist, each with its best song's distance."""
     name = given.artist or given.artist_id
     if not name:
         raise ValueError("Give artist, a name or an id.")
-    return artists(state, name, given.n, given.include_component_matches)
-
-
-def artists(state: Snapshot, name: str, count: int, examples: bool) -> list[dict[str, Any]]:
-    """The artists of the songs that are most similar to those of an artist, each with its best song's distance."""
     own = state.songs.of_artist(name)
     seeds = own[:: max(1, len(own) // SEEDS)][:SEEDS]
     groups: dict[str, list[Found]] = {}
-    for item in state.nearest(seeds, count * SONGS_PER_ARTIST, exclude=set(own), rules=MixRules()):
+    for item in state.nearest(seeds, given.n * SONGS_PER_ARTIST, exclude=set(own), rules=MixRules()):
         if item.song.artist:
             groups.setdefault(item.song.artist_id or item.song.artist, []).append(item)
-    first = [state.songs.song(path) for path in seeds]
-    return [described(group, first, examples) for group in list(groups.values())[:count]]
-
-
-def described(group: Sequence[Found], first: Sequence[Song], examples: bool) -> dict[str, Any]:
-    """An artist with some of its songs, and songs of the artist that it is similar to."""
-    best = group[0]
-    artist = {"artist": best.song.artist, "artist_id": best.song.artist_id, "divergence": distance(best)}
-    if examples:
-        second = [item.song for item in group]
-        names = ("artist1_representative_songs", "artist2_representative_songs")
-        artist["component_matches"] = [
-            {
-                name: [brief(song) for song in songs[:EXAMPLES]]
-                for name, songs in zip(names, (first, second), strict=True)
-            }
-        ]
-    return artist
+    found = []
+    for best, *others in list(groups.values())[: given.n]:
+        found.append({"artist": best.song.artist, "artist_id": best.song.artist_id, "divergence": distance(best)})
+        if given.include_component_matches:
+            first = [brief(state.songs.song(path)) for path in seeds[:EXAMPLES]]
+            second = [brief(item.song) for item in [best, *others][:EXAMPLES]]
+            matches = {"artist1_representative_songs": first, "artist2_representative_songs": second}
+            found[-1]["component_matches"] = [matches]
+    return found
 
 
 def track(item: Found) -> dict[str, Any]:

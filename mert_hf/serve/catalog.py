@@ -16,6 +16,7 @@ from urllib.request import urlopen
 
 from ..utils.text import composed
 from .settings import ServeSettings
+from .songs import paths_by_name
 
 PAGE = 500  # songs that a player lists at a time
 TIMEOUT = 30  # seconds
@@ -120,9 +121,7 @@ def match_songs(columns: Mapping[str, Sequence], entries: Iterable[Mapping[str, 
         entries: descriptions with an `id`, and `path`, `duration`, `title` and `artist` where the player gives them.
     """
     durations = dict(zip(columns["path"], columns["duration"], strict=True))
-    by_name: dict[str, list[str]] = {}
-    for path in durations:
-        by_name.setdefault(os.path.basename(composed(path)), []).append(path)
+    by_name = paths_by_name(durations)
     by_tags: dict[tuple[str, str], list[str]] = {}
     for path, *texts in zip(*(columns[name] for name in ("path", "title", "artist") if name in columns), strict=True):
         if len(texts) == 2 and all(texts):

@@ -19,8 +19,8 @@ from ..audio import audio_info
 from ..audio.decoders import AudioReadError
 from ..search import MixRules
 from ..search.duplicates import BIT_ERROR_RATE, MAX_CUT
+from .interfaces import Count, Served, State
 from .library import Found, Snapshot
-from .parameters import Count, Served, State
 
 router = APIRouter()
 

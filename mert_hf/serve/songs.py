@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePath
 from typing import Any
 
 from ..utils.text import composed, shorten
+
+
+def paths_by_name(paths: Iterable[str]) -> dict[str, list[str]]:
+    """The name of a file, in its composed form -> the paths that end in it."""
+    names: dict[str, list[str]] = {}
+    for path in paths:
+        names.setdefault(os.path.basename(composed(path)), []).append(path)
+    return names
 
 
 class UnknownSong(LookupError):
@@ -136,10 +144,7 @@ class Songs:
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
-        names: dict[str, list[str]] = {}
-        for path in self._places:
-            names.setdefault(os.path.basename(composed(path)), []).append(path)
-        return names
+        return paths_by_name(self._places)
 
     @cached_property
     def _by_artist(self) -> dict[str, list[str]]:

@@ -15,26 +15,14 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from .gate import equal, sent_token
+from .interfaces import MAX_RESULTS, MISSING, WRONG_KEY, WRONG_PASSWORD, Refused, Served, State, envelope
 from .library import Found
-from .parameters import MAX_RESULTS, Served, State
-from .subsonic_replies import MISSING, WRONG_KEY, WRONG_PASSWORD, answer, child
+from .songs import Song
 
 EXTENSIONS = ("sonicSimilarity", "formPost")
 FORM_BYTES = 65_536
 
 router = APIRouter(prefix="/rest", include_in_schema=False)  # published by OpenSubsonic
-
-
-class Refused(Exception):
-    """Credentials that are missing or wrong.
-
-    Attributes:
-        code: code of the API.
-    """
-
-    def __init__(self, code: int, message: str):
-        super().__init__(message)
-        self.code = code
 
 
 async def parameters(request: Request) -> dict[str, Any]:
@@ -108,13 +96,13 @@ def endpoint(name: str) -> Callable:
 @endpoint("ping")
 def ping(given: Admitted) -> JSONResponse:
     """Whether the server answers, and the credentials are right."""
-    return answer()
+    return envelope()
 
 
 @endpoint("getOpenSubsonicExtensions")
 def extensions() -> JSONResponse:
     """The extensions of the API; open to all callers, as the API has it."""
-    return answer(openSubsonicExtensions=[{"name": name, "versions": [1]} for name in EXTENSIONS])
+    return envelope(openSubsonicExtensions=[{"name": name, "versions": [1]} for name in EXTENSIONS])
 
 
 @endpoint("getSonicSimilarTracks")
@@ -136,4 +124,12 @@ def way(given: Admitted, state: State) -> JSONResponse:
 
 def matches(found: list[Found]) -> JSONResponse:
     """Songs with their similarities, in their order."""
-    return answer(sonicMatch=[{"entry": child(item.song), "similarity": item.similarity} for item in found])
+    return envelope(sonicMatch=[{"entry": child(item.song), "similarity": item.similarity} for item in found])
+
+
+def child(song: Song) -> dict[str, Any]:
+    """A song as the player describes it, or else from its tags."""
+    facts = {"isDir": False, "duration": round(song.duration), "artist": song.artist, "album": song.album}
+    facts |= {name: value for name, value in (song.entry or {}).items() if value != ""}
+    made = {name: value for name, value in facts.items() if value is not None}
+    return made | {"id": song.id, "title": song.title}

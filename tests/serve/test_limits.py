@@ -16,7 +16,7 @@ from tagged_songs import write_song
 
 from mert_hf.search import MusicIndex
 from mert_hf.serve import Library, ServeSettings, create_app
-from mert_hf.serve.calibration import Calibration
+from mert_hf.serve.library import Calibration
 from mert_hf.serve.settings import PASSWORD_VARIABLE, TOKEN_VARIABLE
 
 
