@@ -1,4 +1,4 @@
-"""`mert-hf index`, `mert-hf search` and `mert-hf duplicates`."""
+"""`mert-hf index`, `search`, `duplicates`, `serve` and `tag`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from ..search.settings import MixRules, UpdateSettings
+from ..serve.settings import ServeSettings
+from ..tagging.settings import TaggingSettings
 from ..utils.tolerance import check_bad_files
 from .base import Device, Json, MaxBadFiles, Paths, command, new_app
 
@@ -103,3 +105,51 @@ def duplicates(
     for group in groups:
         typer.echo("\n".join(group) + "\n")
     typer.echo(f"{len(groups)} groups, {sum(map(len, groups))} files")
+
+
+@command(app, "mert-hf serve my_index --port 8484")
+def serve(index: Index, settings: ServeSettings) -> None:
+    """Answer players and scripts over HTTP: songs similar to a song, a way between two, duplicates.
+
+    Speaks OpenSubsonic's sonicSimilarity and the calls of AudioMuse-AI's plugin for Navidrome. Changes that
+    mert-hf index makes meanwhile are taken up.
+    """
+    from ..serve import serve as run
+
+    run(index, settings)
+
+
+@command(app, "mert-hf tag my_music --output tags.parquet")
+def tag(
+    paths: Annotated[
+        list[str] | None, typer.Argument(help="Files, folders (searched with their subfolders) and glob patterns.")
+    ] = None,
+    *,
+    settings: TaggingSettings,
+    output: Annotated[
+        str | None, typer.Option(help="File for the predictions, .json or .parquet; printed as JSON by default.")
+    ] = None,
+    undo: Annotated[str | None, typer.Option(help="Restore the files of this log of --write, to the byte.")] = None,
+    max_bad_files: MaxBadFiles = "0",
+) -> None:
+    """Predict genre, mood, instruments, key and tempo of recordings.
+
+    Files are changed only with --write, which never changes their audio; `--undo LOG` restores them.
+    """
+    if bool(paths) == (undo is not None):
+        raise typer.BadParameter("Give recordings, or --undo LOG.", param_hint="PATHS")
+    if undo is not None:
+        from ..tagging import undo_tags
+
+        restored = undo_tags(undo)
+        typer.echo(restored.text())
+        if restored.refused:
+            raise typer.Exit(1)
+        return
+    from ..tagging import tag_recordings
+
+    summary = tag_recordings(paths, output, **vars(settings))
+    if output is None:
+        typer.echo(json.dumps([row.as_json() for row in summary.rows], indent=2))
+    typer.echo(summary.text(), err=output is None)
+    check_bad_files(len(summary.failed), len(summary.rows), max_bad_files)

@@ -31,10 +31,9 @@ from .failures import (
     readable_windows,
     write_errors,
 )
-from .progress import SpeedBar
 from .settings import EmbeddingSettings
 from .shards import ShardWriter, embedding_schema, read_summary, shard_path
-from .windows import check_window_length, embed_windows, recording_windows
+from .windows import SpeedBar, check_window_length, embed_windows, recording_windows
 
 if TYPE_CHECKING:
     from accelerate import PartialState

@@ -17,9 +17,9 @@ from ..audio.read_ahead import END, read_ahead
 from ..encoders import Encoder, open_encoder, resolve_layers
 from ..encoders.transformers import transformers_encoder
 from ..utils.settings import CHANNELS, check_choice
-from .progress import SpeedBar
 from .settings import POOLINGS
 from .windows import (
+    SpeedBar,
     check_window_length,
     embed_windows,
     is_file,

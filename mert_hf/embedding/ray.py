@@ -33,10 +33,9 @@ from .dataset import (
     unfinished,
 )
 from .failures import FailedFile, write_errors
-from .progress import SpeedBar
 from .settings import EmbeddingSettings
 from .shards import shard_path
-from .windows import check_window_length, recording_windows
+from .windows import SpeedBar, check_window_length, recording_windows
 
 with needs_extra("ray"):
     import ray

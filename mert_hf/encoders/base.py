@@ -1,14 +1,17 @@
-"""The interface of all encoders, and the batching that neural encoders share."""
+"""The interface of all encoders, the batching that neural encoders share, and the hash of weights."""
 
 from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 logger = logging.getLogger(__name__)
 
@@ -268,3 +271,17 @@ def plain_array(values: Any) -> np.ndarray:
     if isinstance(values, torch.Tensor):
         values = values.detach().float().cpu().numpy()
     return np.asarray(values, dtype=np.float32)
+
+
+def hash_tensors(digest: _Hash, tensors: Mapping[str, torch.Tensor], heading: str = "{name} {dtype} {shape}") -> None:
+    """Adds tensors to a hash, in the order of their names.
+
+    Args:
+        digest: a hash of `hashlib`, which is updated.
+        tensors: the tensors by name, on any device and of any dtype.
+        heading: text that is hashed before the bytes of each tensor; a format string with `name`, `dtype` and `shape`.
+            Stored fingerprints depend on it.
+    """
+    for name, tensor in sorted(tensors.items()):
+        digest.update(heading.format(name=name, dtype=tensor.dtype, shape=tuple(tensor.shape)).encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

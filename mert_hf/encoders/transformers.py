@@ -17,8 +17,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
 from ..hub.names import check_is_model, resolve_model
 from ..utils.devices import resolve_device, resolve_dtype
-from ..utils.hashing import hash_tensors
-from .base import BatchedEncoder
+from .base import BatchedEncoder, hash_tensors
 from .cpu import use_cpu_front_end
 
 # Fields that say where a configuration came from or was written, not how the network computes.

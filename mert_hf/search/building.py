@@ -25,8 +25,7 @@ from ..embedding.failures import (
     readable_windows,
     write_errors,
 )
-from ..embedding.progress import SpeedBar
-from ..embedding.windows import embed_windows, recording_windows
+from ..embedding.windows import SpeedBar, embed_windows, recording_windows
 from ..encoders import Encoder, open_encoder, resolve_layers
 from ..hub.names import DEFAULT_CHECKPOINT
 from ..utils.devices import AUTO

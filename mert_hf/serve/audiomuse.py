@@ -80,11 +80,12 @@ def similar_artists(given: Annotated[Artists, Query()], state: State) -> list[di
         if item.song.artist:
             groups.setdefault(item.song.artist_id or item.song.artist, []).append(item)
     found = []
-    for best, *others in list(groups.values())[: given.n]:
+    for group in list(groups.values())[: given.n]:
+        best = group[0]
         found.append({"artist": best.song.artist, "artist_id": best.song.artist_id, "divergence": distance(best)})
         if given.include_component_matches:
             first = [brief(state.songs.song(path)) for path in seeds[:EXAMPLES]]
-            second = [brief(item.song) for item in [best, *others][:EXAMPLES]]
+            second = [brief(item.song) for item in group[:EXAMPLES]]
             matches = {"artist1_representative_songs": first, "artist2_representative_songs": second}
             found[-1]["component_matches"] = [matches]
     return found

@@ -20,8 +20,7 @@ import pyarrow.parquet as pq
 from ..audio import find_audio_files
 from ..audio.read_ahead import read_ahead
 from ..embedding.failures import FailedFile, failure_lines, readable_windows
-from ..embedding.progress import SpeedBar
-from ..embedding.windows import embed_windows, recording_windows
+from ..embedding.windows import SpeedBar, embed_windows, recording_windows
 from ..encoders import open_encoder
 from ..finetuning import predict
 from ..hub.names import DEFAULT_CHECKPOINT

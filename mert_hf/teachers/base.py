@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm.auto import tqdm
 
+from ..encoders.base import hash_tensors
 from ..hub.names import checkpoint_folder
 from ..utils.files import read_json, staged_file
-from ..utils.hashing import hash_tensors
 
 CONFIG_NAME = "teacher_config.json"
 WEIGHTS_NAME = "teacher.safetensors"

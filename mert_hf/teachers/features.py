@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..encoders.descriptors import FEATURES, RESIZABLE_FEATURES, feature_reach, frame_statistics, moving_statistics
+from ..encoders.handmade import FEATURES, RESIZABLE_FEATURES, feature_reach, frame_statistics, moving_statistics
 from .base import AcousticTeacher, MusicalTeacher, check_sizes, checked_clips, from_fields
 from .residual import choose_frames, cluster, nearest_codes
 

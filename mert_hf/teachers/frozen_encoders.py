@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from ..encoders import Encoder, open_encoder
 from ..encoders.base import CONTEXT_TOLERANCE
-from ..encoders.stored import StoredFeatures
+from ..encoders.own import StoredFeatures
 from ..hub.licenses import license_of
 from ..modeling.feature_extraction_mert import resample
 from .base import Teacher, check_sizes, check_waveforms, from_fields, in_blocks
@@ -30,7 +30,7 @@ class EncoderLayer:
 
     Attributes:
         name: as of `open_encoder`, an object of your own included; or "features:DIR" for features in files, of an
-            encoder that lives in another environment (see `mert_hf.encoders.stored`).
+            encoder that lives in another environment (see `mert_hf.encoders.own`).
         layer: number of the hidden state; 0 is the encoder's input.
         fingerprint: the encoder's fingerprint; empty where it is not known yet.
         license: license of the encoder's weights; empty where it is not known.

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from ..encoders.descriptors import frame_statistics, log_mel
+from ..encoders.handmade import frame_statistics, log_mel
 from .base import AcousticTeacher, check_sizes, checked_clips
 from .residual import residual_codes
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..encoders.descriptors import MEL_BANDS, cqt_transform, frame_statistics, log_mel
+from ..encoders.handmade import MEL_BANDS, cqt_transform, frame_statistics, log_mel
 from ..modeling.cqt_mert import CQT_LOG_GAIN, CQT_LOWEST_FREQUENCY
 from ..utils.optional import needs_extra
 from .base import MusicalTeacher

@@ -23,8 +23,7 @@ from transformers import (
 from mert_hf import MERTEmbedder, MERTFeatureExtractor, MERTModel
 from mert_hf.audio import AudioReadError, find_audio_files, read_audio
 from mert_hf.embedding.embedder import OneRecording
-from mert_hf.embedding.progress import SpeedBar
-from mert_hf.embedding.windows import recording_windows
+from mert_hf.embedding.windows import SpeedBar, recording_windows
 from mert_hf.utils.devices import resolve_dtype
 
 QUIET = {"show_progress_bar": False}
@@ -260,7 +259,7 @@ def test_progress_counts_overlapping_windows_once(embedder, recordings, capsys, 
     assert bar.seconds == pytest.approx(6.5 + 0.4)
     embedder.encode(recordings[1])
     assert not capsys.readouterr().err  # done before the bar appears
-    monkeypatch.setattr("mert_hf.embedding.progress.DELAY", 0.0)
+    monkeypatch.setattr("mert_hf.embedding.windows.DELAY", 0.0)
     embedder.encode(recordings[:2])
     assert "x real time" in capsys.readouterr().err
 

@@ -10,8 +10,7 @@ import transformers
 from mert_hf.audio import read_audio
 from mert_hf.embedding.windows import embed_windows, recording_windows
 from mert_hf.encoders import open_encoder
-from mert_hf.encoders.descriptors import log_mel
-from mert_hf.encoders.handmade import BASELINES, HandmadeEncoder
+from mert_hf.encoders.handmade import BASELINES, HandmadeEncoder, log_mel
 from mert_hf.evaluation.probing.features import FeatureRequest
 from mert_hf.hub.names import untrained_checkpoint
 

@@ -24,7 +24,7 @@ from mert_hf import (
     MERTForSequenceClassification,
     MERTModel,
 )
-from mert_hf.encoders.descriptors import mel_filters
+from mert_hf.encoders.handmade import mel_filters
 from mert_hf.hub import save_checkpoint
 from mert_hf.modeling import __path__ as MODELING
 from mert_hf.modeling.modeling_mert2 import MERT2MelFrontEnd

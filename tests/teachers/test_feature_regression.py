@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from mert_hf.cli.app import app
-from mert_hf.encoders import descriptors as features
+from mert_hf.encoders import handmade as features
 from mert_hf.teachers import FeatureTeacher, load_teacher
 
 SETS = ({"name": "mfcc"}, {"name": "chroma"}, {"name": "chroma", "context": 0.5})

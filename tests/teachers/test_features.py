@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mert_hf.encoders import descriptors as features
-from mert_hf.encoders.descriptors import FEATURES
+from mert_hf.encoders import handmade as features
+from mert_hf.encoders.handmade import FEATURES
 from mert_hf.teachers import LogMelTeacher
 
 

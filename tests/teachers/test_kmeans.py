@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mert_hf.encoders import descriptors as kmeans_features
+from mert_hf.encoders import handmade as kmeans_features
 from mert_hf.teachers import FeatureSet, KMeansTeacher, features, load_teacher
 from mert_hf.teachers.residual import choose_frames, cluster
 

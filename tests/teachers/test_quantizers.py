@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from mert_hf.corpora.code_counts import CodeCounts
-from mert_hf.encoders.descriptors import log_mel
+from mert_hf.encoders.handmade import log_mel
 from mert_hf.teachers import CombinedTeacher, MelRVQTeacher, RandomProjectionTeacher, load_teacher
 from mert_hf.teachers.fitting import fit_random_projection, fit_teacher, train_mel_rvq
 from mert_hf.teachers.settings import RVQSettings

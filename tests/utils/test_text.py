@@ -8,8 +8,8 @@ import os
 import pytest
 import torch
 
+from mert_hf.encoders.base import hash_tensors
 from mert_hf.utils.files import read_json
-from mert_hf.utils.hashing import hash_tensors
 from mert_hf.utils.text import markdown_table, one_line, printable, shorten
 
 

@@ -20,8 +20,7 @@ from ...audio import AudioReadError, Window, audio_info, cut_windows
 from ...audio.read_ahead import END, read_ahead
 from ...embedding.windows import embed_windows, long_enough, recording_windows
 from ...encoders import Encoder, open_encoder
-from ...encoders.own import ClipEncoder
-from ...encoders.stored import StoredFeatures
+from ...encoders.own import ClipEncoder, StoredFeatures
 from ...recordings.frames import nearest_frames
 from ...recordings.recordings import Recording
 from ..tasks.base import FRAME_KINDS, Task
