@@ -11,17 +11,11 @@ LISTED = 5  # names that are shown for each kind of fault
 
 @dataclass(frozen=True)
 class Finding:
-    """One result of a check.
+    """One result of a check."""
 
-    Attributes:
-        level: "ok", "warning" (works, but not as one might expect) or "problem" (would fail).
-        what: what was found.
-        remedy: how to fix it; empty where nothing has to be done.
-    """
-
-    level: str
-    what: str
-    remedy: str = ""
+    level: str  # "ok", "warning" (works, but not as one might expect) or "problem" (would fail)
+    what: str  # that was found
+    remedy: str = ""  # how to fix it; empty where nothing has to be done
 
     def __str__(self) -> str:
         text = f"[{self.level}] {self.what}"

@@ -142,11 +142,7 @@ def relative_error(
 ) -> float:
     """Largest relative error (in the norm) of an operation's result and gradients in `dtype` against float32.
 
-    Args:
-        operation: a function of tensors.
-        shapes: shapes of its arguments.
-        device: where it is computed.
-        dtype: half-precision format.
+    The arguments of the operation are random tensors of these shapes.
     """
     generator = torch.Generator().manual_seed(0)
     arguments = [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]

@@ -78,25 +78,15 @@ Made with `mert-hf embed`, by the model `{model}`.
 
 @dataclass(frozen=True)
 class RunSummary:
-    """The content of the data set after a run.
+    """The content of the data set after a run."""
 
-    Attributes:
-        files: number of recordings given.
-        windows: windows in the data set.
-        rows: rows, one for each window and layer.
-        failed: recordings that could not be embedded.
-        seconds: seconds of audio that this process embedded in this run.
-        speed: in multiples of real time.
-        is_main: whether this process is the one that reports for all.
-    """
-
-    files: int
-    windows: int
-    rows: int
-    failed: tuple[FailedFile, ...]
-    seconds: float
-    speed: float
-    is_main: bool
+    files: int  # recordings given
+    windows: int  # in the data set
+    rows: int  # one for each window and layer
+    failed: tuple[FailedFile, ...]  # recordings that could not be embedded
+    seconds: float  # of audio that this process embedded in this run
+    speed: float  # in multiples of real time
+    is_main: bool  # whether this process is the one that reports for all
 
     def text(self, output: str | os.PathLike) -> str:
         """The summary in a few lines, the failed recordings among them."""
@@ -226,21 +216,16 @@ def plan_run(folder: Path, files: list[str], settings: dict, wanted: EmbeddingSe
 
 
 class ShardRun:
-    """Embeds shards of a data set in one process.
+    """Embeds shards of the data set in a folder, by its plan, in one process.
 
-    Args:
-        folder: folder of the data set, with its plan.
-        encoder: the encoder.
-        batch_size: windows that the model takes at a time.
-        workers: recordings decoded at a time.
+    The encoder takes `batch_size` windows at a time, and `workers` recordings are decoded at a time.
     """
 
     def __init__(self, folder: Path, encoder: Encoder, batch_size: int, workers: int = 1):
         self.settings, self.plan = read_run(folder)
         self.folder, self.encoder, self.batch_size, self.workers = folder, encoder, batch_size, workers
         self.num_failed = 0
-        shape = [self.settings[name] for name in ("hidden_size", "pooling", "store_dtype")]
-        self.schema = embedding_schema(*shape)
+        self.schema = embedding_schema(*(self.settings[name] for name in ("hidden_size", "pooling", "store_dtype")))
 
     def embed_shards(self, shards: Sequence[int], bar: SpeedBar) -> None:
         """Embeds shards one after the other, while the recordings of the next ones are already being decoded."""

@@ -121,11 +121,7 @@ def find_recordings(paths: Sequence[str | os.PathLike]) -> list[str]:
 
 
 class Decoder:
-    """Actor: the number of a shard -> the windows of its recordings.
-
-    Args:
-        folder: folder of the data set, with its plan.
-    """
+    """Actor: the number of a shard of the data set in a folder -> the windows of its recordings."""
 
     def __init__(self, folder: str):
         self.settings, self.plan = read_run(Path(folder))
@@ -159,13 +155,7 @@ class Decoder:
 
 
 class ShardEmbedder:
-    """Actor that keeps the model: the windows of a shard -> its Parquet file.
-
-    Args:
-        folder: folder of the data set, with its plan.
-        model, device, dtype: as for `open_encoder`.
-        batch_size: windows that the model computes at a time.
-    """
+    """Actor that keeps the model: the windows of a shard -> its Parquet file; arguments as of `open_encoder`."""
 
     def __init__(self, folder: str, model: str, device: str, dtype: str, batch_size: int):
         self.run = ShardRun(Path(folder), open_encoder(model, device, dtype), batch_size)

@@ -145,11 +145,9 @@ def recording_name(recording: Any) -> str:
 
 
 class SpeedBar:
-    """A progress bar over seconds of audio that shows the speed in multiples of real time.
+    """A progress bar over `total` seconds of audio, if known, that shows the speed in multiples of real time.
 
-    Args:
-        total: seconds of audio ahead; None where that is not known.
-        disable: show nothing, count all the same.
+    With `disable` it shows nothing, and counts all the same.
     """
 
     def __init__(self, total: float | None, disable: bool = False):

@@ -80,19 +80,12 @@ class IndexSummary:
 
 @dataclass(frozen=True)
 class Changes:
-    """The differences between the files and the index.
+    """The differences between the files and the index."""
 
-    Attributes:
-        new: files that the index does not hold.
-        changed: files of another size or time of change than in the index.
-        gone: paths in the index whose file does not exist any more.
-        moved: former path -> new path of files that have been moved.
-    """
-
-    new: list[str]
-    changed: list[str]
-    gone: list[str]
-    moved: dict[str, str]
+    new: list[str]  # files that the index does not hold
+    changed: list[str]  # files of another size or time of change than in the index
+    gone: list[str]  # paths in the index whose file does not exist any more
+    moved: dict[str, str]  # former path -> new path of files that have been moved
 
     def __len__(self) -> int:
         return len(self.new) + len(self.changed) + len(self.gone) + len(self.moved)
@@ -150,7 +143,9 @@ def find_changes(table: RecordingTable, files: Sequence[str], roots: Sequence[st
     gone = [
         path
         for _, path, mount, *_ in missing
-        if path not in moved and mounted[mount] and (roots is None or _is_expected(path, roots))
+        if path not in moved
+        and mounted[mount]
+        and (roots is None or os.path.isdir(os.path.dirname(path)) or any(map(Path(path).is_relative_to, roots)))
     ]
     found = set(moved.values())
     return Changes([file for file in new if printable(file) not in found], changed, gone, moved)
@@ -244,14 +239,7 @@ def make_settings(
 def embed_files(
     encoder: Encoder, settings: IndexSettings, items: Iterable[tuple[int, Window]], batch_size: int
 ) -> Iterator[tuple[int, list[tuple[Window, np.ndarray]]]]:
-    """The windows of each file with their vectors (hidden,).
-
-    Args:
-        encoder: the encoder of the index.
-        settings: those of the index.
-        items: numbers of files with their windows.
-        batch_size: windows that the encoder takes at a time.
-    """
+    """The windows of each file with their vectors (hidden,), from `items`: numbers of files with their windows."""
     rows = embed_windows(encoder, items, (settings.layer,), "mean", batch_size)
     for number, pieces in groupby(rows, itemgetter(0)):
         yield number, [(window, values[0]) for _, window, values in pieces]
@@ -360,7 +348,3 @@ def _check_same(settings: IndexSettings, wanted: dict) -> None:
         raise ValueError(
             f"The index was made with other settings ({changes}). Leave these options out, or choose another folder."
         )
-
-
-def _is_expected(path: str, roots: Sequence[str]) -> bool:
-    return os.path.isdir(os.path.dirname(path)) or any(Path(path).is_relative_to(root) for root in roots)

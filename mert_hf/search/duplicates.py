@@ -47,17 +47,11 @@ CLOSE = 0.9  # cosine from which two recordings are compared by their fingerprin
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """What decides whether two files hold the same recording.
-
-    Attributes:
-        path: of the file.
-        duration: in seconds.
-        codes: (frames,) uint32, its fingerprint.
-    """
+    """What decides whether two files hold the same recording."""
 
     path: str
-    duration: float
-    codes: np.ndarray
+    duration: float  # seconds
+    codes: np.ndarray  # (frames,) uint32, its fingerprint
 
 
 def find_duplicates(
@@ -109,14 +103,10 @@ def unchanged_files(paths: Sequence[str], sizes: Sequence[int], times: Sequence[
 
 
 def candidates(table: RecordingTable, difference: float) -> Iterator[np.ndarray]:
-    """Pairs of rows worth comparing, block by block; a pair may come twice.
+    """Pairs of rows worth comparing, block by block: (pairs, 2) int64, the smaller row first; a pair may come twice.
 
-    Args:
-        table: table of an index, with two rows at least.
-        difference: seconds by which two durations may differ; silence at the ends may make it more, so it is doubled.
-
-    Yields:
-        (pairs, 2) int64, the first row smaller than the second.
+    `difference` is in seconds, by which two durations may differ; silence at the ends may make it more, so it is
+    doubled. The table has two rows at least.
     """
     rows = table.columns(["duration", "vector"])
     durations = rows["duration"].to_numpy()
@@ -257,11 +247,7 @@ def lag_correlations(first: np.ndarray, second: np.ndarray, reach: int) -> np.nd
 
 
 class CopyFinder:
-    """Finds copies of recordings in a table: candidates by vector and by shared codes, confirmed by fingerprints.
-
-    Args:
-        table: table of an index.
-    """
+    """Finds copies of recordings in an index: candidates by vector and by shared codes, confirmed by fingerprints."""
 
     def __init__(self, table: RecordingTable):
         self.table = table

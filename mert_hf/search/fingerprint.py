@@ -25,33 +25,21 @@ LANDMARKS = 64
 
 @dataclass(frozen=True)
 class Agreement:
-    """How two fingerprints agree at the best offset.
+    """How two fingerprints agree at the best offset."""
 
-    Attributes:
-        bit_error_rate: share of the bits that differ where both recordings sound; about 0.5 for unrelated recordings.
-        worst_segment: the highest bit error rate of a segment of 5 s.
-        seconds: for how long both sound.
-        uncovered: the maximum time in seconds for which only one of them sounds: before the other begins, after it
-            ends, or in between.
-    """
-
-    bit_error_rate: float
-    worst_segment: float
-    seconds: float
-    uncovered: float
+    bit_error_rate: float  # share of the bits that differ where both recordings sound; about 0.5 for unrelated ones
+    worst_segment: float  # the highest bit error rate of a segment of 5 s
+    seconds: float  # for how long both sound
+    uncovered: float  # the most seconds for which only one of them sounds: before or after the other, or in between
 
 
 NO_AGREEMENT = Agreement(0.5, 0.5, 0.0, float("inf"))
 
 
 class Fingerprinter:
-    """Makes the fingerprint of a recording that arrives in consecutive blocks; memory does not grow with the samples.
+    """Makes the fingerprint of a recording that arrives in consecutive blocks; memory grows with its frames only."""
 
-    Args:
-        sampling_rate: rate of the samples in Hz.
-    """
-
-    def __init__(self, sampling_rate: int):
+    def __init__(self, sampling_rate: int):  # Hz
         self.size, self.hop = round(FRAME_SECONDS * sampling_rate), round(sampling_rate / FRAMES_PER_SECOND)
         self._window = np.hanning(self.size).astype(np.float32)
         edges = np.geomspace(LOWEST_HZ, HIGHEST_HZ, BITS + 2) * self.size / sampling_rate
@@ -88,10 +76,7 @@ def landmarks(codes: np.ndarray) -> np.ndarray:
     """The codes by which copies of a recording are looked up: (at most 64,) uint32, each once.
 
     They are those with the lowest hashes, so that two recordings which share codes choose the same ones (a sketch of
-    the kind of Broder, "On the resemblance and containment of documents", 1997).
-
-    Args:
-        codes: (frames,) uint32 of a recording.
+    the kind of Broder, "On the resemblance and containment of documents", 1997). `codes` are (frames,) uint32.
     """
     found = np.unique(codes[codes != NO_CODE]).astype(np.uint32)
     mixed = (found ^ (found >> np.uint32(16))) * np.uint32(0x45D9F3B)

@@ -78,17 +78,11 @@ class Match:
 
 @dataclass(frozen=True, eq=False)
 class Seed:
-    """A query.
+    """A query."""
 
-    Attributes:
-        vector: (hidden,) float32, standardized.
-        recording: the file, or None for a vector.
-        indexed: whether the index holds its path.
-    """
-
-    vector: np.ndarray
-    recording: Recording | None = None
-    indexed: bool = False
+    vector: np.ndarray  # (hidden,) float32, standardized
+    recording: Recording | None = None  # the file, or None for a vector
+    indexed: bool = False  # whether the index holds its path
 
 
 class MusicIndex:

@@ -39,16 +39,11 @@ class Scaling:
 
     What all recordings of a library share does not distinguish them, and dimensions with large values hide the others.
     docs/search.md compares this with other ways of whitening.
-
-    Attributes:
-        mean: (hidden,) float32.
-        deviation: (hidden,) float32, above 0.
-        count: recordings from which they were computed; 0 for the identity.
     """
 
-    mean: np.ndarray
-    deviation: np.ndarray
-    count: int = 0
+    mean: np.ndarray  # (hidden,) float32
+    deviation: np.ndarray  # (hidden,) float32, above 0
+    count: int = 0  # recordings from which they were computed; 0 for the identity
 
     @classmethod
     def identity(cls, hidden_size: int) -> Scaling:
@@ -57,13 +52,7 @@ class Scaling:
 
     @classmethod
     def fit(cls, total: np.ndarray, squares: np.ndarray, count: int) -> Scaling:
-        """From sums over recordings.
-
-        Args:
-            total: (hidden,) float64, sum of the vectors.
-            squares: (hidden,) float64, sum of their squares.
-            count: number of the vectors.
-        """
+        """From sums of `count` vectors and of their squares, (hidden,) float64 each."""
         if count < FEWEST_RECORDINGS:
             return cls.identity(len(total))
         mean = total / count
@@ -91,37 +80,22 @@ class Scaling:
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """Everything that the content of an index depends on.
+    """Everything that the content of an index depends on."""
 
-    Attributes:
-        model: name or folder of the model.
-        fingerprint, sampling_rate: the encoder's, see `Encoder`.
-        layer: layer of the model, counted from 0.
-        window: seconds that the model sees at a time.
-        windows: whether the vectors of the windows are stored too.
-        channels: channels of files that are read, as in `read_audio`.
-        hidden_size: values of a vector.
-        dtype: precision of the model.
-        version: version of the format.
-    """
-
-    model: str
-    fingerprint: str
+    model: str  # name or folder
+    fingerprint: str  # this and the next of the encoder, see `Encoder`
     sampling_rate: int
-    layer: int
-    window: float
-    windows: bool
-    channels: str
-    hidden_size: int
-    dtype: str = "float32"
-    version: int = 3
+    layer: int  # of the model, counted from 0
+    window: float  # seconds that the model sees at a time
+    windows: bool  # whether the vectors of the windows are stored too
+    channels: str  # of files that are read, as in `read_audio`
+    hidden_size: int  # values of a vector
+    dtype: str = "float32"  # precision of the model
+    version: int = 3  # of the format
 
 
 class RecordingTable:
-    """Rows, settings and scaling of an index.
-
-    Args:
-        folder: folder of the index.
+    """Rows, settings and scaling of the index in a folder.
 
     Raises:
         FileNotFoundError: the folder does not hold an index.
@@ -222,11 +196,7 @@ class RecordingTable:
         self._merge(pa.table(columns, schema=schema))
 
     def move(self, paths: dict[str, str]) -> None:
-        """Gives recordings their new paths.
-
-        Args:
-            paths: former path -> new one, of a file that is there.
-        """
+        """Gives recordings their new paths: former path -> new one, of a file that is there."""
         former = list(paths)
         for start in range(0, len(former), BATCH_ROWS):
             part = former[start : start + BATCH_ROWS]

@@ -28,11 +28,7 @@ LOCAL_NAMES = ["127.0.0.1", "localhost", "[::1]"]
 
 
 def create_app(library: Library) -> FastAPI:
-    """The server of a library, an ASGI application; pages can be mounted on it.
-
-    Args:
-        library: the library, with the settings that limit requests.
-    """
+    """The server of a library, an ASGI application; pages can be mounted on it. Its settings limit requests."""
     settings = library.settings
 
     @asynccontextmanager

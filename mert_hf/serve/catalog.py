@@ -44,12 +44,7 @@ def read_ids(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 class Player:
-    """The Subsonic API of a player.
-
-    Args:
-        address: such as "http://music:4533".
-        user, password: an account of the player.
-    """
+    """The Subsonic API of a player at an address such as "http://music:4533", by an account of it."""
 
     def __init__(self, address: str, user: str, password: str):
         self.address, self.user, self.password = address.rstrip("/"), user, password

@@ -38,11 +38,7 @@ State = Annotated[Snapshot, Depends(_state)]  # one version for the whole answer
 
 
 class Refused(Exception):
-    """Credentials that are missing or wrong.
-
-    Attributes:
-        code: code of the Subsonic API.
-    """
+    """Credentials that are missing or wrong, with a code of the Subsonic API."""
 
     def __init__(self, code: int, message: str):
         super().__init__(message)

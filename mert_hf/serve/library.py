@@ -38,14 +38,10 @@ class Calibration:
     Up to 0.9 a similarity is 0.9 / 0.99 of the share of random pairs of the library that are less similar: 0.45 is
     the median of two random recordings, 0.9 is reached by one pair of a hundred. From there it rises linearly to 1,
     the same direction.
-
-    Attributes:
-        cosines: (points,) float64, rising from -1 to 1.
-        similarities: (points,) float64, rising from 0 to 1.
     """
 
-    cosines: np.ndarray
-    similarities: np.ndarray
+    cosines: np.ndarray  # (points,) float64, rising from -1 to 1
+    similarities: np.ndarray  # (points,) float64, rising from 0 to 1
 
     @classmethod
     def fit(cls, vectors: np.ndarray) -> Calibration:
@@ -67,17 +63,11 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Found:
-    """A song that a search has found.
-
-    Attributes:
-        song: the song.
-        similarity: from 0 to 1, see `Calibration`.
-        same_recording: whether it is another file of the recording of a query.
-    """
+    """A song that a search has found."""
 
     song: Song
-    similarity: float
-    same_recording: bool = False
+    similarity: float  # from 0 to 1, see `Calibration`
+    same_recording: bool = False  # whether it is another file of the recording of a query
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,24 +26,16 @@ class UnknownSong(LookupError):
 
 @dataclass(frozen=True)
 class Song:
-    """A recording that players know.
+    """A recording that players know."""
 
-    Attributes:
-        id: its id in the player; its path where no player is known.
-        path: absolute path of its file.
-        duration: in seconds.
-        title, artist, album, artist_id: as the player has them, else as the file's tags do.
-        entry: the player's own description, a `Child` of the Subsonic API, or None.
-    """
-
-    id: str
-    path: str
-    duration: float
-    title: str
+    id: str  # in the player; its path where no player is known
+    path: str  # absolute path of its file
+    duration: float  # seconds
+    title: str  # this and the next three as the player has them, else as the file's tags do
     artist: str | None = None
     album: str | None = None
     artist_id: str | None = None
-    entry: Mapping[str, Any] | None = None
+    entry: Mapping[str, Any] | None = None  # the player's own description, a `Child` of the Subsonic API
 
 
 class Songs:

@@ -51,13 +51,11 @@ FEATURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {"key": statistics, "t
 class Prediction:
     """The answer for a recording.
 
-    Attributes:
-        texts: a key of `mert_hf.recordings.keys.KEYS`, beats a minute with one digit after the point, or labels.
-        confidence: probability that it is right, from 0 to 1; of several labels, that of the least certain one; None
-            where the model has none.
+    The confidence is the probability that it is right, from 0 to 1; of several labels, that of the least certain one;
+    None where the model has none.
     """
 
-    texts: tuple[str, ...]
+    texts: tuple[str, ...]  # a key of `mert_hf.recordings.keys.KEYS`, beats a minute with one decimal, or labels
     confidence: float | None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -13,7 +13,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -38,19 +37,12 @@ MODES = {"major": "", "minor": "m"}
 
 @dataclass
 class TaggedFile:
-    """A recording with its predictions.
+    """A recording with its predictions."""
 
-    Attributes:
-        path: as given.
-        predictions: tag -> prediction.
-        written: tag -> texts that were written into the file.
-        error: why the recording could not be read or written; None where nothing went wrong.
-    """
-
-    path: str
-    predictions: dict[str, Prediction] = field(default_factory=dict)
-    written: dict[str, list[str]] = field(default_factory=dict)
-    error: str | None = None
+    path: str  # as given
+    predictions: dict[str, Prediction] = field(default_factory=dict)  # by tag
+    written: dict[str, list[str]] = field(default_factory=dict)  # by tag, texts that were written into the file
+    error: str | None = None  # why the recording could not be read or written
 
     def as_json(self) -> dict[str, Any]:
         """The row of a table: path, `TAG` and `TAG_confidence` for each tag, the tags that were written, error."""
@@ -64,11 +56,7 @@ class TaggedFile:
 
 @dataclass(frozen=True)
 class TagSummary:
-    """The outcome of a run.
-
-    Attributes:
-        rows: one for each recording.
-    """
+    """The outcome of a run: a row for each recording."""
 
     rows: tuple[TaggedFile, ...]
 
@@ -165,19 +153,16 @@ def _apply_heads(names: Sequence[str], rows: Sequence[TaggedFile], settings: Tag
     with SpeedBar(None, disable=not settings.show_progress_bar) as bar:
         windows = readable_windows(items, files, failed)
         embedded = embed_windows(encoder, windows, heads[0].layers, "frames", settings.batch_size)
-        for number, group in groupby(_advancing(embedded, bar), itemgetter(0)):
-            outputs = [[head.outputs(frames) for head in heads] for *_, frames in group]
+        for number, group in groupby(embedded, itemgetter(0)):
+            outputs = []
+            for _, window, frames in group:
+                bar.advance(number, window)
+                outputs.append([head.outputs(frames) for head in heads])
             for head, answers in zip(heads, zip(*outputs, strict=True), strict=True):
                 rows[number].predictions[head.name] = head.answer(answers)
     for number, failure in failed.items():
         rows[number].error, rows[number].predictions = failure.error, {}
     return {head.name: head.confidence if settings.confidence is None else settings.confidence for head in heads}
-
-
-def _advancing(items: Iterator[tuple[int, Any, np.ndarray]], bar: SpeedBar) -> Iterator[tuple[int, Any, np.ndarray]]:
-    for number, window, frames in items:
-        bar.advance(number, window)
-        yield number, window, frames
 
 
 def _apply_model(

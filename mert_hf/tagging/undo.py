@@ -30,11 +30,7 @@ BLOCK = 1 << 20
 
 
 class UndoLog:
-    """A log of files whose tags were written; what is there stays.
-
-    Args:
-        path: the file; it is made with the first entry.
-    """
+    """A log of files whose tags were written; what is there stays. The file is made with the first entry."""
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
@@ -82,17 +78,11 @@ class UndoLog:
 
 @dataclass(frozen=True)
 class UndoSummary:
-    """The outcome of an undo.
+    """The outcome of an undo."""
 
-    Attributes:
-        restored: files that have their former bytes again.
-        unchanged: files that had them already.
-        refused: files that are gone or were changed by something else since; they were left as they are.
-    """
-
-    restored: tuple[str, ...]
-    unchanged: tuple[str, ...]
-    refused: tuple[str, ...]
+    restored: tuple[str, ...]  # files that have their former bytes again
+    unchanged: tuple[str, ...]  # files that had them already
+    refused: tuple[str, ...]  # files that are gone or were changed by something else since, and are left as they are
 
     def text(self) -> str:
         """The summary in a few lines."""

@@ -8,15 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tolerance:
-    """A number of bad files, or a share of all files.
-
-    Attributes:
-        count: files, where the tolerance is a number.
-        share: from 0 to 1, where it is a percentage; None otherwise.
-    """
+    """A number of bad files, or a share of all files."""
 
     count: int = 0
-    share: float | None = None
+    share: float | None = None  # from 0 to 1, where the tolerance is a percentage
 
     @classmethod
     def parse(cls, value: int | str | Tolerance) -> Tolerance:
@@ -54,16 +49,9 @@ class TooManyBadFilesError(ValueError):
 
 
 def check_bad_files(bad: int, total: int, limit: int | str | Tolerance, last: str = "") -> None:
-    """Compares the number of unreadable recordings with the limit.
+    """Raises TooManyBadFilesError where `bad` of `total` recordings are unreadable, more than the limit allows.
 
-    Args:
-        bad: number of unreadable recordings.
-        total: number of recordings.
-        limit: as in `Tolerance.parse`.
-        last: the last unreadable recording and its fault, for the message.
-
-    Raises:
-        TooManyBadFilesError: more recordings are unreadable than the limit allows.
+    The limit is as in `Tolerance.parse`; `last` is the last unreadable recording and its fault, for the message.
     """
     allowed = Tolerance.parse(limit).allowed(total)
     if bad > allowed:
