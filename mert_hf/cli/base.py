@@ -64,12 +64,9 @@ def message_of(error: BaseException) -> str:
 
 
 def take_debug(ctx, words: list[str], with_value: bool = False) -> list[str]:
-    """The words without `--debug`, which is noted in the context.
+    """The words of a command line without `--debug`, which is noted in the context.
 
-    Args:
-        ctx: the context of the command.
-        words: its command line.
-        with_value: leave a `--debug VALUE` in place: transformers' TrainingArguments have a field of that name.
+    With `with_value`, a `--debug VALUE` stays in place: transformers' TrainingArguments have a field of that name.
     """
     kept = []
     for index, word in enumerate(words):

@@ -23,11 +23,9 @@ END_SECONDS = 5.0
 
 
 def check_data(folder: str | os.PathLike, model_rate: int | None = None) -> list[Finding]:
-    """Checks the recordings of a folder and, if there is one, its `metadata.csv`.
+    """Checks the recordings in a folder and its subfolders and, if there is one, its `metadata.csv`.
 
-    Args:
-        folder: searched with its subfolders.
-        model_rate: the model's sampling rate in Hz; None leaves the comparison out.
+    Without the model's sampling rate in Hz the comparison with it is left out.
     """
     folder = Path(folder)
     try:

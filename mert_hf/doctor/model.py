@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 def check_model(name: str | os.PathLike) -> tuple[list[Finding], int | None]:
     """Checks a checkpoint folder, a downloaded Hub model or a checkpoint file; nothing in it is run.
 
-    Returns:
-        The findings, and the model's sampling rate in Hz if it is known.
+    The findings come with the model's sampling rate in Hz, or None where it is not known.
     """
     name, _ = untrained_checkpoint(str(name)) or (str(name), None)
     path = local_checkpoint(name)

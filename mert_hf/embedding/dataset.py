@@ -118,9 +118,9 @@ def embed_dataset(
     """Embeds recordings into a folder of Parquet shards that `datasets.load_dataset(folder)` opens.
 
     A run that was stopped is continued by calling this again with the same arguments: finished shards stay as they are,
-    and the data set becomes the one of an undisturbed run. New recordings may be added; those that have
-    changed are embedded again. Recordings that fail are listed
-    in `errors.csv` and tried again once their file has changed. Under `accelerate launch` each process does its share.
+    and the data set becomes the one of an undisturbed run. New recordings may be added; those that have changed are
+    embedded again. Recordings that fail are listed in `errors.csv` and tried again once their file has changed. Under
+    `accelerate launch` each process does its share.
 
     Args:
         paths: files, folders and globs, see `find_audio_files`.
@@ -195,8 +195,7 @@ def check_dataset_folder(folder: Path) -> None:
 def plan_run(folder: Path, files: list[str], settings: dict, wanted: EmbeddingSettings, processes: int = 1) -> Plan:
     """Writes down which shard holds which recordings, so that a later run makes the same shards.
 
-    Raises:
-        ValueError: the folder holds a data set made with other settings, or of recordings that are not among `files`.
+    Raises ValueError where the folder holds a data set made with other settings, or of recordings not among `files`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for partial_shard in folder.glob(".train-*.partial*"):  # of a run that was killed

@@ -57,11 +57,8 @@ def readable_windows(
 ) -> Iterator[tuple[int, Window]]:
     """The windows of recordings until the last one has ended; what cannot be read does not stop the others.
 
-    Args:
-        items: windows, ends and errors as `read_ahead` yields them.
-        files: the recordings, with the numbers `first`, `first` + 1, ...
-        failed: gets those that fail, by their numbers. The windows before the fault have been yielded.
-        first: number of the first recording.
+    `items` are windows, ends and errors as `read_ahead` yields them, of files with the numbers `first`, `first` + 1,
+    ... Those that fail go to `failed` by their numbers; their windows before the fault have been yielded.
     """
     last = first + len(files) - 1
     for number, item in items if files else ():

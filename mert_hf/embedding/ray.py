@@ -99,11 +99,7 @@ def embed_with_ray(
 
 
 def find_recordings(paths: Sequence[str | os.PathLike]) -> list[str]:
-    """Recordings that paths and fsspec addresses name, sorted; see `find_audio_files`.
-
-    Raises:
-        ValueError: no path, or a place without audio.
-    """
+    """Recordings that paths and fsspec addresses name, sorted. Raises ValueError where there are none."""
     found, local = [], []
     for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
         if "://" not in os.fspath(path):

@@ -127,8 +127,7 @@ class MERTTransformer(InputModule):
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
         """Writes encoder, code, feature extractor and the settings of this module: a folder for `AutoModel` as well.
 
-        Raises:
-            ValueError: the encoder is an exported one.
+        Raises ValueError for an exported encoder.
         """
         if not isinstance(self.encoder, TransformersEncoder):
             raise ValueError("An exported encoder cannot be saved as a checkpoint. Use the one that it was made of.")

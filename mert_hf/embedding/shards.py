@@ -34,11 +34,7 @@ def shard_path(folder: Path, index: int) -> Path:
 
 
 def read_summary(path: Path) -> ShardSummary:
-    """Summary of a finished shard.
-
-    Raises:
-        ValueError: the file was not written here.
-    """
+    """Summary of a finished shard. Raises ValueError where the file was not written here."""
     metadata = pq.read_metadata(path)
     text = (metadata.metadata or {}).get(METADATA_KEY)
     if text is None:
@@ -60,12 +56,8 @@ def embedding_schema(hidden_size: int, pooling: str, store_dtype: str) -> pa.Sch
 class ShardWriter:
     """Writes a shard under a temporary name and renames it when it is complete.
 
-    Rows of a file that fails after its first windows are left out, also where they have left memory already.
-
-    Args:
-        path: path of the shard.
-        schema: result of `embedding_schema`.
-        layers: the layers of each window's values.
+    Rows of a file that fails after its first windows are left out, also where they have left memory already. The schema
+    is a result of `embedding_schema`, and `layers` are those of each window's values.
     """
 
     def __init__(self, path: Path, schema: pa.Schema, layers: tuple[int, ...]):
@@ -93,11 +85,8 @@ class ShardWriter:
     def add(self, path: str, window: Window, values: np.ndarray, frame_times: np.ndarray | None = None) -> None:
         """Adds a window of the current file.
 
-        Args:
-            path: path of the file.
-            window: where the values come from.
-            values: (layers, hidden), or (frames, layers, hidden) with `frame_times`.
-            frame_times: (frames,) seconds from the start of the recording, or None.
+        The values are (layers, hidden), or (frames, layers, hidden) with `frame_times` (frames,), seconds from the
+        start of the recording.
         """
         rows = len(self.layers)
         columns = {"path": [printable(path)] * rows, "start": [window.start] * rows, "end": [window.end] * rows}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -214,7 +214,11 @@ class BatchedEncoder:
             values = self.prepare(batch, normalize)
             states, frames = self.states(values, torch.tensor([len(clip) for clip in batch]), layers)
             for index, found in zip(indices, finish(states, frames), strict=True):
-                self._check_finite(found)
+                if not np.isfinite(found).all():
+                    raise ValueError(
+                        f"The model gave NaN or infinite embeddings in {self.precision}. Use dtype float32 or "
+                        "bfloat16, and check the checkpoint with `mert-hf doctor --model`."
+                    )
                 results[index] = found
         return results
 
@@ -247,13 +251,6 @@ class BatchedEncoder:
             context,
         )
 
-    def _check_finite(self, values: np.ndarray) -> None:
-        if not np.isfinite(values).all():
-            raise ValueError(
-                f"The model gave NaN or infinite embeddings in {self.precision}. Use dtype float32 or bfloat16, and "
-                "check the checkpoint with `mert-hf doctor --model`."
-            )
-
 
 def mean_over_frames(states: Sequence[torch.Tensor], frames: list[int]) -> torch.Tensor:
     """Layers of (batch, frames, hidden) -> (batch, layers, hidden) float32, over each row's valid frames."""
@@ -266,21 +263,10 @@ def mean_over_frames(states: Sequence[torch.Tensor], frames: list[int]) -> torch
     return torch.stack(means, dim=1)
 
 
-def plain_array(values: Any) -> np.ndarray:
-    """An array or tensor as float32."""
-    if isinstance(values, torch.Tensor):
-        values = values.detach().float().cpu().numpy()
-    return np.asarray(values, dtype=np.float32)
-
-
 def hash_tensors(digest: _Hash, tensors: Mapping[str, torch.Tensor], heading: str = "{name} {dtype} {shape}") -> None:
-    """Adds tensors to a hash, in the order of their names.
+    """Adds tensors to a hash of `hashlib`, in the order of their names; they may be on any device and of any dtype.
 
-    Args:
-        digest: a hash of `hashlib`, which is updated.
-        tensors: the tensors by name, on any device and of any dtype.
-        heading: text that is hashed before the bytes of each tensor; a format string with `name`, `dtype` and `shape`.
-            Stored fingerprints depend on it.
+    `heading` is hashed before the bytes of each tensor; stored fingerprints depend on it.
     """
     for name, tensor in sorted(tensors.items()):
         digest.update(heading.format(name=name, dtype=tensor.dtype, shape=tuple(tensor.shape)).encode())

@@ -20,27 +20,22 @@ def use_cpu_front_end(model: nn.Module) -> None:
     """Replaces each front end of the first generation in a model by a [`CPUFeatureEncoder`] with the same weights.
 
     Names and values of the weights stay. Narrow front ends are left as they are: the plain modules are faster there.
+    Those of one layer too: the order of computation is that of two layers at least.
     """
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is MERTFeatureEncoder and is_wide(child):
+            if type(child) is not MERTFeatureEncoder or len(child.conv_layers) == 1:
+                continue
+            if child.conv_layers[0].conv.out_channels >= WIDE_CONVOLUTION:
                 setattr(parent, name, CPUFeatureEncoder(child))
-
-
-def is_wide(front_end: MERTFeatureEncoder) -> bool:
-    """Whether the order of computation in [`CPUFeatureEncoder`] exists for these layers and is the faster one."""
-    layers = front_end.conv_layers
-    return len(layers) > 1 and layers[0].conv.out_channels >= WIDE_CONVOLUTION
 
 
 class CPUFeatureEncoder(MERTFeatureEncoder):
     """A front end that computes with channels last where it may: on the CPU and without gradients.
 
-    GroupNorm becomes part of the first kernel, the first two layers are computed in blocks of time that stay in the
-    cache, and oneDNN computes a convolution of images in this order of the values without copies.
-
-    Args:
-        plain: the front end whose layers it takes.
+    It takes the layers of a plain one. GroupNorm becomes part of the first kernel, the first two layers are computed in
+    blocks of time that stay in the cache, and oneDNN computes a convolution of images in this order of the values
+    without copies.
     """
 
     def __init__(self, plain: MERTFeatureEncoder):
@@ -81,15 +76,10 @@ class CPUFeatureEncoder(MERTFeatureEncoder):
 def first_kernel(
     layer: MERTConvLayer, windows: torch.Tensor, lengths: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The factor and the summand of the windows in [`first_frames`].
+    """The factor (batch, kernel, channels) and the summand (batch, 1, channels) of [`first_frames`], float32.
 
-    Args:
-        layer: the first one.
-        windows: (batch, steps, kernel), the samples at each step.
-        lengths: (batch,) true samples of each row, or None where all rows fill the batch.
-
-    Returns:
-        (batch, kernel, channels) and (batch, 1, channels) float32.
+    `windows` (batch, steps, kernel) are the samples at each step, `lengths` (batch,) the true samples of each row, or
+    None where all rows fill the batch.
     """
     if isinstance(layer.layer_norm, nn.GroupNorm):
         valid = None

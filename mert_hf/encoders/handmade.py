@@ -49,15 +49,14 @@ def power_spectrum(waveforms: torch.Tensor, size: int, hop_length: int) -> torch
     return spectrum.abs().square().transpose(1, 2)
 
 
-def log_mel(waveforms: torch.Tensor, sampling_rate: int, hop_length: int, num_bins: int = MEL_BANDS) -> torch.Tensor:
-    """Natural logarithm of mel energies (Slaney's scale, triangles of unit area): (batch, frames, num_bins)."""
-    return log_mel_of_windows(waveforms, sampling_rate, window_size(sampling_rate, hop_length), hop_length, num_bins)
-
-
-def log_mel_of_windows(
-    waveforms: torch.Tensor, sampling_rate: int, size: int, hop_length: int, num_bins: int
+def log_mel(
+    waveforms: torch.Tensor, sampling_rate: int, hop_length: int, num_bins: int = MEL_BANDS, size: int | None = None
 ) -> torch.Tensor:
-    """`log_mel` with windows of `size` samples: (batch, frames, num_bins)."""
+    """Natural logarithm of mel energies (Slaney's scale, triangles of unit area): (batch, frames, num_bins).
+
+    `size` is that of a window in samples, by default that of `window_size`.
+    """
+    size = size or window_size(sampling_rate, hop_length)
     filters = mel_filters(size // 2 + 1, num_bins, sampling_rate).to(waveforms.device)
     return (power_spectrum(waveforms, size, hop_length) @ filters + POWER_FLOOR).log()
 
@@ -130,7 +129,7 @@ def tempogram(waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> t
 def onset_strength(waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
     """Mean rise of the log-mel bands since the frame before (Böck and Widmer 2013), smoothed: (batch, frames)."""
     size = 2 * max(round(sampling_rate * ONSET_WINDOW_SECONDS / 2), hop_length)
-    bands = log_mel_of_windows(waveforms, sampling_rate, size, hop_length, MEL_BANDS)
+    bands = log_mel(waveforms, sampling_rate, hop_length, size=size)
     rises = nn.functional.pad(bands.diff(dim=1).clamp(min=0.0).mean(-1), (1, 0))
     return moving_mean(rises[:, None], ONSET_SMOOTHING)[:, 0]
 
@@ -202,8 +201,7 @@ def cosine_basis(num_bands: int, num_coefficients: int) -> torch.Tensor:
 def frame_statistics(frames: Iterable[torch.Tensor], subject: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation (dimensions,) float64 of frames (n, dimensions), given clip by clip.
 
-    Raises:
-        ValueError: there are fewer than two frames; `subject` says what needs them.
+    Raises ValueError for fewer than two frames; `subject` says what needs them.
     """
     count, total, squares = 0, 0.0, 0.0
     for values in frames:
@@ -254,12 +252,7 @@ BASELINES: dict[str, tuple[Part, ...]] = {
 
 
 class HandmadeEncoder(CenteredFrames):
-    """A hand-made feature as an `Encoder`.
-
-    Args:
-        name: one of `BASELINES`.
-        device: where it is computed; a GPU if there is one.
-    """
+    """A hand-made feature, one of `BASELINES`, as an `Encoder`; computed on a GPU if there is one."""
 
     sampling_rate = 24000
     hop_length = 320

@@ -20,13 +20,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from transformers import AutoFeatureExtractor, AutoModel
 
 from ..utils.devices import resolve_device, resolve_dtype
-from .base import hash_tensors, plain_array
+from .base import hash_tensors
 
 SUFFIX = ".npy"  # of stored features
 TRIAL_SECONDS = (4.0, 8.0)  # lengths of silence that show layers, values and frame rate of an encoder
@@ -49,14 +50,11 @@ class ClipEncoder(Protocol):
 
 
 class OwnEncoder:
-    """A `ClipEncoder` as an `Encoder`.
+    """A `ClipEncoder`, an object of your own, as an `Encoder`.
 
     Its frames are taken to be evenly spaced. The distance between them follows from the frames of two lengths of
     silence; an encoder with one frame a clip has a distance of the first length. Attributes `hop_length` (samples) and
     `context_seconds` of the object take precedence.
-
-    Args:
-        encoder: your object.
 
     Raises:
         ValueError: features of another shape, or no fingerprint.
@@ -84,7 +82,9 @@ class OwnEncoder:
         return (np.arange(num_frames) + 0.5) * self._hop / self.sampling_rate
 
     def _encode(self, clips: list[np.ndarray]) -> list[np.ndarray]:
-        features = [plain_array(values) for values in self.encoder.encode(clips)]
+        found = self.encoder.encode(clips)
+        found = [values.detach().float().cpu() if isinstance(values, torch.Tensor) else values for values in found]
+        features = [np.asarray(values, dtype=np.float32) for values in found]
         features = [values[None] if values.ndim == 2 else values for values in features]
         if len(features) != len(clips) or any(values.ndim != 3 or not values.size for values in features):
             shapes = ", ".join(str(values.shape) for values in features[:3])
@@ -112,12 +112,13 @@ class RemoteModel:
     def __init__(
         self, name: str, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
     ) -> None:
-        from transformers import AutoModel
-
         model = AutoModel.from_pretrained(name, trust_remote_code=True)
         device = resolve_device(device)
         self.model = model.eval().to(device=device, dtype=resolve_dtype(dtype, device))
-        self.feature_extractor = _feature_extractor(name)
+        try:
+            self.feature_extractor = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=True)
+        except (OSError, ValueError):
+            self.feature_extractor = None  # the model takes waveforms as they are
         places = (self.feature_extractor, model.config)
         rates = [getattr(place, key, None) for place in places for key in ("sampling_rate", "sample_rate")]
         self.sampling_rate = next((int(rate) for rate in rates if rate), 0)
@@ -159,15 +160,6 @@ def _fingerprint(encoder: ClipEncoder) -> str:
     return digest.hexdigest()
 
 
-def _feature_extractor(name: str) -> Any:
-    from transformers import AutoFeatureExtractor
-
-    try:
-        return AutoFeatureExtractor.from_pretrained(name, trust_remote_code=True)
-    except (OSError, ValueError):
-        return None  # the model takes waveforms as they are
-
-
 class StoredFeatures:
     """Features of recordings from files.
 
@@ -194,11 +186,7 @@ class StoredFeatures:
         self.fingerprint = hashlib.sha256(listing.encode()).hexdigest()
 
     def rows(self, place: str | Path) -> np.ndarray:
-        """Features of a recording, (chunks, layers, values) float32.
-
-        Raises:
-            ValueError: the recording has no features.
-        """
+        """Features of a recording, (chunks, layers, values) float32. Raises ValueError where it has none."""
         candidates = [(self.folder / inside).with_suffix(SUFFIX) for inside in self._places(Path(place))]
         file = next((file for file in candidates if file.is_file()), None)
         if file is None:

@@ -121,9 +121,7 @@ PEERS: dict[str, type[CenteredFrames]] = {"basic-pitch": BasicPitch, "torchcrepe
 def open_peer(name: str, device: str | torch.device | None = None) -> CenteredFrames:
     """The encoder of a name such as "peer:pesto".
 
-    Raises:
-        ValueError: there is no such peer.
-        MissingExtraError: its package, or something that the package needs, is not installed.
+    Raises ValueError where there is no such peer, and MissingExtraError where it needs a package that is not installed.
     """
     peer = name.removeprefix(PREFIX)
     if peer not in PEERS:

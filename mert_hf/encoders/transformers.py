@@ -25,11 +25,7 @@ VOLATILE = frozenset({"transformers_version", "auto_map", "architectures", "torc
 
 
 class TransformersEncoder(BatchedEncoder):
-    """A model of either generation of MERT with its feature extractor.
-
-    Args:
-        model: the model; it is set to evaluation.
-        feature_extractor: its feature extractor.
+    """A model of either generation of MERT, which is set to evaluation, with its feature extractor.
 
     Raises:
         ValueError: model and feature extractor disagree about the sampling rate.
@@ -146,10 +142,9 @@ class ConvolutionalEncoder(TransformersEncoder):
 
 
 def transformers_encoder(model: torch.nn.Module, feature_extractor) -> TransformersEncoder:
-    """The encoder of a model of this package or of transformers.
+    """The encoder of a model of this package or of transformers, with its feature extractor.
 
-    Raises:
-        ValueError: the model is not an encoder of waveforms, or does not fit the feature extractor.
+    Raises ValueError where the model is not an encoder of waveforms, or does not fit the feature extractor.
     """
     kind = TransformersEncoder if hasattr(model, "layer_states") else ConvolutionalEncoder
     return kind(model, feature_extractor)
@@ -160,11 +155,7 @@ def load_encoder(
 ) -> TransformersEncoder:
     """The encoder of a checkpoint.
 
-    Args:
-        name: its name, for messages.
-        folder: what `from_pretrained` opens.
-        device, dtype: see `open_encoder`.
-        kwargs: further arguments of `from_pretrained`.
+    `name` is for messages, `folder` is what `from_pretrained` opens with the further arguments, see `open_encoder`.
 
     Raises:
         ValueError: weights are missing, or the dtype does not exist.

@@ -193,10 +193,7 @@ def create_card_from_config(
 def completed_card(text: str, made: ModelCard, replace_license: bool) -> ModelCard:
     """A card with the results of another one, and with its license where it states none; the rest of it stays.
 
-    Args:
-        text: the card.
-        made: a card of the template.
-        replace_license: take the license of `made` in any case.
+    `made` is a card of the template, whose license is taken in any case with `replace_license`.
     """
     card = ModelCard(text)
     if made.data.eval_results:
@@ -273,9 +270,7 @@ _NO_METRICS = ("loss", "runtime", "samples_per_second", "steps_per_second", "mod
 def training_facts(state: TrainerState, arguments: TrainingArguments | None = None) -> dict[str, str]:
     """The rows of the training table that a Trainer knows: steps, batch, optimizer, schedule, precision, seed.
 
-    Args:
-        state: the trainer's state after training; its log gives the last training loss of the kept checkpoint.
-        arguments: the trainer's arguments; without them only the state's rows.
+    The state after training gives the last training loss of the kept checkpoint; without arguments its rows are all.
     """
     kept = kept_update(state, arguments)
     updates = f"{state.global_step:,} ({state.epoch or 0:.4g} epochs)"
@@ -319,10 +314,8 @@ def pretraining_facts(
 ) -> CardFacts:
     """The facts of a pre-training run.
 
-    Args:
-        model_name: title of the card.
-        settings: the run's `pretraining.json`: "model" and "data" arguments, "hours" of training audio.
-        state, arguments: the trainer's, if there are any.
+    The settings are its `pretraining.json`: "model" and "data" arguments, "hours" of training audio. State and
+    arguments are the trainer's, if there are any.
     """
     model, data = settings.get("model", {}), settings.get("data", {})
     teachers = [_teacher_text(model.get(f"{kind}_teacher")) for kind in ("acoustic", "musical")]
@@ -379,13 +372,9 @@ def trainer_measurements(
     split: str = "validation",
     prefix: str = "eval_",
 ) -> tuple[Measurement, ...]:
-    """The metrics of the kept checkpoint: those logged at its update, else the last ones.
+    """The metrics of the kept checkpoint: those logged at its update `kept`, else the last ones.
 
-    Args:
-        state: the trainer's state after training.
-        kept: update of the kept checkpoint, see `kept_update`.
-        task, dataset, dataset_name, split: as in `Measurement`.
-        prefix: what the trainer puts in front of the metrics of this split.
+    `prefix` is what the trainer puts in front of the metrics of this split; `Measurement` has the other arguments.
     """
     logged = [entry for entry in state.log_history if any(key.startswith(prefix) for key in entry)]
     if not logged:

@@ -119,11 +119,7 @@ def code_files(config: MERTConfig | MERT2Config) -> dict[str, Path]:
 
 
 def license_text() -> bytes:
-    """The license of the code files, from the checkout or from the metadata of the installed package.
-
-    Raises:
-        FileNotFoundError: the installation has no license file.
-    """
+    """The license of the code files, of the checkout or the installed package. Raises FileNotFoundError without one."""
     checkout = Path(modeling.__file__).resolve().parent.parent / LICENSE_FILE
     if checkout.is_file():
         return checkout.read_bytes()
@@ -136,11 +132,7 @@ def license_text() -> bytes:
 
 
 def finished_card(card: ModelCard | str) -> ModelCard:
-    """The card itself, or from its text.
-
-    Raises:
-        TypeError: `card` is neither.
-    """
+    """The card itself, or from its text. Raises TypeError for anything else."""
     if isinstance(card, ModelCard):
         return card
     if isinstance(card, str):
@@ -153,13 +145,8 @@ def run_facts(
 ) -> CardFacts:
     """The facts that a folder holds for its card: settings of its pre-training, state of its trainer, if any.
 
-    Args:
-        folder: folder of a checkpoint.
-        model_name: title of the card.
-        state, arguments: the trainer's where it still exists; the state is read from the folder otherwise.
-
-    Raises:
-        PushError: a file of the folder is damaged.
+    The trainer's state and arguments are given where it still exists; the state is read from the folder otherwise.
+    Raises PushError where a file of the folder is damaged.
     """
     if state is None and (folder / STATE_FILE).is_file():
         known = {field.name for field in fields(TrainerState)}  # another version of transformers may have written more

@@ -44,12 +44,7 @@ def stated_license(folder: Path) -> str | None:
 
 
 def license_of(name: str, encoder: Any = None) -> str | None:
-    """The license of an encoder's weights; None where it is not known.
-
-    Args:
-        name: as of `open_encoder`.
-        encoder: the opened encoder, whose attribute `license` counts.
-    """
+    """The license of an encoder's weights by its name, or its attribute `license`; None where it is not known."""
     if stated := getattr(encoder, "license", None):
         return str(stated).lower()
     return OURS if name.startswith(RANDOM_PREFIX) else base_license(name)[0]
@@ -58,12 +53,9 @@ def license_of(name: str, encoder: Any = None) -> str | None:
 def student_license(sources: Mapping[str, str]) -> tuple[str | None, str]:
     """The license of a model made from others, and a note where it comes from.
 
-    Args:
-        sources: licenses of the weights from which it learned by their names; empty where one is not known.
-
-    Returns:
-        Ours where all are permissive; that of the others where it is a single one; None where one is not known or
-        there are several.
+    `sources` are the licenses of the weights from which it learned by their names, empty where one is not known. Ours
+    where all are permissive; that of the others where it is a single one; None where one is not known or there are
+    several.
     """
     binding = {name: stated for name, stated in sources.items() if stated not in PERMISSIVE}
     if not binding:
@@ -76,9 +68,8 @@ def student_license(sources: Mapping[str, str]) -> tuple[str | None, str]:
 def check_license(wanted: str, sources: Mapping[str, str]) -> None:
     """Refuses a license that a model cannot have.
 
-    Raises:
-        ValueError: a source is for non-commercial use only and the license is not, or it is permissive and a source is
-            known not to be.
+    Raises ValueError where a source is for non-commercial use only and the license is not, or where it is permissive
+    and a source is known not to be.
     """
     for name, stated in sources.items():
         bound = stated and stated not in PERMISSIVE

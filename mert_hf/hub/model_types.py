@@ -24,14 +24,9 @@ def is_known(config: Any) -> bool:
 
 
 def config_from_fields(fields: Mapping[str, Any], origin: str | Path) -> MERTConfig | MERT2Config:
-    """The configuration of either generation, from the fields of a config.json.
+    """The configuration of either generation, from the fields of a config.json; `origin` is its name for errors.
 
-    Args:
-        fields: content of the file.
-        origin: name of the file, for errors.
-
-    Raises:
-        ValueError: another kind of model, or fields that no model can have.
+    Raises ValueError for another kind of model, or fields that no model can have.
     """
     kind = fields.get("model_type")
     if kind not in CONFIG_CLASSES:
@@ -57,11 +52,7 @@ def auto_class_name(config: MERTConfig | MERT2Config, model_class: str) -> str:
 
 
 def model_class(config: MERTConfig | MERT2Config) -> type[PreTrainedModel]:
-    """The model class that a configuration names.
-
-    Raises:
-        ValueError: this package has no such model class.
-    """
+    """The model class that a configuration names. Raises ValueError where this package has no such class."""
     name = class_name(config)
     homes = {entry.rpartition(".")[2]: entry.rpartition(".")[0] for entry in config.auto_map.values()}
     if not homes.get(name, "").startswith("modeling_"):

@@ -123,8 +123,7 @@ def checkpoint_folder(
 def local_checkpoint(name_or_path: str | os.PathLike) -> Path | None:
     """The folder or file of a checkpoint that is on this machine; None where it is not. The Hub is not asked.
 
-    Raises:
-        ValueError: the checkpoint is a bundled one, but this installation does not hold it.
+    Raises ValueError for a bundled checkpoint that this installation does not hold.
     """
     name = os.fspath(name_or_path)
     if name in BUNDLED_CHECKPOINTS:

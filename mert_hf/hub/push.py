@@ -156,15 +156,7 @@ def _claim(api: HfApi, repo_id: str, private: bool | None, exist_ok: bool) -> st
 def prepare_push(
     directory: str | Path, repo_id: str, output: str | Path, facts: Mapping[str, Any] | None = None
 ) -> Path:
-    """Writes a checkpoint folder as it would be pushed, without the Hub; arguments and errors as of `push_checkpoint`.
-
-    Args:
-        directory, repo_id, facts: as of `push_checkpoint`.
-        output: new folder.
-
-    Returns:
-        `output`.
-    """
+    """Writes a checkpoint as it would be pushed to a new folder; arguments and errors as of `push_checkpoint`."""
     _check_repo_id(repo_id)
     files = checkpoint_files(directory, None, repo_id, facts)
     with staged_directory(output) as folder:

@@ -156,11 +156,8 @@ def find_moves(
 ) -> dict[str, str]:
     """Former path -> new path of files of the same size, time of change, and codes of their beginning.
 
-    Args:
-        table: table of the index.
-        missing: place in the table, path, mount point, size and time of recordings whose file does not exist.
-        files: files that the index does not hold.
-        workers: files that are read at a time.
+    `missing` are place in the table, path, mount point, size and time of recordings whose file does not exist; `files`
+    are those that the index does not hold.
     """
     former: dict[tuple[int, int], dict[int, str]] = {}
     for place, path, _, *stamp in missing:
@@ -190,10 +187,8 @@ def _beginning(file: str, *reading: Any) -> Iterator[np.ndarray]:
 def needs_refit(rows: int, fitted: int, changes: int) -> bool:
     """Whether the statistics are those of another library; a run that was killed may have left them so.
 
-    Args:
-        rows: recordings in the index.
-        fitted: recordings from which the statistics were computed; 0 for none.
-        changes: recordings that this run added, replaced or dropped.
+    The index has `rows` recordings, the statistics were computed from `fitted` ones (0 for none), and this run made
+    `changes`.
     """
     if not fitted:
         return rows >= FEWEST_RECORDINGS
@@ -203,11 +198,7 @@ def needs_refit(rows: int, fitted: int, changes: int) -> bool:
 def make_settings(
     encoder: Encoder, model: str | os.PathLike, wanted: UpdateSettings, old: IndexSettings | None
 ) -> IndexSettings:
-    """The settings of a new index, or those of an existing one where they agree with the wanted ones.
-
-    Raises:
-        ValueError: they do not agree.
-    """
+    """The settings of a new index, or of an existing one. Raises ValueError where the wanted ones disagree."""
     dtype = getattr(encoder, "precision", "float32")
     if old is not None:
         _check_same(old, {"dtype": dtype})  # the fingerprint follows from it

@@ -15,12 +15,9 @@ OWN_CREDENTIALS = "/rest/"  # the Subsonic API sends them as parameters
 
 
 class Gate:
-    """ASGI middleware.
+    """ASGI middleware: the token is the secret of the callers, or None for all.
 
-    Args:
-        app: the application.
-        token: secret of the callers, or None for all.
-        max_bytes: bytes of the largest request that states its size; those of the others are counted on arrival.
+    `max_bytes` is for requests that state their size; those of the others are counted on arrival.
     """
 
     def __init__(self, app: ASGIApp, token: str | None, max_bytes: int):

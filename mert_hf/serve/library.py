@@ -107,19 +107,10 @@ class Snapshot:
             wanted *= 4
 
     def way(self, start: Song, end: Song, count: int) -> list[Found]:
-        """Songs that lead from one to another, both included.
+        """Songs from one to another, both included, with their similarity to the first one; at most `count`, from 2.
 
-        At equal steps between the directions of the two, the nearest song that is not on the way yet is taken.
-
-        Args:
-            start, end: the first and the last song.
-            count: number of songs, at most; 2 or more.
-
-        Returns:
-            The songs, with their similarity to the first one.
-
-        Raises:
-            ValueError: start and end are the same song.
+        At equal steps between the directions of the two, the nearest song that is not on the way yet is taken. Raises
+        ValueError where start and end are the same song.
         """
         if start.path == end.path:
             raise ValueError("A way needs two different songs.")
@@ -177,11 +168,7 @@ class Library:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Surrounds work that takes long, of which one is done at a time.
-
-        Raises:
-            Busy: as many wait as the settings allow.
-        """
+        """Surrounds work that takes long, of which one is done at a time. Raises Busy where too many wait."""
         if not self._places.acquire(blocking=False):
             raise Busy("The server is busy with other recordings. Try again in a few seconds.")
         try:

@@ -126,8 +126,7 @@ def duplicate_groups(state: Snapshot, threshold: float, max_cut: float) -> list[
 def saved(file: UploadFile, max_minutes: float) -> Iterator[str]:
     """The path of a copy of an upload, which is deleted afterwards.
 
-    Raises:
-        ValueError: it is too long, or cannot be read; the message has the name of the upload.
+    Raises ValueError, with the name of the upload, where it is too long or cannot be read.
     """
     name = Path(file.filename or "upload").name
     with tempfile.TemporaryDirectory(prefix="mert-hf-") as folder:

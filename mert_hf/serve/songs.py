@@ -76,11 +76,7 @@ class Songs:
         )
 
     def by_id(self, identifier: str) -> Song:
-        """The song with an id.
-
-        Raises:
-            UnknownSong: there is none.
-        """
+        """The song with an id. Raises UnknownSong where there is none."""
         path = identifier if self._paths is None else self._paths.get(identifier)
         if path not in self._places:
             raise UnknownSong(f"No song has the id {identifier!r}. Ids are those of the player, or else paths.")
@@ -89,9 +85,7 @@ class Songs:
     def by_path(self, path: str) -> Song:
         """The song at a path, or at the one path that ends in it. No file is looked for.
 
-        Raises:
-            UnknownSong: there is none.
-            ValueError: there are several.
+        Raises UnknownSong where there is none, and ValueError where there are several.
         """
         if path in self._places:
             return self.song(path)
@@ -112,11 +106,7 @@ class Songs:
             return self.by_path(text)
 
     def titled(self, title: str, artist: str) -> Song:
-        """The first song with a title and an artist; capitals make no difference.
-
-        Raises:
-            UnknownSong: there is none.
-        """
+        """The first song with a title and an artist in any capitals. Raises UnknownSong where there is none."""
         wanted = title.casefold()
         for path in self.of_artist(artist):
             if (song := self.song(path)).title.casefold() == wanted:
@@ -126,8 +116,7 @@ class Songs:
     def of_artist(self, artist: str) -> list[str]:
         """Paths of the songs of an artist, by the player's id or by name; capitals make no difference.
 
-        Raises:
-            UnknownSong: there are none.
+        Raises UnknownSong where there are none.
         """
         found = self._by_artist.get(artist) or self._by_artist.get(artist.casefold())
         if not found:

@@ -34,10 +34,9 @@ Parameters = Annotated[dict[str, Any], Depends(parameters)]
 
 
 def check_credentials(given: dict[str, Any], request: Request, token: str | None) -> None:
-    """Compares the token with an API key, with a password in plain, in hexadecimal digits or salted, or with a header.
+    """Compares the token with an API key, a password in plain, in hexadecimal digits or salted, or a header.
 
-    Raises:
-        Refused: none of them is given, or it is wrong.
+    Raises Refused where none of them is given, or it is wrong.
     """
     if token is None or equal(sent_token(request.headers), token):
         return

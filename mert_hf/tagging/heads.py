@@ -120,11 +120,7 @@ class TagHead:
 
     @classmethod
     def load(cls, name: str, folder: Path | None = None) -> TagHead:
-        """The head of a folder; the bundled one if None.
-
-        Raises:
-            ValueError: it is missing or damaged.
-        """
+        """The head of a folder, the bundled one if None. Raises ValueError where it is missing or damaged."""
         folder = FOLDER if folder is None else folder
         facts = read_json(folder / f"{name}.json")
         weights = {key: value.astype(np.float32) for key, value in load_file(folder / f"{name}.safetensors").items()}

@@ -122,8 +122,7 @@ def tag_recordings(
 def parse_models(words: Sequence[str]) -> dict[str, str | None]:
     """Tag -> folder of a fine-tuned model, or None for the bundled head.
 
-    Raises:
-        ValueError: neither a bundled head nor TAG=FOLDER, or a tag is given twice.
+    Raises ValueError for what is neither a bundled head nor TAG=FOLDER, and for a tag that is given twice.
     """
     models: dict[str, str | None] = {}
     for word in words or BUNDLED_HEADS:
@@ -185,8 +184,7 @@ def _apply_model(
 def prediction_of(answer: dict[str, Any], model: str, threshold: float) -> Prediction:
     """The prediction in a row of `mert_hf.finetuning.predict`.
 
-    Raises:
-        ValueError: a model for frames, whose answer is not a tag.
+    Raises ValueError for a model for frames, whose answer is not a tag.
     """
     found, scores = answer.get("prediction"), answer.get("scores")
     if isinstance(found, str):

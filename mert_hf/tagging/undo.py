@@ -56,9 +56,7 @@ class UndoLog:
     def entries(self) -> list[dict[str, Any]]:
         """The entries, oldest first; a last line that a killed run left unfinished is not one.
 
-        Raises:
-            FileNotFoundError: there is no log.
-            ValueError: the file is something else.
+        Raises FileNotFoundError where there is no log, and ValueError where the file is something else.
         """
         found = []
         lines = self.path.read_text(encoding="utf-8").split("\n")
@@ -92,10 +90,7 @@ class UndoSummary:
 
 
 def undo_tags(log: str | os.PathLike) -> UndoSummary:
-    """Restores the files of a log to the bytes that they had, latest entry first.
-
-    Args:
-        log: file that `mert-hf tag --write` has written.
+    """Restores the files of a log of `mert-hf tag --write` to the bytes that they had, latest entry first.
 
     Raises:
         FileNotFoundError, ValueError: it is not such a file.
@@ -119,11 +114,7 @@ def undo_tags(log: str | os.PathLike) -> UndoSummary:
 
 
 def restore(new: Path, output: Path, entry: Mapping[str, Any]) -> None:
-    """Writes the former content of a file.
-
-    Raises:
-        ValueError: the entry is damaged; nothing is replaced.
-    """
+    """Writes the former content of a file. Raises ValueError where the entry is damaged; nothing is replaced then."""
     size, from_end = entry["size"], entry["aligned"] == "end"
     delta = zlib.decompress(base64.b64decode(entry["delta"]))
     with open(new, "rb") as source, open(output, "wb") as target:

@@ -37,16 +37,10 @@ class TagError(ValueError):
 
 
 def write_tags(path: str | os.PathLike, values: Values, log: UndoLog, overwrite: bool = False) -> dict[str, list[str]]:
-    """Writes tags into a file, after the log has what restores it.
+    """Writes tags into a file, or the one that a link leads to, after the log has what restores it.
 
-    Args:
-        path: the file; where it is a link, the file that it leads to.
-        values: what is written.
-        log: gets the former tags and the difference between the files.
-        overwrite: replace tags that the file has; else they are kept.
-
-    Returns:
-        What was written; nothing where the file has all these tags.
+    Tags that the file has are kept unless `overwrite` is set. What was written is returned, nothing where it has them
+    all.
 
     Raises:
         TagError: mutagen knows no tags of this format, or the file is damaged.
@@ -69,11 +63,7 @@ def write_tags(path: str | os.PathLike, values: Values, log: UndoLog, overwrite:
 
 
 def audio_digest(path: Path) -> str:
-    """SHA-256 of the packets of the first audio stream, as the container holds them.
-
-    Raises:
-        TagError: the file cannot be read.
-    """
+    """SHA-256 of the packets of the first audio stream, as the container holds them. Raises TagError without one."""
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file, av.open(file, metadata_errors="replace") as container:

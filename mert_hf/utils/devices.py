@@ -17,11 +17,7 @@ LARGEST_ERROR = 0.05  # relative; rounding to bfloat16 stays below 0.01, the wro
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
-    """The device named, or the GPU if there is one, or the CPU.
-
-    Raises:
-        ValueError: torch does not know the device, or finds no such device on this machine.
-    """
+    """The device named, or the GPU if there is one, or the CPU. Raises ValueError where torch finds no such device."""
     has_mps = torch.backends.mps.is_available()
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu")
@@ -39,14 +35,11 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
 
 
 def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device | str = "cpu") -> torch.dtype:
-    """The torch.dtype for a name.
+    """The torch.dtype for a name. Raises ValueError for another one.
 
     Args:
         dtype: "auto", "float32", "bfloat16" or "float16", or one of these as torch.dtype; None is float32.
         device: where the model runs, for "auto".
-
-    Raises:
-        ValueError: another dtype.
     """
     if dtype is None:
         return torch.float32

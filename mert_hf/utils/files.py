@@ -23,9 +23,8 @@ LOCK_FILE = ".lock"
 def check_output_folder(folder: str | os.PathLike) -> None:
     """Checks that a folder can be created and written; leaves no files.
 
-    Raises:
-        NotADirectoryError: the path, or that of a folder above it, is a file.
-        OSError: the system refuses, for example for lack of permission.
+    Raises NotADirectoryError where the path, or that of a folder above it, is a file, and OSError where the system
+    refuses.
     """
     folder = Path(folder).absolute()
     nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
@@ -49,10 +48,7 @@ def check_nothing_is_replaced(folder: str | os.PathLike, mark: str, patterns: Se
     Args:
         folder: for the output; it need not exist.
         mark: what every run writes first; where it is, the other files are a run's own.
-        patterns: globs for files that would be replaced, or mixed with the run's.
-
-    Raises:
-        FileExistsError: there is such a file.
+        patterns: globs for files that would be replaced, or mixed with the run's: FileExistsError where there is one.
     """
     folder = Path(folder)
     foreign = sorted(path for pattern in patterns for path in folder.glob(pattern))
@@ -66,9 +62,7 @@ def check_nothing_is_replaced(folder: str | os.PathLike, mark: str, patterns: Se
 def check_output_file(path: str | os.PathLike) -> None:
     """Checks that a file can be written; leaves no files.
 
-    Raises:
-        IsADirectoryError: there is a folder of that name.
-        OSError: its folder cannot be written, see `check_output_folder`.
+    Raises IsADirectoryError where there is a folder of that name, and errors as of `check_output_folder`.
     """
     if Path(path).is_dir():
         raise IsADirectoryError(f"{path} is a folder; give a file for the results.")
@@ -99,10 +93,9 @@ def _names_in(folder: Path, changed_ns: int) -> dict[str, str]:
 
 @contextmanager
 def only_writer(folder: str | os.PathLike) -> Iterator[Path]:
-    """Creates a folder for the output and keeps other processes from writing there at the same time.
+    """Creates a folder for the output, where no other process may write meanwhile.
 
-    Raises:
-        ValueError: another process is writing there.
+    Raises ValueError where another process is writing there.
     """
     check_output_folder(folder)
     folder = Path(folder)
@@ -124,9 +117,7 @@ def only_writer(folder: str | os.PathLike) -> Iterator[Path]:
 def staged_directory(output_dir: str | os.PathLike) -> Iterator[Path]:
     """A new directory next to `output_dir` that gets its name if the block succeeds, and is removed otherwise.
 
-    Raises:
-        FileExistsError: `output_dir` exists and is not an empty directory.
-        OSError: nothing can be written there.
+    Raises FileExistsError where `output_dir` is not a new or empty directory, and OSError where nothing can be written.
     """
     output_dir = Path(output_dir)
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
@@ -148,9 +139,7 @@ def staged_directory(output_dir: str | os.PathLike) -> Iterator[Path]:
 def staged_file(path: str | os.PathLike, keep_mode: bool = False) -> Iterator[Path]:
     """A new file next to `path` that replaces it if the block succeeds, and is removed otherwise.
 
-    Args:
-        path: the file.
-        keep_mode: give the new file the permissions of the one that it replaces, rather than those of new files.
+    It has the permissions of new files, or with `keep_mode` those of the file that it replaces.
     """
     staging = _sibling(Path(path))
     staging.parent.mkdir(parents=True, exist_ok=True)
@@ -183,14 +172,9 @@ def _sibling(path: Path) -> Path:
 
 
 def read_json(path: Path, error_class: type[ValueError] = ValueError) -> dict[str, Any]:
-    """The JSON object in a file.
+    """The JSON object in a file in UTF-8.
 
-    Args:
-        path: the file, in UTF-8.
-        error_class: the class of the errors.
-
-    Raises:
-        ValueError: of `error_class`, if the file is missing, is not valid JSON or does not hold an object.
+    Raises `error_class` where the file is missing, is not valid JSON or does not hold an object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

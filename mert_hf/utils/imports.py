@@ -24,11 +24,8 @@ logger = logging.getLogger(__name__)
 def lazy_names(package: str, extra: str | None = None) -> tuple[list[str], Callable[[str], Any]]:
     """`__all__` and `__getattr__` of a package that loads its public names when they are first used.
 
-    They are what the package imports `if TYPE_CHECKING`: one list for readers, type checkers and the program.
-
-    Args:
-        package: `__name__` of the package.
-        extra: extra of mert_hf that installs what these modules import, if there is one.
+    They are what the package imports `if TYPE_CHECKING`: one list for readers, type checkers and the program. An extra
+    of mert_hf may have to install what these modules import.
     """
     source = sys.modules[package].__spec__.loader.get_source(package)
     blocks = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
@@ -102,18 +99,12 @@ def hide_broken_torchaudio() -> None:
         importlib.import_module("torchaudio")
     except (ImportError, OSError, RuntimeError) as error:
         sys.modules["torchaudio"] = None  # type: ignore[assignment]  # import machinery: as if it were not installed
-        _forget_availability()
+        import_utils = sys.modules.get("transformers.utils.import_utils")  # which may have stored what is installed
+        for name in ("is_torchaudio_available", "_is_package_available"):
+            if hasattr(cached := getattr(import_utils, name, None), "cache_clear"):
+                cached.cache_clear()
         logger.warning(
             "torchaudio is installed but cannot load (%s); mert_hf works without it. `pip uninstall torchaudio` "
             "also fixes other programs that use transformers.",
             error,
         )
-
-
-def _forget_availability() -> None:
-    """Clears what transformers has stored about installed packages, if it was imported before."""
-    import_utils = sys.modules.get("transformers.utils.import_utils")
-    for name in ("is_torchaudio_available", "_is_package_available"):
-        forget = getattr(getattr(import_utils, name, None), "cache_clear", None)
-        if forget is not None:
-            forget()

@@ -13,13 +13,9 @@ class MissingExtraError(ImportError):
 
 @contextmanager
 def needs_extra(extra: str) -> Iterator[None]:
-    """Surrounds imports of packages that an extra installs.
+    """Surrounds imports of packages that an extra of pyproject.toml installs, such as "eval".
 
-    Args:
-        extra: name of the extra in pyproject.toml, such as "eval".
-
-    Raises:
-        MissingExtraError: a package is not installed; the message gives the command that installs it.
+    Raises MissingExtraError, with the command that installs it, where a package is not installed.
     """
     try:
         yield
@@ -32,12 +28,7 @@ def needs_extra(extra: str) -> Iterator[None]:
 def require_extra(extra: str, *modules: str) -> None:
     """Checks that packages of an extra are installed, before work starts that needs them at its end.
 
-    Args:
-        extra: name of the extra in pyproject.toml.
-        modules: names by which the packages are imported.
-
-    Raises:
-        MissingExtraError: one of them is not installed.
+    Raises MissingExtraError where one of these modules is not there.
     """
     for module in modules:
         if find_spec(module) is None:

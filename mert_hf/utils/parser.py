@@ -36,11 +36,7 @@ def explained_bf16_refusal(arguments: TrainingArguments) -> Iterator[None]:
 
 
 def parse_settings(name: str, value: dict | list | str | None, lists: bool = False) -> Any:
-    """A mapping as it is, or YAML or JSON text of one, or None; with `lists` a list of mappings too.
-
-    Raises:
-        ValueError: the value is something else.
-    """
+    """A mapping or None as it is, or YAML or JSON text of one; with `lists` a list of mappings too; else ValueError."""
     if isinstance(value, str):
         value = read_text(name, value)
     if lists and isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
@@ -52,11 +48,7 @@ def parse_settings(name: str, value: dict | list | str | None, lists: bool = Fal
 
 
 def read_text(name: str, text: str) -> Any:
-    """The value of JSON text, else of YAML text, whose numbers need a point before an exponent.
-
-    Raises:
-        ValueError: the text is neither.
-    """
+    """The value of JSON text, else of YAML text, whose numbers need a point before an exponent; else ValueError."""
     with suppress(json.JSONDecodeError):
         return json.loads(text)
     try:
@@ -76,15 +68,12 @@ class SettingsParser(HfArgumentParser):
 def parse_dataclasses(kinds: Iterable[type], arguments: Sequence[str] | None = None) -> tuple[Any, ...]:
     """Parses a command line into dataclasses: optionally a YAML file first, then `--name value`, which override it.
 
-    A mapping is merged with that of the file as a file's is with that of its base, see `read_settings`.
+    A mapping is merged with that of the file as a file's is with that of its base, see `read_settings`. Raises
+    ValueError where an argument is unknown, and as `read_settings` does.
 
     Args:
         kinds: dataclasses of arguments, as HfArgumentParser takes them.
-        arguments: such as ["configs/mert-nano.yaml", "--train_data", "music", "--max_steps", "9"]; sys.argv[1:] if
-            None.
-
-    Raises:
-        ValueError: if the file does not hold a mapping, or an argument is unknown.
+        arguments: such as ["mert-nano.yaml", "--train_data", "music", "--max_steps", "9"]; sys.argv[1:] if None.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments and not arguments[0].startswith("-"):
@@ -106,10 +95,8 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     """The mapping of a YAML file, read safely.
 
     A file may start from another one: `base` is its path, relative to the file. Values replace those of the base, and
-    mappings such as `model_config` are merged with them, unless they have another `type` or `model_type`.
-
-    Raises:
-        ValueError: the file is missing, is not YAML, or does not hold a mapping.
+    mappings such as `model_config` are merged with them, unless they have another `type` or `model_type`. Raises
+    ValueError where the file is missing, is not YAML, or does not hold a mapping.
     """
     if not Path(path).is_file():
         raise ValueError(f"There is no settings file {path}; the first argument is a YAML file or an option (--name).")

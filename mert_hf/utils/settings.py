@@ -85,18 +85,12 @@ def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> None:
 
 
 def parse_layers(text: str, allowed: Sequence[str] = (ALL, WEIGHTED)) -> list[int | str]:
-    """Layers from the words of a command line.
+    """Layers from the words of a command line, in their order. Raises ValueError for anything else, or nothing.
 
     Args:
         text: "all" (each layer), "weighted" (the learned average of all layers) and numbers, separated by commas; 0 is
             the encoder's input, -1 the last layer.
         allowed: the words that may be given in addition to numbers.
-
-    Returns:
-        The numbers and words in their order.
-
-    Raises:
-        ValueError: anything else, or nothing.
     """
     words = [word.strip() for word in text.split(",") if word.strip()]
     try:
@@ -123,8 +117,7 @@ class TrainerSettings:
     def fields(self) -> dict[str, Any]:
         """The fields of TrainingArguments; what was not given is None, and stays as a recipe or transformers has it.
 
-        Raises:
-            ValueError: a dtype or device that training does not know.
+        Raises ValueError for a dtype or device that training does not know.
         """
         from .devices import AUTO, training_precision
 

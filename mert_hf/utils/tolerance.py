@@ -15,11 +15,7 @@ class Tolerance:
 
     @classmethod
     def parse(cls, value: int | str | Tolerance) -> Tolerance:
-        """A tolerance from `3`, `"3"` or `"0.5%"`; a tolerance is returned as it is.
-
-        Raises:
-            ValueError: anything else, a negative number, or more than 100 %.
-        """
+        """A tolerance from `3`, `"3"` or `"0.5%"`, or itself. Raises ValueError for all else, below 0 or above 100%."""
         if isinstance(value, Tolerance):
             return value
         text = str(value).strip()
