@@ -1,27 +1,37 @@
-"""Random crops of recordings for pre-training, from audio files or a `datasets.Dataset`."""
+"""Random crops of recordings for pre-training, from audio files or a `datasets.Dataset`.
+
+Long lists of recordings and shards are kept in the folder of MERT_HF_CACHE, where all processes read them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from ..audio import AudioReadError, audio_info, find_audio_files
 from ..audio.read_ahead import map_ahead
 from ..recordings.metadata import METADATA_FILE, read_metadata
+from ..utils.files import staged_file
 from .crops import AudioCrop, CropDataset, NothingToReadError, derive_seed
 
 if TYPE_CHECKING:
     import datasets
 
 logger = logging.getLogger(__name__)
+
+CACHE_VARIABLE = "MERT_HF_CACHE"
+FORMAT = 2
+MINIMUM = 10_000  # shorter lists are read faster than they would be looked for
 
 
 class AudioFiles:
@@ -124,13 +134,9 @@ class AudioCropDataset(CropDataset):
     """Crops at random places of recordings, read from disk without the rest of the file.
 
     In an epoch each recording gives one crop (`weighting="file"`, as in fairseq), or as many crops as its duration
-    holds crop lengths, at least one (`weighting="duration"`: one pass over the audio). Item `index` of epoch `epoch`
-    depends on (seed, epoch, index) only: any number of workers and any resumed run read the same crops. Offsets are
-    multiples of `hop_length`, so that labels of whole files can be cut to a crop.
-
-    A recording that cannot be read, or has values that are not finite, is counted, logged once and replaced by another
-    draw; the run stops when there are more than `max_bad_files`. Recordings shorter than `min_duration` are left out,
-    with a warning that states how many.
+    holds crop lengths, at least one (`weighting="duration"`: one pass over the audio). Offsets are multiples of
+    `hop_length`, so that labels of whole files can be cut to a crop. Recordings shorter than `min_duration` are left
+    out, with a warning that states how many.
 
     Args:
         data: a folder, with or without metadata.csv; a file; a list of them; or a `datasets.Dataset` with Audio.
@@ -168,16 +174,7 @@ class AudioCropDataset(CropDataset):
         self._selected = np.ones(count, dtype=bool) if select is None else select
         self._set_sources(count, int(self._selected.sum()))
         self.durations = self._scan_durations()
-        self._index_crops()
-
-    def _index_crops(self) -> None:
-        """Assigns the items of an epoch to the recordings."""
         self._last_crop = self._count_crops()
-        if len(self) == 0:
-            raise NothingToReadError(
-                f"None of {len(self.recordings.names)} recordings can be used: each is unreadable, shorter than "
-                f"min_duration={self.min_duration} seconds, or left out."
-            )
 
     def leave_out(self, faults: Mapping[str, str]) -> None:
         """Takes recordings out of the data set, counted as bad ones, such as those that could not be labeled.
@@ -194,7 +191,7 @@ class AudioCropDataset(CropDataset):
         for index, name in enumerate(self.recordings.names):
             if name in faults and self._selected[index]:
                 self._report_bad(index, name, faults[name])
-        self._index_crops()
+        self._last_crop = self._count_crops()
 
     @property
     def used_recordings(self) -> list[str]:
@@ -254,6 +251,11 @@ class AudioCropDataset(CropDataset):
                 self._num_used,
                 self.min_duration,
             )
+        if not used.any():
+            raise NothingToReadError(
+                f"None of {len(used)} recordings can be used: each is unreadable, shorter than "
+                f"min_duration={self.min_duration} seconds, or left out."
+            )
         if self.weighting == "file":
             return np.cumsum(used)
         return np.cumsum(np.where(used, self._passes(durations), 0), dtype=np.int64)
@@ -295,3 +297,82 @@ def held_out_recordings(recordings: AudioFiles | AudioColumn, share: float) -> n
         count = min(max(round(share * total), 1), total - 1)
         chosen[np.argpartition(np.frombuffer(b"".join(hashes), dtype=">u8"), count)[:count]] = True
     return chosen
+
+
+def kept_list(
+    facts: Mapping[str, Any],
+    make: Callable[[], dict[str, list]],
+    is_current: Callable[[dict[str, list]], bool] = lambda content: True,
+    minimum: int = 0,
+) -> dict[str, list]:
+    """Lists that an earlier run found, or that `make` finds now. Collective: the main process looks first.
+
+    Args:
+        facts: everything on which the lists depend.
+        make: gives the lists, of JSON types.
+        is_current: whether lists of an earlier run still hold.
+        minimum: length of the first list from which they are kept.
+    """
+    key = hashlib.blake2b(json.dumps({"format": FORMAT, **facts}, sort_keys=True).encode(), digest_size=16).hexdigest()
+    path = Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "mert_hf") / "indices" / f"{key}.json"
+    with PartialState().main_process_first():
+        if path.is_file() and is_current(content := json.loads(path.read_bytes())):
+            logger.info("From the list of an earlier run, %s.", path)
+            return content
+        content = make()
+        if len(next(iter(content.values()))) >= minimum:
+            with staged_file(path) as staging:
+                staging.write_text(json.dumps(content), encoding="utf-8")
+            logger.info("The list is kept in %s.", path)
+        return content
+
+
+def open_indexed(data: Sequence[str], split: str | None = None, minimum: int = MINIMUM) -> AudioFiles:
+    """The recordings of folders and files with their durations, from an earlier run where nothing has changed.
+
+    A recording that is replaced under its own name keeps its old duration in the list: remove the file, which the log
+    names. Collective.
+
+    Args:
+        data: folders, with or without metadata.csv, and files.
+        split: rows of metadata.csv to use.
+        minimum: number of recordings from which a list is kept.
+
+    Raises:
+        ValueError: there is no recording, or a metadata.csv is damaged.
+    """
+
+    def find() -> dict[str, list]:
+        recordings = open_recordings(list(data), split)
+        for index, duration in read_durations(recordings):
+            recordings.durations[index] = None if isinstance(duration, Exception) else duration
+        places = [[place, _changed(place)] for place in _places(data)]
+        return {"names": recordings.names, "durations": recordings.durations, "places": places}
+
+    def is_current(content: dict[str, list]) -> bool:
+        return all(_changed(place) == changed for place, changed in content["places"])
+
+    facts = {"data": [os.path.abspath(entry) for entry in data], "split": split}
+    content = kept_list(facts, find, is_current, minimum)
+    return AudioFiles(content["names"], content["durations"])
+
+
+def _places(data: Sequence[str]) -> set[str]:
+    """The metadata.csv of each entry, or all folders in it that were searched, or the file that it is."""
+    places: set[str] = set()
+    for entry in map(Path, data):
+        table = entry if entry.name == METADATA_FILE else entry / METADATA_FILE
+        if table.is_file():
+            places.add(str(table))
+        elif entry.is_dir():
+            places.update(root for root, _, _ in os.walk(entry, followlinks=True))
+        else:
+            places.add(str(entry))
+    return places
+
+
+def _changed(place: str) -> int:
+    try:
+        return os.stat(place).st_mtime_ns
+    except OSError:
+        return -1

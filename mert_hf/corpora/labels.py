@@ -114,7 +114,10 @@ def label_files(
         ValueError: the targets follow a training, the folder has labels of another teacher or is used by another run,
             no recording can be read, codes are out of range, or a codebook is dead (the folder then stays incomplete).
     """
-    check_can_label(teacher)
+    if hasattr(teacher, "follow"):
+        raise ValueError(
+            f"The targets of {type(teacher).__name__} follow the training, so that they cannot be made ahead of time."
+        )
     with only_writer(output_dir) as folder:
         teacher = teacher if device is None else teacher.to(device)
         files = sorted({os.path.abspath(file) for file in files})  # links stay unresolved
@@ -143,23 +146,6 @@ def label_files(
 def gives_codes(teacher: Any) -> bool:
     """Whether a teacher is acoustic."""
     return hasattr(teacher, "codebook_sizes")
-
-
-def check_can_label(teacher: Any) -> None:
-    """Raises ValueError for a teacher whose targets follow a training."""
-    if hasattr(teacher, "follow"):
-        raise ValueError(
-            f"The targets of {type(teacher).__name__} follow the training, so that they cannot be made ahead of time."
-        )
-
-
-def check_gives_codes(teacher: Any) -> None:
-    """Raises ValueError for a teacher that is not acoustic."""
-    if not gives_codes(teacher):
-        raise ValueError(
-            f"{type(teacher).__name__} is not an acoustic teacher. Shards hold codes only: give an EnCodec or another "
-            "AcousticTeacher; values of recordings are made ahead of time with `mert-hf label`."
-        )
 
 
 def label_recording(teacher: Teacher, waveform: np.ndarray, name: str) -> np.ndarray:
@@ -191,13 +177,7 @@ def codes_of(teacher: Teacher) -> dict[str, Any]:
 
 
 def check_teacher(place: str, made_by: dict[str, Any], teacher: Teacher) -> None:
-    """Raises ValueError where codes are of another teacher: another kind, other settings or other weights.
-
-    Args:
-        place: where the codes are, for the message.
-        made_by: `teacher` of `codes_of` the teacher that made them.
-        teacher: the given one.
-    """
+    """Raises ValueError where codes in a place are of another teacher than given, by `teacher` of `codes_of` then."""
     given = codes_of(teacher)["teacher"]
     if made_by.get("fingerprint") == (fingerprint := given.pop("fingerprint")):
         return

@@ -1,28 +1,58 @@
-"""`mert-hf shard`: recordings, data sets and a teacher -> the shards of `mert_hf.corpora.shards`."""
+"""`mert-hf shard`: the recordings of one part that a folder does not hold yet, read ahead, labeled and encoded."""
 
 from __future__ import annotations
 
+import io
+import itertools
+import json
+import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from ..audio import AudioReadError, read_audio
 from ..utils.devices import launched_processes
-from ..utils.files import check_output_folder
+from ..utils.files import check_output_folder, staged_file
+from ..utils.text import printable
 from .code_counts import CodeCounts
 from .dataset import audio_column, open_recordings
-from .labels import WritingSummary, check_gives_codes, codes_of, label_recording
+from .labels import WritingSummary, codes_of, gives_codes, label_recording
 from .settings import ShardingSettings
-from .shard_writing import write_shards
-from .shards import AudioItem, ShardSettings, parse_part, parse_size
+from .shards import (
+    METADATA_KEY,
+    AudioItem,
+    ShardedRecording,
+    ShardFooter,
+    ShardSettings,
+    content_digest,
+    encode,
+    find_shards,
+    parse_part,
+    parse_size,
+    part_of,
+    read_footer,
+    shard_schema,
+)
 from .streaming import is_hub_id
 
 if TYPE_CHECKING:
     from ..teachers import AcousticTeacher
 
+logger = logging.getLogger(__name__)
+
 DATASET_FILES = ("*.parquet", "*.arrow", "*.tar", "*/*.parquet", "*/*.tar")
+GROUP_BYTES = 4 * 2**20  # of encoded audio in a row group, the smallest part of a shard that can be read
+
+Label = Callable[[np.ndarray, str], np.ndarray]
 
 
 def shard_recordings(
@@ -48,7 +78,11 @@ def shard_recordings(
     state = launched_processes(settings.device)
     label, made_by = None, {"sampling_rate": settings.sampling_rate, "hop_length": settings.hop_length}
     if teacher is not None:
-        check_gives_codes(teacher)
+        if not gives_codes(teacher):
+            raise ValueError(
+                f"{type(teacher).__name__} is not an acoustic teacher. Shards hold codes only: give an EnCodec or "
+                "another AcousticTeacher; values of recordings are made ahead of time with `mert-hf label`."
+            )
         teacher, made_by, counts = teacher.to(state.device), codes_of(teacher), CodeCounts(teacher.codebook_sizes)
 
         def label(waveform: np.ndarray, name: str) -> np.ndarray:
@@ -122,3 +156,217 @@ def name_of_row(row: Mapping[str, Any], default: str) -> str:
     if "__key__" in row:
         return f"{os.path.basename(row.get('__url__') or '')}/{row['__key__']}".lstrip("/")
     return os.path.basename(default) if os.path.isabs(default) else default
+
+
+def write_shards(
+    items: Iterable[AudioItem],
+    folder: str | os.PathLike,
+    settings: ShardSettings,
+    label: Label | None = None,
+    part: tuple[int, int] = (0, 1),
+    shard_size: int = 500 * 10**6,
+    workers: int = 2,
+    show_progress_bar: bool = True,
+) -> WritingSummary:
+    """Writes those recordings of one part that the folder does not hold yet.
+
+    Memory holds a row group, and the recordings that are read ahead.
+
+    Args:
+        items: recordings of all parts, each with its own name.
+        folder: folder of the shards, which several parts may fill at the same time.
+        settings: settings of the rows; those of the shards in the folder must be the same.
+        label: samples (samples,) float32 of a whole recording and its name -> codes (codebooks, frames), where there
+            are codebook sizes.
+        part: index (from 0) and number of parts; a recording belongs to the same part on every machine.
+        shard_size: bytes of encoded audio after which a shard ends.
+        workers: recordings that are read at the same time.
+        show_progress_bar: show a progress bar over the recordings.
+
+    Raises:
+        ValueError: the folder has shards with other settings or damaged ones, or two recordings have the same name.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(f".{_prefix(part)}*.partial"):
+        leftover.unlink(missing_ok=True)
+    summary = WritingSummary()
+    missing = _missing(items, folder, settings, part, summary)
+    prepared = summary.read(partial(_prepare, settings=settings), missing, workers, show_progress_bar)
+    while (first := next(prepared, None)) is not None:
+        with open_shard(_next_shard(folder, part), settings) as shard:
+            for item, recording in itertools.chain([first], prepared):
+                shard.add(recording, label(recording.waveform, item.name) if settings.codebook_sizes else None)
+                if shard.size >= shard_size:
+                    break
+        summary.shards += 1
+    return summary
+
+
+def _missing(
+    items: Iterable[AudioItem], folder: Path, settings: ShardSettings, part: tuple[int, int], summary: WritingSummary
+) -> Iterator[AudioItem]:
+    """The recordings of this part that are not in the shards; rows of those that have changed are removed."""
+    written = _written(folder, settings)
+    seen: set[str] = set()
+    for item in items:
+        if part_of(item.name, part[1]) != part[0]:
+            continue
+        if item.name in seen:
+            raise ValueError(
+                f"Two recordings have the name {item.name!r}. Give their common folder instead of each of them."
+            )
+        seen.add(item.name)
+        shard, recording = written.get(item.name, (None, None))
+        if recording is None:
+            yield item
+        elif item.is_same(recording):
+            summary.kept += 1
+        else:
+            _drop(shard, item.name, part)
+            yield item
+
+
+def _written(folder: Path, settings: ShardSettings) -> dict[str, tuple[Path, ShardedRecording]]:
+    """For the name of each recording in the folder, its shard."""
+    written: dict[str, tuple[Path, ShardedRecording]] = {}
+    for path in find_shards(folder):
+        footer = read_footer(path)
+        if footer.settings != settings:
+            before, now = asdict(footer.settings), asdict(settings)
+            changed = [f"{name}: {before[name]!r}, now {now[name]!r}" for name in now if before[name] != now[name]]
+            raise ValueError(
+                f"{path} was written with other settings ({', '.join(changed)}). Choose another folder for the output, "
+                "or the settings of this one."
+            )
+        written |= {recording.name: (path, recording) for recording in footer.recordings}
+    return written
+
+
+def _drop(path: Path, name: str, part: tuple[int, int]) -> None:
+    """Rewrites a shard without a recording that has changed since, a row group at a time."""
+    if not path.name.startswith(_prefix(part)):
+        raise ValueError(
+            f"{name} has changed since it was written to {path}, which belongs to another part. Run mert-hf shard with "
+            "the parts of that run, or remove the shard."
+        )
+    logger.warning("%s has changed and is written again.", printable(name))
+    footer = read_footer(path)
+    recordings = tuple(recording for recording in footer.recordings if recording.name != name)
+    if not recordings:
+        path.unlink()
+        return
+    with open_shard(path, footer.settings) as shard, pq.ParquetFile(path) as old:
+        shard.recordings += recordings
+        for group in range(old.num_row_groups):
+            table = old.read_row_group(group)
+            kept = pc.not_equal(table["name"], name)
+            shard.write(table.filter(kept), list(itertools.compress(footer.groups[group], kept.to_pylist())))
+
+
+@dataclass
+class PreparedRecording:
+    """A recording read, cut and encoded: samples (samples,) float32, and (offset, samples, bytes) of each segment."""
+
+    listed: ShardedRecording
+    waveform: np.ndarray
+    segments: list[tuple[int, int, bytes]]
+
+
+def _prepare(item: AudioItem, settings: ShardSettings) -> PreparedRecording:
+    changed = 0 if item.path is None else os.stat(item.path).st_mtime_ns
+    content = item.read()
+    try:
+        waveform = read_audio(io.BytesIO(content), settings.sampling_rate)
+    except AudioReadError as error:
+        raise AudioReadError(item.name, error.problem, error.remedy) from error
+    if settings.codec == "original":
+        segments = [(0, len(waveform), content)]
+    else:
+        length = settings.segment_length
+        segments = [
+            (start, len(waveform[start : start + length]), encode(waveform[start : start + length], settings))
+            for start in range(0, len(waveform), length)
+        ]
+    listed = ShardedRecording(item.name, content_digest(content), len(content), changed, len(segments))
+    return PreparedRecording(listed, waveform, segments)
+
+
+@contextmanager
+def open_shard(path: Path, settings: ShardSettings) -> Iterator[ShardRows]:
+    """A shard to be filled, which appears when it is whole; an exception drops it."""
+    with staged_file(path) as staging:
+        with pq.ParquetWriter(staging, shard_schema(settings)) as writer:
+            shard = ShardRows(writer, settings)
+            yield shard
+            shard.end_group()
+            footer = ShardFooter(settings, shard.recordings, shard.groups)
+            writer.add_key_value_metadata({METADATA_KEY: json.dumps(asdict(footer))})
+        with staging.open("rb") as file:
+            os.fsync(file.fileno())  # a machine that fails must not leave a shard without content
+
+
+class ShardRows:
+    """The rows of a shard that is being written.
+
+    Attributes:
+        recordings, groups: as of `ShardFooter`.
+        size: bytes of encoded audio that were added.
+    """
+
+    def __init__(self, writer: pq.ParquetWriter, settings: ShardSettings):
+        self.settings, self.size = settings, 0
+        self.recordings: list[ShardedRecording] = []
+        self.groups: list[list[int]] = []
+        self._writer = writer
+        self._rows: list[dict[str, Any]] = []
+        self._samples: list[int] = []
+        self._group_bytes = 0
+
+    def add(self, recording: PreparedRecording, codes: np.ndarray | None) -> None:
+        """Adds all segments of a recording, with their part of its codes (codebooks, frames)."""
+        for start, samples, content in recording.segments:
+            self._rows.append(self._row(recording, start, samples, content, codes))
+            self._samples.append(samples)
+            self._group_bytes += len(content)
+            self.size += len(content)
+            if self._group_bytes >= GROUP_BYTES:
+                self.end_group()
+        self.recordings.append(recording.listed)
+
+    def _row(
+        self, recording: PreparedRecording, start: int, samples: int, content: bytes, codes: np.ndarray | None
+    ) -> dict[str, Any]:
+        """The row of the segment of `samples` samples from `start`."""
+        row = {
+            "audio": {"bytes": content, "path": None},
+            "name": recording.listed.name,
+            "offset": start / self.settings.sampling_rate,
+            "duration": samples / self.settings.sampling_rate,
+        }
+        if codes is not None:
+            hop = self.settings.hop_length
+            # Segments start at a frame. The last one keeps all frames that the teacher gave.
+            last = None if start + samples == len(recording.waveform) else (start + samples) // hop
+            row["codes"] = [codebook.astype(np.uint16) for codebook in codes[:, start // hop : last]]
+        return row
+
+    def end_group(self) -> None:
+        """Writes the rows added so far as a row group."""
+        self.write(pa.Table.from_pylist(self._rows, schema=shard_schema(self.settings)), self._samples)
+        self._rows, self._samples, self._group_bytes = [], [], 0
+
+    def write(self, table: pa.Table, samples: list[int]) -> None:
+        """Writes a table as a row group, unless it has no rows."""
+        if len(table):
+            self._writer.write_table(table, row_group_size=len(table))
+            self.groups.append(samples)
+
+
+def _next_shard(folder: Path, part: tuple[int, int]) -> Path:
+    taken = [int(path.stem.rsplit("-", 1)[1]) for path in folder.glob(f"{_prefix(part)}*.parquet")]
+    return folder / f"{_prefix(part)}{max(taken, default=-1) + 1:05d}.parquet"
+
+
+def _prefix(part: tuple[int, int]) -> str:
+    return f"train-{part[0]:05d}-of-{part[1]:05d}-"

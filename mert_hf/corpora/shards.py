@@ -16,7 +16,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -231,11 +231,6 @@ def read_footer(path: str | os.PathLike) -> ShardFooter:
     recordings = tuple(ShardedRecording(**entry) for entry in content["recordings"])
     groups = tuple(tuple(samples) for samples in content["groups"])
     return ShardFooter(ShardSettings(**content["settings"]), recordings, groups)
-
-
-def write_footer(writer: pq.ParquetWriter, footer: ShardFooter) -> None:
-    """Adds to a shard what it lists of itself."""
-    writer.add_key_value_metadata({METADATA_KEY: json.dumps(asdict(footer))})
 
 
 def encode(samples: np.ndarray, settings: ShardSettings) -> bytes:

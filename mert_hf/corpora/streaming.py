@@ -34,7 +34,7 @@ from torch.utils.data import get_worker_info
 
 from ..audio import AUDIO_EXTENSIONS, AudioReadError
 from .crops import AudioCrop, CropDataset, NothingToReadError, derive_seed
-from .index import kept_list
+from .dataset import kept_list
 from .labels import check_teacher
 from .shards import ShardSettings, find_shards, part_of, read_footer
 
@@ -112,9 +112,6 @@ def resolve_weighted(
 def open_shards(shards: Sequence[str]) -> dict[str, Any]:
     """The content of shards from their footers, which are read once and kept as a list. Collective.
 
-    Args:
-        shards: addresses of the shards.
-
     Returns:
         `settings` of the shards; for each row group `shard`, `group` (its number within the shard) and `rows`; for each
         row `samples` and `place` (the number of its recording among `SHARES`).
@@ -164,9 +161,8 @@ def shard_labels(data: Sequence[str], teacher: AcousticTeacher | None = None) ->
 class ShardCropDataset(CropDataset):
     """Crops at random places within the segments of Parquet shards.
 
-    In an epoch each segment gives as many crops as its duration holds crop lengths, at least one. Item `index` of epoch
-    `epoch` depends on (seed, epoch, index) only, and has the codes of its frames where the shards have codes. Memory
-    holds the row groups of a few lanes.
+    In an epoch each segment gives as many crops as its duration holds crop lengths, at least one. Crops have the codes
+    of their frames where the shards have codes. Memory holds the row groups of a few lanes.
 
     Args:
         data: folders, files, globs, addresses and Hub ids of shards.
@@ -261,9 +257,8 @@ class ShardCropDataset(CropDataset):
         return len(self._group)
 
     def _check_rates(self) -> None:
-        codes = bool(self.settings.codebook_sizes)
         made_for = (self.settings.sampling_rate, self.settings.hop_length)
-        if codes and made_for != (self.sampling_rate, self.hop_length):
+        if self.settings.codebook_sizes and made_for != (self.sampling_rate, self.hop_length):
             raise ValueError(
                 f"The shards have codes for {made_for[0]} Hz and a hop of {made_for[1]} samples, the student works at "
                 f"{self.sampling_rate} Hz and {self.hop_length}. Write shards for the student."

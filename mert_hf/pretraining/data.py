@@ -12,8 +12,7 @@ from torch.utils.data import Dataset, Subset
 from transformers import PretrainedConfig
 
 from ..corpora.crops import CropDataset, NothingToReadError
-from ..corpora.dataset import AudioCropDataset, AudioFiles, held_out_recordings
-from ..corpora.index import open_indexed
+from ..corpora.dataset import AudioCropDataset, AudioFiles, held_out_recordings, open_indexed
 from ..corpora.labels import LabelCache
 from ..corpora.streaming import ShardCropDataset, are_shards
 from ..utils.tolerance import Tolerance

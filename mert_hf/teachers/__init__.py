@@ -7,13 +7,10 @@ from ..utils.imports import lazy_names
 if TYPE_CHECKING:
     from .base import AcousticTeacher, MusicalTeacher, Teacher, codebook_sizes_of
     from .encodec import EncodecTeacher, MetaEncodecTeacher
-    from .encoder_regression import EncoderTeacher
-    from .features import FeatureSet, FeatureTeacher, KMeansTeacher
-    from .frozen_encoders import EncoderLayer
-    from .fused import FusedEncoderTeacher
+    from .features import CQTTeacher, FeatureSet, FeatureTeacher, KMeansTeacher, LogMelTeacher
+    from .frozen_encoders import EncoderLayer, EncoderTeacher, FusedEncoderTeacher
     from .loading import TEACHERS, CombinedMusicalTeacher, CombinedTeacher, load_teacher
     from .mel_quantizers import MelRVQTeacher, RandomProjectionTeacher
     from .music2vec import Music2VecTeacher
-    from .spectra import CQTTeacher, LogMelTeacher
 
 __all__, __getattr__ = lazy_names(__name__)  # the command line reads `.settings` without torch

@@ -9,8 +9,6 @@ import importlib
 import math
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +21,7 @@ from transformers import EncodecModel
 from ..hub.names import resolve_checkpoint
 from ..utils.files import follow_umask
 from ..utils.optional import MissingExtraError
-from .base import CONFIG_NAME, AcousticTeacher, Teacher, check_sizes, check_waveforms, read_config
+from .base import CONFIG_NAME, AcousticTeacher, check_sizes, check_waveforms, read_config
 
 DEFAULT_CODEC = "facebook/encodec_24khz"
 DEFAULT_CODEBOOKS = 8  # 6 kbps at 24 kHz
@@ -112,9 +110,9 @@ class EncodecTeacher(AcousticTeacher):
             num_codebooks = read_config(Path(name_or_path)).get("num_codebooks")
         return cls(model, num_codebooks)
 
-    @classmethod
-    def from_meta(cls, source: str | os.PathLike = META_MODEL, num_codebooks: int = DEFAULT_CODEBOOKS) -> Teacher:
-        """The codec through Meta's own package: a `MetaEncodecTeacher`, whose codes are equal.
+    @staticmethod
+    def from_meta(source: str | os.PathLike = META_MODEL, num_codebooks: int = DEFAULT_CODEBOOKS) -> MetaEncodecTeacher:
+        """The codec through Meta's own package, whose codes are equal.
 
         Args:
             source: "encodec_24khz", which the package downloads, or a file of its weights.
@@ -124,7 +122,15 @@ class EncodecTeacher(AcousticTeacher):
             MissingExtraError: the package `encodec` is not installed.
             ValueError: there is no such file, or its weights do not fit.
         """
-        return MetaEncodecTeacher.from_meta(source, num_codebooks)
+        if str(source) == META_MODEL:
+            weights = meta_encodec().EncodecModel.encodec_model_24khz(pretrained=True).state_dict()
+        elif os.path.isfile(source):
+            weights = torch.load(source, map_location="cpu", weights_only=True)  # noqa: TID251  weights_only
+        else:
+            raise ValueError(f"{source} is neither {META_MODEL!r} nor a file of its weights, such as {META_MODEL}.th.")
+        if not isinstance(weights, dict):
+            raise ValueError(f"{source} holds {type(weights).__name__}, not a state dict.")
+        return MetaEncodecTeacher(num_codebooks, **weights.get("best_state", weights))
 
     def targets(self, waveforms: torch.Tensor) -> torch.Tensor:
         """(batch, samples) float32 -> (batch, num_codebooks, ceil(samples / hop_length)) int64."""
@@ -159,14 +165,7 @@ class EncodecTeacher(AcousticTeacher):
     def _decisive_parts(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """Those of the encoder and the codebooks: a copy of the codec with another decoder is the same teacher."""
         config = self.model.config
-        names = (
-            "sampling_rate",
-            "upsampling_ratios",
-            "use_causal_conv",
-            "pad_mode",
-            "norm_type",
-            "dilation_growth_rate",
-        )
+        names = "sampling_rate upsampling_ratios use_causal_conv pad_mode norm_type dilation_growth_rate".split()
         settings = {**self.settings(), **{name: getattr(config, name) for name in names}}
         weights = {f"encoder.{name}": tensor for name, tensor in self.model.encoder.state_dict().items()}
         for k, layer in enumerate(self.model.quantizer.layers[: self.num_codebooks]):
@@ -222,60 +221,31 @@ class MetaEncodecTeacher(AcousticTeacher):
         codes = torch.cat([frame for frame, _ in self.model.encode(waveforms[:, None])], dim=-1)
         return codes[:, : self.num_codebooks]
 
-    @classmethod
-    def from_meta(cls, source: str | os.PathLike, num_codebooks: int) -> MetaEncodecTeacher:
-        """The published model by its name, "encodec_24khz", which the package downloads, or a file of its weights.
-
-        Raises:
-            ValueError: there is no such file, or it does not hold weights of the model.
-        """
-        if str(source) == META_MODEL:
-            weights = meta_encodec().EncodecModel.encodec_model_24khz(pretrained=True).state_dict()
-        elif os.path.isfile(source):
-            weights = torch.load(source, map_location="cpu", weights_only=True)  # noqa: TID251  weights_only
-        else:
-            raise ValueError(f"{source} is neither {META_MODEL!r} nor a file of its weights, such as {META_MODEL}.th.")
-        if not isinstance(weights, dict):
-            raise ValueError(f"{source} holds {type(weights).__name__}, not a state dict.")
-        return cls(num_codebooks, **weights.get("best_state", weights))
-
 
 def meta_encodec() -> ModuleType:
-    """The package `encodec`.
+    """The package `encodec`, without torchaudio.
+
+    encodec imports torchaudio when it is imported, and uses it in helpers for files only, which are not used here. The
+    build of torchaudio on the package index needs CUDA, and transformers fails where it is installed and cannot load.
+    Where it is not imported already, an empty module takes its place meanwhile.
 
     Raises:
         MissingExtraError: it is not installed.
     """
-    with stub_of_torchaudio():
-        try:
-            return importlib.import_module("encodec")
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(
-                f"{error.name} is not installed. Install Meta's package without its dependency torchaudio, which often "
-                "does not fit an installed torch: pip install --no-deps encodec einops",
-                name=error.name,
-            ) from error
-
-
-@contextmanager
-def stub_of_torchaudio() -> Iterator[None]:
-    """An empty module in the place of torchaudio while the block runs, where torchaudio is not imported already.
-
-    encodec imports torchaudio when it is imported, and uses it in helpers for files only, which are not used here. The
-    build of torchaudio on the package index needs CUDA, and transformers fails where it is installed and cannot load.
-    """
-    present = sys.modules.get("torchaudio")
-    if present is not None or "encodec" in sys.modules:
-        yield
-        return
-    known = "torchaudio" in sys.modules
-    stub = ModuleType("torchaudio")
-    stub.__spec__ = ModuleSpec("torchaudio", None)
-    sys.modules["torchaudio"] = stub
+    before = {name: module for name, module in sys.modules.items() if name == "torchaudio"}  # None where it is hidden
+    stubbed = before.get("torchaudio") is None and "encodec" not in sys.modules
+    if stubbed:
+        sys.modules["torchaudio"] = ModuleType("torchaudio")
+        sys.modules["torchaudio"].__spec__ = ModuleSpec("torchaudio", None)
     try:
-        yield
+        return importlib.import_module("encodec")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"{error.name} is not installed. Install Meta's package without its dependency torchaudio, which often "
+            "does not fit an installed torch: pip install --no-deps encodec einops",
+            name=error.name,
+        ) from error
     finally:
-        if known:
-            sys.modules["torchaudio"] = None  # type: ignore[assignment]  # as it was: hidden, see utils.imports
-        else:
+        if stubbed:
             del sys.modules["torchaudio"]
+            sys.modules.update(before)

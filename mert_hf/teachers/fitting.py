@@ -21,10 +21,8 @@ from ..utils.optional import require_extra
 from ..utils.settings import check_choice
 from ..utils.tolerance import Tolerance, check_bad_files
 from .base import AcousticTeacher, Teacher, checked_clips
-from .encoder_regression import EncoderTeacher
 from .features import FeatureSet, FeatureTeacher, KMeansTeacher
-from .frozen_encoders import FEATURES_PREFIX, EncoderLayer
-from .fused import FusedEncoderTeacher
+from .frozen_encoders import FEATURES_PREFIX, EncoderLayer, EncoderTeacher, FusedEncoderTeacher
 from .mel_quantizers import MelRVQTeacher, RandomProjectionTeacher, fine_log_mel, mel_statistics
 from .residual import residual_codes
 from .settings import FeatureSettings, FitSettings, KMeansSettings, RVQSettings

@@ -1,9 +1,14 @@
-"""Layers of frozen encoders at the student's frame rate, standardized and projected: what two teachers are made of."""
+"""Teachers of layers of frozen encoders, at the student's frame rate, standardized and projected on principal axes.
+
+`FusedEncoderTeacher` quantizes them, the acoustic teacher of MERT-v2 (arXiv 2609.33757); `EncoderTeacher` gives them as
+values to regress.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +21,8 @@ from ..encoders.base import CONTEXT_TOLERANCE
 from ..encoders.own import StoredFeatures
 from ..hub.licenses import license_of
 from ..modeling.feature_extraction_mert import resample
-from .base import Teacher, check_sizes, check_waveforms, from_fields, in_blocks
-from .residual import choose_frames
+from .base import AcousticTeacher, MusicalTeacher, Teacher, check_sizes, check_waveforms, from_fields, in_blocks
+from .residual import choose_frames, cluster, nearest_codes, residual_codes
 
 MAX_FRAMES = 200_000  # frames that a teacher is fitted to
 BLOCK_SECONDS, MARGIN_SECONDS = 30.0, 2.0  # of a recording labeled at a time, and of what is heard on either side
@@ -50,8 +55,11 @@ class FrozenLayer:
     """
 
     def __init__(self, source: EncoderLayer):
-        name = source.name if isinstance(source.name, (str, Path)) else type(source.name).__name__
-        self.encoder = open_source(source.name)
+        name = str(source.name) if isinstance(source.name, (str, Path)) else type(source.name).__name__
+        if name.startswith(FEATURES_PREFIX):
+            self.encoder = StoredFeatures(name.removeprefix(FEATURES_PREFIX))
+        else:
+            self.encoder = open_encoder(source.name, device="cpu")
         if source.layer not in self.encoder.layers:
             raise ValueError(
                 f"{name} has the layers {self.encoder.layers[0]} to {self.encoder.layers[-1]}, given {source.layer}. "
@@ -62,8 +70,8 @@ class FrozenLayer:
                 f"The weights of {name} are not those that the teacher was fitted with. Give that checkpoint, or fit "
                 "the teacher again."
             )
-        stated = source.license or license_of(str(name), self.encoder) or ""
-        self.source = EncoderLayer(str(name), source.layer, self.encoder.fingerprint, stated)
+        stated = source.license or license_of(name, self.encoder) or ""
+        self.source = EncoderLayer(name, source.layer, self.encoder.fingerprint, stated)
 
     @property
     def is_stored(self) -> bool:
@@ -89,10 +97,7 @@ class FrozenLayer:
             return self._whole(waveforms, sampling_rate, hop_length)
         margin = max(int(min(MARGIN_SECONDS, context / 6) * rate), 1)
         size = max(int(context * rate) - 2 * margin - 1, 1)
-
-        def compute(part: torch.Tensor) -> torch.Tensor:
-            return self._whole(part, sampling_rate, hop_length)
-
+        compute = partial(self._whole, sampling_rate=sampling_rate, hop_length=hop_length)
         return in_blocks(compute, waveforms, hop_length, size, margin, frame_dim=1)[:, :frames]
 
     def _whole(self, waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
@@ -108,13 +113,6 @@ class FrozenLayer:
         rows = self.encoder.rows(file)[:, self.source.layer]
         times = (np.arange(len(rows)) + 0.5) * frames * step / len(rows)
         return torch.from_numpy(frame_weights(times, frames, step) @ rows)
-
-
-def open_source(name: str | Encoder) -> Encoder | StoredFeatures:
-    """The encoder of a name, on the CPU, or its stored features."""
-    if isinstance(name, str) and name.startswith(FEATURES_PREFIX):
-        return StoredFeatures(name.removeprefix(FEATURES_PREFIX))
-    return open_encoder(name, device="cpu")
 
 
 def frame_weights(times: np.ndarray, frames: int, step: float) -> np.ndarray:
@@ -142,8 +140,8 @@ class ProjectedEncoders(Teacher):
         encoders: layers of frozen encoders; mappings of `EncoderLayer`'s fields are accepted too. Those whose features
             are stored are not mixed with others.
         sampling_rate, hop_length: as of `Teacher`; a frame is one of the student.
-        shapes: those of further weights, for a number of components.
-        weights: `mean` and `scale` (dimensions,), `projection` (dimensions, components), and the further ones.
+        weights: `mean` and `scale` (dimensions,), `projection` (dimensions, components), and further ones.
+        more: shapes of the further ones, without their last dimension, the components.
 
     Raises:
         ValueError: weights that do not fit, an encoder that is not the one of the fit, or stored features mixed with
@@ -266,10 +264,145 @@ def frames_to_fit(
     return torch.from_numpy(choose_frames(points, num_codes, seed, MAX_FRAMES))
 
 
-def fit_projection(points: torch.Tensor, components: int) -> dict[str, torch.Tensor]:
-    """Mean, scale and principal axes of points (frames, dimensions); as many axes as there are at most."""
+def fit_projection(points: torch.Tensor, components: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Mean, scale and principal axes of points (frames, dimensions), all that there are at most; the points on them."""
     check_sizes(components=components)
     mean, scale = points.mean(0), points.std(0).clamp_min(1e-4)
     standardized = (points - mean) / scale
     _, axes = torch.linalg.eigh((standardized.double().T @ standardized.double()) / len(points))  # rising variance
-    return {"mean": mean, "scale": scale, "projection": axes.flip(1)[:, :components].float().contiguous()}
+    projection = axes.flip(1)[:, :components].float().contiguous()
+    return {"mean": mean, "scale": scale, "projection": projection}, standardized @ projection
+
+
+class FusedEncoderTeacher(ProjectedEncoders, AcousticTeacher):
+    """Residual k-means codes of layers of frozen encoders, at the student's frame rate.
+
+    The layers are averaged over the student's frames, concatenated, standardized and projected on their principal
+    components. Codebook k quantizes what the codebooks before it leave. One encoder with a layer of the student's own
+    first training gives HuBERT's second iteration (arXiv 2106.07447). The report publishes the two encoders and the 4
+    codes a frame; projection and sizes are ours.
+
+    Args:
+        encoders: layers of frozen encoders; mappings of `EncoderLayer`'s fields are accepted too.
+        codebook_sizes: number of codes in each codebook.
+        sampling_rate, hop_length: as of `Teacher`; a frame is one of the student.
+        weights: those of `ProjectedEncoders`, and for codebook k `centers_k` (codes, components). `fit` makes them.
+
+    Raises:
+        ValueError: weights that do not fit the codebooks, or an encoder that is not the one of the fit.
+    """
+
+    kind, made_by = "fused", "mert-hf fit-rvq --encoder NAME:LAYER"
+
+    def __init__(
+        self,
+        encoders: Sequence[EncoderLayer | dict[str, Any]],
+        codebook_sizes: Sequence[int],
+        sampling_rate: int = 24000,
+        hop_length: int = 960,
+        **weights: torch.Tensor,
+    ):
+        self.codebook_sizes = tuple(codebook_sizes)
+        centers = {f"centers_{k}": (count,) for k, count in enumerate(self.codebook_sizes)}
+        super().__init__(encoders, sampling_rate, hop_length, weights, **centers)
+
+    def settings(self) -> dict[str, Any]:
+        """Encoders with their fingerprints, codebooks and rates."""
+        return {**super().settings(), "codebook_sizes": list(self.codebook_sizes)}
+
+    def finish(self, projected: torch.Tensor) -> torch.Tensor:
+        """(batch, frames, components) -> codes (batch, num_codebooks, frames) int64."""
+        codes, _ = residual_codes(projected, [self.get_buffer(f"centers_{k}") for k in range(self.num_codebooks)])
+        return codes.transpose(1, 2)
+
+    @classmethod
+    def fit(
+        cls,
+        clips: Iterable[torch.Tensor | np.ndarray | tuple[str, float]],
+        encoders: Sequence[EncoderLayer | dict[str, Any]],
+        codebook_sizes: Sequence[int] = (1024, 1024, 1024, 1024),
+        components: int = 256,
+        sampling_rate: int = 24000,
+        hop_length: int = 960,
+        seed: int = 0,
+        show_progress_bar: bool = True,
+    ) -> FusedEncoderTeacher:
+        """Fits standardization, projection and codebooks.
+
+        Args:
+            clips: waveforms (samples,) float32 in [-1, 1] at `sampling_rate`, or (file, seconds) of recordings whose
+                features are stored.
+            encoders, codebook_sizes, sampling_rate, hop_length: as of the constructor.
+            components: principal components that are quantized, at most; as many as there are dimensions otherwise.
+            seed: seed of the choice of frames and of the clustering.
+            show_progress_bar: show a progress bar over the clips.
+
+        Raises:
+            ImportError: scikit-learn is not installed.
+            ValueError: fewer frames than codes.
+        """
+        frozen = open_layers(encoders)
+        points = frames_to_fit(clips, frozen, (sampling_rate, hop_length), max(codebook_sizes), seed, show_progress_bar)
+        weights, rest = fit_projection(points, components)
+        for k, size in enumerate(codebook_sizes):
+            weights[f"centers_{k}"] = centers = cluster(rest.numpy(), size, seed + k)
+            rest = rest - centers[nearest_codes(rest, centers)]
+        return cls(frozen, codebook_sizes, sampling_rate, hop_length, **weights)
+
+
+class EncoderTeacher(ProjectedEncoders, MusicalTeacher):
+    """Layers of frozen encoders, at the student's frame rate, as targets of regression.
+
+    The layers are averaged over the student's frames, concatenated, standardized and projected on their principal
+    components, and scaled so that predicting the mean costs a mean squared error of 1.
+
+    Args:
+        encoders: layers of frozen encoders; mappings of `EncoderLayer`'s fields are accepted too.
+        sampling_rate, hop_length: as of `Teacher`; a frame is one of the student.
+        weights: those of `ProjectedEncoders`. `fit` makes them.
+
+    Raises:
+        ValueError: weights that do not fit, or an encoder that is not the one of the fit.
+    """
+
+    kind, made_by = "encoders", "mert-hf fit-features --encoder NAME:LAYER"
+
+    def __init__(
+        self,
+        encoders: Sequence[EncoderLayer | dict[str, Any]],
+        sampling_rate: int = 24000,
+        hop_length: int = 320,
+        **weights: torch.Tensor,
+    ):
+        super().__init__(encoders, sampling_rate, hop_length, weights)
+        self.num_bins = self.projection.shape[1]
+
+    def finish(self, projected: torch.Tensor) -> torch.Tensor:
+        """(batch, frames, num_bins) float32, as they are."""
+        return projected
+
+    @classmethod
+    def fit(
+        cls,
+        clips: Iterable[torch.Tensor | np.ndarray | tuple[str, float]],
+        encoders: Sequence[EncoderLayer | dict[str, Any]],
+        components: int = 64,
+        sampling_rate: int = 24000,
+        hop_length: int = 320,
+        seed: int = 0,
+        show_progress_bar: bool = True,
+    ) -> EncoderTeacher:
+        """Fits standardization and projection.
+
+        Args:
+            clips, encoders, sampling_rate, hop_length, seed, show_progress_bar: as of `FusedEncoderTeacher.fit`.
+            components: principal components that are regressed, at most; as many as there are dimensions otherwise.
+
+        Raises:
+            ValueError: fewer than two frames.
+        """
+        frozen = open_layers(encoders)
+        points = frames_to_fit(clips, frozen, (sampling_rate, hop_length), 2, seed, show_progress_bar)
+        weights, projected = fit_projection(points, components)
+        weights["projection"] = weights["projection"] / projected.square().mean().sqrt()
+        return cls(frozen, sampling_rate, hop_length, **weights)

@@ -12,21 +12,12 @@ from torch import nn
 
 from ..hub.names import checkpoint_folder
 from ..utils.settings import check_choice
-from .base import (
-    CONFIG_NAME,
-    TEACHER_FILES,
-    AcousticTeacher,
-    MusicalTeacher,
-    Teacher,
-    read_config,
-)
+from .base import CONFIG_NAME, TEACHER_FILES, AcousticTeacher, MusicalTeacher, Teacher, read_config
 from .encodec import EncodecTeacher, MetaEncodecTeacher
-from .encoder_regression import EncoderTeacher
-from .features import FeatureTeacher, KMeansTeacher
-from .fused import FusedEncoderTeacher
+from .features import CQTTeacher, FeatureTeacher, KMeansTeacher, LogMelTeacher
+from .frozen_encoders import EncoderTeacher, FusedEncoderTeacher
 from .mel_quantizers import MelRVQTeacher, RandomProjectionTeacher
 from .music2vec import Music2VecTeacher
-from .spectra import CQTTeacher, LogMelTeacher
 
 MEMBER_FOLDER = "teacher_{}"
 LOSSES = ("squared", "cosine")  # of a musical teacher

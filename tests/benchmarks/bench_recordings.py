@@ -20,8 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mert_hf.corpora.dataset import AudioCropDataset, held_out_recordings
-from mert_hf.corpora.index import kept_list, open_indexed
+from mert_hf.corpora.dataset import AudioCropDataset, held_out_recordings, kept_list, open_indexed
 
 DATA = ["/music"]
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from tiny_pretraining import make_dataset
 
-from mert_hf.corpora.dataset import held_out_recordings, open_recordings
-from mert_hf.corpora.index import kept_list, open_indexed
+from mert_hf.corpora.dataset import held_out_recordings, kept_list, open_indexed, open_recordings
 
 
 @pytest.fixture(autouse=True)
@@ -52,8 +51,8 @@ def test_the_list_of_recordings_replaces_the_search_and_the_headers(recordings, 
     plain = open_recordings([str(music)])
     assert open_indexed([str(music)], minimum=1).names == plain.names
     expected = make_dataset(music)
-    for module in ("dataset.audio_info", "index.open_recordings"):
-        monkeypatch.setattr(f"mert_hf.corpora.{module}", None)  # nothing is searched or opened again
+    for name in ("audio_info", "find_audio_files", "read_metadata"):
+        monkeypatch.setattr(f"mert_hf.corpora.dataset.{name}", None)  # nothing is searched or opened again
     found = open_indexed([str(music)], minimum=1)
     dataset = make_dataset(found)
     assert len(dataset) == len(expected) and dataset.used_recordings == expected.used_recordings

@@ -14,7 +14,7 @@ import soundfile
 
 from mert_hf.audio import read_audio
 from mert_hf.corpora import shards
-from mert_hf.corpora.shard_writing import write_shards
+from mert_hf.corpora.sharding import write_shards
 from mert_hf.corpora.shards import AudioItem, ShardSettings, find_shards, part_of, read_footer
 
 RATE, HOP = 8000, 80

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from mert_hf.audio import read_audio
 from mert_hf.corpora import streaming
 from mert_hf.corpora.labels import codes_of, label_recording
-from mert_hf.corpora.shard_writing import write_shards
+from mert_hf.corpora.sharding import write_shards
 from mert_hf.corpora.shards import AudioItem, ShardSettings, find_shards
 from mert_hf.corpora.streaming import ShardCropDataset, are_shards, resolve_shards, shard_labels
 from mert_hf.pretraining.run import main
@@ -41,7 +41,7 @@ def shards(tmp_path_factory) -> Path:
     teacher = LoudnessTeacher()
     settings = ShardSettings(seconds=2.0, **codes_of(teacher))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mert_hf.corpora.shard_writing.GROUP_BYTES", 4000)
+        patch.setattr("mert_hf.corpora.sharding.GROUP_BYTES", 4000)
         write_shards(
             [AudioItem(path.name, path=str(path)) for path in paths],
             folder / "out",

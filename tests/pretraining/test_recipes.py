@@ -13,7 +13,7 @@ from tiny_pretraining import write_recordings
 from transformers import AutoConfig
 
 from mert_hf.cli.app import app
-from mert_hf.corpora.shard_writing import write_shards
+from mert_hf.corpora.sharding import write_shards
 from mert_hf.corpora.shards import AudioItem, ShardSettings
 from mert_hf.hub.names import resolve_checkpoint
 from mert_hf.modeling.configuration_mert2 import MERT2Config
