@@ -2,8 +2,7 @@
 
 from .decoding import AudioInfo, AudioReadError, audio_info
 from .files import AUDIO_EXTENSIONS, find_audio_files
-from .reading import read_audio, stream_audio
-from .windows import Window, cut_windows, stream_windows
+from .windows import Window, cut_windows, read_audio, stream_audio, stream_windows
 
 __all__ = [
     "AUDIO_EXTENSIONS",

@@ -11,7 +11,7 @@ import soxr
 from sounds import FORMATS, sweep, write, write_format
 
 from mert_hf.audio import AudioReadError, find_audio_files, read_audio, stream_audio
-from mert_hf.audio.reading import resample_stream
+from mert_hf.audio.windows import resample_stream
 
 
 def reference(path, rate: int) -> np.ndarray:
