@@ -36,9 +36,9 @@ from ..utils.files import check_output_folder
 from ..utils.parser import read_settings
 from ..utils.tolerance import check_bad_files
 from .arguments import parse_arguments
+from .data import licenses_of
 from .run import run_pretraining
 from .settings import DistillationSettings
-from .targets import licenses_of
 from .trainer import MERTTrainer
 
 logger = logging.getLogger(__name__)

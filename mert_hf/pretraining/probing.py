@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from ..evaluation import evaluate
 from ..evaluation.probing.settings import EvaluationSettings
-from ..evaluation.tasks import Task, get_task
+from ..evaluation.tasks import get_task
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,8 @@ class ProbeCallback(TrainerCallback):
     ):
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}.")
-        self.tasks = [(open_task(text), Path(folder)) for text, folder in tasks.items()]
+        names = ((text.partition(":"), Path(folder)) for text, folder in tasks.items())
+        self.tasks = [(get_task(name, target=target or None), folder) for (name, _, target), folder in names]
         self.feature_extractor, self.log, self.steps, self.settings = feature_extractor, log, steps, settings
 
     def on_step_end(self, args, state, control, model: nn.Module = None, **kwargs):
@@ -86,12 +87,6 @@ class ProbeCallback(TrainerCallback):
                 metrics |= {f"probe_{task.name}_{name}": value["mean"] for name, value in results["metrics"].items()}
         model.train(training)
         return metrics
-
-
-def open_task(text: str) -> Task:
-    """The task of a name, or of "audiofolder:COLUMN"."""
-    name, _, target = text.partition(":")
-    return get_task(name, target=target or None)
 
 
 def parse_probe_tasks(texts: Sequence[str]) -> dict[str, str]:

@@ -45,13 +45,11 @@ def checkpoint_to_resume(output_dir: str | Path, overwrite: bool = False) -> str
         ValueError: the folder holds checkpoints and none of them is complete.
     """
     state = PartialState()
-    decision: list[tuple[str | None, str | None]] = [(None, None)]
-    if state.is_main_process:
-        decision = [_decide(Path(output_dir), overwrite)]
+    decision = [_decide(Path(output_dir), overwrite) if state.is_main_process else None]
     broadcast_object_list(decision)
-    checkpoint, refusal = decision[0]
-    if refusal is not None:
-        raise ValueError(refusal)
+    (checkpoint,) = decision
+    if isinstance(checkpoint, ValueError):
+        raise checkpoint
     if checkpoint is not None:
         _log_resuming(checkpoint, state.num_processes)
     return checkpoint
@@ -92,22 +90,22 @@ def saved_facts(path: Path) -> dict[str, int] | None:
     return facts | (stored or {}).get(ProcessCountCallback.__name__, {}).get("attributes", {})
 
 
-def _decide(output_dir: Path, overwrite: bool) -> tuple[str | None, str | None]:
-    """The checkpoint to continue from, and the reason why a run must not start."""
+def _decide(output_dir: Path, overwrite: bool) -> str | ValueError | None:
+    """The checkpoint to continue from, or the error by which a run must not start."""
     checkpoints = _checkpoints(output_dir)
     if overwrite:
         for path in checkpoints:
             logger.warning("Removing %s: overwrite was requested.", path)
             shutil.rmtree(path)
-        return None, None
+        return None
     checkpoint = last_complete_checkpoint(output_dir)
     if checkpoint is None and checkpoints:
-        return None, (
+        return ValueError(
             f"{output_dir} holds {len(checkpoints)} checkpoints, such as {checkpoints[0].name}, and none of them is "
             "complete, so the run cannot continue there. Choose another --output_dir, or give --overwrite true to "
             "remove them and start from zero."
         )
-    return checkpoint, None
+    return checkpoint
 
 
 def _checkpoints(output_dir: Path) -> list[Path]:

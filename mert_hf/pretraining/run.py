@@ -31,11 +31,10 @@ from .arguments import (
 )
 from .callbacks import SignalCallback, TimedScheduleCallback
 from .collator import DataCollatorForMERTPreTraining
-from .data import build_datasets, parse_share
+from .data import Targets, build_datasets, open_targets, parse_share
 from .probing import ProbeCallback, parse_probe_tasks
 from .resuming import checkpoint_to_resume
 from .student_input import InputAugmentation, NoiseMixture, SpanMasking
-from .targets import Targets, open_targets
 from .trainer import MERTTrainer
 
 logger = logging.getLogger(__name__)
