@@ -18,8 +18,7 @@ import io
 import os
 import pickletools
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -121,7 +120,7 @@ def read_checkpoint(path: str | os.PathLike) -> Any:
                 names = _names_in_archive(file)
             else:  # of torch < 1.6: magic number, protocol, machine, object and storage keys are a pickle each
                 names = set().union(*(_names_in_program(file) for _ in range(5)))
-            with _allowed(_stand_in(*name) for name in sorted(names)):
+            with torch.serialization.safe_globals([_stand_in(*name) for name in sorted(names)]):
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)  # noqa: TID251
         except CheckpointError as error:
             raise type(error)(f"{path}: {error}") from error.__cause__
@@ -205,18 +204,6 @@ def _stand_in(module: str, name: str) -> type[Placeholder]:
     return type(name, (Placeholder,), {"__module__": module, "__qualname__": name, "kind": kind})
 
 
-@contextmanager
-def _allowed(classes: Iterable[type]) -> Iterator[None]:
-    """Within it, torch's restricted loader knows these classes, by the names that they carry."""
-    before = torch.serialization.get_safe_globals()
-    torch.serialization.add_safe_globals(list(classes))
-    try:
-        yield
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
-
-
 LISTED = 5  # names of each kind of fault
 
 
@@ -231,13 +218,7 @@ class UnsafeCheckpointError(CheckpointError):
 def compare_shapes(
     tensors: Mapping[str, Any], expected: Mapping[str, Any], origin: str = "the configuration"
 ) -> dict[str, list[str]]:
-    """Names of tensors that do not fit, by the kind of fault.
-
-    Args:
-        tensors: name -> anything with a `shape`.
-        expected: the same of the tensors that there should be.
-        origin: where the expected shapes come from, for messages.
-    """
+    """Names of tensors (anything with a `shape`) that do not fit the expected ones of `origin`, by kind of fault."""
     shapes = {name: (tuple(tensors[name].shape), tuple(expected[name].shape)) for name in expected if name in tensors}
     return {
         "missing": [name for name in expected if name not in tensors],

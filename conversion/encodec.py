@@ -83,15 +83,7 @@ def transformers_name(name: str, expected: Mapping[str, torch.Tensor]) -> str:
 def infer_config(
     tensors: Mapping[str, torch.Tensor], sampling_rate: int | None = None, causal: bool | None = None
 ) -> EncodecConfig:
-    """The configuration of the model that has these tensors.
-
-    Args:
-        tensors: Meta's state dict.
-        sampling_rate, causal: as in `convert_encodec_checkpoint`.
-
-    Raises:
-        CheckpointError: the tensors are not those of an EnCodec model.
-    """
+    """The configuration of the model of Meta's tensors; further arguments as in `convert_encodec_checkpoint`."""
     shapes = {re.sub(r"\.weight_v$", ".weight", name): tensor.shape for name, tensor in tensors.items()}
     try:
         fields = _sizes(shapes)

@@ -160,21 +160,13 @@ def write_record(
 
 
 def read_record(model_dir: Path) -> dict:
-    """The content of `write_record`: "cfg", "dtypes", "split_projections"; empty for a model that was made here.
-
-    Raises:
-        CheckpointError: the file was damaged since.
-    """
+    """The content of `write_record`; empty for a model that was made here. CheckpointError: it was damaged since."""
     path = model_dir / SETTINGS_FILE
     return read_json(path, CheckpointError) if path.is_file() else {}
 
 
 def recorded_normalize(model_dir: Path) -> bool | None:
-    """Whether the original was trained on normalized waveforms; None where nothing was recorded.
-
-    Raises:
-        CheckpointError: the record was damaged since.
-    """
+    """Whether the original was trained on normalized waveforms; None where nothing was recorded."""
     value = read_record(model_dir)
     for key in ("cfg", "task", "normalize"):
         value = value.get(key) if isinstance(value, dict) else None

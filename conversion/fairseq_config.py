@@ -78,13 +78,9 @@ class FairseqSettings:
 
 
 def read_settings(content: Any) -> FairseqSettings:
-    """The settings in a fairseq checkpoint: its `cfg` dictionary, or the `args` namespace of older versions.
+    """The settings in what `read_checkpoint` returns: its `cfg` dictionary, or the `args` namespace of older versions.
 
-    Args:
-        content: what `read_checkpoint` returns.
-
-    Raises:
-        CheckpointError: there are none, or they are of another architecture.
+    Raises CheckpointError where there are none, or they are of another architecture.
     """
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise CheckpointError(
@@ -109,15 +105,10 @@ def read_settings(content: Any) -> FairseqSettings:
 
 
 def config_from_fairseq(settings: FairseqSettings, tensors: dict[str, torch.Tensor], backbone_only: bool) -> MERTConfig:
-    """Our configuration of a fairseq model.
+    """Our configuration of a fairseq model, without heads if `backbone_only`.
 
-    Args:
-        settings: from `read_settings`.
-        tensors: the checkpoint's tensors; their shapes give the number of codes where the settings do not.
-        backbone_only: whether the heads, and what is said of them, are left out.
-
-    Raises:
-        CheckpointError: an option that MERT's transformers model does not have, or values that contradict each other.
+    The shapes of the tensors give the number of codes where the settings do not. Raises CheckpointError for an option
+    that MERT's transformers model does not have, or values that contradict each other.
     """
     _check_options(settings, backbone_only)
     values = {ours: _value(settings.model, theirs, default) for ours, (theirs, default) in MODEL_FIELDS.items()}
@@ -147,15 +138,10 @@ def _check_options(settings: FairseqSettings, backbone_only: bool) -> None:
 
 
 def config_to_fairseq(config: MERTConfig, normalize: bool, known: dict | None = None) -> dict:
-    """fairseq's `cfg` for a model of ours.
+    """fairseq's `cfg` for a model of ours whose feature extractor normalizes or not.
 
-    Args:
-        config: the model's configuration.
-        normalize: the feature extractor's `do_normalize`.
-        known: sections recorded when the model was converted from fairseq; they fill in what `config` does not say.
-
-    Raises:
-        ValueError: the configuration has a value that fairseq's MERT has no option for.
+    `known` are the sections recorded when the model was converted from fairseq; they fill in what `config` does not
+    say. Raises ValueError for a value that fairseq's MERT has no option for.
     """
     known = known or {}
     weights = [config.feature_penalty_weight] + ([config.cqt_loss_weight] if config.cqt_bins else [])
@@ -214,11 +200,7 @@ def recorded_sections(settings: FairseqSettings) -> dict:
 
 
 def parse_conv_layers(text: Any) -> list[tuple[int, int, int]]:
-    """The convolutions of "[(512,10,5)] + [(512,3,2)] * 4": (channels, kernel, stride) each. Nothing is evaluated.
-
-    Raises:
-        CheckpointError: another form than a sum of lists of triples, each repeated by an integer.
-    """
+    """(channels, kernel, stride) of each convolution of "[(512,10,5)] + [(512,3,2)] * 4". Nothing is evaluated."""
     text = str(text)
     triple = r"[(\[]\s*\d{1,6}\s*,\s*\d{1,6}\s*,\s*\d{1,6}\s*[)\]]"
     term = rf"(?:(\d{{1,3}})\s*\*\s*)?\[\s*({triple}(?:\s*,\s*{triple})*)\s*,?\s*\](?:\s*\*\s*(\d{{1,3}}))?"
@@ -239,11 +221,7 @@ def parse_conv_layers(text: Any) -> list[tuple[int, int, int]]:
 
 
 def to_plain(value: Any, depth: int = 32, budget: list[int] | None = None) -> Any:
-    """Plain scalars, lists and dictionaries out of namespaces, omegaconf nodes and enumerations that were never built.
-
-    Raises:
-        CheckpointError: the structure is nested or repeated without end.
-    """
+    """Plain values out of namespaces, omegaconf nodes and enumerations that were never built, of a bounded number."""
     budget = budget or [100_000]
     budget[0] -= 1
     if depth < 0 or budget[0] <= 0:

@@ -77,11 +77,7 @@ def convert_hub_checkpoint(
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint folder by name, mapped from its safetensors or pickled files.
-
-    Raises:
-        CheckpointError: no weights, or damaged ones.
-    """
+    """The tensors of a checkpoint folder by name, mapped from its safetensors or pickled files."""
     tensors: dict[str, torch.Tensor] = {}
     for path in weight_files(folder):
         try:
@@ -93,11 +89,7 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold a folder's weights, shards included; safetensors first, as transformers looks for them.
-
-    Raises:
-        CheckpointError: there are none, or the index names files that are not there.
-    """
+    """The files that hold a folder's weights, shards included; safetensors first, as transformers looks for them."""
     found = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if found is None:
         raise CheckpointError(f"{folder} holds no weights; expected one of {', '.join(WEIGHT_FILES)}.")
@@ -112,11 +104,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_configuration(folder: Path) -> tuple[PreTrainedConfig, MERTFeatureExtractor]:
-    """Model and feature extractor settings of a folder; the extractor has its defaults where none are stored.
-
-    Raises:
-        CheckpointError: another type of model, invalid values, or two sampling rates.
-    """
+    """Model and feature extractor settings of a folder; the extractor has its defaults where none are stored."""
     fields = read_json(folder / CONFIG_FILE, CheckpointError)
     if fields.get("model_type") == "data2vec-audio":
         raise CheckpointError(
@@ -158,18 +146,11 @@ def _empty_model(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def compare_weights(tensors: dict, config: PreTrainedConfig) -> tuple[dict[str, list[str]], list[str]]:
-    """Differences between tensors, under our names, and the weights of a configuration.
-
-    Args:
-        tensors: name -> anything with a `shape`.
-        config: the model's configuration; its `architectures` name the class.
+    """Differences between tensors (anything with a `shape`), under our names, and the weights of a configuration.
 
     Returns:
         Names "missing", "unknown" and "of another shape", and the names that may be absent: the authors' code stores
         the mask embedding only where the configuration masks.
-
-    Raises:
-        CheckpointError: the configuration names a class that mert_hf does not have.
     """
     faults = compare_shapes(tensors, _empty_model(config).state_dict(), "config.json")
     masks = any(getattr(config, name, 0) for name in ("mask_time_prob", "mask_feature_prob"))

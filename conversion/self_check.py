@@ -68,14 +68,8 @@ def save_and_check(
 ) -> dict[str, float]:
     """Saves a converted model, and proves that what was saved is what was converted.
 
-    The tensors in memory are compared with those in the file, and the outputs of the model in memory with those of the
-    reloaded one. There are never two models in memory.
-
-    Args:
-        make_model: builds the converted model.
-        save: writes it to `folder`.
-        run: the model's output on an input that is always the same.
-        folder: where it is saved.
+    The tensors in memory are compared with those in the file, and the outputs of the model in memory, by `run` on an
+    input that is always the same, with those of the reloaded one. There are never two models in memory.
 
     Returns:
         `largest_difference`, `output_scale` and `num_parameters` of the `ConversionReport`.
@@ -113,11 +107,7 @@ def run_backbone(model: PreTrainedModel) -> torch.Tensor:
 
 
 def require_equal(pairs: Iterable[tuple[str, torch.Tensor, torch.Tensor]]) -> None:
-    """Compares (name, converted tensor, reloaded tensor): what is written and read again must be the same.
-
-    Raises:
-        CheckpointError: any difference.
-    """
+    """Raises CheckpointError where a converted and a reloaded tensor, with their name in `pairs`, differ."""
     for name, converted, reloaded in pairs:
         if converted.shape != reloaded.shape or converted.dtype != reloaded.dtype:
             raise CheckpointError(f"The saved tensor {name} has another shape or type than the converted one.")
@@ -127,11 +117,7 @@ def require_equal(pairs: Iterable[tuple[str, torch.Tensor, torch.Tensor]]) -> No
 
 
 def saved_pairs(tensors: dict[str, torch.Tensor], folder: Path) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-    """(name, tensor, tensor in the safetensors files of `folder`), read one at a time.
-
-    Raises:
-        CheckpointError: the files hold other names.
-    """
+    """(name, tensor, tensor in the safetensors files of `folder`), read one at a time; refuses other names."""
     seen: set[str] = set()
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:

@@ -39,13 +39,7 @@ NOT_THERE = "File does not exist"  # libsndfile's words also for an MP3 without 
 
 
 class AudioReadError(ValueError):
-    """A recording that cannot be read.
-
-    Attributes:
-        path: the file, or "<audio in memory>".
-        problem: what is wrong with it.
-        remedy: what to do about it.
-    """
+    """A recording that cannot be read: its path, or "<audio in memory>", the problem, and a remedy."""
 
     def __init__(self, path: str, problem: str, remedy: str):
         super().__init__(f"{path}: {problem}. {remedy}")

@@ -79,11 +79,7 @@ def audio_info(source: AudioSource) -> AudioInfo:
 
 
 def open_decoder(source: AudioSource) -> Decoder:
-    """The decoder of a recording, to be closed after use.
-
-    Raises:
-        AudioReadError: the file is missing, empty, not audio, or cut off according to its header.
-    """
+    """The decoder of a recording, to be closed after use; errors as of `audio_info`."""
     name, head = _inspect(source)
     if not head.startswith(b"OggS"):
         return _open(source, name, head)

@@ -22,11 +22,7 @@ class CodeCounts:
         self.counts = [np.zeros(size, dtype=np.int64) for size in sizes]
 
     def add(self, codes: np.ndarray) -> None:
-        """Counts codes (codebooks, frames).
-
-        Raises:
-            ValueError: the number of codebooks differs, or a code is outside its codebook.
-        """
+        """Counts codes (codebooks, frames). Raises ValueError where they do not fit the codebooks."""
         if codes.ndim != 2 or len(codes) != len(self.counts):
             raise ValueError(f"Expected codes of shape ({len(self.counts)}, frames), got {codes.shape}.")
         for index, (row, count) in enumerate(zip(codes, self.counts, strict=True)):

@@ -46,11 +46,7 @@ class AudioFiles:
 
 
 def audio_column(features: Mapping[str, Any], column: str | None = None) -> str:
-    """The Audio column of a data set: the given one, or the only one.
-
-    Raises:
-        ValueError: there is no such column, or there are several to choose from.
-    """
+    """The Audio column of a data set: the given one, or the only one. Raises ValueError where there is none such."""
     from datasets import Audio
 
     columns = [name for name, feature in features.items() if isinstance(feature, Audio)]
@@ -82,14 +78,9 @@ class AudioColumn:
 
 
 def read_split(folder: Path, split: str | None) -> AudioFiles:
-    """The recordings of the metadata.csv of a folder, with the durations (seconds) that it lists.
+    """The recordings of the metadata.csv of a folder with the durations (seconds) in its column `duration`, if any.
 
-    Args:
-        folder: folder of the metadata.csv, which has the column `file_name` and optionally `duration` and `split`.
-        split: use the rows of this split; None uses all.
-
-    Raises:
-        ValueError: the metadata.csv is damaged, points outside its folder or does not have the split.
+    Without a split, all rows are used. Raises ValueError where the file is damaged or does not have the split.
     """
     entries = read_metadata(folder)
     if split is not None:
@@ -179,12 +170,8 @@ class AudioCropDataset(CropDataset):
     def leave_out(self, faults: Mapping[str, str]) -> None:
         """Takes recordings out of the data set, counted as bad ones, such as those that could not be labeled.
 
-        Args:
-            faults: for names of recordings, why they cannot be used; names of no recording have no effect.
-
-        Raises:
-            TooManyBadFilesError: more recordings are bad than the data set allows.
-            ValueError: no recording is left.
+        `faults` are reasons by names; names of no recording have no effect. Raises TooManyBadFilesError, or ValueError
+        where no recording is left.
         """
         if not faults:
             return
@@ -264,12 +251,7 @@ class AudioCropDataset(CropDataset):
 def read_durations(
     recordings: AudioFiles | AudioColumn, selected: np.ndarray | None = None
 ) -> Iterator[tuple[int, float | Exception]]:
-    """Numbers of the recordings of unknown duration, each with its seconds from the header or the error of reading it.
-
-    Args:
-        recordings: the recordings.
-        selected: (recordings,) bool, those to look at; all by default.
-    """
+    """Numbers of the (selected) recordings of unknown duration, each with its seconds from the header, or the error."""
     missing = [index for index, duration in enumerate(recordings.durations) if duration is None]
     if selected is not None:
         missing = [index for index in missing if selected[index]]
@@ -278,16 +260,10 @@ def read_durations(
 
 
 def held_out_recordings(recordings: AudioFiles | AudioColumn, share: float) -> np.ndarray:
-    """A fixed choice of recordings for validation: those with the smallest hashes of their relative paths.
+    """A fixed choice of recordings for validation, (recordings,) bool: those with the smallest hashes of their paths.
 
-    A larger collection keeps nearly all of its held-out recordings, and a collection that has moved all of them.
-
-    Args:
-        recordings: all recordings.
-        share: share to hold out, between 0 and 1; at least one recording is held out and at least one is kept.
-
-    Returns:
-        (recordings,) bool; all False with a single recording, or a share of 0.
+    A larger collection keeps nearly all of its held-out recordings, and a collection that has moved all of them. At
+    least one is held out and one is kept; none is held out of a single recording, or with a share of 0.
     """
     names, total = recordings.names, len(recordings.names)
     chosen = np.zeros(total, dtype=bool)
@@ -307,11 +283,8 @@ def kept_list(
 ) -> dict[str, list]:
     """Lists that an earlier run found, or that `make` finds now. Collective: the main process looks first.
 
-    Args:
-        facts: everything on which the lists depend.
-        make: gives the lists, of JSON types.
-        is_current: whether lists of an earlier run still hold.
-        minimum: length of the first list from which they are kept.
+    `facts` are everything on which the lists depend; `is_current` tells whether those of an earlier run still hold.
+    They are kept where the first one is at least `minimum` long.
     """
     key = hashlib.blake2b(json.dumps({"format": FORMAT, **facts}, sort_keys=True).encode(), digest_size=16).hexdigest()
     path = Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "mert_hf") / "indices" / f"{key}.json"
@@ -328,18 +301,10 @@ def kept_list(
 
 
 def open_indexed(data: Sequence[str], split: str | None = None, minimum: int = MINIMUM) -> AudioFiles:
-    """The recordings of folders and files with their durations, from an earlier run where nothing has changed.
+    """The recordings of folders and files with their durations, as an earlier run found them if nothing has changed.
 
-    A recording that is replaced under its own name keeps its old duration in the list: remove the file, which the log
-    names. Collective.
-
-    Args:
-        data: folders, with or without metadata.csv, and files.
-        split: rows of metadata.csv to use.
-        minimum: number of recordings from which a list is kept.
-
-    Raises:
-        ValueError: there is no recording, or a metadata.csv is damaged.
+    Lists of `minimum` recordings or more are kept. A recording that is replaced under its own name keeps its old
+    duration in the list: remove the file, which the log names. Errors as of `open_recordings`. Collective.
     """
 
     def find() -> dict[str, list]:

@@ -45,8 +45,7 @@ class WritingSummary:
     """The result of labeling recordings, or of writing them to shards.
 
     Attributes:
-        written: number of recordings that this run labeled or wrote.
-        kept: number of recordings that an earlier run had finished.
+        written, kept: numbers of recordings that this run finished, and that an earlier one had.
         failed: for each recording that could not be used, the reason.
         shards: number of shards that this run wrote.
         counts: histogram of the codes in a folder of labels, those of earlier runs included; None for values.
@@ -149,11 +148,7 @@ def gives_codes(teacher: Any) -> bool:
 
 
 def label_recording(teacher: Teacher, waveform: np.ndarray, name: str) -> np.ndarray:
-    """Codes (codebooks, frames), or values (bins, frames), of a recording (samples,) float32.
-
-    Raises:
-        ValueError: the teacher gave another shape, fewer frames than hops, or values that are not finite.
-    """
+    """Codes (codebooks, frames), or values (bins, frames), of a recording (samples,) float32, checked."""
     targets = teacher.label_file(name, torch.from_numpy(waveform).to(device_of(teacher))).cpu().numpy()
     rows = teacher.num_codebooks if gives_codes(teacher) else teacher.num_bins
     targets = targets if gives_codes(teacher) else targets.T
@@ -197,11 +192,7 @@ def codes_path(folder: Path, file: str) -> Path:
 
 
 def load_codes(folder: Path, file: str) -> np.ndarray:
-    """Codes (codebooks, frames) of a recording, as a memory map.
-
-    Raises:
-        ValueError: there is no file of codes, or it is damaged.
-    """
+    """Codes (codebooks, frames) of a recording, as a memory map. Raises ValueError where they cannot be read."""
     path = codes_path(folder, file)
     try:
         codes = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -268,11 +259,7 @@ def _finish_index(folder: Path, index: dict[str, Any], counts: CodeCounts | None
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """`labels.json` of a folder.
-
-    Raises:
-        ValueError: there is no index, or it is not one of this format.
-    """
+    """`labels.json` of a folder. Raises ValueError where there is none of this format."""
     path = folder / INDEX
     if not path.is_file():
         raise ValueError(f"{folder} has no {INDEX}. Make labels with mert-hf label.")
@@ -367,11 +354,7 @@ class LabelCache:
         return {source: self._failed[file] for source, file in labeled_as.items() if file in self._failed}
 
     def check(self, sources: Sequence[str]) -> None:
-        """Looks for recordings that were never labeled, so that they do not end a run in the middle of training.
-
-        Raises:
-            ValueError: there are such recordings.
-        """
+        """Raises ValueError for recordings that were never labeled, so that they do not end a run amid training."""
         known = self._frames.keys() | self._failed.keys()
         if missing := [source for source in sources if self._labeled_as(source) not in known]:
             raise ValueError(

@@ -102,11 +102,7 @@ def shard_recordings(
 
 
 def find_items(data: Sequence[str], split: str | None = None) -> Iterator[AudioItem]:
-    """The recordings of files, folders and data sets, with names that do not depend on the machine.
-
-    Raises:
-        ValueError: there is no recording.
-    """
+    """The recordings of files, folders and data sets, with names that do not depend on the machine."""
     for entry in data:
         if is_dataset(entry):
             yield from dataset_items(entry, split)
@@ -181,7 +177,6 @@ def write_shards(
         part: index (from 0) and number of parts; a recording belongs to the same part on every machine.
         shard_size: bytes of encoded audio after which a shard ends.
         workers: recordings that are read at the same time.
-        show_progress_bar: show a progress bar over the recordings.
 
     Raises:
         ValueError: the folder has shards with other settings or damaged ones, or two recordings have the same name.

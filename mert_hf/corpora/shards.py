@@ -87,12 +87,8 @@ class ShardSettings:
 class ShardedRecording:
     """A recording as it was when it was written to a shard.
 
-    Attributes:
-        name: its name, the same on every machine.
-        digest: hash of the bytes of its file.
-        size: bytes of its file.
-        changed_ns: time of change of its file; 0 for a row of a data set.
-        segments: number of its rows.
+    Its name is the same on every machine; `digest`, `size` in bytes and `changed_ns` (0 for a row of a data set) are
+    those of its file, and `segments` is the number of its rows.
     """
 
     name: str
@@ -106,10 +102,7 @@ class ShardedRecording:
 class ShardFooter:
     """The list of a shard in the metadata of its file.
 
-    Attributes:
-        settings: settings of its rows.
-        recordings: its recordings, in the order of their rows.
-        groups: samples of each row at the rate of the settings, for each row group.
+    Recordings are in the order of their rows; `groups` are the samples of each row, for each row group.
     """
 
     settings: ShardSettings
@@ -119,13 +112,7 @@ class ShardFooter:
 
 @dataclass(frozen=True)
 class AudioItem:
-    """A recording to write: a file, or the bytes of one.
-
-    Attributes:
-        name: name of the recording, the same on every machine.
-        path: its file, or None.
-        content: the bytes, where there is no file.
-    """
+    """A recording to write, with a name that is the same on every machine: a file, or the bytes of one."""
 
     name: str
     path: str | None = None
@@ -163,11 +150,7 @@ def part_of(name: str, parts: int) -> int:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of "500MB", "2GB", "300KB" or "1000".
-
-    Raises:
-        ValueError: the text has another form.
-    """
+    """Bytes of "500MB", "2GB", "300KB" or "1000". Raises ValueError for another text."""
     units = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
     unit = text.strip().upper()[-2:]
     number = text.strip()[:-2] if unit in units else text
@@ -181,11 +164,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_part(text: str) -> tuple[int, int]:
-    """Index (from 0) and number of parts from "1/4".
-
-    Raises:
-        ValueError: the text has another form, or the part does not exist.
-    """
+    """Index (from 0) and number of parts from "1/4". Raises ValueError for another text."""
     index, _, count = text.partition("/")
     if index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count):
         return int(index) - 1, int(count)
@@ -214,11 +193,7 @@ def find_shards(folder: str | os.PathLike) -> list[Path]:
 
 
 def read_footer(path: str | os.PathLike) -> ShardFooter:
-    """The list of a shard of itself; the path may be an address of fsspec.
-
-    Raises:
-        ValueError: the file was not written here, or is damaged.
-    """
+    """The list of a shard of itself, whose path may be an address of fsspec. Raises ValueError for other files."""
     filesystem, place = fsspec.core.url_to_fs(os.fspath(path))
     try:
         metadata = pq.read_metadata(place, filesystem=filesystem).metadata or {}

@@ -64,11 +64,7 @@ def is_hub_id(entry: str) -> bool:
 
 
 def are_shards(data: Sequence[str]) -> bool:
-    """Whether the training data are shards.
-
-    Raises:
-        ValueError: some of them are shards and some are recordings.
-    """
+    """Whether the training data are shards. Raises ValueError where some are and some are recordings."""
     kinds = {is_shards(entry) for entry in data}
     if len(kinds) > 1:
         raise ValueError(f"{list(data)} mixes shards and recordings. Write shards of all with mert-hf shard.")
@@ -76,11 +72,7 @@ def are_shards(data: Sequence[str]) -> bool:
 
 
 def resolve_shards(entry: str | os.PathLike) -> list[str]:
-    """The shards that a folder, a file, a glob, an address such as hf://datasets/owner/name or a Hub id stand for.
-
-    Raises:
-        ValueError: there are none.
-    """
+    """The shards of a folder, a file, a glob, an address such as hf://datasets/owner/name or a Hub id, at least one."""
     entry = os.fspath(entry)
     if is_hub_id(entry):
         entry = f"hf://datasets/{entry}"
@@ -97,11 +89,7 @@ def resolve_shards(entry: str | os.PathLike) -> list[str]:
 def resolve_weighted(
     data: Sequence[str | os.PathLike], weights: Sequence[float] | None
 ) -> tuple[list[str], np.ndarray]:
-    """The shards of all entries, and the weight of each, that of its entry (1 if None).
-
-    Raises:
-        ValueError: an entry has no shards, or there are not as many positive weights as entries.
-    """
+    """The shards of all entries, and the weight of each, that of its entry (1 if None)."""
     weights = list(weights or [1.0] * len(data))
     if len(weights) != len(data) or not all(0 < weight < math.inf for weight in weights):
         raise ValueError(f"{len(data)} entries of data need as many positive weights, got {weights}.")
@@ -146,11 +134,7 @@ def _stamp(shard: str) -> list[Any]:
 
 
 def shard_labels(data: Sequence[str], teacher: AcousticTeacher | None = None) -> ShardSettings | None:
-    """Rates and sizes of the codes in shards, in place of a label cache; None where they have no codes.
-
-    Raises:
-        ValueError: the codes are of another teacher than the given one.
-    """
+    """Rates and sizes of the codes in shards, which must be of the teacher, if any; None where they have no codes."""
     content = open_shards([shard for entry in data for shard in resolve_shards(entry)])
     settings = ShardSettings(**content["settings"])
     if teacher is not None and settings.codebook_sizes:

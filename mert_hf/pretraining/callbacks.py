@@ -287,10 +287,6 @@ class TimedScheduleCallback(TrainerCallback, ExportableState):
     too early. The rate rises over `warmup_steps` to `learning_rate` and falls with the cosine of the time. Checkpoints
     hold the seconds that have passed, so that a run that was killed has the rest of its time. Processes follow the
     clock that is ahead.
-
-    Args:
-        minutes: minutes of training, those before a checkpoint included.
-        progress: show a progress bar in seconds.
     """
 
     def __init__(self, minutes: float, progress: bool = True):

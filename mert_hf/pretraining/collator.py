@@ -189,11 +189,7 @@ class DataCollatorForMERTPreTraining:
         return batch
 
     def check_forked_worker(self, forked: bool) -> None:
-        """Refuses teachers on a GPU in forked data workers, where CUDA cannot be initialized again.
-
-        Raises:
-            ValueError: a teacher is on a GPU and the worker is forked.
-        """
+        """Raises ValueError for teachers on a GPU in forked data workers, where CUDA cannot be initialized again."""
         for teacher in (self.acoustic_teacher, self.musical_teacher):
             if forked and teacher is not None and device_of(teacher).type not in ("cpu", "meta"):
                 raise ValueError(
@@ -346,11 +342,7 @@ def for_views(targets: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch
 
 
 def find_clip(feature: Any) -> Any:
-    """The clip of an item: the item itself, or the value of a dictionary under "input_values" or "audio".
-
-    Raises:
-        ValueError: a dictionary has neither.
-    """
+    """The clip of an item: the item itself, or the value of a dictionary under "input_values" or "audio"."""
     if not isinstance(feature, Mapping) or "array" in feature:
         return feature
     for name in ("input_values", "audio"):
@@ -398,11 +390,7 @@ def check_targets(config: MERTConfig, acoustic_teacher: Any, label_cache: Any, m
 
 
 def codes_out_of_range(codes: torch.Tensor, codebook_sizes: Sequence[int]) -> torch.Tensor:
-    """Whether any of the codes (batch, codebooks, frames) is outside its codebook: a scalar bool on their device.
-
-    Raises:
-        ValueError: the number of codebooks differs.
-    """
+    """Whether any of the codes (batch, codebooks, frames) is outside its codebook: a scalar bool on their device."""
     if codes.dim() != 3 or codes.shape[1] != len(codebook_sizes):
         raise ValueError(f"Expected codes of shape (batch, {len(codebook_sizes)}, frames), got {tuple(codes.shape)}.")
     limits = torch.tensor(tuple(codebook_sizes), device=codes.device)[:, None]

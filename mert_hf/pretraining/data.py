@@ -114,11 +114,7 @@ def _crops_of_recordings(
 
 
 def parse_share(text: str) -> float:
-    """A percentage such as "0.5%" as a share between 0 and 1; "0" is 0.
-
-    Raises:
-        ValueError: the text has another form.
-    """
+    """A percentage such as "0.5%" as a share between 0 and 1; "0" is 0. Raises ValueError for another text."""
     tolerance = Tolerance.parse(text)
     if tolerance.share is None and tolerance.count:
         raise ValueError(f"eval_share is {text!r}; give a percentage from 0% to 100% such as 0.5%.")
@@ -137,8 +133,7 @@ class Targets:
     """The targets that the student predicts.
 
     Attributes:
-        acoustic: the acoustic teacher, or None.
-        musical: the musical teacher that computes during training, or None.
+        acoustic, musical: the teachers that compute during training, or None.
         cache: codes made ahead of time, in place of those of the acoustic teacher: a `LabelCache`, or the settings of
             the codes in shards.
         value_caches: values made ahead of time, which follow those of the musical teacher.
@@ -226,11 +221,7 @@ def add_musical_targets(
 
 
 def open_labels(folder: str, teacher: Any, model_arguments: PretrainingModelArguments, codes: bool) -> LabelCache:
-    """Targets made ahead of time by a teacher.
-
-    Raises:
-        ValueError: they are of another teacher, or values in place of codes or the other way round.
-    """
+    """Targets made ahead of time by a teacher. Raises ValueError for those of another one, or of the other kind."""
     cache = LabelCache(folder, teacher, model_arguments.label_root)
     if bool(cache.codebook_sizes) != codes:
         raise ValueError(
@@ -266,13 +257,9 @@ def open_teacher(
 ) -> Any:
     """A teacher from its settings; None where there are none.
 
-    Args:
-        settings: "type"; "path" of a saved one, or of a checkpoint that keeps its teachers; "made_by", the command that
-            makes it; further arguments of its class. What belongs to its loss is ignored. Rates and width that are not
-            given are those of the student.
-        base: `AcousticTeacher` or `MusicalTeacher`.
-        config: configuration of the student.
-        data_arguments: the recordings, for the message where the teacher has not been made yet.
+    Settings are "type"; "path" of a saved one, or of a checkpoint that keeps its teachers; "made_by", the command that
+    makes it; further arguments of its class. What belongs to its loss is ignored. Rates and width that are not given
+    are those of the student.
     """
     if settings is None:
         return None

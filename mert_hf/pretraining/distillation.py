@@ -76,11 +76,7 @@ class Source:
 
     @classmethod
     def parse(cls, text: str) -> Source:
-        """NAME[:LAYER][=WEIGHT]; the last layer by default.
-
-        Raises:
-            ValueError: the weight is not a positive number.
-        """
+        """The teacher of NAME[:LAYER][=WEIGHT]; the last layer by default. Raises ValueError for another weight."""
         name, equals, number = text.rpartition("=")
         name = name if equals else text
         try:
@@ -176,11 +172,7 @@ def student_rates(recipe: dict[str, Any]) -> PretrainedConfig:
 def teacher_fields(
     sources: Sequence[Source], folder: Path, config: PretrainedConfig, settings: DistillationSettings
 ) -> dict[str, list[dict[str, Any]]]:
-    """The recipe's teachers, fitted and made ahead of time where that is asked for.
-
-    Raises:
-        ValueError: there is none, or the student cannot have the license.
-    """
+    """The recipe's teachers, at least one, fitted and made ahead of time where needed; checks the student's license."""
     if not sources:
         raise ValueError("Give at least one teacher, such as mert2-nano:3.")
     opened = [load_teacher(source.saved) if source.saved else source.opened() for source in sources]
@@ -235,11 +227,7 @@ def make_ahead(teacher: Any, folder: Path, settings: DistillationSettings) -> st
 
 
 def keep_recipe(recipe: dict[str, Any], folder: Path) -> None:
-    """Writes the recipe of a run, of which a run that is resumed may change the minutes and how it is computed.
-
-    Raises:
-        ValueError: the folder holds the recipe of another student or other teachers.
-    """
+    """Writes the recipe of a run. Raises ValueError where the folder has that of another student or other teachers."""
     path = folder / RECIPE_FILE
     if path.is_file():
         kept = read_settings(path)

@@ -90,11 +90,7 @@ class ProbeCallback(TrainerCallback):
 
 
 def parse_probe_tasks(texts: Sequence[str]) -> dict[str, str]:
-    """The tasks of texts such as "giantsteps_key=data/giantsteps" or "audiofolder:genre=data/my_music".
-
-    Raises:
-        ValueError: a text has another form.
-    """
+    """The tasks of texts such as "giantsteps_key=data/giantsteps" or "audiofolder:genre=data/my_music"."""
     tasks = {}
     for text in texts:
         name, _, folder = text.partition("=")

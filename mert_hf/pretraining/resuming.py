@@ -32,14 +32,9 @@ class ProcessCountCallback(TrainerCallback, ExportableState):
 
 
 def checkpoint_to_resume(output_dir: str | Path, overwrite: bool = False) -> str | None:
-    """The checkpoint from which a run into `output_dir` continues; rank 0 decides for all processes. Collective.
+    """The last complete checkpoint in `output_dir`, from which a run continues; None where there is no checkpoint.
 
-    Args:
-        output_dir: folder of the run.
-        overwrite: remove the checkpoints in the folder and start from zero.
-
-    Returns:
-        The last complete checkpoint; None where the folder holds none at all.
+    With `overwrite`, checkpoints in the folder are removed. Rank 0 decides for all processes. Collective.
 
     Raises:
         ValueError: the folder holds checkpoints and none of them is complete.

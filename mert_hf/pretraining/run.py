@@ -153,15 +153,9 @@ def add_callbacks(
 
 
 def student_config(model_arguments: PretrainingModelArguments, **targets: Any) -> PretrainedConfig:
-    """The configuration of the student.
+    """The configuration of the student; `targets` are the sizes of its heads where `model_config` gives no others.
 
-    Args:
-        model_arguments: `model_name_or_path` and `model_config`, whose `model_type` chooses the architecture of a new
-            model, which is MERT's first generation by default.
-        targets: sizes of the heads where `model_config` gives no others.
-
-    Raises:
-        ValueError: `model_config` names a model type that does not exist, or is not for the checkpoint's generation.
+    Raises ValueError where `model_config` names a model type that does not exist, or is not for the checkpoint.
     """
     fields = {**targets, **model_arguments.model_config}
     kind = fields.pop("model_type", None)
@@ -183,11 +177,7 @@ def student_config(model_arguments: PretrainingModelArguments, **targets: Any) -
 
 
 def build_model(config: PretrainedConfig, model_arguments: PretrainingModelArguments) -> PreTrainedModel:
-    """The student: from a checkpoint, whose heads start anew for teachers of other sizes, or with random weights.
-
-    Raises:
-        ValueError: weights of the encoder do not fit the configuration.
-    """
+    """The student: from a checkpoint, whose heads start anew for teachers of other sizes, or with random weights."""
     if model_arguments.model_name_or_path is None:
         return AutoModelForPreTraining.from_config(config)
     source = resolve_model(model_arguments.model_name_or_path)

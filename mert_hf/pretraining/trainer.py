@@ -54,11 +54,7 @@ class LossMeter:
             self._invalid_codes.append(batch.invalid_codes)
 
     def read(self, accelerator: Any) -> dict[str, float]:
-        """Averages over all processes and speeds in seconds of audio per second. Collective.
-
-        Raises:
-            ValueError: a teacher gave codes outside its codebooks.
-        """
+        """Averages over all processes, and speeds in seconds of audio per second; refuses invalid codes. Collective."""
         if not self._sums:
             return {}
         elapsed = time.perf_counter() - self._started

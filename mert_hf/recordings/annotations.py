@@ -55,11 +55,7 @@ class PositionError(ValueError):
 
 
 def _positions(texts: Sequence[str], where: str) -> list[int]:
-    """Positions in the bar, from whole numbers ("1"), or from measure and beat ("3.1") that count up.
-
-    Raises:
-        PositionError: another form; the text names the line.
-    """
+    """Positions in the bar, from whole numbers ("1"), or from measure and beat ("3.1") that count up."""
     whole = [re.fullmatch(r"(\d+)(?:\.0)?", text) for text in texts]
     if all(whole):
         return [int(found[1]) for found in whole]

@@ -52,15 +52,8 @@ def read_table(
 ) -> TaskData:
     """The recordings of a table with targets, and splits from its columns `file_name`, `split` and `group`.
 
-    Args:
-        table: a row a recording.
-        kind: kind of its target columns, see `mert_hf.recordings.targets`.
-        paths: files of the recordings, or audio that is opened in another way.
-        name: name of the data set.
-        ensembles: see `Recording`; empty for none.
-
-    Raises:
-        ValueError: cells that are not of the kind, or see `assign_splits`.
+    `paths` are files, or audio that is opened in another way; `ensembles` are those of `Recording`, empty for none.
+    Raises ValueError for cells that are not of the kind, and as `assign_splits`.
     """
     labels, targets = read_targets(kind, table)
     names = [row["file_name"] for row in table.rows]

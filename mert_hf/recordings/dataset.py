@@ -51,11 +51,7 @@ class DatasetSource:
 
     @classmethod
     def parse(cls, text: str, **options: Any) -> DatasetSource:
-        """A source from "owner/name", "owner/name:config" or a folder.
-
-        Raises:
-            ValueError: a file, or the name of one: it is not looked for on the Hub.
-        """
+        """A source from "owner/name", "owner/name:config" or a folder. Raises ValueError for a file or its name."""
         is_audio = Path(text).suffix.lower() in AUDIO_EXTENSIONS and not Path(text).is_dir()
         if is_audio or Path(text).is_file():
             raise ValueError(
@@ -114,7 +110,9 @@ def read_dataset(source: DatasetSource, columns: Sequence[str], kind: str, label
     rows: list[dict[str, str]] = []
     audio: list[AudioRow] = []
     for split, part in parts.items():
-        _check_columns(part, [source.audio_column, *columns], source.name)
+        if absent := [name for name in (source.audio_column, *columns) if name not in part.column_names]:
+            names = ", ".join(part.column_names)
+            raise ValueError(f"{source.name} has no column {', '.join(absent)}; its columns are {names}.")
         wanted = [*columns, *(name for name in OPTIONAL_COLUMNS if name in part.column_names)]
         rows_of_part = _label_rows(source, split, part, wanted, streaming)
         cells = [{column: _text(row[column], part.features[column]) for column in wanted} for row in rows_of_part]
@@ -175,12 +173,6 @@ def _load(source: DatasetSource, streaming: bool) -> dict[str, Any]:
     if streaming:
         parts = {name: part if part.features else part._resolve_features() for name, part in parts.items()}
     return parts
-
-
-def _check_columns(part: Dataset | IterableDataset, columns: Sequence[str], name: str) -> None:
-    absent = [column for column in columns if column not in part.column_names]
-    if absent:
-        raise ValueError(f"{name} has no column {', '.join(absent)}; its columns are {', '.join(part.column_names)}.")
 
 
 def _label_rows(

@@ -90,14 +90,7 @@ def chord_class(label: str) -> int:
 
 
 def chord_classes(chords: Segments, num_frames: int, frame_rate: float, start: float = 0.0) -> np.ndarray:
-    """Class of the chord at the center of each frame, int64 (frames,); no chord where nothing is annotated.
-
-    Args:
-        chords: annotation.
-        num_frames: number of frames.
-        frame_rate: frames in a second.
-        start: center of the first frame in seconds.
-    """
+    """Class of the chord at the center of each frame, int64 (frames,), as `beat_classes`; no chord by default."""
     classes = np.full(num_frames, len(CHORD_LABELS) - 1, dtype=np.int64)
     edges = np.ceil((chords.intervals - start) * frame_rate - 1e-6).astype(int).clip(0, num_frames)
     for (first, last), label in zip(edges, chords.labels, strict=True):
@@ -106,7 +99,7 @@ def chord_classes(chords: Segments, num_frames: int, frame_rate: float, start: f
 
 
 def boundary_classes(parts: Segments, num_frames: int, frame_rate: float, start: float = 0.0) -> np.ndarray:
-    """1 next to a boundary, 0 elsewhere, int64 (frames,); the arguments are those of `chord_classes`."""
+    """1 next to a boundary, 0 elsewhere, int64 (frames,), as `beat_classes`."""
     centers = start + np.arange(num_frames) / frame_rate
     distances = np.abs(centers[:, None] - np.unique(parts.intervals)[None, :]).min(axis=1)
     return (distances <= BOUNDARY_REACH_SECONDS).astype(np.int64)

@@ -41,11 +41,9 @@ def read_jsonl(
     order: tuple[str, ...] = (),
     root: Path | None = None,
 ) -> TaskData:
-    """Reads the tables of the three splits.
+    """Reads the tables of the three splits, `files` by split.
 
     Args:
-        files: split -> file.
-        kind: kind of the task.
         labels: names of classes or numbers where the task fixes them.
         order: names of the numbers in the order of the tables, where it is not that of `labels`.
         root: the data folder, in which absolute paths must lie; that of the tables if None.

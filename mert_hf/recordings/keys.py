@@ -9,11 +9,7 @@ KEYS = tuple(f"{tonic} {mode}" for mode in ("major", "minor") for tonic in TONIC
 
 
 def key_index(text: str, where: object) -> int:
-    """Index in `KEYS` of a key such as "C# minor" or "db maj".
-
-    Raises:
-        ValueError: it is not a major or minor key; the text lists the names.
-    """
+    """Index in `KEYS` of a key such as "C# minor" or "db maj". Raises ValueError for another text."""
     with needs_extra("eval"):
         from mir_eval.key import KEY_TO_SEMITONE
 

@@ -42,9 +42,7 @@ class AudioRow:
 
     Attributes:
         rows: the data set: an index gives a row, a mapping; its audio column is cast to `Audio(decode=False)`.
-        index: number of the row.
-        column: the audio column.
-        dataset: what identifies the data set's content, such as its name and fingerprint.
+        dataset: identity of the data set's content, such as its name and fingerprint.
     """
 
     rows: Any
@@ -233,11 +231,7 @@ def manifest_name(recording_id: str) -> str:
 
 
 def label_index(label: str, labels: Sequence[str], where: object) -> int:
-    """Index of `label`.
-
-    Raises:
-        ValueError: it is none of `labels`; the text lists them.
-    """
+    """Index of `label`. Raises ValueError where it is none of `labels`."""
     try:
         return labels.index(label)
     except ValueError:

@@ -66,11 +66,7 @@ Targets = tuple[tuple[str, ...], list[Any]]
 
 
 def read_targets(kind: str, table: TargetTable) -> Targets:
-    """Labels and the target of each row, see the module's notes.
-
-    Raises:
-        ValueError: a missing column, an empty cell, or a cell that is not of the kind.
-    """
+    """Labels and the target of each row, see the module's notes. Raises ValueError for cells not of the kind."""
     if kind not in READERS:
         raise ValueError(f"Kind {kind!r} is not one of {', '.join(READERS)}.")
     present = list(table.rows[0]) if table.rows else []
@@ -219,11 +215,7 @@ def _annotated(
 
 
 def parse_json(text: str, where: str) -> Any:
-    """A JSON list or object.
-
-    Raises:
-        ValueError: anything else.
-    """
+    """A JSON list or object. Raises ValueError for anything else."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:

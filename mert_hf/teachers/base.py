@@ -56,11 +56,7 @@ class Teacher(nn.Module):
     block_frames = BLOCK_FRAMES
 
     def __init__(self, **sizes: int):
-        """Keeps sizes, such as those of `setting_names`, as attributes.
-
-        Raises:
-            ValueError: a size is not a positive integer.
-        """
+        """Keeps sizes, such as those of `setting_names`, as attributes, which must be positive integers."""
         super().__init__()
         self.training = False
         check_sizes(**sizes)
@@ -177,15 +173,9 @@ def in_blocks(
     reach: int,
     frame_dim: int,
 ) -> torch.Tensor:
-    """The result of a function of waveforms (batch, samples), computed in blocks of frames.
+    """The result of a function of waveforms (batch, samples), with a frame for each hop and maybe one more, in blocks.
 
-    Args:
-        function: gives a frame for each hop, maybe one more.
-        waveforms: (batch, samples).
-        hop_length: samples from one frame to the next.
-        block_frames: frames of a block.
-        reach: frames that are computed on either side of a block, and left out of the result.
-        frame_dim: dimension of the frames in the result, counted from the last.
+    `reach` frames are computed on either side of `block_frames` and left out; `frame_dim` counts from the last one.
     """
     blocks = []
     for first in range(0, waveforms.shape[1] // hop_length + 1, block_frames):
@@ -241,22 +231,14 @@ def codebook_sizes_of(teacher: Any) -> tuple[int, ...]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """`teacher_config.json` of a folder.
-
-    Raises:
-        ValueError: the file is missing or does not hold a JSON object.
-    """
+    """`teacher_config.json` of a folder. Raises ValueError where it is missing or not a JSON object."""
     if not (folder / CONFIG_NAME).is_file():
         raise ValueError(f"{folder} has no {CONFIG_NAME}, so it is not a saved teacher.")
     return read_json(folder / CONFIG_NAME)
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The tensors in `teacher.safetensors` of a folder; empty where there is no such file.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
+    """The tensors in `teacher.safetensors` of a folder; empty where there is no such file."""
     if not (folder / WEIGHTS_NAME).is_file():
         return {}
     try:
@@ -273,11 +255,7 @@ def check_sizes(**sizes: Any) -> None:
 
 
 def from_fields(kind: type[Item], items: Iterable[Item | dict[str, Any]]) -> tuple[Item, ...]:
-    """Instances of a data class from themselves or from mappings of their fields.
-
-    Raises:
-        ValueError: there is none, or a mapping has an unknown field or lacks one.
-    """
+    """Instances of a data class, at least one, from themselves or from mappings of their fields."""
     try:
         made = tuple(item if isinstance(item, kind) else kind(**item) for item in items)
     except TypeError as error:
@@ -297,12 +275,7 @@ def checked_clips(
 
 
 def check_waveforms(waveforms: torch.Tensor) -> torch.Tensor:
-    """Waveforms as float32.
-
-    Raises:
-        TypeError: the input is not a floating-point tensor.
-        ValueError: the shape is not (batch, samples), or there are no samples.
-    """
+    """Waveforms as float32. Raises TypeError or ValueError for all but floating-point tensors (batch, samples)."""
     if not isinstance(waveforms, torch.Tensor) or not waveforms.is_floating_point():
         given = waveforms.dtype if isinstance(waveforms, torch.Tensor) else type(waveforms).__name__
         raise TypeError(f"waveforms must be a floating-point tensor, given {given}. Convert PCM to [-1, 1] first.")

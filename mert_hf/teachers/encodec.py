@@ -228,9 +228,6 @@ def meta_encodec() -> ModuleType:
     encodec imports torchaudio when it is imported, and uses it in helpers for files only, which are not used here. The
     build of torchaudio on the package index needs CUDA, and transformers fails where it is installed and cannot load.
     Where it is not imported already, an empty module takes its place meanwhile.
-
-    Raises:
-        MissingExtraError: it is not installed.
     """
     before = {name: module for name, module in sys.modules.items() if name == "torchaudio"}  # None where it is hidden
     stubbed = before.get("torchaudio") is None and "encodec" not in sys.modules

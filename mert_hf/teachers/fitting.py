@@ -233,11 +233,7 @@ def parse_feature_sets(texts: Iterable[str], with_clusters: bool = True) -> tupl
 
 
 def parse_encoder(text: str) -> EncoderLayer:
-    """NAME:LAYER as an encoder layer.
-
-    Raises:
-        ValueError: there is no layer at the end.
-    """
+    """NAME:LAYER as an encoder layer. Raises ValueError where there is no layer at the end."""
     name, _, layer = text.rpartition(":")
     if not name or not layer.isdigit():
         raise ValueError(f"An encoder is given as NAME:LAYER, such as m-a-p/MERT-v1-95M:9, not as {text!r}.")

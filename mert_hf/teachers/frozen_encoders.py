@@ -118,13 +118,9 @@ class FrozenLayer:
 def frame_weights(times: np.ndarray, frames: int, step: float) -> np.ndarray:
     """Weights that average an encoder's frames over the student's: (frames, encoder frames) float32, rows sum to 1.
 
-    Frame j of the encoder stands for the time halfway to its neighbors, the first and last one for all before and after
-    it; a frame of the student spans `step` seconds and takes each of the encoder's in proportion to their overlap.
-
-    Args:
-        times: (encoder frames,) centers of the encoder's frames in seconds.
-        frames: number of frames of the student.
-        step: seconds from one frame of the student to the next.
+    Frame j of the encoder, centered on times[j] seconds, stands for the time halfway to its neighbors, the first and
+    last one for all before and after it; a frame of the student spans `step` seconds and takes each of the encoder's in
+    proportion to their overlap.
     """
     middles = (times[1:] + times[:-1]) / 2
     begins, ends = np.concatenate([[-np.inf], middles]), np.concatenate([middles, [np.inf]])
@@ -215,11 +211,7 @@ class ProjectedEncoders(Teacher):
 
 
 def open_layers(encoders: Sequence[EncoderLayer | FrozenLayer | dict[str, Any]]) -> tuple[FrozenLayer, ...]:
-    """The layers, opened; those that are open already stay as they are.
-
-    Raises:
-        ValueError: there is none, or stored features are mixed with others.
-    """
+    """The layers, at least one, opened; those that are open already stay as they are."""
     if not all(isinstance(layer, FrozenLayer) for layer in encoders) or not encoders:
         encoders = [FrozenLayer(source) for source in from_fields(EncoderLayer, encoders)]
     opened = tuple(encoders)
@@ -236,19 +228,10 @@ def frames_to_fit(
     seed: int,
     show_progress_bar: bool,
 ) -> torch.Tensor:
-    """Frames of clips, (frames, dimensions) float32, `MAX_FRAMES` at most.
+    """Frames of clips, (frames, dimensions) float32, at least `num_codes` and at most `MAX_FRAMES`, chosen at random.
 
-    Args:
-        clips: waveforms (samples,) float32 in [-1, 1] at the sampling rate; where features are stored, recordings as
-            (file, seconds).
-        frozen: the layers.
-        rates: sampling rate and hop length.
-        num_codes: number of frames that are needed.
-        seed: seed of the choice of frames where there are more.
-        show_progress_bar: show a progress bar over the clips.
-
-    Raises:
-        ValueError: there are fewer frames than needed.
+    Clips are waveforms (samples,) float32 in [-1, 1], or (file, seconds) where features are stored; `rates` are
+    sampling rate and hop length.
     """
     check_sizes(sampling_rate=rates[0], hop_length=rates[1])
     step, kept = rates[1] / rates[0], [np.zeros((0, 1), np.float32)]
@@ -392,14 +375,9 @@ class EncoderTeacher(ProjectedEncoders, MusicalTeacher):
         seed: int = 0,
         show_progress_bar: bool = True,
     ) -> EncoderTeacher:
-        """Fits standardization and projection.
+        """Fits standardization and projection on `components` principal components, or as many as there are dimensions.
 
-        Args:
-            clips, encoders, sampling_rate, hop_length, seed, show_progress_bar: as of `FusedEncoderTeacher.fit`.
-            components: principal components that are regressed, at most; as many as there are dimensions otherwise.
-
-        Raises:
-            ValueError: fewer than two frames.
+        Further arguments as of `FusedEncoderTeacher.fit`. Raises ValueError for fewer than two frames.
         """
         frozen = open_layers(encoders)
         points = frames_to_fit(clips, frozen, (sampling_rate, hop_length), 2, seed, show_progress_bar)

@@ -164,11 +164,7 @@ def fine_log_mel(
 def mel_statistics(
     waveforms: Iterable[torch.Tensor], sampling_rate: int, hop_length: int, num_bins: int, stack: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation (num_bins,) of each band of `fine_log_mel` over clips (samples,).
-
-    Raises:
-        ValueError: there are fewer than two frames of audio.
-    """
+    """Mean and standard deviation (num_bins,) of each band of `fine_log_mel` over clips (samples,)."""
     mel = (
         fine_log_mel(batch, sampling_rate, hop_length, num_bins, stack).flatten(0, 2)
         for batch in checked_clips(waveforms)

@@ -49,11 +49,7 @@ class Music2VecTeacher(MusicalTeacher):
         return {}
 
     def follow(self, encoder: nn.Module) -> None:
-        """Starts from a copy of the student's encoder.
-
-        Raises:
-            ValueError: the encoder has another width, or fewer layers than are averaged.
-        """
+        """Starts from a copy of the student's encoder. Raises ValueError where its width or layers do not fit."""
         config = encoder.config
         if config.hidden_size != self.num_bins or config.num_hidden_layers < self.top_layers:
             raise ValueError(

@@ -11,11 +11,7 @@ from ..utils.optional import needs_extra
 
 
 def choose_frames(points: np.ndarray, num_codes: int, seed: int, max_frames: int) -> np.ndarray:
-    """At most `max_frames` of points (frames, dimensions), chosen at random and in their order.
-
-    Raises:
-        ValueError: fewer frames than codes of the largest codebook.
-    """
+    """At most `max_frames`, at least `num_codes` of points (frames, dimensions), drawn at random and in their order."""
     if len(points) < num_codes:
         raise ValueError(
             f"{len(points)} frames cannot fill a codebook of {num_codes} codes. Give more audio, or request a smaller "
@@ -27,11 +23,7 @@ def choose_frames(points: np.ndarray, num_codes: int, seed: int, max_frames: int
 
 
 def cluster(points: np.ndarray, num_codes: int, seed: int) -> torch.Tensor:
-    """Centers (num_codes, dimensions) float32 of k-means on points (frames, dimensions).
-
-    Raises:
-        ImportError: scikit-learn is not installed.
-    """
+    """Centers (num_codes, dimensions) float32 of k-means on points (frames, dimensions)."""
     with needs_extra("train"):
         from sklearn.cluster import MiniBatchKMeans
 

@@ -64,14 +64,9 @@ class FeatureSettings(EncoderSettings):
 class RVQSettings(EncoderSettings):
     """Settings of a quantizer. The sizes of a Mel-RVQ are MuQ's (arXiv 2501.01108, section 3.2).
 
-    Attributes:
-        codebook_dim: dimension of the code vectors of log-mel frames.
-        num_bins: mel bands.
-        stack: log-mel frames in a frame of the student.
-        steps: training steps of a Mel-RVQ.
-        batch_frames: frames in a step.
-        learning_rate: learning rate of Adam, falling linearly to zero.
-        commitment: weight of the commitment loss.
+    The fields without a help text are of log-mel frames: dimension of the code vectors, mel bands, log-mel frames in a
+    frame of the student; training steps of a Mel-RVQ, frames in a step, learning rate of Adam, which falls linearly to
+    zero, and weight of the commitment loss.
     """
 
     features: Sequence[str] = described(
