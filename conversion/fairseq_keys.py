@@ -88,10 +88,8 @@ class Entry:
 class KeyTable:
     """The tensors of a fairseq checkpoint of a configuration, and what they become in our model.
 
-    Args:
-        config: the model's configuration.
-        backbone_only: our names of MERTModel, without the heads; otherwise those of MERTForPreTraining.
-        split_projections: the codebooks' projections are modules of their own (fairseq's `random_codebook` > 0).
+    With `backbone_only` our names are those of MERTModel, otherwise those of MERTForPreTraining. With
+    `split_projections` the codebooks' projections are modules of their own (fairseq's `random_codebook` > 0).
     """
 
     config: MERTConfig

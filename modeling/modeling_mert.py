@@ -116,9 +116,6 @@ def draw_span_mask(
     Args:
         lengths: (batch,) integer, true length of each row in positions.
         size: length of the padded axis.
-        probability: share of the positions that the spans would cover if they did not overlap.
-        span_length: positions in a span.
-        min_spans: minimum number of spans in a row that has room for them.
         generator: source of randomness on the device of `lengths`; the default generator of that device if None.
 
     Returns:
@@ -145,15 +142,8 @@ def masked_group_norm(hidden_states: torch.Tensor, valid: torch.Tensor, norm: nn
     """GroupNorm with one group per channel whose statistics exclude padding.
 
     torch's GroupNorm averages over the padding too, so that the output of a clip depends on how far it is padded
-    (fairseq issue 3227). It is the only norm over time in this model.
-
-    Args:
-        hidden_states: (batch, channels, time).
-        valid: (batch, time) bool.
-        norm: the module with epsilon, weight and bias.
-
-    Returns:
-        (batch, channels, time): at valid positions equal to the result of the row alone.
+    (fairseq issue 3227). It is the only norm over time in this model. States are (batch, channels, time), `valid` is
+    (batch, time) bool; the result is at valid positions equal to that of the row alone.
     """
     states = hidden_states.float()
     weight = valid[:, None, :].to(states.dtype)
@@ -251,16 +241,7 @@ def grouped_conv1d(
     On CPUs with AMX, oneDNN computes some grouped bfloat16 convolutions wrongly without an error (pytorch issues 163347
     and 169688). On CPU both half-precision formats are therefore computed in float32, forward and backward, also under
     autocast. This is slower than a correct bfloat16 kernel by a factor of up to 2, and faster than the float16 kernel.
-
-    Args:
-        hidden_states: (batch, channels, time).
-        weight: (channels, channels / groups, kernel).
-        bias: (channels,).
-        padding: zeros on either side of the time axis.
-        groups: groups of channels.
-
-    Returns:
-        (batch, channels, time + 2 * padding - kernel + 1), of the dtype of `hidden_states` on CPU.
+    States are (batch, channels, time), also of the result, which keeps their dtype on CPU.
     """
     half = hidden_states.dtype in (torch.bfloat16, torch.float16)
     autocast = hidden_states.dtype == torch.float32 and torch.is_autocast_enabled("cpu")
@@ -314,14 +295,10 @@ class MERTPositionalConvEmbedding(nn.Module):
 
 
 def relaxed_softmax(scores: torch.Tensor, relax: float) -> torch.Tensor:
-    """Softmax of `scores * relax`, shifted so that products stay in the range of half precision.
+    """Softmax (..., keys) float32 of `scores * relax`, shifted so that products stay in the range of half precision.
 
-    Args:
-        scores: (..., keys), attention scores already divided by `relax`.
-        relax: the constant c of the attention relaxation (MERT, arXiv 2306.00107, section 4.3).
-
-    Returns:
-        (..., keys) float32.
+    `scores` are already divided by `relax`, the constant c of the attention relaxation (MERT, arXiv 2306.00107, section
+    4.3).
     """
     return nn.functional.softmax((scores - scores.amax(dim=-1, keepdim=True)) * relax, dim=-1, dtype=torch.float32)
 
@@ -361,15 +338,9 @@ def attend(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Bidirectional attention by the configured implementation of transformers' attention interface.
 
-    Args:
-        module: an attention module with `config`, `scaling`, `dropout` and `attention_relax`.
-        query, key, value: (batch, heads, frames, head_dim).
-        attention_mask: the result of [`attention_mask_for`].
-        output_attentions: also return the weights, which only eager attention has.
-        kwargs: further arguments of the attention function.
-
-    Returns:
-        (batch, frames, heads * head_dim) and weights (batch, heads, frames, frames) or None.
+    The module has `config`, `scaling`, `dropout` and `attention_relax`. Queries, keys and values are (batch, heads,
+    frames, head_dim), and the mask is that of [`attention_mask_for`]. Returns (batch, frames, heads * head_dim), and if
+    `output_attentions`, which only eager attention has, weights (batch, heads, frames, frames), else None.
     """
     attention = eager_attention_forward
     if module.config._attn_implementation not in (None, "eager") and not output_attentions:
@@ -390,17 +361,11 @@ def attend(
 def attention_mask_for(
     config: PretrainedConfig, frame_mask: torch.Tensor | None, dtype: torch.dtype, output_attentions: bool
 ) -> object | None:
-    """The mask in the form that the attention function expects.
-
-    Args:
-        config: the model's configuration.
-        frame_mask: (batch, frames) bool, True where valid, or None.
-        dtype: dtype of the states.
-        output_attentions: whether eager attention will be used for its weights.
+    """The mask in the form that the attention function expects, from valid frames (batch, frames) bool or None.
 
     Returns:
         `frame_mask` for flash attention, a `BlockMask` for flex attention, else a bias (batch, 1, frames, frames) of
-        `dtype`; None without a mask.
+        `dtype`; None without a mask. With `output_attentions` eager attention is used for its weights.
     """
     implementation = config._attn_implementation or "eager"
     if output_attentions and implementation != "eager":
@@ -993,15 +958,8 @@ class MERTModel(MERTPreTrainedModel):
 def cosine_logits(states: torch.Tensor, embeddings: torch.Tensor, temperature: float) -> torch.Tensor:
     """Cosine similarities divided by a temperature (HuBERT, arXiv 2106.07447, equation 3), always in float32.
 
-    Both sides are normalized before one batched matrix product, which needs no memory for codes * n * dim elements.
-
-    Args:
-        states: (codebooks, n, dim).
-        embeddings: (codebooks, codes, dim).
-        temperature: divisor of the similarities.
-
-    Returns:
-        (codebooks, n, codes) float32.
+    Both sides are normalized before one batched matrix product, which needs no memory for codes * n * dim elements:
+    (codebooks, n, dim), (codebooks, codes, dim) -> (codebooks, n, codes).
     """
     with without_autocast(states.device):
         states = nn.functional.normalize(states.float(), dim=-1, eps=1e-8)
@@ -1035,18 +993,11 @@ def chunked_codebook_sums(
     temperature: float,
     max_logits: int = MAX_LOGITS_AT_ONCE,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """[`codebook_sums`] in chunks of frames, for codebooks of equal or unequal sizes.
+    """[`codebook_sums`] in chunks of `max_logits` logits at most, for codebooks of equal or unequal sizes.
 
     The logits of a chunk are computed again in the backward pass, so that memory does not grow with
-    codebooks * frames * codes.
-
-    Args:
-        states, targets, temperature: as in [`codebook_sums`].
-        embeddings: (codebooks, codes, dim), or for each codebook a tensor (codes, dim) with its own number of codes.
-        max_logits: elements of the logits that are computed at once.
-
-    Returns:
-        As [`codebook_sums`].
+    codebooks * frames * codes. Embeddings are (codebooks, codes, dim), or for each codebook a tensor (codes, dim) with
+    its own number of codes.
     """
     if not isinstance(embeddings, torch.Tensor):
         sums = [
@@ -1091,12 +1042,9 @@ def regression_error(predicted: torch.Tensor, target: torch.Tensor, kind: str) -
 def view_consistency(hidden_states: torch.Tensor, valid: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:
     """How badly each view finds the other view of its clip among all views of a batch (NT-Xent, arXiv 2002.05709).
 
-    Cross-entropy of the cosines of the mean states, divided by the temperature, in nats. A batch of one clip gives 0.
-
-    Args:
-        hidden_states: (2 * clips, frames, hidden_size), the second views after the first ones.
-        valid: (2 * clips, frames) bool.
-        temperature: divisor of the cosines; 0.1 as in section 5.1 there.
+    Cross-entropy of the cosines of the mean states, divided by the temperature (0.1 as in section 5.1 there), in nats.
+    A batch of one clip gives 0. States are (2 * clips, frames, hidden_size), the second views after the first ones, and
+    `valid` is (2 * clips, frames) bool.
     """
     weight = valid[..., None].float()
     vectors = (hidden_states.float() * weight).sum(dim=1) / weight.sum(dim=1)

@@ -85,10 +85,8 @@ def channel_norms(states: torch.Tensor) -> torch.Tensor:
 def reflect_ends(waveforms: torch.Tensor, lengths: torch.Tensor | None, margin: int) -> torch.Tensor:
     """Each row continued by its mirror image: (batch, samples) -> (batch, samples + 2 x margin).
 
-    Args:
-        waveforms: (batch, samples).
-        lengths: (batch,) true samples of each row, more than `margin`; None where all rows fill the batch.
-        margin: samples to add on either side of a row. Whatever follows the added ones is not defined.
+    `lengths` (batch,) are the true samples of each row, more than `margin`; None where all rows fill the batch. The
+    samples after the added ones are not defined.
     """
     if lengths is None:
         return nn.functional.pad(waveforms[:, None], (margin, margin), mode="reflect")[:, 0]
@@ -101,15 +99,10 @@ def reflect_ends(waveforms: torch.Tensor, lengths: torch.Tensor | None, margin: 
 
 
 def triangular_filters(edges: torch.Tensor, num_frequencies: int, highest: float) -> torch.Tensor:
-    """Filters that rise from one edge to 1 at the next and fall to 0 at the one after it.
+    """Filters that rise from one edge to 1 at the next and fall to 0 after it: (num_frequencies, bins) float64.
 
-    Args:
-        edges: (bins + 2,) float64, increasing frequencies in Hz.
-        num_frequencies: number of equally spaced frequencies of the spectrum, from 0 Hz.
-        highest: the last of them in Hz.
-
-    Returns:
-        (num_frequencies, bins) float64.
+    Edges (bins + 2,) float64 are increasing frequencies in Hz; those of the spectrum are equally spaced from 0 Hz to
+    the `highest`.
     """
     frequencies = torch.linspace(0.0, highest, num_frequencies, dtype=edges.dtype, device=edges.device)[:, None]
     widths = edges.diff()

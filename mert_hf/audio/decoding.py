@@ -142,11 +142,9 @@ def _not_audio(name: str, head: bytes, reasons: str) -> AudioReadError:
 
 @dataclass
 class OggLink:
-    """A part of an Ogg file that can be decoded by itself: a chained file has several.
+    """A part of an Ogg file that can be decoded by itself, bytes [begin, end): a chained file has several.
 
     Attributes:
-        begin, end: its bytes in the file.
-        opus: whether it holds Opus.
         incomplete: whether the file ends within a page.
         missing: whether pages are missing between others.
         late: whether pages are missing after the headers, as in a recorded broadcast.

@@ -60,12 +60,9 @@ def move(waveform: torch.Tensor, samples: int) -> torch.Tensor:
 
 
 def equalize(waveform: torch.Tensor, sampling_rate: int, decibels: torch.Tensor) -> torch.Tensor:
-    """A filter without delay whose gain passes through `decibels` at frequencies from 60 Hz to the Nyquist frequency.
+    """A filter without delay for clips (samples,) float32 whose gain passes through `decibels` (points,).
 
-    Args:
-        waveform: (samples,) float32.
-        sampling_rate: in Hz.
-        decibels: (points,) gains, spaced evenly in the logarithm of frequency.
+    They are the gains at frequencies from 60 Hz to the Nyquist frequency, spaced evenly in the logarithm.
     """
     spectrum = torch.fft.rfft(waveform)
     frequencies = torch.linspace(0, sampling_rate / 2, len(spectrum)).clamp(min=LOWEST_FREQUENCY)
@@ -96,12 +93,10 @@ def mp3_compression(kilobits: float, sampling_rate: int) -> float:
 
 
 def compress_mp3(samples: np.ndarray, sampling_rate: int, level: float) -> np.ndarray:
-    """The samples after MP3 at a constant bit rate, at the same place in time; clipped at full scale, as in the format.
+    """Samples (samples,) float32 after MP3 at a constant bit rate, not delayed; clipped at full scale, as there.
 
-    Args:
-        samples: (samples,) float32.
-        sampling_rate: in Hz; a rate that the format does not have is resampled to 44,100 and back.
-        level: libsndfile's share of the way from the highest bit rate, 0, to the lowest, below 1.
+    A sampling rate that the format does not have is resampled to 44,100 Hz and back. `level` is libsndfile's share of
+    the way from the highest bit rate, 0, to the lowest, below 1.
     """
     rate, file = _mp3_rate(sampling_rate), io.BytesIO()
     options = {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "CONSTANT", "compression_level": level}

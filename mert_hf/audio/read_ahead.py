@@ -24,17 +24,13 @@ def read_ahead(
     """Runs readers in threads, ahead of their consumer; decoding and resampling release Python's lock.
 
     Args:
-        readers: functions, each of which returns an iterator.
-        workers: number of readers that run at the same time.
+        readers: functions, each of which returns an iterator; `workers` of them run at the same time.
         held: number of readers whose items memory holds, at most `DEPTH` of each, the one that is consumed included; 4
             for each worker by default.
 
     Yields:
         `(index, item)` for each item of the first reader, then the second, ...; after the items of a reader
         `(index, END)`, or `(index, error)` with the exception that ended it.
-
-    Raises:
-        ValueError: fewer than one worker.
     """
     if workers < 1:
         raise ValueError(f"workers={workers} must be at least 1.")
@@ -87,18 +83,10 @@ def _put(items: queue.Queue, item: Any, stopped: threading.Event) -> bool:
 def map_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int = 2
 ) -> Iterator[tuple[Item, Result | AudioReadError | OSError]]:
-    """Applies a function to items in threads, ahead of the consumer.
-
-    Args:
-        function: reads an item.
-        items: the items, which are taken as they are needed.
-        workers: items that are read at the same time; memory holds one result more.
+    """Applies a function to items in threads, ahead of the consumer; memory holds one result more than workers.
 
     Yields:
         Each item with its result, or with the error of a recording that cannot be read. Other errors are raised.
-
-    Raises:
-        ValueError: fewer than one worker.
     """
     taken: deque[Item] = deque()
 

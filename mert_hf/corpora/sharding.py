@@ -70,8 +70,7 @@ def shard_recordings(
         teacher: an acoustic teacher whose codes are stored; None writes no codes.
 
     Raises:
-        ValueError: a setting is out of range, the folder has shards of other settings, the teacher is not acoustic, or
-            a code is outside its codebook.
+        ValueError: a setting or code is out of range, or the folder has shards of other settings.
     """
     check_output_folder(output_dir)
     bytes_of_shard, (index, parts) = parse_size(settings.shard_size), parse_part(settings.part)
@@ -164,19 +163,11 @@ def write_shards(
     workers: int = 2,
     show_progress_bar: bool = True,
 ) -> WritingSummary:
-    """Writes those recordings of one part that the folder does not hold yet.
+    """Writes those recordings of one part, (index, parts), that the folder does not hold yet.
 
-    Memory holds a row group, and the recordings that are read ahead.
-
-    Args:
-        items: recordings of all parts, each with its own name.
-        folder: folder of the shards, which several parts may fill at the same time.
-        settings: settings of the rows; those of the shards in the folder must be the same.
-        label: samples (samples,) float32 of a whole recording and its name -> codes (codebooks, frames), where there
-            are codebook sizes.
-        part: index (from 0) and number of parts; a recording belongs to the same part on every machine.
-        shard_size: bytes of encoded audio after which a shard ends.
-        workers: recordings that are read at the same time.
+    Memory holds a row group, and the recordings that are read ahead. Several parts may fill a folder at the same time.
+    `label` gives the codes (codebooks, frames) of samples (samples,) float32 of a whole recording and its name. A shard
+    ends after `shard_size` bytes of encoded audio.
 
     Raises:
         ValueError: the folder has shards with other settings or damaged ones, or two recordings have the same name.
@@ -302,12 +293,7 @@ def open_shard(path: Path, settings: ShardSettings) -> Iterator[ShardRows]:
 
 
 class ShardRows:
-    """The rows of a shard that is being written.
-
-    Attributes:
-        recordings, groups: as of `ShardFooter`.
-        size: bytes of encoded audio that were added.
-    """
+    """The rows of a shard that is being written, with the lists of its `ShardFooter`; `size` counts bytes of audio."""
 
     def __init__(self, writer: pq.ParquetWriter, settings: ShardSettings):
         self.settings, self.size = settings, 0

@@ -167,12 +167,7 @@ class Targets:
 def open_targets(
     model_arguments: PretrainingModelArguments, data_arguments: PretrainingDataArguments, config: PretrainedConfig
 ) -> Targets:
-    """The teachers of a student, and what they made ahead of time.
-
-    Raises:
-        ValueError: a teacher does not exist, or codes or values are of another teacher.
-        FileNotFoundError: a teacher has not been made yet.
-    """
+    """The teachers of a student, which must have been made, and what they made ahead of time."""
     settings, several = model_arguments.acoustic_teacher, isinstance(model_arguments.acoustic_teacher, list)
     opened = [
         open_teacher(one, AcousticTeacher, config, data_arguments) for one in (settings if several else [settings])

@@ -120,7 +120,6 @@ def distill(
 
     Raises:
         ValueError: teachers, student and license do not fit each other, or the folder holds another distillation.
-        OSError: as of `open_encoder`, or nothing can be written.
     """
     check_output_folder(settings.output)
     folder = Path(settings.output, RUN_FOLDER)

@@ -38,9 +38,6 @@ class ProbeCallback(TrainerCallback):
         log: receives the metrics, as `Trainer.log`.
         steps: updates from one probing to the next.
         settings: grid and training of the probes.
-
-    Raises:
-        ValueError: a task does not exist.
     """
 
     def __init__(

@@ -17,11 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class ProcessCountCallback(TrainerCallback, ExportableState):
-    """Stores in each checkpoint's `trainer_state.json` how many processes saved it, and their clips per update.
-
-    Args:
-        clips_per_update: clips of all processes in an update, accumulated ones included.
-    """
+    """Stores in each checkpoint's `trainer_state.json` how many processes saved it, and their clips in an update."""
 
     def __init__(self, clips_per_update: int = 0):
         self.clips_per_update = clips_per_update

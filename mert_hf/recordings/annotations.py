@@ -78,10 +78,7 @@ def _positions(texts: Sequence[str], where: str) -> list[int]:
 def read_beats(path: Path) -> BeatTimes:
     """Beats of a text file, "seconds position" or "seconds" in each line; without positions there are no downbeats.
 
-    A position is a place in the bar, or measure and beat: "2" or "7.2".
-
-    Raises:
-        ValueError: other lines, or no lines.
+    A position is a place in the bar, or measure and beat: "2" or "7.2". Raises ValueError for other lines, or none.
     """
     rows = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     if len({len(row) for row in rows}) != 1 or len(rows[0]) > 2:
@@ -132,10 +129,8 @@ def _segment(entry: Any) -> tuple[float, float, str]:
 def read_segments(path: Path) -> Segments:
     """Segments of a text file: "start end label" in each line, or SALAMI's "time label", which lasts to the next time.
 
-    A label may be empty where all lines have a start and an end, as programs export unnamed segments.
-
-    Raises:
-        ValueError: other lines, no lines, or see `parse_segments`.
+    A label may be empty where all lines have a start and an end, as programs export unnamed segments. Raises ValueError
+    for other lines, no lines, or as `parse_segments`.
     """
     rows = [line.split(None, 2) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     intervals = all(len(row) > 1 and _is_number(row[0]) and _is_number(row[1]) for row in rows)

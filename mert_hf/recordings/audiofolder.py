@@ -53,7 +53,6 @@ def read_table(
     """The recordings of a table with targets, and splits from its columns `file_name`, `split` and `group`.
 
     `paths` are files, or audio that is opened in another way; `ensembles` are those of `Recording`, empty for none.
-    Raises ValueError for cells that are not of the kind, and as `assign_splits`.
     """
     labels, targets = read_targets(kind, table)
     names = [row["file_name"] for row in table.rows]

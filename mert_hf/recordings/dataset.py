@@ -65,11 +65,7 @@ class DatasetSource:
 
 
 class StreamedRows:
-    """Rows of a stream by index. Reading in order passes over the stream once; going back starts it again.
-
-    Args:
-        dataset: an `IterableDataset`, its audio column cast to `Audio(decode=False)`.
-    """
+    """Rows of an `IterableDataset` by index. Reading in order passes over it once; going back starts it again."""
 
     def __init__(self, dataset: Iterable[Mapping[str, Any]]) -> None:
         self._dataset = dataset
@@ -94,11 +90,8 @@ class StreamedRows:
 def read_dataset(source: DatasetSource, columns: Sequence[str], kind: str, labels: tuple[str, ...] = ()) -> TaskData:
     """Reads labels and splits of a data set; the audio of a row is read when its recording is opened.
 
-    Args:
-        source: where it is.
-        columns: target columns. Columns `group` and `split` are used where the data set has them.
-        kind: what the target columns hold, see `mert_hf.recordings.targets`.
-        labels: names of classes or tags where the task fixes them.
+    Columns `group` and `split` are used where the data set has them. For `kind` see `mert_hf.recordings.targets`;
+    `labels` are names of classes or tags where the task fixes them.
 
     Raises:
         ValueError: no such data set, column or split, or an empty cell.

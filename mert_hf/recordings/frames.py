@@ -34,11 +34,7 @@ BOUNDARY_REACH_SECONDS = 0.5
 def beat_classes(beats: BeatTimes, num_frames: int, frame_rate: float, start: float = 0.0) -> np.ndarray:
     """Class of each frame, int64 (frames,): 2 next to a downbeat, 1 next to another beat, 0 elsewhere.
 
-    Args:
-        beats: beat times in seconds.
-        num_frames: number of frames.
-        frame_rate: frames in a second.
-        start: center of the first frame in seconds.
+    There are `frame_rate` frames in a second, and the center of the first one is at `start` seconds.
     """
     classes = np.zeros(num_frames, dtype=np.int64)
     for label, times in ((1, beats.beats), (2, beats.downbeats)):
@@ -51,10 +47,7 @@ def beat_classes(beats: BeatTimes, num_frames: int, frame_rate: float, start: fl
 def beat_strengths(times: np.ndarray, num_frames: int, frame_rate: float) -> np.ndarray:
     """Targets of MARBLE v2, float32 (frames,): 1 on the frame of an event, 1/2 next to it, 1/4 after that, 0 elsewhere.
 
-    Args:
-        times: events in seconds from the first frame; those outside the frames do not reach into them.
-        num_frames: number of frames.
-        frame_rate: frames in a second.
+    Times are in seconds from the first frame; those outside the frames do not reach into them.
     """
     frames = np.rint(times[(times >= 0) & (times < num_frames / frame_rate)] * frame_rate).astype(int)
     frames = frames[frames < num_frames]
@@ -70,9 +63,7 @@ def chord_class(label: str) -> int:
     """Index in `CHORD_LABELS` of a chord that holds a major or a minor triad; `IGNORED` for any other chord.
 
     (MARBLE v2, `chord_to_majmin` in marble/utils/utils.py: sevenths, sixths and inversions count as their triad.)
-
-    Raises:
-        ValueError: mir_eval cannot read the label.
+    Raises ValueError for a label that mir_eval cannot read.
     """
     with needs_extra("eval"):
         from mir_eval.chord import InvalidChordException, encode
@@ -116,10 +107,8 @@ FRAME_CLASSES: dict[str, Callable[..., np.ndarray]] = {
 def nearest_frames(centers: np.ndarray, start: float, end: float, frame_rate: float) -> np.ndarray:
     """Index of the frame nearest to each grid point k / frame_rate in [start, end), int (points,).
 
-    Args:
-        centers: (frames,) of a window, in seconds from its start, ascending.
-        start, end: limits of the window, in seconds from the start of the recording.
-        frame_rate: grid points in a second.
+    Centers (frames,) of a window, ascending, are in seconds from its start; `start` and `end` from that of the
+    recording.
     """
     first, last = (math.ceil(time * frame_rate - 1e-6) for time in (start, end))
     points = np.arange(first, last) / frame_rate - start

@@ -43,10 +43,8 @@ def read_jsonl(
 ) -> TaskData:
     """Reads the tables of the three splits, `files` by split.
 
-    Args:
-        labels: names of classes or numbers where the task fixes them.
-        order: names of the numbers in the order of the tables, where it is not that of `labels`.
-        root: the data folder, in which absolute paths must lie; that of the tables if None.
+    `labels` are names of classes or numbers where the task fixes them, `order` those of the numbers in the tables,
+    where it differs. Absolute paths must lie in the data folder `root`, that of the tables if None.
 
     Raises:
         ValueError: a line that is not a JSON object, or lacks `audio_path` or `label`; a path outside the data folder.

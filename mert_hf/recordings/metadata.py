@@ -40,12 +40,7 @@ def read_metadata(folder: str | Path) -> list[tuple[Path, dict[str, str]]]:
 
 
 def write_metadata(folder: str | Path, rows: Sequence[Mapping[str, object]]) -> Path:
-    """Writes `metadata.csv` with the columns of all rows, in the order in which they first occur.
-
-    Args:
-        folder: the folder of the recordings.
-        rows: one mapping for each recording, `file_name` included.
-    """
+    """Writes `metadata.csv` with the columns of all rows, `file_name` included, as they first occur."""
     table = Path(folder) / METADATA_FILE
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))

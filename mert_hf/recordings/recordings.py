@@ -130,12 +130,7 @@ class BeatTimes:
 
 @dataclass(frozen=True)
 class Segments:
-    """Labeled intervals of a recording, in order: chords, or parts such as verse and chorus.
-
-    Attributes:
-        intervals: float64 (segments, 2), start and end of each in seconds.
-        labels: name of each.
-    """
+    """Labeled intervals of a recording, float64 (segments, 2) seconds, in order: chords, or parts such as verse."""
 
     intervals: np.ndarray
     labels: tuple[str, ...]
@@ -143,13 +138,9 @@ class Segments:
 
 @dataclass(frozen=True)
 class TaskData:
-    """A data set as read from its source.
+    """A data set as read from its source: names of classes, tags, targets or stems, and recordings of the three splits.
 
-    Attributes:
-        labels: names of classes, tags, targets or stems.
-        recordings: all recordings of the three splits.
-        skipped: what the reader left out on purpose, one entry each: unknown folders, files known to be broken.
-        name: name of the data set, for reports and cards.
+    `skipped` is what the reader left out on purpose, one entry each: unknown folders, files known to be broken.
     """
 
     labels: tuple[str, ...]
@@ -190,13 +181,10 @@ class TaskData:
 def check_audio(data: TaskData, min_seconds: float, max_bad_files: int | str | Tolerance = 0) -> TaskData:
     """Reads the header of every recording. Returns the usable recordings with their lengths.
 
-    Args:
-        data: labeled recordings.
-        min_seconds: shortest recording that the model can take.
-        max_bad_files: recordings that may be unreadable or too short; they are left out and logged.
+    Recordings that are unreadable or shorter than `min_seconds` are left out and logged.
 
     Raises:
-        TooManyBadFilesError: more of them; the first 5 are listed.
+        TooManyBadFilesError: more of them than `max_bad_files`; the first 5 are listed.
     """
     usable, problems = [], []
     for recording in data.recordings:

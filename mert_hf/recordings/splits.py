@@ -24,15 +24,10 @@ COMPARED_BYTES = 4096
 def hash_split(
     names: Iterable[str], fractions: Mapping[str, float], strata: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
-    """Splits names by the order of their SHA-1, so that the split is the same on every machine.
+    """Splits names by the order of their SHA-1, so that the split of each is the same on every machine.
 
-    Args:
-        names: what is split: recordings, singers, artists.
-        fractions: share of each split but the first, which takes the rest: `{"train": 0.7, "valid": 0.15, ...}`.
-        strata: a class for each name; each class is split by itself. Default: one class.
-
-    Returns:
-        The split of each name. Each split gets at least one name of a class that has as many names as splits.
+    `fractions` are the shares of each split, `{"train": 0.7, "valid": 0.15, ...}`; the first one takes the rest. Each
+    class of `strata` is split by itself. Each split gets at least one name of a class that has as many names as splits.
     """
     classes: dict[Any, list[str]] = defaultdict(list)
     for name in set(names):
@@ -62,13 +57,7 @@ def assign_splits(
     Recordings without given splits are split 70/15/15 by SHA-1 of their names, within each class. Where splits are
     given but none is validation, 15 % of the training recordings become validation in the same way. Groups are never
     divided: they are split by SHA-1 of the group's name, within the class that most of their recordings have; where a
-    class would be missing in a split, within their rarest class.
-
-    Args:
-        names: names of the recordings, unique.
-        given: the split as the data set names it, for each recording, or empty for all.
-        classes: class of each recording, None if there are no classes.
-        groups: artist, album or song of each recording; a recording with an empty group is a group of its own.
+    class would be missing in a split, within their rarest class. A recording with an empty group is a group of its own.
 
     Raises:
         ValueError: a name that is not a split, splits for some recordings only, or a group in two given splits.

@@ -86,9 +86,8 @@ class Teacher(nn.Module):
     def _register(self, weights: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Keeps the weights of a fitted teacher as float32 buffers.
 
-        Raises:
-            ValueError: a weight is missing or not known, has another shape than in `shapes`, or is not finite; or a
-                scale is not positive.
+        Raises ValueError where one is missing, unknown, not finite, of another shape than in `shapes`, or a scale not
+        positive.
         """
         if set(weights) != set(shapes):
             raise ValueError(f"The teacher needs the weights {sorted(shapes)}, given {sorted(weights)}.")

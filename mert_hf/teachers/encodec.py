@@ -184,16 +184,7 @@ def receptive_field(layers: nn.Module) -> int:
 
 
 class MetaEncodecTeacher(AcousticTeacher):
-    """Codes of the 24 kHz model of Meta's `encodec` package; `EncodecTeacher.from_meta` opens it.
-
-    Args:
-        num_codebooks: number of codebooks, counted from the first.
-        weights: the state dict of the model; random without any.
-
-    Raises:
-        MissingExtraError: the package `encodec` is not installed.
-        ValueError: more codebooks than the model has, or weights that do not fit it.
-    """
+    """Codes of the 24 kHz model of Meta's `encodec` package, random without weights; see `EncodecTeacher.from_meta`."""
 
     kind, made_by = "encodec_meta", "EncodecTeacher.from_meta"
     setting_names = ("num_codebooks",)

@@ -200,13 +200,9 @@ class FeatureTeacher(MusicalTeacher):
     """Standardized features of frames as targets of regression, each set with the same weight in the mean error.
 
     Args:
-        feature_sets: the features, with or without a context of seconds; mappings of the fields of `FeatureSet` are
-            accepted too. Their number of clusters has no meaning here.
+        feature_sets: as of `KMeansTeacher`. Their number of clusters has no meaning here.
         sampling_rate, hop_length: as of `Teacher`.
         mean, scale: (num_bins,) float32, subtracted from each value and dividing it; `fit` measures them.
-
-    Raises:
-        ValueError: the weights do not fit the feature sets.
     """
 
     kind, made_by = "features", "mert-hf fit-features"

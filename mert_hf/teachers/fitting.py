@@ -203,15 +203,10 @@ class RandomClips:
 
 
 def parse_feature_sets(texts: Iterable[str], with_clusters: bool = True) -> tuple[FeatureSet, ...]:
-    """Feature sets of a command line.
+    """Feature sets of texts of one or more each, separated by commas or blanks, as `mert-hf fit-kmeans` takes them.
 
-    Args:
-        texts: one or more feature sets each, separated by commas or blanks: name, number of clusters, and optionally
-            seconds of context and dimensions, such as "mfcc:300", "chroma:200:2.5", "log_mel:300:0:229".
-        with_clusters: whether the number of clusters is one of the parts; False for features that are regressed.
-
-    Raises:
-        ValueError: a text has another form.
+    Each is a name, a number of clusters (unless `with_clusters` is False, for features that are regressed), and
+    optionally seconds of context and dimensions, such as "mfcc:300", "chroma:200:2.5", "log_mel:300:0:229".
     """
     kinds = {"num_clusters": int, "context": float, "dimensions": int}
     form = "name:clusters, name:clusters:seconds or name:clusters:seconds:dimensions, such as log_mel:300:0:229"

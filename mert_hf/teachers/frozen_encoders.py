@@ -266,13 +266,9 @@ class FusedEncoderTeacher(ProjectedEncoders, AcousticTeacher):
     codes a frame; projection and sizes are ours.
 
     Args:
-        encoders: layers of frozen encoders; mappings of `EncoderLayer`'s fields are accepted too.
+        encoders, sampling_rate, hop_length: as of `ProjectedEncoders`.
         codebook_sizes: number of codes in each codebook.
-        sampling_rate, hop_length: as of `Teacher`; a frame is one of the student.
-        weights: those of `ProjectedEncoders`, and for codebook k `centers_k` (codes, components). `fit` makes them.
-
-    Raises:
-        ValueError: weights that do not fit the codebooks, or an encoder that is not the one of the fit.
+        weights: as there, and for codebook k `centers_k` (codes, components). `fit` makes them.
     """
 
     kind, made_by = "fused", "mert-hf fit-rvq --encoder NAME:LAYER"
@@ -336,16 +332,8 @@ class FusedEncoderTeacher(ProjectedEncoders, AcousticTeacher):
 class EncoderTeacher(ProjectedEncoders, MusicalTeacher):
     """Layers of frozen encoders, at the student's frame rate, as targets of regression.
 
-    The layers are averaged over the student's frames, concatenated, standardized and projected on their principal
-    components, and scaled so that predicting the mean costs a mean squared error of 1.
-
-    Args:
-        encoders: layers of frozen encoders; mappings of `EncoderLayer`'s fields are accepted too.
-        sampling_rate, hop_length: as of `Teacher`; a frame is one of the student.
-        weights: those of `ProjectedEncoders`. `fit` makes them.
-
-    Raises:
-        ValueError: weights that do not fit, or an encoder that is not the one of the fit.
+    They are projected as by `FusedEncoderTeacher`, and scaled so that predicting the mean costs a mean squared error of
+    1. Arguments as of `ProjectedEncoders`; `fit` makes the weights.
     """
 
     kind, made_by = "encoders", "mert-hf fit-features --encoder NAME:LAYER"

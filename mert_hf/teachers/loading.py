@@ -24,15 +24,7 @@ LOSSES = ("squared", "cosine")  # of a musical teacher
 
 
 class Combination(Teacher):
-    """Base of several teachers of equal rates as one.
-
-    Args:
-        members: the teachers.
-        weights: factor of each teacher in the loss; 1 for all by default.
-
-    Raises:
-        ValueError: there is no teacher, their rates differ, or the number of weights does.
-    """
+    """Base of several teachers of equal rates as one, with a factor of each in the loss; 1 for all by default."""
 
     def __init__(self, members: Sequence[Teacher], weights: Sequence[float] | None = None):
         super().__init__()
@@ -116,12 +108,7 @@ class CombinedTeacher(Combination, AcousticTeacher):
 class CombinedMusicalTeacher(Combination, MusicalTeacher):
     """The values of several musical teachers of equal rates, in their order; see `Combination`.
 
-    Args:
-        members, weights: as there.
-        losses: "squared" (by default) or "cosine" for each teacher.
-
-    Raises:
-        ValueError: as there, or another loss.
+    The loss of each is "squared" (by default) or "cosine".
     """
 
     kind, made_by = "combined_musical", "CombinedMusicalTeacher.save_pretrained"

@@ -16,15 +16,8 @@ class MelQuantizerTeacher(AcousticTeacher):
     """Base class of acoustic teachers that quantize stacks of log-mel frames.
 
     `stack` log-mel frames, `hop_length / stack` samples apart, make one vector of `num_bins * stack` values for each
-    frame of the student. Each mel band is standardized with `mean` and `scale`, which quantizers that are not trained
-    depend on (BEST-RQ, arXiv 2202.01855, section 3.1).
-
-    Args:
-        sampling_rate: sampling rate of the waveforms in Hz.
-        hop_length: samples from one frame to the next, a multiple of `stack`.
-        num_bins: mel bands.
-        stack: log-mel frames in a vector.
-        mean, scale: (num_bins,) float32, subtracted from each band and dividing it; `mel_statistics` computes them.
+    frame of the student. Each mel band is standardized with `mean` and `scale` (num_bins,), which quantizers that are
+    not trained depend on (BEST-RQ, arXiv 2202.01855, section 3.1); `mel_statistics` computes them.
 
     Raises:
         ValueError: a size is out of range, or mean and scale do not fit.
@@ -121,9 +114,6 @@ class MelRVQTeacher(MelQuantizerTeacher):
         sampling_rate, hop_length, num_bins, stack: as of `MelQuantizerTeacher`.
         weights: `encoder` (num_bins * stack, dim), `bias` (dim,), `codebooks` (num_codebooks, codes, dim), and `mean`
             and `scale` (num_bins,).
-
-    Raises:
-        ValueError: weights are missing or do not fit.
     """
 
     kind, made_by = "mel_rvq", "mert-hf fit-rvq"

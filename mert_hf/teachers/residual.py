@@ -38,14 +38,9 @@ def nearest_codes(vectors: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor
 
 
 def residual_codes(vectors: torch.Tensor, codebooks: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Quantizes vectors with one codebook after another.
+    """Codes (..., num_codebooks) int64 of vectors (..., dim) by codebook after codebook, and the sum of code vectors.
 
-    Args:
-        vectors: (..., dim) floating point.
-        codebooks: (num_codebooks, codes, dim), or (codes, dim) for each codebook where their sizes differ.
-
-    Returns:
-        Codes (..., num_codebooks) int64 and the sum of their code vectors (..., dim).
+    Codebooks are (num_codebooks, codes, dim), or (codes, dim) each where their sizes differ.
     """
     residual, codes = vectors, []
     for codebook in codebooks:
