@@ -38,8 +38,7 @@ class AudioFiles:
     """Recordings that are files. Where their durations (seconds) are known, no headers have to be read."""
 
     def __init__(self, names: list[str], durations: list[float | None] | None = None):
-        self.names = names
-        self.durations = [None] * len(names) if durations is None else durations
+        self.names, self.durations = names, durations or [None] * len(names)
 
     def open(self, index: int) -> str:
         return self.names[index]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -21,19 +21,6 @@ from ..utils.tolerance import Tolerance, TooManyBadFilesError
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
-
-
-class AudioOpener(Protocol):
-    """Audio that is not a file of its own: a row of a data set, or a deformed recording."""
-
-    def open(self) -> Path | BinaryIO:
-        """The source that `mert_hf.audio` reads."""
-
-    def exists(self) -> bool:
-        """Whether the audio is there."""
-
-    def version(self) -> dict[str, Any]:
-        """Values that change when the audio changes, as JSON values."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +47,7 @@ class AudioRow:
         return True
 
     def version(self) -> dict[str, Any]:
-        """Data set and row."""
+        """Values that change when the audio changes, as JSON values: data set and row."""
         return {"dataset": self.dataset, "row": self.index}
 
     def __str__(self) -> str:
@@ -73,7 +60,7 @@ class Recording:
 
     Attributes:
         id: unique in its data set.
-        path: its file, or audio that is opened in another way; `open` gives what `mert_hf.audio` reads.
+        path: its file, or other audio, with the methods `open`, `exists` and `version` of `AudioRow`.
         split: "train", "valid" or "test".
         target: by the kind of the task: classification, key: class index; multilabel: float32 (labels,) of 0
             and 1; regression: float32 (labels,); beats: `BeatTimes`; chords, structure: `Segments`; retrieval: index of
@@ -86,7 +73,7 @@ class Recording:
     """
 
     id: str
-    path: Path | AudioOpener
+    path: Any
     split: str
     target: Any
     group: str = ""

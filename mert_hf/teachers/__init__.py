@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .features import CQTTeacher, FeatureSet, FeatureTeacher, KMeansTeacher, LogMelTeacher
     from .frozen_encoders import EncoderLayer, EncoderTeacher, FusedEncoderTeacher
     from .loading import TEACHERS, CombinedMusicalTeacher, CombinedTeacher, load_teacher
-    from .mel_quantizers import MelRVQTeacher, RandomProjectionTeacher
     from .music2vec import Music2VecTeacher
+    from .quantizers import MelRVQTeacher, RandomProjectionTeacher
 
 __all__, __getattr__ = lazy_names(__name__)  # the command line reads `.settings` without torch

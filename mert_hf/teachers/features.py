@@ -28,7 +28,7 @@ from ..encoders.handmade import (
 from ..modeling.cqt_mert import CQT_LOG_GAIN, CQT_LOWEST_FREQUENCY
 from ..utils.optional import needs_extra
 from .base import AcousticTeacher, MusicalTeacher, check_sizes, checked_clips, from_fields
-from .residual import choose_frames, cluster, nearest_codes
+from .quantizers import choose_frames, cluster, nearest_codes
 
 MAX_FRAMES = 500_000  # frames to which the clusters are fitted: a few hundred MB
 

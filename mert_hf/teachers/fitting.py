@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,8 +23,7 @@ from ..utils.tolerance import Tolerance, check_bad_files
 from .base import AcousticTeacher, Teacher, checked_clips
 from .features import FeatureSet, FeatureTeacher, KMeansTeacher
 from .frozen_encoders import FEATURES_PREFIX, EncoderLayer, EncoderTeacher, FusedEncoderTeacher
-from .mel_quantizers import MelRVQTeacher, RandomProjectionTeacher, fine_log_mel, mel_statistics
-from .residual import residual_codes
+from .quantizers import MelRVQTeacher, RandomProjectionTeacher, fine_log_mel, mel_statistics, residual_codes
 from .settings import FeatureSettings, FitSettings, KMeansSettings, RVQSettings
 
 logger = logging.getLogger(__name__)
@@ -84,14 +83,8 @@ def count_codes(teacher: AcousticTeacher, clips: RandomClips) -> CodeCounts:
 
 def _fit_kmeans(clips: RandomClips, settings: KMeansSettings) -> KMeansTeacher:
     require_extra("train", "sklearn")
-    return KMeansTeacher.fit(
-        clips,
-        parse_feature_sets(settings.features or DEFAULT_FEATURES),
-        settings.sampling_rate,
-        settings.hop_length,
-        settings.seed,
-        show_progress_bar=settings.show_progress_bar,
-    )
+    sets = parse_feature_sets(settings.features or DEFAULT_FEATURES)
+    return KMeansTeacher.fit(clips, sets, seed=settings.seed, **_rates(settings))
 
 
 def _fit_features(clips: RandomClips, settings: FeatureSettings) -> FeatureTeacher | EncoderTeacher:
@@ -99,17 +92,9 @@ def _fit_features(clips: RandomClips, settings: FeatureSettings) -> FeatureTeach
         raise ValueError("Give one of --features and --encoder; several teachers are a list in the recipe.")
     if settings.encoder:
         encoders = [parse_encoder(text) for text in settings.encoder]
-        return EncoderTeacher.fit(
-            heard(clips, encoders),
-            encoders,
-            settings.components,
-            settings.sampling_rate,
-            settings.hop_length,
-            settings.seed,
-            settings.show_progress_bar,
-        )
-    sets = parse_feature_sets(settings.features, with_clusters=False)
-    return FeatureTeacher.fit(clips, sets, settings.sampling_rate, settings.hop_length, settings.show_progress_bar)
+        audio = heard(clips, encoders)
+        return EncoderTeacher.fit(audio, encoders, settings.components, seed=settings.seed, **_rates(settings))
+    return FeatureTeacher.fit(clips, parse_feature_sets(settings.features, with_clusters=False), **_rates(settings))
 
 
 def _fit_rvq(
@@ -122,16 +107,15 @@ def _fit_rvq(
         waveforms = [batch[0] for batch in checked_clips(clips, settings.show_progress_bar)]
         return (train_mel_rvq if settings.kind == "mel_rvq" else fit_random_projection)(waveforms, settings)
     require_extra("train", "sklearn")
-    return FusedEncoderTeacher.fit(
-        heard(clips, encoders),
-        encoders,
-        (settings.codebook_size,) * (settings.codebooks or 4),
-        settings.components,
-        settings.sampling_rate,
-        settings.hop_length or 960,
-        settings.seed,
-        show_progress_bar=settings.show_progress_bar,
-    )
+    sizes = (settings.codebook_size,) * (settings.codebooks or 4)
+    audio, rates = heard(clips, encoders), _rates(settings)
+    return FusedEncoderTeacher.fit(audio, encoders, sizes, settings.components, seed=settings.seed, **rates)
+
+
+def _rates(settings: FitSettings) -> dict[str, Any]:
+    """Rates and progress bar, as all classes take them; RVQSettings may leave the hop length to be MERT-v2's."""
+    rates = {name: getattr(settings, name) for name in ("sampling_rate", "hop_length", "show_progress_bar")}
+    return rates if settings.hop_length is not None else {**rates, "hop_length": 960}
 
 
 MAKERS = {KMeansSettings: _fit_kmeans, FeatureSettings: _fit_features, RVQSettings: _fit_rvq}

@@ -22,7 +22,7 @@ from ..encoders.own import StoredFeatures
 from ..hub.licenses import license_of
 from ..modeling.feature_extraction_mert import resample
 from .base import AcousticTeacher, MusicalTeacher, Teacher, check_sizes, check_waveforms, from_fields, in_blocks
-from .residual import choose_frames, cluster, nearest_codes, residual_codes
+from .quantizers import choose_frames, cluster, nearest_codes, residual_codes
 
 MAX_FRAMES = 200_000  # frames that a teacher is fitted to
 BLOCK_SECONDS, MARGIN_SECONDS = 30.0, 2.0  # of a recording labeled at a time, and of what is heard on either side

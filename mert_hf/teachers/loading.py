@@ -16,8 +16,8 @@ from .base import CONFIG_NAME, TEACHER_FILES, AcousticTeacher, MusicalTeacher, T
 from .encodec import EncodecTeacher, MetaEncodecTeacher
 from .features import CQTTeacher, FeatureTeacher, KMeansTeacher, LogMelTeacher
 from .frozen_encoders import EncoderTeacher, FusedEncoderTeacher
-from .mel_quantizers import MelRVQTeacher, RandomProjectionTeacher
 from .music2vec import Music2VecTeacher
+from .quantizers import MelRVQTeacher, RandomProjectionTeacher
 
 MEMBER_FOLDER = "teacher_{}"
 LOSSES = ("squared", "cosine")  # of a musical teacher

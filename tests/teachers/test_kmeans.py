@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from mert_hf.encoders import handmade as kmeans_features
 from mert_hf.teachers import FeatureSet, KMeansTeacher, features, load_teacher
-from mert_hf.teachers.residual import choose_frames, cluster
+from mert_hf.teachers.quantizers import choose_frames, cluster
 
 
 def fit(clips, sets=({"name": "chroma", "num_clusters": 4},), **arguments) -> KMeansTeacher:
