@@ -7,7 +7,7 @@ import itertools
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -107,13 +107,8 @@ def find_items(data: Sequence[str], split: str | None = None) -> Iterator[AudioI
             yield from dataset_items(entry, split)
             continue
         for path in open_recordings(entry, split).names:
-            yield AudioItem(name_in(path, entry), path=path)
-
-
-def name_in(path: str, entry: str) -> str:
-    """Name of a recording that was found at `entry`: relative to it where that is a folder, else its file name."""
-    name = os.path.relpath(path, entry) if os.path.isdir(entry) else os.path.basename(path)
-    return name.replace(os.sep, "/")
+            name = os.path.relpath(path, entry) if os.path.isdir(entry) else os.path.basename(path)
+            yield AudioItem(name.replace(os.sep, "/"), path=path)
 
 
 def is_dataset(entry: str) -> bool:
@@ -143,14 +138,10 @@ def dataset_items(entry: str, split: str | None) -> Iterator[AudioItem]:
     for index, row in enumerate(rows):
         cell = row[column]
         content = cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
-        yield AudioItem(name_of_row(row, cell["path"] or f"{column}[{index}]"), content=content)
-
-
-def name_of_row(row: Mapping[str, Any], default: str) -> str:
-    """Name of a recording in a data set: tar and key of WebDataset, else the file name of the audio."""
-    if "__key__" in row:
-        return f"{os.path.basename(row.get('__url__') or '')}/{row['__key__']}".lstrip("/")
-    return os.path.basename(default) if os.path.isabs(default) else default
+        name = cell["path"] or f"{column}[{index}]"
+        if "__key__" in row:  # of WebDataset, in a tar
+            name = f"{os.path.basename(row.get('__url__') or '')}/{row['__key__']}".lstrip("/")
+        yield AudioItem(os.path.basename(name) if os.path.isabs(name) else name, content=content)
 
 
 def write_shards(

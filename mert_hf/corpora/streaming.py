@@ -218,17 +218,14 @@ class ShardCropDataset(CropDataset):
         crops = np.zeros(0, dtype=np.int64)
         for start in range(0, len(groups), self.window):
             random = np.random.default_rng([seed, lane, start])
-            following = self.crops_of_groups(groups[start : start + self.window])
-            crops = np.concatenate([crops, random.permutation(following)])
+            rows = self._first_row[groups[start : start + self.window] + [[0], [1]]]  # (2, groups), firsts and ends
+            begins, ends = np.where(rows, self._last_crop[rows - 1], 0)
+            following = [np.arange(*limits) for limits in zip(begins, ends, strict=True)]
+            crops = np.concatenate([crops, random.permutation(np.concatenate(following))])
             while len(crops) >= batch_size:
                 yield crops[:batch_size]
                 crops = crops[batch_size:]
         yield crops
-
-    def crops_of_groups(self, groups: np.ndarray) -> np.ndarray:
-        """Numbers of all crops in some row groups, in their order."""
-        starts, ends = (np.where(rows, self._last_crop[rows - 1], 0) for rows in self._first_row[[groups, groups + 1]])
-        return np.concatenate([np.arange(start, end) for start, end in zip(starts, ends, strict=True)])
 
     @property
     def num_recordings(self) -> int:

@@ -257,7 +257,11 @@ class DataCollatorForMERTPreTraining:
         self, clean: torch.Tensor, lengths: torch.Tensor, crops: Sequence[AudioCrop]
     ) -> dict[str, torch.Tensor]:
         """Changed, mixed and normalized input_values, and the attention_mask if clips differ in length."""
-        mixed = clean if self.augmentation is None else self._augment(crops)
+        mixed = clean
+        if self.augmentation is not None:  # each clip is changed with its own seed
+            pairs = ((crop, torch.Generator().manual_seed(derive_seed(crop.seed, 5))) for crop in crops)
+            changed = [self.augmentation(crop.waveform, self.config.sampling_rate, draws) for crop, draws in pairs]
+            mixed = torch.nn.utils.rnn.pad_sequence(changed, batch_first=True)
         if self.mixture is not None:
             generator = torch.Generator().manual_seed(derive_seed(*(crop.seed for crop in crops)))
             mixed = self.mixture(mixed, generator, lengths=lengths)
@@ -268,15 +272,6 @@ class DataCollatorForMERTPreTraining:
         padded = len(set(lengths.tolist())) > 1
         kept = ("input_values", "attention_mask") if padded else ("input_values",)
         return {name: features[name] for name in kept}
-
-    def _augment(self, crops: Sequence[AudioCrop]) -> torch.Tensor:
-        """The clips with another sound, each changed with its own seed, padded."""
-        rate = self.config.sampling_rate
-        rows = [
-            self.augmentation(crop.waveform, rate, torch.Generator().manual_seed(derive_seed(crop.seed, 5)))
-            for crop in crops
-        ]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
     def _draw_mask(self, frame_lengths: torch.Tensor, crops: Sequence[AudioCrop]) -> torch.Tensor:
         """Masked frames, each row drawn with the seed of its own clip."""
