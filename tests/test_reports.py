@@ -20,9 +20,9 @@ from mert_hf.audio import read_audio
 from mert_hf.audio.decoders import warn
 from mert_hf.embedding.dataset import embed_dataset
 from mert_hf.finetuning import FineTuningTrainingArguments
-from mert_hf.recordings.annotations import parse_segments, read_beats, read_segments
 from mert_hf.recordings.audiofolder import read_folder
 from mert_hf.recordings.metadata import write_metadata
+from mert_hf.recordings.targets import parse_segments, read_beats, read_segments
 
 RATE = 24000
 QUIET = {"show_progress_bar": False}

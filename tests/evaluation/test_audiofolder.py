@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mert_hf.evaluation.tasks import get_task
-from mert_hf.recordings.annotations import parse_beats
 from mert_hf.recordings.recordings import SPLITS
+from mert_hf.recordings.targets import parse_beats
 
 
 @pytest.fixture

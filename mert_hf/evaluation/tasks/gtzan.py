@@ -27,9 +27,9 @@ from pathlib import Path
 import numpy as np
 
 from ...audio import AudioReadError, audio_info
-from ...recordings.annotations import read_beats
 from ...recordings.frames import BEAT_LABELS
 from ...recordings.recordings import SPLITS, BeatTimes, Recording, TaskData, label_index
+from ...recordings.targets import read_beats
 from .base import ArchiveNotes, TableForm, Task, existing_file, first_existing
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")

@@ -14,10 +14,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...audio import find_audio_files
-from ...recordings.annotations import SEGMENT_SUFFIXES, read_segments
 from ...recordings.frames import BOUNDARY_LABELS
 from ...recordings.recordings import SPLITS, Recording, TaskData
 from ...recordings.splits import assign_splits
+from ...recordings.targets import SEGMENT_SUFFIXES, read_segments
 from ...utils.text import composed
 from .base import ArchiveNotes, TableForm, Task, existing_file, first_existing
 
