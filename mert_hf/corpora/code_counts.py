@@ -12,11 +12,7 @@ DEAD_SHARE = 0.99  # share of the frames that have the most frequent code
 
 
 class CodeCounts:
-    """Histogram of the codes of each codebook.
-
-    Args:
-        sizes: number of codes of each codebook.
-    """
+    """Histogram of the codes of each codebook, of `sizes` codes each."""
 
     def __init__(self, sizes: Sequence[int]):
         self.counts = [np.zeros(size, dtype=np.int64) for size in sizes]

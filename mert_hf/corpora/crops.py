@@ -67,9 +67,6 @@ class CropDataset(Dataset):
         seed: seed of all draws.
         max_bad_files: unreadable sources tolerated: a number such as 3, or a share of all such as "1%".
         min_duration: minimum duration of a source in seconds.
-
-    Raises:
-        ValueError: an argument is out of range.
     """
 
     _last_crop: np.ndarray  # (sources,) int64: for each source, the number of crops of an epoch up to its last one

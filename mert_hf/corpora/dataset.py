@@ -96,11 +96,7 @@ def read_split(folder: Path, split: str | None) -> AudioFiles:
 def open_recordings(
     data: str | Path | Sequence[str | Path] | datasets.Dataset, split: str | None = None, column: str | None = None
 ) -> AudioFiles | AudioColumn:
-    """The recordings of a folder (with or without metadata.csv), a file, a list of both, or a `datasets.Dataset`.
-
-    Raises:
-        ValueError: there is no recording, or a metadata.csv is damaged.
-    """
+    """The recordings, at least one, of a folder (with or without metadata.csv), files, or a `datasets.Dataset`."""
     if hasattr(data, "features") and hasattr(data, "cast_column"):
         return AudioColumn(data, column)
     if hasattr(data, "names") and hasattr(data, "durations"):  # opened already

@@ -45,9 +45,6 @@ class ShardSettings:
         codec: "flac" (16 bits, mono), "opus" (mono), or "original": the file as it is, one segment.
         codebook_sizes: number of codes in each codebook; empty without a teacher.
         teacher: fingerprint, kind and settings of the teacher; empty without one.
-
-    Raises:
-        ValueError: a value is out of range.
     """
 
     sampling_rate: int

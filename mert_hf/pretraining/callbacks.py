@@ -149,8 +149,7 @@ class SignalCallback(TrainerCallback):
     this callback.
     """
 
-    def __init__(self, signals: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)):
-        self.signals = signals
+    def __init__(self):
         self.received: int | None = None
         self.stopped = False
         self._previous: dict[int, Any] = {}
@@ -161,7 +160,7 @@ class SignalCallback(TrainerCallback):
         if threading.current_thread() is not threading.main_thread():
             logger.warning("Training runs outside the main thread: signals will not save a checkpoint.")
             return
-        self._previous = {number: signal.signal(number, self._receive) for number in self.signals}
+        self._previous = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def on_step_end(self, args, state, control, **kwargs):
         flag = torch.tensor(float(self.received is not None))

@@ -31,11 +31,7 @@ TIMED = ("beats", "chords", "structure")
 
 
 def read_folder(root: Path, columns: Sequence[str], kind: str) -> TaskData:
-    """Reads `metadata.csv` and turns the columns into targets.
-
-    Raises:
-        ValueError: wrong layout, missing columns or cells, splits that divide a group, annotations past the end.
-    """
+    """Reads `metadata.csv` and turns the columns into targets; checks cells, splits and the times of annotations."""
     entries = read_metadata(root)
     table = TargetTable([row for _, row in entries], columns, folder=root)
     data = read_table(table, kind, [path for path, _ in entries], root.resolve().name)

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-STREAMED_BYTES = 20 * 2**30
-"""Data sets of the Hub above this size are streamed unless the caller decides."""
+STREAMED_BYTES = 20 * 2**30  # data sets of the Hub above this size are streamed unless the caller decides
 KEPT_ROWS = 32  # of a stream: more than readers are ahead of each other
 OPTIONAL_COLUMNS = ("group", "split")
 

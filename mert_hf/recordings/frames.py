@@ -11,24 +11,16 @@ import numpy as np
 from ..utils.optional import needs_extra
 from .recordings import BeatTimes, Segments
 
-IGNORED = -100
-"""Class of frames that the loss leaves out."""
-
+IGNORED = -100  # class of frames that the loss leaves out
 BEAT_LABELS = ("none", "beat", "downbeat")
-BEAT_REACH = 1
-"""Frames on each side of a beat that are labeled as the beat too, as in MARBLE's targets."""
-
-BEAT_FADE = 2
-"""Frames on each side of an event to which MARBLE v2's targets fade out."""
-
+BEAT_REACH = 1  # frames on each side of a beat that are labeled as the beat too, as in MARBLE's targets
+BEAT_FADE = 2  # frames on each side of an event to which MARBLE v2's targets fade out
 ROOTS = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 NO_CHORD = "N"
+# 12 major chords, 12 minor chords, no chord, as in MARBLE v2
 CHORD_LABELS = tuple(f"{root}:{quality}" for quality in ("maj", "min") for root in ROOTS) + (NO_CHORD,)
-"""12 major chords, 12 minor chords, no chord, as in MARBLE v2."""
-
 BOUNDARY_LABELS = ("none", "boundary")
-BOUNDARY_REACH_SECONDS = 0.5
-"""Frames this near to a boundary are labeled as the boundary: the tolerance of the hit rate."""
+BOUNDARY_REACH_SECONDS = 0.5  # frames this near to a boundary are labeled as it: the tolerance of the hit rate
 
 
 def beat_classes(beats: BeatTimes, num_frames: int, frame_rate: float, start: float = 0.0) -> np.ndarray:
@@ -96,12 +88,12 @@ def boundary_classes(parts: Segments, num_frames: int, frame_rate: float, start:
     return (distances <= BOUNDARY_REACH_SECONDS).astype(np.int64)
 
 
+# Kind: classes of frames, `(annotation, num_frames, frame_rate, start)` to int64 (frames,).
 FRAME_CLASSES: dict[str, Callable[..., np.ndarray]] = {
     "beats": beat_classes,
     "chords": chord_classes,
     "structure": boundary_classes,
 }
-"""Kind -> classes of frames, `(annotation, num_frames, frame_rate, start)` to int64 (frames,)."""
 
 
 def nearest_frames(centers: np.ndarray, start: float, end: float, frame_rate: float) -> np.ndarray:

@@ -186,11 +186,7 @@ def in_blocks(
 
 
 class AcousticTeacher(Teacher):
-    """A teacher that gives codes: waveforms (batch, samples) -> (batch, num_codebooks, frames) int64.
-
-    Attributes:
-        codebook_sizes: number of codes in each codebook.
-    """
+    """A teacher that gives codes: waveforms (batch, samples) -> (batch, num_codebooks, frames) int64."""
 
     frame_dim = -1
     codebook_sizes: tuple[int, ...]
@@ -207,11 +203,7 @@ class AcousticTeacher(Teacher):
 
 
 class MusicalTeacher(Teacher):
-    """A teacher that gives a spectrum: waveforms (batch, samples) -> (batch, frames, num_bins) float32.
-
-    Attributes:
-        num_bins: values in a frame.
-    """
+    """A teacher that gives a spectrum: waveforms (batch, samples) -> (batch, frames, num_bins) float32."""
 
     frame_dim = -2
     num_bins: int

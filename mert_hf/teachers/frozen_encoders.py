@@ -48,11 +48,7 @@ class EncoderLayer:
 
 
 class FrozenLayer:
-    """A layer of any encoder that `open_encoder` opens, at the student's frame rate.
-
-    Raises:
-        ValueError: a layer that the encoder does not have, or an encoder that differs from the one of the fit.
-    """
+    """A layer of any encoder that `open_encoder` opens, at the student's frame rate; the encoder is that of the fit."""
 
     def __init__(self, source: EncoderLayer):
         name = str(source.name) if isinstance(source.name, (str, Path)) else type(source.name).__name__
@@ -81,10 +77,8 @@ class FrozenLayer:
     def features(self, waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
         """(batch, samples) at the student's rate -> (batch, samples // hop_length, or 1, hidden) float32.
 
-        Clips longer than the context on which the encoder was trained are computed in blocks of it that overlap.
-
-        Raises:
-            ValueError: the features are stored.
+        Clips longer than the context on which the encoder was trained are computed in blocks of it that overlap. Stored
+        features belong to whole recordings, so that clips have none.
         """
         if self.is_stored:
             raise ValueError(

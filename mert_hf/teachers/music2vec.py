@@ -69,11 +69,7 @@ class Music2VecTeacher(MusicalTeacher):
             buffer.copy_(buffers[name])
 
     def targets(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """(batch, samples) float32 -> (batch, frames of the student, num_bins) float32.
-
-        Raises:
-            ValueError: there is no average yet; `MERTTrainer` with `EMATeacherCallback` makes it.
-        """
+        """(batch, samples) float32 -> (batch, frames of the student, num_bins) float32, after `follow`."""
         if self.average is None:
             raise ValueError("Music2VecTeacher has no student to follow yet: call follow(model.mert) first.")
         if self.normalize:
