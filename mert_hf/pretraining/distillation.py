@@ -76,7 +76,7 @@ class Source:
 
     @classmethod
     def parse(cls, text: str) -> Source:
-        """The teacher of NAME[:LAYER][=WEIGHT]; the last layer by default. Raises ValueError for another weight."""
+        """The teacher of `NAME[:LAYER][=WEIGHT]`; the last layer by default. Raises ValueError for another weight."""
         name, equals, number = text.rpartition("=")
         name = name if equals else text
         try:
@@ -108,7 +108,7 @@ def distill(
     """Distills encoders into a student; the same call resumes a run that was stopped.
 
     Args:
-        teachers: NAME[:LAYER][=WEIGHT] of each, where NAME is that of an encoder (as of `open_encoder`) or the folder
+        teachers: `NAME[:LAYER][=WEIGHT]` of each, where NAME is that of an encoder (as of `open_encoder`) or the folder
             of a saved teacher.
         into: the student: a checkpoint to start from, "random:NAME" for its sizes with fresh weights, or a recipe
             (.yaml) whose fields replace those of `RECIPE`.
