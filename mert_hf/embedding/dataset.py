@@ -21,7 +21,7 @@ from ..audio.read_ahead import read_ahead
 from ..encoders import Encoder, open_encoder, resolve_layers
 from ..utils.devices import AUTO, launched_processes
 from ..utils.files import check_nothing_is_replaced, check_output_folder, staged_file
-from ..utils.text import printable, shorten
+from ..utils.text import fill_template, printable, shorten
 from .failures import (
     ERRORS_FILE,
     SHOWN_FAILURES,
@@ -48,32 +48,6 @@ BATCHES_IN_SHARD = 16  # what a killed run does again, at most, where files are 
 SHARDS_PER_PROCESS = 8  # at least, so that short runs too keep what they did and processes get equal shares
 LARGEST_NUMBER_OF_SHARDS = 1024  # large collections get larger shards instead
 PATIENCE = timedelta(days=30)  # of a process that is done for one that is not
-
-CARD = """---
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: "train-*.parquet"
-tags:
-- music
-- embeddings
----
-# Embeddings of recordings
-
-Made with `mert-hf embed`, by the model `{model}`.
-
-| column | content |
-|---|---|
-| `path` | file of the recording, as it was given |
-| `start`, `end` | the window [start, end) in seconds |
-| `layer` | layer of the model; 0 is the encoder's input |
-{frame_times}| `embedding` | {embedding}, {store_dtype}, {hidden} values |
-
-| setting | value |
-|---|---|
-{settings}
-"""
 
 
 @dataclass(frozen=True)
@@ -137,10 +111,14 @@ def embed_dataset(
     folder = Path(output)
     check_dataset_folder(folder)
     files = [str(path) for path in find_audio_files(paths)]
-    if not (folder / RUN_FILE).is_file():
-        _check_any_exists(files)
-    known_dtype = wanted.dtype in (None, AUTO) and (folder / RUN_FILE).is_file()
-    dtype = read_run(folder)[0]["dtype"] if known_dtype else wanted.dtype
+    dtype = wanted.dtype
+    if (folder / RUN_FILE).is_file():
+        dtype = read_run(folder)[0]["dtype"] if dtype in (None, AUTO) else dtype
+    elif not any(map(os.path.exists, files)):  # the data set would hold nothing but errors
+        raise FileNotFoundError(
+            f"There is no such file or folder: {shorten(files, SHOWN_FAILURES)}. Check the spelling; relative paths "
+            f"begin at {os.getcwd()}."
+        )
     state = launched_processes(wanted.device, timeout=PATIENCE)
     encoder = open_encoder(model, wanted.device or state.device, dtype)
     check_window_length(encoder, wanted.window, wanted.hop)
@@ -210,7 +188,8 @@ def plan_run(folder: Path, files: list[str], settings: dict, wanted: EmbeddingSe
     plan += _divide(new, settings["hop"], wanted.batch_size, processes)
     content = {"settings": settings, "shards": [[asdict(file) for file in shard] for shard in plan]}
     _replace_text(folder / RUN_FILE, json.dumps(content))
-    _replace_text(folder / CARD_FILE, _card(settings))
+    card = fill_template(__package__, "dataset_card.md.jinja", settings=settings, **settings)
+    _replace_text(folder / CARD_FILE, card)
     return plan
 
 
@@ -257,15 +236,6 @@ class ShardRun:
                 writer.end_file(failed=number in failed)
             self.num_failed += len(failed)
             writer.commit(self.settings, list(failed.values()))
-
-
-def _check_any_exists(files: Sequence[str]) -> None:
-    """Refuses to start a data set that would hold nothing but errors."""
-    if not any(map(os.path.exists, files)):
-        raise FileNotFoundError(
-            f"There is no such file or folder: {shorten(files, SHOWN_FAILURES)}. Check the spelling; relative paths "
-            f"begin at {os.getcwd()}."
-        )
 
 
 def read_run(folder: Path) -> tuple[dict, Plan]:
@@ -365,18 +335,6 @@ def summarize(folder: Path, num_shards: int, files: list[str], bar: SpeedBar, is
     failed = tuple(file for shard in shards for file in shard.failed if file.path in wanted)
     rows, windows = sum(shard.rows for shard in shards), sum(shard.windows for shard in shards)
     return RunSummary(len(files), windows, rows, failed, bar.seconds, bar.speed, is_main)
-
-
-def _card(settings: dict) -> str:
-    frames = settings["pooling"] == "frames"
-    return CARD.format(
-        model=settings["model"],
-        frame_times="| `frame_times` | center of each frame, seconds from the start of the recording |\n" * frames,
-        embedding="a vector for each frame" if frames else "mean over the window's frames",
-        store_dtype=settings["store_dtype"],
-        hidden=settings["hidden_size"],
-        settings="\n".join(f"| {name} | {value} |" for name, value in settings.items()),
-    )
 
 
 def _replace_text(path: Path, text: str) -> None:

@@ -117,7 +117,10 @@ class MERTTransformer(InputModule):
         for chosen in self.encoder.batches(lengths.tolist()):
             rows = torch.tensor(chosen, device=lengths.device)
             states = self.encoder.states(features["input_values"][rows], lengths[rows], self.layers)
-            vectors = vectors.index_copy(0, rows, self._average(mean_over_frames(*states)))
+            means = mean_over_frames(*states)  # (windows, layers, hidden)
+            if self.layer_weights is not None:
+                means = torch.einsum("l,wlh->wh", self.layer_weights.softmax(dim=0), means)[:, None]
+            vectors = vectors.index_copy(0, rows, means[:, 0])
         count = int(owners.max()) + 1
         weights = lengths.to(vectors.dtype)
         totals = vectors.new_zeros(count, vectors.shape[1]).index_add(0, owners, vectors * weights[:, None])
@@ -144,18 +147,9 @@ class MERTTransformer(InputModule):
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> MERTTransformer:
         """The module that `save` has written to a folder or a Hub repository."""
-        places = {"token": kwargs.get("token"), "revision": kwargs.get("revision")}
-        found = {**places, "local_files_only": kwargs.get("local_files_only", False)}
-        config = cls.load_config(
-            model_name_or_path, subfolder=subfolder, cache_folder=kwargs.get("cache_folder"), **found
-        )
-        options = {name: value for name, value in found.items() if value}
-        if kwargs.get("cache_folder"):
-            options["cache_dir"] = kwargs["cache_folder"]
-        return cls(model_name_or_path, **config, **options)
-
-    def _average(self, means: torch.Tensor) -> torch.Tensor:
-        """(windows, layers, hidden) -> (windows, hidden) float32."""
-        if self.layer_weights is None:
-            return means[:, 0]
-        return torch.einsum("l,wlh->wh", self.layer_weights.softmax(dim=0), means)
+        cache = kwargs.get("cache_folder")
+        places = {name: kwargs.get(name) for name in ("token", "revision")}
+        places["local_files_only"] = kwargs.get("local_files_only", False)
+        config = cls.load_config(model_name_or_path, subfolder=subfolder, cache_folder=cache, **places)
+        given = {name: value for name, value in {**places, "cache_dir": cache}.items() if value}
+        return cls(model_name_or_path, **config, **given)

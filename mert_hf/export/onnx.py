@@ -30,19 +30,12 @@ OUTPUTS = ("embeddings", "frames", "frame_counts")
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """The outcome of an export.
+    """The outcome of an export."""
 
-    Attributes:
-        folder: the folder with `model.onnx` and `onnx_embedder.py`.
-        size: bytes of the model.
-        difference: largest absolute difference of the embeddings from torch's on a test signal.
-        cosine: smallest cosine between the embeddings and torch's.
-    """
-
-    folder: Path
-    size: int
-    difference: float
-    cosine: float
+    folder: Path  # with `model.onnx` and `onnx_embedder.py`
+    size: int  # bytes of the model
+    difference: float  # largest absolute difference of the embeddings from torch's on a test signal
+    cosine: float  # smallest cosine between the embeddings and torch's
 
     def __str__(self) -> str:
         return (

@@ -97,7 +97,24 @@ def update_index(
     model: str | os.PathLike | None = None,
     **settings: Any,
 ) -> IndexSummary:
-    """Makes an index of recordings, or brings one up to date; see `MusicIndex.update` for the arguments."""
+    """Makes an index of recordings, or brings one up to date: `MusicIndex.update`.
+
+    Recordings that are new are added, those whose file has another size or time of change are embedded again, and those
+    whose file is gone are dropped. Files that have been moved keep their vectors. A run that was stopped is continued
+    by the next one.
+
+    Args:
+        paths: files, folders and globs, see `find_audio_files`.
+        folder: folder of the index.
+        model: Hub id, folder, or name of a bundled checkpoint. If None, that of the index, and "mert2-nano" for a new
+            index.
+        settings: fields of `mert_hf.search.UpdateSettings`.
+
+    Raises:
+        ValueError: other settings or another model than those of the index; no recordings; another process is writing
+            the index; LanceDB is not installed.
+        OSError: nothing can be written to the folder.
+    """
     require_extra("search", "lancedb", "mutagen")
     wanted = UpdateSettings(**settings)
     with only_writer(folder) as place:

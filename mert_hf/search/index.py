@@ -19,7 +19,7 @@ from ..embedding.windows import recording_windows
 from ..utils.files import existing_path, staged_file
 from ..utils.settings import check_positive
 from ..utils.text import composed, printable, shorten
-from .building import IndexSummary, embed_files, fingerprinted, mean_vector, update_index
+from .building import embed_files, fingerprinted, mean_vector, update_index
 from .duplicates import (
     BIT_ERROR_RATE,
     COMPARED,
@@ -104,33 +104,8 @@ class MusicIndex:
         self.folder, self.device, self.stored = os.fspath(folder), device, stored
         self._table = RecordingTable(folder)
 
-    @classmethod
-    def update(
-        cls,
-        paths: Sequence[str | os.PathLike],
-        folder: str | os.PathLike,
-        model: str | os.PathLike | None = None,
-        **settings: Any,
-    ) -> IndexSummary:
-        """Makes an index of recordings, or brings one up to date.
-
-        Recordings that are new are added, those whose file has another size or time of change are embedded again, and
-        those whose file is gone are dropped. Files that have been moved keep their vectors. A run that was stopped is
-        continued by the next one.
-
-        Args:
-            paths: files, folders and globs, see `find_audio_files`.
-            folder: folder of the index.
-            model: Hub id, folder, or name of a bundled checkpoint. If None, that of the index, and "mert2-nano" for a
-                new index.
-            settings: fields of `mert_hf.search.UpdateSettings`.
-
-        Raises:
-            ValueError: other settings or another model than those of the index; no recordings; another process is
-                writing the index; LanceDB is not installed.
-            OSError: nothing can be written to the folder.
-        """
-        return update_index(paths, folder, model, **settings)
+    update = staticmethod(update_index)
+    """Makes an index, or brings one up to date; see `mert_hf.search.building.update_index`."""
 
     def __len__(self) -> int:
         return len(self._table)

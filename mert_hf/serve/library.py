@@ -12,7 +12,7 @@ from threading import BoundedSemaphore, Lock
 
 import numpy as np
 
-from ..search import Match, MixRules, MusicIndex
+from ..search import MixRules, MusicIndex
 from ..search.store import unit
 from .catalog import list_songs, match_songs
 from .settings import ServeSettings
@@ -103,7 +103,10 @@ class Snapshot:
             matches = self.index.search(list(seeds), wanted, weights, where=where, rules=rules or self.rules)
             found = [match for match in matches if match.path in self.songs and match.path not in exclude]
             if len(found) >= count or len(matches) < wanted:
-                return [self._found(match) for match in found[:count]]
+                return [
+                    Found(self.songs.song(match.path), self.calibration(match.similarity), match.same_recording)
+                    for match in found[:count]
+                ]
             wanted *= 4
 
     def way(self, start: Song, end: Song, count: int) -> list[Found]:
@@ -127,9 +130,6 @@ class Snapshot:
             Found(self.songs.song(path), self.calibration(cosine))
             for path, cosine in zip(paths, vectors @ vectors[0], strict=True)
         ]
-
-    def _found(self, match: Match) -> Found:
-        return Found(self.songs.song(match.path), self.calibration(match.similarity), match.same_recording)
 
 
 class Library:

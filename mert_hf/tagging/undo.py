@@ -14,10 +14,10 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -115,18 +115,15 @@ def undo_tags(log: str | os.PathLike) -> UndoSummary:
 
 def restore(new: Path, output: Path, entry: Mapping[str, Any]) -> None:
     """Writes the former content of a file. Raises ValueError where the entry is damaged; nothing is replaced then."""
-    size, from_end = entry["size"], entry["aligned"] == "end"
-    delta = zlib.decompress(base64.b64decode(entry["delta"]))
-    with open(new, "rb") as source, open(output, "wb") as target:
-        for start, block in _aligned(source, new.stat().st_size, size, from_end):
-            target.write(_either(block, delta[start : start + len(block)]))
+    delta = np.frombuffer(zlib.decompress(base64.b64decode(entry["delta"])), np.uint8).copy()
+    _combined(delta, new, entry["aligned"]).tofile(output)
     if file_digest(output) != entry["before"]:
         raise ValueError(f"{new}: its entry in the log is damaged. The file was left as it is.")
 
 
 def difference(old: Path, new: Path) -> dict[str, str]:
     """`aligned`, where the files are put together, "start" or "end"; `delta`, their exclusive or, packed, in base64."""
-    packed = {"end": _pack(old, new, True), "start": _pack(old, new, False)}
+    packed = {name: zlib.compress(_combined(np.fromfile(old, np.uint8), new, name), 1) for name in ("end", "start")}
     shorter = min(packed, key=lambda name: len(packed[name]))
     return {"aligned": shorter, "delta": base64.b64encode(packed[shorter]).decode()}
 
@@ -140,27 +137,12 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _pack(old: Path, new: Path, from_end: bool) -> bytes:
-    packer, parts, size = zlib.compressobj(1), [], old.stat().st_size
-    with open(old, "rb") as one, open(new, "rb") as other:
-        for _, block in _aligned(other, new.stat().st_size, size, from_end):
-            parts.append(packer.compress(_either(one.read(len(block)), block)))
-    return b"".join([*parts, packer.flush()])
-
-
-def _aligned(file: BinaryIO, length: int, size: int, from_end: bool) -> Iterator[tuple[int, bytes]]:
-    """Blocks of a file of `length` bytes as next to one of `size` bytes: (place there, bytes), zeros where it ends."""
-    shift = length - size if from_end else 0
-    for start in range(0, size, BLOCK):
-        end = min(start + BLOCK, size)
-        begin = min(max(start + shift, 0), length)
-        last = min(max(end + shift, 0), length)
-        file.seek(begin)
-        block = file.read(last - begin)
-        missing = bytes(end - start - len(block))
-        yield start, (missing + block if from_end else block + missing)
-
-
-def _either(one: bytes, other: bytes) -> bytes:
-    """The exclusive or of bytes of the same number."""
-    return (np.frombuffer(one, np.uint8) ^ np.frombuffer(other, np.uint8)).tobytes()
+def _combined(values: np.ndarray, path: Path, aligned: str) -> np.ndarray:
+    """(size,) uint8, changed in place to the exclusive or with a file whose start or end is put to its own."""
+    other = np.fromfile(path, np.uint8)
+    count = min(len(values), len(other))
+    if aligned == "end":
+        values[len(values) - count :] ^= other[len(other) - count :]
+    else:
+        values[:count] ^= other[:count]
+    return values
