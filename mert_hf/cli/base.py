@@ -84,13 +84,9 @@ def new_app(**settings: Any) -> typer.Typer:
 
 
 def command(app: typer.Typer, example: str, name: str | None = None, **settings: Any) -> Callable:
-    """Decorator that registers a command whose help ends with an example.
+    """Decorator that registers a command whose help ends with an example: one command line that works.
 
-    Args:
-        app: the group of the command.
-        example: one command line that works, given the files that it names.
-        name: name of the command; that of the function if None.
-        settings: as for `typer.Typer.command`.
+    The name is that of the function if None; settings are as for `typer.Typer.command`.
     """
     kind = settings.pop("cls", Command)
     register = app.command(name, cls=kind, epilog=f"Example:\n\n\b\n  {example}", **settings)

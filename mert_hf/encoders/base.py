@@ -65,15 +65,10 @@ class Encoder(Protocol):
 
 
 def resolve_layers(layers: str | int | Sequence[int], encoder: Encoder) -> tuple[int, ...]:
-    """From "all", a layer or several to layers counted from 0.
+    """From "all", a layer or several to layers of the encoder counted from 0, its input; -1 is the last layer.
 
-    Args:
-        layers: "all", or numbers; 0 is the encoder's input, -1 the last layer.
-        encoder: the encoder.
-
-    Raises:
-        TypeError: not a whole number.
-        ValueError: a layer that the encoder does not have, or one given twice.
+    Raises TypeError for what is not a whole number, and ValueError for a layer that the encoder does not have, or one
+    given twice.
     """
     if isinstance(layers, str):
         if layers != "all":
@@ -164,15 +159,10 @@ class BatchedEncoder:
     def states(
         self, values: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]
     ) -> tuple[list[torch.Tensor], list[int]]:
-        """The forward pass.
+        """The forward pass: (clips, frames, hidden) for each layer, and the frames of each clip without padding.
 
-        Args:
-            values: (clips, samples) as `prepare` gives them.
-            lengths: (clips,) int64, samples of each clip without padding.
-            layers: layers to return.
-
-        Returns:
-            (clips, frames, hidden) for each layer, and the frames of each clip without padding.
+        `values` are (clips, samples) as `prepare` gives them, `lengths` (clips,) int64 the samples of each clip without
+        padding.
         """
 
     def hidden_states(

@@ -118,14 +118,9 @@ def folded_group_norm(
     With one group per channel, the mean and the variance of a channel with kernel k are k . m and k . C k, where m and
     C are the mean and the covariance of the windows of samples that the kernel sees. A bias has no effect.
 
-    Args:
-        windows: (batch, steps, kernel), the samples at each step of the convolution.
-        valid: (batch, steps) bool, windows that count, or None for all.
-        conv: the convolution.
-        norm: the module with epsilon, weight and bias.
-
-    Returns:
-        (batch, kernel, channels) and (batch, 1, channels) float32; the statistics are computed in float64.
+    `windows` (batch, steps, kernel) are the samples at each step of the convolution; `valid` (batch, steps) bool those
+    that count, or None for all. The results are (batch, kernel, channels) and (batch, 1, channels) float32; the
+    statistics are computed in float64.
     """
     windows = windows.double()
     count = windows.new_full((len(windows), 1), windows.shape[1])

@@ -96,17 +96,11 @@ class OwnEncoder:
 
 
 class RemoteModel:
-    """A model of the Hub with code of its own, clip by clip: a `ClipEncoder`.
+    """A model of the Hub with code of its own, clip by clip: a `ClipEncoder`. Arguments as of `open_encoder`.
 
-    The model must take waveforms (1, samples) and return `hidden_states` with `output_hidden_states=True`.
-
-    Args:
-        name: Hub id or folder. Its code is run.
-        device: where it computes; a GPU if there is one.
-        dtype: "float32" (default), "bfloat16" or "float16".
-
-    Raises:
-        ValueError: neither feature extractor nor configuration states a sampling rate.
+    The code is run. The model must take waveforms (1, samples) and return `hidden_states` with
+    `output_hidden_states=True`. Raises ValueError where neither feature extractor nor configuration states a sampling
+    rate.
     """
 
     def __init__(
@@ -161,14 +155,9 @@ def _fingerprint(encoder: ClipEncoder) -> str:
 
 
 class StoredFeatures:
-    """Features of recordings from files.
+    """Features of recordings from the files in a folder. Raises ValueError where there are none.
 
-    Args:
-        folder: folder of the features.
-        data_dir: folder of the recordings. Without it the longest end of a recording's path counts that has a file.
-
-    Raises:
-        ValueError: no features in the folder.
+    `data_dir` is the folder of the recordings. Without it the longest end of a recording's path counts that has a file.
     """
 
     sampling_rate = hop_length = 1

@@ -109,10 +109,7 @@ class ConvolutionalEncoder(TransformersEncoder):
     """Another encoder of transformers with a convolutional front end: HuBERT, wav2vec 2.0, Data2VecAudio (music2vec).
 
     These models let padding into the statistics of GroupNorm, or into a stack of position convolutions, so that only
-    clips of one length are computed together.
-
-    Raises:
-        ValueError: the model is not an encoder of waveforms.
+    clips of one length are computed together. Raises ValueError where the model is not an encoder of waveforms.
     """
 
     def _read_config(self, config) -> None:

@@ -77,11 +77,6 @@ class Measurement:
         spread = f" ± {self.spread:.4g}" if self.spread is not None else ""
         return f"{self.value:.4g}{spread}{runs}"
 
-    @property
-    def shown_source(self) -> str:
-        """ "measured here", or the published source with its link."""
-        return f"published: [{self.source}]({self.source_url})" if self.source else "measured here"
-
     def eval_result(self) -> EvalResult:
         """The measurement as an entry of the Hub's `model-index`. Raises ValueError where nothing was measured."""
         if self.value is None:
@@ -158,14 +153,9 @@ PIPELINE_TAGS = {"AutoModelForAudioClassification": "audio-classification"}
 
 
 def create_card(model: PreTrainedModel, facts: CardFacts) -> ModelCard:
-    """Writes the model card of a MERT model.
+    """Writes the card of a MERT model, from its class, configuration and number of parameters, and further facts.
 
-    Args:
-        model: any of the MERT models; the card reads its class, configuration and number of parameters.
-        facts: what the model does not hold.
-
-    Returns:
-        The card; `str(card)` is the text of README.md, `card.data` its metadata.
+    `str(card)` is the text of README.md, `card.data` its metadata.
     """
     return create_card_from_config(model.config, type(model).__name__, model.num_parameters(), facts)
 

@@ -99,14 +99,8 @@ def checkpoint_folder(
 ) -> Path:
     """The local folder of any checkpoint or saved teacher; a model of the Hub is downloaded.
 
-    Args:
-        name_or_path: as of `resolve_checkpoint`.
-        revision: branch, tag or commit of a Hub repository.
-        files: patterns of the files to download; all if None.
-
-    Raises:
-        ValueError, OSError: as of `resolve_checkpoint`; FileNotFoundError also where the Hub has no such repository or
-            revision, or does not give it to this account.
+    `files` are patterns of the files to download, all if None. Raises errors as of `resolve_checkpoint`;
+    FileNotFoundError also where the Hub has no such repository or revision, or does not give it to this account.
     """
     name = resolve_checkpoint(name_or_path, revision)
     if os.path.isdir(name):

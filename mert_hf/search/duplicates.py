@@ -172,12 +172,10 @@ def _among_best(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def same_recording(
     one: Recording, other: Recording, channels: str, threshold: float = BIT_ERROR_RATE, max_cut: float = MAX_CUT
 ) -> bool:
-    """Whether two files hold the same recording: by their fingerprints, and by their waveforms where these are close.
+    """Whether two files hold the same recording, by fingerprints, and by waveforms where these are close.
 
-    Args:
-        one, other: the files; they are read only if half of their fingerprints agree and they last equally long.
-        channels: channels that are read, see `read_audio`.
-        threshold, max_cut: see `MusicIndex.duplicates`.
+    The files are read only if half of their fingerprints agree and they last equally long; `MusicIndex.duplicates` has
+    the limits.
     """
     found = agreement(one.codes, other.codes, 2 * max_cut)
     if is_same(found, threshold, max_cut):

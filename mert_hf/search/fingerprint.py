@@ -84,11 +84,9 @@ def landmarks(codes: np.ndarray) -> np.ndarray:
 
 
 def agreement(first: np.ndarray, second: np.ndarray, max_shift: float) -> Agreement:
-    """Compares two fingerprints at all offsets and describes the best one.
+    """Compares two fingerprints (frames,) uint32 at all offsets and describes the best one.
 
-    Args:
-        first, second: (frames,) uint32.
-        max_shift: seconds by which one recording may begin earlier in the music than the other.
+    `max_shift` is in seconds, by which one recording may begin earlier in the music than the other.
     """
     reach = min(round(max_shift * FRAMES_PER_SECOND), len(first) - 1, len(second) - 1)
     if reach < 0:

@@ -25,11 +25,8 @@ def correct_hubs(
     similarity (CSLS; Conneau et al., "Word Translation Without Parallel Data", 2018, equation 4), of which the term of
     the query does not change the order.
 
-    Args:
-        similarity: (rows,) cosines to the query.
-        vectors: (rows, hidden) of length 1.
-        references: (references, hidden) of length 1, drawn evenly from the library.
-        neighbors: number of nearest references.
+    `similarity` (rows,) are cosines to the query; `vectors` (rows, hidden) and `references` (references, hidden), drawn
+    evenly from the library, have length 1.
     """
     if len(references) < FEWEST_REFERENCES:
         return similarity
@@ -44,18 +41,16 @@ def choose(
     count: int,
     same: Callable[[dict[str, Any], dict[str, Any]], bool],
 ) -> list[dict[str, Any]]:
-    """The first `count` rows that the rules allow.
+    """The first `count` rows that the rules allow, by `per_artist`, `per_album`, `exclude` and `distinct`.
 
-    Args:
-        rows: candidates with `path`, `artist`, `album` and `albumartist`, best first, without the queries.
-        rules: `per_artist`, `per_album`, `exclude` and `distinct` are applied.
-        count: number of rows.
-        same: whether two rows are files of the same recording; only asked where `rules.distinct` is set.
+    Rows are candidates with `path`, `artist`, `album` and `albumartist`, best first, without the queries. `same` is
+    whether two rows are files of the same recording; it is only asked where `rules.distinct` is set.
     """
     chosen: list[dict[str, Any]] = []
     artists, albums = Counter(), Counter()
     for row in rows:
-        artist, album = artist_of(row), album_of(row)
+        artist = composed(row["artist"] or row["albumartist"] or "").casefold()
+        album = album_of(row)
         if (
             is_excluded(row["path"], rules.exclude)
             or (artist and artists[artist] >= (rules.per_artist or count))
@@ -69,12 +64,6 @@ def choose(
         if len(chosen) == count:
             break
     return chosen
-
-
-def artist_of(row: dict[str, Any]) -> str | None:
-    """The artist of a row, or else that of its album, in a form for comparisons; None where it has neither."""
-    name = row["artist"] or row["albumartist"]
-    return composed(name).casefold() if name else None
 
 
 def album_of(row: dict[str, Any]) -> tuple[str, str] | None:

@@ -109,11 +109,8 @@ def match_songs(columns: Mapping[str, Sequence], entries: Iterable[Mapping[str, 
     """Path in the index -> the player's description of the same song.
 
     They are the same if the player's path is the end of the file's and the durations agree within 3 s; else if title,
-    artist and duration agree, and no other recording has these.
-
-    Args:
-        columns: `path` and `duration` of each recording, and `title` and `artist` where tags are known.
-        entries: descriptions with an `id`, and `path`, `duration`, `title` and `artist` where the player gives them.
+    artist and duration agree, and no other recording has these. Columns are `path` and `duration` of each recording,
+    and `title` and `artist` where tags are known; entries have an `id`, and the others where the player gives them.
     """
     durations = dict(zip(columns["path"], columns["duration"], strict=True))
     by_name = paths_by_name(durations)

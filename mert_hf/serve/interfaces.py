@@ -52,13 +52,10 @@ def envelope(status: str = "ok", **content: Any) -> JSONResponse:
 
 
 def refuse(request: Request, status: int, message: str, code: int | None = None) -> JSONResponse:
-    """A refusal as the Subsonic API, AudioMuse-AI or this server has it.
+    """A refusal as the Subsonic API, AudioMuse-AI or this server has it. The message is a sentence.
 
-    Args:
-        request: the call.
-        status: HTTP status; the Subsonic API always has 200.
-        message: a sentence.
-        code: code of the Subsonic API, if another than the one that follows from the status.
+    The Subsonic API always has the HTTP status 200; `code` is its own, if another than the one that follows from
+    `status`.
     """
     path = request.url.path
     if path.startswith("/rest/") and status != 503:

@@ -88,15 +88,11 @@ class Snapshot:
         where: str | None = None,
         rules: MixRules | None = None,
     ) -> list[Found]:
-        """The songs that are most similar to seeds, best first.
+        """The songs that are most similar to seeds, at most `count`, best first.
 
-        Args:
-            seeds: paths in the index, a file, or vectors of the model (hidden,).
-            count: number of songs, at most.
-            weights: weights of the seeds; 1 each if None.
-            exclude: paths to leave out.
-            where: condition as for `MusicIndex.search`.
-            rules: those of the settings if None.
+        Seeds are paths in the index, a file, or vectors of the model (hidden,), which weigh 1 each if `weights` is
+        None. Paths in `exclude` are left out; `where` is a condition as for `MusicIndex.search`; `rules` are those of
+        the settings if None.
         """
         wanted = count + len(exclude)
         while True:
@@ -134,10 +130,6 @@ class Snapshot:
 
 class Library:
     """An index on disk that is open once for all requests, and follows the changes that others make to it.
-
-    Args:
-        folder: folder of the index.
-        settings: how it is served.
 
     Raises:
         FileNotFoundError: the folder does not hold an index.

@@ -41,10 +41,9 @@ class Song:
 class Songs:
     """The songs of one version of an index.
 
-    Args:
-        columns: `path` and `duration` of each recording, and `title`, `artist` and `album` where tags are known.
-        entries: path -> the player's description with at least an `id`; None where no player is known. With a player,
-            only the recordings that it has are songs.
+    Columns are `path` and `duration` of each recording, and `title`, `artist` and `album` where tags are known. Entries
+    are path -> the player's description with at least an `id`; None where no player is known. With a player, only the
+    recordings that it has are songs.
     """
 
     def __init__(self, columns: Mapping[str, Sequence], entries: Mapping[str, Mapping[str, Any]] | None = None):

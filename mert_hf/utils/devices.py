@@ -79,12 +79,8 @@ def grouped_convolution_is_correct() -> bool:
 def training_precision(dtype: str, device: str | None) -> dict[str, bool]:
     """The precision fields of `TrainingArguments` for the words of a command line.
 
-    Args:
-        dtype: "auto" (bfloat16 on a GPU that computes in it, else float32), "float32", "bfloat16" or "float16".
-        device: "cpu" or "cuda"; None uses a GPU if there is one.
-
-    Raises:
-        ValueError: another dtype, or a device that `TrainingArguments` cannot select.
+    "auto" is bfloat16 on a GPU that computes in it, else float32; the device is "cpu" or "cuda", a GPU if there is one
+    if None. Raises ValueError for another dtype, or a device that `TrainingArguments` cannot select.
     """
     if device not in (None, "cpu", "cuda"):
         raise ValueError(
@@ -98,17 +94,10 @@ def training_precision(dtype: str, device: str | None) -> dict[str, bool]:
 
 
 def launched_processes(device: str | torch.device | None = None, **settings: Any):
-    """accelerate's `PartialState`: number of this process and of all, on CPUs too.
+    """accelerate's `PartialState`: number of this process and of all, which compute on `device`, a GPU by default.
 
     Left to itself, accelerate takes each of several processes without a GPU for the only one, so that all of them would
     do the whole work.
-
-    Args:
-        device: on which the processes compute; None is a GPU if there is one.
-        settings: further arguments of `PartialState`.
-
-    Raises:
-        ValueError: there is no such device.
     """
     from accelerate import PartialState
 

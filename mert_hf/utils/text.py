@@ -50,12 +50,10 @@ def markdown_cell(value: object) -> str:
 
 
 def fill_template(package: str, name: str, **values: Any) -> str:
-    """The text of a template with its values.
+    """The text of a template with its values; one that it uses and that is not given is an error.
 
-    Args:
-        package: the package that holds the file, as `__package__`. pyproject.toml lists its templates as package data.
-        name: name of the file. Values are escaped in `*.html.jinja`; `markupsafe.Markup` is HTML already.
-        values: by the names that the template uses; one that it uses and that is not given is an error.
+    The package, given as `__package__`, holds the file; pyproject.toml lists its templates as package data. Values are
+    escaped in `*.html.jinja`; `markupsafe.Markup` is HTML already.
     """
     from jinja2 import Environment, StrictUndefined
 
