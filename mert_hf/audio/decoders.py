@@ -57,24 +57,15 @@ class Undecodable(Exception):
 
 
 class Decoder:
-    """A recording that is decoded from front to back and checked on the way.
-
-    Attributes:
-        name: the recording's, in messages.
-        sampling_rate, channels: in Hz, and their number.
-        num_samples: samples of one channel that the header states; None where it states none.
-        slack: samples that a whole file may have fewer than `num_samples`.
-        tolerant: whether a file that lacks up to `MOST_MISSING` more is read with a warning.
-        decibels_lost: by how much the mean of the channels was softer than they are, in what was decoded last.
-    """
+    """A recording that is decoded from front to back and checked on the way; `name` is for messages."""
 
     library: str
-    sampling_rate: int
-    channels: int
-    num_samples: int | None = None
-    slack = 0
-    tolerant = False
-    decibels_lost = 0.0
+    sampling_rate: int  # in Hz
+    channels: int  # their number
+    num_samples: int | None = None  # of one channel, by the header; None where it states none
+    slack = 0  # samples that a whole file may have fewer
+    tolerant = False  # whether a file that lacks up to `MOST_MISSING` more is read with a warning
+    decibels_lost = 0.0  # by how much the mean of the channels was softer than they are, in what was decoded last
 
     def __init__(self, source: AudioSource, name: str, stack: ExitStack):
         self.name, self._source, self._stack = name, source, stack

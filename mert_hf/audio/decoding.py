@@ -142,22 +142,15 @@ def _not_audio(name: str, head: bytes, reasons: str) -> AudioReadError:
 
 @dataclass
 class OggLink:
-    """A part of an Ogg file that can be decoded by itself, bytes [begin, end): a chained file has several.
-
-    Attributes:
-        incomplete: whether the file ends within a page.
-        missing: whether pages are missing between others.
-        late: whether pages are missing after the headers, as in a recorded broadcast.
-        marked: whether the last page is marked as the end.
-    """
+    """A part of an Ogg file that can be decoded by itself: a chained file has several."""
 
     begin: int
     end: int = 0
     opus: bool = False
-    incomplete: bool = False
-    missing: bool = False
-    late: bool = False
-    marked: bool = False
+    incomplete: bool = False  # the file ends within a page
+    missing: bool = False  # pages are missing between others
+    late: bool = False  # pages are missing after the headers, as in a recorded broadcast
+    marked: bool = False  # the last page is marked as the end
     last: dict[int, tuple[int, int]] = field(default_factory=dict)  # serial number: sequence number, granule position
 
     def add(self, flags: int, granule: int, serial: int, sequence: int) -> None:

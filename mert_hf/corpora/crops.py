@@ -21,21 +21,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AudioCrop:
-    """One item of a pre-training data set; not a dictionary, whose fields Trainer would take for unused columns.
+    """One item of a pre-training data set; not a dictionary, whose fields Trainer would take for unused columns."""
 
-    Attributes:
-        waveform: (samples,) float32, clean, mono, at the model's rate.
-        source: name of the recording.
-        offset: first sample of the crop within the recording, at the model's rate.
-        seed: seed of everything that is drawn for this item later (mixture, mask).
-        codes: (codebooks, frames) int64 of its frames, where the data set has codes; None otherwise.
-    """
-
-    waveform: torch.Tensor
-    source: str
-    offset: int
-    seed: int
-    codes: torch.Tensor | None = None
+    waveform: torch.Tensor  # (samples,) float32, clean, mono, at the model's rate
+    source: str  # name of the recording
+    offset: int  # first sample within the recording, at the model's rate
+    seed: int  # of everything that is drawn for this item later (mixture, mask)
+    codes: torch.Tensor | None = None  # (codebooks, frames) int64 of its frames, where the data set has codes
 
 
 class NothingToReadError(ValueError):

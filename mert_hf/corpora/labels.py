@@ -42,22 +42,14 @@ Item, Result = TypeVar("Item"), TypeVar("Result")
 
 @dataclass
 class WritingSummary:
-    """The result of labeling recordings, or of writing them to shards.
+    """The result of labeling recordings, or of writing them to shards."""
 
-    Attributes:
-        written, kept: numbers of recordings that this run finished, and that an earlier one had.
-        failed: for each recording that could not be used, the reason.
-        shards: number of shards that this run wrote.
-        counts: histogram of the codes in a folder of labels, those of earlier runs included; None for values.
-        labels: whether targets were made, not shards.
-    """
-
-    written: int = 0
-    kept: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    shards: int = 0
-    counts: CodeCounts | None = None
-    labels: bool = False
+    written: int = 0  # number of recordings that this run finished
+    kept: int = 0  # number of those that an earlier run had finished
+    failed: dict[str, str] = field(default_factory=dict)  # for recordings that could not be used, the reason
+    shards: int = 0  # number of shards that this run wrote
+    counts: CodeCounts | None = None  # of all codes in a folder of labels; None for values
+    labels: bool = False  # whether targets were made, not shards
 
     @property
     def total(self) -> int:

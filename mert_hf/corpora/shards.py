@@ -36,23 +36,14 @@ FORMATS = {"flac": ("FLAC", "PCM_16"), "opus": ("OGG", "OPUS")}
 
 @dataclass(frozen=True)
 class ShardSettings:
-    """Everything on which the rows of a folder of shards depend, apart from the recordings.
+    """Everything on which the rows of a folder of shards depend, apart from the recordings; values are checked."""
 
-    Attributes:
-        sampling_rate: sampling rate of segments and teacher in Hz.
-        hop_length: samples from one frame of codes to the next; segments are whole numbers of hops.
-        seconds: length of a segment; the last one of a recording is shorter.
-        codec: "flac" (16 bits, mono), "opus" (mono), or "original": the file as it is, one segment.
-        codebook_sizes: number of codes in each codebook; empty without a teacher.
-        teacher: fingerprint, kind and settings of the teacher; empty without one.
-    """
-
-    sampling_rate: int
-    hop_length: int
-    seconds: float = 60.0
-    codec: str = "flac"
-    codebook_sizes: tuple[int, ...] = ()
-    teacher: Mapping[str, Any] = field(default_factory=dict)
+    sampling_rate: int  # of segments and teacher in Hz
+    hop_length: int  # samples from one frame of codes to the next; segments are whole numbers of hops
+    seconds: float = 60.0  # length of a segment; the last one of a recording is shorter
+    codec: str = "flac"  # 16 bits, mono; or "opus", mono; or "original": the file as it is, one segment
+    codebook_sizes: tuple[int, ...] = ()  # number of codes in each codebook; empty without a teacher
+    teacher: Mapping[str, Any] = field(default_factory=dict)  # its fingerprint, kind and settings; empty without one
 
     def __post_init__(self):
         object.__setattr__(self, "codebook_sizes", tuple(self.codebook_sizes))
@@ -82,29 +73,22 @@ class ShardSettings:
 
 @dataclass(frozen=True)
 class ShardedRecording:
-    """A recording as it was when it was written to a shard.
+    """A recording as it was when it was written to a shard."""
 
-    Its name is the same on every machine; `digest`, `size` in bytes and `changed_ns` (0 for a row of a data set) are
-    those of its file, and `segments` is the number of its rows.
-    """
-
-    name: str
-    digest: str
-    size: int
-    changed_ns: int
-    segments: int
+    name: str  # the same on every machine
+    digest: str  # of the bytes of its file
+    size: int  # bytes of its file
+    changed_ns: int  # time of change of its file; 0 for a row of a data set
+    segments: int  # number of its rows
 
 
 @dataclass(frozen=True)
 class ShardFooter:
-    """The list of a shard in the metadata of its file.
-
-    Recordings are in the order of their rows; `groups` are the samples of each row, for each row group.
-    """
+    """The list of a shard in the metadata of its file."""
 
     settings: ShardSettings
-    recordings: tuple[ShardedRecording, ...]
-    groups: tuple[tuple[int, ...], ...]
+    recordings: tuple[ShardedRecording, ...]  # in the order of their rows
+    groups: tuple[tuple[int, ...], ...]  # samples of each row, for each row group
 
 
 @dataclass(frozen=True)

@@ -130,23 +130,14 @@ def thinned(dataset: Dataset, count: int) -> Dataset:
 
 @dataclass
 class Targets:
-    """The targets that the student predicts.
+    """The targets that the student predicts."""
 
-    Attributes:
-        acoustic, musical: the teachers that compute during training, or None.
-        cache: codes made ahead of time, in place of those of the acoustic teacher: a `LabelCache`, or the settings of
-            the codes in shards.
-        value_caches: values made ahead of time, which follow those of the musical teacher.
-        loss_parts: values, weight and loss of each musical teacher; None is the mean squared error of all.
-        licenses: licenses of the weights of encoders among the teachers by their names.
-    """
-
-    acoustic: Any = None
+    acoustic: Any = None  # this teacher and the next compute during training
     musical: Any = None
-    cache: Any = None
-    value_caches: tuple[LabelCache, ...] = ()
-    loss_parts: LossParts | None = None
-    licenses: dict[str, str] = field(default_factory=dict)
+    cache: Any = None  # in place of the acoustic teacher: a `LabelCache`, or the settings of the codes in shards
+    value_caches: tuple[LabelCache, ...] = ()  # made ahead of time; they follow those of the musical teacher
+    loss_parts: LossParts | None = None  # values, weight and loss of each musical teacher; None for one squared error
+    licenses: dict[str, str] = field(default_factory=dict)  # of the weights of encoders among the teachers, by names
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:

@@ -33,19 +33,13 @@ OPTIONAL_COLUMNS = ("group", "split")
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """A data set of the `datasets` library.
+    """A data set of the `datasets` library."""
 
-    Attributes:
-        name: what `datasets.load_dataset` takes: a Hub id or a folder.
-        config: configuration of the data set.
-        audio_column: its audio column.
-        streaming: read rows when they are needed instead of downloading everything first; None to stream what takes
-            more than `STREAMED_BYTES`. A stream is read in order: right for extraction, wrong for training.
-    """
-
-    name: str
+    name: str  # a Hub id or a folder, as `datasets.load_dataset` takes it
     config: str | None = None
     audio_column: str = "audio"
+    # Whether rows are read when they are needed instead of downloading everything first; None for more than
+    # `STREAMED_BYTES`. A stream is read in order: right for extraction, wrong for training.
     streaming: bool | None = None
 
     @classmethod

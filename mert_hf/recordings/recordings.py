@@ -25,17 +25,12 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class AudioRow:
-    """The audio of one row of a data set, read when it is opened.
+    """The audio of one row of a data set, read when it is opened."""
 
-    Attributes:
-        rows: the data set: an index gives a row, a mapping; its audio column is cast to `Audio(decode=False)`.
-        dataset: identity of the data set's content, such as its name and fingerprint.
-    """
-
-    rows: Any
+    rows: Any  # the data set: an index gives a row, a mapping; its audio column is cast to `Audio(decode=False)`
     index: int
     column: str
-    dataset: str
+    dataset: str  # identity of its content, such as its name and fingerprint
 
     def open(self) -> Path | BinaryIO:
         """The file, or its bytes as a file object."""
@@ -58,28 +53,21 @@ class AudioRow:
 class Recording:
     """One recording with its target.
 
-    Attributes:
-        id: unique in its data set.
-        path: its file, or other audio, with the methods `open`, `exists` and `version` of `AudioRow`.
-        split: "train", "valid" or "test".
-        target: by the kind of the task: classification, key: class index; multilabel: float32 (labels,) of 0
-            and 1; regression: float32 (labels,); beats: `BeatTimes`; chords, structure: `Segments`; retrieval: index of
-            the work; separation: a mapping from the name of a stem to its file.
-        group: artist, album or song: recordings of a group belong on the same side of a split. Empty where unknown.
-        ensemble: recordings of a split with the same name are scored as one, by the mean of their outputs: clips that
-            were cut from one song. Empty for a recording that is scored by itself.
-        seconds: length, where it is known.
-        channels: that are heard, as in `read_audio`.
+    The target is by the kind of the task: classification, key: class index; multilabel: float32 (labels,) of 0 and 1;
+    regression: float32 (labels,); beats: `BeatTimes`; chords, structure: `Segments`; retrieval: index of the work;
+    separation: a mapping from the name of a stem to its file. Recordings of a group, an artist, album or song, belong
+    on the same side of a split. Those of an ensemble, clips that were cut from one song, are scored as one, by the mean
+    of their outputs.
     """
 
-    id: str
-    path: Any
-    split: str
+    id: str  # unique in its data set
+    path: Any  # its file, or other audio, with the methods `open`, `exists` and `version` of `AudioRow`
+    split: str  # "train", "valid" or "test"
     target: Any
-    group: str = ""
-    ensemble: str = ""
-    seconds: float | None = None
-    channels: str = "mean"
+    group: str = ""  # empty where it is not known
+    ensemble: str = ""  # empty for a recording that is scored by itself
+    seconds: float | None = None  # its length, where it is known
+    channels: str = "mean"  # that are heard, as in `read_audio`
 
     def open(self) -> Path | BinaryIO:
         """The source that `mert_hf.audio` reads: a file, or a file object."""

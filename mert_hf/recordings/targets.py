@@ -44,29 +44,20 @@ Row = Mapping[str, str]
 
 @dataclass(frozen=True)
 class TargetTable:
-    """Rows of text cells with what is needed to read them.
+    """Rows of text cells with what is needed to read them."""
 
-    Attributes:
-        rows: column -> text; "file_name" names the row in messages.
-        columns: the target columns.
-        labels: names of classes, tags or numbers, where the task fixes them; empty to take them from the cells.
-        source: name of the table in messages.
-        folder: where annotation files lie that cells name; None where cells cannot name files.
-    """
-
-    rows: Sequence[Row]
-    columns: Sequence[str]
-    labels: tuple[str, ...] = ()
-    source: str = "metadata.csv"
-    folder: Path | None = None
+    rows: Sequence[Row]  # column: text; "file_name" names the row in messages
+    columns: Sequence[str]  # the target columns
+    labels: tuple[str, ...] = ()  # of classes, tags or numbers, where the task fixes them; else they are those of cells
+    source: str = "metadata.csv"  # of the table, in messages
+    folder: Path | None = None  # of annotation files that cells name; None where cells cannot name files
 
     def where(self, row: Row) -> str:
         """A row in messages."""
         return f"{self.source}: {row['file_name']}"
 
 
-Targets = tuple[tuple[str, ...], list[Any]]
-"""Label names, and the target of each row."""
+Targets = tuple[tuple[str, ...], list[Any]]  # label names, and the target of each row
 
 
 def read_targets(kind: str, table: TargetTable) -> Targets:

@@ -31,20 +31,12 @@ FEATURES_PREFIX = "features:"
 
 @dataclass(frozen=True)
 class EncoderLayer:
-    """A layer of a frozen encoder.
-
-    Attributes:
-        name: as of `open_encoder`, an object of your own included; or "features:DIR" for features in files, of an
-            encoder that lives in another environment (see `mert_hf.encoders.own`).
-        layer: number of the hidden state; 0 is the encoder's input.
-        fingerprint: the encoder's fingerprint; empty where it is not known yet.
-        license: license of the encoder's weights; empty where it is not known.
-    """
+    """A layer of a frozen encoder, any of `open_encoder` or "features:DIR" for features in files, of one elsewhere."""
 
     name: str | Encoder
-    layer: int
-    fingerprint: str = ""
-    license: str = ""
+    layer: int  # number of the hidden state; 0 is the encoder's input
+    fingerprint: str = ""  # of the encoder; empty where it is not known yet
+    license: str = ""  # of the encoder's weights; empty where it is not known
 
 
 class FrozenLayer:
