@@ -19,22 +19,14 @@ CQT_CACHED_WINDOWS = 4  # window lengths whose kernels are kept
 
 
 class CQTKernels(NamedTuple):
-    """Kernels of `MERTConstantQTransform` for a window of `frames` hops.
+    """Kernels of `MERTConstantQTransform` for a window of `frames` hops."""
 
-    Attributes:
-        left, right: numbers of frequencies by which the one-sided spectrum is extended below 0 and above the Nyquist
-            frequency.
-        half_sample: (frequencies,) complex64, the spectrum of a delay of half a sample.
-        bands: for each group of long kernels, the positions of their first frequencies and their spectra
-            (bins, folds, frames) float32.
-        taps: for each group of short kernels, their cosines and sines (2 * half width, 2 * bins).
-    """
-
-    left: int
-    right: int
-    half_sample: torch.Tensor
+    left: int  # number of frequencies by which the one-sided spectrum is extended below 0
+    right: int  # number of those above the Nyquist frequency
+    half_sample: torch.Tensor  # (frequencies,) complex64, the spectrum of a delay of half a sample
+    # For each group of long kernels, the positions of their first frequencies and their spectra (bins, folds, frames).
     bands: tuple[tuple[list[int], torch.Tensor], ...]
-    taps: tuple[torch.Tensor, ...]
+    taps: tuple[torch.Tensor, ...]  # for each group of short kernels, cosines and sines (2 * half width, 2 * bins)
 
 
 class MERTConstantQTransform(nn.Module):

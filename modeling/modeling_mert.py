@@ -1055,19 +1055,15 @@ def view_consistency(hidden_states: torch.Tensor, valid: torch.Tensor, temperatu
 
 
 class MERTPreTrainingModel(MERTPreTrainedModel):
-    """The forward pass and the objective of the pre-training models of both generations.
+    """The forward pass and the objective of the pre-training models of both generations."""
 
-    Attributes:
-        codebook_loss_weights: factor of each codebook's loss; None is 1 for all. As those below it is a setting of a
-            training run, which is not stored with the model.
-        cqt_loss_parts: the parts of `cqt` that have a loss of their own, one after the other: values, weight, and
-            "squared" or "cosine". None is the mean squared error of all values.
-        view_consistency_weight: weight of `view_consistency` in training, whose batches then hold a first view of each
-            clip and after them the second ones; 0 for batches of single clips.
-    """
-
-    codebook_loss_weights: tuple[float, ...] | None = None
+    # Settings of a training run, which are not stored with the model.
+    codebook_loss_weights: tuple[float, ...] | None = None  # factor of each codebook's loss; None is 1 for all
+    # The parts of `cqt` that have a loss of their own, one after the other: values, weight, and "squared" or "cosine".
+    # None is the mean squared error of all values.
     cqt_loss_parts: tuple[tuple[int, float, str], ...] | None = None
+    # Weight of `view_consistency` in training, whose batches then hold a first view of each clip and after them the
+    # second ones; 0 for batches of single clips.
     view_consistency_weight: float = 0.0
 
     @accepts_audio_values

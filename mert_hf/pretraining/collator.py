@@ -27,22 +27,15 @@ CLEAN_WAVEFORMS = "clean_waveforms"
 
 
 class MERTBatch(dict):
-    """The tensors of a batch and, as attributes, what the model does not receive.
-
-    Attributes:
-        crops: (recording, first sample) of each clip.
-        audio_seconds: seconds of audio in the batch, without padding.
-        teacher_times: computation of each teacher.
-        invalid_codes: scalar bool tensor, whether a teacher gave a code outside its codebook; None without codes of a
-            live teacher. It stays on the device until somebody reads it.
-    """
+    """The tensors of a batch and, as attributes, what the model does not receive."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor] = (), like: Mapping[str, torch.Tensor] = ()):
         """The attributes are those of the batch `like`, if it has any."""
         super().__init__(tensors)
-        self.crops: list[tuple[str, int]] = []
-        self.audio_seconds = 0.0
-        self.teacher_times: dict[str, Stopwatch] = {}
+        self.crops: list[tuple[str, int]] = []  # (recording, first sample) of each clip
+        self.audio_seconds = 0.0  # without padding
+        self.teacher_times: dict[str, Stopwatch] = {}  # computation of each teacher
+        # Scalar bool, whether a live teacher gave a code outside its codebook; on the device until somebody reads it.
         self.invalid_codes: torch.Tensor | None = None
         self.__dict__.update(getattr(like, "__dict__", {}))
 

@@ -33,27 +33,16 @@ class Teacher(nn.Module):
     """A frozen map from clean waveforms to targets. Buffers and parameters are its weights.
 
     Subclass `AcousticTeacher` (codes) or `MusicalTeacher` (spectra).
-
-    Attributes:
-        kind: name of the teacher in `teacher_config.json`.
-        made_by: command that makes a saved one, such as "mert-hf fit-kmeans"; None where settings are enough.
-        setting_names: attributes that are arguments of the constructor, apart from the weights.
-        sampling_rate: sampling rate of the waveforms in Hz.
-        hop_length: samples from one frame to the next.
-        frame_dim: dimension of the frames in the targets, counted from the last.
-        reach: frames on either side of a frame on which its targets depend; None where recordings are not labeled in
-            blocks.
-        block_frames: frames of such a block.
     """
 
-    kind: ClassVar[str]
-    made_by: ClassVar[str | None] = None
-    setting_names: ClassVar[tuple[str, ...]] = ()
-    frame_dim: ClassVar[int]
-    sampling_rate: int
-    hop_length: int
-    reach: int | None = None
-    block_frames = BLOCK_FRAMES
+    kind: ClassVar[str]  # name of the teacher in `teacher_config.json`
+    made_by: ClassVar[str | None] = None  # command, such as "mert-hf fit-kmeans"; None where settings are enough
+    setting_names: ClassVar[tuple[str, ...]] = ()  # attributes that are arguments of the constructor, without weights
+    frame_dim: ClassVar[int]  # dimension of the frames in the targets, counted from the last
+    sampling_rate: int  # of the waveforms in Hz
+    hop_length: int  # samples from one frame to the next
+    reach: int | None = None  # frames on either side on which a frame depends; None where there are no blocks
+    block_frames = BLOCK_FRAMES  # of recordings that are labeled in blocks
 
     def __init__(self, **sizes: int):
         """Keeps sizes, such as those of `setting_names`, as attributes, which must be positive integers."""
@@ -189,7 +178,7 @@ class AcousticTeacher(Teacher):
     """A teacher that gives codes: waveforms (batch, samples) -> (batch, num_codebooks, frames) int64."""
 
     frame_dim = -1
-    codebook_sizes: tuple[int, ...]
+    codebook_sizes: tuple[int, ...]  # number of codes in each codebook
 
     @property
     def num_codebooks(self) -> int:
@@ -206,7 +195,7 @@ class MusicalTeacher(Teacher):
     """A teacher that gives a spectrum: waveforms (batch, samples) -> (batch, frames, num_bins) float32."""
 
     frame_dim = -2
-    num_bins: int
+    num_bins: int  # values in a frame
 
 
 def codebook_sizes_of(teacher: Any) -> tuple[int, ...]:

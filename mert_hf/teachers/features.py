@@ -35,20 +35,14 @@ MAX_FRAMES = 500_000  # frames to which the clusters are fitted: a few hundred M
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """The features that one codebook clusters.
+    """The features that one codebook clusters."""
 
-    Attributes:
-        name: "log_mel", "mfcc" (with deltas), "chroma", "chroma_cqt", "log_cqt" or "tempogram".
-        num_clusters: size of the codebook.
-        context: seconds around each frame over which mean and standard deviation are clustered instead of the frame
-            itself; 0 clusters frames. Longer contexts make codes of timbre and key rather than of notes.
-        dimensions: size of "log_mel" (80 by default, 229 in the paper) and "chroma" (12 by default, 264 in the paper);
-            the other features have a fixed size.
-    """
-
-    name: str
-    num_clusters: int = 300
+    name: str  # "log_mel", "mfcc" (with deltas), "chroma", "chroma_cqt", "log_cqt" or "tempogram"
+    num_clusters: int = 300  # size of the codebook
+    # Seconds around each frame over which mean and standard deviation are clustered instead of the frame itself; 0
+    # clusters frames. Longer contexts make codes of timbre and key rather than of notes.
     context: float = 0.0
+    # Size of "log_mel" (80 by default, 229 in the paper) and "chroma" (12, 264); the others have a fixed size.
     dimensions: int | None = None
 
     def __post_init__(self):

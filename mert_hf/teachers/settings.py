@@ -62,12 +62,7 @@ class FeatureSettings(EncoderSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class RVQSettings(EncoderSettings):
-    """Settings of a quantizer. The sizes of a Mel-RVQ are MuQ's (arXiv 2501.01108, section 3.2).
-
-    The fields without a help text are of log-mel frames: dimension of the code vectors, mel bands, log-mel frames in a
-    frame of the student; training steps of a Mel-RVQ, frames in a step, learning rate of Adam, which falls linearly to
-    zero, and weight of the commitment loss.
-    """
+    """Settings of a quantizer. The sizes of a Mel-RVQ are MuQ's (arXiv 2501.01108, section 3.2)."""
 
     features: Sequence[str] = described(
         "Folder of features of an encoder in another environment (NAME.npy for each recording NAME.wav, as for "
@@ -84,13 +79,13 @@ class RVQSettings(EncoderSettings):
     hop_length: int | None = described(
         "Samples between two frames of the model; by default 960 with encoders and 320 without.", None
     )
-    codebook_dim: int = 16
-    num_bins: int = 128
-    stack: int = 1
-    steps: int = 2000
-    batch_frames: int = 4096
-    learning_rate: float = 2e-3
-    commitment: float = 0.25
+    codebook_dim: int = 16  # dimension of the code vectors of log-mel frames
+    num_bins: int = 128  # mel bands
+    stack: int = 1  # log-mel frames in a frame of the student
+    steps: int = 2000  # of the training of a Mel-RVQ
+    batch_frames: int = 4096  # frames in a step
+    learning_rate: float = 2e-3  # of Adam, falling linearly to zero
+    commitment: float = 0.25  # weight of the commitment loss
 
     @property
     def mel(self) -> dict[str, int]:
