@@ -328,12 +328,7 @@ class MERTConfig(PretrainedConfig):
             self.check_width()
 
     def check_width(self) -> None:
-        """Refuses a width that no model can have. The models call this, since fields can change after construction.
-
-        Raises:
-            ValueError: `hidden_size` is 0, or not a multiple of the number of heads or of the position embedding's
-                groups.
-        """
+        """Refuses a width that no model can have. The models call this, since fields can change after construction."""
         for name in ("num_attention_heads", "num_conv_pos_embedding_groups"):
             if not self.hidden_size or self.hidden_size % getattr(self, name):
                 raise ValueError(
@@ -386,15 +381,9 @@ def integer_list(name: str, value) -> list:
 
 
 def check_fields(config: PretrainedConfig, fields: dict) -> None:
-    """Refuses values that no model can have, before anything is allocated.
+    """Refuses values that no model can have, before anything is allocated, by TypeError or ValueError.
 
-    Args:
-        config: the configuration.
-        fields: name and annotation of its fields: a type, or a type with its inclusive bounds or its choices.
-
-    Raises:
-        TypeError: a value is not of its field's type.
-        ValueError: a value is out of its field's bounds, or none of its choices.
+    `fields` are names and annotations: a type, or a type with its inclusive bounds or its choices.
     """
     for name, annotation in fields.items():
         check_field(name, getattr(config, name), annotation)

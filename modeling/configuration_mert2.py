@@ -250,11 +250,7 @@ class MERT2Config(PretrainedConfig):
         return [(index * step + offset) / self.sampling_rate for index in range(num_frames)]
 
     def check_width(self):
-        """Refuses a width that no model can have; models call it, as configurations are made with any width in tests.
-
-        Raises:
-            ValueError: `hidden_size` is 0, has no even part for each head, or is not the last stage's width.
-        """
+        """Refuses a width that no model can have; models call it, as tests make configurations of any width."""
         if not all(self.subsampling_channels):
             raise ValueError(f"subsampling_channels={self.subsampling_channels} must be positive, as hidden_size.")
         if not self.hidden_size or self.hidden_size % (2 * self.num_attention_heads):

@@ -290,12 +290,9 @@ def magnitudes(real: torch.Tensor, imaginary: torch.Tensor) -> torch.Tensor:
 
 
 def window_size(minimum: int) -> int:
-    """The smallest size of at least `minimum` hops with a fast Fourier transform.
+    """The smallest supported size of at least `minimum` hops with a fast Fourier transform.
 
     The loop makes it a constant for torch.compile where `minimum` is symbolic.
-
-    Raises:
-        ValueError: `minimum` exceeds the largest supported size.
     """
     for size in CQT_WINDOW_SIZES:
         if size >= minimum:

@@ -297,8 +297,7 @@ class MERTPositionalConvEmbedding(nn.Module):
 def relaxed_softmax(scores: torch.Tensor, relax: float) -> torch.Tensor:
     """Softmax (..., keys) float32 of `scores * relax`, shifted so that products stay in the range of half precision.
 
-    `scores` are already divided by `relax`, the constant c of the attention relaxation (MERT, arXiv 2306.00107, section
-    4.3).
+    `scores` are divided by `relax`, the constant c of the attention relaxation (MERT, arXiv 2306.00107, section 4.3).
     """
     return nn.functional.softmax((scores - scores.amax(dim=-1, keepdim=True)) * relax, dim=-1, dtype=torch.float32)
 
@@ -313,11 +312,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention that returns its weights, for arguments of shape (batch, heads, frames, head_dim).
-
-    Returns:
-        (batch, frames, heads, head_dim), and weights (batch, heads, frames, frames).
-    """
+    """Attention (batch, frames, heads, head_dim), of arguments (batch, heads, frames, head_dim), and its weights."""
     relax = module.attention_relax
     scores = torch.matmul(query * (scaling / relax), key.transpose(2, 3))
     if attention_mask is not None:
@@ -699,11 +694,7 @@ class MERTPreTrainedModel(MERTCompatModel):
         return outputs.hidden_states
 
     def fit_input_statistics(self, clips: Iterable[torch.Tensor]) -> None:
-        """Measures the statistics of the audio that the front end of a new model needs; none in the first generation.
-
-        Args:
-            clips: (samples,) floating point each, mono at the model's rate.
-        """
+        """Measures what the front end of a new model needs of clips (samples,); nothing in the first generation."""
 
     def frame_mask(self, attention_mask: torch.Tensor) -> torch.Tensor:
         """Valid frames of a right-padded batch: (batch, samples), 1 where valid -> (batch, frames) bool."""
@@ -1135,12 +1126,7 @@ class MERTPreTrainingModel(MERTPreTrainedModel):
         raise NotImplementedError
 
     def _losses(self, hidden_states, frame_mask, mask, codes, cqt, penalty, num_items_in_batch=None) -> dict:
-        """The objective and its parts, by their names in [`MERTForPreTrainingOutput`].
-
-        The prediction losses are averaged over the predicted frames of the batch, the penalty over all its frames.
-        `num_items_in_batch` are the masked frames and the frames of a larger batch of which this is a part: the
-        objective is then this part's share, and the sum over the parts is the objective of the larger batch.
-        """
+        """The objective and its parts, by their names in [`MERTForPreTrainingOutput`]; arguments as in `forward`."""
         if mask is None:
             raise ValueError(
                 "codes and cqt are predicted at masked frames: pass mask_time_indices (batch, frames) bool, which "

@@ -480,11 +480,7 @@ class MERT2PreTrainedModel(MERTPreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
-        """Loads a checkpoint, in whichever dtype, with the front end's constants as they are stored.
-
-        Raises:
-            ValueError: a weight is missing, unexpected or of another shape.
-        """
+        """Loads a checkpoint, in whichever dtype, with the front end's constants as they are stored."""
         return cast_after_loading(super().from_pretrained, pretrained_model_name_or_path, *model_args, **kwargs)
 
     # trf-ignore: TRF018 (convolutions have another distribution than in the first generation)
@@ -513,11 +509,7 @@ class MERT2PreTrainedModel(MERTPreTrainedModel):
     def fit_input_statistics(self, clips: Iterable[torch.Tensor]) -> None:
         """Sets mean and deviation of each mel bin, in decibels, to those of recordings that represent the data.
 
-        Args:
-            clips: (samples,) floating point each, mono at the model's rate, at least `config.receptive_field` long.
-
-        Raises:
-            ValueError: there is no clip.
+        Clips (samples,) floating point, at least one, are mono at the model's rate and have a frame at least.
         """
         front_end, total, squares, count = self.base_model.feature_extractor, 0.0, 0.0, 0
         for clip in clips:
