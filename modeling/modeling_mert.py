@@ -961,16 +961,10 @@ def cosine_logits(states: torch.Tensor, embeddings: torch.Tensor, temperature: f
 def codebook_sums(
     states: torch.Tensor, embeddings: torch.Tensor, targets: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sums over frames of the cross-entropy and of correct predictions.
+    """Sums over frames of cross-entropies, in nats (codebooks,) float32, and of correct predictions (codebooks,) int64.
 
-    Args:
-        states: (codebooks, n, dim).
-        embeddings: (codebooks, codes, dim).
-        targets: (codebooks, n) int64, rows of `embeddings`; -100 is ignored.
-        temperature: divisor of the cosine similarities.
-
-    Returns:
-        Cross-entropies in nats (codebooks,) float32 and numbers of correct predictions (codebooks,) int64.
+    States are (codebooks, n, dim), embeddings (codebooks, codes, dim), and targets (codebooks, n) int64 their rows;
+    -100 is ignored. The temperature divides the cosine similarities.
     """
     logits = cosine_logits(states, embeddings, temperature)
     losses = nn.functional.cross_entropy(logits.transpose(1, 2), targets, ignore_index=-100, reduction="none")

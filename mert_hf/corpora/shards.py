@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,8 +24,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
-
-logger = logging.getLogger(__name__)
 
 METADATA_KEY = "mert_hf_shard"
 CODECS = ("flac", "opus", "original")

@@ -79,9 +79,6 @@ class NonFiniteStepCallback(TrainerCallback):
     When more than `max_in_a_row` updates in a row were skipped, the trainer saves a checkpoint and stops, and
     `MERTTrainer.train` raises `failure` after a report of the batch (losses, files, offsets, statistics of each tensor,
     parameters that are not finite) was written to the output directory.
-
-    Args:
-        max_in_a_row: updates in a row that may be skipped.
     """
 
     def __init__(self, max_in_a_row: int = 3):

@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
 from ..corpora.crops import AudioCrop, derive_seed, draw_integer
+from ..corpora.labels import LabelCache
+from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..teachers.base import AcousticTeacher, MusicalTeacher, codebook_sizes_of
 from ..utils.devices import Stopwatch, device_of
 from .student_input import InputAugmentation, NoiseMixture, SpanMasking
-
-if TYPE_CHECKING:
-    from ..corpora.labels import LabelCache
-    from ..modeling.configuration_mert import MERTConfig
 
 IGNORED_CODE = -100
 # Key of the clean clips, which stay in a batch instead of targets where these are computed on the device.

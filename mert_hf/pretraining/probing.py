@@ -26,7 +26,7 @@ PROBE_SETTINGS = EvaluationSettings(
 
 
 class ProbeCallback(TrainerCallback):
-    """Evaluates the model on small tasks every some updates and logs their metrics as `probe_TASK_METRIC`.
+    """Evaluates the model on small tasks every `steps` updates and logs their metrics as `probe_TASK_METRIC`.
 
     The main process saves the model to a temporary folder and evaluates it there as `mert-hf evaluate` does; the others
     wait; it is not meant for FSDP. Random states are the same afterwards, so that a run is not changed by its probes.
@@ -34,10 +34,7 @@ class ProbeCallback(TrainerCallback):
     Args:
         tasks: for each task the folder of its data; a task is a name of `mert_hf.evaluation`, or "audiofolder:COLUMN"
             for classes in a column of metadata.csv.
-        feature_extractor: the feature extractor of the model.
         log: receives the metrics, as `Trainer.log`.
-        steps: updates from one probing to the next.
-        settings: grid and training of the probes.
     """
 
     def __init__(

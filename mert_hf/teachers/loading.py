@@ -26,6 +26,8 @@ LOSSES = ("squared", "cosine")  # of a musical teacher
 class Combination(Teacher):
     """Base of several teachers of equal rates as one, with a factor of each in the loss; 1 for all by default."""
 
+    loss_settings: tuple[str, ...] = ("weights",)  # attributes that belong to the loss
+
     def __init__(self, members: Sequence[Teacher], weights: Sequence[float] | None = None):
         super().__init__()
         self.weights = tuple(float(weight) for weight in weights) if weights is not None else (1.0,) * len(members)
@@ -74,17 +76,14 @@ class Combination(Teacher):
         """Writes each teacher into a folder of its own, and what belongs to their losses."""
         for index, member in enumerate(self.members):
             member.save_pretrained(Path(directory) / MEMBER_FOLDER.format(index))
-        self._write_config(directory, **self._loss_settings())
-
-    def _loss_settings(self) -> dict[str, Any]:
-        return {"weights": self.weights}
+        self._write_config(directory, **{name: getattr(self, name) for name in self.loss_settings})
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike, **overrides: Any) -> Combination:
         """Loads what `save_pretrained` wrote; `weights` and other settings of the losses may be given anew."""
         config = read_config(Path(name_or_path))
         members = config.pop("members", [])
-        kept = {name: value for name, value in config.items() if name in ("weights", "losses")}
+        kept = {name: value for name, value in config.items() if name in cls.loss_settings}
         folders = [Path(name_or_path) / MEMBER_FOLDER.format(index) for index in range(len(members))]
         return cls([load_teacher(folder) for folder in folders], **{**kept, **overrides})
 
@@ -112,6 +111,7 @@ class CombinedMusicalTeacher(Combination, MusicalTeacher):
     """
 
     kind, made_by = "combined_musical", "CombinedMusicalTeacher.save_pretrained"
+    loss_settings = ("weights", "losses")
 
     def __init__(
         self,
@@ -130,9 +130,6 @@ class CombinedMusicalTeacher(Combination, MusicalTeacher):
         """For each teacher its number of values, weight and loss."""
         sizes = (member.num_bins for member in self.members)
         return tuple(zip(sizes, self.weights, self.losses, strict=True))
-
-    def _loss_settings(self) -> dict[str, Any]:
-        return {**super()._loss_settings(), "losses": self.losses}
 
 
 TEACHERS: dict[str, type[Teacher]] = {

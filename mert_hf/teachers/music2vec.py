@@ -95,14 +95,9 @@ AVERAGE_NAME = "ema_teacher.safetensors"
 class EMATeacherCallback(TrainerCallback):
     """Updates the average after each optimizer step, saves it with each checkpoint and loads it on resuming.
 
-    The decay grows linearly from `start_decay` to `end_decay` over `decay_steps` updates; the defaults are those of
-    data2vec for audio (arXiv 2202.03555, section 4.2).
-
-    Args:
-        teacher: the teacher.
-        model: the student, with its encoder as `mert`.
-        start_decay, end_decay: share of the average that is kept in an update.
-        decay_steps: updates over which the decay grows.
+    The decay, the share of the average that is kept in an update, grows linearly from `start_decay` to `end_decay` over
+    `decay_steps` updates; the defaults are those of data2vec for audio (arXiv 2202.03555, section 4.2). The student has
+    its encoder as `mert`.
     """
 
     def __init__(

@@ -17,8 +17,8 @@ from transformers import AutoModel, AutoModelForPreTraining
 import mert_hf
 from mert_hf.conversion import CheckpointError, convert_fairseq_checkpoint, export_fairseq_checkpoint
 from mert_hf.conversion.checkpoint_file import read_checkpoint
+from mert_hf.conversion.fairseq import KeyTable
 from mert_hf.conversion.fairseq_config import FairseqSettings, parse_conv_layers, to_plain
-from mert_hf.conversion.fairseq_keys import KeyTable
 
 from .conftest import fairseq_content, write_content
 
