@@ -159,7 +159,13 @@ class AudioCropDataset(CropDataset):
         count = len(self.recordings.names)
         self._selected = np.ones(count, dtype=bool) if select is None else select
         self._set_sources(count, int(self._selected.sum()))
-        self.durations = self._scan_durations()
+        # In seconds, NaN for recordings that cannot be opened or are not selected.
+        self.durations = np.array(self.recordings.durations, dtype=np.float64)
+        for index, found in read_durations(self.recordings, self._selected):
+            if isinstance(found, Exception):
+                self._report_bad(index, self.recordings.names[index], str(found))
+            else:
+                self.durations[index] = found
         self._last_crop = self._count_crops()
 
     def leave_out(self, faults: Mapping[str, str]) -> None:
@@ -210,16 +216,6 @@ class AudioCropDataset(CropDataset):
             found = f"it has only {len(waveform)} samples at {offset}, fewer than its header states"
             return self._report_bad(source, name, found)
         return AudioCrop(waveform, name, offset, seed)
-
-    def _scan_durations(self) -> np.ndarray:
-        """Duration of each recording in seconds, NaN for those that cannot be opened or are not selected."""
-        durations = np.array(self.recordings.durations, dtype=np.float64)  # None becomes NaN
-        for index, found in read_durations(self.recordings, self._selected):
-            if isinstance(found, Exception):
-                self._report_bad(index, self.recordings.names[index], str(found))
-            else:
-                durations[index] = found
-        return durations
 
     def _count_crops(self) -> np.ndarray:
         """For each recording, the number of items of an epoch up to its last one."""

@@ -46,26 +46,22 @@ class CropEpochCallback(TrainerCallback):
 
 @dataclass
 class MicroBatch:
-    """The facts about a micro-batch for the report of a step: its loss, (recording, first sample) of each clip, and
-    `row_statistics` of each tensor, so that no target stays in memory."""
+    """The facts about a micro-batch for the report of a step, so that no target stays in memory."""
 
     loss: torch.Tensor
-    crops: list[tuple[str, int]]
-    statistics: dict[str, torch.Tensor]
+    crops: list[tuple[str, int]]  # (recording, first sample) of each clip
+    statistics: dict[str, torch.Tensor]  # `row_statistics` of each tensor
 
 
 @dataclass
 class ObservedStep:
-    """An update: its number, micro-batches, parameters with a gradient and the gradients' norms, and whether it is bad.
-
-    `bad` (1.0 or 0.0) is of all processes and stays on the device until it is read.
-    """
+    """An update until the host reads whether it is bad."""
 
     number: int
     batches: list[MicroBatch]
-    parameters: list[str]
-    norms: torch.Tensor
-    bad: torch.Tensor
+    parameters: list[str]  # those with a gradient
+    norms: torch.Tensor  # of the gradients
+    bad: torch.Tensor  # 1.0 or 0.0 in all processes, on the device
 
 
 class NonFiniteStepCallback(TrainerCallback):

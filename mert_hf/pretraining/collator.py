@@ -143,7 +143,12 @@ class DataCollatorForMERTPreTraining:
         crops = [self._cut(self._as_crop(feature)) for feature in features]
         clean = torch.nn.utils.rnn.pad_sequence([crop.waveform for crop in crops], batch_first=True)
         lengths = torch.tensor([len(crop.waveform) for crop in crops])
-        frame_lengths = self._frame_lengths(lengths)
+        frame_lengths = self.config.num_frames(lengths)
+        if (frame_lengths < 1).any():
+            raise ValueError(
+                f"A clip of {int(lengths.min())} samples is too short: the first frame needs "
+                f"{self.config.receptive_field}. Leave such clips out (min_duration of AudioCropDataset)."
+            )
         batch = MERTBatch(self._views(clean, lengths, frame_lengths, crops))
         batch.crops = [(crop.source, crop.offset) for crop in crops]
         batch.audio_seconds = int(lengths.sum()) / self.config.sampling_rate
@@ -224,15 +229,6 @@ class DataCollatorForMERTPreTraining:
         if self._generator is None or self._generator[0] != key:
             self._generator = (key, torch.Generator().manual_seed(derive_seed(self.seed, key)))
         return self._generator[1]
-
-    def _frame_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
-        frames = self.config.num_frames(lengths)
-        if (frames < 1).any():
-            raise ValueError(
-                f"A clip of {int(lengths.min())} samples is too short: the first frame needs "
-                f"{self.config.receptive_field}. Leave such clips out (min_duration of AudioCropDataset)."
-            )
-        return frames
 
     def _views(
         self, clean: torch.Tensor, lengths: torch.Tensor, frame_lengths: torch.Tensor, crops: Sequence[AudioCrop]

@@ -73,7 +73,11 @@ def assign_splits(
         return [assigned[group] for group in groups]
     splits = [_split_name(split, name) for split, name in zip(given, names, strict=True)]
     _check_groups(groups, splits)
-    return splits if "valid" in splits else _with_validation(groups, splits, strata)
+    if "valid" in splits:
+        return splits
+    training = (group for group, split in zip(groups, splits, strict=True) if split == "train")
+    held_out = hash_split(training, {"train": 1 - FRACTIONS["valid"], "valid": FRACTIONS["valid"]}, strata)
+    return [held_out.get(group, split) for group, split in zip(groups, splits, strict=True)]
 
 
 def report_copies(recordings: Iterable[Recording], name: str) -> None:
@@ -108,14 +112,6 @@ def _excerpts(path: Path, size: int) -> bytes:
             file.seek(place)
             digest.update(file.read(COMPARED_BYTES))
     return digest.digest()
-
-
-def _with_validation(groups: Sequence[str], splits: Sequence[str], strata: Mapping[str, int] | None) -> list[str]:
-    """The splits, with a share of the training groups as validation."""
-    share = FRACTIONS["valid"]
-    training = (group for group, split in zip(groups, splits, strict=True) if split == "train")
-    held_out = hash_split(training, {"train": 1 - share, "valid": share}, strata)
-    return [held_out.get(group, split) for group, split in zip(groups, splits, strict=True)]
 
 
 def _majority(groups: Sequence[str], classes: Sequence[int]) -> dict[str, int]:

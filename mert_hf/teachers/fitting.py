@@ -57,7 +57,6 @@ def fit_teacher(
         ValueError: an unknown kind, nothing to read, too many unreadable recordings, fewer frames than codes, or a dead
             codebook.
         OSError: nothing can be written to `output_dir`; raised before any work.
-        ImportError: scikit-learn is needed and not installed.
     """
     check_output_folder(output_dir)
     clips, counts = RandomClips(open_recordings(data, settings.split).names, settings), None

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ...recordings.audiofolder import find_jsonl, read_jsonl
 from ...recordings.dataset import DatasetSource, column_names, read_dataset
-from ...recordings.jsonl import find_jsonl, read_jsonl
 from ...recordings.recordings import SPLITS, Recording, TaskData
 from ...utils.files import existing_path
 from ...utils.text import shorten
