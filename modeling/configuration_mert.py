@@ -218,10 +218,8 @@ class MERTConfig(PretrainedConfig):
         """Samples from one frame to the next: the product of the strides."""
         return math.prod(self.conv_stride)
 
-    @property
-    def samples_per_frame(self) -> int:
-        """`hop_length` under the name that both generations have."""
-        return self.hop_length
+    samples_per_frame = hop_length  # under the name that both generations have
+    inputs_to_logits_ratio = hop_length  # under the name by which transformers' audio code reads it
 
     @property
     def sampling_rate(self) -> int:
@@ -259,11 +257,6 @@ class MERTConfig(PretrainedConfig):
     def frame_rate(self) -> float:
         """Frames in a second of audio, in Hz."""
         return self.sample_rate / self.hop_length
-
-    @property
-    def inputs_to_logits_ratio(self) -> int:
-        """The name by which transformers' audio code reads `hop_length`."""
-        return self.hop_length
 
     def num_frames(self, num_samples):
         """Number of frames that the convolutional encoder computes from a clip.

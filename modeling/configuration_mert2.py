@@ -171,10 +171,7 @@ class MERT2Config(PretrainedConfig):
         """Samples from one frame of the encoder to the next."""
         return self.hop_length * math.prod(self.subsampling_strides)
 
-    @property
-    def inputs_to_logits_ratio(self) -> int:
-        """The name under which transformers looks for `samples_per_frame`."""
-        return self.samples_per_frame
+    inputs_to_logits_ratio = samples_per_frame  # under the name by which transformers' audio code reads it
 
     @property
     def sample_rate(self) -> int:
@@ -194,10 +191,7 @@ class MERT2Config(PretrainedConfig):
             mel_frames = (mel_frames - 1) * stride + RESAMPLING_KERNEL
         return max(mel_frames * self.hop_length, self.n_fft // 2 + 1)
 
-    @property
-    def minimum_input_samples(self) -> int:
-        """The authors' name of `receptive_field`."""
-        return self.receptive_field
+    minimum_input_samples = receptive_field  # under the authors' name
 
     @property
     def resolved_codebook_sizes(self) -> list[int]:
