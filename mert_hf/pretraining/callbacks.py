@@ -63,6 +63,11 @@ class ObservedStep:
     norms: torch.Tensor  # of the gradients
     bad: torch.Tensor  # 1.0 or 0.0 in all processes, on the device
 
+    @property
+    def clips(self) -> list[str]:
+        """Its clips for a message."""
+        return [f"{source} at sample {offset}" for batch in self.batches for source, offset in batch.crops]
+
 
 class NonFiniteStepCallback(TrainerCallback):
     """Skips updates whose loss or gradient is not finite, and ends the run when there are too many in a row.
@@ -112,8 +117,8 @@ class NonFiniteStepCallback(TrainerCallback):
             self._in_a_row = self._in_a_row + 1 if bad else 0
             self.skipped += bool(bad)
             if bad:
-                clips = [clip_text(*crop) for batch in step.batches for crop in batch.crops]
-                logger.warning("Update %d is not finite and was skipped. Clips: %s", step.number, shorten(clips))
+                clips = shorten(step.clips)
+                logger.warning("Update %d is not finite and was skipped. Clips: %s", step.number, clips)
             if self._in_a_row > self.max_in_a_row and self.failure is None:
                 self.failure = self._report(step, args, model)
                 control.should_save = control.should_training_stop = True
@@ -234,8 +239,8 @@ def describe_step(step: ObservedStep, model: nn.Module) -> dict[str, Any]:
         }
         for batch in step.batches
     ]
-    clips = [clip_text(*crop) for batch in step.batches for crop in batch.crops]
-    return {"step": step.number, "clips": clips, "not_finite": bad_parameters + bad_gradients, "batches": batches}
+    not_finite = bad_parameters + bad_gradients
+    return {"step": step.number, "clips": step.clips, "not_finite": not_finite, "batches": batches}
 
 
 def row_statistics(tensor: torch.Tensor) -> torch.Tensor:
@@ -260,11 +265,6 @@ def describe_rows(statistics: torch.Tensor) -> list[dict[str, float]]:
         counts = {name: int(row.pop(name)) for name in ("values", "not_finite")}
         rows.append({**counts, **(row if counts["not_finite"] < counts["values"] else {})})
     return rows
-
-
-def clip_text(source: str, offset: int) -> str:
-    """A clip for a message."""
-    return f"{source} at sample {offset}"
 
 
 def local_part(tensor: torch.Tensor) -> torch.Tensor:

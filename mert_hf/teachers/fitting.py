@@ -41,14 +41,11 @@ REVIVAL_INTERVAL = 100  # steps after which codes that did not occur get vectors
 def fit_teacher(
     data: Data, output_dir: str | os.PathLike, settings: KMeansSettings | FeatureSettings | RVQSettings
 ) -> tuple[Teacher, CodeCounts | None]:
-    """Fits a teacher to a random choice of recordings and saves it, unless one of its codebooks is dead.
+    """Fits a teacher to a random choice of recordings (files, folders) and saves it, unless a codebook is dead.
 
-    Args:
-        data: files and folders, with or without metadata.csv.
-        output_dir: folder of the teacher.
-        settings: kind, sizes and audio. For k-means memory holds all features: per minute at 75 frames a second 1.4 MB
-            for log-mel, 0.7 for MFCC, 0.2 for chroma, 1.5 for log-CQT. For a quantizer of log-mel it holds the clips
-            (5.8 MB per minute at 24 kHz) and their frames (2.3 MB at 128 bands).
+    For k-means memory holds all features: per minute at 75 frames a second 1.4 MB for log-mel, 0.7 for MFCC, 0.2 for
+    chroma, 1.5 for log-CQT. For a quantizer of log-mel it holds the clips (5.8 MB per minute at 24 kHz) and their
+    frames (2.3 MB at 128 bands).
 
     Returns:
         The teacher and, where it gives codes, how often each occurs in the first clips.

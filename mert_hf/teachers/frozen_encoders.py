@@ -299,11 +299,9 @@ class FusedEncoderTeacher(ProjectedEncoders, AcousticTeacher):
                 features are stored.
             encoders, codebook_sizes, sampling_rate, hop_length: as of the constructor.
             components: principal components that are quantized, at most; as many as there are dimensions otherwise.
-            seed: seed of the choice of frames and of the clustering.
-            show_progress_bar: show a progress bar over the clips.
+            seed: seed of the choice of frames and of the clustering, which needs scikit-learn.
 
         Raises:
-            ImportError: scikit-learn is not installed.
             ValueError: fewer frames than codes.
         """
         frozen = open_layers(encoders)

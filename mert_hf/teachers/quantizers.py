@@ -102,16 +102,10 @@ class MelQuantizerTeacher(AcousticTeacher):
 class RandomProjectionTeacher(MelQuantizerTeacher):
     """The teacher of BEST-RQ (arXiv 2202.01855) and MusicFM (arXiv 2311.03318): codes of random projections.
 
-    Projections have Xavier-uniform entries and code vectors normal ones; both sides are scaled to length 1 before they
-    are compared (BEST-RQ, section 3.1). Neither is trained. The defaults are MusicFM's: one codebook of 8,192 codes
-    of dimension 16.
-
-    Args:
-        sampling_rate, hop_length, num_bins, stack, mean, scale: as of `MelQuantizerTeacher`.
-        num_codebooks: quantizers, each with a projection and code vectors of its own.
-        codebook_size: codes of a quantizer.
-        codebook_dim: dimension in which vectors are compared.
-        seed: seed of the projections and code vectors.
+    Projections have Xavier-uniform entries and code vectors, of dimension `codebook_dim`, normal ones, drawn with
+    `seed` for each codebook; both sides are scaled to length 1 before they are compared (BEST-RQ, section 3.1). Neither
+    is trained. The defaults are MusicFM's: one codebook of 8,192 codes of dimension 16. Further arguments as of
+    `MelQuantizerTeacher`.
     """
 
     kind = "random_projection"
