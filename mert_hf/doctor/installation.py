@@ -75,8 +75,6 @@ def check_fragile_packages() -> Iterator[Finding]:
 
 def check_devices() -> Iterator[Finding]:
     """Accelerators that torch finds, or why it finds none."""
-    import torch
-
     yield Finding(OK, f"CPU: torch uses {torch.get_num_threads()} of {os.cpu_count()} cores")
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):

@@ -41,10 +41,6 @@ with needs_extra("ray"):
     import ray
 
 
-class DecodingError(OSError):
-    """A recording that an actor could not decode; the text says why."""
-
-
 def embed_with_ray(
     paths: Sequence[str | os.PathLike],
     output: str | os.PathLike,
@@ -174,4 +170,4 @@ class ShardEmbedder:
                 start, count = float(row["starts"][place]), int(row["lengths"][place])
                 samples = np.asarray(row["samples"][ends[place] - count : ends[place]], np.float32)
                 yield number, Window(samples, start, start + count / rate)
-            yield number, DecodingError(error) if error else END
+            yield number, OSError(error) if error else END

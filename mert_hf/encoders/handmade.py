@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -234,20 +233,13 @@ FEATURES: dict[str, Callable[..., torch.Tensor]] = {
 }
 
 
-class Part(NamedTuple):
-    """A descriptor of a baseline: its name in `FEATURES`, how many values it has, and what they are multiplied by."""
-
-    descriptor: str
-    num_values: int
-    factor: float = 1.0
-
-
-BASELINES: dict[str, tuple[Part, ...]] = {
-    "mfcc": (Part("mfcc", 39),),
-    "chroma": (Part("chroma", 12),),
-    "mel": (Part("log_mel", 80),),
+# Descriptors of a baseline: the name in `FEATURES`, how many values it has, and what they are multiplied by.
+BASELINES: dict[str, tuple[tuple[str, int, float], ...]] = {
+    "mfcc": (("mfcc", 39, 1.0),),
+    "chroma": (("chroma", 12, 1.0),),
+    "mel": (("log_mel", 80, 1.0),),
     # In comparable units: logarithms of a band's energy, and a pitch class's share of an even distribution.
-    "handmade": (Part("log_mel", 80), Part("mfcc", 39, 80**-0.5), Part("chroma", 12, 12.0)),
+    "handmade": (("log_mel", 80, 1.0), ("mfcc", 39, 80**-0.5), ("chroma", 12, 12.0)),
 }
 
 
@@ -261,7 +253,7 @@ class HandmadeEncoder(CenteredFrames):
 
     def __init__(self, name: str, device: str | torch.device | None = None) -> None:
         self._parts = BASELINES[name]
-        self.hidden_size = sum(part.num_values for part in self._parts)
+        self.hidden_size = sum(num_values for _, num_values, _ in self._parts)
         self.device = resolve_device(device)
         self.fingerprint = f"{name} {self.hidden_size} {self.sampling_rate} {self.hop_length}"
 
@@ -270,7 +262,7 @@ class HandmadeEncoder(CenteredFrames):
         """See `CenteredFrames.features`."""
         waveform = torch.from_numpy(np.ascontiguousarray(clip))[None].to(self.device)
         values = [
-            part.factor * FEATURES[part.descriptor](waveform, self.sampling_rate, self.hop_length)[0]
-            for part in self._parts
+            factor * FEATURES[descriptor](waveform, self.sampling_rate, self.hop_length)[0]
+            for descriptor, _, factor in self._parts
         ]
         return torch.cat(values, dim=1).cpu().numpy()

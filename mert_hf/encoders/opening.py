@@ -43,7 +43,14 @@ def open_encoder(
         OSError: there is no such checkpoint, or it has no preprocessor_config.json.
     """
     if not isinstance(name, (str, os.PathLike)):
-        return _own(name)
+        if hasattr(name, "hidden_states"):  # isinstance would compute properties such as a fingerprint
+            return name
+        if isinstance(name, ClipEncoder):
+            return OwnEncoder(name)
+        raise TypeError(
+            f"{type(name).__name__} is not an encoder. Give a name, such as a Hub id, a folder or a bundled model "
+            f"({BUNDLED}), or an object with `sampling_rate` and `encode(clips)`; see mert_hf.encoders.own."
+        )
     text = os.fspath(name)
     if text in BASELINES:
         return HandmadeEncoder(text, device)
@@ -65,14 +72,3 @@ def open_encoder(
     if is_exported(folder):
         return OnnxEncoder(folder, device, dtype)
     return load_encoder(name, folder, device, dtype, **kwargs)
-
-
-def _own(encoder: Any) -> Encoder:
-    if hasattr(encoder, "hidden_states"):  # isinstance would compute properties such as a fingerprint
-        return encoder
-    if isinstance(encoder, ClipEncoder):
-        return OwnEncoder(encoder)
-    raise TypeError(
-        f"{type(encoder).__name__} is not an encoder. Give a name, such as a Hub id, a folder or a bundled model "
-        f"({BUNDLED}), or an object with `sampling_rate` and `encode(clips)`; see mert_hf.encoders.own."
-    )

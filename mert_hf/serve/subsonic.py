@@ -25,14 +25,6 @@ FORM_BYTES = 65_536
 router = APIRouter(prefix="/rest", include_in_schema=False)  # published by OpenSubsonic
 
 
-async def parameters(request: Request) -> dict[str, Any]:
-    """The parameters of a call, from its query and its form."""
-    return {**request.query_params, **await request.form()}
-
-
-Parameters = Annotated[dict[str, Any], Depends(parameters)]
-
-
 def check_credentials(given: dict[str, Any], request: Request, token: str | None) -> None:
     """Compares the token with an API key, a password in plain, in hexadecimal digits or salted, or a header.
 
@@ -57,8 +49,9 @@ def check_credentials(given: dict[str, Any], request: Request, token: str | None
         raise Refused(code, "The API key or password is wrong: it is the token of mert-hf serve.")
 
 
-def admitted(given: Parameters, request: Request, library: Served) -> dict[str, Any]:
-    """The parameters of a caller that may call."""
+async def admitted(request: Request, library: Served) -> dict[str, Any]:
+    """The parameters of a caller that may call, from its query and its form."""
+    given = {**request.query_params, **await request.form()}
     check_credentials(given, request, library.settings.secret)
     return given
 
