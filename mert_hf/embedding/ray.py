@@ -65,9 +65,7 @@ def embed_with_ray(
         num_gpus, num_cpus: what each of these takes of its node.
         settings: fields of `EmbeddingSettings`; `device` and `workers` are decided by the numbers above.
 
-    Raises:
-        ValueError: an argument out of its range; no recording; a folder that holds a data set made with other settings.
-        OSError: nothing can be written to `output`, or files of something else would be replaced there.
+    Raises errors as of `embed_dataset`.
     """
     wanted = EmbeddingSettings(**settings)
     folder = Path(os.path.abspath(output))

@@ -28,22 +28,14 @@ class Encoder(Protocol):
     `normalizes`, whether `normalize` has an effect; `handmade`, whether values have different units, so that protocols
     standardize them; `precision` of the computation; `license` of the weights; and `mean_states`, see the function of
     that name.
-
-    Attributes:
-        sampling_rate: sampling rate of the clips in Hz.
-        hop_length: samples from one frame to the next.
-        layers: numbers of the hidden states that can be returned; 0 is the encoder's input, k the output of layer k.
-        hidden_size: values of a hidden state.
-        context_seconds: longest audio that the model was trained on; None where that is not known.
-        fingerprint: text that changes when the features change.
     """
 
-    sampling_rate: int
-    hop_length: int
-    layers: tuple[int, ...]
-    hidden_size: int
-    context_seconds: float | None
-    fingerprint: str
+    sampling_rate: int  # of the clips in Hz
+    hop_length: int  # samples from one frame to the next
+    layers: tuple[int, ...]  # hidden states that can be returned; 0 is the encoder's input, k the output of layer k
+    hidden_size: int  # values of a hidden state
+    context_seconds: float | None  # longest audio that the model was trained on; None where that is not known
+    fingerprint: str  # text that changes when the features change
 
     def hidden_states(
         self, clips: Sequence[np.ndarray], layers: Sequence[int], normalize: str = "clip"

@@ -38,22 +38,16 @@ BLOCK_SECONDS = 30.0  # of a file that is decoded at a time
 class OnnxEmbedding:
     """Embeddings of one recording; `numpy.asarray` gives `embeddings`.
 
-    Attributes:
-        embeddings: float32, (windows, layers, hidden) with pooling="mean", (frames, layers, hidden) with "frames"; an
-            int for `layers` leaves the axis of the layers out.
-        start: (windows,) float64, start of each window in seconds.
-        end: (windows,) float64, its end in seconds.
-        layers: the layers, counted from 0, the encoder's input.
-        path: file of the recording, or None for an array.
-        frame_times: with pooling="frames" (frames,) float64, the center of each frame in seconds; else None.
+    They are float32, (windows, layers, hidden) with pooling="mean", (frames, layers, hidden) with "frames"; an int for
+    `layers` leaves the axis of the layers out.
     """
 
     embeddings: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
-    layers: tuple[int, ...]
-    path: str | None = None
-    frame_times: np.ndarray | None = None
+    start: np.ndarray  # (windows,) float64, start of each window in seconds
+    end: np.ndarray  # (windows,) float64, its end in seconds
+    layers: tuple[int, ...]  # counted from 0, the encoder's input
+    path: str | None = None  # file of the recording, or None for an array
+    frame_times: np.ndarray | None = None  # with "frames" (frames,) float64, the center of each frame in seconds
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -37,13 +37,11 @@ TRIAL_SECONDS = (4.0, 8.0)  # lengths of silence that show layers, values and fr
 class ClipEncoder(Protocol):
     """The least that an encoder of your own needs.
 
-    Attributes:
-        sampling_rate: sampling rate of the clips in Hz.
-        fingerprint: text that changes when the features change; not needed for a `torch.nn.Module`, whose weights are
-            hashed.
+    It also has a `fingerprint`, a text that changes when the features change, unless it is a `torch.nn.Module`, whose
+    weights are hashed.
     """
 
-    sampling_rate: int
+    sampling_rate: int  # of the clips in Hz
 
     def encode(self, clips: list[np.ndarray]) -> Sequence[np.ndarray]:
         """Clips (samples,) float32, mono, to features of each: (layers, frames, values) or (frames, values)."""
