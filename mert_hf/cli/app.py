@@ -7,7 +7,7 @@ import signal
 import typer
 
 from .. import __version__
-from . import checkpoints, embedding, evaluation, finetuning, library, pretraining, start
+from . import checkpoints, evaluation, finetuning, library, pretraining, start
 from .base import ErrorReportingGroup, new_app
 
 app = new_app(
@@ -18,7 +18,7 @@ app = new_app(
     context_settings={"max_content_width": 100},
     no_args_is_help=True,
 )
-for group in (start, embedding, library, pretraining, finetuning, evaluation, checkpoints):  # the order of the help
+for group in (start, library, pretraining, finetuning, evaluation, checkpoints):  # the order of the help
     app.add_typer(group.app)
 
 

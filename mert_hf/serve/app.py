@@ -15,8 +15,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from .. import __version__
 from . import audiomuse, native, subsonic
-from .gate import Gate
-from .interfaces import add_handlers
+from .interfaces import Gate, add_handlers
 from .library import Library
 from .settings import ServeSettings
 

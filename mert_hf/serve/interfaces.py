@@ -1,14 +1,20 @@
-"""What the interfaces share: parameters of calls, what endpoints work with, and refusals in the form of each."""
+"""What the interfaces share: parameters of calls, what endpoints work with, tokens, and refusals in their form."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import secrets
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import Field, ValidationError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .. import __version__
 from ..utils.text import one_line
@@ -16,6 +22,7 @@ from .library import Busy, Library, Snapshot
 from .songs import UnknownSong
 
 MAX_RESULTS = 500
+OWN_CREDENTIALS = "/rest/"  # the Subsonic API sends them as parameters
 API_VERSION = "1.16.1"  # of Subsonic, as these codes of errors
 GENERIC, MISSING, WRONG_PASSWORD, WRONG_KEY, NOT_FOUND = 0, 10, 40, 44, 70
 CLOSE = {"Connection": "close"}  # what is left of an upload is not read
@@ -58,7 +65,7 @@ def refuse(request: Request, status: int, message: str, code: int | None = None)
     `status`.
     """
     path = request.url.path
-    if path.startswith("/rest/") and status != 503:
+    if path.startswith(OWN_CREDENTIALS) and status != 503:
         code = code if code is not None else {404: NOT_FOUND}.get(status, GENERIC)
         return envelope("failed", error={"code": code, "message": message})
     name = "error" if path.startswith("/api/") else "detail"
@@ -86,3 +93,49 @@ async def _handle(request: Request, error: Exception) -> JSONResponse:
         texts.append(f"{problem['loc'][-1] if problem['loc'] else 'request'}: {str(message).rstrip('.')}")
     missing = any(problem["type"] == "missing" for problem in problems)
     return refuse(request, 422, "; ".join(texts) + ".", MISSING if missing else GENERIC)
+
+
+class Gate:
+    """ASGI middleware that refuses requests unread. The token is the secret of the callers, or None for all.
+
+    `max_bytes` is for requests that state their size; those of the others are counted on arrival.
+    """
+
+    def __init__(self, app: ASGIApp, token: str | None, max_bytes: int):
+        self.app, self.token, self.max_bytes = app, token, max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self.refusal(scope) if scope["type"] == "http" else None
+        await (refusal or self.app)(scope, receive, send)
+
+    def refusal(self, scope: Scope) -> JSONResponse | None:
+        """The answer to a request that is refused."""
+        headers = Headers(scope=scope)
+        outside = not scope["path"].startswith(OWN_CREDENTIALS)
+        if self.token is not None and outside and not equal(sent_token(headers), self.token):
+            challenge = {"WWW-Authenticate": 'Basic realm="mert-hf", Bearer'}
+            message = "The token is missing or wrong. Send it as Authorization: Bearer TOKEN."
+            return JSONResponse({"detail": message, "error": message}, 401, challenge)
+        size = headers.get("content-length", "0")
+        if size.isdecimal() and int(size) > self.max_bytes:
+            message = f"The request has {int(size) / 1e6:.1f} MB; at most {self.max_bytes / 1e6:g} MB are taken."
+            return JSONResponse({"detail": message}, 413, CLOSE)
+        return None
+
+
+def sent_token(headers: Mapping[str, str]) -> str:
+    """The token of an Authorization header: Bearer, or the password of Basic, for which browsers ask; empty if none."""
+    kind, _, value = headers.get("authorization", "").partition(" ")
+    if kind.lower() == "bearer":
+        return value.strip()
+    if kind.lower() == "basic":
+        try:
+            return base64.b64decode(value, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            return ""
+    return ""
+
+
+def equal(given: str, expected: str) -> bool:
+    """Compares in a time that does not depend on where the two differ."""
+    return secrets.compare_digest(given.encode(errors="surrogateescape"), expected.encode(errors="surrogateescape"))

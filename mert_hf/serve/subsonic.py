@@ -14,8 +14,18 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from .gate import equal, sent_token
-from .interfaces import MAX_RESULTS, MISSING, WRONG_KEY, WRONG_PASSWORD, Refused, Served, State, envelope
+from .interfaces import (
+    MAX_RESULTS,
+    MISSING,
+    WRONG_KEY,
+    WRONG_PASSWORD,
+    Refused,
+    Served,
+    State,
+    envelope,
+    equal,
+    sent_token,
+)
 from .library import Found
 from .songs import Song
 
