@@ -38,22 +38,13 @@ class Moments:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes a NumPy archive, `.npz`, that `Moments.load` reads."""
+        settings = {STATISTICS: np.array(json.dumps(self.settings))}
         with open(path, "wb") as file:
-            np.savez(
-                file,
-                mean=self.mean,
-                covariance=self.covariance,
-                rows=np.float64(self.rows),
-                **{STATISTICS: np.array(json.dumps(self.settings))},
-            )
+            np.savez(file, mean=self.mean, covariance=self.covariance, rows=np.float64(self.rows), **settings)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Moments:
-        """Reads what `save` wrote.
-
-        Raises:
-            ValueError: another file.
-        """
+        """Reads what `save` wrote; ValueError for another file."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 settings = json.loads(str(file[STATISTICS]))
@@ -80,10 +71,9 @@ class Collection:
     paths: tuple[str, ...]
     settings: dict
 
-    def moments(self, weights: np.ndarray | None = None) -> Moments:
-        """Mean and covariance, each recording counted `weights` times, once by default."""
-        counts = np.ones(len(self.rows)) if weights is None else weights[self.owners]
-        return moments_of(self.rows, counts, self.settings)
+    def moments(self) -> Moments:
+        """Mean and covariance of the rows."""
+        return moments_of(self.rows, np.ones(len(self.rows)), self.settings)
 
 
 def moments_of(rows: np.ndarray, counts: np.ndarray, settings: dict) -> Moments:
@@ -105,8 +95,7 @@ def open_collection(
     """A collection from whatever holds one.
 
     Args:
-        source: an embedding data set, a file of `Moments.save`, a folder, file or glob of audio, or several of them.
-        model: the encoder of audio, see `mert_hf.encoders.open_encoder`.
+        source, model: as in `distance`; of audio a folder, file, glob, or several of them.
         wanted: layer, window, and how audio is embedded.
         like: settings of the collection that this one is compared with; audio is then embedded in the same windows
             and mixed in the same way.

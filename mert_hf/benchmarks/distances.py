@@ -14,7 +14,7 @@ would make intervals too narrow and p-values too small.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -41,10 +41,9 @@ class Distance:
         p_value: share of random divisions of all recordings that are as far apart; None without draws, or where one
             side is stored statistics.
         shares: {path: distance with the recording - distance without it}, largest first, of the second collection.
-        recordings: in each collection; None where it is stored statistics.
-        rows: windows in each collection.
+        recordings, rows: recordings (None where it is stored statistics) and windows in each collection.
         settings: encoder, layer and windows of the rows.
-        notes: what the reader of the value should know.
+        notes: warnings about the value.
     """
 
     kind: str
@@ -84,12 +83,10 @@ def distance(
     """Distance from a reference collection to another one.
 
     Args:
-        a: the reference: a folder of audio, several files, an embedding data set of `mert-hf embed`, a file of
-            statistics, or a `Collection` or `Moments`.
-        b: the collection to compare; likewise.
-        kind: "fad", "fad_inf" or "kad".
+        a, b: the reference, and the collection to compare, each a folder of audio, several files, an embedding data
+            set of `mert-hf embed`, a file of statistics, or a `Collection` or `Moments`.
         model: the encoder of audio, whatever `mert_hf.encoders.open_encoder` takes; data sets have theirs.
-        settings: other fields of `DistanceSettings`.
+        kind, settings: fields of `DistanceSettings`.
 
     Raises:
         ValueError: an argument out of its range; collections of different encoders, layers or windows; fewer than two
@@ -103,9 +100,10 @@ def distance(
 
 def compare(a: Collection | Moments, b: Collection | Moments, wanted: DistanceSettings) -> Distance:
     """Distance of two collections of features; errors as with `distance`."""
-    _check(a, b, wanted.kind)
+    rows = tuple(int(side.rows) if isinstance(side, Moments) else len(side.rows) for side in (a, b))
+    _check(a, b, wanted.kind, rows)
     pool = Pool(a, b)
-    statistic = {"fad": FrechetDistance, "fad_inf": FrechetLimit, "kad": KernelDistance}[wanted.kind](pool, wanted.seed)
+    statistic = {"fad": _frechet, "fad_inf": _extrapolated, "kad": _kernel}[wanted.kind](pool, wanted.seed)
     value = statistic(*pool.sides)
     rng = np.random.default_rng(wanted.seed)
     interval = p_value = None
@@ -115,7 +113,6 @@ def compare(a: Collection | Moments, b: Collection | Moments, wanted: DistanceSe
         p_value = _p_value(value, statistic, pool, rng, wanted)
     shares = _changes_without(value, statistic, pool, wanted) if wanted.shares and not pool.stored[1] else {}
     counts = tuple(len(side.paths) if isinstance(side, Collection) else None for side in (a, b))
-    rows = tuple(int(side.rows) if isinstance(side, Moments) else len(side.rows) for side in (a, b))
     notes = _notes(wanted.kind, rows, a.settings.get("hidden_size", 0))
     return Distance(wanted.kind, value, interval, p_value, shares, counts, rows, a.settings, notes)
 
@@ -146,50 +143,42 @@ class Pool:
         return self.stored[side] or moments_of(self.rows, weights[self.owners], {})
 
 
-# ---------------------------------------------------------------------------------------------------------- statistics
-# Each is a function of how often every recording of the pool counts for the first and for the second collection.
+Statistic = Callable[[np.ndarray, np.ndarray], float]
+"""A distance by how often every recording of the pool counts for the first and for the second collection."""
 
 
-class FrechetDistance:
+def _frechet(pool: Pool, seed: int) -> Statistic:
     """The Frechet distance."""
-
-    def __init__(self, pool: Pool, seed: int):
-        self.pool = pool
-
-    def __call__(self, first: np.ndarray, second: np.ndarray) -> float:
-        return frechet_distance(self.pool.moments(0, first), self.pool.moments(1, second))
+    return lambda first, second: frechet_distance(pool.moments(0, first), pool.moments(1, second))
 
 
-class FrechetLimit:
+def _extrapolated(pool: Pool, seed: int) -> Statistic:
     """The Frechet distance extrapolated to endless rows of the second collection."""
 
-    def __init__(self, pool: Pool, seed: int):
-        self.pool, self.seed = pool, seed
+    def limit(first: np.ndarray, second: np.ndarray) -> float:
+        rows = np.repeat(pool.rows, second[pool.owners].astype(int), axis=0)
+        random = np.random.default_rng(seed)  # the same draws each time: their noise is not that of the recordings
+        return frechet_limit(pool.moments(0, first), rows, random)
 
-    def __call__(self, first: np.ndarray, second: np.ndarray) -> float:
-        rows = np.repeat(self.pool.rows, second[self.pool.owners].astype(int), axis=0)
-        random = np.random.default_rng(self.seed)  # the same draws each time: their noise is not that of the recordings
-        return frechet_limit(self.pool.moments(0, first), rows, random)
+    return limit
 
 
-class KernelDistance:
+def _kernel(pool: Pool, seed: int) -> Statistic:
     """The kernel distance, from sums of the kernel over the rows of each pair of recordings."""
+    width = median_distance(pool.rows[pool.owners < pool.split], np.random.default_rng(seed))
+    sizes, sums = np.bincount(pool.owners).astype(float), _kernel_sums(pool.rows, pool.owners, width)
 
-    def __init__(self, pool: Pool, seed: int):
-        reference = pool.rows[pool.owners < pool.split]
-        width = median_distance(reference, np.random.default_rng(seed))
-        self.sizes = np.bincount(pool.owners).astype(float)
-        self.sums = _kernel_sums(pool.rows, pool.owners, width)
-
-    def __call__(self, first: np.ndarray, second: np.ndarray) -> float:
-        across = first @ self.sums @ second / ((first @ self.sizes) * (second @ self.sizes))
-        return float(KERNEL_SCALE * (self._within(first) + self._within(second) - 2 * across))
-
-    def _within(self, weights: np.ndarray) -> float:
+    def within(weights: np.ndarray) -> float:
         """Mean kernel between different rows, however often they count; that of a row with itself is 1."""
-        same = weights**2 @ self.sizes
-        pairs = (weights @ self.sizes) ** 2 - same
-        return (weights @ self.sums @ weights - same) / pairs if pairs else np.nan  # nothing but one row, repeated
+        same = weights**2 @ sizes
+        pairs = (weights @ sizes) ** 2 - same
+        return (weights @ sums @ weights - same) / pairs if pairs else np.nan  # nothing but one row, repeated
+
+    def mean_discrepancy(first: np.ndarray, second: np.ndarray) -> float:
+        across = first @ sums @ second / ((first @ sizes) * (second @ sizes))
+        return float(KERNEL_SCALE * (within(first) + within(second) - 2 * across))
+
+    return mean_discrepancy
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
@@ -206,13 +195,8 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 
 def frechet_limit(reference: Moments, rows: np.ndarray, random: Any) -> float:
-    """Value at 1 / n = 0 of the line through the distances of samples of n rows.
-
-    Args:
-        reference: moments of the reference.
-        rows: (rows, values).
-        random: `np.random.Generator`, or a `RandomState`, whose draws other programs use.
-    """
+    """Value at 1 / n = 0 of the line through the distances from the reference of samples of n of the rows (rows,
+    values); `random` is a `np.random.Generator`, or a `RandomState`, whose draws other programs use."""
     sizes = np.linspace(min(SMALLEST, max(2, len(rows) // 2)), len(rows), STEPS).astype(int)
     values = []
     for size in sizes:
@@ -248,9 +232,6 @@ def _kernel_sums(rows: np.ndarray, owners: np.ndarray, width: float) -> np.ndarr
 def _squared_gaps(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """(x's rows, y's rows) squared distances."""
     return (np.square(x).sum(axis=1)[:, None] + np.square(y).sum(axis=1) - 2 * x @ y.T).clip(min=0)
-
-
-# --------------------------------------------------------------------------------------------- intervals, tests, shares
 
 
 def _interval(value: float, statistic, pool: Pool, rng, wanted: DistanceSettings) -> tuple[float, float]:
@@ -293,27 +274,21 @@ def _progress(items: Iterable, title: str, wanted: DistanceSettings) -> Iterable
     return tqdm(items, desc=title, disable=not wanted.show_progress_bar, delay=2, leave=False)
 
 
-# -------------------------------------------------------------------------------------------------------------- checks
-
-
-def _check(a: Collection | Moments, b: Collection | Moments, kind: str) -> None:
-    different = [name for name in SAME if a.settings.get(name) != b.settings.get(name)]
-    if different:
+def _check(a: Collection | Moments, b: Collection | Moments, kind: str, rows: tuple[int, int]) -> None:
+    if different := [name for name in SAME if a.settings.get(name) != b.settings.get(name)]:
         pairs = "; ".join(f"{name}: {a.settings.get(name)!r} and {b.settings.get(name)!r}" for name in different)
         raise ValueError(
             f"The collections hold different features ({pairs}). Embed both with the same model, layer and windows."
         )
-    without_rows = [side for side, needed in ((a, kind == "kad"), (b, kind != "fad")) if needed]
-    if any(isinstance(side, Moments) for side in without_rows):
+    drawn = {"fad": (), "fad_inf": (b,), "kad": (a, b)}[kind]
+    if any(isinstance(side, Moments) for side in drawn):
         raise ValueError(
-            f"{kind} draws from the rows of "
-            f"{'both collections' if kind == 'kad' else 'the second collection'}, and stored statistics have none. "
-            "Give recordings or an embedding data set, or kind fad."
+            f"{kind} draws from the rows of {'both collections' if kind == 'kad' else 'the second collection'}, and "
+            "stored statistics have none. Give recordings or an embedding data set, or kind fad."
         )
-    for name, side in (("first", a), ("second", b)):
-        rows = side.rows if isinstance(side, Moments) else len(side.rows)
-        if rows < 2:
-            raise ValueError(f"The {name} collection has {rows:g} windows, and a distance needs at least 2.")
+    for name, count in zip(("first", "second"), rows, strict=True):
+        if count < 2:
+            raise ValueError(f"The {name} collection has {count} windows, and a distance needs at least 2.")
 
 
 def _notes(kind: str, rows: tuple[int, int], values: int) -> tuple[str, ...]:

@@ -10,23 +10,52 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
+import soxr
 import torch
 
-from .module import EncoderModule, layer_from_environment
+from ..encoders import open_encoder
+from ..encoders.base import resolve_layers
 
 SAMPLE_RATE = 48000  # Hz: HEAR has no 24 kHz, and from this rate every second sample remains
-POOLING = "MERT_HF_POOLING"
+LAYER, POOLING = "MERT_HF_LAYER", "MERT_HF_POOLING"  # environment variables
 POOLINGS = ("mean", "mean_std")
 
 
-class HearModel(EncoderModule):
-    """An encoder with the attributes that HEAR reads.
+class EncoderModule(torch.nn.Module):
+    """One layer of an encoder, named as `mert_hf.encoders.open_encoder` takes it, as a module of torch, the form that
+    benchmarks take, for batches of clips of equal length. The clips are resampled where `sampling_rate`, theirs in Hz,
+    is not the encoder's."""
 
-    Attributes:
-        sample_rate: sampling rate of the audio that HEAR gives, in Hz.
-        scene_embedding_size: values of a scene embedding.
-        timestamp_embedding_size: values of a timestamp embedding.
-    """
+    def __init__(self, name: str | os.PathLike, layer: int = -1, sampling_rate: int | None = None) -> None:
+        super().__init__()
+        self.encoder = open_encoder(name, device="cpu")
+        self.layers = resolve_layers(layer, self.encoder)
+        self.sampling_rate = sampling_rate or self.encoder.sampling_rate
+        self.model = getattr(self.encoder, "model", None)  # a submodule where it is one, so that `to` moves it
+
+    def frames(self, audio: torch.Tensor) -> torch.Tensor:
+        """Hidden states (clips, frames, values) float32 of clips (clips, samples), on their device."""
+        clips = [np.ascontiguousarray(clip) for clip in audio.detach().float().cpu().numpy()]
+        if self.sampling_rate != self.encoder.sampling_rate:
+            clips = [soxr.resample(clip, self.sampling_rate, self.encoder.sampling_rate) for clip in clips]
+        states = self.encoder.hidden_states(clips, self.layers)
+        return torch.from_numpy(np.stack([clip[:, 0] for clip in states])).to(audio.device)
+
+
+def layer_from_environment() -> int:
+    """The layer that the environment names, else the last: benchmarks pass one path and no options. ValueError where it
+    is not a whole number."""
+    text = os.environ.get(LAYER, "-1")
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{LAYER}={text!r} must be a layer such as 7, or -1 for the last.") from None
+
+
+class HearModel(EncoderModule):
+    """An encoder with the attributes that HEAR reads: `sample_rate` in Hz of the audio that it gives, and the number of
+    values of scene and timestamp embeddings."""
 
     def __init__(self, name: str | os.PathLike, layer: int, pooling: str) -> None:
         super().__init__(name, layer, SAMPLE_RATE)
@@ -43,15 +72,8 @@ def load_model(model_file_path: str | os.PathLike = "mert2-nano") -> HearModel:
 
 
 def get_timestamp_embeddings(audio: torch.Tensor, model: HearModel) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frames of clips and their centers.
-
-    Args:
-        audio: (clips, samples) at `model.sample_rate`, within -1 and 1.
-        model: result of `load_model`.
-
-    Returns:
-        Embeddings (clips, frames, values) float32, and times (clips, frames) float32 in milliseconds.
-    """
+    """Frames of clips (clips, samples) at `model.sample_rate`, within -1 and 1: embeddings (clips, frames, values)
+    float32, and times of their centers (clips, frames) float32 in milliseconds."""
     frames = model.frames(audio)
     times = torch.from_numpy(1000 * model.encoder.frame_times(frames.shape[1])).float()
     return frames, times.to(audio.device).expand(len(frames), -1)

@@ -8,7 +8,6 @@ mteb.evaluate(mteb.get_model("m-a-p/MERT-v1-95M"), mteb.get_tasks(modalities=["a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -58,11 +57,10 @@ class MERTWrapper(AbsEncoder):
 
     Args:
         model_name: a name of `MODELS`, or whatever `MERTEmbedder.from_pretrained` takes.
-        revision: revision on the Hub.
         device: where to compute; a GPU if there is one.
         layer: a layer; the middle one by default.
         window: seconds that the encoder sees at a time.
-        kwargs: other arguments of mteb, not used.
+        revision, kwargs: other arguments of mteb, not used.
     """
 
     def __init__(
@@ -90,43 +88,31 @@ class MERTWrapper(AbsEncoder):
         return np.stack(vectors).astype(np.float32)
 
 
-def metadata() -> Mapping[str, ModelMeta]:
-    """mteb's description of each model by name.
-
-    Revisions of models on the Hub are None, the newest one; that of a bundled model is mert_hf's version.
-    `training_datasets` are those of mteb's tasks that a model was trained on; no published list names any.
-    """
-    return {name: _describe(name, *facts) for name, facts in MODELS.items()}
-
-
 def register() -> None:
     """Makes the models known to the installed mteb; those that it knows already stay as they are."""
-    for name, meta in metadata().items():
+    for name, (parameters, size, license_name, date, paper) in MODELS.items():
+        bundled = name.startswith("mert_hf/")
+        meta = ModelMeta(
+            loader=MERTWrapper,
+            name=name,
+            revision=__version__ if bundled else None,  # of models on the Hub the newest one
+            release_date=date,
+            languages=["zxx-Zxxx"],
+            modalities=["audio"],
+            n_parameters=parameters,
+            n_embedding_parameters=0,
+            memory_usage_mb=round(parameters * 4 / 2**20),
+            max_tokens=float("inf"),  # recordings of any length, in windows
+            embed_dim=size,
+            license=license_name,
+            open_weights=True,
+            public_training_code="https://github.com/yizhilll/MERT" if paper == "2306.00107" and not bundled else None,
+            public_training_data=None,
+            framework=["PyTorch", "Transformers"],
+            reference=f"https://arxiv.org/abs/{paper}" if bundled else f"https://huggingface.co/{name}",
+            similarity_fn_name="cosine",
+            use_instructions=False,
+            training_datasets=set(),  # of mteb's tasks; no published list names any
+            citation=PAPERS[paper],
+        )
         MODEL_REGISTRY.setdefault(name, meta)
-
-
-def _describe(name: str, parameters: int, size: int, license_name: str, date: str | None, paper: str) -> ModelMeta:
-    bundled = name.startswith("mert_hf/")
-    return ModelMeta(
-        loader=MERTWrapper,
-        name=name,
-        revision=__version__ if bundled else None,
-        release_date=date,
-        languages=["zxx-Zxxx"],
-        modalities=["audio"],
-        n_parameters=parameters,
-        n_embedding_parameters=0,
-        memory_usage_mb=round(parameters * 4 / 2**20),
-        max_tokens=float("inf"),  # recordings of any length, in windows
-        embed_dim=size,
-        license=license_name,
-        open_weights=True,
-        public_training_code="https://github.com/yizhilll/MERT" if paper == "2306.00107" and not bundled else None,
-        public_training_data=None,
-        framework=["PyTorch", "Transformers"],
-        reference=f"https://arxiv.org/abs/{paper}" if bundled else f"https://huggingface.co/{name}",
-        similarity_fn_name="cosine",
-        use_instructions=False,
-        training_datasets=set(),
-        citation=PAPERS[paper],
-    )

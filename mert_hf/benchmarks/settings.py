@@ -11,21 +11,13 @@ KINDS = ("fad", "fad_inf", "kad")
 
 @dataclass(frozen=True)
 class DistanceSettings:
-    """How two collections are compared.
+    """How two collections are compared; each field holds its help. ValueError for a value out of its range.
 
     Attributes:
         kind: "fad", the Frechet distance; "fad_inf", the same extrapolated to a collection without end; or "kad", a
             kernel distance, which needs fewer recordings and has no bias.
-        layer: layer of the encoder; -1 is the last.
-        window: seconds that the encoder sees at a time.
-        draws: resamples of recordings for the interval, and permutations of recordings for the p-value; 0 for neither.
         shares: measure how the distance changes without each recording of the second collection.
-        seed: seed of all draws.
         batch_size, workers, device, dtype: as in `mert_hf.embedding.EmbeddingSettings`, for folders of audio.
-        show_progress_bar: show one.
-
-    Raises:
-        ValueError: a value out of its range.
     """
 
     kind: str = described("Distance: fad, fad_inf (extrapolated to endless samples), or kad (kernel distance).", "fad")

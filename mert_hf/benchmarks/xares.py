@@ -12,17 +12,12 @@ import os
 
 import torch
 
-from .module import EncoderModule, layer_from_environment
+from .hear import EncoderModule, layer_from_environment
 
 
 class MERTEncoder(EncoderModule):
-    """An encoder with the attributes that X-ARES reads.
-
-    Attributes:
-        sampling_rate: sampling rate of the clips in Hz.
-        output_dim: values of a frame.
-        hop_size_in_ms: milliseconds from one frame to the next.
-    """
+    """An encoder with the attributes that X-ARES reads: sampling rate of the clips in Hz, values of a frame, and
+    milliseconds from one frame to the next."""
 
     def __init__(self) -> None:
         super().__init__(os.environ.get("MERT_HF_MODEL", "mert2-nano"), layer_from_environment())
