@@ -11,7 +11,7 @@ from pathlib import Path
 from transformers import HfArgumentParser
 
 from mert_hf.evaluation import EvaluationSettings, evaluate
-from mert_hf.evaluation.reports.lines import summary_lines
+from mert_hf.evaluation.reports.report import summary_lines
 from mert_hf.quickstart.excerpts import NOTES, PROBES
 
 TASKS = {"key": (PROBES, "key"), "family": (PROBES, "classification"), "pitch": (NOTES, "classification")}

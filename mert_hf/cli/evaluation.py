@@ -66,9 +66,9 @@ def evaluate(
     Trains probes on frozen features, chooses layer and learning rate on validation data, and reports test metrics.
     """
     from ..evaluation import evaluate as evaluate_task
-    from ..evaluation.probing import plans
-    from ..evaluation.probing.all_tasks import evaluate_all
-    from ..evaluation.reports.lines import summary_lines
+    from ..evaluation.probing.runner import dry_run as plan
+    from ..evaluation.probing.runner import evaluate_all
+    from ..evaluation.reports.report import summary_lines
     from ..evaluation.tasks import get_task
 
     audiofolder = {"target": target, "kind": kind}
@@ -76,7 +76,7 @@ def evaluate(
         typer.echo(get_task(task, **audiofolder).where())
         return
     if dry_run:
-        typer.echo("\n".join(plans.dry_run(task, data, source, settings, **audiofolder)))
+        typer.echo("\n".join(plan(task, data, source, settings, **audiofolder)))
         return
     if data is None:
         raise typer.BadParameter("Missing option '--data'.")
@@ -107,7 +107,7 @@ def compare(
     """
     from ..evaluation import load_results
     from ..evaluation.reports.comparison import compare as compare_results
-    from ..evaluation.reports.lines import comparison_lines
+    from ..evaluation.reports.comparison import comparison_lines
 
     for line in comparison_lines(compare_results(load_results(results), resamples)):
         typer.echo(line)

@@ -1,26 +1,28 @@
-"""The objective of each kind of task: labels of clips, and metrics of whole recordings.
+"""Clips of recordings as batches, and the objective of each kind of task: labels of clips, metrics of recordings.
 
-Windows of a recording are joined before anything is scored: outputs for whole recordings are averaged, as in the
-probes; outputs for frames are laid on one grid and decoded over the whole recording.
+Training takes random crops, evaluation all windows of each recording, which are joined before anything is scored:
+outputs for whole recordings are averaged, as in the probes; outputs for frames are laid on one grid and decoded over
+the whole recording.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from ..evaluation.metrics.by_kind import scores
 from ..evaluation.metrics.frames import decode, frame_predictions
-from ..evaluation.probing.heads import make_head
+from ..evaluation.probing.chunks import make_head
 from ..evaluation.tasks.protocols import STRICT
 from ..recordings.frames import FRAME_CLASSES, IGNORED, nearest_frames
 from ..recordings.recordings import Recording, TaskData
-from .dataset import Clip
 
 PROBLEM_TYPES = {
     "classification": "single_label_classification",
@@ -31,6 +33,62 @@ PROBLEM_TYPES = {
     "chords": "single_label_classification",
     "structure": "single_label_classification",
 }
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The interval [offset, offset + seconds) of a recording; its audio is read when a batch is made of it."""
+
+    recording: Recording
+    offset: float
+    seconds: float
+
+    def read(self, sampling_rate: int) -> np.ndarray:
+        """The audio, (samples,) float32."""
+        return self.recording.read(sampling_rate, self.offset, self.seconds)
+
+
+class RandomCrops(Dataset):
+    """One clip of each recording of known length, cut at a random place that is drawn anew each time; recordings
+    shorter than a clip are taken whole."""
+
+    def __init__(self, recordings: Sequence[Recording], seconds: float) -> None:
+        self.recordings, self.seconds = recordings, seconds
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    def __getitem__(self, index: int) -> Clip:
+        recording = self.recordings[index]
+        spare = max(recording.seconds - self.seconds, 0.0)
+        # The Trainer seeds torch's generator, in data workers too.
+        return Clip(recording, spare * float(torch.rand(())), self.seconds)
+
+
+def window_clips(recordings: Sequence[Recording], seconds: float, shortest: float) -> list[Clip]:
+    """All windows of each recording of known length, in order; a last one of less than `shortest` seconds is left out,
+    unless it is the only one."""
+    clips = []
+    for recording in recordings:
+        count = max(1, int(np.ceil(recording.seconds / seconds - 1e-9)))
+        cut = [Clip(recording, k * seconds, min(seconds, recording.seconds - k * seconds)) for k in range(count)]
+        clips += cut if count == 1 or cut[-1].seconds >= shortest else cut[:-1]
+    return clips
+
+
+@dataclass
+class ClipCollator:
+    """Clips -> input_values, attention_mask and labels; `labels` makes those of a batch, one row each, from its clips
+    and the number of samples of each."""
+
+    feature_extractor: Any
+    labels: Callable[[Sequence[Clip], Sequence[int]], Tensor]
+
+    def __call__(self, clips: Sequence[Clip]) -> dict[str, Any]:
+        extract = self.feature_extractor
+        audio = [clip.read(extract.sampling_rate) for clip in clips]
+        batch = dict(extract(audio, sampling_rate=extract.sampling_rate, padding=True, return_tensors="pt"))
+        return {**batch, "labels": self.labels(clips, [len(samples) for samples in audio])}
 
 
 class RecordingObjective:
@@ -45,27 +103,17 @@ class RecordingObjective:
         self.head = make_head(kind, data)
 
     def labels(self, clips: Sequence[Clip], lengths: Sequence[int]) -> Tensor:
-        """Targets of the clips' recordings, one row each."""
         return self.head.targets([clip.recording for clip in clips])
 
     def metrics(self, outputs: np.ndarray, windows: Sequence[Clip]) -> dict[str, float]:
-        """Metrics of the mean output of each recording, or of the recordings that were cut from one song.
-
-        Args:
-            outputs: (windows, outputs).
-            windows: all windows of the recordings.
-        """
+        """Metrics of the mean output of each recording, or of the recordings that were cut from one song, from the
+        outputs (windows, outputs) of all their windows."""
         scored, means = mean_outputs(outputs, windows)
         return self.head.metrics(torch.from_numpy(means), self.head.targets(scored))
 
 
 class FrameObjective:
-    """A class for each frame: beats, chords, structure.
-
-    Args:
-        kind: kind of the task.
-        config: configuration of the model, which knows its frames.
-    """
+    """A class for each frame: beats, chords, structure; the configuration of the model knows its frames."""
 
     by_frame, shortest_window = True, 0.0
 
@@ -88,11 +136,6 @@ class FrameObjective:
         estimates = [decode(self.kind, p, self.config.frame_rate, STRICT.downbeat_tempi) for _, p in found]
         ids, references = zip(*((recording.id, recording.target) for recording, _ in found), strict=True)
         return scores(self.kind, frame_predictions(self.kind, ids, references, estimates))
-
-
-def make_objective(kind: str, data: TaskData, config: Any) -> RecordingObjective | FrameObjective:
-    """The objective of a kind of task."""
-    return FrameObjective(kind, config) if kind in FRAME_CLASSES else RecordingObjective(kind, data)
 
 
 def mean_outputs(outputs: np.ndarray, windows: Sequence[Clip]) -> tuple[list[Recording], np.ndarray]:
@@ -119,13 +162,8 @@ def frame_probabilities(
 
 
 def on_grid(logits: np.ndarray, start: float, end: float, config: Any) -> np.ndarray:
-    """Probabilities (points, classes) float64 of a window at the points k / frame_rate in [start, end) seconds.
-
-    Args:
-        logits: (frames, classes) of the window.
-        start, end: its limits in the recording, in seconds.
-        config: configuration of the model.
-    """
+    """Probabilities (points, classes) float64, at the points k / frame_rate in [start, end) seconds, of a window with
+    these limits in its recording and logits (frames, classes)."""
     values = probabilities(logits, config)
     return values[nearest_frames(np.asarray(config.frame_times(len(logits))), start, end, config.frame_rate)]
 

@@ -36,18 +36,14 @@ from ..utils.text import printable
 from .objective import PROBLEM_TYPES, FrameObjective, RecordingObjective, on_grid, probabilities
 from .settings import CLIP_SECONDS, FINETUNING_FILE, PredictionSettings
 
-HEADS = {
-    "AutoModelForAudioClassification": RecordingObjective,
-    "AutoModelForAudioFrameClassification": FrameObjective,
-}
+HEADS = {"AutoModelForAudioClassification": RecordingObjective, "AutoModelForAudioFrameClassification": FrameObjective}
 FRAME_KINDS = {BEAT_LABELS: "beats", CHORD_LABELS: "chords", BOUNDARY_LABELS: "structure"}
 TIMES = pa.list_(pa.float64())
-CHORDS = pa.list_(pa.struct({"start": pa.float64(), "end": pa.float64(), "label": pa.string()}))
 PREDICTED = {
     "single_label_classification": pa.string(),
     "multi_label_classification": pa.list_(pa.string()),
     "beats": pa.struct({"beats": TIMES, "downbeats": TIMES}),
-    "chords": CHORDS,
+    "chords": pa.list_(pa.struct({"start": pa.float64(), "end": pa.float64(), "label": pa.string()})),
     "structure": TIMES,
 }
 """Type of the column `prediction` by problem type or kind of frames."""
@@ -55,13 +51,8 @@ PREDICTED = {
 
 @dataclass(frozen=True)
 class PredictionSummary:
-    """The outcome of a run of predictions.
-
-    Attributes:
-        files: number of recordings given.
-        failed: recordings that could not be read.
-        is_main: whether this process is the one that reports for all.
-    """
+    """The outcome of a run of predictions: the number of recordings given, those that could not be read, and whether
+    this process is the one that reports for all."""
 
     files: int
     failed: tuple[FailedFile, ...]
@@ -74,13 +65,8 @@ class PredictionSummary:
 
 
 class HeadEncoder(TransformersEncoder):
-    """A fine-tuned model as an encoder: its only layer are the logits, in one frame where the head has no frames.
-
-    Args:
-        model: a model of this package with a head for recordings or frames.
-        feature_extractor: its feature extractor.
-        dtype: precision of the computation, as in training: "float32", or "bfloat16" or "float16" by autocast.
-    """
+    """A fine-tuned model as an encoder: its only layer are the logits, in one frame where the head has no frames. The
+    precision is as in training: "float32", or "bfloat16" or "float16" by autocast."""
 
     precision = "float32"
 
@@ -92,7 +78,6 @@ class HeadEncoder(TransformersEncoder):
         self.labels = tuple(model.config.id2label[index] for index in range(self.hidden_size))
 
     def num_frames(self, num_samples: Any) -> Any:
-        """Frames of the logits of clips of so many samples, an integer tensor."""
         return super().num_frames(num_samples) if self.head.by_frame else torch.ones_like(num_samples)
 
     def forward(self, inputs: dict[str, torch.Tensor], layers: Sequence[int]) -> Sequence[torch.Tensor]:
@@ -136,17 +121,9 @@ def predict(
     check_output_file(output)
     encoder, heard = open_head(model, wanted)
     unfinished = output.with_name(f"{output.name}.unfinished")
-    summary = embed_dataset(
-        paths,
-        unfinished,
-        encoder,
-        pooling="frames" if encoder.head.by_frame else "mean",
-        **heard,
-        batch_size=wanted.batch_size,
-        workers=wanted.workers,
-        device=wanted.device,
-        show_progress_bar=wanted.show_progress_bar,
-    )
+    given = {name: getattr(wanted, name) for name in ("batch_size", "workers", "device", "show_progress_bar")}
+    pooling = "frames" if encoder.head.by_frame else "mean"
+    summary = embed_dataset(paths, unfinished, encoder, pooling=pooling, **heard, **given)
     if summary.is_main:
         facts = {"model": os.fspath(model), **heard, "labels": encoder.labels}
         _write_rows(output, unfinished, encoder, facts)
@@ -155,12 +132,8 @@ def predict(
 
 
 def open_head(name: str | os.PathLike, settings: PredictionSettings) -> tuple[HeadEncoder, dict[str, Any]]:
-    """A fine-tuned model, and the `window` in seconds and the `channels` that it hears.
-
-    Raises:
-        ValueError: another model, or weights are missing.
-        OSError: there is no such model.
-    """
+    """A fine-tuned model, and the `window` in seconds and the `channels` that it hears; ValueError for another model,
+    or where weights are missing, OSError where there is none."""
     folder = checkpoint_folder(name)
     check_is_model(str(folder))
     config = AutoConfig.from_pretrained(folder)
@@ -224,8 +197,7 @@ def _array(values: pa.ListScalar, encoder: HeadEncoder) -> np.ndarray:
     return array.flatten().to_numpy().reshape(-1, len(encoder.labels)) if encoder.head.by_frame else array.to_numpy()
 
 
-Outputs = Sequence[tuple[float, float, np.ndarray]]
-"""Start and end of each window of a recording in seconds, and its logits."""
+Outputs = Sequence[tuple[float, float, np.ndarray]]  # start and end of each window in seconds, and its logits
 
 
 def _recording(windows: Outputs, encoder: HeadEncoder) -> dict[str, Any]:
@@ -249,9 +221,6 @@ def _frames(windows: Outputs, encoder: HeadEncoder) -> dict[str, Any]:
         return row
     found = decode(kind, scores, rate, STRICT.downbeat_tempi)
     if kind == "chords":
-        limits = found.intervals.tolist()
-        found = [
-            {"start": start, "end": end, "label": label}
-            for (start, end), label in zip(limits, found.labels, strict=True)
-        ]
+        limits = zip(*found.intervals.T.tolist(), found.labels, strict=True)
+        found = [dict(zip(("start", "end", "label"), segment, strict=True)) for segment in limits]
     return {**row, "prediction": asdict(found) if kind == "beats" else found}

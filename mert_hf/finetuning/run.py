@@ -2,33 +2,90 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModelForAudioClassification,
+    AutoModelForAudioFrameClassification,
+    EvalPrediction,
+    PretrainedConfig,
+    PreTrainedModel,
+    Trainer,
+)
 from transformers.trainer_utils import HubStrategy, get_last_checkpoint
 
+from ..evaluation.metrics.weighted import scored_labels
+from ..evaluation.probing.chunks import RegressionHead
 from ..evaluation.tasks import Task, get_task
-from ..hub.names import one_line_errors
+from ..hub.cards import CardFacts, kept_update, trainer_measurements, training_facts
+from ..hub.licenses import base_license
+from ..hub.names import is_hub_id, one_line_errors
+from ..recordings.frames import FRAME_CLASSES
+from ..recordings.recordings import TaskData, check_audio
 from ..utils.files import check_output_folder, write_json
-from ..utils.optional import require_extra
-from .card import card_facts
-from .dataset import ClipCollator, RandomCrops
-from .model import add_adapters, build_model, fold_scale, freeze
-from .objective import PROBLEM_TYPES
+from ..utils.optional import needs_extra, require_extra
+from .objective import PROBLEM_TYPES, Clip, ClipCollator, FrameObjective, RandomCrops, RecordingObjective, window_clips
 from .settings import CLIP_SECONDS, FINETUNING_FILE, FineTuningArguments, LoraArguments
-from .setup import FineTuningSetup
 from .trainer import FineTuningTrainer, FineTuningTrainingArguments
 
 RESULTS_FILE = "eval_results.json"
 ADAPTERS_FOLDER = "adapters"
+FROZEN_PARTS = {"none": "nothing", "feature_encoder": "convolutions", "backbone": "the whole encoder"}
+QUERY_AND_VALUE = ("q_proj", "v_proj", "query_proj", "value_proj")  # of the first generation, of the second
+
+
+@dataclass(frozen=True)
+class FineTuningSetup:
+    """A task on labeled recordings with known lengths, and the configuration of the model that learns it, fitted to
+    the labels."""
+
+    arguments: FineTuningArguments
+    task: Task
+    data: TaskData
+    config: PretrainedConfig
+    feature_extractor: Any
+    objective: RecordingObjective | FrameObjective
+
+    @classmethod
+    def build(cls, arguments: FineTuningArguments, task: Task) -> FineTuningSetup:
+        """Reads and checks the data, and fits the checkpoint's configuration to its labels; ValueError for a wrong
+        layout, unusable recordings, or labels that cannot be learned or scored."""
+        config = AutoConfig.from_pretrained(**arguments.checkpoint())
+        data = task.load(arguments.source, arguments.max_bad_files, required=("train", "valid"))
+        shortest = config.receptive_field / config.sampling_rate
+        data = check_audio(data.with_channels(arguments.channels), shortest, arguments.max_bad_files)
+        config.id2label = dict(enumerate(data.labels))
+        config.label2id = {label: index for index, label in enumerate(data.labels)}
+        config.problem_type = PROBLEM_TYPES[task.kind]
+        config.use_weighted_layer_sum = arguments.weighted
+        if hasattr(config, "layerdrop"):
+            config.layerdrop = arguments.layerdrop
+        by_frame = task.kind in FRAME_CLASSES
+        objective = FrameObjective(task.kind, config) if by_frame else RecordingObjective(task.kind, data)
+        if task.kind == "multilabel":  # the metrics at the end of an epoch would be undefined
+            scored_labels(objective.head.targets(data.split("valid")).numpy())
+        extractor = AutoFeatureExtractor.from_pretrained(**arguments.checkpoint())
+        return cls(arguments, task, data, config, extractor, objective)
+
+    def windows(self, split: str) -> list[Clip]:
+        """The windows of a split's recordings."""
+        return window_clips(self.data.split(split), self.task.window, self.objective.shortest_window)
+
+    def metrics(self, split: str) -> Callable[[EvalPrediction], dict[str, float]]:
+        """Computes the metrics of a split's recordings from the Trainer's predictions of its windows."""
+        windows = self.windows(split)
+        return lambda prediction: self.objective.metrics(prediction.predictions, windows)
 
 
 def fine_tune(
-    arguments: FineTuningArguments,
-    training_arguments: FineTuningTrainingArguments,
-    lora: LoraArguments | None = None,
+    arguments: FineTuningArguments, training_arguments: FineTuningTrainingArguments, lora: LoraArguments | None = None
 ) -> dict[str, float]:
     """Fine-tunes a MERT checkpoint and saves the result with its card to `training_arguments.output_dir`.
 
@@ -56,7 +113,10 @@ def fine_tune(
     _check_run(arguments, training_arguments, task, lora)
     setup = FineTuningSetup.build(arguments, task)
     model = build_model(arguments, setup.config, setup.objective.by_frame, training_arguments.seed)
-    freeze(model, arguments.freeze if lora is None else "none")
+    if lora is None and arguments.freeze == "feature_encoder":
+        model.freeze_feature_encoder()
+    elif lora is None and arguments.freeze == "backbone":
+        model.freeze_base_model()
     if training_arguments.device.type == "cpu":
         torch.set_flush_denormal(True)  # denormal activations make training on a CPU several times slower over time
     with one_line_errors(training_arguments.hub_model_id or training_arguments.output_dir):
@@ -76,11 +136,7 @@ def fine_tune(
 
 
 def choose_task(arguments: FineTuningArguments) -> Task:
-    """The task with the window of the run.
-
-    Raises:
-        ValueError: an unknown task, or a kind that has no head.
-    """
+    """The task with the window of the run; ValueError for an unknown task, or a kind that has no head."""
     task = get_task(arguments.task, target=arguments.target, kind=arguments.kind)
     if task.kind not in PROBLEM_TYPES:
         raise ValueError(
@@ -125,12 +181,12 @@ def _check_run(
     task: Task,
     lora: LoraArguments | None,
 ) -> None:
-    if lora is not None and arguments.weighted:
-        raise ValueError(
-            "The learned average of the layers (--layers weighted) cannot be saved with adapters; leave it out with "
-            "LoRA."
-        )
     if lora is not None:
+        if arguments.weighted:
+            raise ValueError(
+                "The learned average of the layers (--layers weighted) cannot be saved with adapters; leave it out "
+                "with LoRA."
+            )
         training_arguments.hub_strategy = HubStrategy.END  # the others push adapters to the place of the model
     output_dir = training_arguments.output_dir
     earlier = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
@@ -142,3 +198,88 @@ def _check_run(
     if training_arguments.load_best_model_at_end and training_arguments.metric_for_best_model in (None, "loss"):
         training_arguments.metric_for_best_model = task.metric
         training_arguments.greater_is_better = True
+
+
+def card_facts(setup: FineTuningSetup, trainer: Trainer) -> CardFacts:
+    """The facts of the card of a run."""
+    arguments, data, base = setup.arguments, setup.data, setup.arguments.model_name_or_path
+    name = trainer.args.hub_model_id or Path(trainer.args.output_dir).resolve().name
+    license_name, note = base_license(base)
+    kept = kept_update(trainer.state, trainer.args)
+    titles = setup.task.title, "-".join(data.name.split()), data.name
+    measured = trainer_measurements(trainer.state, kept, *titles)
+    tested = trainer_measurements(trainer.state, kept, *titles, "test", "test_")
+    train, valid, test = (len(data.split(split)) for split in ("train", "valid", "test"))
+    return CardFacts(
+        model_name=name.split("/")[-1],
+        repo_id=trainer.args.hub_model_id,
+        base_model=Path(base).name if Path(base).is_dir() else base,
+        base_model_relation="finetune",
+        datasets=(data.name,) if is_hub_id(data.name) and "/" in data.name else (),
+        data=f"{data.name}: {train} recordings to train on, {valid} for validation, {test} for test",
+        hours=round(data.hours("train"), 4),
+        training={
+            "Frozen": FROZEN_PARTS[arguments.freeze],
+            "Layer-wise decay": f"{arguments.layer_decay:g}",
+            "Weighted layer sum": "yes" if arguments.weighted else "no",
+            "Clips": f"{setup.task.window:g} s; random in training, whole recordings in windows in evaluation",
+            "Split": data.manifest_hash,
+            **training_facts(trainer.state, trainer.args),
+        },
+        measurements=measured + tested,
+        license=license_name,
+        license_note=note,
+    )
+
+
+def build_model(arguments: FineTuningArguments, config: PretrainedConfig, by_frame: bool, seed: int) -> PreTrainedModel:
+    """The pre-trained encoder under a new head for recordings, or for frames; its configuration is fitted to the
+    labels, and the head's weights follow from the seed alone."""
+    auto_class = AutoModelForAudioFrameClassification if by_frame else AutoModelForAudioClassification
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # noqa: TID251  inside fork_rng: the caller's random state is restored after it
+        return auto_class.from_pretrained(
+            **arguments.checkpoint(),
+            config=config,
+            ignore_mismatched_sizes=True,  # a head for other labels is replaced; the encoder must fit all the same
+        )
+
+
+def add_adapters(model: PreTrainedModel, lora: LoraArguments) -> Any:
+    """The model with low-rank adapters (arXiv 2106.09685) of peft; the head is trained in full."""
+    with needs_extra("lora"):
+        from peft import LoraConfig, get_peft_model
+
+    head = [name for name in ("projector", "classifier") if hasattr(model, name)]
+    config = LoraConfig(
+        r=lora.lora_rank,
+        lora_alpha=lora.lora_alpha,
+        lora_dropout=lora.lora_dropout,
+        target_modules=_adapted_modules(model, lora.lora_modules),
+        modules_to_save=head,
+    )
+    return get_peft_model(model, config)
+
+
+def _adapted_modules(model: PreTrainedModel, names: str) -> list[str]:
+    """The linear layers that get adapters, by the last part of their names; ValueError where the model has none."""
+    present = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+    if names == "auto":
+        return [name for name in QUERY_AND_VALUE if name in present]
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if absent := [name for name in wanted if name not in present]:
+        raise ValueError(
+            f"lora_modules={names!r}: the model has no linear layer {', '.join(absent)}; it has "
+            f"{', '.join(sorted(present))}."
+        )
+    return wanted
+
+
+@torch.no_grad()
+def fold_scale(model: Any, head: RegressionHead) -> None:
+    """Puts the scale and mean of the training targets into the classifier: the model then predicts their own units."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    weight, bias = base.classifier.weight, base.classifier.bias
+    scale = torch.as_tensor(head.scale, dtype=weight.dtype, device=weight.device)
+    weight.mul_(scale[:, None])
+    bias.mul_(scale).add_(torch.as_tensor(head.mean).to(scale))

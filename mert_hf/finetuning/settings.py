@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 FREEZE_CHOICES = ("none", "feature_encoder", "backbone")
 FINETUNING_FILE = "finetuning.json"  # next to the model: its task, and the window that it was trained on
-CLIP_SECONDS = 5.0
-"""Length of a clip of recordings of your own."""
+CLIP_SECONDS = 5.0  # of a clip of recordings of your own
 
 
 @dataclass

@@ -39,13 +39,8 @@ class FineTuningTrainingArguments(TrainingArguments):
 
 
 class FineTuningTrainer(HubTrainerMixin, Trainer):
-    """Trainer for the MERT heads.
-
-    Args:
-        layer_decay: factor on the learning rate from each layer to the one below; 1 leaves the rates as they are.
-        facts: called for the facts of a card, with the trainer.
-        arguments, options: as for Trainer.
-    """
+    """Trainer for the MERT heads; `layer_decay` is the factor on the learning rate from each layer to the one below,
+    and `facts` is called for the facts of a card, with the trainer."""
 
     def __init__(
         self, *arguments: Any, layer_decay: float = 1.0, facts: Callable[[Trainer], CardFacts], **options: Any
@@ -73,13 +68,7 @@ def scale_learning_rates(
     """Divides the groups of a fresh optimizer by depth; a parameter n layers below the head learns at decay^n.
 
     (Layer-wise learning-rate decay: Howard and Ruder 2018, arXiv 1801.06146, discriminative fine-tuning; Clark et al.
-    2020, arXiv 2003.10555.)
-
-    Args:
-        optimizer: without state yet.
-        names: name of each parameter in the model.
-        config: configuration of the model.
-        decay: factor per layer, in (0, 1].
+    2020, arXiv 2003.10555.) `names` are those of the parameters in the model.
     """
     groups = []
     for group in optimizer.param_groups:

@@ -19,10 +19,9 @@ from mert_hf.encoders import open_encoder
 from mert_hf.encoders.handmade import HandmadeEncoder
 from mert_hf.encoders.own import OwnEncoder, RemoteModel
 from mert_hf.evaluation import evaluate
-from mert_hf.evaluation.probing import all_tasks
-from mert_hf.evaluation.probing.all_tasks import _is_finished, evaluate_all, find_tasks
+from mert_hf.evaluation.probing import runner
 from mert_hf.evaluation.probing.features import FeatureRequest, PrecomputedFeatures, chosen_encoder
-from mert_hf.evaluation.probing.plans import plan_lines, plan_tasks
+from mert_hf.evaluation.probing.runner import _is_finished, evaluate_all, find_tasks, plan_lines, plan_tasks
 
 from .synthesis import note, write
 
@@ -197,7 +196,7 @@ def test_a_whole_run_resumes(archive, fast, tmp_path, monkeypatch):
         opened.append(arguments)
         return open_encoder(*arguments)
 
-    monkeypatch.setattr(all_tasks, "open_encoder", counted)
+    monkeypatch.setattr(runner, "open_encoder", counted)
     options = {"cache_dir": tmp_path / "cache", "device": "cpu"}
     first = evaluate_all(archive, "chroma", tmp_path / "one", settings, (1, 2), done.append, **options)
     assert [path.name for path in first] == ["nsynth_instrument.json", "nsynth_pitch.json"] and len(done) == 2
@@ -219,7 +218,7 @@ def test_tasks_that_cannot_run_fail_the_command_at_its_end(archive, tmp_path, mo
             raise ValueError("half of the notes are missing")
         return {**result, "title": task, "protocol": {"name": "strict"}}
 
-    monkeypatch.setattr("mert_hf.evaluation.probing.all_tasks.evaluate", evaluate)
+    monkeypatch.setattr("mert_hf.evaluation.probing.runner.evaluate", evaluate)
     words = ["evaluate", "all", "--data", str(archive), "--model", "chroma", "--output", str(tmp_path / "results")]
     outcome = CliRunner().invoke(app, words)
     assert outcome.exit_code == 1

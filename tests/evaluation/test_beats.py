@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mir_eval.beat import f_measure
 
-from mert_hf.evaluation.metrics.beats import BEAT_TEMPI, decode_beats, track_beats
+from mert_hf.evaluation.metrics.frames import BEAT_TEMPI, decode_beats, track_beats
 from mert_hf.evaluation.tasks.protocols import STRICT
 
 

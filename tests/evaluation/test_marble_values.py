@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from mert_hf.evaluation.metrics.beats import track_beats
 from mert_hf.evaluation.metrics.by_kind import scores
+from mert_hf.evaluation.metrics.frames import track_beats
 from mert_hf.evaluation.metrics.retrieval import query_scores
 from mert_hf.evaluation.probing.chunks import ChunkData
 from mert_hf.evaluation.probing.frames import BinaryBeats

@@ -10,11 +10,11 @@ import torch
 from mir_eval.key import weighted_score
 from sklearn.metrics import average_precision_score, r2_score, roc_auc_score
 
-from mert_hf.evaluation.metrics import separation, weighted
+from mert_hf.evaluation.metrics import weighted
 from mert_hf.evaluation.metrics.by_kind import scores
-from mert_hf.evaluation.metrics.frames import frame_predictions
+from mert_hf.evaluation.metrics.frames import frame_predictions, sdr_frames, sdr_whole, song_medians
 from mert_hf.evaluation.metrics.predictions import Predictions
-from mert_hf.evaluation.probing.heads import make_head
+from mert_hf.evaluation.probing.chunks import make_head
 from mert_hf.recordings.keys import KEYS
 from mert_hf.recordings.recordings import BeatTimes, Recording, TaskData
 
@@ -131,16 +131,16 @@ def test_bad_beats_are_refused():
 def test_sdr_by_hand():
     source = np.array([[1.0, 1.0, 1.0, 1.0], [2.0, 2.0, 2.0, 2.0]])
     estimate = source + np.array([[0.1, 0.1, 1.0, 1.0], [0.2, 0.2, 0.2, 0.2]])
-    frames = separation.sdr_frames(source, estimate, sampling_rate=2)
+    frames = sdr_frames(source, estimate, sampling_rate=2)
     np.testing.assert_allclose(frames, [[20.0, 0.0], [20.0, 20.0]], atol=1e-9)
-    np.testing.assert_allclose(separation.sdr_whole(source, estimate)[0], 10 * np.log10(4 / 2.02), atol=1e-5)
+    np.testing.assert_allclose(sdr_whole(source, estimate)[0], 10 * np.log10(4 / 2.02), atol=1e-5)
 
 
 def test_sdr_of_the_mixture_with_an_equal_stem_is_zero():
     rng = np.random.default_rng(0)
     one, two = rng.standard_normal((2, 8000))
     two *= np.linalg.norm(one) / np.linalg.norm(two)
-    ratio = separation.sdr_frames(np.stack([one, two]), np.stack([one + two] * 2), 8000)
+    ratio = sdr_frames(np.stack([one, two]), np.stack([one + two] * 2), 8000)
     np.testing.assert_allclose(ratio[:, 0], 0.0, atol=1e-6)
 
 
@@ -152,23 +152,23 @@ def test_sdr_equals_bss_eval_of_mir_eval():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         expected = reference.bss_eval_images(sources, estimates, compute_permutation=False)[0]
-    np.testing.assert_allclose(separation.sdr_frames(sources, estimates, 4000)[:, 0], expected, atol=1e-6)
+    np.testing.assert_allclose(sdr_frames(sources, estimates, 4000)[:, 0], expected, atol=1e-6)
 
 
 def test_sdr_perfect_silent_and_bad():
     source = np.ones((2, 6))
-    assert np.isinf(separation.sdr_frames(source, source, 2)).all()
+    assert np.isinf(sdr_frames(source, source, 2)).all()
     silent = source.copy()
     silent[1, 2:4] = 0
-    frames = separation.sdr_frames(silent, silent + 0.1, 2)
+    frames = sdr_frames(silent, silent + 0.1, 2)
     assert np.isnan(frames[:, 1]).all() and np.isfinite(frames[:, [0, 2]]).all()
-    assert np.isnan(separation.sdr_frames(source, source * 0, 2)).all()
+    assert np.isnan(sdr_frames(source, source * 0, 2)).all()
     with pytest.raises(ValueError, match="must have one shape"):
-        separation.sdr_frames(source, source[:, :4], 2)
+        sdr_frames(source, source[:, :4], 2)
 
 
 def songs(frames, wholes) -> Predictions:
-    medians = np.array([separation.song_medians(song) for song in frames]).reshape(-1, 1)
+    medians = np.array([song_medians(song) for song in frames]).reshape(-1, 1)
     ids = tuple(map(str, range(len(frames))))
     return Predictions(ids, {"sdr_median": medians, "sdr_mean": np.array(wholes, dtype=float).reshape(-1, 1)})
 

@@ -13,12 +13,10 @@ from typer.testing import CliRunner
 from mert_hf.cli.app import app
 from mert_hf.evaluation import EvaluationSettings, evaluate, load_results, write_report
 from mert_hf.evaluation.metrics.by_kind import scores
-from mert_hf.evaluation.probing import neighbors
-from mert_hf.evaluation.probing.chunks import ChunkData
-from mert_hf.evaluation.probing.neighbors import NearestNeighbors, choose_neighbors
-from mert_hf.evaluation.probing.plans import choice_lines
+from mert_hf.evaluation.probing.chunks import NEIGHBORS, ChunkData, NearestNeighbors, choose_neighbors
+from mert_hf.evaluation.probing.runner import choice_lines
 from mert_hf.evaluation.probing.store import FeatureTable
-from mert_hf.evaluation.reports.lines import summary_lines
+from mert_hf.evaluation.reports.report import summary_lines
 from mert_hf.evaluation.tasks import get_task
 from mert_hf.evaluation.tasks.protocols import STRICT
 from mert_hf.recordings.recordings import Recording, TaskData
@@ -50,7 +48,7 @@ def toy(kind: str, chunks: int = 1) -> ChunkData:
 @pytest.mark.parametrize("similarities", [2**26, 100])  # at a time: all, or one row after the other
 @pytest.mark.parametrize("kind", ["classification", "multilabel", "regression"])
 def test_outputs_equal_scikit_learn(kind, similarities, monkeypatch):
-    monkeypatch.setattr(neighbors, "SIMILARITIES", similarities)
+    monkeypatch.setattr("mert_hf.evaluation.probing.chunks.SIMILARITIES", similarities)
     chunks = toy(kind)
     train, test = (chunks.features.gather(chunks.features.indices(chunks.data.split(s))) for s in ("train", "test"))
     targets = np.stack([recording.target for recording in chunks.data.split("train")])
@@ -104,13 +102,13 @@ def test_tasks_with_one_answer_a_recording(task, protocol, miniature, tmp_path, 
     options = {"settings": settings, "cache_dir": tmp_path, "device": "cpu", "output": tmp_path / "knn.json"}
     results = evaluate(task, miniature(task), "chroma", **options)
     protocol = results["protocol"]
-    assert protocol["probe"] == {"kind": "knn", "distance": "cosine", "neighbors": list(neighbors.NEIGHBORS)}
+    assert protocol["probe"] == {"kind": "knn", "distance": "cosine", "neighbors": list(NEIGHBORS)}
     assert (protocol["seeds"], protocol["learning_rates"]) == ([0], [])
     chosen = results["selected"]
-    assert chosen["neighbors"] in neighbors.NEIGHBORS and chosen["layer"] == 0
+    assert chosen["neighbors"] in NEIGHBORS and chosen["layer"] == 0
     assert f"{chosen['neighbors']} nearest neighbors" in summary_lines(results)[0]
     write_report(load_results([tmp_path / "knn.json"]), tmp_path / "report")
-    monkeypatch.setattr(neighbors, "NEIGHBORS", ())  # what was chosen is kept
+    monkeypatch.setattr("mert_hf.evaluation.probing.chunks.NEIGHBORS", ())  # what was chosen is kept
     again = evaluate(task, miniature(task), "chroma", **options)
     assert again["metrics"] == results["metrics"]
 

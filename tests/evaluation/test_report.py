@@ -25,8 +25,14 @@ from mert_hf.evaluation import (
     write_report,
 )
 from mert_hf.evaluation.metrics.predictions import predictions_path, read_predictions
-from mert_hf.evaluation.reports.classes import chance_text, class_table, confusion
-from mert_hf.evaluation.reports.report import choice_table, layer_table, summary_table
+from mert_hf.evaluation.reports.report import (
+    chance_text,
+    choice_table,
+    class_table,
+    confusion,
+    layer_table,
+    summary_table,
+)
 from mert_hf.evaluation.tasks.published import MARBLE, SOURCES
 
 from .synthesis import note, write

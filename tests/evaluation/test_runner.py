@@ -11,12 +11,11 @@ import pytest
 
 from mert_hf.evaluation import TASK_NAMES, evaluate
 from mert_hf.evaluation.metrics.by_kind import scores
-from mert_hf.evaluation.metrics.frames import frame_predictions
+from mert_hf.evaluation.metrics.frames import frame_predictions, sdr_frames, sdr_whole, song_medians
 from mert_hf.evaluation.metrics.predictions import Predictions
-from mert_hf.evaluation.metrics.separation import sdr_frames, sdr_whole, song_medians
 from mert_hf.evaluation.probing import evaluation, features
+from mert_hf.evaluation.probing.frames import SeparationData
 from mert_hf.evaluation.probing.probes import WEIGHTED, train_grid
-from mert_hf.evaluation.probing.separation import SeparationData
 from mert_hf.evaluation.tasks import get_task
 from mert_hf.recordings.keys import TONICS
 

@@ -8,8 +8,7 @@ from mir_eval.beat import f_measure
 from scipy.stats import kstest
 from sklearn.metrics import accuracy_score, average_precision_score, r2_score, roc_auc_score
 
-from mert_hf.evaluation.metrics.bootstrap import draw_resamples, intervals, paired_p_value
-from mert_hf.evaluation.metrics.by_kind import scores, statistics
+from mert_hf.evaluation.metrics.by_kind import draw_resamples, intervals, paired_p_value, scores, statistics
 from mert_hf.evaluation.metrics.predictions import (
     Predictions,
     predictions_path,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mert_hf.evaluation.probing.all_tasks import DATA_SETS
+from mert_hf.evaluation.probing.runner import DATA_SETS
 from mert_hf.evaluation.tasks import TASK_NAMES, get_task
 from mert_hf.evaluation.tasks.registry import TASKS
 from mert_hf.evaluation.tasks.vocalset import TEST_SINGERS

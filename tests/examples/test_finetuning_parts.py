@@ -12,8 +12,14 @@ from huggingface_hub import ModelCard
 from transformers import AutoConfig, TrainerState
 
 from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, LoraArguments, fine_tune
-from mert_hf.finetuning.dataset import ClipCollator, RandomCrops, window_clips
-from mert_hf.finetuning.objective import FrameObjective, frame_probabilities, mean_outputs
+from mert_hf.finetuning.objective import (
+    ClipCollator,
+    FrameObjective,
+    RandomCrops,
+    frame_probabilities,
+    mean_outputs,
+    window_clips,
+)
 from mert_hf.finetuning.run import choose_task
 from mert_hf.finetuning.trainer import parameter_depth, scale_learning_rates
 from mert_hf.hub import PushError
@@ -247,7 +253,7 @@ def test_a_run_is_continued_only_when_asked_to(songs, tiny_checkpoint, tmp_path,
 
 
 def test_the_head_follows_from_the_seed_and_the_callers_generator_is_left_alone(songs, tiny_checkpoint, tmp_path):
-    from mert_hf.finetuning.model import build_model
+    from mert_hf.finetuning.run import build_model
 
     arguments = FineTuningArguments(model_name_or_path=str(tiny_checkpoint), data=str(songs))
     before = torch.get_rng_state()

@@ -17,8 +17,7 @@ from mert_hf.evaluation.metrics.frames import frame_predictions
 from mert_hf.evaluation.tasks import get_task
 from mert_hf.evaluation.tasks.protocols import STRICT
 from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, LoraArguments, fine_tune
-from mert_hf.finetuning.dataset import window_clips
-from mert_hf.finetuning.objective import RecordingObjective
+from mert_hf.finetuning.objective import RecordingObjective, window_clips
 from mert_hf.finetuning.run import choose_task
 from mert_hf.hub.checkpoint import save_checkpoint
 from mert_hf.modeling.configuration_mert2 import MERT2Config

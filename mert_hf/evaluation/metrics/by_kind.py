@@ -1,18 +1,25 @@
-"""The metrics of each kind of task. All are fractions (1.0 is perfect) or decibels; higher is better."""
+"""The metrics of each kind of task, their intervals over recordings, and paired tests between models.
+
+All metrics are fractions (1.0 is perfect) or decibels; higher is better. A resample draws as many recordings as there
+are, with replacement (Efron and Tibshirani 1993, "An introduction to the bootstrap"). A metric of a resample is the
+mean over the probe seeds, so that the interval says how the result depends on the choice of recordings; the spread over
+seeds is reported apart from it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
 from . import weighted
-from .beats import TOLERANCES, matched_events
-from .frames import HIT_WINDOWS, VOCABULARIES
+from .frames import HIT_WINDOWS, TOLERANCES, VOCABULARIES, matched_events
 from .predictions import Predictions
 from .weighted import Statistic, weighted_mean, weighted_ratio
 
+CONFIDENCE = 0.95
+SEED = 0  # of the resamples: all models of a comparison see the same ones
 PRIMARY_METRICS = {
     "classification": "accuracy",
     "multilabel": "roc_auc",
@@ -45,7 +52,6 @@ def statistics(
     """Each metric of predictions as a function of weights, the primary one first.
 
     Args:
-        kind: kind of the task.
         predictions: columns as `mert_hf.evaluation.metrics.predictions` lists them.
         labels: names of numbers (regression) or stems (separation).
         beat_counts: F-measure of beats as the mean over each "recording", or from counts "pooled" over all, as in
@@ -104,13 +110,12 @@ def _beats(predictions: Predictions, pooled: bool) -> dict[str, Statistic]:
 def _chords(predictions: Predictions) -> dict[str, Statistic]:
     """Weighted chord symbol recall: seconds in agreement over seconds that count, over all recordings."""
     agreed, scored = np.asarray(predictions["agreed"]), np.asarray(predictions["scored"])
-    for name, seconds in zip(VOCABULARIES, scored.sum(axis=0), strict=True):
-        if not seconds:
+    found: dict[str, Statistic] = {}
+    for index, name in enumerate(VOCABULARIES):
+        if not scored[:, index].any():
             raise ValueError(f"No annotated chord is in the vocabulary {name!r}, so it cannot be scored.")
-    return {
-        f"chord_{name}": partial(weighted_ratio, agreed[:, index], scored[:, index])
-        for index, name in enumerate(VOCABULARIES)
-    }
+        found[f"chord_{name}"] = partial(weighted_ratio, agreed[:, index], scored[:, index])
+    return found
 
 
 def _separation(predictions: Predictions, stems: Sequence[str]) -> dict[str, Statistic]:
@@ -141,3 +146,47 @@ def _check(kind: str, predictions: Predictions) -> None:
         raise ValueError("Targets and outputs must be finite; the probe or its features overflowed.")
     if kind == "regression" and len(targets) < 2:
         raise ValueError("R2 needs two recordings or more; there is 1.")
+
+
+def draw_resamples(count: int, resamples: int, seed: int = SEED) -> np.ndarray:
+    """How often each of `count` recordings occurs in each resample, float64 (resamples, count); rows sum to `count`."""
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)
+
+
+def resample_weights(predictions: Predictions, resamples: int, seed: int = SEED) -> np.ndarray:
+    """How often each id occurs in each resample of recordings, (resamples, ids); chunks go with their recording."""
+    names, recordings = np.unique(predictions.resampled, return_inverse=True)
+    return draw_resamples(len(names), resamples, seed)[:, recordings]
+
+
+def resampled_metrics(
+    kind: str, predictions: Mapping[int, Predictions], labels: Sequence[str], beat_counts: str, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Each metric in each resample, mean over seeds, (resamples,)."""
+    by_seed = [statistics(kind, part, labels, beat_counts) for part in predictions.values()]
+    return {metric: np.mean([found[metric](weights) for found in by_seed], axis=0) for metric in by_seed[0]}
+
+
+def intervals(
+    kind: str, predictions: Mapping[int, Predictions], labels: Sequence[str], beat_counts: str, resamples: int
+) -> dict[str, list[float]]:
+    """Percentile intervals [low, high] of each metric at 95 %, none for 0 resamples; predictions by seed are all of the
+    same recordings, the other arguments as of `statistics`."""
+    if not resamples:
+        return {}
+    weights = resample_weights(next(iter(predictions.values())), resamples)
+    tail = 50 * (1 - CONFIDENCE)
+    found = resampled_metrics(kind, predictions, labels, beat_counts, weights)
+    return {metric: np.nanpercentile(values, [tail, 100 - tail]).tolist() for metric, values in found.items()}
+
+
+def paired_p_value(difference: float, resampled: np.ndarray) -> float:
+    """Two-sided p-value of a difference between two models on the same recordings.
+
+    The differences in the resamples, moved to a mean of the null hypothesis (no difference), are as far from it as the
+    measured one in this share of cases (Efron and Tibshirani 1993, section 16.4). `resampled` is (resamples,).
+    """
+    moved = resampled - difference
+    extreme = np.abs(moved) >= abs(difference) * (1 - 1e-12)
+    return float((1 + extreme.sum()) / (1 + len(resampled)))

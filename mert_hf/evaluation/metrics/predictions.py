@@ -24,10 +24,7 @@ import numpy as np
 from ...utils.files import staged_file
 
 COLUMNS = {
-    "classification": ("target", "output"),
-    "key": ("target", "output"),
-    "multilabel": ("target", "output"),
-    "regression": ("target", "output"),
+    **dict.fromkeys(("classification", "key", "multilabel", "regression"), ("target", "output")),
     "beats": ("beats", "downbeats", "found_beats", "found_downbeats"),
     "chords": ("agreed", "scored"),
     "structure": ("boundary_f1",),
@@ -90,17 +87,13 @@ def write_predictions(path: str | Path, predictions: Mapping[int, Predictions]) 
         if part.recordings:
             columns.setdefault("recording", []).extend(part.recordings)
         for name, values in part.columns.items():
-            columns.setdefault(name, []).extend(_plain(value) for value in values)
+            columns.setdefault(name, []).extend(np.asarray(value).tolist() for value in values)
     with staged_file(Path(path)) as place:
         pq.write_table(pa.table(columns), place, compression="zstd")
 
 
 def read_predictions(path: str | Path, kind: str) -> dict[int, Predictions]:
-    """The predictions of each seed, as `write_predictions` wrote them.
-
-    Raises:
-        ValueError: the file holds other columns than the kind's.
-    """
+    """The predictions of each seed, as `write_predictions` wrote them; ValueError for columns of another kind."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -115,12 +108,6 @@ def read_predictions(path: str | Path, kind: str) -> dict[int, Predictions]:
         recordings = part["recording"].to_pylist() if "recording" in part.column_names else ()
         found[seed] = Predictions(tuple(part["id"].to_pylist()), columns, tuple(recordings))
     return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _arrays(values: Sequence[Any], kind: str) -> Any:

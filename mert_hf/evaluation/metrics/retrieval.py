@@ -12,16 +12,14 @@ def query_scores(embeddings: np.ndarray, works: np.ndarray, queries: np.ndarray 
 
     (Average precision as in MIREX's audio cover song identification, with candidates of equal similarity as one group,
     as in scikit-learn: the precision at the end of a group counts, and `top1` is the share of versions in the first. A
-    work with one recording is not a query, but its recording is among the candidates.)
+    work with one recording is not a query, but its recording is among the candidates.) ValueError where shapes differ,
+    or no work has two recordings.
 
     Args:
         embeddings: (recordings, values), compared by their cosine.
         works: int (recordings,), the work of each.
         queries: (recordings, values), the same recordings as they are searched for, such as deformed ones; None for
             `embeddings`. No query finds its own recording.
-
-    Raises:
-        ValueError: shapes differ, or no work has two recordings.
     """
     embeddings, works = np.asarray(embeddings, dtype=np.float64), np.asarray(works)
     queries = embeddings if queries is None else np.asarray(queries, dtype=np.float64)
@@ -30,7 +28,9 @@ def query_scores(embeddings: np.ndarray, works: np.ndarray, queries: np.ndarray 
             f"embeddings {embeddings.shape}, works {works.shape} and queries {queries.shape} do not fit; give one work "
             "and one query a recording."
         )
-    similarities = np.round(unit_rows(queries) @ unit_rows(embeddings).T, SIMILARITY_DIGITS)
+    tiny = np.finfo(float).tiny  # rows of zeros stay
+    left, right = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), tiny) for x in (queries, embeddings))
+    similarities = np.round(left @ right.T, SIMILARITY_DIGITS)
     np.fill_diagonal(similarities, -np.inf)
     order = np.argsort(-similarities, axis=1, kind="stable")[:, :-1]
     relevant = works[order] == works[:, None]
@@ -49,8 +49,3 @@ def _group_precisions(relevant: np.ndarray, similarities: np.ndarray) -> np.ndar
     ends = np.where(np.diff(similarities, axis=1, append=-np.inf) != 0, places, relevant.shape[1])
     ends = np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
     return np.take_along_axis(relevant.cumsum(axis=1), ends, axis=1) / (ends + 1)
-
-
-def unit_rows(embeddings: np.ndarray) -> np.ndarray:
-    """Rows of length 1; rows of zeros stay."""
-    return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), np.finfo(float).tiny)

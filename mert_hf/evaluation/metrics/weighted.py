@@ -27,10 +27,8 @@ def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def weighted_ratio(numerator: np.ndarray, denominator: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Sum of numerators over sum of denominators, 0 where there is nothing to divide by.
-
-    Both are (recordings,), or (recordings, probes) for many probes at once.
-    """
+    """Sum of numerators over sum of denominators, 0 where there is nothing to divide by; both are (recordings,), or
+    (recordings, probes) for many probes at once."""
     total = weights @ denominator
     return np.divide(weights @ numerator, total, out=np.zeros_like(total), where=total > 0)
 
@@ -51,16 +49,8 @@ def weighted_r2(targets: np.ndarray, outputs: np.ndarray, weights: np.ndarray) -
 
 
 def weighted_roc_auc(targets: np.ndarray, outputs: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of one label: the rank statistic of Mann and Whitney, ties count half.
-
-    Args:
-        targets: (recordings,) of 0 and 1.
-        outputs: (recordings,), higher means more likely.
-        weights: (resamples, recordings).
-
-    Returns:
-        (resamples,), nan where a resample has no positives or no negatives.
-    """
+    """Area under the ROC curve of one label: the rank statistic of Mann and Whitney, ties count half; nan where a
+    resample has no positives or no negatives. Targets (recordings,) are 0 and 1, a higher output is more likely."""
     positives, negatives = _by_output(targets, outputs, weights)
     below = np.cumsum(negatives, axis=1) - negatives / 2
     pairs = positives.sum(axis=1) * negatives.sum(axis=1)
@@ -78,28 +68,20 @@ def weighted_average_precision(targets: np.ndarray, outputs: np.ndarray, weights
 def macro_mean(
     statistic: Callable[..., np.ndarray], targets: np.ndarray, outputs: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Mean over labels of a ranking metric of (recordings, labels), see `scored_labels`.
-
-    A resample leaves out the labels of which it holds positives only or negatives only.
-    """
+    """Mean over labels of a ranking metric of (recordings, labels), see `scored_labels`; a resample leaves out those of
+    which it holds positives only or negatives only."""
     scored = np.flatnonzero(scored_labels(targets))
-    each = np.concatenate(
-        [
-            np.stack([statistic(targets[:, label], outputs[:, label], block) for label in scored])
-            for block in np.array_split(weights, -(-len(weights) // BLOCK))
-        ],
-        axis=1,
-    )
+    blocks = [
+        np.stack([statistic(targets[:, label], outputs[:, label], block) for label in scored])
+        for block in np.array_split(weights, -(-len(weights) // BLOCK))
+    ]
+    each = np.concatenate(blocks, axis=1)
     known = np.isfinite(each)
     return _ratio(np.where(known, each, 0.0).sum(axis=0), known.sum(axis=0))
 
 
 def scored_labels(targets: np.ndarray, where: str = "the recordings") -> np.ndarray:
-    """Which labels of (recordings, labels) have positives and negatives, bool (labels,).
-
-    Raises:
-        ValueError: none has.
-    """
+    """Which labels of (recordings, labels) have positives and negatives, bool (labels,); ValueError where none has."""
     positives = targets.sum(axis=0)
     defined = (positives > 0) & (positives < len(targets))
     if not defined.any():

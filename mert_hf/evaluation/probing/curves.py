@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
@@ -25,62 +25,44 @@ from .evaluation import Evaluation
 from .results import over_seeds
 from .settings import Deformation
 
-CLASS_KINDS = ("classification", "key")
 DRAWS = 3  # of each number of shots: which recordings are drawn matters as much as the seed of a probe
 
 
 def draw_shots(data: TaskData, kind: str, shots: int, seed: int) -> TaskData:
-    """A random part of the training recordings.
+    """The data with a random part of the training recordings.
 
-    Args:
-        data: all recordings.
-        kind: classification and key: `shots` of each class, or all where there are fewer; multilabel: recordings in
-            random order until each tag has `shots`, where that many have it; any other kind: `shots` recordings, two at
-            least.
-        shots: number of recordings.
-        seed: seed of the draw.
+    Of classification and key that is `shots` of each class, or all where there are fewer; of multilabel recordings in
+    random order until each tag has `shots`, where that many have it; of any other kind `shots`, two at least.
     """
     training = data.split("train")
-    order = np.random.default_rng(seed).permutation(len(training))
-    drawn = [training[index] for index in order]
-    kept = {recording.id for recording in _kept(drawn, kind, shots)}
-    return data.with_recordings(r for r in data.recordings if r.split != "train" or r.id in kept)
-
-
-def _kept(drawn: list[Recording], kind: str, shots: int) -> Iterable[Recording]:
-    if kind not in (*CLASS_KINDS, "multilabel"):
-        yield from drawn[: max(shots, 2)]
-        return
-    seen: Counter = Counter()
-    for recording in drawn:
+    drawn = [training[index] for index in np.random.default_rng(seed).permutation(len(training))]
+    by_answer, seen = kind in ("classification", "key", "multilabel"), Counter()
+    kept = set() if by_answer else {recording.id for recording in drawn[: max(shots, 2)]}
+    for recording in drawn if by_answer else ():
         answers = np.flatnonzero(recording.target).tolist() if kind == "multilabel" else [recording.target]
         if any(seen[answer] < shots for answer in answers):
             seen.update(answers)
-            yield recording
+            kept.add(recording.id)
+    return data.with_recordings(r for r in data.recordings if r.split != "train" or r.id in kept)
 
 
 def few_shot_results(evaluation: Evaluation, results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Test metrics of probes that are trained with a part of the training recordings.
-
-    Args:
-        evaluation: after its run.
-        results: results of the run; they are the point of "all".
+    """Test metrics of probes that are trained with a part of the training recordings, after a run and its results,
+    which are the point of "all".
 
     Returns:
         One entry for each number of shots of the settings: `shots`, `recordings` (mean number over draws), and
         `metrics` over draws and seeds.
     """
-    return [_shot_entry(evaluation, results, shots) for shots in evaluation.settings.shots]
-
-
-def _shot_entry(evaluation: Evaluation, results: Mapping[str, Any], shots: int | str) -> dict[str, Any]:
-    if shots == ALL:
-        count = results["data"]["recordings"]["train"]
-        return {"shots": shots, "recordings": count, "metrics": over_seeds(_by_seed([results]))}
-    drawn = [draw_shots(evaluation.data, evaluation.task.kind, shots, seed) for seed in range(DRAWS)]
-    found = [replace(evaluation, data=data).run()[0] for data in drawn]
-    count = sum(len(data.split("train")) for data in drawn) / DRAWS
-    return {"shots": shots, "recordings": count, "metrics": over_seeds(_by_seed(found))}
+    entries = []
+    for shots in evaluation.settings.shots:
+        count, found = results["data"]["recordings"]["train"], [results]
+        if shots != ALL:
+            drawn = [draw_shots(evaluation.data, evaluation.task.kind, shots, seed) for seed in range(DRAWS)]
+            found = [replace(evaluation, data=data).run()[0] for data in drawn]
+            count = sum(len(data.split("train")) for data in drawn) / DRAWS
+        entries.append({"shots": shots, "recordings": count, "metrics": over_seeds(_by_seed(found))})
+    return entries
 
 
 def _by_seed(results: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
@@ -94,13 +76,7 @@ def _by_seed(results: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
 
 @dataclass(frozen=True)
 class DeformedAudio:
-    """A recording that is deformed when it is opened.
-
-    Attributes:
-        source: the recording as it is.
-        deformation: what is done to it.
-        seed: seed of random deformations.
-    """
+    """A recording that is deformed when it is opened; `seed` is that of random deformations."""
 
     source: Recording
     deformation: Deformation
@@ -119,7 +95,6 @@ class DeformedAudio:
         return file
 
     def exists(self) -> bool:
-        """Whether the recording is there."""
         return self.source.exists()
 
     def version(self) -> dict[str, Any]:
@@ -139,9 +114,7 @@ def deformed(
         return add_noise(samples, amount, generator)
     if deformation.kind == "mp3":
         return compress_mp3(samples, sampling_rate, mp3_compression(amount, sampling_rate))
-    if deformation.kind == "gain":
-        return change_gain(samples, amount)
-    return low_pass(samples, sampling_rate, amount)
+    return change_gain(samples, amount) if deformation.kind == "gain" else low_pass(samples, sampling_rate, amount)
 
 
 def deform_split(data: TaskData, deformation: Deformation, split: str = "test") -> TaskData:
@@ -155,30 +128,19 @@ def deform_split(data: TaskData, deformation: Deformation, split: str = "test") 
 
 
 def deformed_results(evaluation: Evaluation, results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Test metrics on deformed recordings, of the probes that the results report.
-
-    Args:
-        evaluation: after its run.
-        results: results of the run.
+    """Test metrics on deformed recordings, of the probes that the results of a run report.
 
     Returns:
         One entry for each deformation of the settings: `deformation`, `kind`, `amount`, `metrics` over seeds.
     """
-    return [
-        {
-            "deformation": str(deformation),
-            "kind": deformation.kind,
-            "amount": deformation.amount,
-            "metrics": over_seeds(_deformed_scores(evaluation, results["selected"]["layer"], deformation)),
-        }
-        for deformation in map(Deformation.parse, evaluation.settings.deformations)
-    ]
-
-
-def _deformed_scores(evaluation: Evaluation, layer: int | str, deformation: Deformation) -> list[dict[str, float]]:
-    other = replace(evaluation, data=deform_split(evaluation.data, deformation))
-    other.archive = evaluation.archive  # the probes were trained on the recordings as they are
-    if evaluation.task.kind == "retrieval":  # deformed queries, candidates as they are
-        return [evaluation.scores(evaluation.retrieved(evaluation.features(), layer, "test", queries=other))]
-    found = other.predictions(evaluation.archive.read(layer), other.features(), "test")
-    return [other.scores(predictions) for predictions in found.values()]
+    entries, layer = [], results["selected"]["layer"]
+    for deformation in map(Deformation.parse, evaluation.settings.deformations):
+        other = replace(evaluation, data=deform_split(evaluation.data, deformation))
+        other.archive = evaluation.archive  # the probes were trained on the recordings as they are
+        if evaluation.task.kind == "retrieval":  # deformed queries, candidates as they are
+            found = {0: evaluation.retrieved(evaluation.features(), layer, "test", queries=other)}
+        else:
+            found = other.predictions(evaluation.archive.read(layer), other.features(), "test")
+        metrics = over_seeds([evaluation.scores(predictions) for predictions in found.values()])
+        entries.append({"deformation": str(deformation), **vars(deformation), "metrics": metrics})
+    return entries

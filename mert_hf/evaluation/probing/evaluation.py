@@ -20,17 +20,14 @@ import torch
 from ...encoders import Encoder, resolve_layers
 from ...recordings.recordings import SPLITS, BeatTimes, Segments, TaskData
 from ...utils.settings import WEIGHTED
-from ..metrics.bootstrap import intervals
-from ..metrics.by_kind import scores
+from ..metrics.by_kind import intervals, scores
 from ..metrics.predictions import Predictions
 from ..metrics.retrieval import query_scores
 from ..tasks import FRAME_KINDS, Task
 from ..tasks.protocols import Protocol
-from .chunks import ChunkData
-from .features import FeatureRequest, PrecomputedFeatures, estimated_bytes, extract
-from .frame_features import ComputedFrames, FrameFeatures
-from .frames import BinaryBeats, FrameClassData
-from .neighbors import NEIGHBORS, NearestNeighbors, choose_neighbors
+from .chunks import NEIGHBORS, ChunkData, NearestNeighbors, choose_neighbors
+from .features import ComputedFrames, FeatureRequest, FrameFeatures, PrecomputedFeatures, estimated_bytes, extract
+from .frames import BinaryBeats, FrameClassData, SeparationData
 from .probes import GridData, TrainedProbe, grid, num_weights, train_grid
 from .results import (
     RESULTS_FORMAT,
@@ -43,7 +40,6 @@ from .results import (
     probe_summary,
     versions,
 )
-from .separation import SeparationData
 from .settings import EvaluationSettings, ProbeSettings
 from .store import FeatureStore, FeatureTable, fingerprint
 
@@ -55,13 +51,8 @@ FRAME_STORE_BYTES = 8e9  # features of frame tasks that "auto" keeps on disk
 
 @dataclass
 class Evaluation:
-    """One encoder on one task.
-
-    Attributes:
-        data: the recordings of the task, in `data_dir`; `run` leaves out those that cannot be read.
-        cache_dir: folder for features and probes.
-        device: where probes are trained.
-    """
+    """One encoder on one task: its recordings, in `data_dir`, of which `run` leaves out those that cannot be read; a
+    folder for features and probes; and the device where probes are trained."""
 
     task: Task
     data: TaskData
@@ -86,17 +77,15 @@ class Evaluation:
         layers = choose_layers(self.settings.layers, self.encoder)
         if self._trains:
             return layers
-        single = [layer for layer in layers if layer != WEIGHTED]
-        if not single:
-            raise ValueError("Without training no average of layers is learned; give --layers all, or numbers.")
-        return single
+        if single := [layer for layer in layers if layer != WEIGHTED]:
+            return single
+        raise ValueError("Without training no average of layers is learned; give --layers all, or numbers.")
 
     @cached_property
     def request(self) -> FeatureRequest:
         """The features that are needed: of frame tasks, whose features take gigabytes, only the layers probed."""
-        single = [layer for layer in self.layers if layer != WEIGHTED]
         every = WEIGHTED in self.layers or self.task.kind not in FRAME_KINDS
-        layers, window = None if every else single, self.settings.window
+        layers, window = None if every else self.layers, self.settings.window
         return FeatureRequest.of(self.task, self.protocol, self.encoder, layers, window)
 
     @cached_property
@@ -116,9 +105,11 @@ class Evaluation:
         records = {layer: self.archive.read(layer) for layer in self.layers}
         metric = self.task.metric
         chosen = best_candidate((layer, _validation_scores(record, metric)) for layer, record in records.items())
-        tested = [chosen] if self.task.kind in FRAME_KINDS else list(records)
-        for layer in tested:
-            self._test(records[layer], features)
+        for layer in [chosen] if self.task.kind in FRAME_KINDS else records:
+            if "test" not in (record := records[layer]):
+                found = self.predictions(record, features, "test")
+                record["test"] = [self.scores(part) for part in found.values()]
+                self.archive.write(record)
         predictions = self.predictions(records[chosen], features, "test")
         return self._results(records, chosen, predictions, features), predictions
 
@@ -134,9 +125,9 @@ class Evaluation:
         """Features of all recordings, standardized as the protocol asks."""
         computed = self.task.kind in FRAME_KINDS and self._computes_frames()
         features = ComputedFrames(self.request) if computed else self._stored_features()
-        if self._standardizes:
-            features = features.standardized(self.data.split("train") or self.data.split("valid"))
-        return features
+        if not self._standardizes:
+            return features
+        return features.standardized(self.data.split("train") or self.data.split("valid"))
 
     @property
     def _standardizes(self) -> bool:
@@ -208,7 +199,9 @@ class Evaluation:
 
     def _choose(self, features: FeatureTable) -> None:
         """What replaces training: the choice within each layer, and its validation scores."""
-        for layer in (layer for layer in self.layers if layer not in self.archive):
+        for layer in self.layers:
+            if layer in self.archive:
+                continue
             record = {"layer": layer, "learning_rate": 0.0, "grid": []}
             if self.task.kind != "retrieval":
                 data = self.grid_data(features.held(self.positions([layer]), self.device))
@@ -248,13 +241,6 @@ class Evaluation:
         probes = self.archive.load(record, WEIGHTED if layer == WEIGHTED else 0)
         return {probe.probe.seed: data.predict(probe, split) for probe in probes}
 
-    def _test(self, record: Record, features: FrameFeatures) -> None:
-        """Adds test metrics of a layer's probes, one for each seed, to its record."""
-        if "test" not in record:
-            predictions = self.predictions(record, features, "test")
-            record["test"] = [self.scores(part) for part in predictions.values()]
-            self.archive.write(record)
-
     @cached_property
     def _probe_settings(self) -> ProbeSettings:
         return self.settings.probe_settings(self.task)
@@ -286,18 +272,16 @@ class Evaluation:
     def _results(
         self, records: dict[Layer, Record], chosen: Layer, predictions: dict[int, Predictions], features: Any
     ) -> dict[str, Any]:
-        found = over_seeds(records[chosen]["test"])
-        spans = intervals(
-            self.task.kind, predictions, self.data.labels, self.protocol.beat_counts, self.settings.resamples
-        )
-        for metric, interval in spans.items():
+        task, found = self.task, over_seeds(records[chosen]["test"])
+        counts, resamples = self.protocol.beat_counts, self.settings.resamples
+        for metric, interval in intervals(task.kind, predictions, self.data.labels, counts, resamples).items():
             found[metric]["interval"] = interval
         return {
             "format": RESULTS_FORMAT,
-            "task": self.task.name,
-            "title": self.task.title,
-            "kind": self.task.kind,
-            "metric": self.task.metric,
+            "task": task.name,
+            "title": task.title,
+            "kind": task.kind,
+            "metric": task.metric,
             "metrics": found,
             "validation": over_seeds(records[chosen]["validation"]),
             "selected": {"layer": chosen, **choice(records[chosen]), "by": "validation"},
@@ -336,11 +320,8 @@ class Evaluation:
 
 
 def choose_layers(layers: Sequence[Layer] | None, encoder: Encoder | PrecomputedFeatures) -> list[Layer]:
-    """Layers to probe: numbers, "all" and "weighted", or None for each layer and the learned average.
-
-    Raises:
-        ValueError: a layer that the encoder does not have, or one twice.
-    """
+    """Layers to probe: numbers, "all" and "weighted", or None for each layer and the learned average; ValueError for a
+    layer that the encoder does not have, or one twice."""
     if layers is None:
         return [*encoder.layers, *([WEIGHTED] if len(encoder.layers) > 1 else [])]
     chosen: list[Layer] = []
@@ -368,8 +349,6 @@ def _plain_target(target: Any) -> Any:
     """A target as plain values, for its digest."""
     if isinstance(target, dict):
         return {name: str(path) for name, path in target.items()}
-    if isinstance(target, BeatTimes):
-        return [target.beats.tolist(), target.downbeats.tolist()]
-    if isinstance(target, Segments):
-        return [target.intervals.tolist(), target.labels]
+    if isinstance(target, (BeatTimes, Segments)):
+        return [_plain_target(value) for value in vars(target).values()]
     return target.tolist() if isinstance(target, np.ndarray) else target

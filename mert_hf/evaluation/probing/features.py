@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from ...audio import AudioReadError, Window, audio_info, cut_windows
@@ -26,13 +29,14 @@ from ...recordings.recordings import Recording
 from ..tasks.base import FRAME_KINDS, Task
 from ..tasks.protocols import Protocol
 from .settings import EvaluationSettings
-from .store import FeatureStore
+from .store import FeatureStore, FeatureTable, Moments, moments, moments_of, standardized_layers
 
 logger = logging.getLogger(__name__)
 
 BATCH_SECONDS = 80.0  # audio that the model takes at a time unless a batch size is given
 NORMALIZATION_FLOOR = 1e-7  # added to the variance, as in transformers' Wav2Vec2FeatureExtractor
 SIZE_SAMPLE = 50  # recordings by which the size of the features is estimated
+COMPUTED_BYTES = 2**31  # of computed frames that stay in memory
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,6 @@ class FeatureRequest:
     """How an encoder describes recordings, and how they are cut for it; with their folder the key of a store.
 
     Attributes:
-        encoder: the model.
         window: seconds of a chunk.
         pooling: "mean", "mean_std", or "frames": one row for each frame of a regular grid.
         layers: layers of a row, counted from 0.
@@ -98,11 +101,7 @@ class FeatureRequest:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(layers, values) of a row.
-
-        Raises:
-            ValueError: frames of precomputed features, which have none.
-        """
+        """(layers, values) of a row; ValueError for frames of precomputed features, which have none."""
         doubled = self.pooling == "mean_std" or (self.pooling == "frames" and self.handmade)
         if isinstance(self.encoder, PrecomputedFeatures):
             if self.pooling == "frames":
@@ -112,7 +111,6 @@ class FeatureRequest:
 
     @property
     def rows_per_second(self) -> float:
-        """Rows of a second of audio."""
         return self.encoder.sampling_rate / self.encoder.hop_length if self.pooling == "frames" else 1 / self.window
 
     @property
@@ -142,7 +140,8 @@ class FeatureRequest:
         source, rate = recording.open(), self.encoder.sampling_rate
         if self.clip_normalization == "clip":
             return recording_windows(self.encoder, source, window, None, shortest, channels=recording.channels)
-        samples = normalized(recording.read(rate, 0.0, self.first_seconds))
+        samples = recording.read(rate, 0.0, self.first_seconds)
+        samples = (samples - samples.mean()) / np.sqrt(samples.var() + NORMALIZATION_FLOOR)
         return long_enough(cut_windows([samples], rate, window), self.encoder, source, shortest)
 
     def embed(
@@ -174,26 +173,21 @@ def extract(
     settings: EvaluationSettings,
     name: str = "features",
 ) -> set[str]:
-    """Fills a store with the features of the recordings that it lacks.
-
-    Args:
-        request: how recordings are cut and described.
-        recordings: in any order.
-        store: open for writing.
-        settings: batch size, readers, progress bar, and how many recordings may be unreadable.
-        name: name of the progress bar.
-
-    Returns:
-        Ids of recordings that could not be read; they are logged.
-
-    Raises:
-        AudioReadError: more recordings than allowed could not be read.
-    """
+    """Fills an open store with the features of the recordings that it lacks; `name` is that of the progress bar. Logs
+    and returns the ids of recordings that could not be read; AudioReadError where they are more than allowed, and
+    ValueError where the features will not fit on the disk."""
     wanted = [recording for recording in recordings if recording not in store]
     if not wanted:
         return set()
     logger.info("%d of %d recordings have features already", len(recordings) - len(wanted), len(recordings))
-    _check_space(wanted, request.rows_per_second, store)
+    needed = estimated_bytes(wanted, request.rows_per_second, store.row_bytes)
+    free = shutil.disk_usage(store.folder).free
+    if needed > free:
+        raise ValueError(
+            f"The features need about {needed / 1e9:.1f} GB in {store.folder}, where {free / 1e9:.1f} GB are free. "
+            "Give another --cache-dir, or fewer layers with --layers (frame tasks keep only those)."
+        )
+    logger.info("features take about %.2f GB in %s", needed / 1e9, store.folder)
     failures: dict[int, AudioReadError] = {}
     allowed = settings.tolerance().allowed(len(recordings))
     with tqdm(total=len(wanted), desc=f"{name}: features", unit="recording", disable=not settings.progress) as bar:
@@ -228,11 +222,6 @@ def recording_rows(
             yield index, np.concatenate(rows)
 
 
-def normalized(samples: np.ndarray) -> np.ndarray:
-    """Samples (samples,) with mean 0 and variance 1, as transformers' Wav2Vec2FeatureExtractor normalizes."""
-    return (samples - samples.mean()) / np.sqrt(samples.var() + NORMALIZATION_FLOOR)
-
-
 def durations(recordings: Sequence[Recording]) -> list[float]:
     """Seconds of about `SIZE_SAMPLE` of the recordings by their headers; unreadable ones are left out."""
     seconds = []
@@ -248,17 +237,6 @@ def estimated_bytes(recordings: Sequence[Recording], rate: float, row_bytes: int
     """Bytes of the features of recordings, estimated from some of their headers; `rate` is in rows a second."""
     seconds = durations(recordings)
     return len(recordings) * max(1.0, float(np.mean(seconds)) * rate) * row_bytes if seconds else 0.0
-
-
-def _check_space(wanted: Sequence[Recording], rate: float, store: FeatureStore) -> None:
-    """Raises ValueError where the features will not fit on the disk."""
-    needed, free = estimated_bytes(wanted, rate, store.row_bytes), shutil.disk_usage(store.folder).free
-    if needed > free:
-        raise ValueError(
-            f"The features need about {needed / 1e9:.1f} GB in {store.folder}, where {free / 1e9:.1f} GB are free. "
-            "Give another --cache-dir, or fewer layers with --layers (frame tasks keep only those)."
-        )
-    logger.info("features take about %.2f GB in %s", needed / 1e9, store.folder)
 
 
 def _without_failures(
@@ -278,11 +256,7 @@ class PrecomputedFeatures(StoredFeatures):
     """`StoredFeatures` of the recordings of an evaluation; they are used as they are, without pooling."""
 
     def rows(self, recording: Recording) -> np.ndarray:
-        """Features of a recording, (chunks, layers, values) float32.
-
-        Raises:
-            ValueError: the recording is not a file, or has no features.
-        """
+        """Features of a recording, (chunks, layers, values) float32; ValueError where it is not a file or has none."""
         place = recording.open()
         if not isinstance(place, (str, Path)):
             raise ValueError("Precomputed features belong to files: they serve neither --deform nor data sets of rows.")
@@ -297,13 +271,80 @@ def chosen_encoder(
     dtype: str | torch.dtype | None = None,
     trust_remote_code: bool = False,
 ) -> Encoder | PrecomputedFeatures:
-    """The encoder of an evaluation, by its name or its features; arguments as `open_encoder`.
-
-    Raises:
-        ValueError: none or both are given, or the model cannot be opened.
-    """
+    """The encoder of an evaluation, by its name or its features; arguments and errors as of `open_encoder`, and
+    ValueError unless one of the two is given."""
     if (model is None) == (features is None):
         raise ValueError(f"Give one of model and features; given are {'none' if model is None else 'both'}.")
     if features is not None:
         return PrecomputedFeatures(features, data_dir)
     return open_encoder(model, device, dtype, trust_remote_code)
+
+
+class ComputedFrames:
+    """The interface of a `FeatureTable` of frames, whose values are computed when they are requested: frames of all
+    layers take 40 GB (beats) to 130 GB (separation) at 95M parameters. What was used last stays in memory."""
+
+    def __init__(self, request: FeatureRequest, moments: Moments | None = None) -> None:
+        self.request, self.moments = request, moments
+        self.num_layers, self.dim = request.shape
+        self._hop = 1 / request.rows_per_second  # seconds
+        self._windows: OrderedDict[tuple[str, int], np.ndarray] = OrderedDict()
+        self._counts: dict[str, int] = {}
+        self._bytes = 0
+
+    def count(self, recording: Recording) -> int:
+        """Frames of a recording, by its header."""
+        if recording.id not in self._counts:
+            seconds = recording.seconds or audio_info(recording.open()).duration
+            self._counts[recording.id] = max(1, math.ceil(seconds / self._hop - 1e-6))
+        return self._counts[recording.id]
+
+    def frames(
+        self, recording: Recording, start: int, count: int, device: torch.device | str = "cpu", alone: bool = False
+    ) -> Tensor:
+        """Frames of a recording from `start`, float32 (layers, count, values); `alone`: the encoder sees these frames
+        only, not the window around them."""
+        rows = self._alone(recording, start, count) if alone else self._in_windows(recording, start, count)
+        if len(rows) < count:  # the header promised more than there is
+            rows = np.concatenate([rows, np.repeat(rows[-1:], count - len(rows), axis=0)])
+        return standardized_layers(torch.from_numpy(rows[:count]), self.moments, device)
+
+    def held(self, layers: Sequence[int], device: torch.device | str = "cpu") -> ComputedFrames:
+        """The features of some layers, by position; the others are not kept in memory."""
+        chosen = replace(self.request, layers=tuple(self.request.layers[position] for position in layers))
+        return ComputedFrames(chosen, moments_of(self.moments, list(layers)))
+
+    def standardized(self, recordings: Sequence[Recording]) -> ComputedFrames:
+        """The features with mean 0 and deviation 1 over these recordings, each of which is computed once."""
+        return ComputedFrames(self.request, moments(self._in_windows(r, 0, self.count(r)) for r in recordings))
+
+    def _in_windows(self, recording: Recording, start: int, count: int) -> np.ndarray:
+        """Rows from the windows that a store would hold, (rows, layers, values) float16."""
+        first = int((start * self._hop + 1e-6) / self.request.window)
+        last = int(((start + count - 1) * self._hop + 1e-6) / self.request.window)
+        parts = [self._window(recording, index) for index in range(first, last + 1)]
+        skipped = start - math.ceil(first * self.request.window / self._hop - 1e-6)
+        rows = np.concatenate([part for part in parts if len(part)] or [self._window(recording, 0)[-1:]])
+        return rows[skipped:] if skipped < len(rows) else rows[-1:]
+
+    def _window(self, recording: Recording, index: int) -> np.ndarray:
+        key = (recording.id, index)
+        if key not in self._windows:
+            rows = self._embed(islice(self.request.windows(recording), index, index + 1)).astype(np.float16)
+            self._windows[key], self._bytes = rows, self._bytes + rows.nbytes
+            while self._bytes > COMPUTED_BYTES and len(self._windows) > 1:
+                self._bytes -= self._windows.popitem(last=False)[1].nbytes
+        self._windows.move_to_end(key)
+        return self._windows[key]
+
+    def _alone(self, recording: Recording, start: int, count: int) -> np.ndarray:
+        hop, rate = self.request.encoder.hop_length, self.request.encoder.sampling_rate
+        samples = np.ascontiguousarray(self.request.all_samples(recording)[start * hop : (start + count) * hop])
+        return self._embed([Window(samples, 0.0, len(samples) / rate)])
+
+    def _embed(self, windows: Iterable[Window]) -> np.ndarray:
+        parts = [rows for _, rows in self.request.embed(((None, window) for window in windows), 1)]
+        return np.concatenate(parts) if parts else np.empty((0, self.num_layers, self.dim), np.float32)
+
+
+FrameFeatures = FeatureTable | ComputedFrames

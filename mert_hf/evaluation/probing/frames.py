@@ -14,15 +14,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...audio import read_audio
 from ...recordings.frames import FRAME_CLASSES, beat_strengths
 from ...recordings.recordings import BeatTimes, Recording, TaskData
-from ..metrics.beats import TOLERANCES, decode_beats, matched_events
-from ..metrics.frames import decode, frame_predictions
+from ..metrics.frames import (
+    TOLERANCES,
+    decode,
+    decode_beats,
+    frame_predictions,
+    matched_events,
+    sdr_frames,
+    sdr_whole,
+    song_medians,
+)
 from ..metrics.predictions import Predictions
 from ..metrics.weighted import weighted_ratio
 from ..tasks.protocols import STRICT, Protocol
-from .frame_features import FrameFeatures
-from .heads import cross_entropy
+from .chunks import cross_entropy
+from .features import FrameFeatures
 from .probes import GridData, Predict, TrainedProbe
 
 TEST_FRAMES = 4096
@@ -42,10 +51,8 @@ class FrameData(GridData):
     """Frames of a task's recordings on a regular grid.
 
     Attributes:
-        data: recordings with their targets.
-        features: their features, one row each `hop_length` samples.
+        features: a row each `hop_length` samples.
         sampling_rate, hop_length: rate of the encoder in Hz, and its samples between two frames.
-        device: where probes are trained.
         protocol: where training crops lie, how many are a batch, and what the encoder sees of them.
     """
 
@@ -74,18 +81,14 @@ class FrameData(GridData):
             windows = [window for recording in self.data.split("train") for window in self.windows(recording)]
             crops = [windows[index] for index in torch.randperm(len(windows), generator=generator).tolist()]
         else:
-            crops = self._random_crops(generator)
+            recordings, crops = self.data.split("train") * self.crops, []
+            for index in torch.randperm(len(recordings), generator=generator).tolist():
+                spare = max(self.features.count(recordings[index]) - self.crop_frames, 0)
+                start = int(torch.randint(spare + 1, (1,), generator=generator))
+                crops.append(self._crop(recordings[index], start))
         size, alone = self.protocol.crop_batch, self.protocol.crop_context == "crop"
         for position in range(0, len(crops), size):
             yield self._batch(crops[position : position + size], alone)
-
-    def _random_crops(self, generator: torch.Generator) -> list[Crop]:
-        recordings = self.data.split("train") * self.crops
-        crops = []
-        for index in torch.randperm(len(recordings), generator=generator).tolist():
-            spare = max(self.features.count(recordings[index]) - self.crop_frames, 0)
-            crops.append(self._crop(recordings[index], int(torch.randint(spare + 1, (1,), generator=generator))))
-        return crops
 
     def windows(self, recording: Recording) -> list[Crop]:
         """A recording in windows of the length of a crop; the last one is left out where the protocol drops it."""
@@ -148,11 +151,9 @@ class FrameClassData(FrameData):
         return torch.from_numpy(FRAME_CLASSES[self.kind](crop.recording.target, crop.count, self.frame_rate, start))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy of each probe, (probes,)."""
         return cross_entropy(outputs, targets)
 
     def validate(self, predict: Predict) -> tuple[Tensor, Tensor]:
-        """Monitored score and loss of the validation recordings."""
         scores, losses = super().validate(predict)
         if self.kind != "beats" or self.protocol.beat_selection != "f1":
             return scores, losses
@@ -213,10 +214,96 @@ class BinaryBeats(FrameClassData):
         return torch.from_numpy(np.stack(columns, axis=1))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Sum of the mean losses of both outputs of each probe, (probes,)."""
         losses = F.binary_cross_entropy_with_logits(outputs, targets.expand_as(outputs), reduction="none")
         return losses.mean(dim=1).sum(dim=1)
 
     def _decoded(self, outputs: Tensor) -> BeatTimes:
         beats, downbeats = outputs.sigmoid().double().cpu().numpy().T
         return decode_beats(beats, downbeats, self.frame_rate, self.protocol.downbeat_tempi)
+
+
+@dataclass
+class SeparationData(FrameData):
+    """Frames of songs with the magnitudes of mixture and stems, of `fft_size` samples each; labels are stems.
+
+    The probe gives a value for each frame, stem and frequency; their softmax over stems is a mask. So the estimates,
+    which take the mixture's phase, add up to the mixture, and none has more energy at a frequency. Trained by the
+    squared error of magnitudes. MARBLE uses three LSTM layers here and one model a stem; this is the probe of the other
+    tasks, so compare models with it, not with MARBLE's figures.
+    """
+
+    fft_size: int = 2048
+
+    crop_seconds = 6.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.num_bins = self.fft_size // 2 + 1
+        self.num_outputs = len(self.data.labels) * self.num_bins
+        self.window = torch.hann_window(self.fft_size)
+
+    def targets(self, crop: Crop) -> Tensor:
+        """Magnitudes of mixture and stems, float32 (frames, 1 + stems, bins)."""
+        signals = torch.stack([self._segment(path, crop.start, crop.count) for path in self._paths(crop.recording)])
+        return self._spectrum(signals, center=False).abs().permute(2, 0, 1)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        mixture, stems = targets[:, :1], targets[:, 1:]
+        return ((self.masks(outputs) * mixture - stems) ** 2).mean(dim=(1, 2, 3))
+
+    def masks(self, outputs: Tensor) -> Tensor:
+        """Outputs (..., stems * bins) to masks (..., stems, bins) that add up to 1 over stems."""
+        return outputs.unflatten(-1, (-1, self.num_bins)).softmax(dim=-2)
+
+    def separate(self, probe: TrainedProbe, recording: Recording) -> Tensor:
+        """Estimates of all stems of a whole song, float32 (stems, samples); they add up to the mixture."""
+        mixture = torch.from_numpy(read_audio(recording.path, self.sampling_rate))
+        spectrum = self._spectrum(mixture[None], center=True)[0]
+        outputs = self.outputs_of(probe, recording).cpu()
+        # The grid of features ends with the last whole window; the spectrogram may have a few frames more.
+        frames = torch.arange(spectrum.shape[1]).clamp(max=len(outputs) - 1)
+        masks = self.masks(outputs[frames]).permute(1, 2, 0)
+        shape = {"n_fft": self.fft_size, "hop_length": self.hop_length, "window": self.window, "length": len(mixture)}
+        return torch.stack([torch.istft(spectrum * mask, **shape) for mask in masks])
+
+    def predict(self, probe: TrainedProbe, split: str) -> Predictions:
+        """SDR of a split's songs in dB, mono at the model's rate, each (songs, stems)."""
+        recordings, medians, wholes = self.data.split(split), [], []
+        for recording in recordings:
+            estimates = self.separate(probe, recording).numpy()
+            references = self.references(recording, estimates.shape[1])
+            medians.append(song_medians(sdr_frames(references, estimates, self.sampling_rate)))
+            wholes.append(sdr_whole(references, estimates))
+        columns = {"sdr_median": np.stack(medians), "sdr_mean": np.stack(wholes)}
+        return Predictions(tuple(recording.id for recording in recordings), columns)
+
+    def references(self, recording: Recording, length: int) -> np.ndarray:
+        """The stems, float32 (stems, samples), each cut or filled up to the mixture's length."""
+        stems = [read_audio(path, self.sampling_rate)[:length] for path in self._paths(recording)[1:]]
+        return np.stack([np.pad(stem, (0, length - len(stem))) for stem in stems])
+
+    def _paths(self, recording: Recording) -> list:
+        return [recording.path, *(recording.target[stem] for stem in self.data.labels)]
+
+    def _segment(self, path, start: int, count: int) -> Tensor:
+        """The samples under `count` frames from frame `start`, silence where they reach past the ends."""
+        first = start * self.hop_length - self.fft_size // 2
+        length = (count - 1) * self.hop_length + self.fft_size
+        offset, rate = max(first, 0), self.sampling_rate
+        samples = read_audio(path, rate, offset / rate, (first + length - offset) / rate)
+        padded = np.zeros(length, dtype=np.float32)
+        padded[offset - first : offset - first + len(samples)] = samples[: length - (offset - first)]
+        return torch.from_numpy(padded)
+
+    def _spectrum(self, signals: Tensor, center: bool) -> Tensor:
+        """Complex (signals, bins, frames), scaled so that magnitudes do not grow with the frame."""
+        spectrum = torch.stft(
+            signals,
+            self.fft_size,
+            self.hop_length,
+            window=self.window,
+            center=center,
+            pad_mode="constant",
+            return_complex=True,
+        )
+        return spectrum / math.sqrt(self.fft_size) if not center else spectrum

@@ -28,12 +28,9 @@ from ...utils.settings import WEIGHTED
 from ..metrics.predictions import Predictions
 from .settings import ProbeSettings
 
-ADAM_BETAS = (0.9, 0.999)
-ADAM_EPS = 1e-8
-# Probes are stacked up to this many weights and hidden or output values of a batch: on a CPU 64 MB of weights with
+# Probes are stacked up to this many weights, and hidden or output values of a batch: on a CPU 64 MB of weights with
 # their gradients and moments, on a GPU a gigabyte for each kind of value.
-CPU_STACK = {"weights": 2**22, "values": 2**22}
-GPU_STACK = {"weights": 2**28, "values": 2**28}
+CPU_STACK, GPU_STACK = 2**22, 2**28
 # Features (32 MB) that one stack after another is trained on, so that its weights stay in the cache for some batches.
 BLOCK_VALUES = 2**23
 # torch takes plain products from MKL, which uses AVX-512 on Intel's processors only. oneDNN uses it wherever there is
@@ -65,32 +62,23 @@ class TrainedProbe:
     def outputs(self, features: Tensor) -> Tensor:
         """Outputs (rows, outputs) for the features (layers, rows, dim) of all layers."""
         weights = {name: value.to(features.device)[None] for name, value in self.weights.items()}
-        if self.probe.layer == WEIGHTED:
-            inputs = _mix(features, weights["mixture"])
-        else:
-            inputs = features[self.probe.layer][None]
+        layer = self.probe.layer
+        inputs = _mix(features, weights["mixture"]) if layer == WEIGHTED else features[layer][None]
         hidden = torch.baddbmm(weights["bias1"], inputs, weights["weight1"]).relu_()
         return torch.baddbmm(weights["bias2"], hidden, weights["weight2"])[0]
 
 
-Predict = Callable[[Tensor], Tensor]
-"""Features (layers, rows, values) to outputs (probes, rows, outputs)."""
+Predict = Callable[[Tensor], Tensor]  # features (layers, rows, values) to outputs (probes, rows, outputs)
 Batch = tuple[Tensor, Tensor, Tensor]
 """Features (layers, rows, dim), their targets, and a dropout mask (hidden, rows) of 0 and 1 / (1 - dropout)."""
 
 
 class GridData(ABC):
-    """The training data of a grid; tensors lie on the device of the training.
+    """The training data of a grid; tensors lie on the device of the training."""
 
-    Attributes:
-        features: features with `num_layers` layers of `dim` values.
-        num_outputs: outputs of a probe.
-        batch_rows: rows of a batch, about.
-    """
-
-    features: Any
-    num_outputs: int
-    batch_rows: int
+    features: Any  # with `num_layers` layers of `dim` values
+    num_outputs: int  # of a probe
+    batch_rows: int  # about
 
     @abstractmethod
     def batches(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -122,10 +110,8 @@ def num_weights(dim: int, hidden_size: int, num_outputs: int) -> int:
 def train_grid(
     data: GridData, probes: Sequence[Probe], settings: ProbeSettings, device: torch.device | str = "cpu"
 ) -> list[TrainedProbe]:
-    """Trains all probes together and returns them, each at its best epoch or its last one, in the given order.
-
-    Best is the highest monitored validation score; `ProbeSettings.ties_by_loss` decides between equal scores.
-    """
+    """Trains all probes together and returns them in the given order, each at its best epoch (the highest monitored
+    validation score; `ProbeSettings.ties_by_loss` decides between equal ones) or its last one."""
     device = torch.device(device)
     runs = [
         SeedTraining(data, [probe for probe in probes if probe.seed == seed], settings, device)
@@ -139,7 +125,7 @@ def train_grid(
             _train_epoch(data, active, workers)
             _validate(data, active, settings, workers)
     for run in runs:
-        run.drop_stopped(-1)
+        run.drop_stopped(patience=-1)  # all
     finished = {trained.probe: trained for run in runs for trained in run.finished}
     return [finished[probe] for probe in probes]
 
@@ -164,8 +150,7 @@ def _train_epoch(data: GridData, runs: list[SeedTraining], workers: Executor) ->
     """One pass over the training data for every stack."""
     for blocks in zip(*(run.blocks() for run in runs), strict=True):
         work = [(stack, block) for run, block in zip(runs, blocks, strict=True) for stack in run.stacks]
-        for _ in workers.map(lambda item: item[0].train(item[1], data.loss), work):
-            pass  # an error of a worker is raised here
+        list(workers.map(lambda item: item[0].train(item[1], data.loss), work))  # raises the error of a worker
 
 
 def _validate(data: GridData, runs: list[SeedTraining], settings: ProbeSettings, workers: Executor) -> None:
@@ -207,7 +192,7 @@ class SeedTraining:
             yield features, targets, mask.T.contiguous()
 
     def drop_stopped(self, patience: int) -> None:
-        """Takes the probes out that have stopped; with a patience of -1, all."""
+        """Takes the probes out that have stopped."""
         for stack in self.stacks:
             self.finished += stack.take(stack.stalled > patience)
         self.stacks = [stack for stack in self.stacks if stack.probes]
@@ -219,10 +204,9 @@ def _parts(probes: list[Probe], data: GridData, hidden_size: int, device: torch.
     On a CPU those of one layer, so that their products with the features are one product; on a GPU, where many small
     products take no longer than one, of all single layers.
     """
-    limits = CPU_STACK if device.type == "cpu" else GPU_STACK
     weights = num_weights(data.features.dim, hidden_size, data.num_outputs)
     values = data.batch_rows * max(hidden_size, data.num_outputs)
-    size = max(1, min(limits["weights"] // weights, limits["values"] // values))
+    size = max(1, (CPU_STACK if device.type == "cpu" else GPU_STACK) // max(weights, values))
     groups: dict[object, list[Probe]] = {}
     for probe in probes:
         kind = probe.layer if device.type == "cpu" else probe.layer == WEIGHTED
@@ -266,13 +250,6 @@ def _products(left: Tensor, right: Tensor) -> Tensor:
     if len(right) == 1:
         return ONEDNN_LINEAR(left.flatten(0, 1), right[0], None, "none", [], "").unflatten(0, (len(left), -1))
     return torch.stack([ONEDNN_LINEAR(*pair, None, "none", [], "") for pair in zip(left, right, strict=True)])
-
-
-def _loss_gradient(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: Tensor) -> Tensor:
-    """Gradient of each probe's loss with respect to its outputs (probes, outputs, rows)."""
-    with torch.enable_grad():
-        outputs = outputs.requires_grad_()
-        return torch.autograd.grad(loss(outputs.mT, targets).sum(), outputs)[0]
 
 
 def _by_probe(tensors: dict[str, Tensor]) -> list[tuple[Tensor, ...]]:
@@ -341,7 +318,9 @@ class ProbeStack:
         """Gradients of all weights; written out, since autograd would make copies of what the probes share."""
         inputs = self._inputs(features)
         hidden = self._hidden(inputs).mul_(mask)
-        at_outputs = _loss_gradient(loss, self._outputs(hidden), targets)
+        outputs = self._outputs(hidden).requires_grad_()
+        with torch.enable_grad():
+            (at_outputs,) = torch.autograd.grad(loss(outputs.mT, targets).sum(), outputs)
         at_hidden = _products(self.weights["weight2"].mT, at_outputs.mT).mul_(mask)
         at_hidden = torch.ops.aten.threshold_backward(at_hidden, hidden, 0)
         gradients = {
@@ -369,10 +348,10 @@ class ProbeStack:
             [],
             [self.step] * len(weights),
             lr=rate,
-            beta1=ADAM_BETAS[0],
-            beta2=ADAM_BETAS[1],
+            beta1=0.9,
+            beta2=0.999,
             weight_decay=0.0,
-            eps=ADAM_EPS,
+            eps=1e-8,
             amsgrad=False,
             maximize=False,
         )
@@ -404,22 +383,16 @@ class ProbeStack:
         """Removes the chosen probes, bool (probes,), and returns them at the epoch that is tested."""
         if not chosen.any():
             return []
-        taken = [
-            TrainedProbe(
-                self.probes[i],
-                float(self.kept_score[i]),
-                float(self.kept_loss[i]),
-                int(self.best_epoch[i]),
-                self.epoch,
-                {name: _transposed(value[i].cpu()).contiguous() for name, value in self.best.items()},
-            )
-            for i in chosen.nonzero().flatten().tolist()
-        ]
+        taken = []
+        for i in chosen.nonzero().flatten().tolist():
+            weights = {name: _transposed(value[i].cpu()).contiguous() for name, value in self.best.items()}
+            numbers = float(self.kept_score[i]), float(self.kept_loss[i]), int(self.best_epoch[i]), self.epoch
+            taken.append(TrainedProbe(self.probes[i], *numbers, weights))
         kept = (~chosen).nonzero().flatten()
         self.probes = [self.probes[i] for i in kept.tolist()]
         for store in (self.weights, self.means, self.squares, self.best):
             store.update({name: value[kept.to(value.device)] for name, value in store.items()})
-        for name in ("rates", "stalled", "stalled_rate", "score", "plateau_score", "loss", "best_epoch"):
+        scores = ("score", "loss", "kept_score", "kept_loss", "plateau_score")
+        for name in ("rates", "stalled", "stalled_rate", "best_epoch", *scores):
             setattr(self, name, getattr(self, name)[kept])
-        self.kept_score, self.kept_loss = self.kept_score[kept], self.kept_loss[kept]
         return taken

@@ -19,20 +19,18 @@ import safetensors.torch
 import torch
 
 from ...utils.files import read_json, staged_file, write_json
-from .probes import TrainedProbe, grid
+from .probes import Probe, TrainedProbe
 
 RESULTS_FORMAT = 2
+MEASURED = ("score", "loss", "best_epoch", "epochs")  # of a probe
 Results = dict[str, Any]
 Layer = int | str
 Record = dict[str, Any]
 
 
 def load_results(paths: Iterable[str | Path]) -> list[Results]:
-    """Reads result files of `mert-hf evaluate`; each gets its own place under "file".
-
-    Raises:
-        ValueError: no files, or a file that is not a result of this version; the text names it.
-    """
+    """Reads result files of `mert-hf evaluate`; each gets its own place under "file". ValueError for no files, or a
+    file that is not a result of this version."""
     results = []
     for path in map(Path, paths):
         content = read_json(path)
@@ -46,11 +44,7 @@ def load_results(paths: Iterable[str | Path]) -> list[Results]:
 
 @dataclass(frozen=True)
 class ProbeArchive:
-    """Records and weights of the probes of one evaluation.
-
-    Args:
-        folder: where they are kept.
-    """
+    """Records and weights of the probes of one evaluation, in a folder."""
 
     folder: Path
 
@@ -58,11 +52,9 @@ class ProbeArchive:
         return self._record(layer).is_file()
 
     def read(self, layer: Layer) -> Record:
-        """The record of a layer."""
         return read_json(self._record(layer))
 
     def write(self, record: Record) -> None:
-        """Writes the record of a layer."""
         write_json(self._record(record["layer"]), record)
 
     def write_weights(self, layer: Layer, probes: Sequence[TrainedProbe]) -> None:
@@ -72,21 +64,15 @@ class ProbeArchive:
             safetensors.torch.save_file(weights, part)
 
     def load(self, record: Record, position: Layer) -> list[TrainedProbe]:
-        """The probes of a layer with the chosen learning rate, one for each seed.
-
-        Args:
-            record: record of the layer.
-            position: where the layer stands in the features that the probes will see, or "weighted".
-        """
+        """The probes of a layer with the chosen learning rate, one for each seed; `position` is where the layer stands
+        in the features that they will see, or "weighted"."""
         weights = safetensors.torch.load_file(self._weights(record["layer"]))
-        rate = record["learning_rate"]
         probes = []
-        for entry in (entry for entry in record["grid"] if entry["learning_rate"] == rate):
-            (probe,) = grid([position], [rate], [entry["seed"]])
-            prefix = f"{probe.seed}."
+        for entry in (entry for entry in record["grid"] if entry["learning_rate"] == record["learning_rate"]):
+            prefix = f"{entry['seed']}."
             own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-            numbers = (entry["score"], entry["loss"], entry["best_epoch"], entry["epochs"])
-            probes.append(TrainedProbe(probe, *numbers, own))
+            probe = Probe(position, entry["learning_rate"], entry["seed"])
+            probes.append(TrainedProbe(probe, *(entry[name] for name in MEASURED), own))
         return probes
 
     def _record(self, layer: Layer) -> Path:
@@ -113,10 +99,7 @@ def probe_summary(trained: TrainedProbe) -> dict[str, Any]:
     return {
         "learning_rate": trained.probe.learning_rate,
         "seed": trained.probe.seed,
-        "score": trained.score,
-        "loss": trained.loss,
-        "best_epoch": trained.best_epoch,
-        "epochs": trained.epochs,
+        **{name: getattr(trained, name) for name in MEASURED},
     }
 
 
@@ -159,9 +142,5 @@ def versions() -> dict[str, str]:
 
     from ... import __version__
 
-    return {
-        "mert_hf": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }
+    used = {"mert_hf": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
+    return {**used, "python": platform.python_version()}

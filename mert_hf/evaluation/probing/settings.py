@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -36,11 +37,7 @@ class Deformation:
 
     @classmethod
     def parse(cls, text: str) -> Deformation:
-        """A deformation from "noise:20".
-
-        Raises:
-            ValueError: unknown kind, or an amount out of its range.
-        """
+        """A deformation from "noise:20"; ValueError for an unknown kind or an amount out of its range."""
         kind, _, amount = text.strip().partition(":")
         try:
             value = float(amount)
@@ -58,17 +55,13 @@ class Deformation:
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """How probes are trained; see the notes of `mert_hf.evaluation.probing.probes`.
+    """How probes are trained; see the notes of `mert_hf.evaluation.probing.probes`, and `Protocol` for what it sets.
 
     Attributes:
         hidden_size, dropout: shape of the probe.
         max_epochs: maximum number of passes over the training data.
-        patience: epochs without progress on validation data before a probe stops.
-        plateau_patience, plateau_factor: epochs without progress before the learning rate is multiplied.
         plateau_threshold: share by which a score must exceed the best one to count as progress for the learning rate.
         ties_by_loss: whether an equal score with a lower validation loss is progress.
-        tested_epoch: a probe is kept as after its "best" or its "last" epoch.
-        average_start: the learned average of layers starts from "equal" weights, or from "normal" random logits.
     """
 
     hidden_size: int = 512
@@ -107,19 +100,17 @@ class EncoderSettings:
 @dataclass(frozen=True)
 class EvaluationSettings:
     """How a task is evaluated: the options of `mert-hf evaluate`, whose text is taken too; each field holds its help.
+    ValueError for a value out of its range.
 
     Attributes:
         layers: numbers from 0, "all" and "weighted"; None for each layer and the learned average.
         seeds: their number, counted from `seed`, or the seeds.
         protocol: a name of `mert_hf.evaluation.tasks.protocols.PROTOCOLS`, or a `Protocol`.
-        probe_kind: one of `PROBES`; "knn" trains nothing, see `mert_hf.evaluation.probing.neighbors`.
+        probe_kind: one of `PROBES`; "knn" trains nothing, see `mert_hf.evaluation.probing.chunks`.
         probe: training of the probes; None for the protocol's.
         frame_features: "auto" stores what takes at most `evaluation.FRAME_STORE_BYTES`.
         deformations: changes of the test recordings for the robustness curve, see `Deformation`.
         fft_size: samples of a frame of the spectrogram (separation).
-
-    Raises:
-        ValueError: a value out of its range.
     """
 
     layers: str | Sequence[int | str] | None = described(
@@ -177,8 +168,9 @@ class EvaluationSettings:
     progress: bool = shared("progress", True)
 
     def __post_init__(self) -> None:
+        layers = parse_layers(self.layers) if isinstance(self.layers, str) else self.layers
         parsed = {
-            "layers": _layers(self.layers),
+            "layers": None if layers is not None and set(layers) == {ALL, WEIGHTED} else layers,
             "learning_rates": _parsed(self.learning_rates, _learning_rate),
             "seeds": range(self.seed, self.seed + self.seeds) if isinstance(self.seeds, int) else self.seeds,
             "deformations": _parsed(self.deformations, str),
@@ -239,23 +231,17 @@ class EvaluationSettings:
         """Training of the probes of a task."""
         protocol = self.chosen_protocol(task.name)
         settings = self.probe or _probe_settings(protocol)
-        limits = [settings.max_epochs, protocol.max_epochs or task.max_epochs]
-        return replace(settings, max_epochs=min([*limits, *([self.max_epochs] if self.max_epochs else [])]))
+        limits = settings.max_epochs, protocol.max_epochs or task.max_epochs, self.max_epochs or math.inf
+        return replace(settings, max_epochs=min(limits))
 
 
 def _probe_settings(protocol: Protocol) -> ProbeSettings:
-    shared = ("patience", "plateau_patience", "plateau_factor", "tested_epoch", "average_start")
-    settings = ProbeSettings(**{name: getattr(protocol, name) for name in shared})
+    names = ("patience", "plateau_patience", "plateau_factor", "tested_epoch", "average_start")
+    settings = ProbeSettings(**{name: getattr(protocol, name) for name in names})
     if protocol.early_stopping == "own":
         return settings
     # A probe stops when the epochs without progress exceed `patience`; Lightning's EarlyStopping when they reach it.
     return replace(settings, patience=settings.patience - 1, plateau_threshold=1e-4, ties_by_loss=False)
-
-
-def _layers(layers: str | Sequence[int | str] | None) -> Sequence[int | str] | None:
-    """Layers from the text of an option; each layer and the learned average together are None."""
-    words = parse_layers(layers) if isinstance(layers, str) else layers
-    return None if words is not None and set(words) == {ALL, WEIGHTED} else words
 
 
 def _parsed(value: str | Sequence[Any], parse: Callable[[str], Any]) -> Sequence[Any]:

@@ -7,8 +7,6 @@
 A store belongs to an encoder, a folder of recordings and a way to cut and pool them, not to a task: tasks on the same
 recordings share it. A line enters the index only after its rows were written. Whatever a killed run left is cut
 off on opening: rows without a line, half a line, and lines whose rows a failing machine lost.
-
-`FeatureTable` shows the rows on disk, in memory or on the device where probes are trained.
 """
 
 from __future__ import annotations
@@ -33,10 +31,8 @@ FORMAT = 2
 MIN_DEVIATION = 0.01  # least deviation that a value is divided by, as a share of the largest in its layer
 MEMORY_SHARE = 0.5  # of the free memory that a table may take
 READ_BYTES = 2**26  # read from disk at a time
-Span = tuple[int, int]
-"""First row and number of rows of a recording."""
-Moments = tuple[Tensor, Tensor]
-"""Mean and standard deviation of each value, each (layers, 1, values)."""
+Span = tuple[int, int]  # first row and number of rows of a recording
+Moments = tuple[Tensor, Tensor]  # mean and standard deviation of each value, each (layers, 1, values)
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:
@@ -45,17 +41,14 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
 
 
 class FeatureStore:
-    """Rows (layers, values) of recordings, appended by one process at a time; open it with `with`.
+    """Rows (layers, values) of recordings, appended by one process at a time; open it with `with`, which raises
+    ValueError while another process is writing.
 
     Args:
-        root: folder of all stores.
-        settings: JSON values that decide the features; stores of other settings lie next to this one.
-        shape: (layers, values) of a row.
-        dtype: "float32" or "float16".
+        root: folder of all stores; those of other settings lie next to this one.
+        settings: JSON values that decide the features.
+        shape, dtype: (layers, values) of a row; "float32" or "float16".
         data_dir: folder of the recordings; their names in the index are relative to it.
-
-    Raises:
-        ValueError: another process is writing to this store.
     """
 
     def __init__(
@@ -73,30 +66,21 @@ class FeatureStore:
         self.folder = Path(root) / fingerprint(settings)
         self._writer = only_writer(self.folder)
         self._settings = settings
-        self._entries: dict[str, dict[str, Any]] = {}
-        self._num_rows = 0
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row."""
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
 
     def __enter__(self) -> FeatureStore:
+        """Reads the index and cuts both files to what is complete."""
         self._writer.__enter__()
         (self.folder / "store.json").write_text(json.dumps(self._settings, indent=1), encoding="utf-8")
-        self._read_index()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._writer.__exit__(None, None, None)
-
-    def _read_index(self) -> None:
-        """Reads the index and cuts both files to what is complete."""
         rows, index = self.folder / "rows.bin", self.folder / "index.jsonl"
         rows.touch()
         index.touch()
         available = rows.stat().st_size // self.row_bytes
-        self._entries, self._num_rows, end = {}, 0, 0
+        self._entries: dict[str, dict[str, Any]] = {}
+        self._num_rows, end = 0, 0
         for line in index.read_bytes().splitlines(keepends=True):
             try:
                 entry = json.loads(line)
@@ -109,6 +93,10 @@ class FeatureStore:
             end += len(line)
         os.truncate(index, end)
         os.truncate(rows, self._num_rows * self.row_bytes)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._writer.__exit__(None, None, None)
 
     def __contains__(self, recording: Recording) -> bool:
         """Whether the rows of this very recording are there: same name and version."""
@@ -116,11 +104,8 @@ class FeatureStore:
         return entry is not None and {**entry, **recording.version()} == entry
 
     def append(self, recording: Recording, rows: np.ndarray) -> None:
-        """Adds the rows (rows, layers, values) of a recording.
-
-        Raises:
-            ValueError: wrong shape, no rows, or values that are not finite or beyond the type's range.
-        """
+        """Adds the rows (rows, layers, values) of a recording; ValueError for a wrong shape, no rows, or values that
+        are not finite or beyond the type's range."""
         if rows.ndim != 3 or rows.shape[1:] != self.shape or not len(rows):
             raise ValueError(f"{recording.path}: features have shape {rows.shape}, expected (rows, *{self.shape}).")
         with np.errstate(over="ignore"):
@@ -143,8 +128,7 @@ class FeatureStore:
         """All rows (rows, layers, values) as they lie on disk, mapped into memory."""
         return np.memmap(self.folder / "rows.bin", self.dtype, "r", shape=(self._num_rows, *self.shape))
 
-    def span(self, recording: Recording) -> tuple[int, int]:
-        """First row and number of rows of a recording."""
+    def span(self, recording: Recording) -> Span:
         entry = self._entries[self._name(recording)]
         return entry["start"], entry["count"]
 
@@ -164,8 +148,7 @@ class FeatureTable:
         rows: (rows, layers, values): an array mapped from disk, or a tensor in memory or on a GPU.
         spans: first row and number of rows by the recording's id.
         positions: layers of the rows that the table shows; None for all.
-        moments: mean and deviation of each value, see `moments`, by which rows are standardized; None leaves them as
-            they are.
+        moments: by which rows are standardized, see `moments`; None leaves them as they are.
     """
 
     rows: np.ndarray | Tensor
@@ -175,7 +158,6 @@ class FeatureTable:
 
     @property
     def num_layers(self) -> int:
-        """Layers of a row."""
         return self.rows.shape[1] if self.positions is None else len(self.positions)
 
     @property
@@ -267,11 +249,10 @@ def moments_of(moments: Moments | None, positions: Sequence[int]) -> Moments | N
 
 
 def moments(blocks: Iterable[np.ndarray]) -> Moments:
-    """Mean and standard deviation of each value over blocks of rows (rows, layers, values).
+    """Mean and deviation of each value over blocks of rows (rows, layers, values), float32 (layers, 1, values).
 
-    Returns:
-        Two float32 tensors (layers, 1, values). What hardly changes compared with the other values of its layer is
-        noise: its deviation is raised to a hundredth of the largest, so that it is not made as large as they are.
+    What hardly changes compared with the other values of its layer is noise: its deviation is raised to a hundredth of
+    the largest, so that it is not made as large as they are.
     """
     total, squares, count = 0.0, 0.0, 0
     for block in blocks:

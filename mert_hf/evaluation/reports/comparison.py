@@ -13,14 +13,12 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
 
 from ...utils.optional import needs_extra
-from ..metrics.bootstrap import CONFIDENCE, paired_p_value, resample_weights, resampled_metrics
-from ..metrics.by_kind import display_scale
+from ..metrics.by_kind import CONFIDENCE, display_scale, paired_p_value, resample_weights, resampled_metrics
 from ..metrics.predictions import Predictions, predictions_path, read_predictions
 from ..probing.results import Results
 
@@ -30,10 +28,8 @@ ALPHA = 1 - CONFIDENCE
 FEWEST_RESAMPLES = 2000
 RESOLUTION = 4  # Holm's strictest threshold, ALPHA / tests, over the smallest p-value of the bootstrap
 BLOCK = 2000  # resamples that are drawn at a time
-TaskKey = tuple[str, str]
-"""Name and title of a task."""
-SeedPredictions = tuple[Results, Mapping[int, Predictions]]
-"""A result, and its predictions by seed."""
+TaskKey = tuple[str, str]  # name and title of a task
+SeedPredictions = tuple[Results, Mapping[int, Predictions]]  # a result, and its predictions by seed
 
 
 @dataclass(frozen=True)
@@ -41,13 +37,10 @@ class PairedTest:
     """Two models on one task.
 
     Attributes:
-        task: name and title.
         metric: the task's primary metric.
         first, second: keys of the models.
-        difference: first minus second, in the metric's own unit.
-        interval: interval of the difference, at 95 %.
-        p_value: p-value of the paired bootstrap.
-        corrected: the p-value after Holm's correction over all tests of the comparison.
+        difference, interval: first minus second, in the metric's own unit, and its interval at 95 %.
+        p_value, corrected: of the paired bootstrap, and after Holm's correction over all tests of the comparison.
         recordings: number of recordings that both results hold.
     """
 
@@ -73,7 +66,6 @@ class Ranks:
 
     Attributes:
         average: model -> mean rank, 1 is best.
-        tasks: number of tasks.
         critical_difference: least difference of average ranks that counts at 5 % (Nemenyi).
         friedman_p: p-value of Friedman's test that all models rank alike; nan for fewer than 3 models or 2 tasks.
     """
@@ -102,9 +94,8 @@ class Comparison:
 
     def test(self, task: TaskKey, one: str, two: str) -> PairedTest | None:
         """The test of two models on a task, in either order."""
-        return next(
-            (test for test in self.tests if test.task == task and {test.first, test.second} == {one, two}), None
-        )
+        found = (test for test in self.tests if test.task == task and {test.first, test.second} == {one, two})
+        return next(found, None)
 
     def leaders(self, task: TaskKey) -> list[str]:
         """The best model of a task and those that no test separates from it."""
@@ -125,6 +116,14 @@ def task_key(result: Results) -> TaskKey:
     return result["task"], result["title"]
 
 
+def by_task(results: Sequence[Results]) -> dict[TaskKey, list[Results]]:
+    """The results of each task."""
+    tasks: dict[TaskKey, list[Results]] = {}
+    for result in results:
+        tasks.setdefault(task_key(result), []).append(result)
+    return tasks
+
+
 def latest(results: Sequence[Results]) -> list[Results]:
     """One result for each task and model: the last given."""
     return list({(task_key(result), model_key(result)): result for result in results}.values())
@@ -138,31 +137,20 @@ def model_names(results: Sequence[Results]) -> dict[str, str]:
 
 
 def compare(results: Sequence[Results], resamples: int | None = None) -> Comparison:
-    """Compares the models of results.
-
-    Args:
-        results: as `load_results` gives them; the predictions lie next to the files.
-        resamples: number of resamples; as many as the correction for the number of tests needs if None.
+    """Compares the models of results as `load_results` gives them, whose predictions lie next to the files, by so many
+    resamples; by default as many as the correction for the number of tests needs.
 
     Raises:
         ValueError: two results of a task hold different targets or no recordings in common.
     """
     results = latest(results)
-    tasks: dict[TaskKey, list[Results]] = {}
-    for result in results:
-        tasks.setdefault(task_key(result), []).append(result)
-    resamples = resamples or needed_resamples(sum(math.comb(len(group), 2) for group in tasks.values()))
+    tasks = by_task(results)
+    if resamples is None:  # with which a clear difference is found: the smallest p-value of r resamples is 1 / (r + 1)
+        pairs = sum(math.comb(len(group), 2) for group in tasks.values())
+        resamples = max(FEWEST_RESAMPLES, math.ceil(RESOLUTION * pairs / ALPHA))
     tests = [test for task, group in tasks.items() for test in _paired_tests(task, group, resamples)]
     scores = {task: {model_key(r): r["metrics"][r["metric"]]["mean"] for r in group} for task, group in tasks.items()}
     return Comparison(model_names(results), scores, holm(tests), average_ranks(scores))
-
-
-def needed_resamples(tests: int) -> int:
-    """Resamples with which a clear difference is found among so many tests.
-
-    The smallest p-value of r resamples is 1 / (r + 1), and Holm's method requires ALPHA / tests.
-    """
-    return max(FEWEST_RESAMPLES, math.ceil(RESOLUTION * tests / ALPHA))
 
 
 def holm(tests: Sequence[PairedTest]) -> list[PairedTest]:
@@ -179,7 +167,7 @@ def holm(tests: Sequence[PairedTest]) -> list[PairedTest]:
 def average_ranks(scores: Mapping[TaskKey, Mapping[str, float]]) -> Ranks | None:
     """Average ranks over the tasks that every model has; equal scores share their ranks."""
     with needs_extra("eval"):
-        from scipy.stats import friedmanchisquare, rankdata
+        from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
     models = list(dict.fromkeys(model for row in scores.values() for model in row))
     shared = [row for row in scores.values() if len(row) == len(models)]
@@ -189,21 +177,9 @@ def average_ranks(scores: Mapping[TaskKey, Mapping[str, float]]) -> Ranks | None
     ranks = np.stack([rankdata(-row) for row in values])
     count, tasks = len(models), len(shared)
     friedman = friedmanchisquare(*values.T).pvalue if count > 2 else math.nan
-    return Ranks(
-        dict(zip(models, ranks.mean(axis=0).tolist(), strict=True)),
-        tasks,
-        nemenyi_quantile(count) * math.sqrt(count * (count + 1) / (6 * tasks)),
-        float(friedman),
-    )
-
-
-@lru_cache
-def nemenyi_quantile(models: int) -> float:
-    """Critical value of Nemenyi's test at 5 %: the studentized range for infinite degrees of freedom over sqrt(2)."""
-    with needs_extra("eval"):
-        from scipy.stats import studentized_range
-
-    return float(studentized_range.ppf(1 - ALPHA, models, np.inf)) / math.sqrt(2)
+    nemenyi = float(studentized_range.ppf(1 - ALPHA, count, np.inf)) / math.sqrt(2)
+    critical = nemenyi * math.sqrt(count * (count + 1) / (6 * tasks))
+    return Ranks(dict(zip(models, ranks.mean(axis=0).tolist(), strict=True)), tasks, critical, float(friedman))
 
 
 def comparison_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -214,14 +190,9 @@ def comparison_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]
         scale = display_scale(test.metric)
         low, high = (f"{scale * value:+.1f}" for value in test.interval)
         names = f"{comparison.names[test.first]} - {comparison.names[test.second]}"
-        numbers = [
-            f"{scale * test.difference:+.1f}",
-            f"{low} to {high}",
-            f"{test.p_value:.4f}",
-            f"{test.corrected:.3f}",
-        ]
-        verdict = "yes" if test.significant else "no"
-        rows.append([test.task[1], test.metric, names, *numbers, str(test.recordings), verdict])
+        difference, p_values = f"{scale * test.difference:+.1f}", [f"{test.p_value:.4f}", f"{test.corrected:.3f}"]
+        verdict = [str(test.recordings), "yes" if test.significant else "no"]
+        rows.append([test.task[1], test.metric, names, difference, f"{low} to {high}", *p_values, *verdict])
     return header, rows
 
 
@@ -267,9 +238,9 @@ def _on_shared_recordings(task: TaskKey, found: Sequence[SeedPredictions]) -> li
 def _resampled(result: Results, predictions: Mapping[int, Predictions], resamples: int) -> np.ndarray:
     """The primary metric, and after it its values in resamples that are the same for every model, (1 + resamples,)."""
     first = next(iter(predictions.values()))
+    counts, labels = result["protocol"]["beat_counts"], result["data"]["labels"]
 
     def measure(weights: np.ndarray) -> np.ndarray:
-        counts, labels = result["protocol"]["beat_counts"], result["data"]["labels"]
         return resampled_metrics(result["kind"], predictions, labels, counts, weights)[result["metric"]]
 
     blocks = range(0, resamples, BLOCK)
@@ -282,3 +253,16 @@ def _same_targets(one: Predictions, two: Predictions) -> bool:
     name = next((name for name in ("target", "beats") if name in one.columns), None)
     pairs = zip(one[name], two[name], strict=True) if name else ()
     return all(np.shape(a) == np.shape(b) and np.allclose(a, b) for a, b in pairs)
+
+
+def comparison_lines(comparison: Comparison) -> list[str]:
+    """Paired tests and average ranks."""
+    header, rows = comparison_rows(comparison)
+    widths = [max(len(line[column]) for line in (header, *rows)) for column in range(len(header))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in (header, *rows)]
+    if ranks := comparison.ranks:
+        average = ", ".join(f"{comparison.names[model]} {rank:.2f}" for model, rank in ranks.average.items())
+        lines.append(
+            f"Average ranks over {ranks.tasks} tasks (critical difference {ranks.critical_difference:.2f}): {average}"
+        )
+    return [line.rstrip() for line in lines]

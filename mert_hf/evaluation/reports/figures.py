@@ -17,7 +17,8 @@ from .comparison import Ranks, model_key
 def layer_map(results: Sequence[dict[str, Any]]) -> str:
     """A heat map of one model, SVG text: a row for each task, a column for each layer, each row colored from its
     lowest to its highest score."""
-    columns = sorted({entry["layer"] for result in results for entry in result["layers"]}, key=_layer_order)
+    layers = {entry["layer"] for result in results for entry in result["layers"]}
+    columns = sorted(layers, key=lambda layer: (isinstance(layer, str), layer))  # numbers first
     values = np.full((len(results), len(columns)), np.nan)
     for row, result in enumerate(results):
         for entry in result["layers"]:
@@ -71,12 +72,9 @@ def critical_difference(ranks: Ranks, names: Mapping[str, str]) -> str:
         axes.text(len(ordered) + 0.15, height, f"{names[model]} ({value:.2f})", va="center", fontsize=9)
     for level, (start, end) in enumerate(joined_ranks(values, ranks.critical_difference)):
         axes.hlines(0.35 + 0.3 * level, start - 0.03, end + 0.03, color="black", linewidth=3)
-    axes.set_xlim(0.9, len(ordered) * 1.6 + 0.5)
-    axes.set_xticks(range(1, len(ordered) + 1))
-    axes.set_yticks([])
-    axes.set_xlabel(f"average rank (critical difference {ranks.critical_difference:.2f})")
-    for side in ("left", "right", "top"):
-        axes.spines[side].set_visible(False)
+    label = f"average rank (critical difference {ranks.critical_difference:.2f})"
+    axes.set(xlim=(0.9, len(ordered) * 1.6 + 0.5), xticks=range(1, len(ordered) + 1), yticks=[], xlabel=label)
+    axes.spines[["left", "right", "top"]].set_visible(False)
     return _svg(figure)
 
 
@@ -131,10 +129,6 @@ def _curves(
     axes.set(xlabel=title, ylabel=metric)
     axes.legend(fontsize=8, frameon=False)
     return _svg(figure)
-
-
-def _layer_order(layer: int | str) -> tuple[int, int]:
-    return (1, 0) if isinstance(layer, str) else (0, layer)
 
 
 def _canvas(width: float, height: float):

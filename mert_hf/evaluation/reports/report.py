@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from huggingface_hub import EvalResult
+from markupsafe import Markup, escape
 
 from ...hub.cards import Measurement
 from ...utils.files import check_output_folder
+from ...utils.text import fill_template, markdown_table
 from ..metrics.by_kind import display_scale
+from ..metrics.predictions import Predictions, predictions_path, read_predictions
 from ..probing.results import Results, choice_text
 from ..tasks.published import SOURCES, PublishedFigures
-from .classes import class_parts
-from .comparison import Comparison, compare, comparison_rows, latest, model_key, model_names, task_key
-from .figures import critical_difference, deformed, few_recordings, layer_map
-from .pages import Figure, Table, write_pages
+from .comparison import Comparison, by_task, compare, comparison_rows, latest, model_key, model_names, task_key
+from .figures import confusion_map, critical_difference, deformed, few_recordings, layer_map
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as text cells in Markdown: **best results** and *published figures*."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    drawing = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing as SVG text, with a title and a note."""
+
+    title: str
+    drawing: str
+    note: str = ""
+
 
 NOTE = (
     "Measured: mean over seeds on the test split ± sample standard deviation over seeds [95 % interval over test "
@@ -24,31 +49,34 @@ NOTE = (
     "**Bold** is the best model of a task where paired tests against every other model support it; ≈ marks models that "
     "no test separates from the best one (paired bootstrap, Holm's correction over all tests, 5 %)."
 )
-PUBLISHED_NOTE = "Columns in italics are published figures, measured by others with their own code: {sources}."
-RANK_NOTE = (
-    "Average ranks over {tasks} tasks, 1 is best; Nemenyi's critical difference at 5 % is {difference:.2f}. Models "
-    "whose ranks differ by less are joined. {friedman}"
-)
-APPROXIMATELY = " ≈"
 
 
 def write_report(results: Sequence[Results], output: str | Path) -> Path:
-    """Writes `report.md`, `report.html` and the figures of results into a folder.
-
-    Args:
-        results: as `load_results` gives them; of one task and model the last one counts.
-        output: folder, made if it is not there.
-
-    Returns:
-        The path of the HTML page, which holds its figures.
-    """
+    """Writes `report.md`, `report.html` and `figure_N.svg` of results, as `load_results` gives them, into a folder that
+    is made if it is not there; of one task and model the last result counts. Returns the path of the HTML page."""
     folder = Path(output)
     check_output_folder(folder)
     results = latest(results)
     sources = _sources(results)
     links = "; ".join(f"[{source.reference}]({source.url})" for source in sources)
-    notes = [NOTE, PUBLISHED_NOTE.format(sources=links)] if sources else [NOTE]
-    return write_pages(folder, notes, report_parts(results, compare(results)))
+    published = f"Columns in italics are published figures, measured by others with their own code: {links}."
+    notes = [NOTE, published] if sources else [NOTE]
+    parts = report_parts(results, compare(results))
+    figures = [part for part in parts if isinstance(part, Figure)]
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, figure in enumerate(figures):
+        (folder / f"figure_{number}.svg").write_text(figure.drawing, encoding="utf-8")
+    values = {"notes": notes, "parts": parts, "figures": figures, "inline": _inline, "markdown_table": markdown_table}
+    for name in ("report.md", "report.html"):
+        (folder / name).write_text(fill_template(__package__, f"{name}.jinja", **values), encoding="utf-8")
+    return folder / "report.html"
+
+
+def _inline(text: str) -> Markup:
+    """Bold text and links of Markdown, and cells that are italic as a whole, as HTML."""
+    text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(escape(text)))
+    text = re.sub(r"^\*([^*]+)\*$", r'<em class="published">\1</em>', text)
+    return Markup(re.sub(r"\[([^\]]+)\]\((https?://[^)]+)\)", r'<a href="\2">\1</a>', text))
 
 
 def report_parts(results: Sequence[Results], comparison: Comparison) -> list[Table | Figure]:
@@ -56,8 +84,7 @@ def report_parts(results: Sequence[Results], comparison: Comparison) -> list[Tab
     names = comparison.names
     parts: list[Table | Figure] = [summary_table(results, comparison), choice_table(results)]
     if comparison.tests:
-        header, rows = comparison_rows(comparison)
-        parts.append(Table("Paired tests", header, rows))
+        parts.append(Table("Paired tests", *comparison_rows(comparison)))
     if comparison.ranks:
         parts.append(Figure("Average ranks", critical_difference(comparison.ranks, names), _rank_note(comparison)))
     for model in names:
@@ -77,22 +104,22 @@ def measurements(results: Sequence[Results]) -> list[Measurement]:
         protocol, chosen = result["protocol"], result["selected"]
         for metric, value in result["metrics"].items():
             scale = display_scale(metric)
-            rows.append(
-                Measurement(
-                    task=result["title"],
-                    metric=metric,
-                    value=value["mean"] * scale,
-                    dataset=result["task"],
-                    dataset_name=result["title"],
-                    spread=None if value["std"] is None else value["std"] * scale,
-                    runs=len(value["values"]),
-                    protocol=(
-                        f"mert-hf evaluate, protocol {protocol['name']}: probe on frozen "
-                        f"features, layer {chosen['layer']}, {choice_text(chosen)} chosen on validation; "
-                        f"{protocol['window']:g} s windows; {'dB' if scale == 1 else 'percent'}"
-                    ),
-                )
+            how = (
+                f"mert-hf evaluate, protocol {protocol['name']}: probe on frozen features, layer {chosen['layer']}, "
+                f"{choice_text(chosen)} chosen on validation; {protocol['window']:g} s windows; "
+                f"{'dB' if scale == 1 else 'percent'}"
             )
+            measured = Measurement(
+                task=result["title"],
+                metric=metric,
+                value=value["mean"] * scale,
+                dataset=result["task"],
+                dataset_name=result["title"],
+                spread=None if value["std"] is None else value["std"] * scale,
+                runs=len(value["values"]),
+                protocol=how,
+            )
+            rows.append(measured)
     return rows
 
 
@@ -104,7 +131,7 @@ def model_index(results: Sequence[Results]) -> list[EvalResult]:
 def summary_table(results: Sequence[Results], comparison: Comparison | None = None) -> Table:
     """Metrics of all tasks, a column for each model, published figures last."""
     names, sources = model_names(results), _sources(results)
-    published = [f"*{column}*" for source in sources for column in source.columns()]
+    published = [f"*{model} ({source.name})*" for source in sources for model in source.models]
     rows = []
     for task, metric in _task_metrics(results):
         own = {model_key(result): result for result in results if task_key(result) == task}
@@ -114,10 +141,12 @@ def summary_table(results: Sequence[Results], comparison: Comparison | None = No
         for model in names:
             cell = shown_value(own[model]["metrics"].get(metric), metric) if model in own else ""
             if model in leaders:
-                cell = f"**{cell}**" if len(leaders) == 1 else cell + APPROXIMATELY
+                cell = f"**{cell}**" if len(leaders) == 1 else f"{cell} ≈"
             cells.append(cell)
-        figures = [value for source in sources for value in _published_cells(source, task[0], metric)]
-        rows.append((task[1], metric, *cells, *figures))
+        for source in sources:
+            values = source.figures.get(task[0], {}).get(metric)
+            cells += [""] * len(source.models) if values is None else [f"*{value:.1f}*" for value in values]
+        rows.append((task[1], metric, *cells))
     return Table("Test results", ("Task", "Metric", *names.values(), *published), rows)
 
 
@@ -127,17 +156,16 @@ def choice_table(results: Sequence[Results]) -> Table:
     names, rows = model_names(results), []
     for result in results:
         chosen, counts = result["selected"], result["data"]["recordings"]
-        rows.append(
-            (
-                result["title"],
-                names[model_key(result)],
-                str(chosen["layer"]),
-                choice_text(chosen).removeprefix("learning rate "),
-                shown_value(result["validation"][result["metric"]], result["metric"]),
-                str(len(result["protocol"]["seeds"])),
-                " / ".join(str(counts[split]) for split in ("train", "valid", "test")),
-            )
+        cells = (
+            result["title"],
+            names[model_key(result)],
+            str(chosen["layer"]),
+            choice_text(chosen).removeprefix("learning rate "),
+            shown_value(result["validation"][result["metric"]], result["metric"]),
+            str(len(result["protocol"]["seeds"])),
+            " / ".join(str(counts[split]) for split in ("train", "valid", "test")),
         )
+        rows.append(cells)
     return Table("Chosen on validation data", header, rows)
 
 
@@ -176,10 +204,8 @@ def shown_value(value: dict[str, Any] | None, metric: str) -> str:
 def _curve_figures(results: Sequence[Results], names: Mapping[str, str]) -> list[Figure]:
     """Curves of few recordings and of deformed recordings, where the results hold them."""
     figures = []
-    for task in dict.fromkeys(map(task_key, results)):
-        own = [result for result in results if task_key(result) == task]
-        drawing = few_recordings(own, names)
-        if drawing:
+    for task, own in by_task(results).items():
+        if drawing := few_recordings(own, names):
             figures.append(Figure(f"{task[1]}: few recordings", drawing, "Mean and deviation over draws and seeds."))
         for kind, drawing in deformed(own, names).items():
             figures.append(Figure(f"{task[1]}: deformed test recordings, {kind}", drawing))
@@ -188,8 +214,11 @@ def _curve_figures(results: Sequence[Results], names: Mapping[str, str]) -> list
 
 def _rank_note(comparison: Comparison) -> str:
     ranks = comparison.ranks
-    friedman = f"Friedman's test: p = {ranks.friedman_p:.3f}." if ranks.friedman_p == ranks.friedman_p else ""
-    return RANK_NOTE.format(tasks=ranks.tasks, difference=ranks.critical_difference, friedman=friedman).strip()
+    note = (
+        f"Average ranks over {ranks.tasks} tasks, 1 is best; Nemenyi's critical difference at 5 % is "
+        f"{ranks.critical_difference:.2f}. Models whose ranks differ by less are joined."
+    )
+    return note if math.isnan(ranks.friedman_p) else f"{note} Friedman's test: p = {ranks.friedman_p:.3f}."
 
 
 def _sources(results: Sequence[Results]) -> list[PublishedFigures]:
@@ -198,16 +227,74 @@ def _sources(results: Sequence[Results]) -> list[PublishedFigures]:
     return [source for source in SOURCES if tasks & set(source.figures)]
 
 
-def _published_cells(source: PublishedFigures, task: str, metric: str) -> list[str]:
-    values = source.figures.get(task, {}).get(metric)
-    return [""] * len(source.models) if values is None else [f"*{value:.1f}*" for value in values]
-
-
 def _task_metrics(results: Sequence[Results]) -> list[tuple[tuple[str, str], str]]:
     """((task, title), metric) in the order of the results, the primary metric of a task first."""
-    pairs: dict[tuple[tuple[str, str], str], None] = {}
-    for task in dict.fromkeys(map(task_key, results)):
-        for result in results:
-            if task_key(result) == task:
-                pairs |= dict.fromkeys([(task, result["metric"]), *((task, name) for name in result["metrics"])])
-    return list(pairs)
+    pairs = [
+        (task, name)
+        for task, own in by_task(results).items()
+        for result in own
+        for name in (result["metric"], *result["metrics"])
+    ]
+    return list(dict.fromkeys(pairs))
+
+
+def class_parts(result: Results, title: str) -> list[Table | Figure]:
+    """The table and the confusion matrix of a result whose recordings have one class each, from the predictions next to
+    its file; none for other kinds. `title` names task and model."""
+    path = predictions_path(result["file"]) if "file" in result else Path()
+    if result["kind"] not in ("classification", "key") or not path.is_file():
+        return []
+    labels = result["data"]["labels"]
+    counts = confusion(list(read_predictions(path, result["kind"]).values()), len(labels))
+    heading = f"{title}: {chance_text(counts)}"
+    note = "Rows are annotated classes, columns are predictions; shares of a row in percent, mean over seeds."
+    figure = Figure(f"{title}: confusion of classes", confusion_map(counts, labels), note)
+    return [class_table(counts, labels, heading), figure]
+
+
+def confusion(predictions: Sequence[Predictions], count: int) -> np.ndarray:
+    """Test recordings by annotated and by predicted class, mean over seeds, float64 (classes, classes)."""
+    found = np.zeros((count, count))
+    for part in predictions:
+        np.add.at(found, (np.asarray(part["target"]), np.asarray(part["output"]).argmax(axis=1)), 1 / len(predictions))
+    return found
+
+
+def chance_text(counts: np.ndarray) -> str:
+    """The number of classes, and the accuracies of two answers that ignore the recording."""
+    most = 100 * counts.sum(axis=1).max() / counts.sum()
+    return (
+        f"{len(counts)} classes, chance {100 / len(counts):.1f} % (guessing), {most:.1f} % (always the largest class)"
+    )
+
+
+def class_table(counts: np.ndarray, labels: Sequence[str], title: str) -> Table:
+    """Recall, precision and F1 in percent of each class that was tested or predicted, and the one that it is most often
+    taken for."""
+    tested, predicted, right = counts.sum(axis=1), counts.sum(axis=0), counts.diagonal()
+    wrong = counts - np.diag(right)
+    rows = []
+    for index in np.flatnonzero(tested + predicted):
+        shares = [(right[index], tested[index]), (right[index], predicted[index])]
+        shares.append((2 * right[index], tested[index] + predicted[index]))
+        cells = [f"{100 * part / whole:.1f}" if whole else "-" for part, whole in shares]
+        other = labels[wrong[index].argmax()] if wrong[index].any() else "-"
+        rows.append((labels[index], f"{tested[index]:.0f}", *cells, other))
+    header = ("Class", "Test recordings", "Recall", "Precision", "F1", "Most often taken for")
+    return Table(title, header, rows)
+
+
+def summary_lines(results: Results) -> list[str]:
+    """The choice and the test metrics of one result."""
+    chosen = results["selected"]
+    lines = [
+        f"{results['title']}, {results['model']}: layer {chosen['layer']}, {choice_text(chosen)}, "
+        f"chosen on validation data; protocol {results['protocol']['name']}"
+    ]
+    for name, value in results["metrics"].items():
+        scale = display_scale(name)
+        spread = "" if value["std"] is None else f" +- {value['std'] * scale:.1f}"
+        interval = [f"{end * scale:.1f}" for end in value.get("interval", ())]
+        over = f" (95 % over recordings: {' to '.join(interval)})" if interval else ""
+        lines.append(f"  {name} {value['mean'] * scale:.1f}{spread}{over}")
+    return lines

@@ -25,12 +25,9 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 @dataclass(frozen=True)
 class ArchiveNotes:
-    """How to get a data set.
+    """How to get a data set: where it is published, its size in bytes and hours, and its terms.
 
     Attributes:
-        urls: where it is published.
-        size: bytes to download and to keep, hours of audio.
-        license: terms of audio and annotations.
         about: the docstring of the task's module, whose indented lines are the files that are read.
         manifest: SHA-256 of the manifest of the published split, see `TaskData.manifest`; empty where the split cannot
             be known without the data.
@@ -64,11 +61,7 @@ class TableForm:
     hub: tuple[str, ...] = ()
 
     def read(self, source: DatasetSource, kind: str, task: str) -> TaskData:
-        """Reads a data set of the `datasets` library.
-
-        Raises:
-            ValueError: it has none of the sets of columns, or see `read_dataset`.
-        """
+        """Reads a data set of the `datasets` library; ValueError where it has none of the sets of columns."""
         present = column_names(source)
         for columns in self.columns:
             if set(columns) <= set(present):
@@ -90,8 +83,6 @@ class Task:
         window: length of a chunk in seconds.
         read: reads the data set from the folder of its archive.
         max_epochs: maximum number of passes over the training chunks.
-        notes: where the data is, and under which terms.
-        tables: how the task is found in MARBLE v2's tables and in data sets of the `datasets` library.
     """
 
     name: str
@@ -114,7 +105,8 @@ class Task:
         max_bad_files: int | str | Tolerance = 0,
         required: Sequence[str] = SPLITS,
     ) -> TaskData:
-        """Reads and checks the data set: sorted ids, no recording in two splits, no empty split, no missing file.
+        """Reads and checks the data set: sorted ids, no recording in two splits, no empty split, no missing file, no
+        unknown label; ValueError where that fails, whose text lists what was looked for.
 
         Args:
             data: a folder with the archive, with MARBLE v2's JSONL or with a data set of the `datasets` library; or a
@@ -122,9 +114,6 @@ class Task:
             max_bad_files: how many listed recordings may have no file, a number or a percentage such as "1%"; they are
                 left out, counted and logged. What the reader knows to be broken does not count.
             required: splits that must have recordings; retrieval needs none to train on.
-
-        Raises:
-            ValueError: wrong layout, missing files, unknown labels; the text lists what was looked for.
         """
         found = self._read_any(data)
         if found.skipped:
@@ -176,9 +165,8 @@ class Task:
 
 def _is_dataset_folder(root: Path) -> bool:
     """Whether a folder holds Parquet or Arrow files of the `datasets` library rather than an archive."""
-    return any(
-        next(root.glob(f"{place}*.{suffix}"), None) for place in ("", "data/", "*/") for suffix in ("parquet", "arrow")
-    )
+    patterns = (f"{place}*.{suffix}" for place in ("", "data/", "*/") for suffix in ("parquet", "arrow"))
+    return any(any(root.glob(pattern)) for pattern in patterns)
 
 
 def _present(recordings: list[Recording], name: str, tolerated: int) -> list[Recording]:
@@ -224,9 +212,8 @@ def first_existing(root: Path, candidates: Iterable[str], what: str) -> Path:
     for pattern in candidates:
         for path in sorted(root.glob(pattern)):
             return path
-    raise ValueError(
-        f"There are no {what} in {root}; looked for {', '.join(str(root / pattern) for pattern in candidates)}."
-    )
+    looked = ", ".join(str(root / pattern) for pattern in candidates)
+    raise ValueError(f"There are no {what} in {root}; looked for {looked}.")
 
 
 def existing_file(folder: Path, names: Sequence[str]) -> Path:
@@ -240,10 +227,7 @@ def read_table(path: Path, delimiter: str, columns: Sequence[str]) -> list[dict[
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         reader = csv.DictReader(file, delimiter=delimiter, restkey="", restval="")
         header = [name.strip() for name in reader.fieldnames or []]
-        absent = [name for name in columns if name not in header]
-        if absent:
-            raise ValueError(
-                f"{path} has no column {', '.join(absent)}; its columns are {', '.join(header) or 'none'}."
-            )
+        if absent := ", ".join(name for name in columns if name not in header):
+            raise ValueError(f"{path} has no column {absent}; its columns are {', '.join(header) or 'none'}.")
         reader.fieldnames = header
         return [{key: value.strip() for key, value in row.items() if key} for row in reader]

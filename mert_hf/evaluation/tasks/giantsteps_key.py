@@ -37,7 +37,8 @@ def read(root: Path) -> TaskData:
 def _training_recordings(folder: Path) -> list[Recording]:
     notes = first_existing(folder, ["annotations/annotations.txt"], "key annotations")
     metadata = first_existing(folder, ["annotations/beatport_metadata.txt"], "artists")
-    artists = {row["ID"]: _names(row["ARTIST"]) for row in read_table(metadata, "\t", ["ID", "ARTIST"])}
+    rows = read_table(metadata, "\t", ["ID", "ARTIST"])
+    artists = {row["ID"]: [name.strip() for name in row["ARTIST"].split(",") if name.strip()] for row in rows}
     validation = _validation_artists(list(artists.values()))
     recordings = []
     for row in read_table(notes, "\t", ["ID", "MANUAL KEY", "C"]):
@@ -47,8 +48,7 @@ def _training_recordings(folder: Path) -> list[Recording]:
         if row["ID"] not in artists:
             raise ValueError(f"{metadata} has no row for track {row['ID']} of {notes}.")
         split = "valid" if validation.intersection(artists[row["ID"]]) else "train"
-        path = _audio(folder, row["ID"])
-        recordings.append(Recording(f"mtg/{row['ID']}", path, split, key_index(key, notes)))
+        recordings.append(Recording(f"mtg/{row['ID']}", _audio(folder, row["ID"]), split, key_index(key, notes)))
     return recordings
 
 
@@ -64,10 +64,6 @@ def _test_recordings(folder: Path) -> list[Recording]:
 
 def _audio(folder: Path, track: str) -> Path:
     return existing_file(folder / "audio", [f"{track}.LOFI{suffix}" for suffix in (".mp3", ".wav", ".flac")])
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _validation_artists(tracks: list[list[str]]) -> set[str]:

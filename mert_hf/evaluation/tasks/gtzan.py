@@ -15,7 +15,7 @@ No checksums are published; 1000 clips of about 30 s are expected. `jazz.00054.w
 training list then has 442 clips, and a warning says so. `jazz.00003`, `00009`, `00010`, `00014`, `00018` and `00020`
 have beats without positions: they do not count for downbeats. Metrics: scikit-learn; mir_eval's F-measure (70 ms is
 the tolerance of MARBLE's code, 20 ms that of its paper), times from probabilities by
-`mert_hf.evaluation.metrics.beats`.
+`mert_hf.evaluation.metrics.frames`.
 """
 
 from __future__ import annotations
@@ -93,10 +93,12 @@ def listed_clips(root: Path) -> tuple[list[tuple[str, Path, str]], tuple[str, ..
     for split in SPLITS:
         for stem in _listed(root, split) or clip_names(split):
             path = existing_file(audio, [f"{stem}{suffix}" for suffix in (".wav", ".au", ".flac", ".mp3")])
-            if stem in KNOWN_BROKEN and not _is_readable(path):
-                skipped.append(f"{stem} (broken in the common copy)")
-            else:
+            try:
+                if stem in KNOWN_BROKEN:
+                    audio_info(path)
                 clips.append((stem, path, split))
+            except AudioReadError:
+                skipped.append(f"{stem} (broken in the common copy)")
     return clips, tuple(skipped)
 
 
@@ -109,25 +111,13 @@ def _listed(root: Path, split: str) -> list[str]:
     return [line.rsplit(".", 1)[0] for line in lines]
 
 
-def _is_readable(path: Path) -> bool:
-    try:
-        audio_info(path)
-    except AudioReadError:
-        return False
-    return True
-
-
 def clip_names(split: str) -> list[str]:
     """Names of the clips of a split, such as "blues/blues.00029"."""
-    return [
-        f"{genre}/{genre}.{number:05d}" for genre, text in FAULT_FILTERED[split].items() for number in _numbers(text)
-    ]
-
-
-def _numbers(text: str) -> list[int]:
-    """The numbers of "5 15-17": 5, 15, 16, 17."""
-    ranges = [part.split("-") for part in text.split()]
-    return [number for ends in ranges for number in range(int(ends[0]), int(ends[-1]) + 1)]
+    names = []
+    for genre, text in FAULT_FILTERED[split].items():
+        for ends in (part.split("-") for part in text.split()):
+            names += [f"{genre}/{genre}.{number:05d}" for number in range(int(ends[0]), int(ends[-1]) + 1)]
+    return names
 
 
 def read_rhythm(root: Path) -> TaskData:
@@ -169,14 +159,11 @@ NOTES = ArchiveNotes(
     counts=(443, 197, 290),
 )
 
-RHYTHM_NOTES = replace(
-    NOTES,
-    urls=(
-        *NOTES.urls,
-        "http://anasynth.ircam.fr/home/media/GTZAN-rhythm (JAMS)",
-        "https://github.com/CPJKU/beat_this_annotations (.beats)",
-    ),
+BEATS = (
+    "http://anasynth.ircam.fr/home/media/GTZAN-rhythm (JAMS)",
+    "https://github.com/CPJKU/beat_this_annotations (.beats)",
 )
+RHYTHM_NOTES = replace(NOTES, urls=NOTES.urls + BEATS)
 GENRE_TABLES = TableForm(("GTZANGenre",), GENRES, columns=(("genre",), ("label",)), hub=("confit/gtzan-parquet",))
 RHYTHM_TABLES = TableForm(("GTZANBeatTracking",), columns=(("beats",), ("label",)))
 GENRE = Task("gtzan_genre", "GTZAN genre", "classification", 30.0, read_genres, notes=NOTES, tables=GENRE_TABLES)

@@ -20,12 +20,10 @@ from .base import ArchiveNotes, TableForm, Task, first_existing, read_table
 
 NUM_TAGS = 50
 # Zero bytes long in the published archive.
-EMPTY_CLIPS = frozenset(
-    {
-        "6/norine_braun-now_and_zen-08-gently-117-146.mp3",
-        "8/jacob_heringman-josquin_des_prez_lute_settings-19-gintzler__pater_noster-204-233.mp3",
-        "9/american_baroque-dances_and_suites_of_rameau_and_couperin-25-le_petit_rien_xiveme_ordre_couperin-88-117.mp3",
-    }
+EMPTY_CLIPS = (
+    "6/norine_braun-now_and_zen-08-gently-117-146.mp3",
+    "8/jacob_heringman-josquin_des_prez_lute_settings-19-gintzler__pater_noster-204-233.mp3",
+    "9/american_baroque-dances_and_suites_of_rameau_and_couperin-25-le_petit_rien_xiveme_ordre_couperin-88-117.mp3",
 )
 
 

@@ -25,7 +25,6 @@ SPLIT_FILES = {"train": "train", "valid": "validation", "test": "test"}
 AUDIO_FOLDERS = ("audio", "", "raw_30s/audio", "raw_30s", "audio-low", "raw_30s/audio-low")
 FIXED_COLUMNS = 5  # TRACK_ID, ARTIST_ID, ALBUM_ID, PATH, DURATION; all that follows are tags
 
-
 NOTES = ArchiveNotes(
     urls=("https://github.com/MTG/mtg-jamendo-dataset", "https://mtg.github.io/mtg-jamendo-dataset"),
     size="55,701 tracks, 3,764 h, 508 GB (audio) or 156 GB (audio-low)",
@@ -39,7 +38,12 @@ def read_subset(root: Path, subset: str) -> TaskData:
     rows = [(*row, split) for split in SPLIT_FILES for row in _read_split(root, subset, split)]
     labels = tuple(sorted({tag for _, tags, _ in rows for tag in tags}))
     positions = {tag: index for index, tag in enumerate(labels)}
-    files = located([name for name, _, _ in rows], _file_rules(root))
+    rules: list[Callable[[str], Path]] = [  # where a listed path may lie on disk
+        lambda name, base=base, suffix=suffix: root / base / f"{name.removesuffix('.mp3')}{suffix}"
+        for base in AUDIO_FOLDERS
+        for suffix in (".mp3", ".low.mp3")
+    ]
+    files = located([name for name, _, _ in rows], rules)
     recordings = [
         Recording(name, file, split, multi_hot((positions[tag] for tag in tags), len(labels)))
         for file, (name, tags, split) in zip(files, rows, strict=True)
@@ -61,15 +65,6 @@ def _read_split(root: Path, subset: str, split: str) -> list[tuple[str, list[str
     if not rows:
         raise ValueError(f"{table} lists no tracks.")
     return rows
-
-
-def _file_rules(root: Path) -> list[Callable[[str], Path]]:
-    """Where a listed path may lie on disk."""
-    return [
-        lambda name, base=base, suffix=suffix: root / base / f"{name.removesuffix('.mp3')}{suffix}"
-        for base in AUDIO_FOLDERS
-        for suffix in (".mp3", ".low.mp3")
-    ]
 
 
 MANIFESTS = {

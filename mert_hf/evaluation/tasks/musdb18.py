@@ -6,7 +6,7 @@ Data: Rafii, Liutkus, Stöter, Mimilakis and Bittner 2019, MUSDB18-HQ; for educa
     DATA_DIR/{train,test}/TRACK/{mixture,vocals,drums,bass,other}.wav
 
 The `.stem.mp4` release is not read; convert it with `musdbconvert` of the musdb package. Split: the official 86
-training, 14 validation (listed by musdb) and 50 test songs. Metric: `mert_hf.evaluation.metrics.separation.sdr_frames`.
+training, 14 validation (listed by musdb) and 50 test songs. Metric: `mert_hf.evaluation.metrics.frames.sdr_frames`.
 """
 
 from __future__ import annotations
@@ -21,23 +21,21 @@ from .base import ArchiveNotes, Task, first_existing
 logger = logging.getLogger(__name__)
 
 STEMS = ("vocals", "drums", "bass", "other")
-VALIDATION_SONGS = frozenset(
-    {
-        "Actions - One Minute Smile",
-        "Alexander Ross - Goodbye Bolero",
-        "ANiMAL - Rockshow",
-        "Clara Berry And Wooldog - Waltz For My Victims",
-        "Fergessen - Nos Palpitants",
-        "James May - On The Line",
-        "Johnny Lokke - Promises & Lies",
-        "Leaf - Summerghost",
-        "Meaxic - Take A Step",
-        "Patrick Talbot - A Reason To Leave",
-        "Skelpolu - Human Mistakes",
-        "Traffic Experiment - Sirens",
-        "Triviul - Angelsaint",
-        "Young Griffo - Pennies",
-    }
+VALIDATION_SONGS = (
+    "Actions - One Minute Smile",
+    "Alexander Ross - Goodbye Bolero",
+    "ANiMAL - Rockshow",
+    "Clara Berry And Wooldog - Waltz For My Victims",
+    "Fergessen - Nos Palpitants",
+    "James May - On The Line",
+    "Johnny Lokke - Promises & Lies",
+    "Leaf - Summerghost",
+    "Meaxic - Take A Step",
+    "Patrick Talbot - A Reason To Leave",
+    "Skelpolu - Human Mistakes",
+    "Traffic Experiment - Sirens",
+    "Triviul - Angelsaint",
+    "Young Griffo - Pennies",
 )
 
 
@@ -46,7 +44,7 @@ def read(root: Path) -> TaskData:
     training, test = (_songs(root, part) for part in ("train", "test"))
     names = [song.name for song in training]
     split = {name: "valid" if name in VALIDATION_SONGS else "train" for name in names}
-    if not VALIDATION_SONGS.intersection(names):
+    if "valid" not in split.values():
         logger.warning(
             "None of the official validation songs is in %s; a seventh of the training songs is used instead.", root
         )
@@ -66,9 +64,8 @@ def _songs(root: Path, part: str) -> list[Path]:
 
 def _recording(song: Path, split: str) -> Recording:
     stems = {stem: song / f"{stem}.wav" for stem in STEMS}
-    missing = [str(path) for path in stems.values() if not path.is_file()]
-    if missing:
-        raise ValueError(f"{song.name} lacks stems; looked for {', '.join(missing)}.")
+    if missing := ", ".join(str(path) for path in stems.values() if not path.is_file()):
+        raise ValueError(f"{song.name} lacks stems; looked for {missing}.")
     return Recording(f"{split}/{song.name}", song / "mixture.wav", split, stems)
 
 

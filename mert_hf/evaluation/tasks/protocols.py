@@ -26,8 +26,6 @@ class Protocol:
     """Choices of an evaluation.
 
     Attributes:
-        name: name on the command line and in results.
-        source: where the choices come from.
         dtype: precision of the encoder where the user gives "auto".
         pooling: what describes a chunk: "mean" over its frames, or "mean_std", mean and standard deviation.
         standardize: "always", each value by the training split's mean and deviation, or "baselines", hand-made features
@@ -61,7 +59,6 @@ class Protocol:
         downbeat_tempi: slowest and fastest tempo of bars, a minute.
         crops: training crops of frame tasks lie anywhere ("random") or are the windows of the recording ("windows").
         crop_context: training features of frame tasks come from the "window" around a crop, or from the "crop" alone.
-        crop_batch: crops of a batch.
         tasks: task -> fields that differ there.
         differences: what is known to differ from the source.
     """
@@ -221,11 +218,7 @@ DEFAULT_PROTOCOL = STRICT.name
 
 
 def get_protocol(name: str | Protocol) -> Protocol:
-    """A protocol by name.
-
-    Raises:
-        ValueError: unknown name; the text lists all.
-    """
+    """A protocol by name; ValueError for an unknown one."""
     if isinstance(name, Protocol):
         return name
     if name not in PROTOCOLS:

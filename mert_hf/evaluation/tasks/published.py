@@ -12,13 +12,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PublishedFigures:
-    """Figures of one source.
+    """Figures of one source: paper or card, its address, the models that it reports.
 
     Attributes:
         name: short name in a report.
-        reference: paper or card.
-        url: its address.
-        models: the models that it reports.
         figures: task -> metric -> value of each model.
     """
 
@@ -27,10 +24,6 @@ class PublishedFigures:
     url: str
     models: tuple[str, ...]
     figures: Mapping[str, Mapping[str, tuple[float, ...]]]
-
-    def columns(self) -> list[str]:
-        """Headings of a table, one for each model."""
-        return [f"{model} ({self.name})" for model in self.models]
 
 
 MARBLE = PublishedFigures(

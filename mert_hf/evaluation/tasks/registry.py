@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from ...recordings.audiofolder import read_folder
+from ..metrics.by_kind import PRIMARY_METRICS
 from . import (
     chords1217,
     emomusic,
@@ -15,8 +19,7 @@ from . import (
     versions,
     vocalset,
 )
-from .audiofolder import audiofolder_task
-from .base import Task
+from .base import TableForm, Task
 
 MARBLE_TASKS = (
     magnatagatune.TASK,
@@ -35,6 +38,7 @@ MARBLE_TASKS = (
     musdb18.TASK,
 )
 FURTHER_TASKS = (chords1217.TASK, structure.TASK, versions.TASK)
+KINDS = tuple(kind for kind in PRIMARY_METRICS if kind != "separation")  # of a folder of your own
 TASKS = {task.name: task for task in MARBLE_TASKS + FURTHER_TASKS}
 TASK_NAMES = tuple(task.name for task in MARBLE_TASKS)
 FURTHER_TASK_NAMES = tuple(task.name for task in FURTHER_TASKS)
@@ -58,15 +62,8 @@ ALIASES = {
 
 
 def get_task(name: str, target: str | None = None, kind: str = "classification") -> Task:
-    """A task by name; hyphens, capitals and a `jamendo` in the name do not matter.
-
-    Args:
-        name: one of `TASK_NAMES` or `FURTHER_TASK_NAMES`, an alias, or "audiofolder".
-        target, kind: for "audiofolder" only, see `audiofolder_task`.
-
-    Raises:
-        ValueError: unknown name (the text lists all), or no target.
-    """
+    """A task by its name or an alias; hyphens, capitals and a `jamendo` in the name do not matter. `target` and `kind`
+    are for "audiofolder" only, see `audiofolder_task`. ValueError for an unknown name, or no target."""
     plain = name.strip().lower().replace("-", "_").replace("jamendo_", "")
     plain = ALIASES.get(plain, plain)
     if plain == "audiofolder":
@@ -76,3 +73,19 @@ def get_task(name: str, target: str | None = None, kind: str = "classification")
     if plain not in TASKS:
         raise ValueError(f"Unknown task {name!r}; the tasks are {', '.join(TASKS)} and audiofolder.")
     return TASKS[plain]
+
+
+def audiofolder_task(target: str, kind: str, window: float = 30.0) -> Task:
+    """The task of a target column of a folder with `metadata.csv`, see `mert_hf.recordings.audiofolder`.
+
+    Several columns are separated by commas (multilabel, regression); `kind` is one of `KINDS`, and `window` the length
+    of a chunk in seconds. ValueError for an unknown kind, or several columns where one is allowed.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"Kind {kind!r} is not one of {', '.join(KINDS)}.")
+    columns = [name.strip() for name in target.split(",") if name.strip()]
+    if not columns or (len(columns) > 1 and kind not in ("multilabel", "regression")):
+        raise ValueError(f"Target {target!r} cannot be used: give one column of metadata.csv for {kind}.")
+    read = partial(read_folder, columns=columns, kind=kind)
+    tables = TableForm(columns=(tuple(columns),))
+    return Task("audiofolder", f"{target} ({kind})", kind, window, read, tables=tables)

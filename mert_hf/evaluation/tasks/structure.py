@@ -35,11 +35,8 @@ def read(root: Path) -> TaskData:
             annotated[path.stem] = path, read_segments(found)
     given = _listed(root)
     names = [name for name in annotated if not given or composed(name) in given]
-    splits = assign_splits(names, [given.get(composed(name), "") for name in names])
-    recordings = [
-        Recording(name, annotated[name][0], split, annotated[name][1])
-        for name, split in zip(names, splits, strict=True)
-    ]
+    splits = zip(names, assign_splits(names, [given.get(composed(name), "") for name in names]), strict=True)
+    recordings = [Recording(name, annotated[name][0], split, annotated[name][1]) for name, split in splits]
     return TaskData(BOUNDARY_LABELS, tuple(recordings), tuple(skipped))
 
 

@@ -35,8 +35,6 @@ STRAY_FILES = (
     "row_vibrato.wav",
     "slow_vibrato_arps.wav",
 )
-
-
 SINGER_FRACTIONS = {"train": 0.48, "valid": 0.32, "test": 0.2}
 
 
