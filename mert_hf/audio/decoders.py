@@ -393,11 +393,7 @@ def _size(source: AudioSource) -> int:
 
 def cut_off(name: str, found: float, promised: float | None) -> AudioReadError:
     whole = "does not end as an Ogg stream must" if promised is None else f"promises {promised:.3f} s"
-    return AudioReadError(
-        name,
-        f"cut off: {found:.3f} s can be decoded, but the file {whole}",
-        COPY,
-    )
+    return AudioReadError(name, f"cut off: {found:.3f} s can be decoded, but the file {whole}", COPY)
 
 
 def _reason(error: Exception) -> str:

@@ -35,8 +35,7 @@ class CodeCounts:
         return float(-(share * np.log2(share)).sum()) + 0.0
 
     def dead(self) -> list[int]:
-        """Codebooks without information: one code has over 99% of the frames, or the entropy is less than 2% of its
-        bound, log2 of the codebook's size."""
+        """Codebooks without information: nearly all frames have one code, or the entropy is nearly 0."""
         return [
             index
             for index, count in enumerate(self.counts)

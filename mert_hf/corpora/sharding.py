@@ -171,7 +171,9 @@ def write_shards(
     missing = _missing(items, folder, settings, part, summary)
     prepared = summary.read(partial(_prepare, settings=settings), missing, workers, show_progress_bar)
     while (first := next(prepared, None)) is not None:
-        with open_shard(_next_shard(folder, part), settings) as shard:
+        taken = [int(path.stem.rsplit("-", 1)[1]) for path in folder.glob(f"{_prefix(part)}*.parquet")]
+        path = folder / f"{_prefix(part)}{max(taken, default=-1) + 1:05d}.parquet"
+        with open_shard(path, settings) as shard:
             for item, recording in itertools.chain([first], prepared):
                 shard.add(recording, label(recording.waveform, item.name) if settings.codebook_sizes else None)
                 if shard.size >= shard_size:
@@ -333,11 +335,6 @@ class ShardRows:
         if len(table):
             self._writer.write_table(table, row_group_size=len(table))
             self.groups.append(samples)
-
-
-def _next_shard(folder: Path, part: tuple[int, int]) -> Path:
-    taken = [int(path.stem.rsplit("-", 1)[1]) for path in folder.glob(f"{_prefix(part)}*.parquet")]
-    return folder / f"{_prefix(part)}{max(taken, default=-1) + 1:05d}.parquet"
 
 
 def _prefix(part: tuple[int, int]) -> str:

@@ -23,12 +23,7 @@ from ..teachers import Music2VecTeacher, MusicalTeacher
 from ..teachers.base import from_fields
 from ..teachers.music2vec import EMATeacherCallback
 from ..utils.files import check_output_folder, write_json
-from .arguments import (
-    MERTTrainingArguments,
-    PretrainingDataArguments,
-    PretrainingModelArguments,
-    parse_arguments,
-)
+from .arguments import MERTTrainingArguments, PretrainingDataArguments, PretrainingModelArguments, parse_arguments
 from .callbacks import SignalCallback, TimedScheduleCallback
 from .collator import DataCollatorForMERTPreTraining
 from .data import Targets, build_datasets, open_targets, parse_share

@@ -39,9 +39,8 @@ class LossMeter:
         """Adds a micro-batch: the output of the model, its number of masked frames, and the batch itself."""
         parts = {name: getattr(outputs, name) for name in ("cqt_loss", "view_loss", "feature_penalty")}
         if outputs.codebook_losses is not None:
-            for index, (loss, accuracy) in enumerate(
-                zip(outputs.codebook_losses, outputs.codebook_accuracies, strict=True)
-            ):
+            pairs = zip(outputs.codebook_losses, outputs.codebook_accuracies, strict=True)
+            for index, (loss, accuracy) in enumerate(pairs):
                 parts[f"codebook_{index}_loss"] = loss
                 parts[f"codebook_{index}_accuracy"] = accuracy
         parts = {name: value for name, value in parts.items() if value is not None}
@@ -215,9 +214,8 @@ class MERTTrainer(HubTrainerMixin, Trainer):
             batches = list(itertools.islice(epoch_iterator, num_batches))
         if not batches:
             return batches, None
-        totals = (
-            torch.stack([count_frames(batch, self.model.config) for batch in batches]).sum(dim=0).to(self.args.device)
-        )
+        counts = [count_frames(batch, self.model.config) for batch in batches]
+        totals = torch.stack(counts).sum(dim=0).to(self.args.device)
         if self._averages_across_devices():
             totals = self.accelerator.reduce(totals, reduction="sum")
         return batches, totals

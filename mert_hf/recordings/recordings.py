@@ -164,9 +164,14 @@ def check_audio(data: TaskData, min_seconds: float, max_bad_files: int | str | T
     usable, problems = [], []
     for recording in data.recordings:
         try:
-            usable.append(_measured(recording, min_seconds))
+            seconds = audio_info(recording.open()).duration
         except AudioReadError as error:
             problems.append(f"{recording.id}: {error.problem}")
+            continue
+        if seconds < min_seconds:
+            problems.append(f"{recording.id}: {seconds:.3f} s, at least {min_seconds:.3f} s are needed")
+        else:
+            usable.append(replace(recording, seconds=seconds))
     if problems:
         counted = f"{len(problems)} of {len(data.recordings)} recordings of {data.name} cannot be used"
         if len(problems) > Tolerance.parse(max_bad_files).allowed(len(data.recordings)):
@@ -176,14 +181,6 @@ def check_audio(data: TaskData, min_seconds: float, max_bad_files: int | str | T
             )
         logger.warning("%s and are left out: %s.", counted, shorten(problems, 5, "; "))
     return data.with_recordings(usable)
-
-
-def _measured(recording: Recording, min_seconds: float) -> Recording:
-    seconds = audio_info(recording.open()).duration
-    if seconds < min_seconds:
-        problem = f"{seconds:.3f} s, at least {min_seconds:.3f} s are needed"
-        raise AudioReadError(str(recording.path), problem, "Leave it out")
-    return replace(recording, seconds=seconds)
 
 
 def manifest_name(recording_id: str) -> str:
