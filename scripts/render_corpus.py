@@ -26,11 +26,10 @@ from mert_hf.audio import read_audio
 from mert_hf.quickstart.excerpts import (
     FAMILIES,
     NOTE_PITCHES,
-    PITCH_CLASSES,
     PROGRAMS,
     PROGRAMS_PER_FAMILY,
-    SPLIT_OF_PROGRAM,
     cut_notes,
+    plan_chords,
     plan_excerpts,
     plan_notes,
 )
@@ -55,7 +54,6 @@ INSTRUMENTS = 102  # General MIDI programs that play notes of a pitch: all but e
 EXERCISE_SHARE = 0.3  # of the training excerpts: single notes instead of pieces
 SETS = ("key", "tempo", "family", "instrument", "pitch", "chord", "style", "beats")
 SPLIT_SHARES = {"train": 0.625, "valid": 0.125, "test": 0.25}
-CHORDS = {"major": (0, 4, 7), "minor": (0, 3, 7), "dominant": (0, 4, 7, 10), "diminished": (0, 3, 6)}
 KICK, SNARE, CLOSED_HAT, OPEN_HAT, CRASH = 36, 38, 42, 46, 49
 
 
@@ -291,25 +289,6 @@ def plan_instruments(takes: int, rng: np.random.Generator) -> list[Excerpt]:
             metadata = {"instrument": f"program {program:03d}", "pitch": int(pitch), "split": split}
             name = f"note-{program:03d}-{take:02d}.flac"
             plans.append(Excerpt(name, (note,), (program,), 1.5, float(rng.uniform(0.2, 0.9)), metadata))
-    return plans
-
-
-def plan_chords(count: int, rng: np.random.Generator) -> list[Excerpt]:
-    """48 chords (12 roots, four kinds) in random voicings, 2 s; the programs of a split are in no other split."""
-    plans = []
-    classes = [(root, kind) for root in range(12) for kind in CHORDS]
-    for index in range(count):
-        root, kind = classes[index % len(classes)]
-        program = int(rng.integers(PROGRAMS))
-        bass = 40 + (root - 40) % 12
-        voices = [bass, *(48 + (root + step - 48) % 12 + 12 * int(rng.integers(0, 2)) for step in CHORDS[kind])]
-        notes = tuple(Note(0.02 * i * float(rng.random()), 1.7, pitch, 0) for i, pitch in enumerate(voices))
-        metadata = {
-            "chord": f"{PITCH_CLASSES[root]} {kind}",
-            "program": program,
-            "split": SPLIT_OF_PROGRAM[program % PROGRAMS_PER_FAMILY],
-        }
-        plans.append(Excerpt(f"chord-{index:05d}.flac", notes, (program,), 2.0, float(rng.uniform(0.2, 0.9)), metadata))
     return plans
 
 

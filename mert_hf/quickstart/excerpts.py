@@ -27,7 +27,9 @@ KEYS = tuple(f"{tonic} {mode}" for mode in ("major", "minor") for tonic in PITCH
 """The 24 keys, major keys first: index = tonic + 12 * minor."""
 NOTE_PITCHES = range(36, 84)
 """MIDI numbers of the single notes, C2 to B5."""
-PRETRAINING, PROBES, PERFORMANCES, NOTES = "pretraining", "probes", "performances", "notes"
+INTERVALS = {"major": (0, 4, 7), "minor": (0, 3, 7), "dominant": (0, 4, 7, 10), "diminished": (0, 3, 6)}
+"""Semitones above the root of the chords."""
+PRETRAINING, PROBES, PERFORMANCES, NOTES, CHORDS = "pretraining", "probes", "performances", "notes", "chords"
 PRETRAINING_SECONDS = 10.0
 PROBE_SECONDS = 6.0
 TAKES = 3
@@ -50,6 +52,7 @@ class ScoreSets:
         performances: pieces with an instrument for each part, `TAKES` excerpts of 6 s of each, labeled with the piece;
             a quarter as many more validate.
         notes: single notes, labeled with their pitch, split by instrument in the same proportion.
+        chords: chords of 12 roots and four kinds, split by instrument as well.
         seed: all choices follow from it.
     """
 
@@ -58,6 +61,7 @@ class ScoreSets:
     probes: int = 640
     performances: int = 0
     notes: int = 0
+    chords: int = 0
     seed: int = 0
 
     def plan(self, pieces: Sequence[Piece]) -> dict[str, list[Excerpt]]:
@@ -78,7 +82,14 @@ class ScoreSets:
             *plan_performances(split["test"], self.performances, seed + 8, "test-"),
         ]
         notes = plan_notes(self.notes, seed=seed + 6)
-        plans = {PRETRAINING: pretraining, PROBES: probes, PERFORMANCES: performances, NOTES: notes}
+        chords = plan_chords(self.chords, np.random.default_rng(seed + 9))
+        plans = {
+            PRETRAINING: pretraining,
+            PROBES: probes,
+            PERFORMANCES: performances,
+            NOTES: notes,
+            CHORDS: chords,
+        }
         return {name: excerpts for name, excerpts in plans.items() if excerpts}
 
 
@@ -86,7 +97,7 @@ def render_sets(sets: ScoreSets, folder: str | os.PathLike, workers: int = 2, pr
     """Reads the scores and renders the sets below `folder`, each as an audiofolder; what is there is kept.
 
     Returns:
-        The folder of each set by its name: "pretraining", "probes", "performances", "notes".
+        The folder of each set by its name: "pretraining", "probes", "performances", "notes", "chords".
     """
     folder = Path(folder)
     pieces = load_pieces(sets.num_scores, folder / f"pieces-{sets.num_scores}.json", workers, progress)
@@ -224,3 +235,22 @@ def plan_notes(count: int, seconds: float = 1.5, seed: int = 0, prefix: str = "n
         gain = float(rng.uniform(0.2, 0.9))
         excerpts.append(Excerpt(f"{prefix}{index:05d}.flac", (note,), (program,), seconds, gain, metadata))
     return excerpts
+
+
+def plan_chords(count: int, rng: np.random.Generator) -> list[Excerpt]:
+    """48 chords (12 roots, four kinds) in random voicings, 2 s; the programs of a split are in no other split."""
+    plans = []
+    classes = [(root, kind) for root in range(12) for kind in INTERVALS]
+    for index in range(count):
+        root, kind = classes[index % len(classes)]
+        program = int(rng.integers(PROGRAMS))
+        bass = 40 + (root - 40) % 12
+        voices = [bass, *(48 + (root + step - 48) % 12 + 12 * int(rng.integers(0, 2)) for step in INTERVALS[kind])]
+        notes = tuple(Note(0.02 * i * float(rng.random()), 1.7, pitch, 0) for i, pitch in enumerate(voices))
+        metadata = {
+            "chord": f"{PITCH_CLASSES[root]} {kind}",
+            "program": program,
+            "split": SPLIT_OF_PROGRAM[program % PROGRAMS_PER_FAMILY],
+        }
+        plans.append(Excerpt(f"chord-{index:05d}.flac", notes, (program,), 2.0, float(rng.uniform(0.2, 0.9)), metadata))
+    return plans

@@ -34,7 +34,16 @@ from ..pretraining.run import build_trainer
 from ..pretraining.trainer import MERTTrainer
 from ..teachers import FeatureSet, FeatureTeacher, KMeansTeacher, load_teacher
 from ..utils.files import check_nothing_is_replaced, check_output_folder
-from .excerpts import NOTE_PITCHES, NOTES, PERFORMANCES, PRETRAINING, PRETRAINING_SECONDS, ScoreSets, render_sets
+from .excerpts import (
+    CHORDS,
+    INTERVALS,
+    PERFORMANCES,
+    PITCH_CLASSES,
+    PRETRAINING,
+    PRETRAINING_SECONDS,
+    ScoreSets,
+    render_sets,
+)
 from .form import REEL, form_of, render_score
 from .report import PAGE, SUMMARY, Curve, QuickstartReport, Score, Scores, embed_library, write_report
 from .settings import QuickstartSettings
@@ -84,8 +93,8 @@ REGRESSED_SETS = (
 WHOLE = EvaluationSettings(layers="all", window=30.0, progress=False)
 KNN = replace(WHOLE, probe_kind="knn")
 THIS_RUN = "this run"
-PITCH, SAME_PIECE = "pitch of notes on unseen instruments", "excerpts of the same piece"
-METRICS = {PITCH: "accuracy", SAME_PIECE: "mean_average_precision"}
+CHORD, SAME_PIECE = "chords on unseen instruments", "excerpts of the same piece"
+METRICS = {CHORD: "accuracy", SAME_PIECE: "mean_average_precision"}
 SCORES = "scores"  # folder, the first thing that is written
 LOG_EVERY = 10
 SAVE_EVERY = 500
@@ -108,7 +117,7 @@ def run_quickstart(settings: QuickstartSettings) -> Path:
     trainer = make_trainer(settings, folders[PRETRAINING], teachers, labels)
     constant = constant_predictions(trainer)
     before = trainer.evaluate()
-    curve = train_and_probe(settings, trainer, folders[NOTES])
+    curve = train_and_probe(settings, trainer, folders[CHORDS])
     after = trainer.evaluate()
     objective = [
         (name.replace("_", " "), before[f"eval_{name}"], after[f"eval_{name}"], value)
@@ -123,7 +132,7 @@ def run_quickstart(settings: QuickstartSettings) -> Path:
         facts=facts,
         curve=curve,
         scores=scores,
-        chance=1 / len(NOTE_PITCHES),
+        chance=1 / (len(PITCH_CLASSES) * len(INTERVALS)),
         library=embed_library(folders[PERFORMANCES]),
         form=form_of(render_score(REEL), REEL),
         objective=objective,
@@ -133,13 +142,13 @@ def run_quickstart(settings: QuickstartSettings) -> Path:
 
 
 def render_scores(settings: QuickstartSettings) -> dict[str, Path]:
-    """Step 1: scores to audio, the folders "pretraining" (train, valid), "notes" (all splits) and "performances"."""
+    """Step 1: scores to audio, the folders "pretraining" (train, valid), "chords" (all splits) and "performances"."""
     sets = ScoreSets(
         num_scores=settings.num_scores,
         pretraining=settings.pretraining_excerpts,
         performances=settings.performances,
         probes=0,
-        notes=settings.notes,
+        chords=settings.chords,
         seed=settings.seed,
     )
     return render_sets(sets, settings.output / SCORES, settings.workers, settings.progress)
@@ -249,9 +258,9 @@ def constant_predictions(trainer: MERTTrainer) -> dict[str, float]:
 
 
 def train_and_probe(settings: QuickstartSettings, trainer: MERTTrainer, data: Path) -> Curve:
-    """Step 5: trains, and recognizes pitches by the model before, during and after it."""
+    """Step 5: trains, and recognizes chords by the model before, during and after it."""
     probes = ProbeCallback(
-        {"audiofolder:pitch": data},
+        {"audiofolder:chord": data},
         trainer.processing_class,
         trainer.log,
         settings.probe_every,
@@ -269,7 +278,7 @@ def score_encoders(settings: QuickstartSettings, checkpoint: Path, folders: Mapp
     """Step 6: this run's network, the bundled one and hand-made features, by nearest neighbors."""
     models = {THIS_RUN: str(checkpoint), DEFAULT_CHECKPOINT: DEFAULT_CHECKPOINT, "mfcc": "mfcc", "chroma": "chroma"}
     tasks = {
-        PITCH: (folders[NOTES], KNN, {"target": "pitch", "kind": "classification"}),
+        CHORD: (folders[CHORDS], KNN, {"target": "chord", "kind": "classification"}),
         SAME_PIECE: (folders[PERFORMANCES], WHOLE, {"target": "piece", "kind": "retrieval"}),
     }
     output = settings.output / "probes"

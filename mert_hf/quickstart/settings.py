@@ -24,7 +24,7 @@ class QuickstartSettings:
     steps: int = described("Maximum number of updates.", 100_000)
     num_scores: int = described("Number of scores to read, of 1,467.", 400)
     pretraining_excerpts: int = described("Number of rendered excerpts of 10 s to train on.", 360)
-    notes: int = described("Number of rendered single notes to probe with.", 960)
+    chords: int = described("Number of rendered chords to probe with.", 960)
     performances: int = described("Number of rendered pieces whose excerpts must find each other.", 40)
     train_data: tuple[Path, ...] = described("Further folder of recordings to train on; repeatable.", (), option="data")
     learning_rate: float = described("Peak learning rate.", 1.5e-3)

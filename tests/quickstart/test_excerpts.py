@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 import mert_hf.quickstart.excerpts as excerpts
-from mert_hf.quickstart.excerpts import NOTES, PRETRAINING, PROBES, ScoreSets, render_sets
+from mert_hf.quickstart.excerpts import CHORDS, NOTES, PRETRAINING, PROBES, ScoreSets, render_sets
 from mert_hf.quickstart.pieces import Note, Piece, split_of
 
 for package in ("midirenderer", "pretty_midi"):
@@ -66,3 +66,14 @@ def test_rendering_resumes(pieces, tmp_path, monkeypatch):
             "note-00001.flac",
             "note-00002.flac",
         ]
+
+
+def test_chords_have_the_tones_of_their_labels(pieces):
+    chords = ScoreSets(pretraining=24, probes=0, chords=96).plan(pieces)[CHORDS]
+    steps = {"major": {0, 4, 7}, "minor": {0, 3, 7}, "dominant": {0, 4, 7, 10}, "diminished": {0, 3, 6}}
+    roots = ["C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B"]
+    for excerpt in chords:
+        root, kind = excerpt.metadata["chord"].split()
+        pitches = [note.pitch for note in excerpt.notes]
+        assert {(pitch - roots.index(root)) % 12 for pitch in pitches} == steps[kind]
+    assert len({excerpt.metadata["chord"] for excerpt in chords}) == 48

@@ -59,7 +59,7 @@ def few_pieces(monkeypatch):
 
 
 def miniature(output: Path, **changes) -> QuickstartSettings:
-    numbers = {"minutes": 0.02, "pretraining_excerpts": 12, "notes": 384, "performances": 4}
+    numbers = {"minutes": 0.02, "pretraining_excerpts": 12, "chords": 384, "performances": 4}
     numbers |= {"teacher_clips": 8, "workers": 1, "probe_every": 5}
     return QuickstartSettings(output=output, crop_seconds=1.0, progress=False, **{**numbers, **changes})
 
@@ -96,7 +96,7 @@ def test_no_piece_of_the_test_split_is_trained_on(few_pieces, tmp_path):
     folders = quickstart.render_scores(miniature(tmp_path))
     pieces = {name: (folder / "metadata.csv").read_text() for name, folder in folders.items()}
     assert ",test" not in pieces["pretraining"]
-    assert all(f",{split}" in pieces["notes"] for split in ("train", "valid", "test"))
+    assert all(f",{split}" in pieces["chords"] for split in ("train", "valid", "test"))
     assert (
         all(f",{split}" in pieces["performances"] for split in ("valid", "test"))
         and ",train" not in pieces["performances"]
