@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import warnings
@@ -20,8 +19,6 @@ from ..encoders.onnx_runner import METADATA_KEY, MODEL_FILE, OnnxEmbedder
 from ..encoders.transformers import TransformersEncoder
 from ..utils.files import staged_directory
 from ..utils.optional import needs_extra, require_extra
-
-logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4  # of the float32 graph against torch, relative to the scale of the embeddings
 NORMALIZATION_EPSILON = 1e-7  # of MERTFeatureExtractor and Wav2Vec2FeatureExtractor

@@ -11,7 +11,6 @@ compare it with the bundled checkpoint and hand-made features (`mert_hf.evaluati
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -47,8 +46,6 @@ from .excerpts import (
 from .form import REEL, form_of, render_score
 from .report import PAGE, SUMMARY, Curve, QuickstartReport, Score, Scores, embed_library, write_report
 from .settings import QuickstartSettings
-
-logger = logging.getLogger(__name__)
 
 TEACHERS_OF_CHECKPOINT = "teachers"
 # The second generation's design in small: 25 frames/s, half a million parameters; that of the bundled mert2-nano is

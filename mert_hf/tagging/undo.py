@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import logging
 import os
 import zlib
 from collections.abc import Mapping
@@ -23,8 +22,6 @@ import numpy as np
 
 from ..utils.files import staged_file
 from ..utils.text import printable, unprintable
-
-logger = logging.getLogger(__name__)
 
 BLOCK = 1 << 20
 
