@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,15 +112,17 @@ def undo_tags(log: str | os.PathLike) -> UndoSummary:
 
 def restore(new: Path, output: Path, entry: Mapping[str, Any]) -> None:
     """Writes the former content of a file. Raises ValueError where the entry is damaged; nothing is replaced then."""
-    delta = np.frombuffer(zlib.decompress(base64.b64decode(entry["delta"])), np.uint8).copy()
-    _combined(delta, new, entry["aligned"]).tofile(output)
+    delta = zlib.decompress(base64.b64decode(entry["delta"]))
+    with open(output, "wb") as target:
+        for start, block in _aligned(new, len(delta), entry["aligned"]):
+            target.write(_either(block, delta[start : start + len(block)]))
     if file_digest(output) != entry["before"]:
         raise ValueError(f"{new}: its entry in the log is damaged. The file was left as it is.")
 
 
 def difference(old: Path, new: Path) -> dict[str, str]:
     """`aligned`, where the files are put together, "start" or "end"; `delta`, their exclusive or, packed, in base64."""
-    packed = {name: zlib.compress(_combined(np.fromfile(old, np.uint8), new, name), 1) for name in ("end", "start")}
+    packed = {name: _pack(old, new, name) for name in ("end", "start")}
     shorter = min(packed, key=lambda name: len(packed[name]))
     return {"aligned": shorter, "delta": base64.b64encode(packed[shorter]).decode()}
 
@@ -134,12 +136,31 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _combined(values: np.ndarray, path: Path, aligned: str) -> np.ndarray:
-    """(size,) uint8, changed in place to the exclusive or with a file whose start or end is put to its own."""
-    other = np.fromfile(path, np.uint8)
-    count = min(len(values), len(other))
-    if aligned == "end":
-        values[len(values) - count :] ^= other[len(other) - count :]
-    else:
-        values[:count] ^= other[:count]
-    return values
+def _pack(old: Path, new: Path, aligned: str) -> bytes:
+    packer, parts = zlib.compressobj(1), []
+    with open(old, "rb") as file:
+        for _, block in _aligned(new, old.stat().st_size, aligned):
+            parts.append(packer.compress(_either(file.read(len(block)), block)))
+    return b"".join([*parts, packer.flush()])
+
+
+def _aligned(path: Path, size: int, aligned: str) -> Iterator[tuple[int, bytes]]:
+    """Blocks of a file as next to one of `size` bytes: (place there, bytes), zeros where it has none.
+
+    Blocks, since a recording of hours in WAV does not fit the memory several times.
+    """
+    length = path.stat().st_size
+    shift = length - size if aligned == "end" else 0
+    with open(path, "rb") as file:
+        for start in range(0, size, BLOCK):
+            end = min(start + BLOCK, size)
+            begin, last = (min(max(place + shift, 0), length) for place in (start, end))
+            file.seek(begin)
+            block = file.read(last - begin)
+            missing = bytes(end - start - len(block))
+            yield start, missing + block if aligned == "end" else block + missing
+
+
+def _either(one: bytes, other: bytes) -> bytes:
+    """The exclusive or of bytes of the same number."""
+    return (np.frombuffer(one, np.uint8) ^ np.frombuffer(other, np.uint8)).tobytes()
