@@ -44,7 +44,7 @@ from mert_hf.quickstart.pieces import (
     split_of,
 )
 from mert_hf.quickstart.rendering import DRUMS, SAMPLING_RATE, Excerpt, write_excerpts
-from mert_hf.recordings.metadata import read_metadata, write_metadata
+from mert_hf.recordings.audiofolder import read_metadata, write_metadata
 
 COLLECTIONS = {  # folder of music21's corpus -> largest number of files that are read
     "bach": 300, "ryansMammoth": 400, "oneills1850": 39, "essenFolksong": 3, "airdsAirs": 6, "josquin": 8,

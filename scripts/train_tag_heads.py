@@ -26,8 +26,8 @@ from mert_hf.audio import read_audio
 from mert_hf.encoders import Encoder, open_encoder
 from mert_hf.evaluation.metrics.weighted import key_scores
 from mert_hf.hub.names import DEFAULT_CHECKPOINT
-from mert_hf.recordings.keys import KEYS, key_index
-from mert_hf.recordings.metadata import read_metadata
+from mert_hf.recordings.audiofolder import read_metadata
+from mert_hf.recordings.targets import KEYS, key_index
 from mert_hf.tagging.heads import FEATURES, FOLDER, TEMPO_STEP, TagHead
 
 RATE = 24000  # Hz

@@ -20,8 +20,7 @@ from mert_hf.audio import read_audio
 from mert_hf.audio.decoders import warn
 from mert_hf.embedding.dataset import embed_dataset
 from mert_hf.finetuning import FineTuningTrainingArguments
-from mert_hf.recordings.audiofolder import read_folder
-from mert_hf.recordings.metadata import write_metadata
+from mert_hf.recordings.audiofolder import read_folder, write_metadata
 from mert_hf.recordings.targets import parse_segments, read_beats, read_segments
 
 RATE = 24000

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ..audio import AudioReadError, audio_info, find_audio_files
 from ..audio.read_ahead import map_ahead
-from ..recordings.metadata import METADATA_FILE, read_metadata
+from ..recordings.audiofolder import METADATA_FILE, read_metadata
 from ..utils.files import staged_file
 from .crops import AudioCrop, CropDataset, NothingToReadError, derive_seed
 

@@ -14,7 +14,7 @@ import numpy as np
 from ..audio import AudioReadError, audio_info, find_audio_files
 from ..audio.decoders import BLOCK_FRAMES, CANCELLED_DECIBELS
 from ..audio.decoding import open_decoder
-from ..recordings.metadata import METADATA_FILE, read_metadata
+from ..recordings.audiofolder import METADATA_FILE, read_metadata
 from ..utils.text import shorten
 from .findings import LISTED, OK, PROBLEM, WARNING, Finding
 

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from ..recordings.metadata import write_metadata
+from ..recordings.audiofolder import write_metadata
 from ..utils.optional import needs_extra
 from .pieces import Note, map_in_processes, package_folder
 

@@ -15,7 +15,7 @@ import soundfile
 from ..embedding import MERTEmbedder
 from ..hub.checkpoint import CARD_FILE
 from ..hub.names import DEFAULT_CHECKPOINT, resolve_checkpoint
-from ..recordings.metadata import read_metadata
+from ..recordings.audiofolder import read_metadata
 from ..utils.optional import needs_extra
 from ..utils.text import fill_template, markdown_table
 from .form import Form

@@ -1,8 +1,7 @@
 """Labeled recordings: audio folders, data sets, split names, keys, beats, chords and parts of songs."""
 
-from .audiofolder import read_folder
+from .audiofolder import read_folder, read_metadata
 from .dataset import DatasetSource, read_dataset
-from .metadata import read_metadata
 from .recordings import SPLITS, AudioRow, BeatTimes, Recording, Segments, TaskData, check_audio
 
 __all__ = [

@@ -28,13 +28,15 @@ from typing import Any
 import numpy as np
 
 from ..utils.files import existing_path
+from ..utils.optional import needs_extra
 from ..utils.text import shorten
 from .frames import BEAT_LABELS, BOUNDARY_LABELS, CHORD_LABELS
-from .keys import KEYS, key_index
 from .recordings import BeatTimes, Segments, label_index, multi_hot
 
 logger = logging.getLogger(__name__)
 
+TONICS = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
+KEYS = tuple(f"{tonic} {mode}" for mode in ("major", "minor") for tonic in TONICS)
 BEAT_SUFFIXES = (".beats", ".txt")
 SEGMENT_SUFFIXES = (".lab", ".txt")
 BACKWARD_SECONDS = 0.1  # by which an end may precede its start: an empty segment, as rounding leaves in The Beatles
@@ -183,6 +185,18 @@ def _numbers(row: Row, table: TargetTable) -> list[float]:
 
 def _keys(table: TargetTable) -> Targets:
     return KEYS, [key_index(row[table.columns[0]], table.where(row)) for row in table.rows]
+
+
+def key_index(text: str, where: object) -> int:
+    """Index in `KEYS` of a key such as "C# minor" or "db maj". Raises ValueError for another text."""
+    with needs_extra("eval"):
+        from mir_eval.key import KEY_TO_SEMITONE
+
+    words = text.lower().split()
+    modes = {"major": 0, "maj": 0, "minor": 1, "min": 1}
+    if len(words) == 2 and words[1] in modes and KEY_TO_SEMITONE.get(words[0]) is not None:
+        return KEY_TO_SEMITONE[words[0]] + 12 * modes[words[1]]
+    raise ValueError(f"{where}: unknown key {text!r}; the keys are {', '.join(KEYS)} (sharps are read too).")
 
 
 def _retrieval(table: TargetTable) -> Targets:

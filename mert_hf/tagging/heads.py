@@ -55,7 +55,7 @@ class Prediction:
     None where the model has none.
     """
 
-    texts: tuple[str, ...]  # a key of `mert_hf.recordings.keys.KEYS`, beats a minute with one decimal, or labels
+    texts: tuple[str, ...]  # a key of `mert_hf.recordings.targets.KEYS`, beats a minute with one decimal, or labels
     confidence: float | None
 
 

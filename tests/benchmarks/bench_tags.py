@@ -17,7 +17,7 @@ import numpy as np
 
 from mert_hf.audio import find_audio_files, read_audio
 from mert_hf.evaluation.metrics.weighted import key_scores
-from mert_hf.recordings.keys import KEYS, key_index
+from mert_hf.recordings.targets import KEYS, key_index
 from mert_hf.tagging import tag_recordings
 from mert_hf.tagging.heads import TagHead
 from mert_hf.utils.text import markdown_table

@@ -15,7 +15,7 @@ from mert_hf import MERTEmbedder
 from mert_hf.cli.app import app
 from mert_hf.evaluation import evaluate
 from mert_hf.finetuning import FineTuningArguments, FineTuningTrainingArguments, fine_tune, predict
-from mert_hf.recordings.metadata import write_metadata
+from mert_hf.recordings.audiofolder import write_metadata
 
 RATE = 24000
 SPLITS = ["train"] * 6 + ["validation"] * 4 + ["test"] * 4

@@ -18,8 +18,8 @@ from mert_hf.evaluation.probing.frames import BinaryBeats
 from mert_hf.evaluation.probing.store import FeatureTable
 from mert_hf.evaluation.tasks.protocols import MARBLE_V1, MARBLE_V2
 from mert_hf.recordings.frames import beat_strengths
-from mert_hf.recordings.keys import KEYS
 from mert_hf.recordings.recordings import BeatTimes, Recording, TaskData
+from mert_hf.recordings.targets import KEYS
 from tests.reference_numbers import REFERENCE
 
 VALUES = json.loads((REFERENCE / "marble.json").read_text())

@@ -15,8 +15,8 @@ from mert_hf.evaluation.metrics.by_kind import scores
 from mert_hf.evaluation.metrics.frames import frame_predictions, sdr_frames, sdr_whole, song_medians
 from mert_hf.evaluation.metrics.predictions import Predictions
 from mert_hf.evaluation.probing.chunks import make_head
-from mert_hf.recordings.keys import KEYS
 from mert_hf.recordings.recordings import BeatTimes, Recording, TaskData
+from mert_hf.recordings.targets import KEYS
 
 
 def scored(kind: str, targets, outputs, labels=()) -> dict[str, float]:

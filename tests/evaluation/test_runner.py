@@ -17,7 +17,7 @@ from mert_hf.evaluation.probing import evaluation, features
 from mert_hf.evaluation.probing.frames import SeparationData
 from mert_hf.evaluation.probing.probes import WEIGHTED, train_grid
 from mert_hf.evaluation.tasks import get_task
-from mert_hf.recordings.keys import TONICS
+from mert_hf.recordings.targets import TONICS
 
 from .synthesis import note, tune, write
 

@@ -13,9 +13,9 @@ from mert_hf.evaluation.probing.runner import DATA_SETS
 from mert_hf.evaluation.tasks import TASK_NAMES, get_task
 from mert_hf.evaluation.tasks.registry import TASKS
 from mert_hf.evaluation.tasks.vocalset import TEST_SINGERS
-from mert_hf.recordings.keys import KEYS, key_index
 from mert_hf.recordings.recordings import SPLITS
 from mert_hf.recordings.splits import hash_split
+from mert_hf.recordings.targets import KEYS, key_index
 
 from .conftest import LAYOUTS
 

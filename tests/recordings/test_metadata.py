@@ -10,7 +10,7 @@ import sounds
 from sounds import sweep
 
 from mert_hf.audio import find_audio_files
-from mert_hf.recordings.metadata import read_metadata, write_metadata
+from mert_hf.recordings.audiofolder import read_metadata, write_metadata
 from mert_hf.recordings.recordings import located
 from mert_hf.recordings.targets import TargetTable, read_beats, read_targets
 from mert_hf.utils.files import existing_path

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from mert_hf.recordings.keys import KEYS
+from mert_hf.recordings.targets import KEYS
 from mert_hf.tagging.heads import LONGEST_LAG, WEIGHTS, TagHead, rhythm, statistics
 
 TEMPI = tuple(f"{50 * 1.03**step:.2f}" for step in range(49))

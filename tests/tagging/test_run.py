@@ -13,7 +13,7 @@ from sounds import melody
 from typer.testing import CliRunner
 
 from mert_hf.cli.app import app
-from mert_hf.recordings.keys import KEYS
+from mert_hf.recordings.targets import KEYS
 from mert_hf.tagging import tag_recordings
 from mert_hf.tagging.heads import Prediction
 from mert_hf.tagging.run import parse_models, prediction_of

@@ -19,7 +19,7 @@ from sounds import FORMATS, write_format
 
 from mert_hf import MERTConfig, MERTFeatureExtractor, MERTModel
 from mert_hf.audio import AudioReadError, audio_info, read_audio
-from mert_hf.recordings.metadata import read_metadata
+from mert_hf.recordings.audiofolder import read_metadata
 
 hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is installed for development only")
 arrays = pytest.importorskip("hypothesis.extra.numpy")

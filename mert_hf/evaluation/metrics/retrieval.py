@@ -10,10 +10,10 @@ SIMILARITY_DIGITS = 12  # equal recordings are equally similar on every processo
 def query_scores(embeddings: np.ndarray, works: np.ndarray, queries: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """`average_precision` and `top1` of each query, float64 (recordings,); nan for a work with one recording.
 
-    (Average precision as in MIREX's audio cover song identification, with candidates of equal similarity as one group,
-    as in scikit-learn: the precision at the end of a group counts, and `top1` is the share of versions in the first. A
-    work with one recording is not a query, but its recording is among the candidates.) ValueError where shapes differ,
-    or no work has two recordings.
+    (Average precision as in MIREX's audio cover song identification: the precision at the rank of each version, where
+    candidates of equal similarity have the rank of the last of them, as in scikit-learn; `top1` is the share of
+    versions among the most similar ones. A work with one recording is not a query, but its recording is among the
+    candidates.) ValueError where shapes differ, or no work has two recordings.
 
     Args:
         embeddings: (recordings, values), compared by their cosine.
@@ -31,21 +31,12 @@ def query_scores(embeddings: np.ndarray, works: np.ndarray, queries: np.ndarray 
     tiny = np.finfo(float).tiny  # rows of zeros stay
     left, right = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), tiny) for x in (queries, embeddings))
     similarities = np.round(left @ right.T, SIMILARITY_DIGITS)
-    np.fill_diagonal(similarities, -np.inf)
-    order = np.argsort(-similarities, axis=1, kind="stable")[:, :-1]
-    relevant = works[order] == works[:, None]
-    if not relevant.any():
+    average, top1 = np.full((2, len(works)), np.nan)
+    for query, row in enumerate(similarities):
+        found, versions = np.delete(row, query), np.delete(works, query) == works[query]
+        if versions.any():
+            average[query] = np.mean([versions[found >= level].mean() for level in found[versions]])
+            top1[query] = versions[found == found.max()].mean()
+    if np.isnan(average).all():
         raise ValueError("No work has two recordings, so there is nothing to retrieve.")
-    precisions = _group_precisions(relevant, np.take_along_axis(similarities, order, axis=1))
-    total = relevant.sum(axis=1)
-    summed = (relevant * precisions).sum(axis=1)
-    average = np.divide(summed, total, out=np.full(len(relevant), np.nan), where=total > 0)
-    return {"average_precision": average, "top1": np.where(total > 0, precisions[:, 0], np.nan)}
-
-
-def _group_precisions(relevant: np.ndarray, similarities: np.ndarray) -> np.ndarray:
-    """Precision at the end of the group of equal similarities of each candidate; all (queries, candidates), ranked."""
-    places = np.broadcast_to(np.arange(relevant.shape[1]), relevant.shape)
-    ends = np.where(np.diff(similarities, axis=1, append=-np.inf) != 0, places, relevant.shape[1])
-    ends = np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
-    return np.take_along_axis(relevant.cumsum(axis=1), ends, axis=1) / (ends + 1)
+    return {"average_precision": average, "top1": top1}

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ...recordings.keys import KEYS
+from ...recordings.targets import KEYS
 from ...utils.optional import needs_extra
 
 Statistic = Callable[[np.ndarray], np.ndarray]

@@ -19,8 +19,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ...recordings.keys import KEYS, key_index
 from ...recordings.recordings import Recording, TaskData
+from ...recordings.targets import KEYS, key_index
 from .base import ArchiveNotes, TableForm, Task, existing_file, first_existing, read_table
 
 TRAIN_RESIDUES, ALL_RESIDUES = 100, 116
