@@ -8,7 +8,7 @@ The second command makes the picture of the README: it renders a score of music2
 
 import argparse
 
-from mert_hf.quickstart.form import HOP, WINDOW, form_of, render_score
+from mert_hf.quickstart.report import HOP, WINDOW, form_of, render_score
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..recordings.targets import KEYS, TONICS
 from .pieces import Note, Piece, load_pieces, split_of
 from .rendering import Excerpt, write_excerpts
 
@@ -22,9 +23,6 @@ FAMILIES = (
 """The first 12 of General MIDI's 16 families of 8 programs; the other four are effects, percussion and sounds."""
 PROGRAMS_PER_FAMILY = 8
 PROGRAMS = len(FAMILIES) * PROGRAMS_PER_FAMILY
-PITCH_CLASSES = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
-KEYS = tuple(f"{tonic} {mode}" for mode in ("major", "minor") for tonic in PITCH_CLASSES)
-"""The 24 keys, major keys first: index = tonic + 12 * minor."""
 NOTE_PITCHES = range(36, 84)
 """MIDI numbers of the single notes, C2 to B5."""
 INTERVALS = {"major": (0, 4, 7), "minor": (0, 3, 7), "dominant": (0, 4, 7, 10), "diminished": (0, 3, 6)}
@@ -81,24 +79,15 @@ class ScoreSets:
             *plan_performances(split["valid"], self.performances // 4, seed + 7, "valid-"),
             *plan_performances(split["test"], self.performances, seed + 8, "test-"),
         ]
-        notes = plan_notes(self.notes, seed=seed + 6)
-        chords = plan_chords(self.chords, np.random.default_rng(seed + 9))
-        plans = {
-            PRETRAINING: pretraining,
-            PROBES: probes,
-            PERFORMANCES: performances,
-            NOTES: notes,
-            CHORDS: chords,
-        }
+        plans = {PRETRAINING: pretraining, PROBES: probes, PERFORMANCES: performances}
+        plans[NOTES] = plan_notes(self.notes, seed=seed + 6)
+        plans[CHORDS] = plan_chords(self.chords, np.random.default_rng(seed + 9))
         return {name: excerpts for name, excerpts in plans.items() if excerpts}
 
 
 def render_sets(sets: ScoreSets, folder: str | os.PathLike, workers: int = 2, progress: bool = True) -> dict[str, Path]:
-    """Reads the scores and renders the sets below `folder`, each as an audiofolder; what is there is kept.
-
-    Returns:
-        The folder of each set by its name: "pretraining", "probes", "performances", "notes", "chords".
-    """
+    """Reads the scores and renders the sets below `folder`, each as an audiofolder; what is there is kept. The folder
+    of each set is returned by its name: "pretraining", "probes", "performances", "notes", "chords"."""
     folder = Path(folder)
     pieces = load_pieces(sets.num_scores, folder / f"pieces-{sets.num_scores}.json", workers, progress)
     plans = sets.plan(pieces)
@@ -159,13 +148,7 @@ def plan_performances(pieces: Sequence[Piece], count: int, seed: int = 0, prefix
     """Plans `TAKES` excerpts, evenly spread, of each of `count` pieces, the first ones of a random order.
 
     A piece has one key, tempo and instrument for each part, as a recording has. Pieces whose excerpts would overlap are
-    left out.
-
-    Args:
-        pieces: pieces of which each is played once at most.
-        count: number of pieces.
-        seed: all choices follow from it.
-        prefix: start of every file name.
+    left out. `seed` and `prefix` are as of `plan_excerpts`.
     """
     rng = np.random.default_rng(seed)
     pieces = [piece for piece in pieces if piece.length * 60.0 / BEATS_PER_MINUTE[1] >= TAKES * PROBE_SECONDS]
@@ -248,7 +231,7 @@ def plan_chords(count: int, rng: np.random.Generator) -> list[Excerpt]:
         voices = [bass, *(48 + (root + step - 48) % 12 + 12 * int(rng.integers(0, 2)) for step in INTERVALS[kind])]
         notes = tuple(Note(0.02 * i * float(rng.random()), 1.7, pitch, 0) for i, pitch in enumerate(voices))
         metadata = {
-            "chord": f"{PITCH_CLASSES[root]} {kind}",
+            "chord": f"{TONICS[root]} {kind}",
             "program": program,
             "split": SPLIT_OF_PROGRAM[program % PROGRAMS_PER_FAMILY],
         }

@@ -18,6 +18,7 @@ import soundfile
 import soxr
 
 from ..recordings.audiofolder import write_metadata
+from ..utils.files import staged_file
 from ..utils.optional import needs_extra
 from .pieces import Note, map_in_processes, package_folder
 
@@ -34,7 +35,6 @@ class Excerpt:
     """One recording to render.
 
     Attributes:
-        file_name: name of the rendered file.
         notes: the notes in seconds.
         programs: General MIDI program of each part, counted from 0; `DRUMS` for the percussion channel.
         seconds: length of the recording.
@@ -87,10 +87,8 @@ def write_excerpts(
 
 def _render_to_files(directory: Path, excerpts: Sequence[Excerpt]) -> None:
     for excerpt, audio in zip(excerpts, render(excerpts), strict=True):
-        path = directory / excerpt.file_name
-        partial_path = path.with_name(f".{path.name}.part")
-        soundfile.write(partial_path, audio, SAMPLING_RATE, format="FLAC", subtype="PCM_16")
-        partial_path.rename(path)
+        with staged_file(directory / excerpt.file_name) as part:
+            soundfile.write(part, audio, SAMPLING_RATE, format="FLAC", subtype="PCM_16")
 
 
 def render(excerpts: Sequence[Excerpt]) -> list[np.ndarray]:

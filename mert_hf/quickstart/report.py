@@ -18,7 +18,8 @@ from ..hub.names import DEFAULT_CHECKPOINT, resolve_checkpoint
 from ..recordings.audiofolder import read_metadata
 from ..utils.optional import needs_extra
 from ..utils.text import fill_template, markdown_table
-from .form import Form
+from .pieces import Note, read_piece, score_paths
+from .rendering import SAMPLING_RATE, Excerpt, render
 
 with needs_extra("quickstart"):
     from matplotlib import colormaps
@@ -28,6 +29,10 @@ PAGE = "report.html"
 SUMMARY = "README.md"
 BUNDLED_CARD = f"{DEFAULT_CHECKPOINT}.md"
 QUERIES = 3  # recordings whose neighbors are listed
+NEIGHBORS = 5  # of each
+REEL = "AlhambraReel"  # the score whose form is shown
+BEAT = 0.6  # seconds per quarter note of a rendered score
+WINDOW, HOP = 2.0, 0.8  # seconds
 
 
 @dataclass(frozen=True)
@@ -175,22 +180,13 @@ def audio_source(path: Path) -> str:
     return f"data:audio/mpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-NEIGHBORS = 5
-
-
 @dataclass(frozen=True)
 class EmbeddedLibrary:
-    """Recordings with one vector each.
-
-    Attributes:
-        paths: the files.
-        pieces: the piece of each.
-        vectors: (recordings, hidden) float32 of unit length, the mean of all recordings removed before.
-    """
+    """Recordings with one vector each."""
 
     paths: Sequence[Path]
-    pieces: Sequence[str]
-    vectors: np.ndarray
+    pieces: Sequence[str]  # the piece of each
+    vectors: np.ndarray  # (recordings, hidden) float32 of unit length, the mean of all recordings removed before
 
     def plane(self) -> np.ndarray:
         """(recordings, 2) coordinates: projections on the two largest principal components."""
@@ -278,3 +274,70 @@ def loss_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
         if axes.lines:
             axes.legend(fontsize=7)
     return figure
+
+
+@dataclass(frozen=True)
+class Form:
+    """Self-similarity of a recording: how similar each moment of it is to each other one."""
+
+    title: str
+    similarity: np.ndarray  # (windows, windows) cosines, the mean of all windows removed before
+    seconds: float  # length of the recording
+
+    def figure(self) -> Figure:
+        """Bright where two moments sound alike to the model."""
+        figure = Figure(figsize=(5.2, 4.6), layout="constrained")
+        axes = figure.subplots()
+        extent = (0, self.seconds, self.seconds, 0)
+        image = axes.imshow(self.similarity, extent=extent, cmap="magma", interpolation="nearest")
+        axes.set(xlabel="seconds", ylabel="seconds", title=self.title)
+        figure.colorbar(image, label="cosine similarity")
+        return figure
+
+
+def form_of(
+    recording: str | Path | io.BytesIO,
+    title: str,
+    model: str = DEFAULT_CHECKPOINT,
+    layer: int = -1,
+    window: float = WINDOW,
+    hop: float = HOP,
+) -> Form:
+    """The form of a recording.
+
+    Args:
+        recording: as of `MERTEmbedder.encode`.
+        title: name of the recording.
+        model: Hub id, folder or name of a bundled checkpoint.
+        layer: layer of the embeddings; -1 is the last.
+        window: seconds that each embedding covers.
+        hop: seconds from one embedding to the next.
+    """
+    embedder = MERTEmbedder.from_pretrained(model, device="cpu")
+    song = embedder.encode(recording, layers=layer, window=window, hop=hop, show_progress_bar=False)
+    centered = song.embeddings - song.embeddings.mean(axis=0)
+    centered /= np.linalg.norm(centered, axis=1, keepdims=True)
+    return Form(title, centered @ centered.T, float(song.end[-1]))
+
+
+def render_score(name: str, repeats: int = 3) -> io.BytesIO:
+    """The score of music21 of this file name as a FLAC file in memory, played `repeats` times on the piano.
+
+    Raises ValueError where there is no such score, or it cannot be rendered.
+    """
+    paths = [path for path in score_paths() if path.stem == name]
+    piece = read_piece(paths[0]) if paths else None
+    if piece is None:
+        raise ValueError(f"music21 has no score {name!r} that can be rendered.")
+    length = piece.length * BEAT
+    notes = tuple(
+        Note(note.onset * BEAT + repeat * length, note.duration * BEAT, note.pitch, note.part)
+        for repeat in range(repeats)
+        for note in piece.notes
+    )
+    programs = (0,) * (1 + max(note.part for note in notes))
+    (audio,) = render([Excerpt(name, notes, programs, repeats * length, 0.7, {})])
+    file = io.BytesIO()
+    soundfile.write(file, audio, SAMPLING_RATE, format="FLAC")
+    file.seek(0)
+    return file

@@ -31,20 +31,31 @@ from ..pretraining.probing import ProbeCallback
 from ..pretraining.resuming import last_complete_checkpoint
 from ..pretraining.run import build_trainer
 from ..pretraining.trainer import MERTTrainer
+from ..recordings.targets import TONICS
 from ..teachers import FeatureSet, FeatureTeacher, KMeansTeacher, load_teacher
 from ..utils.files import check_nothing_is_replaced, check_output_folder
 from .excerpts import (
     CHORDS,
     INTERVALS,
     PERFORMANCES,
-    PITCH_CLASSES,
     PRETRAINING,
     PRETRAINING_SECONDS,
     ScoreSets,
     render_sets,
 )
-from .form import REEL, form_of, render_score
-from .report import PAGE, SUMMARY, Curve, QuickstartReport, Score, Scores, embed_library, write_report
+from .report import (
+    PAGE,
+    REEL,
+    SUMMARY,
+    Curve,
+    QuickstartReport,
+    Score,
+    Scores,
+    embed_library,
+    form_of,
+    render_score,
+    write_report,
+)
 from .settings import QuickstartSettings
 
 TEACHERS_OF_CHECKPOINT = "teachers"
@@ -129,7 +140,7 @@ def run_quickstart(settings: QuickstartSettings) -> Path:
         facts=facts,
         curve=curve,
         scores=scores,
-        chance=1 / (len(PITCH_CLASSES) * len(INTERVALS)),
+        chance=1 / (len(TONICS) * len(INTERVALS)),
         library=embed_library(folders[PERFORMANCES]),
         form=form_of(render_score(REEL), REEL),
         objective=objective,

@@ -18,10 +18,10 @@ import mert_hf.quickstart.run as quickstart
 from mert_hf.hub.names import DEFAULT_CHECKPOINT
 from mert_hf.pretraining.callbacks import TimedScheduleCallback
 from mert_hf.pretraining.resuming import last_complete_checkpoint
-from mert_hf.quickstart.form import Form
 from mert_hf.quickstart.pieces import Note, Piece, load_pieces, split_of
 from mert_hf.quickstart.report import (
     EmbeddedLibrary,
+    Form,
     QuickstartReport,
     Score,
     curve_figure,
