@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -134,7 +135,7 @@ def update_index(
             table = RecordingTable.create(place, stored) if table is None else table
         else:
             _check_same(table.settings, wanted.stored())
-        summary = _Run(table, encoder, wanted).apply(changes, len(files))
+        summary = apply_changes(table, encoder, wanted, changes, len(files))
         write_errors(place, summary.failed)
         return summary
 
@@ -201,17 +202,6 @@ def _beginning(file: str, *reading: Any) -> Iterator[np.ndarray]:
     yield fingerprinter.codes()
 
 
-def needs_refit(rows: int, fitted: int, changes: int) -> bool:
-    """Whether the statistics are those of another library; a run that was killed may have left them so.
-
-    The index has `rows` recordings, the statistics were computed from `fitted` ones (0 for none), and this run made
-    `changes`.
-    """
-    if not fitted:
-        return rows >= FEWEST_RECORDINGS
-    return max(abs(rows - fitted), changes) > REFIT_SHARE * fitted
-
-
 def make_settings(
     encoder: Encoder, model: str | os.PathLike, wanted: UpdateSettings, old: IndexSettings | None
 ) -> IndexSettings:
@@ -266,87 +256,84 @@ def mean_vector(pieces: Sequence[tuple[Window, np.ndarray]]) -> np.ndarray:
     return np.average(np.stack(vectors), axis=0, weights=[window.end - window.start for window in windows])
 
 
-class _Run:
-    """Applies changes to a table, `ROWS_IN_VERSION` recordings at a time."""
+def apply_changes(
+    table: RecordingTable, encoder: Encoder | None, wanted: UpdateSettings, changes: Changes, num_files: int
+) -> IndexSummary:
+    """Changes the table and describes what was done."""
+    files, failed = changes.changed + changes.new, {}
+    with SpeedBar(None, disable=not (wanted.show_progress_bar and files)) as bar:
+        table.move(changes.moved)
+        table.delete(changes.gone)
+        if files:
+            failed = _embed_into(table, encoder, wanted, files, bar)
+    damaged = [files[number] for number in failed if number < len(changes.changed)]
+    table.delete([printable(file) for file in damaged])
+    rows, fitted, changed = len(table), table.scaling.count, len(changes) - len(changes.moved)
+    # The statistics may be those of another library, also where a run was killed.
+    refit = max(abs(rows - fitted), changed) > REFIT_SHARE * fitted if fitted else rows >= FEWEST_RECORDINGS
+    if refit:
+        table.refit()
+    if refit or changes:
+        table.tidy()
+    return IndexSummary(
+        files=num_files,
+        recordings=rows,
+        added=len(changes.new) - (len(failed) - len(damaged)),
+        changed=len(changes.changed) - len(damaged),
+        moved=len(changes.moved),
+        dropped=len(changes.gone) + len(damaged),
+        failed=tuple(failed.values()),
+        seconds=bar.seconds,
+        speed=bar.speed,
+    )
 
-    def __init__(self, table: RecordingTable, encoder: Encoder | None, wanted: UpdateSettings):
-        self.table, self.encoder, self.wanted = table, encoder, wanted
-        self.failed: dict[int, FailedFile] = {}
-        self.codes: dict[int, np.ndarray] = {}
 
-    def apply(self, changes: Changes, num_files: int) -> IndexSummary:
-        """Changes the table and describes what was done."""
-        files = changes.changed + changes.new
-        with SpeedBar(None, disable=not (self.wanted.show_progress_bar and files)) as bar:
-            self.table.move(changes.moved)
-            self.table.delete(changes.gone)
-            if files:
-                self._embed(files, bar)
-        changed = [index for index in self.failed if index < len(changes.changed)]
-        self.table.delete([printable(files[index]) for index in changed])  # rows of the files that are damaged now
-        rows = len(self.table)
-        refit = needs_refit(rows, self.table.scaling.count, len(changes) - len(changes.moved))
-        if refit:
-            self.table.refit()
-        if refit or changes:
-            self.table.tidy()
-        return IndexSummary(
-            files=num_files,
-            recordings=rows,
-            added=len(changes.new) - (len(self.failed) - len(changed)),
-            changed=len(changes.changed) - len(changed),
-            moved=len(changes.moved),
-            dropped=len(changes.gone) + len(changed),
-            failed=tuple(self.failed.values()),
-            seconds=bar.seconds,
-            speed=bar.speed,
-        )
+def _embed_into(
+    table: RecordingTable, encoder: Encoder, wanted: UpdateSettings, files: Sequence[str], bar: SpeedBar
+) -> dict[int, FailedFile]:
+    """Puts files into the table, `ROWS_IN_VERSION` at a time. Returns those that cannot be read by their numbers."""
+    settings, failed, codes = table.settings, {}, {}
 
-    def _embed(self, files: Sequence[str], bar: SpeedBar) -> None:
-        settings = self.table.settings
-        stamps = [file_stamp(file) for file in files]  # of before reading: a change in between is noticed next time
-        items = read_ahead(
-            [partial(self._read, number, file) for number, file in enumerate(files)], self.wanted.workers
-        )
-        pending: list[dict[str, Any]] = []
-        try:
-            windows = readable_windows(items, files, self.failed)
-            for number, pieces in embed_files(self.encoder, settings, windows, self.wanted.batch_size):
-                bar.note = f", {len(self.failed)} failed" if self.failed else ""
-                for window, _ in pieces:
-                    bar.advance(number, window)
-                if number in self.failed:
-                    continue
-                pending.append(self._row(number, files[number], stamps[number], pieces))
-                if len(pending) >= ROWS_IN_VERSION:
-                    self.table.put(pending)
-                    pending = []
-        finally:
-            items.close()
-        if pending:
-            self.table.put(pending)
-
-    def _read(self, number: int, path: str) -> Iterator[Window]:
-        """The windows of a file; its fingerprint goes to `codes` before they end."""
-        settings = self.table.settings
+    def read(number: int) -> Iterator[Window]:
         fingerprinter = Fingerprinter(settings.sampling_rate)
-        windows = recording_windows(self.encoder, path, settings.window, channels=settings.channels)
+        windows = recording_windows(encoder, files[number], settings.window, channels=settings.channels)
         yield from fingerprinted(windows, fingerprinter)
-        self.codes[number] = fingerprinter.codes()
+        codes[number] = fingerprinter.codes()  # before the windows end
 
-    def _row(self, number: int, path: str, stamp: tuple[int, int], pieces: list) -> dict[str, Any]:
-        """The columns of a file, see `RecordingTable.put`."""
-        return {
-            "path": printable(path),
-            "mount": mount_point(path),
-            "size": stamp[0],
-            "changed_ns": stamp[1],
-            "duration": pieces[-1][0].end,
-            **read_tags(path),
-            "vector": mean_vector(pieces),
-            "windows": np.stack([vector for _, vector in pieces]) if self.table.settings.windows else None,
-            "fingerprint": self.codes.pop(number),
-        }
+    stamps = [file_stamp(file) for file in files]  # of before reading: a change in between is noticed next time
+    pending: list[dict[str, Any]] = []
+    with closing(read_ahead([partial(read, number) for number in range(len(files))], wanted.workers)) as items:
+        windows = readable_windows(items, files, failed)
+        for number, pieces in embed_files(encoder, settings, windows, wanted.batch_size):
+            bar.note = f", {len(failed)} failed" if failed else ""
+            for window, _ in pieces:
+                bar.advance(number, window)
+            if number in failed:
+                continue
+            pending.append(_row(files[number], stamps[number], pieces, codes.pop(number), settings.windows))
+            if len(pending) >= ROWS_IN_VERSION:
+                table.put(pending)
+                pending = []
+    if pending:
+        table.put(pending)
+    return failed
+
+
+def _row(
+    path: str, stamp: tuple[int, int], pieces: Sequence[tuple[Window, np.ndarray]], codes: np.ndarray, windows: bool
+) -> dict[str, Any]:
+    """The columns of a file, see `RecordingTable.put`."""
+    return {
+        "path": printable(path),
+        "mount": mount_point(path),
+        "size": stamp[0],
+        "changed_ns": stamp[1],
+        "duration": pieces[-1][0].end,
+        **read_tags(path),
+        "vector": mean_vector(pieces),
+        "windows": np.stack([vector for _, vector in pieces]) if windows else None,
+        "fingerprint": codes,
+    }
 
 
 def _check_same(settings: IndexSettings, wanted: dict) -> None:

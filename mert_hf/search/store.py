@@ -68,15 +68,6 @@ class Scaling:
         """Standardized vectors (..., hidden) -> vectors of the model, float32."""
         return vectors * self.deviation + self.mean
 
-    def as_json(self) -> dict:
-        """Content for `from_json`."""
-        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist(), "count": self.count}
-
-    @classmethod
-    def from_json(cls, content: dict) -> Scaling:
-        """The scaling of `as_json`."""
-        return cls(np.float32(content["mean"]), np.float32(content["deviation"]), content["count"])
-
 
 @dataclass(frozen=True)
 class IndexSettings:
@@ -113,7 +104,9 @@ class RecordingTable:
         content = json.loads((self.table.schema.metadata or {}).get(METADATA_KEY.encode(), b"{}"))
         if content.get("settings", {}).get("version") != IndexSettings.version:
             raise ValueError(f"{folder} holds an index of another version of mert_hf. Make it again in another folder.")
-        self.settings, self.scaling = IndexSettings(**content["settings"]), Scaling.from_json(content["scaling"])
+        known = content["scaling"]
+        self.settings = IndexSettings(**content["settings"])
+        self.scaling = Scaling(np.float32(known["mean"]), np.float32(known["deviation"]), known["count"])
 
     @classmethod
     def create(cls, folder: str | os.PathLike, settings: IndexSettings) -> RecordingTable:
@@ -261,8 +254,6 @@ def is_index(folder: str | os.PathLike) -> bool:
 def matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """A column of vectors -> (rows, values) float32."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(array, pa.ChunkedArray):  # combine_chunks of no chunk
-        array = pa.concat_arrays(array.chunks)
     return array.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(array), array.type.list_size)
 
 
@@ -295,7 +286,8 @@ def _schema(settings: IndexSettings, scaling: Scaling) -> pa.Schema:
     ]
     if settings.windows:
         columns.append(("windows", pa.list_(vector)))
-    content = json.dumps({"settings": settings.__dict__, "scaling": scaling.as_json()})
+    known = {"mean": scaling.mean.tolist(), "deviation": scaling.deviation.tolist(), "count": scaling.count}
+    content = json.dumps({"settings": settings.__dict__, "scaling": known})
     return pa.schema(columns, metadata={METADATA_KEY: content})
 
 
