@@ -14,9 +14,8 @@ import numpy as np
 
 from ..search import MixRules, MusicIndex
 from ..search.store import unit
-from .catalog import list_songs, match_songs
 from .settings import ServeSettings
-from .songs import Song, Songs
+from .songs import Song, Songs, list_songs, match_songs
 
 logger = logging.getLogger(__name__)
 

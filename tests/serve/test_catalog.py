@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("fastapi", reason="the server needs the extra 'serve'")
 
 from mert_hf.serve import Library, ServeSettings
-from mert_hf.serve.catalog import Player, match_songs, read_ids
+from mert_hf.serve.songs import Player, match_songs, read_ids
 
 COLUMNS = {
     "path": ["/m/a/1.mp3", "/m/b/1.mp3", "/m/c/2.mp3", "/m/d/3.mp3", "/m/e/4.mp3"],
