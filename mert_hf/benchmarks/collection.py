@@ -22,19 +22,12 @@ SAME = ("fingerprint", "layer", "window", "hop", "channels", "hidden_size")
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and covariance of the rows of a collection.
+    """Mean and covariance of the rows of a collection."""
 
-    Attributes:
-        mean: (values,) float64.
-        covariance: (values, values) float64, with rows - 1 as its divisor.
-        rows: number of rows.
-        settings: how the rows were made: fingerprint of the encoder, layer, window, hop, channels.
-    """
-
-    mean: np.ndarray
-    covariance: np.ndarray
-    rows: float
-    settings: dict
+    mean: np.ndarray  # (values,) float64
+    covariance: np.ndarray  # (values, values) float64, with rows - 1 as its divisor
+    rows: float  # number of rows
+    settings: dict  # how the rows were made: fingerprint of the encoder, layer, window, hop, channels
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes a NumPy archive, `.npz`, that `Moments.load` reads."""
@@ -57,19 +50,12 @@ class Moments:
 
 @dataclass(frozen=True)
 class Collection:
-    """Rows of features and the recording of each.
+    """Rows of features and the recording of each."""
 
-    Attributes:
-        rows: (rows, values) float64, one for each window.
-        owners: (rows,) number of each row's recording in `paths`.
-        paths: the recordings.
-        settings: as in `Moments`.
-    """
-
-    rows: np.ndarray
-    owners: np.ndarray
-    paths: tuple[str, ...]
-    settings: dict
+    rows: np.ndarray  # (rows, values) float64, one for each window
+    owners: np.ndarray  # (rows,) number of each row's recording in `paths`
+    paths: tuple[str, ...]  # the recordings
+    settings: dict  # as in `Moments`
 
     def moments(self) -> Moments:
         """Mean and covariance of the rows."""

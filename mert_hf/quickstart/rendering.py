@@ -32,24 +32,15 @@ _GAP_SECONDS = 2.0  # between excerpts that are rendered in one pass, for the la
 
 @dataclass(frozen=True)
 class Excerpt:
-    """One recording to render.
-
-    Attributes:
-        notes: the notes in seconds.
-        programs: General MIDI program of each part, counted from 0; `DRUMS` for the percussion channel.
-        seconds: length of the recording.
-        gain: peak of the recording.
-        metadata: its row of `metadata.csv`, in addition to the name of the file and the duration.
-        soundfont: path of an SF2 soundfont; None is the one of `soundfont_path`.
-    """
+    """One recording to render."""
 
     file_name: str
-    notes: tuple[Note, ...]
-    programs: tuple[int, ...]
-    seconds: float
-    gain: float
-    metadata: dict[str, str | int | float] = field(default_factory=dict)
-    soundfont: str | None = None
+    notes: tuple[Note, ...]  # times in seconds
+    programs: tuple[int, ...]  # General MIDI program of each part, counted from 0; `DRUMS` for the percussion channel
+    seconds: float  # length of the recording
+    gain: float  # its peak
+    metadata: dict[str, str | int | float] = field(default_factory=dict)  # further cells of its row of `metadata.csv`
+    soundfont: str | None = None  # path of an SF2 soundfont; None is the one of `soundfont_path`
 
 
 def soundfont_path() -> Path:

@@ -53,29 +53,19 @@ Curve = Sequence[tuple[int, float]]
 
 @dataclass(frozen=True)
 class QuickstartReport:
-    """All that the results page shows.
-
-    Attributes:
-        title, facts: top of the page.
-        curve: accuracy of the model over its training on the first task of `scores`.
-        scores: of the trained model, which is the first encoder, and others.
-        chance: accuracy of guessing on the first task.
-        library: recordings with their vectors.
-        form: self-similarity of a piece.
-        objective: a name and three values: of the model before and after training on held-out excerpts, and of the
-            best constant (the mean spectrum, the distribution of codes, the commonest code).
-        history: what was logged during the training.
-    """
+    """All that the results page shows."""
 
     title: str
-    facts: Sequence[str]
-    curve: Curve
-    scores: Scores
-    chance: float
+    facts: Sequence[str]  # at the top of the page
+    curve: Curve  # accuracy of the model over its training on the first task of `scores`
+    scores: Scores  # of the trained model, which is the first encoder, and others
+    chance: float  # accuracy of guessing on the first task
     library: EmbeddedLibrary
-    form: Form
+    form: Form  # of a piece
+    # A name and three values: of the model before and after training on held-out excerpts, and of the best constant
+    # (the mean spectrum, the distribution of codes, the commonest code).
     objective: Sequence[tuple[str, float, float, float]]
-    history: Sequence[Mapping[str, Any]]
+    history: Sequence[Mapping[str, Any]]  # what was logged during the training
 
     objective_header = ("held-out excerpts, masked frames", "before", "after", "best constant")
 

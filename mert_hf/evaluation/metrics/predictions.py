@@ -35,17 +35,11 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of one probe.
+    """Predictions of one probe."""
 
-    Attributes:
-        ids: ids of the recordings, or of chunks where those are scored.
-        columns: name -> values, one for each id: an array (ids, ...), or a list of arrays of any length.
-        recordings: for chunks, the recording of each; empty where the ids are recordings.
-    """
-
-    ids: tuple[str, ...]
-    columns: Mapping[str, Any]
-    recordings: tuple[str, ...] = ()
+    ids: tuple[str, ...]  # of the recordings, or of chunks where those are scored
+    columns: Mapping[str, Any]  # name -> values of each id: an array (ids, ...), or a list of arrays of any length
+    recordings: tuple[str, ...] = ()  # for chunks, the recording of each; empty where the ids are recordings
 
     @property
     def resampled(self) -> tuple[str, ...]:

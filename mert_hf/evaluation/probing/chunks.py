@@ -146,17 +146,13 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 
 @dataclass
 class ChunkData(GridData):
-    """Chunks of a classification, key, multilabel or regression task.
-
-    Attributes:
-        protocol: what a batch is, and whether chunks or averages over them are validated and scored.
-    """
+    """Chunks of a classification, key, multilabel or regression task."""
 
     kind: str
     data: TaskData
     features: FeatureTable
     device: torch.device | str = "cpu"
-    protocol: Protocol = STRICT
+    protocol: Protocol = STRICT  # what a batch is, and whether chunks or averages are validated and scored
 
     def __post_init__(self) -> None:
         self.head = make_head(self.kind, self.data)  # loss, targets and monitored score of the kind
@@ -248,17 +244,11 @@ def chunk_averages(outputs: Tensor, counts: Sequence[int], way: str, head: Head)
 
 @dataclass(frozen=True)
 class NearestNeighbors:
-    """The training chunks of one layer as a probe; `outputs` is that of a `TrainedProbe`.
+    """The training chunks of one layer as a probe; `outputs` is that of a `TrainedProbe`."""
 
-    Attributes:
-        vectors: (chunks, values), of length 1.
-        answers: (chunks, outputs): 1 for the class or the tags of a chunk and 0 for others, or standardized numbers.
-        neighbors: how many of them answer.
-    """
-
-    vectors: Tensor
-    answers: Tensor
-    neighbors: int = NEIGHBORS[0]
+    vectors: Tensor  # (chunks, values), of length 1
+    answers: Tensor  # (chunks, outputs): 1 for the class or the tags of a chunk, else 0; or standardized numbers
+    neighbors: int = NEIGHBORS[0]  # how many of them answer
 
     @classmethod
     def of(cls, data: ChunkData, neighbors: int = NEIGHBORS[0]) -> NearestNeighbors:

@@ -41,26 +41,16 @@ COMPUTED_BYTES = 2**31  # of computed frames that stay in memory
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """How an encoder describes recordings, and how they are cut for it; with their folder the key of a store.
-
-    Attributes:
-        window: seconds of a chunk.
-        pooling: "mean", "mean_std", or "frames": one row for each frame of a regular grid.
-        layers: layers of a row, counted from 0.
-        shortest: seconds below which a last chunk is dropped.
-        first_seconds: only this much of a recording is used; None for all of it.
-        normalize: amplitude normalization of each "window" or of the whole "recording".
-        pad: whether a short last chunk is filled up with zeros, before it is normalized.
-    """
+    """How an encoder describes recordings, and how they are cut for it; with their folder the key of a store."""
 
     encoder: Encoder | PrecomputedFeatures
-    window: float
-    pooling: str
-    layers: tuple[int, ...]
-    shortest: float = 1.0
-    first_seconds: float | None = None
-    normalize: str = "window"
-    pad: bool = False
+    window: float  # seconds of a chunk
+    pooling: str  # "mean", "mean_std", or "frames": one row for each frame of a regular grid
+    layers: tuple[int, ...]  # of a row, counted from 0
+    shortest: float = 1.0  # seconds below which a last chunk is dropped
+    first_seconds: float | None = None  # only this much of a recording is used; None for all of it
+    normalize: str = "window"  # amplitude normalization of each "window" or of the whole "recording"
+    pad: bool = False  # whether a short last chunk is filled up with zeros, before it is normalized
 
     @classmethod
     def of(

@@ -48,20 +48,14 @@ class Crop:
 
 @dataclass
 class FrameData(GridData):
-    """Frames of a task's recordings on a regular grid.
-
-    Attributes:
-        features: a row each `hop_length` samples.
-        sampling_rate, hop_length: rate of the encoder in Hz, and its samples between two frames.
-        protocol: where training crops lie, how many are a batch, and what the encoder sees of them.
-    """
+    """Frames of a task's recordings on a regular grid."""
 
     data: TaskData
-    features: FrameFeatures
-    sampling_rate: int
+    features: FrameFeatures  # a row each `hop_length` samples
+    sampling_rate: int  # of the encoder in Hz
     hop_length: int
     device: torch.device | str = "cpu"
-    protocol: Protocol = STRICT
+    protocol: Protocol = STRICT  # where training crops lie, how many are a batch, what the encoder sees of them
 
     crop_seconds: ClassVar[float] = 10.0
     crops = 4  # of each training recording in an epoch
@@ -132,9 +126,8 @@ class FrameData(GridData):
 class FrameClassData(FrameData):
     """Frames of one class each, beats, chords or structure; cross-entropy over the frames that have a class.
 
-    Attributes:
-        kind: kind of the task. The best epoch of beats has the lowest loss, or under some protocols the highest
-            F-measure (70 ms, counts pooled over the validation recordings).
+    The best epoch has the lowest loss, or that of beats under some protocols the highest F-measure (70 ms, counts
+    pooled over the validation recordings).
     """
 
     kind: str = "beats"

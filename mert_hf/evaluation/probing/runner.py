@@ -241,21 +241,14 @@ def _is_finished(path: Path, settings: EvaluationSettings) -> bool:
 
 @dataclass(frozen=True)
 class TaskPlan:
-    """The resources that a task needs.
-
-    Attributes:
-        hours: hours of audio that has to be embedded; 0 where an earlier task of the plan embeds the same recordings.
-        gigabytes: size of the features on disk.
-        time: estimated hours of features and probes.
-        problem: why it cannot run; empty if it can.
-    """
+    """The resources that a task needs."""
 
     task: str
     recordings: int = 0
-    hours: float = 0.0
-    gigabytes: float = 0.0
-    time: float = 0.0
-    problem: str = ""
+    hours: float = 0.0  # of audio to be embedded; 0 where an earlier task of the plan embeds the same recordings
+    gigabytes: float = 0.0  # of the features on disk
+    time: float = 0.0  # hours of features and probes, estimated
+    problem: str = ""  # why it cannot run; empty if it can
 
     def line(self) -> str:
         """The plan as a line of a table."""

@@ -142,19 +142,12 @@ class FeatureStore:
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Rows of all recordings, and where each recording's rows are. Of frame tasks a row is a frame.
+    """Rows of all recordings, and where each recording's rows are. Of frame tasks a row is a frame."""
 
-    Attributes:
-        rows: (rows, layers, values): an array mapped from disk, or a tensor in memory or on a GPU.
-        spans: first row and number of rows by the recording's id.
-        positions: layers of the rows that the table shows; None for all.
-        moments: by which rows are standardized, see `moments`; None leaves them as they are.
-    """
-
-    rows: np.ndarray | Tensor
-    spans: dict[str, Span]
-    positions: Sequence[int] | None = None
-    moments: Moments | None = None
+    rows: np.ndarray | Tensor  # (rows, layers, values): an array mapped from disk, or a tensor in memory or on a GPU
+    spans: dict[str, Span]  # by the recording's id
+    positions: Sequence[int] | None = None  # layers of the rows that the table shows; None for all
+    moments: Moments | None = None  # by which rows are standardized, see `moments`; None leaves them as they are
 
     @property
     def num_layers(self) -> int:

@@ -12,7 +12,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -34,25 +34,17 @@ SeedPredictions = tuple[Results, Mapping[int, Predictions]]  # a result, and its
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Two models on one task.
-
-    Attributes:
-        metric: the task's primary metric.
-        first, second: keys of the models.
-        difference, interval: first minus second, in the metric's own unit, and its interval at 95 %.
-        p_value, corrected: of the paired bootstrap, and after Holm's correction over all tests of the comparison.
-        recordings: number of recordings that both results hold.
-    """
+    """Two models on one task."""
 
     task: TaskKey
-    metric: str
-    first: str
+    metric: str  # the task's primary metric
+    first: str  # this and the next are keys of models
     second: str
-    difference: float
-    interval: tuple[float, float]
-    p_value: float
-    recordings: int
-    corrected: float = 1.0
+    difference: float  # first minus second, in the metric's own unit
+    interval: tuple[float, float]  # of the difference, at 95 %
+    p_value: float  # of the paired bootstrap
+    recordings: int  # that both results hold
+    corrected: float = 1.0  # p-value after Holm's correction over all tests of the comparison
 
     @property
     def significant(self) -> bool:
@@ -62,35 +54,22 @@ class PairedTest:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Average ranks of models over the tasks that all of them have.
+    """Average ranks of models over the tasks that all of them have."""
 
-    Attributes:
-        average: model -> mean rank, 1 is best.
-        critical_difference: least difference of average ranks that counts at 5 % (Nemenyi).
-        friedman_p: p-value of Friedman's test that all models rank alike; nan for fewer than 3 models or 2 tasks.
-    """
-
-    average: Mapping[str, float]
+    average: Mapping[str, float]  # model -> mean rank, 1 is best
     tasks: int
-    critical_difference: float
-    friedman_p: float
+    critical_difference: float  # least difference of average ranks that counts at 5 % (Nemenyi)
+    friedman_p: float  # p-value of Friedman's test that all models rank alike; nan for fewer than 3 models
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Models on tasks.
+    """Models on tasks."""
 
-    Attributes:
-        names: key of a model -> its name in tables.
-        scores: task -> model -> mean of the primary metric over seeds.
-        tests: tests of all pairs and tasks whose predictions are there.
-        ranks: average ranks; None where fewer than two tasks or models are shared.
-    """
-
-    names: Mapping[str, str]
-    scores: Mapping[TaskKey, Mapping[str, float]]
-    tests: Sequence[PairedTest]
-    ranks: Ranks | None = field(default=None)
+    names: Mapping[str, str]  # key of a model -> its name in tables
+    scores: Mapping[TaskKey, Mapping[str, float]]  # task -> model -> mean of the primary metric over seeds
+    tests: Sequence[PairedTest]  # of all pairs and tasks whose predictions are there
+    ranks: Ranks | None = None  # where two or more tasks and models are shared
 
     def test(self, task: TaskKey, one: str, two: str) -> PairedTest | None:
         """The test of two models on a task, in either order."""
@@ -101,8 +80,7 @@ class Comparison:
         """The best model of a task and those that no test separates from it."""
         scores = self.scores[task]
         best = max(scores, key=scores.__getitem__)
-        rest = [model for model in scores if model != best]
-        tests = {model: self.test(task, best, model) for model in rest}
+        tests = {model: self.test(task, best, model) for model in scores if model != best}
         return [best, *(model for model, test in tests.items() if test is None or not test.significant)]
 
 

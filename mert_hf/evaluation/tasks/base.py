@@ -25,40 +25,25 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 @dataclass(frozen=True)
 class ArchiveNotes:
-    """How to get a data set: where it is published, its size in bytes and hours, and its terms.
-
-    Attributes:
-        about: the docstring of the task's module, whose indented lines are the files that are read.
-        manifest: SHA-256 of the manifest of the published split, see `TaskData.manifest`; empty where the split cannot
-            be known without the data.
-        counts: recordings of training, validation and test in that split.
-    """
+    """How to get a data set: where it is published, its size in bytes and hours, and its terms."""
 
     urls: tuple[str, ...]
     size: str
     license: str
-    about: str | None
-    manifest: str = ""
-    counts: tuple[int, int, int] | None = None
+    about: str | None  # the docstring of the task's module, whose indented lines are the files that are read
+    manifest: str = ""  # SHA-256 of `TaskData.manifest` of the published split, where it is known without the data
+    counts: tuple[int, int, int] | None = None  # recordings of training, validation and test in that split
 
 
 @dataclass(frozen=True)
 class TableForm:
-    """How a task is found in MARBLE v2's tables and in data sets of the `datasets` library.
+    """How a task is found in MARBLE v2's tables and in data sets of the `datasets` library."""
 
-    Attributes:
-        jsonl: names of MARBLE v2's tables, `NAME.train.jsonl`.
-        labels: names of classes or numbers where the task fixes them.
-        jsonl_order: names of the numbers in the order of the tables, where it is not that of `labels`.
-        columns: sets of target columns; the first that a data set has is used.
-        hub: data sets of the Hub that are known to fit.
-    """
-
-    jsonl: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
-    jsonl_order: tuple[str, ...] = ()
-    columns: tuple[tuple[str, ...], ...] = (("label",),)
-    hub: tuple[str, ...] = ()
+    jsonl: tuple[str, ...] = ()  # names of MARBLE v2's tables, `NAME.train.jsonl`
+    labels: tuple[str, ...] = ()  # names of classes or numbers where the task fixes them
+    jsonl_order: tuple[str, ...] = ()  # the numbers in the order of the tables, where it is not that of `labels`
+    columns: tuple[tuple[str, ...], ...] = (("label",),)  # sets of target columns; the first that is there is used
+    hub: tuple[str, ...] = ()  # data sets of the Hub that are known to fit
 
     def read(self, source: DatasetSource, kind: str, task: str) -> TaskData:
         """Reads a data set of the `datasets` library; ValueError where it has none of the sets of columns."""
@@ -74,23 +59,14 @@ class TableForm:
 
 @dataclass(frozen=True)
 class Task:
-    """One evaluation task.
+    """One evaluation task."""
 
-    Attributes:
-        name: name on the command line and in results.
-        title: name in reports.
-        kind: one of `PRIMARY_METRICS`; it decides loss, metrics and head.
-        window: length of a chunk in seconds.
-        read: reads the data set from the folder of its archive.
-        max_epochs: maximum number of passes over the training chunks.
-    """
-
-    name: str
-    title: str
-    kind: str
-    window: float
-    read: Callable[[Path], TaskData]
-    max_epochs: int = 100
+    name: str  # on the command line and in results
+    title: str  # in reports
+    kind: str  # one of `PRIMARY_METRICS`; it decides loss, metrics and head
+    window: float  # seconds of a chunk
+    read: Callable[[Path], TaskData]  # reads the data set from the folder of its archive
+    max_epochs: int = 100  # passes over the training chunks, at most
     notes: ArchiveNotes | None = None
     tables: TableForm = field(default_factory=TableForm)
 

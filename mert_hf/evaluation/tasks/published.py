@@ -12,18 +12,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PublishedFigures:
-    """Figures of one source: paper or card, its address, the models that it reports.
+    """Figures of one source: paper or card, its address, the models that it reports."""
 
-    Attributes:
-        name: short name in a report.
-        figures: task -> metric -> value of each model.
-    """
-
-    name: str
+    name: str  # short, in a report
     reference: str
     url: str
     models: tuple[str, ...]
-    figures: Mapping[str, Mapping[str, tuple[float, ...]]]
+    figures: Mapping[str, Mapping[str, tuple[float, ...]]]  # task -> metric -> value of each model
 
 
 MARBLE = PublishedFigures(
