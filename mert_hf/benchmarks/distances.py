@@ -32,29 +32,19 @@ BLOCK = PAIRED = 4096  # rows whose kernel is computed at a time; rows of which 
 
 @dataclass(frozen=True)
 class Distance:
-    """A distance between two collections.
+    """A distance between two collections."""
 
-    Attributes:
-        kind: "fad", "fad_inf" or "kad".
-        value: the distance. That of a kernel can be slightly below 0: it has no bias.
-        interval: 95 % interval by the basic bootstrap over recordings; None without draws.
-        p_value: share of random divisions of all recordings that are as far apart; None without draws, or where one
-            side is stored statistics.
-        shares: {path: distance with the recording - distance without it}, largest first, of the second collection.
-        recordings, rows: recordings (None where it is stored statistics) and windows in each collection.
-        settings: encoder, layer and windows of the rows.
-        notes: warnings about the value.
-    """
-
-    kind: str
-    value: float
-    interval: tuple[float, float] | None
+    kind: str  # "fad", "fad_inf" or "kad"
+    value: float  # that of a kernel can be slightly below 0: it has no bias
+    interval: tuple[float, float] | None  # at 95 %, by the basic bootstrap over recordings; None without draws
+    # Share of random divisions of all recordings that are as far apart; None without draws, or where one side is stored
+    # statistics.
     p_value: float | None
-    shares: dict[str, float]
-    recordings: tuple[int | None, int | None]
-    rows: tuple[int, int]
-    settings: dict
-    notes: tuple[str, ...]
+    shares: dict[str, float]  # {path: distance - distance without it}, largest first, of the second collection
+    recordings: tuple[int | None, int | None]  # in each collection; None where it is stored statistics
+    rows: tuple[int, int]  # windows in each collection
+    settings: dict  # encoder, layer and windows of the rows
+    notes: tuple[str, ...]  # warnings about the value
 
     def as_json(self) -> dict[str, Any]:
         """The fields as JSON types."""
@@ -120,10 +110,8 @@ def compare(a: Collection | Moments, b: Collection | Moments, wanted: DistanceSe
 class Pool:
     """The recordings of both collections in one row, so that any of them can count for either side.
 
-    Attributes:
-        rows: (rows, values); owners: (rows,) number of each row's recording; paths: the recordings.
-        sides: for the first and the second collection (recordings,), 1.0 for its recordings and 0.0 for the others.
-        stored: for each collection its moments where it is stored statistics, else None.
+    `rows`, `owners` and `paths` are as in `Collection`. For the first and the second collection, `sides` (recordings,)
+    are 1.0 for its recordings and 0.0 for the others, and `stored` are its moments where it is stored statistics.
     """
 
     def __init__(self, a: Collection | Moments, b: Collection | Moments):
@@ -148,7 +136,6 @@ Statistic = Callable[[np.ndarray, np.ndarray], float]
 
 
 def _frechet(pool: Pool, seed: int) -> Statistic:
-    """The Frechet distance."""
     return lambda first, second: frechet_distance(pool.moments(0, first), pool.moments(1, second))
 
 

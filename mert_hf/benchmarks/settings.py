@@ -13,11 +13,8 @@ KINDS = ("fad", "fad_inf", "kad")
 class DistanceSettings:
     """How two collections are compared; each field holds its help. ValueError for a value out of its range.
 
-    Attributes:
-        kind: "fad", the Frechet distance; "fad_inf", the same extrapolated to a collection without end; or "kad", a
-            kernel distance, which needs fewer recordings and has no bias.
-        shares: measure how the distance changes without each recording of the second collection.
-        batch_size, workers, device, dtype: as in `mert_hf.embedding.EmbeddingSettings`, for folders of audio.
+    The kernel distance needs fewer recordings than the Frechet distance, and has no bias. The last five fields are as
+    in `mert_hf.embedding.EmbeddingSettings`, for folders of audio.
     """
 
     kind: str = described("Distance: fad, fad_inf (extrapolated to endless samples), or kad (kernel distance).", "fad")

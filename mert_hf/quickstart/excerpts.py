@@ -40,26 +40,17 @@ SPLIT_OF_PROGRAM = [split for split, parts in SPLIT_PARTS.items() for _ in range
 
 @dataclass(frozen=True)
 class ScoreSets:
-    """How much is rendered.
+    """How much is rendered; all choices follow from the seed."""
 
-    Attributes:
-        num_scores: scores that are read, of music21's 1,467 chorales and tunes.
-        pretraining: excerpts of 10 s to train on, half of them with an instrument for each part, half with one for
-            all; a tenth as many from other pieces validate.
-        probes: excerpts of 6 s with one instrument, labeled with key and family, train : valid : test as 5 : 1 : 2.
-        performances: pieces with an instrument for each part, `TAKES` excerpts of 6 s of each, labeled with the piece;
-            a quarter as many more validate.
-        notes: single notes, labeled with their pitch, split by instrument in the same proportion.
-        chords: chords of 12 roots and four kinds, split by instrument as well.
-        seed: all choices follow from it.
-    """
-
-    num_scores: int = 400
+    num_scores: int = 400  # that are read, of music21's 1,467 chorales and tunes
+    # Excerpts of 10 s to train on, half of them with an instrument for each part, half with one for all; a tenth as
+    # many from other pieces validate.
     pretraining: int = 360
-    probes: int = 640
+    probes: int = 640  # excerpts of 6 s with one instrument, with key and family, train : valid : test as 5 : 1 : 2
+    # Pieces with an instrument for each part, `TAKES` excerpts of 6 s of each; a quarter as many more validate.
     performances: int = 0
-    notes: int = 0
-    chords: int = 0
+    notes: int = 0  # single notes with their pitch, split by instrument in the same proportion
+    chords: int = 0  # of 12 roots and four kinds, split by instrument as well
     seed: int = 0
 
     def plan(self, pieces: Sequence[Piece]) -> dict[str, list[Excerpt]]:
@@ -116,9 +107,7 @@ def plan_excerpts(
 
     Args:
         pieces: where the music comes from. Both modes must be there.
-        count: number of excerpts.
-        seconds: length of each; a shorter piece is repeated.
-        seed: all choices follow from it.
+        seconds: length of each excerpt; a shorter piece is repeated.
         prefix: start of every file name.
         ensemble: give every part an instrument of its own (for pre-training; the label "family" is then "mixed").
     """
@@ -173,14 +162,10 @@ def _shuffled_decks(rng: np.random.Generator) -> Iterator[int]:
 
 
 def cut_notes(piece: Piece, tonic: int, seconds: float, beat: float, place: float) -> tuple[Note, ...]:
-    """Cuts `seconds` out of the piece, transposed to the tonic by -6 to 5 semitones.
+    """Cuts `seconds` out of the piece, transposed to the tonic, a pitch class, by -6 to 5 semitones.
 
-    Args:
-        piece: the score; where its key is not known, its tonic counts as C.
-        tonic: pitch class of the excerpt.
-        seconds: length of the excerpt.
-        beat: seconds per quarter note.
-        place: where, from 0, the first seconds, to 1, the last ones.
+    Where the key of the piece is not known, its tonic counts as C. `beat` is in seconds per quarter note, and `place`
+    is from 0, the first seconds, to 1, the last ones.
     """
     shift = (tonic - (piece.tonic or 0) + 6) % 12 - 6
     length = piece.length * beat

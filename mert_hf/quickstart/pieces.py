@@ -67,11 +67,7 @@ def key_of(sharps: int, last_bass_pitch: int) -> tuple[int, bool] | None:
 
 
 def package_folder(package: str) -> Path:
-    """The folder of an installed package of the extra `quickstart`, which is not imported.
-
-    Raises:
-        ImportError: the package is not installed.
-    """
+    """The folder of a package of the extra `quickstart`, which is not imported; ImportError where it is missing."""
     require_extra("quickstart", package)
     return Path(importlib.util.find_spec(package).origin).parent
 
@@ -126,13 +122,9 @@ def _piece_of(score, name: str) -> Piece | None:
 def load_pieces(
     limit: int | None = None, cache: str | os.PathLike | None = None, workers: int = 2, progress: bool = True
 ) -> list[Piece]:
-    """Reads the scores that have a key, in parallel.
+    """Reads the scores that have a key, in parallel: only `limit` files, spread evenly over chorales and tunes.
 
-    Args:
-        limit: read only this many files, spread evenly over chorales and tunes.
-        cache: JSON file to keep the pieces in; read instead of the scores where it exists.
-        workers: processes that parse.
-        progress: show a progress bar.
+    They are kept in the JSON file `cache`, which is read instead of the scores where it exists.
     """
     if cache is not None and Path(cache).is_file():
         stored = json.loads(Path(cache).read_text())

@@ -58,14 +58,8 @@ def write_excerpts(
     """Renders the excerpts into `directory` as FLAC with a `metadata.csv` (audiofolder layout); returns that file.
 
     Columns: file_name, duration in seconds and the excerpts' metadata (key, family, piece, split; pitch for notes).
-    An existing file is kept, so that an interrupted call can be resumed.
-
-    Args:
-        excerpts: each with a file name of its own.
-        directory: created if it does not exist.
-        workers: processes that render.
-        progress: show a progress bar.
-        together: excerpts of one soundfont that are rendered in one pass, which is faster for short ones.
+    An existing file is kept, so that an interrupted call can be resumed. So many excerpts `together`, of one soundfont,
+    are rendered in one pass, which is faster for short ones.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -83,11 +77,7 @@ def _render_to_files(directory: Path, excerpts: Sequence[Excerpt]) -> None:
 
 
 def render(excerpts: Sequence[Excerpt]) -> list[np.ndarray]:
-    """Renders excerpts of one soundfont with sampled instruments in one pass.
-
-    Returns:
-        float32 mono (seconds * 24000,) for each excerpt, with its gain as the peak.
-    """
+    """Renders excerpts of one soundfont in one pass, float32 mono (seconds * 24000,) each; the gain is the peak."""
     with needs_extra("quickstart"):
         import midirenderer
 

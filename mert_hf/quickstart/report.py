@@ -293,16 +293,7 @@ def form_of(
     window: float = WINDOW,
     hop: float = HOP,
 ) -> Form:
-    """The form of a recording.
-
-    Args:
-        recording: as of `MERTEmbedder.encode`.
-        title: name of the recording.
-        model: Hub id, folder or name of a bundled checkpoint.
-        layer: layer of the embeddings; -1 is the last.
-        window: seconds that each embedding covers.
-        hop: seconds from one embedding to the next.
-    """
+    """The form of a recording; `layer`, `window` and `hop` as of `MERTEmbedder.encode`."""
     embedder = MERTEmbedder.from_pretrained(model, device="cpu")
     song = embedder.encode(recording, layers=layer, window=window, hop=hop, show_progress_bar=False)
     centered = song.embeddings - song.embeddings.mean(axis=0)

@@ -10,14 +10,7 @@ from ..utils.settings import check_choice, described, shared
 
 @dataclass(frozen=True)
 class QuickstartSettings:
-    """How much of everything; the defaults stay within ten minutes on 2 CPU cores. Fields with a help are options.
-
-    Attributes:
-        teacher_clips: crops of 10 s that the teachers are fitted to.
-        crop_seconds, batch_size: length and number of the crops of an update.
-        probe_every: updates from one probe to the next.
-        workers: processes that read and render.
-    """
+    """How much of everything; the defaults stay within ten minutes on 2 CPU cores. Fields with a help are options."""
 
     output: Path = described("Folder for scores, teachers, checkpoint and results page.", Path("outputs/quickstart"))
     minutes: float = described("Minutes of training.", 5.0, min=0)
@@ -31,11 +24,11 @@ class QuickstartSettings:
     dtype: str = described("Precision of the training: float32 or bfloat16.", "float32")
     seed: int = shared("seed", 0)
     progress: bool = shared("progress", True)
-    teacher_clips: int = 240
-    crop_seconds: float = 6.0
-    batch_size: int = 12
-    probe_every: int = 100
-    workers: int = 2
+    teacher_clips: int = 240  # crops of 10 s that the teachers are fitted to
+    crop_seconds: float = 6.0  # length of the crops of an update
+    batch_size: int = 12  # their number
+    probe_every: int = 100  # updates from one probe to the next
+    workers: int = 2  # processes that read and render
 
     def __post_init__(self) -> None:
         check_choice("dtype", self.dtype, ("auto", "float32", "bfloat16"))

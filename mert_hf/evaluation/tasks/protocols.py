@@ -23,80 +23,53 @@ POOLINGS = ("mean", "mean_std")
 
 @dataclass(frozen=True)
 class Protocol:
-    """Choices of an evaluation.
-
-    Attributes:
-        dtype: precision of the encoder where the user gives "auto".
-        pooling: what describes a chunk: "mean" over its frames, or "mean_std", mean and standard deviation.
-        standardize: "always", each value by the training split's mean and deviation, or "baselines", hand-made features
-            only, whose values differ by orders of magnitude.
-        normalize: amplitude normalization, where the model's feature extractor has one, of each "window" or of the
-            whole "recording" before it is cut.
-        window: seconds of a chunk; None for the task's own.
-        fit_context: whether chunks are at most as long as the audio that the encoder was trained on.
-        shortest_chunk: seconds; a shorter last chunk is dropped. `shortest_share` is the same as a share of the window.
-        pad: whether a last chunk is filled up with zeros to the length of the others before it is normalized.
-        first_seconds: only the first seconds of a recording are used; None for all.
-        batch: a batch is `batch_size` "chunks", or "recordings" with all their chunks.
-        batch_size: their number.
-        input_in_average: whether the learned average of layers includes layer 0, the encoder's input.
-        average_start: the learned average starts from "equal" weights, or from "normal" random logits.
-        scored: "recordings" are scored by the average over their chunks, or "chunks" by themselves.
-        validated: the same for the score that is monitored during training.
-        averages: how outputs of chunks become the answer of a recording: the mean of "logits" or "probabilities", their
-            "maximum", or a "vote"; of several the one that is best on validation data, the first of equal ones. All but
-            "logits" are for tasks with one class a recording.
-        plateau_patience, plateau_factor: epochs without progress before the learning rate is multiplied by the factor.
-        patience: epochs without progress before a probe stops.
-        early_stopping: "own", or as Lightning and torch count: a probe stops when the number of epochs without progress
-            reaches the patience, an equal score is not progress, and the plateau requires 1.0001 times the best score.
-        max_epochs: maximum number of passes over the training chunks; None for the task's own.
-        tested_epoch: a probe is tested as it was after its "best" or after its "last" epoch.
-        beat_counts: F-measure of beats as the mean over each "recording", or from counts "pooled" over recordings.
-        beat_selection: the best epoch of the beat task has the lowest "loss" or the highest "f1".
-        beat_outputs: beat and downbeat are classes of one softmax, "classes", or two outputs by themselves, "binary",
-            whose targets are 1 on an event, 1/2 next to it and 1/4 after that.
-        downbeat_tempi: slowest and fastest tempo of bars, a minute.
-        crops: training crops of frame tasks lie anywhere ("random") or are the windows of the recording ("windows").
-        crop_context: training features of frame tasks come from the "window" around a crop, or from the "crop" alone.
-        tasks: task -> fields that differ there.
-        differences: what is known to differ from the source.
-    """
+    """Choices of an evaluation."""
 
     name: str
     source: str
-    dtype: str = "auto"
-    pooling: str = "mean"
+    dtype: str = "auto"  # precision of the encoder where the user gives "auto"
+    pooling: str = "mean"  # of the frames of a chunk, or "mean_std", mean and standard deviation
+    # "always", each value by the training split's mean and deviation, or "baselines", hand-made features only, whose
+    # values differ by orders of magnitude
     standardize: str = "baselines"
+    # amplitude normalization, where the model's feature extractor has one, of each "window", or of the whole
+    # "recording" before it is cut
     normalize: str = "window"
-    window: float | None = None
-    fit_context: bool = False
-    shortest_chunk: float = 1.0
-    shortest_share: float = 0.0
-    pad: bool = False
-    first_seconds: float | None = None
-    batch: str = "chunks"
+    window: float | None = None  # seconds of a chunk; None for the task's own
+    fit_context: bool = False  # whether chunks are at most as long as the audio that the encoder was trained on
+    shortest_chunk: float = 1.0  # seconds; a shorter last chunk is dropped
+    shortest_share: float = 0.0  # the same as a share of the window
+    pad: bool = False  # whether a last chunk is filled up with zeros to the length of the others before normalization
+    first_seconds: float | None = None  # only these of a recording are used; None for all
+    batch: str = "chunks"  # a batch is `batch_size` of them, or of "recordings" with all their chunks
     batch_size: int = 64
-    input_in_average: bool = True
-    average_start: str = "equal"
-    scored: str = "recordings"
-    validated: str = "recordings"
+    input_in_average: bool = True  # whether the learned average of layers includes layer 0, the encoder's input
+    average_start: str = "equal"  # weights of the learned average, or "normal", random logits
+    scored: str = "recordings"  # by the average over their chunks, or "chunks" by themselves
+    validated: str = "recordings"  # the same for the score that is monitored during training
+    # how outputs of chunks become the answer of a recording: the mean of "logits" or "probabilities", their "maximum",
+    # or a "vote"; of several the one that is best on validation data, the first of equal ones. All but "logits" are for
+    # tasks with one class a recording.
     averages: tuple[str, ...] = ("logits",)
-    plateau_patience: int = 5
+    plateau_patience: int = 5  # epochs without progress before the learning rate is multiplied by the factor
     plateau_factor: float = 0.5
-    patience: int = 20
+    patience: int = 20  # epochs without progress before a probe stops
+    # "own", or as Lightning and torch count: a probe stops when the number of epochs without progress reaches the
+    # patience, an equal score is not progress, and the plateau requires 1.0001 times the best score
     early_stopping: str = "own"
-    max_epochs: int | None = None
-    tested_epoch: str = "best"
-    beat_counts: str = "recording"
-    beat_selection: str = "loss"
+    max_epochs: int | None = None  # maximum number of passes over the training chunks; None for the task's own
+    tested_epoch: str = "best"  # a probe is tested as it was after this epoch, or after the "last" one
+    beat_counts: str = "recording"  # F-measure of beats is the mean over each, or from counts "pooled" over all
+    beat_selection: str = "loss"  # the best epoch of the beat task has the lowest loss, or the highest "f1"
+    # beat and downbeat are classes of one softmax, "classes", or two outputs by themselves, "binary", whose targets are
+    # 1 on an event, 1/2 next to it and 1/4 after that
     beat_outputs: str = "classes"
-    downbeat_tempi: tuple[float, float] = (18.0, 72.0)  # of bars of three or four beats
-    crops: str = "random"
-    crop_context: str = "window"
-    crop_batch: int = 8
-    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    differences: tuple[str, ...] = ()
+    downbeat_tempi: tuple[float, float] = (18.0, 72.0)  # slowest and fastest of bars, a minute; of three or four beats
+    crops: str = "random"  # where training crops of frame tasks lie, or "windows", those of the recording
+    crop_context: str = "window"  # around a training crop, from which its features come; or the "crop" alone
+    crop_batch: int = 8  # crops in a batch
+    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # task -> fields that differ there
+    differences: tuple[str, ...] = ()  # what is known to differ from the source
 
     def of(self, task: str) -> Protocol:
         """The protocol of one task: every field as it applies there."""
