@@ -78,16 +78,11 @@ def open_collection(
     wanted: DistanceSettings,
     like: dict | None = None,
 ) -> Collection | Moments:
-    """A collection from whatever holds one.
+    """A collection from whatever holds one, as in `distance`; audio is a folder, file, glob, or several of them.
 
-    Args:
-        source, model: as in `distance`; of audio a folder, file, glob, or several of them.
-        wanted: layer, window, and how audio is embedded.
-        like: settings of the collection that this one is compared with; audio is then embedded in the same windows
-            and mixed in the same way.
-
-    Raises:
-        ValueError: a data set without the layer, or of frames; a recording that cannot be read.
+    `like` are the settings of the collection that this one is compared with: audio is then embedded in the same windows
+    and mixed in the same way. Raises ValueError for a data set without the layer, or of frames, or a recording that
+    cannot be read.
     """
     if isinstance(source, (Collection, Moments)):
         return source

@@ -247,9 +247,8 @@ def training_arguments(settings: QuickstartSettings) -> MERTTrainingArguments:
 def constant_predictions(trainer: MERTTrainer) -> dict[str, float]:
     """Losses and accuracies that the best constant reaches on the masked frames of the held-out excerpts.
 
-    Returns:
-        For codebook k `codebook_k_loss`, the entropy of its codes in nats, and `codebook_k_accuracy`, the share of the
-        commonest code; `cqt_loss`, the mean squared error of the mean spectrum.
+    For codebook k these are `codebook_k_loss`, the entropy of its codes in nats, and `codebook_k_accuracy`, the share
+    of the commonest code; `cqt_loss` is the mean squared error of the mean spectrum.
     """
     codes, spectra = [], []
     for batch in trainer.get_eval_dataloader():

@@ -215,10 +215,8 @@ def read_jsonl(
     """Reads the tables of the three splits, `files` by split.
 
     `labels` are names of classes or numbers where the task fixes them, `order` those of the numbers in the tables,
-    where it differs. Absolute paths must lie in the data folder `root`, that of the tables if None.
-
-    Raises:
-        ValueError: a line that is not a JSON object, or lacks `audio_path` or `label`; a path outside the data folder.
+    where it differs. Absolute paths must lie in the data folder `root`, that of the tables if None. Raises ValueError
+    for a path outside it, and a line that is not a JSON object, or lacks `audio_path` or `label`.
     """
     rows, paths, ensembles = [], [], []
     for split in SPLITS:

@@ -84,10 +84,8 @@ def read_dataset(source: DatasetSource, columns: Sequence[str], kind: str, label
     """Reads labels and splits of a data set; the audio of a row is read when its recording is opened.
 
     Columns `group` and `split` are used where the data set has them. For `kind` see `mert_hf.recordings.targets`;
-    `labels` are names of classes or tags where the task fixes them.
-
-    Raises:
-        ValueError: no such data set, column or split, or an empty cell.
+    `labels` are names of classes or tags where the task fixes them. Raises ValueError for no such data set, column or
+    split, or an empty cell.
     """
     from datasets import Audio
 

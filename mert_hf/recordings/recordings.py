@@ -156,10 +156,8 @@ class TaskData:
 def check_audio(data: TaskData, min_seconds: float, max_bad_files: int | str | Tolerance = 0) -> TaskData:
     """Reads the header of every recording. Returns the usable recordings with their lengths.
 
-    Recordings that are unreadable or shorter than `min_seconds` are left out and logged.
-
-    Raises:
-        TooManyBadFilesError: more of them than `max_bad_files`; the first 5 are listed.
+    Recordings that are unreadable or shorter than `min_seconds` are left out and logged. Raises TooManyBadFilesError
+    for more of them than `max_bad_files`; the first 5 are listed.
     """
     usable, problems = [], []
     for recording in data.recordings:

@@ -237,8 +237,7 @@ def parse_json(text: str, where: str) -> Any:
 def parse_beats(value: Any, where: str) -> BeatTimes:
     """Beats of a JSON value: times, pairs of time and position in the bar, or an object with `beats`, `downbeats`.
 
-    Raises:
-        ValueError: another form, no beats, or a time that is negative or not finite.
+    Raises ValueError for another form, no beats, or a time that is negative or not finite.
     """
     try:
         if isinstance(value, dict):
@@ -308,10 +307,8 @@ def parse_segments(value: Any, where: str) -> Segments:
     """Segments of a JSON list: `[start, end, label]`, or objects such as `{"start": 0, "end": 1.5, "label": "C:maj"}`.
 
     MARBLE v2's names `start_time`, `end_time` and `chord_str` are read too. Overlaps of up to 10 ms, as rounding leaves
-    them, are cut; segments without length, or whose end precedes their start by up to 0.1 s, are dropped.
-
-    Raises:
-        ValueError: another form, no segments, segments out of order, or a time that is negative or not finite.
+    them, are cut; segments without length, or whose end precedes their start by up to 0.1 s, are dropped. Raises
+    ValueError for another form, no segments, segments out of order, or a time that is negative or not finite.
     """
     try:
         rows = [_segment(entry) for entry in value]

@@ -86,12 +86,8 @@ class IndexSettings:
 
 
 class RecordingTable:
-    """Rows, settings and scaling of the index in a folder.
-
-    Raises:
-        FileNotFoundError: the folder does not hold an index.
-        ValueError: it holds one of another format, or LanceDB is not installed.
-    """
+    """Rows, settings and scaling of the index in a folder; FileNotFoundError where it does not hold one, and ValueError
+    where that is of another format, or LanceDB is not installed."""
 
     def __init__(self, folder: str | os.PathLike):
         lancedb = _lancedb()
@@ -147,10 +143,7 @@ class RecordingTable:
     ) -> pa.Table:
         """The rows whose standardized vector, or whose best window, has the smallest angle to `vector` (hidden,).
 
-        Columns: `names` and `_distance` (1 - cosine).
-
-        Raises:
-            ValueError: `where` is not a condition.
+        Columns: `names` and `_distance` (1 - cosine). Raises ValueError where `where` is not a condition.
         """
         query = vector.astype(np.float32)
         search = self.table.search(query if column == "vector" else query[None], vector_column_name=column)

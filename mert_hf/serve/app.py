@@ -65,14 +65,8 @@ async def follow(library: Library) -> None:
 
 
 def serve(folder: str | os.PathLike, settings: ServeSettings) -> None:
-    """Serves an index until the process is interrupted or terminated.
-
-    Raises:
-        FileNotFoundError: the folder does not hold an index.
-        ValueError, OSError: the player's songs cannot be listed.
-    """
-    library = Library(folder, settings)
-    run(create_app(library), settings)
+    """Serves an index until the process is interrupted or terminated; errors as of `Library`."""
+    run(create_app(Library(folder, settings)), settings)
 
 
 def run(app: FastAPI, settings: ServeSettings) -> None:

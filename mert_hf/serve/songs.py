@@ -148,9 +148,7 @@ class Songs:
 def read_ids(path: str | os.PathLike) -> list[dict[str, Any]]:
     """The songs of a CSV file with the columns `id` and `path`; `title`, `artist`, `album` are taken where given.
 
-    Raises:
-        ValueError: a column is missing, or a row has no id or no path.
-        OSError: the file cannot be read.
+    Raises ValueError where a column is missing, or a row has no id or no path.
     """
     with Path(path).open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
@@ -173,9 +171,7 @@ class Player:
     def songs(self) -> list[dict[str, Any]]:
         """All songs of the player, as it describes them (`Child` of the Subsonic API).
 
-        Raises:
-            ValueError: the player refuses, or does not answer as the API says.
-            OSError: it cannot be reached.
+        Raises ValueError where it refuses, or does not answer as the API says, and OSError where it cannot be reached.
         """
         found: dict[str, dict[str, Any]] = {}
         counts = {"artistCount": 0, "albumCount": 0, "songCount": PAGE}

@@ -120,10 +120,7 @@ def tag_recordings(
 
 
 def parse_models(words: Sequence[str]) -> dict[str, str | None]:
-    """Tag -> folder of a fine-tuned model, or None for the bundled head.
-
-    Raises ValueError for what is neither a bundled head nor TAG=FOLDER, and for a tag that is given twice.
-    """
+    """Tag -> folder of a fine-tuned model, or None for the bundled head; ValueError for other words, or a tag twice."""
     models: dict[str, str | None] = {}
     for word in words or BUNDLED_HEADS:
         name, equals, model = word.partition("=")
@@ -182,10 +179,7 @@ def _apply_model(
 
 
 def prediction_of(answer: dict[str, Any], model: str, threshold: float) -> Prediction:
-    """The prediction in a row of `mert_hf.finetuning.predict`.
-
-    Raises ValueError for a model for frames, whose answer is not a tag.
-    """
+    """The prediction in a row of `mert_hf.finetuning.predict`; ValueError for frames, whose answer is not a tag."""
     found, scores = answer.get("prediction"), answer.get("scores")
     if isinstance(found, str):
         return Prediction((found,), scores[found])

@@ -38,8 +38,8 @@ def scores(
 ) -> dict[str, float]:
     """Metrics of predictions, the primary one first; arguments as `statistics`.
 
-    Raises:
-        ValueError: no predictions, shapes that do not fit, values that are not finite, or metrics that are not defined.
+    Raises ValueError for no predictions, shapes that do not fit, values that are not finite, or metrics that are not
+    defined.
     """
     _check(kind, predictions)
     each = np.ones((1, len(predictions)))

@@ -38,13 +38,10 @@ SDR_FLOOR = 1e-7  # keeps the plain SDR finite, as in MARBLE's code (benchmark/t
 
 
 def decode(kind: str, probabilities: np.ndarray, frame_rate: float, downbeat_tempi: tuple[float, float]) -> Any:
-    """Beats, chords or boundaries of a recording: `BeatTimes`, `Segments`, or times in seconds (boundaries,).
+    """Beats, chords or boundaries (kind "structure") of a recording: `BeatTimes`, `Segments`, or times in seconds.
 
-    Args:
-        kind: "beats", "chords" or "structure".
-        probabilities: (frames, classes), frame k is centered on k / frame_rate; rows sum to 1.
-        frame_rate: in Hz.
-        downbeat_tempi: slowest and fastest tempo of bars, a minute.
+    Of the probabilities (frames, classes), frame k is centered on k / frame_rate, in Hz, and rows sum to 1;
+    `downbeat_tempi` are the slowest and the fastest tempo of bars, a minute.
     """
     if kind == "beats":  # classes are none, beat and downbeat, which is a beat too
         return decode_beats(probabilities[:, 1:].sum(axis=1), probabilities[:, 2], frame_rate, downbeat_tempi)
@@ -58,8 +55,7 @@ def frame_predictions(
 ) -> Predictions:
     """The events found in each recording, as `decode` gives them, compared with its annotation, the target.
 
-    Raises:
-        ValueError: no recordings, lengths differ, or a recording without annotated beats.
+    Raises ValueError for no recordings, lengths that differ, or a recording without annotated beats.
     """
     if not references or len(references) != len(estimates):
         raise ValueError(f"{len(references)} references and {len(estimates)} estimates; need the same number, over 0.")

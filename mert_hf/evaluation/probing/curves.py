@@ -48,12 +48,8 @@ def draw_shots(data: TaskData, kind: str, shots: int, seed: int) -> TaskData:
 
 def few_shot_results(evaluation: Evaluation, results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Test metrics of probes that are trained with a part of the training recordings, after a run and its results,
-    which are the point of "all".
-
-    Returns:
-        One entry for each number of shots of the settings: `shots`, `recordings` (mean number over draws), and
-        `metrics` over draws and seeds.
-    """
+    which are the point of "all". One entry for each number of shots: `shots`, `recordings` (mean number over draws),
+    and `metrics` over draws and seeds."""
     entries = []
     for shots in evaluation.settings.shots:
         count, found = results["data"]["recordings"]["train"], [results]
@@ -128,11 +124,8 @@ def deform_split(data: TaskData, deformation: Deformation, split: str = "test") 
 
 
 def deformed_results(evaluation: Evaluation, results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Test metrics on deformed recordings, of the probes that the results of a run report.
-
-    Returns:
-        One entry for each deformation of the settings: `deformation`, `kind`, `amount`, `metrics` over seeds.
-    """
+    """Test metrics on deformed recordings, of the probes that the results of a run report: one entry for each
+    deformation, `deformation`, `kind`, `amount` and `metrics` over seeds."""
     entries, layer = [], results["selected"]["layer"]
     for deformation in map(Deformation.parse, evaluation.settings.deformations):
         other = replace(evaluation, data=deform_split(evaluation.data, deformation))

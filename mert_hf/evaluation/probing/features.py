@@ -110,7 +110,7 @@ class FeatureRequest:
 
     def windows(self, recording: Recording) -> Iterator[Window]:
         """The windows of a recording; the last one is cut at `first_seconds`, or filled up after its end."""
-        for window in self._cut(recording, self.window, self.shortest):
+        for window in self.cut(recording, self.window, self.shortest):
             if self.first_seconds is not None:
                 left = round((self.first_seconds - window.start) * self.encoder.sampling_rate)
                 if left <= 0:
@@ -121,12 +121,8 @@ class FeatureRequest:
                 window = replace(window, samples=np.pad(window.samples, (0, max(missing, 0))))
             yield window
 
-    def all_samples(self, recording: Recording) -> np.ndarray:
-        """All samples of a recording, (samples,) float32, normalized like its windows."""
-        (window,) = self._cut(recording, None, 0.0)
-        return window.samples
-
-    def _cut(self, recording: Recording, window: float | None, shortest: float) -> Iterator[Window]:
+    def cut(self, recording: Recording, window: float | None, shortest: float = 0.0) -> Iterator[Window]:
+        """Windows of a recording as they are, or all of it as one if None."""
         source, rate = recording.open(), self.encoder.sampling_rate
         if self.clip_normalization == "clip":
             return recording_windows(self.encoder, source, window, None, shortest, channels=recording.channels)
@@ -198,8 +194,7 @@ def recording_rows(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Features of recordings: `(index, rows)` with rows (rows, layers, values) float32.
 
-    Raises:
-        AudioReadError: more than `max_failures` recordings could not be read; fewer are put into `failures` by index.
+    Raises AudioReadError where more than `max_failures` recordings cannot be read; fewer go to `failures` by index.
     """
     if isinstance(request.encoder, PrecomputedFeatures):
         yield from ((index, request.encoder.rows(recording)) for index, recording in enumerate(recordings))
@@ -329,7 +324,8 @@ class ComputedFrames:
 
     def _alone(self, recording: Recording, start: int, count: int) -> np.ndarray:
         hop, rate = self.request.encoder.hop_length, self.request.encoder.sampling_rate
-        samples = np.ascontiguousarray(self.request.all_samples(recording)[start * hop : (start + count) * hop])
+        (whole,) = self.request.cut(recording, None)
+        samples = np.ascontiguousarray(whole.samples[start * hop : (start + count) * hop])
         return self._embed([Window(samples, 0.0, len(samples) / rate)])
 
     def _embed(self, windows: Iterable[Window]) -> np.ndarray:

@@ -116,11 +116,8 @@ def model_names(results: Sequence[Results]) -> dict[str, str]:
 
 def compare(results: Sequence[Results], resamples: int | None = None) -> Comparison:
     """Compares the models of results as `load_results` gives them, whose predictions lie next to the files, by so many
-    resamples; by default as many as the correction for the number of tests needs.
-
-    Raises:
-        ValueError: two results of a task hold different targets or no recordings in common.
-    """
+    resamples; by default as many as the correction for the number of tests needs. ValueError where two results of a
+    task hold different targets or no recordings in common."""
     results = latest(results)
     tasks = by_task(results)
     if resamples is None:  # with which a clear difference is found: the smallest p-value of r resamples is 1 / (r + 1)
