@@ -8,6 +8,6 @@ if TYPE_CHECKING:
     from .heads import TagHead
     from .run import TagSummary, tag_recordings
     from .settings import TaggingSettings
-    from .undo import undo_tags
+    from .writing import undo_tags
 
 __all__, __getattr__ = lazy_names(__name__)

@@ -28,8 +28,7 @@ from ..utils.optional import require_extra
 from ..utils.text import one_line, printable
 from .heads import Prediction, TagHead
 from .settings import BUNDLED_HEADS, TAGS, TaggingSettings
-from .undo import UndoLog
-from .writing import TagError, write_tags
+from .writing import TagError, UndoLog, write_tags
 
 DEFAULT_CONFIDENCE = 0.5  # of fine-tuned models
 MODES = {"major": "", "minor": "m"}

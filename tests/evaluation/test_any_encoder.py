@@ -17,10 +17,10 @@ from mert_hf.cli.app import app
 from mert_hf.embedding.windows import embed_windows, recording_windows
 from mert_hf.encoders import open_encoder
 from mert_hf.encoders.handmade import HandmadeEncoder
-from mert_hf.encoders.own import OwnEncoder, RemoteModel
+from mert_hf.encoders.own import OwnEncoder, RemoteModel, StoredFeatures
 from mert_hf.evaluation import evaluate
 from mert_hf.evaluation.probing import runner
-from mert_hf.evaluation.probing.features import FeatureRequest, PrecomputedFeatures, chosen_encoder
+from mert_hf.evaluation.probing.features import FeatureRequest, chosen_encoder
 from mert_hf.evaluation.probing.runner import _is_finished, evaluate_all, find_tasks, plan_lines, plan_tasks
 
 from .synthesis import note, write
@@ -150,7 +150,7 @@ def test_precomputed_features(tones, fast, tmp_path):
     with pytest.raises(ValueError, match=r"no features of .*7\.wav; looked for .*7\.npy"):
         evaluate("audiofolder", tones, features=tmp_path, target="pitch", **settings)
     with pytest.raises(ValueError, match="not frame by frame"):
-        assert FeatureRequest(PrecomputedFeatures(tmp_path, tones), 5.0, "frames", (0,)).shape
+        assert FeatureRequest(StoredFeatures(tmp_path, tones), 5.0, "frames", (0,)).shape
 
 
 def test_exactly_one_source_is_given(tmp_path):

@@ -19,8 +19,7 @@ from sounds import melody, sweep, write_format
 
 from mert_hf.audio import read_audio
 from mert_hf.tagging import undo_tags
-from mert_hf.tagging.undo import UndoLog, difference, file_digest, restore
-from mert_hf.tagging.writing import TagError, write_tags
+from mert_hf.tagging.writing import TagError, UndoLog, difference, file_digest, restore, write_tags
 
 NAMES = ("a.wav", "d.flac", "e.ogg", "f.opus", "g.mp3", "h.aiff", "m.m4a", "n.m4a")
 VALUES = {

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ...encoders import Encoder, resolve_layers
+from ...encoders.own import StoredFeatures
 from ...recordings.recordings import SPLITS, BeatTimes, Segments, TaskData
 from ...utils.settings import WEIGHTED
 from ..metrics.by_kind import intervals, scores
@@ -26,7 +27,7 @@ from ..metrics.retrieval import query_scores
 from ..tasks import FRAME_KINDS, Task
 from ..tasks.protocols import Protocol
 from .chunks import NEIGHBORS, ChunkData, NearestNeighbors, choose_neighbors
-from .features import ComputedFrames, FeatureRequest, FrameFeatures, PrecomputedFeatures, estimated_bytes, extract
+from .features import ComputedFrames, FeatureRequest, FrameFeatures, estimated_bytes, extract
 from .frames import BinaryBeats, FrameClassData, SeparationData
 from .probes import GridData, TrainedProbe, grid, num_weights, train_grid
 from .results import (
@@ -56,7 +57,7 @@ class Evaluation:
 
     task: Task
     data: TaskData
-    encoder: Encoder | PrecomputedFeatures
+    encoder: Encoder | StoredFeatures
     settings: EvaluationSettings
     cache_dir: Path
     data_dir: Path
@@ -319,7 +320,7 @@ class Evaluation:
         }
 
 
-def choose_layers(layers: Sequence[Layer] | None, encoder: Encoder | PrecomputedFeatures) -> list[Layer]:
+def choose_layers(layers: Sequence[Layer] | None, encoder: Encoder | StoredFeatures) -> list[Layer]:
     """Layers to probe: numbers, "all" and "weighted", or None for each layer and the learned average; ValueError for a
     layer that the encoder does not have, or one twice."""
     if layers is None:

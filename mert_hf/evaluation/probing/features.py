@@ -43,7 +43,7 @@ COMPUTED_BYTES = 2**31  # of computed frames that stay in memory
 class FeatureRequest:
     """How an encoder describes recordings, and how they are cut for it; with their folder the key of a store."""
 
-    encoder: Encoder | PrecomputedFeatures
+    encoder: Encoder | StoredFeatures
     window: float  # seconds of a chunk
     pooling: str  # "mean", "mean_std", or "frames": one row for each frame of a regular grid
     layers: tuple[int, ...]  # of a row, counted from 0
@@ -57,7 +57,7 @@ class FeatureRequest:
         cls,
         task: Task,
         protocol: Protocol,
-        encoder: Encoder | PrecomputedFeatures,
+        encoder: Encoder | StoredFeatures,
         layers: Sequence[int] | None = None,
         window: float | None = None,
     ) -> FeatureRequest:
@@ -93,7 +93,7 @@ class FeatureRequest:
     def shape(self) -> tuple[int, int]:
         """(layers, values) of a row; ValueError for frames of precomputed features, which have none."""
         doubled = self.pooling == "mean_std" or (self.pooling == "frames" and self.handmade)
-        if isinstance(self.encoder, PrecomputedFeatures):
+        if isinstance(self.encoder, StoredFeatures):
             if self.pooling == "frames":
                 raise ValueError("Precomputed features serve tasks with one answer a recording, not frame by frame.")
             doubled = False
@@ -196,8 +196,14 @@ def recording_rows(
 
     Raises AudioReadError where more than `max_failures` recordings cannot be read; fewer go to `failures` by index.
     """
-    if isinstance(request.encoder, PrecomputedFeatures):
-        yield from ((index, request.encoder.rows(recording)) for index, recording in enumerate(recordings))
+    if isinstance(request.encoder, StoredFeatures):
+        for index, recording in enumerate(recordings):
+            place = recording.open()
+            if not isinstance(place, Path):
+                raise ValueError(
+                    "Precomputed features belong to files: they serve neither --deform nor rows of data sets."
+                )
+            yield index, request.encoder.rows(place)
         return
     readers = [partial(request.windows, recording) for recording in recordings]
     stream = _without_failures(read_ahead(readers, settings.workers), failures, max_failures)
@@ -237,17 +243,6 @@ def _without_failures(
             yield index, item
 
 
-class PrecomputedFeatures(StoredFeatures):
-    """`StoredFeatures` of the recordings of an evaluation; they are used as they are, without pooling."""
-
-    def rows(self, recording: Recording) -> np.ndarray:
-        """Features of a recording, (chunks, layers, values) float32; ValueError where it is not a file or has none."""
-        place = recording.open()
-        if not isinstance(place, (str, Path)):
-            raise ValueError("Precomputed features belong to files: they serve neither --deform nor data sets of rows.")
-        return super().rows(place)
-
-
 def chosen_encoder(
     model: str | Encoder | ClipEncoder | None,
     features: str | Path | None,
@@ -255,13 +250,13 @@ def chosen_encoder(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     trust_remote_code: bool = False,
-) -> Encoder | PrecomputedFeatures:
+) -> Encoder | StoredFeatures:
     """The encoder of an evaluation, by its name or its features; arguments and errors as of `open_encoder`, and
     ValueError unless one of the two is given."""
     if (model is None) == (features is None):
         raise ValueError(f"Give one of model and features; given are {'none' if model is None else 'both'}.")
     if features is not None:
-        return PrecomputedFeatures(features, data_dir)
+        return StoredFeatures(features, data_dir)
     return open_encoder(model, device, dtype, trust_remote_code)
 
 

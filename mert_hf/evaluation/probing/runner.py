@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from ...encoders import Encoder, open_encoder
-from ...encoders.own import ClipEncoder
+from ...encoders.own import ClipEncoder, StoredFeatures
 from ...recordings.recordings import TaskData
 from ...utils.devices import launched_processes, resolve_device
 from ...utils.files import check_output_file, check_output_folder, read_json, write_json
@@ -33,7 +33,7 @@ from ..tasks import FRAME_KINDS, FURTHER_TASK_NAMES, TASK_NAMES, Task, get_task
 from .chunks import NEIGHBORS
 from .curves import deformed_results, few_shot_results
 from .evaluation import Evaluation, choose_layers
-from .features import FeatureRequest, PrecomputedFeatures, chosen_encoder, durations
+from .features import FeatureRequest, chosen_encoder, durations
 from .probes import num_weights
 from .results import RESULTS_FORMAT, model_name
 from .settings import Deformation, EncoderSettings, EvaluationSettings
@@ -295,7 +295,7 @@ def choice_lines(task: Task, settings: EvaluationSettings, encoder: Encoder | No
 
 def plan_tasks(
     found: dict[Any, Sequence[str | Task]],
-    encoder: Encoder | PrecomputedFeatures,
+    encoder: Encoder | StoredFeatures,
     settings: EvaluationSettings,
     device: torch.device,
 ) -> list[TaskPlan]:
@@ -319,14 +319,14 @@ def plan_lines(plans: Sequence[TaskPlan]) -> list[str]:
     return [header, *(plan.line() for plan in plans), TaskPlan("total", *sums).line()]
 
 
-def measure_speed(encoder: Encoder | PrecomputedFeatures, device: torch.device) -> tuple[float, float]:
+def measure_speed(encoder: Encoder | StoredFeatures, device: torch.device) -> tuple[float, float]:
     """Seconds of audio that the encoder takes in a second, timed on noise; floating-point operations in a second, of
     matrix products as probes have them."""
     samples = round(NOISE_SECONDS * encoder.sampling_rate)
     clip = np.random.default_rng(0).normal(0, 0.1, samples).astype(np.float32)
     left, right = (torch.randn(1024, 1024, device=device) for _ in range(2))
     flops = 2 * 1024**3 / _seconds(lambda: float((left @ right).sum()))
-    if isinstance(encoder, PrecomputedFeatures):
+    if isinstance(encoder, StoredFeatures):
         return float("inf"), flops
     return NOISE_SECONDS / _seconds(lambda: encoder.hidden_states([clip], encoder.layers[:1])), flops
 
