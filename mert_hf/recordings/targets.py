@@ -109,7 +109,7 @@ def _warn_of_twins(labels: Sequence[str], table: TargetTable) -> None:
     """Warns of names that are probably one class."""
     twins: dict[str, list[str]] = {}
     for label in labels:
-        if _natural(label)[0]:  # 1 and -1 are different numbers
+        if _natural(label)[0]:  # not a number: 1 and -1 differ
             twins.setdefault(_plain_name(label), []).append(label)
     if found := [" and ".join(map(repr, names)) for names in twins.values() if len(names) > 1]:
         logger.warning(
@@ -120,11 +120,12 @@ def _warn_of_twins(labels: Sequence[str], table: TargetTable) -> None:
         )
 
 
-def _natural(value: str) -> tuple[int, float, str]:
+def _natural(value: str) -> tuple[bool, float, str]:
+    """By which names are sorted: numbers by their value before all others."""
     try:
-        return (0, float(value), value)
+        return False, float(value), value
     except ValueError:
-        return (1, 0.0, value)
+        return True, 0.0, value
 
 
 def _multilabel(table: TargetTable) -> Targets:
@@ -239,34 +240,29 @@ def parse_beats(value: Any, where: str) -> BeatTimes:
 
     Raises ValueError for another form, no beats, or a time that is negative or not finite.
     """
+    downbeats, positions = [], []
     try:
         if isinstance(value, dict):
             beats = value["beats"] if "beats" in value else value["beat"]
             downbeats = value.get("downbeats", value.get("downbeat", []))
         elif value and isinstance(value[0], list):
-            beats = [time for time, _ in value]
-            positions = _positions([str(position) for _, position in value], where)
-            downbeats = [time for time, position in zip(beats, positions, strict=True) if position == 1]
+            beats, positions = zip(*value, strict=True)
         else:
-            beats, downbeats = value, []
-        times = BeatTimes(np.unique(np.array(beats, dtype=float)), np.unique(np.array(downbeats, dtype=float)))
-    except PositionError:
-        raise
+            beats = value
+        beats, downbeats = (np.array(times, dtype=float).ravel() for times in (beats, downbeats))
     except (KeyError, TypeError, ValueError):
         raise ValueError(
             f"The beats of {where} are {str(value)[:80]!r}; give [0.5, 1.0], [[0.5, 1], [1.0, 2]] or "
             '{"beats": [...], "downbeats": [...]}.'
         ) from None
-    if not times.beats.size:
+    if positions:
+        downbeats = beats[np.array(_positions(list(map(str, positions)), where)) == 1]
+    if not beats.size:
         raise ValueError(f"{where} has no beats; leave the recording out.")
-    both = np.concatenate([times.beats, times.downbeats])
+    both = np.concatenate([beats, downbeats])
     if not np.isfinite(both).all() or (both < 0).any():
         raise ValueError(f"The beats of {where} hold a time that is negative or not finite.")
-    return times
-
-
-class PositionError(ValueError):
-    """A position in the bar that cannot be read."""
+    return BeatTimes(np.unique(beats), np.unique(downbeats))
 
 
 def _positions(texts: Sequence[str], where: str) -> list[int]:
@@ -279,14 +275,14 @@ def _positions(texts: Sequence[str], where: str) -> list[int]:
         found = re.fullmatch(r"(\d+)\.(\d+)", text)
         place = (int(found[1]), int(found[2])) if found else (-1, 0)
         if place <= before or place[1] == 0:
-            raise PositionError(
+            raise ValueError(
                 f"{where}, beat {line}: the position {text!r} is neither a whole number, the place in the bar, nor a "
                 "measure and beat that count up, as in 3.1, 3.2, 4.1. Correct it, or leave all positions out."
             )
         before = place
         positions.append(place[1])
     if 1 not in positions:
-        raise PositionError(f"{where}: no position such as {texts[0]!r} is the first beat of a measure, as 3.1 is.")
+        raise ValueError(f"{where}: no position such as {texts[0]!r} is the first beat of a measure, as 3.1 is.")
     return positions
 
 
@@ -346,7 +342,7 @@ def read_segments(path: Path) -> Segments:
     for other lines, no lines, or as `parse_segments`.
     """
     rows = [line.split(None, 2) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    intervals = all(len(row) > 1 and _is_number(row[0]) and _is_number(row[1]) for row in rows)
+    intervals = all(len(row) > 1 and not any(_natural(text)[0] for text in row[:2]) for row in rows)
     if intervals and (any(len(row) > 2 for row in rows) or all(float(row[1]) >= float(row[0]) for row in rows)):
         return parse_segments([[*row[:2], " ".join(row[2:]).strip()] for row in rows], str(path))
     try:
@@ -355,14 +351,6 @@ def read_segments(path: Path) -> Segments:
         raise ValueError(f"{path}: each line must be 'start end label' or 'time label', times in seconds.") from None
     ends = zip(starts[:-1], starts[1:], names[:-1], strict=True)
     return parse_segments([list(segment) for segment in ends], str(path))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 READERS: dict[str, Callable[[TargetTable], Targets]] = {

@@ -113,11 +113,11 @@ def deformed(
     return change_gain(samples, amount) if deformation.kind == "gain" else low_pass(samples, sampling_rate, amount)
 
 
-def deform_split(data: TaskData, deformation: Deformation, split: str = "test") -> TaskData:
-    """The same data with the recordings of a split deformed."""
+def deform_split(data: TaskData, deformation: Deformation) -> TaskData:
+    """The same data with the test recordings deformed."""
     return data.with_recordings(
         replace(recording, path=DeformedAudio(recording, deformation), channels="mean")
-        if recording.split == split
+        if recording.split == "test"
         else recording
         for recording in data.recordings
     )

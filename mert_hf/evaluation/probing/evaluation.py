@@ -225,8 +225,7 @@ class Evaluation:
         }
         if layer == WEIGHTED:
             record["layer_weights"] = [probe.weights["mixture"].softmax(0).tolist() for probe in winners]
-        self.archive.write_weights(layer, winners)
-        self.archive.write(record)
+        self.archive.write(record, winners)
 
     def scores(self, predictions: Predictions) -> dict[str, float]:
         return scores(self.task.kind, predictions, self.data.labels, self.protocol.beat_counts)

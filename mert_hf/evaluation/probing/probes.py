@@ -36,6 +36,7 @@ BLOCK_VALUES = 2**23
 # torch takes plain products from MKL, which uses AVX-512 on Intel's processors only. oneDNN uses it wherever there is
 # some: twice as fast on AMD's. Its products gain more than they take to prepare from this many multiplications.
 ONEDNN_PRODUCT = 2**20
+ADAM = {"beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0, "eps": 1e-8, "amsgrad": False, "maximize": False}
 ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
@@ -303,14 +304,15 @@ class ProbeStack:
 
     @torch.no_grad()
     def train(self, batches: Sequence[Batch], loss: Callable[[Tensor, Tensor], Tensor]) -> None:
-        """One step of Adam for each batch, with a learning rate for each probe."""
+        """One step of Adam for each batch by torch's fused kernel, with a learning rate for each probe."""
         rates = {rate: (self.rates == rate).nonzero().flatten().tolist() for rate in set(self.rates.tolist())}
-        states = _by_probe(self.weights), _by_probe(self.means), _by_probe(self.squares)
+        weights, *moments = map(_by_probe, (self.weights, self.means, self.squares))
         for features, targets, mask in batches:
             gradients = _by_probe(self._gradients(features, targets, mask, loss))
             self.step += 1
             for rate, chosen in rates.items():
-                self._update(rate, *([tensor for i in chosen for tensor in s[i]] for s in (gradients, *states)))
+                lists = [[tensor for i in chosen for tensor in state[i]] for state in (weights, gradients, *moments)]
+                torch._fused_adam_(*lists, [], [self.step] * len(lists[0]), lr=rate, **ADAM)
 
     def _gradients(
         self, features: Tensor, targets: Tensor, mask: Tensor, loss: Callable[[Tensor, Tensor], Tensor]
@@ -335,26 +337,6 @@ class ProbeStack:
             gradient = share * (at_inputs.flatten(1) @ features.flatten(1).mT)
             gradients["mixture"] = gradient - share * gradient.sum(dim=1, keepdim=True)
         return gradients
-
-    def _update(
-        self, rate: float, gradients: list[Tensor], weights: list[Tensor], means: list[Tensor], squares: list[Tensor]
-    ) -> None:
-        """Adam by torch's fused kernel, which passes over the weights once."""
-        torch._fused_adam_(
-            weights,
-            gradients,
-            means,
-            squares,
-            [],
-            [self.step] * len(weights),
-            lr=rate,
-            beta1=0.9,
-            beta2=0.999,
-            weight_decay=0.0,
-            eps=1e-8,
-            amsgrad=False,
-            maximize=False,
-        )
 
     def note_epoch(self, scores: Tensor, losses: Tensor, settings: ProbeSettings) -> None:
         """Keeps the weights of probes that got better, or of all; lowers the learning rate of those on a plateau."""

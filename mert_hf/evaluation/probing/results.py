@@ -54,14 +54,13 @@ class ProbeArchive:
     def read(self, layer: Layer) -> Record:
         return read_json(self._record(layer))
 
-    def write(self, record: Record) -> None:
-        write_json(self._record(record["layer"]), record)
-
-    def write_weights(self, layer: Layer, probes: Sequence[TrainedProbe]) -> None:
-        """Writes the weights of a layer's probes."""
+    def write(self, record: Record, probes: Sequence[TrainedProbe] = ()) -> None:
+        """Writes the record of a layer, after the weights of its probes where they are given."""
         weights = {f"{p.probe.seed}.{name}": value.contiguous() for p in probes for name, value in p.weights.items()}
-        with staged_file(self._weights(layer)) as part:
-            safetensors.torch.save_file(weights, part)
+        if weights:
+            with staged_file(self._weights(record["layer"])) as part:
+                safetensors.torch.save_file(weights, part)
+        write_json(self._record(record["layer"]), record)
 
     def load(self, record: Record, position: Layer) -> list[TrainedProbe]:
         """The probes of a layer with the chosen learning rate, one for each seed; `position` is where the layer stands

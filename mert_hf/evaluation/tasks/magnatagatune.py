@@ -35,19 +35,15 @@ def read(root: Path) -> TaskData:
     rows = [row for row in rows if row["mp3_path"] not in EMPTY_CLIPS]
     audio = first_existing(root, ["mp3", "*/mp3", "[0-9a-f]"], "MagnaTagATune clips")
     audio = audio if audio.name == "mp3" else audio.parent
-    tags = _frequent_tags(rows)
+    names = [name for name in rows[0] if name not in ("clip_id", "mp3_path")] if rows else []
+    counts = {name: sum(row[name] == "1" for row in rows) for name in names}
+    tags = tuple(sorted(names, key=lambda name: (-counts[name], name))[:NUM_TAGS])
     recordings = []
     for row in rows:
         target = multi_hot((index for index, tag in enumerate(tags) if row[tag] == "1"), len(tags))
         name = row["mp3_path"]
         recordings.append(Recording(name, audio / name, _split(name, table), target))
     return TaskData(tags, tuple(recordings), skipped)
-
-
-def _frequent_tags(rows: list[dict[str, str]]) -> tuple[str, ...]:
-    names = [name for name in rows[0] if name not in ("clip_id", "mp3_path")] if rows else []
-    counts = {name: sum(row[name] == "1" for row in rows) for name in names}
-    return tuple(sorted(names, key=lambda name: (-counts[name], name))[:NUM_TAGS])
 
 
 def _split(name: str, table: Path) -> str:
