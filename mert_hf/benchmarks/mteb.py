@@ -53,14 +53,8 @@ MODELS = {
 class MERTWrapper(AbsEncoder):
     """Mean over the windows of a recording of the middle layer, which describes music better than the last.
 
-    Audio is resampled and mixed by mert_hf, so that mteb's torchaudio is not needed.
-
-    Args:
-        model_name: a name of `MODELS`, or whatever `MERTEmbedder.from_pretrained` takes.
-        device: where to compute; a GPU if there is one.
-        layer: a layer; the middle one by default.
-        window: seconds that the encoder sees at a time.
-        revision, kwargs: other arguments of mteb, not used.
+    Audio is resampled and mixed by mert_hf, so that mteb's torchaudio is not needed. Names are those of `MODELS`, and
+    whatever `MERTEmbedder.from_pretrained` takes; `window` is in seconds. Other arguments of mteb are not used.
     """
 
     def __init__(

@@ -181,14 +181,14 @@ def cut_notes(piece: Piece, tonic: int, seconds: float, beat: float, place: floa
     return tuple(notes)
 
 
-def plan_notes(count: int, seconds: float = 1.5, seed: int = 0, prefix: str = "note-") -> list[Excerpt]:
-    """Plans single notes: every pitch of `NOTE_PITCHES` equally often, programs dealt evenly.
+def plan_notes(count: int, seed: int = 0) -> list[Excerpt]:
+    """Plans single notes of 1.5 s: every pitch of `NOTE_PITCHES` equally often, programs dealt evenly.
 
     The split is by instrument: of each family's 8 programs 5 train, 1 validates and 2 test, so that pitch has to be
     recognized on instruments that the probe has not heard.
     """
     rng = np.random.default_rng(seed)
-    programs = _shuffled_decks(rng)
+    programs, seconds = _shuffled_decks(rng), 1.5
     excerpts = []
     for index in range(count):
         program = next(programs)
@@ -201,7 +201,7 @@ def plan_notes(count: int, seconds: float = 1.5, seed: int = 0, prefix: str = "n
             "split": SPLIT_OF_PROGRAM[program % PROGRAMS_PER_FAMILY],
         }
         gain = float(rng.uniform(0.2, 0.9))
-        excerpts.append(Excerpt(f"{prefix}{index:05d}.flac", (note,), (program,), seconds, gain, metadata))
+        excerpts.append(Excerpt(f"note-{index:05d}.flac", (note,), (program,), seconds, gain, metadata))
     return excerpts
 
 

@@ -162,11 +162,10 @@ class RecordingTable:
     def put(self, recordings: Sequence[dict[str, Any]]) -> None:
         """Adds recordings, or replaces those of the same paths, in one version.
 
-        Args:
-            recordings: the columns of each: `path` (absolute), `mount` (mount point of its drive, to notice that the
-                drive is not there), `size` in bytes and `changed_ns` (to notice that the file was replaced), `duration`
-                in seconds, the tags, `vector` (hidden,) float32 as the model gives it, `fingerprint` (frames,) uint32,
-                and `windows` (windows, hidden) float32, which is stored where the index has windows.
+        The columns of each are `path` (absolute), `mount` (mount point of its drive, to notice that the drive is not
+        there), `size` in bytes and `changed_ns` (to notice that the file was replaced), `duration` in seconds, the
+        tags, `vector` (hidden,) float32 as the model gives it, `fingerprint` (frames,) uint32, and `windows` (windows,
+        hidden) float32, which is stored where the index has windows.
         """
         schema, scaling = _schema(self.settings, self.scaling), self.scaling
         columns: dict[str, Any] = {name: [row[name] for row in recordings] for name in recordings[0]}

@@ -70,15 +70,12 @@ def serve(folder: str | os.PathLike, settings: ServeSettings) -> None:
 
 
 def run(app: FastAPI, settings: ServeSettings) -> None:
-    """Runs an application; requests that are being answered are completed when it is stopped.
-
-    Requests are not logged: parameters hold passwords.
-    """
+    """Runs an application; requests that are being answered are completed when it is stopped."""
     uvicorn.run(
         app,
         host=settings.host,
         port=settings.port,
-        access_log=False,
+        access_log=False,  # parameters hold passwords
         limit_concurrency=settings.max_connections,
         timeout_graceful_shutdown=STOP_SECONDS,
     )

@@ -87,11 +87,9 @@ class Snapshot:
         where: str | None = None,
         rules: MixRules | None = None,
     ) -> list[Found]:
-        """The songs that are most similar to seeds, at most `count`, best first.
+        """The songs that are most similar to seeds, at most `count`, best first; arguments as of `MusicIndex.search`.
 
-        Seeds are paths in the index, a file, or vectors of the model (hidden,), which weigh 1 each if `weights` is
-        None. Paths in `exclude` are left out; `where` is a condition as for `MusicIndex.search`; `rules` are those of
-        the settings if None.
+        Paths in `exclude` are left out; `rules` are those of the settings if None.
         """
         wanted = count + len(exclude)
         while True:
@@ -130,9 +128,8 @@ class Snapshot:
 class Library:
     """An index on disk that is open once for all requests, and follows the changes that others make to it.
 
-    Raises:
-        FileNotFoundError: the folder does not hold an index.
-        ValueError, OSError: the player's songs cannot be listed.
+    Raises FileNotFoundError where the folder does not hold one, ValueError or OSError where the player's songs cannot
+    be listed.
     """
 
     def __init__(self, folder: str | os.PathLike, settings: ServeSettings | None = None):

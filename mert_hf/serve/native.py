@@ -124,10 +124,7 @@ def duplicate_groups(state: Snapshot, threshold: float, max_cut: float) -> list[
 
 @contextmanager
 def saved(file: UploadFile, max_minutes: float) -> Iterator[str]:
-    """The path of a copy of an upload, which is deleted afterwards.
-
-    Raises ValueError, with the name of the upload, where it is too long or cannot be read.
-    """
+    """The path of a copy of an upload, which is deleted afterwards; ValueError where it is too long or unreadable."""
     name = Path(file.filename or "upload").name
     with tempfile.TemporaryDirectory(prefix="mert-hf-") as folder:
         path = Path(folder, "upload")  # the content decides the format

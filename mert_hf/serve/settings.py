@@ -16,12 +16,8 @@ PASSWORD_VARIABLE = "MERT_HF_PLAYER_PASSWORD"
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """How a library is served; each field has its help.
-
-    Raises:
-        ValueError: a value out of its range, an address that others can reach without a token, or a player without a
-            user.
-    """
+    """How a library is served; each field has its help. ValueError for a value out of its range, an address that others
+    can reach without a token, or a player without a user."""
 
     host: str = described("Address to listen on; one that others can reach needs a token.", "127.0.0.1")
     port: int = described("Port to listen on.", 8484)

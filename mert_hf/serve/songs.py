@@ -91,10 +91,8 @@ class Songs:
         return self.song(path)
 
     def by_path(self, path: str) -> Song:
-        """The song at a path, or at the one path that ends in it. No file is looked for.
-
-        Raises UnknownSong where there is none, and ValueError where there are several.
-        """
+        """The song at a path, or at the one path that ends in it; UnknownSong for none, ValueError for several. No file
+        is looked for."""
         if path in self._places:
             return self.song(path)
         ending = os.sep + composed(path)
@@ -115,17 +113,13 @@ class Songs:
 
     def titled(self, title: str, artist: str) -> Song:
         """The first song with a title and an artist in any capitals. Raises UnknownSong where there is none."""
-        wanted = title.casefold()
-        for path in self.of_artist(artist):
-            if (song := self.song(path)).title.casefold() == wanted:
+        for song in map(self.song, self.of_artist(artist)):
+            if song.title.casefold() == title.casefold():
                 return song
         raise UnknownSong(f"No song has the title {title!r} and the artist {artist!r}.")
 
     def of_artist(self, artist: str) -> list[str]:
-        """Paths of the songs of an artist, by the player's id or by name; capitals make no difference.
-
-        Raises UnknownSong where there are none.
-        """
+        """Paths of the songs of an artist, by the player's id or by a name in any capitals; UnknownSong for none."""
         found = self._by_artist.get(artist) or self._by_artist.get(artist.casefold())
         if not found:
             raise UnknownSong(f"No artist has the id or the name {artist!r}.")

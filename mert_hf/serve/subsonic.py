@@ -36,10 +36,7 @@ router = APIRouter(prefix="/rest", include_in_schema=False)  # published by Open
 
 
 def check_credentials(given: dict[str, Any], request: Request, token: str | None) -> None:
-    """Compares the token with an API key, a password in plain, in hexadecimal digits or salted, or a header.
-
-    Raises Refused where none of them is given, or it is wrong.
-    """
+    """Raises Refused unless API key, password (plain, in hexadecimal digits or salted) or header is the token."""
     if token is None or equal(sent_token(request.headers), token):
         return
     text = {name: str(value) for name, value in given.items()}

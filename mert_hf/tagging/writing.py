@@ -50,11 +50,7 @@ def write_tags(path: str | os.PathLike, values: Values, log: UndoLog, overwrite:
     """Writes tags into a file, or the one that a link leads to, after the log has what restores it.
 
     Tags that the file has are kept unless `overwrite` is set. What was written is returned, nothing where it has them
-    all.
-
-    Raises:
-        TagError: mutagen knows no tags of this format, or the file is damaged.
-        OSError: the file or the log cannot be written.
+    all. Raises TagError where mutagen knows no tags of this format, or the file is damaged.
     """
     place = Path(os.path.realpath(path))
     file = _open(place)

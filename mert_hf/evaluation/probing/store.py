@@ -44,11 +44,8 @@ class FeatureStore:
     """Rows (layers, values) of recordings, appended by one process at a time; open it with `with`, which raises
     ValueError while another process is writing.
 
-    Args:
-        root: folder of all stores; those of other settings lie next to this one.
-        settings: JSON values that decide the features.
-        shape, dtype: (layers, values) of a row; "float32" or "float16".
-        data_dir: folder of the recordings; their names in the index are relative to it.
+    Stores of other settings, JSON values that decide the features, lie next to this one below `root`. Names in the
+    index are relative to `data_dir`, the folder of the recordings.
     """
 
     def __init__(
