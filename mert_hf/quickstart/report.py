@@ -71,7 +71,6 @@ class QuickstartReport:
 
     @property
     def task(self) -> str:
-        """The task of the curve."""
         return next(iter(self.scores))
 
     @property
@@ -85,7 +84,6 @@ class QuickstartReport:
         )
 
     def objective_cells(self) -> list[list[str]]:
-        """The rows of the objective as text."""
         return [[name, *(f"{value:.3f}" for value in values)] for name, *values in self.objective]
 
 
@@ -128,7 +126,6 @@ def score_table(scores: Scores) -> str:
 
 
 def html_page(report: QuickstartReport) -> str:
-    """The whole page."""
     library = report.library
     return fill_template(
         __package__,

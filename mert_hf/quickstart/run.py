@@ -182,7 +182,6 @@ def fit_teachers(settings: QuickstartSettings, data: Path) -> Path:
 
 
 def student_config() -> MERT2Config:
-    """Configuration of the student."""
     return MERT2Config(**{name: value for name, value in STUDENT.items() if name != "model_type"})
 
 

@@ -55,7 +55,6 @@ class TargetTable:
     folder: Path | None = None  # of annotation files that cells name; None where cells cannot name files
 
     def where(self, row: Row) -> str:
-        """A row in messages."""
         return f"{self.source}: {row['file_name']}"
 
 

@@ -304,7 +304,6 @@ class MusicIndex:
         raise FileNotFoundError(f"{name} is neither a file nor a recording of {self.folder}. Check the path.")
 
     def _seeds(self, query: Any, weights: Sequence[float] | None) -> tuple[list[Seed], list[float]]:
-        """The queries with their weights."""
         single = isinstance(query, (str, os.PathLike)) or (isinstance(query, np.ndarray) and query.ndim == 1)
         queries = [query] if single else list(query)
         if not queries:

@@ -119,7 +119,6 @@ class RecordingTable:
         return self.table.search().select(list(names)).to_arrow()
 
     def rows(self, paths: Sequence[str], names: Sequence[str]) -> pa.Table:
-        """Columns of the rows with these paths."""
         return self.table.search().where(among(paths)).select(list(names)).limit(len(paths)).to_arrow()
 
     def at(self, places: Sequence[int], names: Sequence[str]) -> pa.Table:

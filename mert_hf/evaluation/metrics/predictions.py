@@ -47,7 +47,6 @@ class Predictions:
         return self.recordings or self.ids
 
     def select(self, ids: Sequence[str]) -> Predictions:
-        """The predictions of some ids, in their order."""
         places = {name: row for row, name in enumerate(self.ids)}
         rows = [places[name] for name in ids]
         columns = {
@@ -70,7 +69,6 @@ def predictions_path(results: str | Path) -> Path:
 
 
 def write_predictions(path: str | Path, predictions: Mapping[int, Predictions]) -> None:
-    """Writes the predictions of each seed."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

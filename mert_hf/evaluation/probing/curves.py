@@ -62,7 +62,6 @@ def few_shot_results(evaluation: Evaluation, results: Mapping[str, Any]) -> list
 
 
 def _by_seed(results: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
-    """The metrics of each seed of each result."""
     scores = []
     for result in results:
         values = {name: metric["values"] for name, metric in result["metrics"].items()}
@@ -104,7 +103,6 @@ class DeformedAudio:
 def deformed(
     samples: np.ndarray, sampling_rate: int, deformation: Deformation, generator: np.random.Generator
 ) -> np.ndarray:
-    """The deformed samples, float32 (samples,)."""
     amount = deformation.amount
     if deformation.kind == "noise":
         return add_noise(samples, amount, generator)

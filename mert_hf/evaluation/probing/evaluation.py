@@ -65,7 +65,6 @@ class Evaluation:
 
     @cached_property
     def protocol(self) -> Protocol:
-        """The choices of this evaluation."""
         return self.settings.chosen_protocol(self.task.name)
 
     @property
@@ -74,7 +73,6 @@ class Evaluation:
 
     @cached_property
     def layers(self) -> list[Layer]:
-        """The layers to probe."""
         layers = choose_layers(self.settings.layers, self.encoder)
         if self._trains:
             return layers
@@ -91,7 +89,6 @@ class Evaluation:
 
     @cached_property
     def archive(self) -> ProbeArchive:
-        """Where the probes are kept."""
         folder = fingerprint({**self.request.key(), **self._probe_key()})
         return ProbeArchive(self.cache_dir / "probes" / folder)
 
@@ -154,7 +151,6 @@ class Evaluation:
         return self.protocol.crop_context == "crop" or needed > FRAME_STORE_BYTES
 
     def grid_data(self, features: FrameFeatures) -> GridData:
-        """The training data of the probes, with these features."""
         kind, encoder = self.task.kind, self.encoder
         if kind not in FRAME_KINDS:
             return ChunkData(kind, self.data, features, self.device, self.protocol)

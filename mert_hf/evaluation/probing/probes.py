@@ -99,12 +99,10 @@ class GridData(ABC):
 
 
 def grid(layers: Sequence[int | str], learning_rates: Sequence[float], seeds: Sequence[int]) -> list[Probe]:
-    """All probes of a grid."""
     return [Probe(layer, rate, seed) for seed in seeds for layer in layers for rate in learning_rates]
 
 
 def num_weights(dim: int, hidden_size: int, num_outputs: int) -> int:
-    """Weights of one probe."""
     return (dim + 1) * hidden_size + (hidden_size + 1) * num_outputs
 
 
@@ -148,7 +146,6 @@ def _workers(device: torch.device) -> Iterator[Executor]:
 
 
 def _train_epoch(data: GridData, runs: list[SeedTraining], workers: Executor) -> None:
-    """One pass over the training data for every stack."""
     for blocks in zip(*(run.blocks() for run in runs), strict=True):
         work = [(stack, block) for run, block in zip(runs, blocks, strict=True) for stack in run.stacks]
         list(workers.map(lambda item: item[0].train(item[1], data.loss), work))  # raises the error of a worker
@@ -193,7 +190,6 @@ class SeedTraining:
             yield features, targets, mask.T.contiguous()
 
     def drop_stopped(self, patience: int) -> None:
-        """Takes the probes out that have stopped."""
         for stack in self.stacks:
             self.finished += stack.take(stack.stalled > patience)
         self.stacks = [stack for stack in self.stacks if stack.probes]

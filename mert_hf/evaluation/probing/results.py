@@ -94,7 +94,6 @@ def over_seeds(values: Sequence[dict[str, float]]) -> dict[str, dict[str, Any]]:
 
 
 def probe_summary(trained: TrainedProbe) -> dict[str, Any]:
-    """One probe of the grid."""
     return {
         "learning_rate": trained.probe.learning_rate,
         "seed": trained.probe.seed,
@@ -115,7 +114,6 @@ def choice_text(chosen: dict[str, Any]) -> str:
 
 
 def layer_summary(record: dict[str, Any]) -> dict[str, Any]:
-    """Scores of one layer from its record."""
     summary = {
         "layer": record["layer"],
         **choice(record),

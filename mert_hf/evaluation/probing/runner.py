@@ -251,7 +251,6 @@ class TaskPlan:
     problem: str = ""  # why it cannot run; empty if it can
 
     def line(self) -> str:
-        """The plan as a line of a table."""
         if self.problem:
             return f"{self.task:<20} cannot run: {self.problem}"
         sizes = f"{self.hours:>7.1f} h {self.gigabytes:>7.2f} GB {self.time:>7.2f} h"

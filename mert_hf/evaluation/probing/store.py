@@ -152,11 +152,9 @@ class FeatureTable:
 
     @property
     def dim(self) -> int:
-        """Values of a layer."""
         return self.rows.shape[2]
 
     def count(self, recording: Recording) -> int:
-        """Rows of a recording."""
         return self.spans[recording.id][1]
 
     def indices(self, recordings: Sequence[Recording]) -> np.ndarray:
@@ -234,7 +232,6 @@ def standardized_layers(rows: Tensor, moments: Moments | None, device: torch.dev
 
 
 def moments_of(moments: Moments | None, positions: Sequence[int]) -> Moments | None:
-    """The moments of some layers, by position."""
     return None if moments is None else (moments[0][positions], moments[1][positions])
 
 
