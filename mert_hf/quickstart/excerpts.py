@@ -93,12 +93,7 @@ def program_family(program: int) -> str:
 
 
 def plan_excerpts(
-    pieces: Sequence[Piece],
-    count: int,
-    seconds: float,
-    seed: int = 0,
-    prefix: str = "",
-    ensemble: bool = False,
+    pieces: Sequence[Piece], count: int, seconds: float, seed: int = 0, prefix: str = "", ensemble: bool = False
 ) -> list[Excerpt]:
     """Plans excerpts in which keys and instrument families are balanced and independent of each other.
 

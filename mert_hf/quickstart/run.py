@@ -34,15 +34,7 @@ from ..pretraining.trainer import MERTTrainer
 from ..recordings.targets import TONICS
 from ..teachers import FeatureSet, FeatureTeacher, KMeansTeacher, load_teacher
 from ..utils.files import check_nothing_is_replaced, check_output_folder
-from .excerpts import (
-    CHORDS,
-    INTERVALS,
-    PERFORMANCES,
-    PRETRAINING,
-    PRETRAINING_SECONDS,
-    ScoreSets,
-    render_sets,
-)
+from .excerpts import CHORDS, INTERVALS, PERFORMANCES, PRETRAINING, PRETRAINING_SECONDS, ScoreSets, render_sets
 from .report import (
     PAGE,
     REEL,

@@ -20,15 +20,7 @@ from ..utils.files import existing_path, staged_file
 from ..utils.settings import check_positive
 from ..utils.text import composed, printable, shorten
 from .building import embed_files, fingerprinted, mean_vector, update_index
-from .duplicates import (
-    BIT_ERROR_RATE,
-    COMPARED,
-    MAX_CUT,
-    CopyFinder,
-    Recording,
-    find_duplicates,
-    recording_of,
-)
+from .duplicates import BIT_ERROR_RATE, COMPARED, MAX_CUT, CopyFinder, Recording, find_duplicates, recording_of
 from .fingerprint import Fingerprinter
 from .mixing import choose, correct_hubs
 from .settings import MixRules

@@ -233,7 +233,8 @@ class SeparationData(FrameData):
         super().__post_init__()
         self.num_bins = self.fft_size // 2 + 1
         self.num_outputs = len(self.data.labels) * self.num_bins
-        self.window = torch.hann_window(self.fft_size)
+        window = torch.hann_window(self.fft_size)
+        self.frame = {"n_fft": self.fft_size, "hop_length": self.hop_length, "window": window}
 
     def targets(self, crop: Crop) -> Tensor:
         """Magnitudes of mixture and stems, float32 (frames, 1 + stems, bins)."""
@@ -256,8 +257,7 @@ class SeparationData(FrameData):
         # The grid of features ends with the last whole window; the spectrogram may have a few frames more.
         frames = torch.arange(spectrum.shape[1]).clamp(max=len(outputs) - 1)
         masks = self.masks(outputs[frames]).permute(1, 2, 0)
-        shape = {"n_fft": self.fft_size, "hop_length": self.hop_length, "window": self.window, "length": len(mixture)}
-        return torch.stack([torch.istft(spectrum * mask, **shape) for mask in masks])
+        return torch.stack([torch.istft(spectrum * mask, **self.frame, length=len(mixture)) for mask in masks])
 
     def predict(self, probe: TrainedProbe, split: str) -> Predictions:
         """SDR of a split's songs in dB, mono at the model's rate, each (songs, stems)."""
@@ -290,13 +290,5 @@ class SeparationData(FrameData):
 
     def _spectrum(self, signals: Tensor, center: bool) -> Tensor:
         """Complex (signals, bins, frames), scaled so that magnitudes do not grow with the frame."""
-        spectrum = torch.stft(
-            signals,
-            self.fft_size,
-            self.hop_length,
-            window=self.window,
-            center=center,
-            pad_mode="constant",
-            return_complex=True,
-        )
+        spectrum = torch.stft(signals, **self.frame, center=center, pad_mode="constant", return_complex=True)
         return spectrum / math.sqrt(self.fft_size) if not center else spectrum
