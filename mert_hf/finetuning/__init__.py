@@ -6,8 +6,7 @@ from ..utils.imports import lazy_names
 
 if TYPE_CHECKING:
     from .prediction import predict
-    from .run import fine_tune
+    from .run import FineTuningTrainingArguments, fine_tune
     from .settings import FineTuningArguments, LoraArguments
-    from .trainer import FineTuningTrainingArguments
 
 __all__, __getattr__ = lazy_names(__name__)

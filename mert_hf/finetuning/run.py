@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,14 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
     Trainer,
+    TrainingArguments,
 )
 from transformers.trainer_utils import HubStrategy, get_last_checkpoint
 
 from ..evaluation.metrics.weighted import scored_labels
 from ..evaluation.probing.chunks import RegressionHead
 from ..evaluation.tasks import Task, get_task
+from ..hub import HubTrainerMixin
 from ..hub.cards import CardFacts, kept_update, trainer_measurements, training_facts
 from ..hub.licenses import base_license
 from ..hub.names import is_hub_id, one_line_errors
@@ -31,9 +33,10 @@ from ..recordings.frames import FRAME_CLASSES
 from ..recordings.recordings import TaskData, check_audio
 from ..utils.files import check_output_folder, write_json
 from ..utils.optional import needs_extra, require_extra
+from ..utils.parser import explained_bf16_refusal
+from ..utils.settings import described
 from .objective import PROBLEM_TYPES, Clip, ClipCollator, FrameObjective, RandomCrops, RecordingObjective, window_clips
 from .settings import CLIP_SECONDS, FINETUNING_FILE, FineTuningArguments, LoraArguments
-from .trainer import FineTuningTrainer, FineTuningTrainingArguments
 
 RESULTS_FILE = "eval_results.json"
 ADAPTERS_FOLDER = "adapters"
@@ -84,6 +87,78 @@ class FineTuningSetup:
         return lambda prediction: self.objective.metrics(prediction.predictions, windows)
 
 
+@dataclass
+class FineTuningTrainingArguments(TrainingArguments):
+    """TrainingArguments with the defaults of fine-tuning: evaluate and save each epoch, keep the best."""
+
+    learning_rate: float = described("Peak learning rate of the head and the last layer.", 5e-5)
+    num_train_epochs: float = described("Passes over the training recordings.", 20.0)
+    per_device_train_batch_size: int = described("Clips per device and step.", 8)
+    eval_strategy: str = described("When to evaluate: no, steps or epoch.", "epoch")
+    save_strategy: str = described("When to save: no, steps, epoch or best.", "epoch")
+    save_total_limit: int | None = described("Checkpoints that are kept.", 2)
+    load_best_model_at_end: bool = described("Keep the best checkpoint, not the last.", True)
+    logging_strategy: str = described("When to log the loss: no, steps or epoch; steps with logging_steps.", "epoch")
+    remove_unused_columns: bool = described("Must stay off: the collator reads audio.", False)
+    logging_nan_inf_filter: bool = described("Log losses as they are, also where they are not finite.", False)
+    label_names: list[str] | None = described("Keys of the batch that are labels.", factory=lambda: ["labels"])
+
+    def __post_init__(self) -> None:
+        if self.logging_strategy == "epoch" and self.logging_steps != TrainingArguments.logging_steps:
+            self.logging_strategy = "steps"
+        with explained_bf16_refusal(self):
+            super().__post_init__()
+
+
+class FineTuningTrainer(HubTrainerMixin, Trainer):
+    """Trainer for the MERT heads, with layer-wise learning rates, and a card with what was measured."""
+
+    def __init__(self, setup: FineTuningSetup, **options: Any) -> None:
+        super().__init__(**options)
+        self.setup = setup
+
+    def create_optimizer(self, *arguments: Any, **options: Any) -> torch.optim.Optimizer:
+        """Trainer's optimizer, its parameter groups divided by depth where `layer_decay` is below 1."""
+        made_here, decay = self.optimizer is None, self.setup.arguments.layer_decay
+        optimizer = super().create_optimizer(*arguments, **options)
+        if made_here and decay < 1:
+            names = {parameter: name for name, parameter in self.model.named_parameters()}
+            scale_learning_rates(optimizer, names, self.model.config, decay)
+        return optimizer
+
+    def card_facts(self) -> CardFacts:
+        """The facts of the card of the run."""
+        setup, state, base = self.setup, self.state, self.setup.arguments.model_name_or_path
+        arguments, data = setup.arguments, setup.data
+        name = self.args.hub_model_id or Path(self.args.output_dir).resolve().name
+        license_name, note = base_license(base)
+        kept = kept_update(state, self.args)
+        titles = setup.task.title, "-".join(data.name.split()), data.name
+        measured = trainer_measurements(state, kept, *titles)
+        tested = trainer_measurements(state, kept, *titles, "test", "test_")
+        train, valid, test = (len(data.split(split)) for split in ("train", "valid", "test"))
+        return CardFacts(
+            model_name=name.split("/")[-1],
+            repo_id=self.args.hub_model_id,
+            base_model=Path(base).name if Path(base).is_dir() else base,
+            base_model_relation="finetune",
+            datasets=(data.name,) if is_hub_id(data.name) and "/" in data.name else (),
+            data=f"{data.name}: {train} recordings to train on, {valid} for validation, {test} for test",
+            hours=round(data.hours("train"), 4),
+            training={
+                "Frozen": FROZEN_PARTS[arguments.freeze],
+                "Layer-wise decay": f"{arguments.layer_decay:g}",
+                "Weighted layer sum": "yes" if arguments.weighted else "no",
+                "Clips": f"{setup.task.window:g} s; random in training, whole recordings in windows in evaluation",
+                "Split": data.manifest_hash,
+                **training_facts(state, self.args),
+            },
+            measurements=measured + tested,
+            license=license_name,
+            license_note=note,
+        )
+
+
 def fine_tune(
     arguments: FineTuningArguments, training_arguments: FineTuningTrainingArguments, lora: LoraArguments | None = None
 ) -> dict[str, float]:
@@ -121,6 +196,7 @@ def fine_tune(
         torch.set_flush_denormal(True)  # denormal activations make training on a CPU several times slower over time
     with one_line_errors(training_arguments.hub_model_id or training_arguments.output_dir):
         trainer = FineTuningTrainer(
+            setup,
             model=model if lora is None else add_adapters(model, lora),
             args=training_arguments,
             train_dataset=RandomCrops(setup.data.split("train"), task.window),
@@ -128,8 +204,6 @@ def fine_tune(
             data_collator=ClipCollator(setup.feature_extractor, setup.objective.labels),
             compute_metrics=setup.metrics("valid"),
             processing_class=setup.feature_extractor,
-            layer_decay=arguments.layer_decay,
-            facts=partial(card_facts, setup),
         )
     trainer.train(resume_from_checkpoint=training_arguments.resume_from_checkpoint)
     return finish(trainer, setup, lora)
@@ -200,38 +274,6 @@ def _check_run(
         training_arguments.greater_is_better = True
 
 
-def card_facts(setup: FineTuningSetup, trainer: Trainer) -> CardFacts:
-    """The facts of the card of a run."""
-    arguments, data, base = setup.arguments, setup.data, setup.arguments.model_name_or_path
-    name = trainer.args.hub_model_id or Path(trainer.args.output_dir).resolve().name
-    license_name, note = base_license(base)
-    kept = kept_update(trainer.state, trainer.args)
-    titles = setup.task.title, "-".join(data.name.split()), data.name
-    measured = trainer_measurements(trainer.state, kept, *titles)
-    tested = trainer_measurements(trainer.state, kept, *titles, "test", "test_")
-    train, valid, test = (len(data.split(split)) for split in ("train", "valid", "test"))
-    return CardFacts(
-        model_name=name.split("/")[-1],
-        repo_id=trainer.args.hub_model_id,
-        base_model=Path(base).name if Path(base).is_dir() else base,
-        base_model_relation="finetune",
-        datasets=(data.name,) if is_hub_id(data.name) and "/" in data.name else (),
-        data=f"{data.name}: {train} recordings to train on, {valid} for validation, {test} for test",
-        hours=round(data.hours("train"), 4),
-        training={
-            "Frozen": FROZEN_PARTS[arguments.freeze],
-            "Layer-wise decay": f"{arguments.layer_decay:g}",
-            "Weighted layer sum": "yes" if arguments.weighted else "no",
-            "Clips": f"{setup.task.window:g} s; random in training, whole recordings in windows in evaluation",
-            "Split": data.manifest_hash,
-            **training_facts(trainer.state, trainer.args),
-        },
-        measurements=measured + tested,
-        license=license_name,
-        license_note=note,
-    )
-
-
 def build_model(arguments: FineTuningArguments, config: PretrainedConfig, by_frame: bool, seed: int) -> PreTrainedModel:
     """The pre-trained encoder under a new head for recordings, or for frames; its configuration is fitted to the
     labels, and the head's weights follow from the seed alone."""
@@ -283,3 +325,31 @@ def fold_scale(model: Any, head: RegressionHead) -> None:
     scale = torch.as_tensor(head.scale, dtype=weight.dtype, device=weight.device)
     weight.mul_(scale[:, None])
     bias.mul_(scale).add_(torch.as_tensor(head.mean).to(scale))
+
+
+def scale_learning_rates(
+    optimizer: torch.optim.Optimizer, names: dict[torch.nn.Parameter, str], config: PretrainedConfig, decay: float
+) -> None:
+    """Divides the groups of a fresh optimizer by depth; a parameter n layers below the head learns at decay^n.
+
+    (Layer-wise learning-rate decay: Howard and Ruder 2018, arXiv 1801.06146, discriminative fine-tuning; Clark et al.
+    2020, arXiv 2003.10555.) `names` are those of the parameters in the model.
+    """
+    groups = []
+    for group in optimizer.param_groups:
+        by_depth: dict[int, list[torch.nn.Parameter]] = {}
+        for parameter in group["params"]:
+            by_depth.setdefault(parameter_depth(names[parameter], config), []).append(parameter)
+        for depth, parameters in sorted(by_depth.items()):
+            scale = decay ** (config.num_hidden_layers + 1 - depth)
+            groups.append({**group, "params": parameters, "lr": group["lr"] * scale})
+    optimizer.param_groups[:] = groups
+
+
+def parameter_depth(name: str, config: PretrainedConfig) -> int:
+    """0 for all before the first layer, n for the n-th layer (from 1), number of layers + 1 for the head."""
+    if layer := re.search(r"(?:^|\.)mert\.(?:encoder\.)?layers\.(\d+)\.", name):
+        return int(layer[1]) + 1
+    if re.search(r"(?:^|\.)mert\.encoder\.layer_norm\.", name):
+        return config.num_hidden_layers if getattr(config, "do_stable_layer_norm", False) else 0
+    return 0 if re.search(r"(?:^|\.)mert\.", name) else config.num_hidden_layers + 1

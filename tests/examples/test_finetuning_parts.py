@@ -20,8 +20,7 @@ from mert_hf.finetuning.objective import (
     mean_outputs,
     window_clips,
 )
-from mert_hf.finetuning.run import choose_task
-from mert_hf.finetuning.trainer import parameter_depth, scale_learning_rates
+from mert_hf.finetuning.run import choose_task, parameter_depth, scale_learning_rates
 from mert_hf.hub import PushError
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.feature_extraction_mert import MERTFeatureExtractor

@@ -21,7 +21,7 @@ import mert_hf.utils.parser as settings_module
 from mert_hf.audio import find_audio_files
 from mert_hf.cli.app import app
 from mert_hf.corpora.labels import label_files
-from mert_hf.finetuning.trainer import FineTuningTrainingArguments
+from mert_hf.finetuning.run import FineTuningTrainingArguments
 from mert_hf.modeling.configuration_mert import MERTConfig
 from mert_hf.modeling.modeling_mert import MERTForPreTraining
 from mert_hf.pretraining import run
