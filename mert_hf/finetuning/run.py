@@ -127,7 +127,6 @@ class FineTuningTrainer(HubTrainerMixin, Trainer):
         return optimizer
 
     def card_facts(self) -> CardFacts:
-        """The facts of the card of the run."""
         setup, state, base = self.setup, self.state, self.setup.arguments.model_name_or_path
         arguments, data = setup.arguments, setup.data
         name = self.args.hub_model_id or Path(self.args.output_dir).resolve().name

@@ -13,13 +13,10 @@ def query_scores(embeddings: np.ndarray, works: np.ndarray, queries: np.ndarray 
     (Average precision as in MIREX's audio cover song identification: the precision at the rank of each version, where
     candidates of equal similarity have the rank of the last of them, as in scikit-learn; `top1` is the share of
     versions among the most similar ones. A work with one recording is not a query, but its recording is among the
-    candidates.) ValueError where shapes differ, or no work has two recordings.
+    candidates, and no query finds itself.) ValueError where shapes differ, or no work has two recordings.
 
-    Args:
-        embeddings: (recordings, values), compared by their cosine.
-        works: int (recordings,), the work of each.
-        queries: (recordings, values), the same recordings as they are searched for, such as deformed ones; None for
-            `embeddings`. No query finds its own recording.
+    Embeddings (recordings, values) are compared by their cosine; works are int (recordings,). `queries` are the same
+    recordings as they are searched for, such as deformed ones; None for `embeddings`.
     """
     embeddings, works = np.asarray(embeddings, dtype=np.float64), np.asarray(works)
     queries = embeddings if queries is None else np.asarray(queries, dtype=np.float64)
