@@ -7,7 +7,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from typing import Any, TypeVar
 
 from .decoding import AudioReadError
@@ -18,9 +17,31 @@ DEPTH = 8  # items that a reader may be ahead of its consumer
 PATIENCE = 0.1  # seconds after which a waiting reader checks whether its items are still needed
 
 
-def read_ahead(
-    readers: Iterable[Callable[[], Iterator]], workers: int = 2, held: int | None = None
-) -> Iterator[tuple[int, Any]]:
+class ReadAhead(Iterator[tuple[int, Any]]):
+    """Items of readers that run in threads, see `read_ahead`. `close` ends the threads and waits for them.
+
+    An instance that is abandoned asks its threads to end and does not wait: the garbage collector may run in any thread
+    and hold any lock, that which the threads need to end included.
+    """
+
+    def __init__(self, readers: Iterable[Callable[[], Iterator]], workers: int, held: int):
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="read_ahead")
+        self._items = _in_order(readers, self._executor, held)
+
+    def __next__(self) -> tuple[int, Any]:
+        try:
+            return next(self._items)
+        except StopIteration:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Ends the threads; items that have not been taken are lost."""
+        self._items.close()
+        self._executor.shutdown(wait=True)
+
+
+def read_ahead(readers: Iterable[Callable[[], Iterator]], workers: int = 2, held: int | None = None) -> ReadAhead:
     """Runs readers in threads, ahead of their consumer; decoding and resampling release Python's lock.
 
     Args:
@@ -28,17 +49,21 @@ def read_ahead(
         held: number of readers whose items memory holds, at most `DEPTH` of each, the one that is consumed included; 4
             for each worker by default.
 
-    Yields:
-        `(index, item)` for each item of the first reader, then the second, ...; after the items of a reader
-        `(index, END)`, or `(index, error)` with the exception that ended it.
+    Returns:
+        An iterator over `(index, item)` for each item of the first reader, then the second, ...; after the items of a
+        reader `(index, END)`, or `(index, error)` with the exception that ended it.
     """
     if workers < 1:
         raise ValueError(f"workers={workers} must be at least 1.")
-    held = held or 4 * workers
+    return ReadAhead(readers, workers, held or 4 * workers)
+
+
+def _in_order(
+    readers: Iterable[Callable[[], Iterator]], executor: ThreadPoolExecutor, held: int
+) -> Iterator[tuple[int, Any]]:
     stopped = threading.Event()
     pending: deque[tuple[int, queue.Queue]] = deque()
     remaining = iter(enumerate(readers))
-    executor = ThreadPoolExecutor(workers, thread_name_prefix="read_ahead")
     try:
         while True:
             # The pool starts readers in order, so the one whose items are wanted next always has a thread.
@@ -56,7 +81,7 @@ def read_ahead(
                     break
     finally:
         stopped.set()
-        executor.shutdown(wait=True, cancel_futures=True)
+        executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _read(reader: Callable[[], Iterator], items: queue.Queue, stopped: threading.Event) -> None:
@@ -95,9 +120,8 @@ def map_ahead(
             taken.append(item)
             yield lambda item=item: iter([function(item)])
 
-    with closing(read_ahead(readers(), workers, workers + 1)) as results:
-        for _, result in results:
-            if isinstance(result, Exception) and not isinstance(result, (AudioReadError, OSError)):
-                raise result
-            if result is not END:
-                yield taken.popleft(), result
+    for _, result in read_ahead(readers(), workers, workers + 1):
+        if isinstance(result, Exception) and not isinstance(result, (AudioReadError, OSError)):
+            raise result
+        if result is not END:
+            yield taken.popleft(), result

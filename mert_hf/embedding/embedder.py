@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, BinaryIO, overload
@@ -183,9 +184,10 @@ class MERTEmbedder:
         options = (window, hop, min_window, sampling_rate, channels)
         readers = [partial(recording_windows, self.encoder, item, *options) for item in inputs]
         parts: list[list[tuple[Window, np.ndarray]]] = [[] for _ in inputs]
-        with SpeedBar(_total_seconds(inputs, show_progress_bar), disable=not show_progress_bar) as bar:
+        bar = SpeedBar(_total_seconds(inputs, show_progress_bar), disable=not show_progress_bar)
+        with bar, closing(read_ahead(readers, workers)) as items:
             failed: set[int] = set()
-            stream = _windows_only(read_ahead(readers, workers), failed if errors == "skip" else None)
+            stream = _windows_only(items, failed if errors == "skip" else None)
             for index, piece, values in embed_windows(self.encoder, stream, keep, pooling, batch_size):
                 bar.advance(index, piece)
                 parts[index].append((piece, values))

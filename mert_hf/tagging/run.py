@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -142,10 +143,9 @@ def _apply_heads(names: Sequence[str], rows: Sequence[TaggedFile], settings: Tag
     for head in heads:
         head.check(encoder.fingerprint)
     files, failed = [row.path for row in rows], {}
-    items = read_ahead(
-        [partial(recording_windows, encoder, file, heads[0].window, None, 1.0) for file in files], settings.workers
-    )
-    with SpeedBar(None, disable=not settings.show_progress_bar) as bar:
+    readers = [partial(recording_windows, encoder, file, heads[0].window, None, 1.0) for file in files]
+    bar = SpeedBar(None, disable=not settings.show_progress_bar)
+    with bar, closing(read_ahead(readers, settings.workers)) as items:
         windows = readable_windows(items, files, failed)
         embedded = embed_windows(encoder, windows, heads[0].layers, "frames", settings.batch_size)
         for number, group in groupby(embedded, itemgetter(0)):

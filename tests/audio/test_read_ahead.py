@@ -60,3 +60,26 @@ def test_readers_wait_for_their_consumer():
 def test_a_worker_is_needed():
     with pytest.raises(ValueError, match="workers=0 must be at least 1"):
         next(read_ahead([], workers=0))
+
+
+def test_an_abandoned_one_does_not_wait_for_its_threads():
+    """The garbage collector may drop it inside a lock that an ending thread needs, where waiting would never end."""
+    going_on, begun = threading.Event(), threading.Event()
+
+    def slow():
+        yield 0
+        begun.set()
+        going_on.wait(60)
+
+    items = read_ahead([slow], workers=1)
+    assert next(items) == (0, 0)
+    assert begun.wait(60)
+    holder = [items]
+    del items
+    dropping = threading.Thread(target=holder.clear)
+    dropping.start()
+    dropping.join(30)
+    waited = dropping.is_alive()
+    going_on.set()
+    dropping.join()
+    assert not waited
