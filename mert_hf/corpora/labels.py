@@ -141,7 +141,7 @@ def gives_codes(teacher: Any) -> bool:
 
 def label_recording(teacher: Teacher, waveform: np.ndarray, name: str) -> np.ndarray:
     """Codes (codebooks, frames), or values (bins, frames), of a recording (samples,) float32, checked."""
-    targets = teacher.label_file(name, torch.from_numpy(waveform).to(device_of(teacher))).cpu().numpy()
+    targets = teacher.label_recording(torch.from_numpy(waveform).to(device_of(teacher)), name).cpu().numpy()
     rows = teacher.num_codebooks if gives_codes(teacher) else teacher.num_bins
     targets = targets if gives_codes(teacher) else targets.T
     frames = len(waveform) // teacher.hop_length

@@ -54,11 +54,10 @@ class OnnxEncoder(BatchedEncoder):
             raise ValueError(f"{folder} cannot be read: {error}. Export the model again.") from error
         if missing := NEEDED_SETTINGS - set(runner.settings):
             raise ValueError(f"{folder} lacks the settings {', '.join(sorted(missing))}. Export the model again.")
-        self.folder, self.session, self.settings = Path(folder), runner.session, runner.settings
-        self.sampling_rate, self.hop_length = self.settings["sampling_rate"], self.settings["hop_length"]
-        self.receptive_field, self.hidden_size = self.settings["receptive_field"], self.settings["hidden_size"]
-        self.layers = tuple(self.settings["layers"])
-        self.padding_is_exact, self.precision = self.settings["padding_is_exact"], self.settings["precision"]
+        self.folder, self.runner, self.frame_times = Path(folder), runner, runner.frame_times
+        self.sampling_rate, self.hop_length, self.layers = runner.sampling_rate, runner.hop_length, runner.layers
+        self.receptive_field, self.hidden_size = runner.receptive_field, runner.hidden_size
+        self.padding_is_exact, self.precision = runner.settings["padding_is_exact"], runner.settings["precision"]
         if dtype not in (None, AUTO) and str(dtype).removeprefix("torch.") != self.precision:
             raise ValueError(
                 f"{os.fspath(folder)} was exported in {self.precision}, not in {dtype}. Leave the dtype out, or export "
@@ -75,11 +74,7 @@ class OnnxEncoder(BatchedEncoder):
 
     def num_frames(self, num_samples: Any) -> Any:
         """Frames of clips of so many samples, an int or an integer tensor."""
-        return (num_samples - self.settings["frame_offset"]) // self.hop_length + 1
-
-    def frame_times(self, num_frames: int) -> np.ndarray:
-        """See `Encoder.frame_times`."""
-        return self.settings["first_frame"] + np.arange(num_frames) * self.hop_length / self.sampling_rate
+        return (num_samples - self.runner.settings["frame_offset"]) // self.hop_length + 1
 
     def prepare(self, clips: Sequence[np.ndarray], normalize: str = "clip") -> torch.Tensor:
         """See `BatchedEncoder.prepare`."""
@@ -91,7 +86,7 @@ class OnnxEncoder(BatchedEncoder):
     ) -> tuple[list[torch.Tensor], list[int]]:
         """See `BatchedEncoder.states`."""
         mask = (torch.arange(values.shape[1]) < lengths[:, None]).long()
-        (found,) = self.session.run(["frames"], {"input_values": values.numpy(), "attention_mask": mask.numpy()})
+        (found,) = self.runner.session.run(["frames"], {"input_values": values.numpy(), "attention_mask": mask.numpy()})
         states = torch.from_numpy(found)
         return [states[:, self.layers.index(layer)] for layer in layers], self.num_frames(lengths).tolist()
 

@@ -16,11 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -28,6 +24,7 @@ import numpy as np
 import torch
 
 from ..utils.devices import resolve_device
+from ..utils.imports import torchaudio_or_a_stub
 from ..utils.optional import MissingExtraError
 from .base import CenteredFrames
 
@@ -132,7 +129,7 @@ def open_peer(name: str, device: str | torch.device | None = None) -> CenteredFr
 def _modules(package: str, *names: str) -> list[ModuleType]:
     """Modules of a package of the index, which are imported without torchaudio where there is none."""
     try:
-        with _torchaudio_or_a_stub():
+        with torchaudio_or_a_stub():
             return [importlib.import_module(name) for name in names]
     except ModuleNotFoundError as error:
         raise MissingExtraError(
@@ -140,21 +137,6 @@ def _modules(package: str, *names: str) -> list[ModuleType]:
             f"pip install --no-deps {package}",
             name=error.name,
         ) from error
-
-
-@contextmanager
-def _torchaudio_or_a_stub() -> Iterator[None]:
-    """During an import, an empty module in place of a missing torchaudio: only readers of files would call it."""
-    if find_spec("torchaudio") is not None:
-        yield
-        return
-    before = {key: sys.modules[key] for key in ("torchaudio",) if key in sys.modules}  # None where it is hidden
-    sys.modules["torchaudio"] = ModuleType("torchaudio")
-    try:
-        yield
-    finally:
-        del sys.modules["torchaudio"]
-        sys.modules.update(before)
 
 
 def _fingerprint(package: str, weights: Path, hop_length: int) -> str:

@@ -88,15 +88,12 @@ class TransformersEncoder(BatchedEncoder):
     ) -> tuple[list[torch.Tensor], list[int]]:
         """See `BatchedEncoder.states`; gradients flow where they are enabled."""
         longest = int(lengths.max())
-        inputs = {"input_values": self._cast(values[:, :longest].to(self.model.device))}
+        inputs = {"input_values": values[:, :longest].to(self.model.device).float()}
         if int(lengths.min()) < longest:
             mask = torch.arange(longest, device=lengths.device) < lengths[:, None]
             inputs["attention_mask"] = mask.long().to(self.model.device)
         outputs = self.forward(inputs, layers)
         return [outputs[layer] for layer in layers], self.num_frames(lengths).tolist()
-
-    def _cast(self, values: torch.Tensor) -> torch.Tensor:
-        return values.float()  # the model casts for itself, after its front end
 
     def forward(self, inputs: dict[str, torch.Tensor], layers: Sequence[int]) -> Sequence[torch.Tensor]:
         """Hidden states by the numbers of their layers; layers above the highest one needed are not computed."""
@@ -130,11 +127,9 @@ class ConvolutionalEncoder(TransformersEncoder):
         """See `Encoder.frame_times`."""
         return (np.arange(num_frames) * self.hop_length + self.receptive_field / 2) / self.sampling_rate
 
-    def _cast(self, values: torch.Tensor) -> torch.Tensor:
-        return values.to(self.model.dtype)
-
     def forward(self, inputs: dict[str, torch.Tensor], layers: Sequence[int]) -> Sequence[torch.Tensor]:
-        """See `TransformersEncoder.forward`."""
+        """See `TransformersEncoder.forward`; MERT casts its input for itself, after its front end."""
+        inputs = {**inputs, "input_values": inputs["input_values"].to(self.model.dtype)}
         return self.model(**inputs, output_hidden_states=True, return_dict=True).hidden_states
 
 

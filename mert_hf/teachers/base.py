@@ -91,19 +91,16 @@ class Teacher(nn.Module):
             self.register_buffer(name, tensor)
 
     @torch.no_grad()
-    def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
+    def label_recording(self, waveform: torch.Tensor, file: str | os.PathLike | None = None) -> torch.Tensor:
         """Targets of a whole recording (samples,), equal to `forward` of a batch that holds it, up to rounding.
 
         Teachers with a `reach` process it in blocks, so that memory beyond the waveform does not grow with its length.
+        Some need its file rather than its samples.
         """
         if self.reach is None:
             return self(waveform[None])[0]
         blocks = (self.block_frames, self.reach)
         return in_blocks(self, waveform[None], self.hop_length, *blocks, self.frame_dim)[0]
-
-    def label_file(self, file: str | os.PathLike, waveform: torch.Tensor) -> torch.Tensor:
-        """Targets of a recording (samples,), whose file some teachers need rather than its samples."""
-        return self.label_recording(waveform)
 
     def train(self, mode: bool = True) -> Teacher:
         """Teachers stay in evaluation mode, also inside a model that is trained."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 import importlib
 import math
 import os
-import sys
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +18,7 @@ from transformers import EncodecModel
 
 from ..hub.names import resolve_checkpoint
 from ..utils.files import follow_umask
+from ..utils.imports import torchaudio_or_a_stub
 from ..utils.optional import MissingExtraError
 from .base import CONFIG_NAME, AcousticTeacher, check_sizes, check_waveforms, read_config
 
@@ -138,7 +137,7 @@ class EncodecTeacher(AcousticTeacher):
         return codes[0, :, : self.num_codebooks]
 
     @torch.no_grad()
-    def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
+    def label_recording(self, waveform: torch.Tensor, file: str | os.PathLike | None = None) -> torch.Tensor:
         """Codes (num_codebooks, frames) of a recording (samples,), in bounded memory.
 
         The causal convolutions depend on the past within their receptive field only, so they run block by block. The
@@ -214,26 +213,13 @@ class MetaEncodecTeacher(AcousticTeacher):
 
 
 def meta_encodec() -> ModuleType:
-    """The package `encodec`, without torchaudio.
-
-    encodec imports torchaudio when it is imported, and uses it in helpers for files only, which are not used here. The
-    build of torchaudio on the package index needs CUDA, and transformers fails where it is installed and cannot load.
-    Where it is not imported already, an empty module takes its place meanwhile.
-    """
-    before = {name: module for name, module in sys.modules.items() if name == "torchaudio"}  # None where it is hidden
-    stubbed = before.get("torchaudio") is None and "encodec" not in sys.modules
-    if stubbed:
-        sys.modules["torchaudio"] = ModuleType("torchaudio")
-        sys.modules["torchaudio"].__spec__ = ModuleSpec("torchaudio", None)
+    """The package `encodec`, which is imported without torchaudio where there is none."""
     try:
-        return importlib.import_module("encodec")
+        with torchaudio_or_a_stub():
+            return importlib.import_module("encodec")
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"{error.name} is not installed. Install Meta's package without its dependency torchaudio, which often "
             "does not fit an installed torch: pip install --no-deps encodec einops",
             name=error.name,
         ) from error
-    finally:
-        if stubbed:
-            del sys.modules["torchaudio"]
-            sys.modules.update(before)

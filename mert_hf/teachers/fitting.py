@@ -70,7 +70,8 @@ def count_codes(teacher: AcousticTeacher, clips: RandomClips) -> CodeCounts:
     counts = CodeCounts(teacher.codebook_sizes)
     if getattr(teacher, "is_stored", False):
         for file, _ in islice(clips.recordings(), CHECKED_CLIPS):
-            counts.add(teacher.label_file(file, torch.from_numpy(read_audio(file, teacher.sampling_rate))).numpy())
+            waveform = torch.from_numpy(read_audio(file, teacher.sampling_rate))
+            counts.add(teacher.label_recording(waveform, file).numpy())
     else:
         for clip in islice(clips, CHECKED_CLIPS):
             counts.add(teacher.label_recording(torch.from_numpy(clip)).numpy())

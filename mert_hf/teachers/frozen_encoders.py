@@ -188,9 +188,9 @@ class ProjectedEncoders(Teacher):
         raise NotImplementedError
 
     @torch.no_grad()
-    def label_file(self, file: str | Path, waveform: torch.Tensor) -> torch.Tensor:
-        if not self.is_stored:
-            return super().label_file(file, waveform)
+    def label_recording(self, waveform: torch.Tensor, file: str | Path | None = None) -> torch.Tensor:
+        if file is None or not self.is_stored:
+            return super().label_recording(waveform)
         frames = max(len(waveform) // self.hop_length, 1)
         features = [frozen.features_of(file, frames, 1 / self.frame_rate) for frozen in self._encoders]
         return self.finish(self.projected(torch.cat(features, dim=-1)[None]))[0]

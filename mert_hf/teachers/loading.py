@@ -56,14 +56,9 @@ class Combination(Teacher):
         return self._join([member(waveforms) for member in self.members])
 
     @torch.no_grad()
-    def label_file(self, file: str | os.PathLike, waveform: torch.Tensor) -> torch.Tensor:
+    def label_recording(self, waveform: torch.Tensor, file: str | os.PathLike | None = None) -> torch.Tensor:
         """Targets of a recording (samples,), as each teacher labels it."""
-        return self._join([member.label_file(file, waveform) for member in self.members])
-
-    @torch.no_grad()
-    def label_recording(self, waveform: torch.Tensor) -> torch.Tensor:
-        """As `label_file`, of teachers that need no file."""
-        return self._join([member.label_recording(waveform) for member in self.members])
+        return self._join([member.label_recording(waveform, file) for member in self.members])
 
     def _join(self, targets: Sequence[torch.Tensor]) -> torch.Tensor:
         frames = min(part.shape[self.frame_dim] for part in targets)

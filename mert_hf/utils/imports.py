@@ -10,8 +10,8 @@ import ast
 import importlib.util
 import logging
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -108,3 +108,22 @@ def hide_broken_torchaudio() -> None:
             "also fixes other programs that use transformers.",
             error,
         )
+
+
+@contextmanager
+def torchaudio_or_a_stub() -> Iterator[None]:
+    """During an import, an empty module in place of a torchaudio that is missing or hidden.
+
+    Packages that import it read files with it, which mert_hf reads itself.
+    """
+    if importlib.util.find_spec("torchaudio") is not None:
+        yield
+        return
+    before = {name: module for name, module in sys.modules.items() if name == "torchaudio"}  # None where it is hidden
+    sys.modules["torchaudio"] = ModuleType("torchaudio")
+    sys.modules["torchaudio"].__spec__ = ModuleSpec("torchaudio", None)
+    try:
+        yield
+    finally:
+        del sys.modules["torchaudio"]
+        sys.modules.update(before)
