@@ -658,8 +658,7 @@ class MERTPreTrainedModel(MERTCompatModel):
 
     def _may_be_missing(self, key: str) -> bool:
         """Whether a weight may be missing: the authors' code stores the mask embedding only if masks are configured."""
-        masks = self.config.mask_time_prob or self.config.mask_feature_prob
-        return key.endswith("masked_spec_embed") and not masks
+        return key.endswith("masked_spec_embed") and not (self.config.mask_time_prob or self.config.mask_feature_prob)
 
     def get_input_embeddings(self):
         """None: waveforms have no embedding table. FSDP and adapters call this."""
@@ -1175,6 +1174,12 @@ class MERTPreTrainingModel(MERTPreTrainedModel):
 
     def _codebook_losses(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean cross-entropy and accuracy of each codebook: states (n, hidden_size), codes (codebooks, n)."""
+        losses, hits = self._codebook_sums(states, targets)
+        counts = (targets != -100).sum(dim=1).clamp(min=1)
+        return losses / counts, hits / counts
+
+    def _codebook_sums(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sums over the targets, as of [`codebook_sums`]."""
         raise NotImplementedError
 
     def _cqt_loss(self, states: torch.Tensor, cqt: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
@@ -1266,14 +1271,11 @@ class MERTForPreTraining(MERTPreTrainingModel):
         weight = self.frame_mask(attention_mask)[..., None].to(squares.dtype)
         return (squares * weight).sum() / (weight.sum() * squares.shape[-1])
 
-    def _codebook_losses(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean cross-entropy and accuracy of each codebook over its targets, (codebooks,) each."""
+    def _codebook_sums(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         targets = torch.where(targets == -100, targets, targets + self.config.num_special_codes)
         projected = torch.stack([float32_linear(projection, states) for projection in self.codebook_projections])
         projected = projected.expand(self.config.num_codebooks, -1, -1)
-        losses, hits = chunked_codebook_sums(projected, self.codebook_tables(), targets, self.config.logit_temperature)
-        counts = (targets != -100).sum(dim=1).clamp(min=1)
-        return losses / counts, hits / counts
+        return chunked_codebook_sums(projected, self.codebook_tables(), targets, self.config.logit_temperature)
 
 
 # --- classification heads ---

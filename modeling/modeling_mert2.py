@@ -214,9 +214,8 @@ class MERT2ResamplingConv(nn.Conv1d):
         super().__init__(in_channels, out_channels, RESAMPLING_KERNEL, stride=stride)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        return (
-            super().forward(states.transpose(1, 2)).transpose(1, 2).contiguous()
-        )  # exports guess other layouts wrongly
+        # Contiguous, because exports guess other layouts wrongly.
+        return super().forward(states.transpose(1, 2)).transpose(1, 2).contiguous()
 
 
 class MERT2PointwiseConv(nn.Conv1d):
@@ -472,6 +471,7 @@ class MERT2PreTrainedModel(MERTPreTrainedModel):
     config_class = MERT2Config
     _no_split_modules = ["MERT2ConvNextLayer", "MERT2ConformerBlock"]
     _supports_param_buffer_assignment = False  # transformers 4.48 would take the front end's dtype for that of all
+    padding_is_exact = True
 
     def post_init(self):
         """Adds that the front end is loaded in float32. transformers 4.57 takes no module without parameters before."""
@@ -501,10 +501,6 @@ class MERT2PreTrainedModel(MERTPreTrainedModel):
         else:
             super()._init_weights(module)
 
-    def _may_be_missing(self, key: str) -> bool:
-        """Every weight of the encoder must be in the checkpoint."""
-        return False
-
     @torch.no_grad()
     def fit_input_statistics(self, clips: Iterable[torch.Tensor]) -> None:
         """Sets mean and deviation of each mel bin, in decibels, to those of recordings that represent the data.
@@ -527,11 +523,6 @@ class MERT2PreTrainedModel(MERTPreTrainedModel):
         for part in (self.base_model.subsampling_module, self.base_model.cqt_input):
             if part is not None:
                 part.requires_grad_(False)
-
-    @property
-    def padding_is_exact(self) -> bool:
-        """A row of a padded batch gives what it gives alone."""
-        return True
 
     @staticmethod
     def layer_states(outputs: ModelOutput) -> tuple[torch.Tensor, ...]:
@@ -684,19 +675,14 @@ class MERT2ForPreTraining(MERT2PreTrainedModel, MERTPreTrainingModel):
         kwargs |= {"mask_time_indices": mask_time_indices, "return_dict": True}
         return self.mert(input_values, attention_mask, **kwargs), None
 
-    def _codebook_losses(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean cross-entropy and accuracy of each codebook over its targets, (codebooks,) each."""
+    def _codebook_sums(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if self.codebook_heads is None:
             projected = torch.stack([float32_linear(projection, states) for projection in self.codebook_projections])
             embeddings, temperature = list(self.codebook_embeddings), self.config.logit_temperature
-            losses, hits = chunked_codebook_sums(projected, embeddings, targets, temperature)
-        else:
-            logits = [float32_linear(head, states) for head in self.codebook_heads]
-            pairs = list(zip(logits, targets, strict=True))
-            sums = [nn.functional.cross_entropy(*pair, ignore_index=-100, reduction="sum") for pair in pairs]
-            losses, hits = torch.stack(sums), torch.stack([(x.argmax(dim=-1) == target).sum() for x, target in pairs])
-        counts = (targets != -100).sum(dim=1).clamp(min=1)
-        return losses / counts, hits / counts
+            return chunked_codebook_sums(projected, embeddings, targets, temperature)
+        pairs = [(float32_linear(head, states), row) for head, row in zip(self.codebook_heads, targets, strict=True)]
+        losses = [nn.functional.cross_entropy(*pair, ignore_index=-100, reduction="sum") for pair in pairs]
+        return torch.stack(losses), torch.stack([(logits.argmax(dim=-1) == row).sum() for logits, row in pairs])
 
 
 # --- classification heads ---

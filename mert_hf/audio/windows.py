@@ -176,11 +176,7 @@ def _cut(blocks: Iterable[np.ndarray], sampling_rate: int, size: int, step: int)
 
 
 def check_window(sampling_rate: int, window: float | None, hop: float | None) -> tuple[int, int]:
-    """Window and hop in samples; a whole recording counts as a window of 2^62 samples.
-
-    Raises:
-        ValueError: either is shorter than a sample, or a hop is given without a window.
-    """
+    """Window and hop in samples, 2^62 for a whole recording; ValueError below a sample, or for a hop without window."""
     if window is None:
         if hop is not None:
             raise ValueError(f"hop={hop!r} cannot be combined with window=None, the recording as one window.")

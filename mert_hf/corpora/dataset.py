@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from ..audio import AudioReadError, audio_info, find_audio_files
 from ..audio.read_ahead import map_ahead
 from ..recordings.audiofolder import METADATA_FILE, read_metadata
-from ..utils.files import staged_file
+from ..utils.files import write_text
 from .crops import AudioCrop, CropDataset, NothingToReadError, derive_seed
 
 if TYPE_CHECKING:
@@ -285,8 +285,7 @@ def kept_list(
             return content
         content = make()
         if len(next(iter(content.values()))) >= minimum:
-            with staged_file(path) as staging:
-                staging.write_text(json.dumps(content), encoding="utf-8")
+            write_text(path, json.dumps(content))
             logger.info("The list is kept in %s.", path)
         return content
 

@@ -299,31 +299,21 @@ class ShardRows:
 
     def add(self, recording: PreparedRecording, codes: np.ndarray | None) -> None:
         """Adds all segments of a recording, with their part of its codes (codebooks, frames)."""
+        name, rate, hop = recording.listed.name, self.settings.sampling_rate, self.settings.hop_length
         for start, samples, content in recording.segments:
-            self._rows.append(self._row(recording, start, samples, content, codes))
+            audio = {"bytes": content, "path": None}
+            row = {"audio": audio, "name": name, "offset": start / rate, "duration": samples / rate}
+            if codes is not None:
+                # Segments start at a frame. The last one keeps all frames that the teacher gave.
+                last = None if start + samples == len(recording.waveform) else (start + samples) // hop
+                row["codes"] = [codebook.astype(np.uint16) for codebook in codes[:, start // hop : last]]
+            self._rows.append(row)
             self._samples.append(samples)
             self._group_bytes += len(content)
             self.size += len(content)
             if self._group_bytes >= GROUP_BYTES:
                 self.end_group()
         self.recordings.append(recording.listed)
-
-    def _row(
-        self, recording: PreparedRecording, start: int, samples: int, content: bytes, codes: np.ndarray | None
-    ) -> dict[str, Any]:
-        """The row of the segment of `samples` samples from `start`."""
-        row = {
-            "audio": {"bytes": content, "path": None},
-            "name": recording.listed.name,
-            "offset": start / self.settings.sampling_rate,
-            "duration": samples / self.settings.sampling_rate,
-        }
-        if codes is not None:
-            hop = self.settings.hop_length
-            # Segments start at a frame. The last one keeps all frames that the teacher gave.
-            last = None if start + samples == len(recording.waveform) else (start + samples) // hop
-            row["codes"] = [codebook.astype(np.uint16) for codebook in codes[:, start // hop : last]]
-        return row
 
     def end_group(self) -> None:
         """Writes the rows added so far as a row group."""

@@ -20,7 +20,7 @@ from ..audio import AudioReadError, audio_info, find_audio_files
 from ..audio.read_ahead import read_ahead
 from ..encoders import Encoder, open_encoder, resolve_layers
 from ..utils.devices import AUTO, launched_processes
-from ..utils.files import check_nothing_is_replaced, check_output_folder, staged_file
+from ..utils.files import check_nothing_is_replaced, check_output_folder, write_text
 from ..utils.text import fill_template, printable, shorten
 from .failures import (
     ERRORS_FILE,
@@ -187,9 +187,9 @@ def plan_run(folder: Path, files: list[str], settings: dict, wanted: EmbeddingSe
     new = _measure([file for file in files if file not in known], wanted.workers)
     plan += _divide(new, settings["hop"], wanted.batch_size, processes)
     content = {"settings": settings, "shards": [[asdict(file) for file in shard] for shard in plan]}
-    _replace_text(folder / RUN_FILE, json.dumps(content))
+    write_text(folder / RUN_FILE, json.dumps(content))
     card = fill_template(__package__, "dataset_card.md.jinja", settings=settings, **settings)
-    _replace_text(folder / CARD_FILE, card)
+    write_text(folder / CARD_FILE, card)
     return plan
 
 
@@ -335,8 +335,3 @@ def summarize(folder: Path, num_shards: int, files: list[str], bar: SpeedBar, is
     failed = tuple(file for shard in shards for file in shard.failed if file.path in wanted)
     rows, windows = sum(shard.rows for shard in shards), sum(shard.windows for shard in shards)
     return RunSummary(len(files), windows, rows, failed, bar.seconds, bar.speed, is_main)
-
-
-def _replace_text(path: Path, text: str) -> None:
-    with staged_file(path) as part:
-        part.write_text(text, encoding="utf-8")

@@ -121,7 +121,6 @@ class CenteredFrames:
         return [self.features(clip)[:, None] for clip in clips]
 
     def frame_times(self, num_frames: int) -> np.ndarray:
-        """See `Encoder.frame_times`."""
         return np.arange(num_frames) * self.hop_length / self.sampling_rate
 
 
@@ -160,8 +159,6 @@ class BatchedEncoder:
     def hidden_states(
         self, clips: Sequence[np.ndarray], layers: Sequence[int], normalize: str = "clip"
     ) -> list[np.ndarray]:
-        """See `Encoder.hidden_states`."""
-
         def unpadded(states: list[torch.Tensor], frames: list[int]) -> list[np.ndarray]:
             values = np.stack([state.float().cpu().numpy() for state in states], axis=2)
             return [row[:count] for row, count in zip(values, frames, strict=True)]
@@ -171,7 +168,6 @@ class BatchedEncoder:
     def mean_states(
         self, clips: Sequence[np.ndarray], layers: Sequence[int], normalize: str = "clip"
     ) -> list[np.ndarray]:
-        """See the function `mean_states`."""
         return self._in_batches(
             clips, layers, normalize, lambda states, frames: list(mean_over_frames(states, frames).cpu().numpy())
         )

@@ -83,8 +83,7 @@ def chroma(waveforms: torch.Tensor, sampling_rate: int, hop_length: int, num_bin
     """
     size = window_size(sampling_rate, hop_length)
     filters = chroma_filters(size // 2 + 1, num_bins, sampling_rate).to(waveforms.device)
-    energy = power_spectrum(waveforms, size, hop_length) @ filters
-    return shares(energy)
+    return shares(power_spectrum(waveforms, size, hop_length) @ filters)
 
 
 def chroma_cqt(waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> torch.Tensor:
@@ -93,8 +92,7 @@ def chroma_cqt(waveforms: torch.Tensor, sampling_rate: int, hop_length: int) -> 
     Closer to the key than `chroma`: it resolves semitones in the bass too, and loud partials count less than by energy.
     """
     transform = cqt_transform(sampling_rate, hop_length, CQT_BINS, CQT_BINS // CQT_OCTAVES)
-    folded = transform(waveforms).unflatten(-1, (CQT_OCTAVES, -1)).sum(dim=-2)
-    return shares(folded)
+    return shares(transform(waveforms).unflatten(-1, (CQT_OCTAVES, -1)).sum(dim=-2))
 
 
 def shares(values: torch.Tensor) -> torch.Tensor:
@@ -259,7 +257,6 @@ class HandmadeEncoder(CenteredFrames):
 
     @torch.inference_mode()
     def features(self, clip: np.ndarray) -> np.ndarray:
-        """See `CenteredFrames.features`."""
         waveform = torch.from_numpy(np.ascontiguousarray(clip))[None].to(self.device)
         values = [
             factor * FEATURES[descriptor](waveform, self.sampling_rate, self.hop_length)[0]

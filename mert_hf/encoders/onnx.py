@@ -77,14 +77,12 @@ class OnnxEncoder(BatchedEncoder):
         return (num_samples - self.runner.settings["frame_offset"]) // self.hop_length + 1
 
     def prepare(self, clips: Sequence[np.ndarray], normalize: str = "clip") -> torch.Tensor:
-        """See `BatchedEncoder.prepare`."""
         reader = MERTFeatureExtractor(sampling_rate=self.sampling_rate, do_normalize=False)
         return reader(list(clips), sampling_rate=self.sampling_rate, padding=True, return_tensors="pt")["input_values"]
 
     def states(
         self, values: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]
     ) -> tuple[list[torch.Tensor], list[int]]:
-        """See `BatchedEncoder.states`."""
         mask = (torch.arange(values.shape[1]) < lengths[:, None]).long()
         (found,) = self.runner.session.run(["frames"], {"input_values": values.numpy(), "attention_mask": mask.numpy()})
         states = torch.from_numpy(found)

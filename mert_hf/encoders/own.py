@@ -76,7 +76,6 @@ class OwnEncoder:
         return [features[list(layers)].transpose(1, 0, 2) for features in self._encode(list(clips))]
 
     def frame_times(self, num_frames: int) -> np.ndarray:
-        """See `Encoder.frame_times`."""
         return (np.arange(num_frames) + 0.5) * self._hop / self.sampling_rate
 
     def _encode(self, clips: list[np.ndarray]) -> list[np.ndarray]:

@@ -62,7 +62,6 @@ class BasicPitch(CenteredFrames):
         return np.concatenate([self.inference.unwrap_output(part, len(clip), self.overlap) for part in parts], axis=1)
 
     def frame_times(self, num_frames: int) -> np.ndarray:
-        """See `Encoder.frame_times`."""
         window, frame = np.divmod(np.arange(num_frames), self.frames_per_window)
         return (window * self.step + frame * self.spacing) / self.sampling_rate
 
@@ -81,7 +80,6 @@ class TorchCrepe(CenteredFrames):
 
     @torch.no_grad()  # not inference_mode: the package keeps one model for the whole process
     def features(self, clip: np.ndarray) -> np.ndarray:
-        """See `CenteredFrames.features`."""
         audio = torch.from_numpy(np.ascontiguousarray(clip))[None]
         options = {"model": "tiny", "batch_size": 512, "device": self.device}
         values = self.package.embed(audio, self.sampling_rate, self.hop_length, **options)
@@ -107,7 +105,6 @@ class Pesto(CenteredFrames):
 
     @torch.inference_mode()
     def features(self, clip: np.ndarray) -> np.ndarray:
-        """See `CenteredFrames.features`."""
         audio = torch.from_numpy(np.ascontiguousarray(clip)).to(self.device)
         return self.model(audio[None], self.sampling_rate)[-1][0].cpu().numpy()
 
@@ -116,10 +113,7 @@ PEERS: dict[str, type[CenteredFrames]] = {"basic-pitch": BasicPitch, "torchcrepe
 
 
 def open_peer(name: str, device: str | torch.device | None = None) -> CenteredFrames:
-    """The encoder of a name such as "peer:pesto".
-
-    Raises ValueError where there is no such peer, and MissingExtraError where it needs a package that is not installed.
-    """
+    """The encoder of a name such as "peer:pesto"; ValueError or MissingExtraError where there is none."""
     peer = name.removeprefix(PREFIX)
     if peer not in PEERS:
         raise ValueError(f"There is no model {name!r}. There are {', '.join(PREFIX + known for known in PEERS)}.")

@@ -70,11 +70,9 @@ class TransformersEncoder(BatchedEncoder):
         return self.model.config.num_frames(num_samples)
 
     def frame_times(self, num_frames: int) -> np.ndarray:
-        """See `Encoder.frame_times`."""
         return np.array(self.model.config.frame_times(num_frames), dtype=np.float64)
 
     def prepare(self, clips: Sequence[np.ndarray], normalize: str = "clip") -> torch.Tensor:
-        """See `BatchedEncoder.prepare`."""
         extractor = self.feature_extractor
         if normalize == "none" and self.normalizes:
             extractor = copy.copy(extractor)  # the caller's own extractor stays as it is
@@ -120,11 +118,9 @@ class ConvolutionalEncoder(TransformersEncoder):
             self.receptive_field = (self.receptive_field - 1) * stride + kernel
 
     def num_frames(self, num_samples: Any) -> Any:
-        """See `TransformersEncoder.num_frames`."""
         return self.model._get_feat_extract_output_lengths(num_samples)
 
     def frame_times(self, num_frames: int) -> np.ndarray:
-        """See `Encoder.frame_times`."""
         return (np.arange(num_frames) * self.hop_length + self.receptive_field / 2) / self.sampling_rate
 
     def forward(self, inputs: dict[str, torch.Tensor], layers: Sequence[int]) -> Sequence[torch.Tensor]:
@@ -134,10 +130,7 @@ class ConvolutionalEncoder(TransformersEncoder):
 
 
 def transformers_encoder(model: torch.nn.Module, feature_extractor) -> TransformersEncoder:
-    """The encoder of a model of this package or of transformers, with its feature extractor.
-
-    Raises ValueError where the model is not an encoder of waveforms, or does not fit the feature extractor.
-    """
+    """The encoder of a model of this package or of transformers; ValueError where these two do not make one."""
     kind = TransformersEncoder if hasattr(model, "layer_states") else ConvolutionalEncoder
     return kind(model, feature_extractor)
 
@@ -145,14 +138,7 @@ def transformers_encoder(model: torch.nn.Module, feature_extractor) -> Transform
 def load_encoder(
     name: str | os.PathLike, folder: str, device: torch.device, dtype: str | torch.dtype | None, **kwargs: Any
 ) -> TransformersEncoder:
-    """The encoder of a checkpoint.
-
-    `name` is for messages, `folder` is what `from_pretrained` opens with the further arguments, see `open_encoder`.
-
-    Raises:
-        ValueError: weights are missing, or the dtype does not exist.
-        OSError: no model, or no preprocessor_config.json.
-    """
+    """The encoder of a checkpoint that `from_pretrained` opens with `kwargs`; errors as of `open_encoder`."""
     check_is_model(folder, kwargs.get("subfolder") or "")
     torch_dtype = resolve_dtype(dtype, device)
     model, info = AutoModel.from_pretrained(folder, output_loading_info=True, **kwargs)

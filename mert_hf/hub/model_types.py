@@ -24,10 +24,7 @@ def is_known(config: Any) -> bool:
 
 
 def config_from_fields(fields: Mapping[str, Any], origin: str | Path) -> MERTConfig | MERT2Config:
-    """The configuration of either generation, from the fields of a config.json; `origin` is its name for errors.
-
-    Raises ValueError for another kind of model, or fields that no model can have.
-    """
+    """The configuration of either generation, from the fields of the config.json `origin`; ValueError for others."""
     kind = fields.get("model_type")
     if kind not in CONFIG_CLASSES:
         known = " and ".join(map(repr, CONFIG_CLASSES))

@@ -35,12 +35,7 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
 
 
 def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device | str = "cpu") -> torch.dtype:
-    """The torch.dtype for a name. Raises ValueError for another one.
-
-    Args:
-        dtype: "auto", "float32", "bfloat16" or "float16", or one of these as torch.dtype; None is float32.
-        device: where the model runs, for "auto".
-    """
+    """The torch.dtype for its name, float32 for None; "auto" depends on the device. ValueError for another name."""
     if dtype is None:
         return torch.float32
     if dtype in DTYPES.values():

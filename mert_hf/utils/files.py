@@ -21,11 +21,7 @@ LOCK_FILE = ".lock"
 
 
 def check_output_folder(folder: str | os.PathLike) -> None:
-    """Checks that a folder can be created and written; leaves no files.
-
-    Raises NotADirectoryError where the path, or that of a folder above it, is a file, and OSError where the system
-    refuses.
-    """
+    """Checks that a folder can be created and written: NotADirectoryError where a file is in the way, else OSError."""
     folder = Path(folder).absolute()
     nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
     if not nearest.is_dir():
@@ -43,13 +39,7 @@ def check_output_folder(folder: str | os.PathLike) -> None:
 
 
 def check_nothing_is_replaced(folder: str | os.PathLike, mark: str, patterns: Sequence[str]) -> None:
-    """Checks that a folder is that of an earlier run, or holds none of the files that a run writes.
-
-    Args:
-        folder: for the output; it need not exist.
-        mark: what every run writes first; where it is, the other files are a run's own.
-        patterns: globs for files that would be replaced, or mixed with the run's: FileExistsError where there is one.
-    """
+    """Raises FileExistsError where a folder holds files of these globs, but no `mark`, which each run writes first."""
     folder = Path(folder)
     foreign = sorted(path for pattern in patterns for path in folder.glob(pattern))
     if foreign and not (folder / mark).exists():
@@ -60,10 +50,7 @@ def check_nothing_is_replaced(folder: str | os.PathLike, mark: str, patterns: Se
 
 
 def check_output_file(path: str | os.PathLike) -> None:
-    """Checks that a file can be written; leaves no files.
-
-    Raises IsADirectoryError where there is a folder of that name, and errors as of `check_output_folder`.
-    """
+    """`check_output_folder` for a file; IsADirectoryError where there is a folder of that name."""
     if Path(path).is_dir():
         raise IsADirectoryError(f"{path} is a folder; give a file for the results.")
     check_output_folder(Path(path).absolute().parent)
@@ -93,10 +80,7 @@ def _names_in(folder: Path, changed_ns: int) -> dict[str, str]:
 
 @contextmanager
 def only_writer(folder: str | os.PathLike) -> Iterator[Path]:
-    """Creates a folder for the output, where no other process may write meanwhile.
-
-    Raises ValueError where another process is writing there.
-    """
+    """Creates a folder for the output, where no other process may write meanwhile: ValueError where one does."""
     check_output_folder(folder)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -172,10 +156,7 @@ def _sibling(path: Path) -> Path:
 
 
 def read_json(path: Path, error_class: type[ValueError] = ValueError) -> dict[str, Any]:
-    """The JSON object in a file in UTF-8.
-
-    Raises `error_class` where the file is missing, is not valid JSON or does not hold an object.
-    """
+    """The JSON object in a file in UTF-8; `error_class` where it is missing, not valid JSON, or not an object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -187,7 +168,12 @@ def read_json(path: Path, error_class: type[ValueError] = ValueError) -> dict[st
     return value
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes a value as JSON; the file appears when it is whole, and replaces one that was there."""
+def write_text(path: Path, text: str) -> None:
+    """Writes a text; the file appears when it is whole, and replaces one that was there."""
     with staged_file(path) as staging:
-        staging.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        staging.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as JSON by `write_text`."""
+    write_text(path, json.dumps(value, indent=1) + "\n")

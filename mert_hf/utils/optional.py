@@ -26,10 +26,7 @@ def needs_extra(extra: str) -> Iterator[None]:
 
 
 def require_extra(extra: str, *modules: str) -> None:
-    """Checks that packages of an extra are installed, before work starts that needs them at its end.
-
-    Raises MissingExtraError where one of these modules is not there.
-    """
+    """Raises MissingExtraError where a module of an extra is not installed, before work that needs it at its end."""
     for module in modules:
         if find_spec(module) is None:
             raise _missing(module, extra)
