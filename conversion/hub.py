@@ -146,11 +146,9 @@ def _empty_model(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def compare_weights(tensors: dict, config: PreTrainedConfig) -> tuple[dict[str, list[str]], list[str]]:
-    """Differences between tensors (anything with a `shape`), under our names, and the weights of a configuration.
+    """`compare_shapes` of tensors under our names and the weights of a configuration, and the names that may be absent.
 
-    Returns:
-        Names "missing", "unknown" and "of another shape", and the names that may be absent: the authors' code stores
-        the mask embedding only where the configuration masks.
+    The authors' code stores the mask embedding only where the configuration masks.
     """
     faults = compare_shapes(tensors, _empty_model(config).state_dict(), "config.json")
     masks = any(getattr(config, name, 0) for name in ("mask_time_prob", "mask_feature_prob"))

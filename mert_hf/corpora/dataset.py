@@ -77,10 +77,7 @@ class AudioColumn:
 
 
 def read_split(folder: Path, split: str | None) -> AudioFiles:
-    """The recordings of the metadata.csv of a folder with the durations (seconds) in its column `duration`, if any.
-
-    Without a split, all rows are used. Raises ValueError where the file is damaged or does not have the split.
-    """
+    """The recordings of a folder's metadata.csv, of a split or all, with the seconds of its column `duration`."""
     entries = read_metadata(folder)
     if split is not None:
         found = sorted({row.get("split", "") for _, row in entries})
@@ -171,8 +168,7 @@ class AudioCropDataset(CropDataset):
     def leave_out(self, faults: Mapping[str, str]) -> None:
         """Takes recordings out of the data set, counted as bad ones, such as those that could not be labeled.
 
-        `faults` are reasons by names; names of no recording have no effect. Raises TooManyBadFilesError, or ValueError
-        where no recording is left.
+        `faults` are reasons by names; names of no recording have no effect. ValueError where too few are left.
         """
         if not faults:
             return

@@ -100,12 +100,8 @@ def resolve_weighted(
 def open_shards(shards: Sequence[str]) -> dict[str, Any]:
     """The content of shards from their footers, which are read once and kept as a list. Collective.
 
-    Returns:
-        `settings` of the shards; for each row group `shard`, `group` (its number within the shard) and `rows`; for each
-        row `samples` and `place` (the number of its recording among `SHARES`).
-
-    Raises:
-        ValueError: a shard was written elsewhere or with other settings than the first.
+    It has the `settings`; for each row group `shard`, `group` (its number within the shard) and `rows`; for each row
+    `samples` and `place` (the number of its recording among `SHARES`). ValueError where shards do not go together.
     """
     return kept_list({"shards": [_stamp(shard) for shard in shards]}, lambda: _join(shards))
 

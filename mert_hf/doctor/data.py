@@ -66,10 +66,7 @@ def _check_recordings(files: list[Path], model_rate: int | None) -> Iterator[Fin
 
 
 def _decode_parts(path: Path):
-    """(header, peak of the parts that were decoded, decibels by which their mono mix is softer than the channels).
-
-    Raises AudioReadError where the recording cannot be decoded.
-    """
+    """Header, peak of the parts that were decoded, and decibels by which their mono mix is softer than the channels."""
     info = audio_info(path)
     whole = info.duration <= WHOLE_SECONDS
     end = round(END_SECONDS * info.sampling_rate)

@@ -138,10 +138,7 @@ def _check_device(device: torch.device, dtype: torch.dtype) -> Finding:
 def relative_error(
     operation: Operation, shapes: list[tuple[int, ...]], device: torch.device, dtype: torch.dtype
 ) -> float:
-    """Largest relative error (in the norm) of an operation's result and gradients in `dtype` against float32.
-
-    The arguments of the operation are random tensors of these shapes.
-    """
+    """Largest relative error (in the norm) of an operation on random tensors and its gradients against float32."""
     generator = torch.Generator().manual_seed(0)
     arguments = [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
     results = []

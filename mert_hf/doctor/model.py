@@ -32,8 +32,10 @@ def check_model(name: str | os.PathLike) -> tuple[list[Finding], int | None]:
     """
     name, _ = untrained_checkpoint(str(name)) or (str(name), None)
     path = local_checkpoint(name)
-    if path is None:
-        return [_missing(name)], None
+    if path is None:  # doctor downloads nothing
+        kind = "a downloaded" if is_hub_id(name) else "the id of a"
+        remedy = f"hf download {name}" if is_hub_id(name) else "check the spelling"
+        return [Finding(PROBLEM, f"{name} is neither a folder nor {kind} Hub model", remedy)], None
     if path.is_file():
         return list(_check_file(path)), None
     if is_exported(path):
@@ -65,13 +67,6 @@ def _check_export(path: Path) -> tuple[list[Finding], int | None]:
         return [Finding(PROBLEM, str(error), "follow the message, or export the model again")], None
     layers = ", ".join(map(str, encoder.layers))
     return [Finding(OK, f"{path}: exported in {encoder.precision}, layers {layers}")], encoder.sampling_rate
-
-
-def _missing(name: str) -> Finding:
-    """The finding for a model that is not on this machine; doctor downloads nothing."""
-    if is_hub_id(name):
-        return Finding(PROBLEM, f"{name} is neither a folder nor a downloaded Hub model", f"hf download {name}")
-    return Finding(PROBLEM, f"{name} is neither a folder nor the id of a Hub model", "check the spelling")
 
 
 def _check_file(path: Path) -> Iterator[Finding]:

@@ -44,10 +44,7 @@ class EmbeddingSettings:
 
 
 def embedding_layers(text: str) -> str | list[int]:
-    """ "all", "7" or "5,7,9" of a command line -> "all" or numbers. Raises ValueError for anything else.
-
-    A learned average ("weighted") exists in fine-tuning and evaluation only.
-    """
+    """ "all", "7" or "5,7,9" of a command line -> "all" or numbers. Raises ValueError for anything else."""
     layers = parse_layers(text, allowed=(ALL,))
     if layers == [ALL]:
         return ALL

@@ -76,11 +76,7 @@ class CPUFeatureEncoder(MERTFeatureEncoder):
 def first_kernel(
     layer: MERTConvLayer, windows: torch.Tensor, lengths: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The factor (batch, kernel, channels) and the summand (batch, 1, channels) of [`first_frames`], float32.
-
-    `windows` (batch, steps, kernel) are the samples at each step, `lengths` (batch,) the true samples of each row, or
-    None where all rows fill the batch.
-    """
+    """The factor (batch, kernel, channels) and the summand (batch, 1, channels) of [`first_frames`], float32."""
     if isinstance(layer.layer_norm, nn.GroupNorm):
         valid = None
         if lengths is not None:

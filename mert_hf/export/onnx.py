@@ -160,7 +160,6 @@ def settings_of(encoder: TransformersEncoder, layers: Sequence[int], model: obje
     """The settings that the runner needs, and where the model comes from."""
     from .. import __version__
 
-    named = isinstance(model, (str, os.PathLike))
     return {
         "sampling_rate": encoder.sampling_rate,
         "layers": list(layers),
@@ -170,7 +169,7 @@ def settings_of(encoder: TransformersEncoder, layers: Sequence[int], model: obje
         "frame_offset": frame_offset(encoder),
         "first_frame": float(encoder.frame_times(1)[0]),
         "padding_is_exact": encoder.padding_is_exact,
-        "model": os.fspath(model) if named else type(encoder.model).__name__,
+        "model": type(encoder.model).__name__ if model is encoder else os.fspath(model),
         "precision": "int8" if int8 else "float32",
         "version": __version__,
     }

@@ -153,10 +153,7 @@ PIPELINE_TAGS = {"AutoModelForAudioClassification": "audio-classification"}
 
 
 def create_card(model: PreTrainedModel, facts: CardFacts) -> ModelCard:
-    """Writes the card of a MERT model, from its class, configuration and number of parameters, and further facts.
-
-    `str(card)` is the text of README.md, `card.data` its metadata.
-    """
+    """Writes the card of a MERT model, from its class, configuration and number of parameters, and further facts."""
     return create_card_from_config(model.config, type(model).__name__, model.num_parameters(), facts)
 
 

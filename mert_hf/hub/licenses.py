@@ -66,11 +66,7 @@ def student_license(sources: Mapping[str, str]) -> tuple[str | None, str]:
 
 
 def check_license(wanted: str, sources: Mapping[str, str]) -> None:
-    """Refuses a license that a model cannot have.
-
-    Raises ValueError where a source is for non-commercial use only and the license is not, or where it is permissive
-    and a source is known not to be.
-    """
+    """Raises ValueError for a license that allows more than those of the sources, as far as they are known."""
     for name, stated in sources.items():
         bound = stated and stated not in PERMISSIVE
         if bound and (wanted in PERMISSIVE or (is_non_commercial(stated) and not is_non_commercial(wanted))):

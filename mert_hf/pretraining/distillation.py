@@ -23,9 +23,7 @@ from ..corpora.dataset import open_recordings
 from ..corpora.labels import label_files
 from ..hub.checkpoint import RUN_SETTINGS_FILE, run_facts, save_checkpoint
 from ..hub.licenses import check_license
-from ..hub.model_types import CONFIG_CLASSES
 from ..hub.names import local_checkpoint, resolve_model, untrained_checkpoint
-from ..modeling.configuration_mert import MERTConfig
 from ..teachers import AcousticTeacher, load_teacher
 from ..teachers.base import CONFIG_NAME, WEIGHTS_NAME
 from ..teachers.fitting import fit_teacher
@@ -35,9 +33,9 @@ from ..utils.devices import resolve_device
 from ..utils.files import check_output_folder
 from ..utils.parser import read_settings
 from ..utils.tolerance import check_bad_files
-from .arguments import parse_arguments
+from .arguments import PretrainingModelArguments, parse_arguments
 from .data import licenses_of
-from .run import run_pretraining
+from .run import run_pretraining, student_config
 from .settings import DistillationSettings
 from .trainer import MERTTrainer
 
@@ -158,11 +156,7 @@ def student_recipe(into: str) -> dict[str, Any]:
 
 def student_rates(recipe: dict[str, Any]) -> PretrainedConfig:
     """The student's configuration; sets the length of a crop where the recipe has none."""
-    if source := recipe.get("model_name_or_path"):
-        config = AutoConfig.from_pretrained(resolve_model(source))
-    else:
-        fields = dict(recipe["model_config"])
-        config = CONFIG_CLASSES[fields.pop("model_type", MERTConfig.model_type)](**fields)
+    config = student_config(PretrainingModelArguments(recipe.get("model_name_or_path"), recipe["model_config"]))
     hop = config.samples_per_frame
     recipe.setdefault("crop_length", round(CROP_SECONDS * config.sampling_rate) // hop * hop)
     return config

@@ -30,15 +30,11 @@ class ProcessCountCallback(TrainerCallback, ExportableState):
 def checkpoint_to_resume(output_dir: str | Path, overwrite: bool = False) -> str | None:
     """The last complete checkpoint in `output_dir`, from which a run continues; None where there is no checkpoint.
 
-    With `overwrite`, checkpoints in the folder are removed. Rank 0 decides for all processes. Collective.
-
-    Raises:
-        ValueError: the folder holds checkpoints and none of them is complete.
+    With `overwrite`, checkpoints are removed; ValueError where none of them is complete. Rank 0 decides. Collective.
     """
     state = PartialState()
     decision = [_decide(Path(output_dir), overwrite) if state.is_main_process else None]
-    broadcast_object_list(decision)
-    (checkpoint,) = decision
+    (checkpoint,) = broadcast_object_list(decision)
     if isinstance(checkpoint, ValueError):
         raise checkpoint
     if checkpoint is not None:
@@ -69,14 +65,12 @@ def checkpoint_is_complete(path: Path) -> bool:
 
 
 def saved_facts(path: Path) -> dict[str, int] | None:
-    """`num_processes` that saved a checkpoint and their `clips_per_update`; None without a readable trainer's state.
-
-    A checkpoint of the stock Trainer has as many processes as random states.
-    """
+    """`num_processes` that saved a checkpoint and their `clips_per_update`; None without a readable trainer's state."""
     try:
         stored = TrainerState.load_from_json(str(path / "trainer_state.json")).stateful_callbacks
     except (OSError, ValueError, TypeError):
         return None
+    # A checkpoint of the stock Trainer has as many processes as random states.
     facts = {"num_processes": max(len(list(path.glob("rng_state_*.pth"))), 1), "clips_per_update": 0}
     return facts | (stored or {}).get(ProcessCountCallback.__name__, {}).get("attributes", {})
 

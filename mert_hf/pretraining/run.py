@@ -148,10 +148,7 @@ def add_callbacks(
 
 
 def student_config(model_arguments: PretrainingModelArguments, **targets: Any) -> PretrainedConfig:
-    """The configuration of the student; `targets` are the sizes of its heads where `model_config` gives no others.
-
-    Raises ValueError where `model_config` names a model type that does not exist, or is not for the checkpoint.
-    """
+    """The configuration of the student; `targets` are the sizes of its heads where `model_config` gives no others."""
     fields = {**targets, **model_arguments.model_config}
     kind = fields.pop("model_type", None)
     source = model_arguments.model_name_or_path

@@ -134,7 +134,6 @@ class KMeansTeacher(AcousticTeacher):
         self._register(weights, shapes)
 
     def settings(self) -> dict[str, Any]:
-        """Feature sets and rates."""
         # Without the default of the dimensions, so that fingerprints of teachers saved before it existed stay valid.
         sets = [
             {name: value for name, value in asdict(feature_set).items() if value is not None}
@@ -218,7 +217,6 @@ class FeatureTeacher(MusicalTeacher):
         self._register({"mean": mean, "scale": scale}, {"mean": shape, "scale": shape})
 
     def settings(self) -> dict[str, Any]:
-        """Feature sets and rates."""
         sets = [
             {"name": item.name, "context": item.context, "dimensions": item.dimensions} for item in self.feature_sets
         ]
@@ -238,12 +236,9 @@ class FeatureTeacher(MusicalTeacher):
         hop_length: int = 320,
         show_progress_bar: bool = False,
     ) -> FeatureTeacher:
-        """Measures mean and deviation of each value over clips (samples,) in [-1, 1].
+        """Measures mean and deviation of each value over clips (samples,) in [-1, 1], with at least two frames.
 
         The variance of each set sums to the same, so that a large set does not count more than a small one.
-
-        Raises:
-            ValueError: there are fewer than two frames.
         """
         sets = from_fields(FeatureSet, feature_sets)
         sizes = feature_sizes(sets, sampling_rate, hop_length)
@@ -304,7 +299,6 @@ class CQTTeacher(MusicalTeacher):
             self._register({"mean": mean, "scale": scale}, {"mean": (num_bins,), "scale": (num_bins,)})
 
     def settings(self) -> dict[str, Any]:
-        """The arguments of the constructor, without the buffers."""
         settings = super().settings()
         return settings if self.backend == "mert_hf" else {**settings, "backend": self.backend}
 
@@ -329,8 +323,8 @@ class CQTTeacher(MusicalTeacher):
         if self.nnaudio is not None:
             spectrum = self.nnaudio(waveforms).transpose(1, 2)
         else:
-            sizes = (self.sampling_rate, self.hop_length, self.num_bins, self.bins_per_octave)
-            spectrum = cqt_transform(*sizes)(waveforms)
+            transform = cqt_transform(self.sampling_rate, self.hop_length, self.num_bins, self.bins_per_octave)
+            spectrum = transform(waveforms)
         if self.log:
             spectrum = torch.log1p(CQT_LOG_GAIN * spectrum)
         return spectrum if self.mean is None else (spectrum - self.mean) / self.scale

@@ -147,7 +147,6 @@ class ProjectedEncoders(Teacher):
         self._encoders = open_layers(encoders)
 
     def settings(self) -> dict[str, Any]:
-        """Encoders with their fingerprints and licenses, and rates."""
         names = [field.name for field in fields(EncoderLayer)]
         sources = [{name: getattr(frozen.source, name) for name in names} for frozen in self._encoders]
         return {"encoders": sources, "sampling_rate": self.sampling_rate, "hop_length": self.hop_length}
@@ -272,7 +271,6 @@ class FusedEncoderTeacher(ProjectedEncoders, AcousticTeacher):
         super().__init__(encoders, sampling_rate, hop_length, weights, **centers)
 
     def settings(self) -> dict[str, Any]:
-        """Encoders with their fingerprints, codebooks and rates."""
         return {**super().settings(), "codebook_sizes": list(self.codebook_sizes)}
 
     def finish(self, projected: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ The acoustic teachers of log-mel frames are random projections (BEST-RQ, MusicFM
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -62,8 +62,10 @@ class MelQuantizerTeacher(AcousticTeacher):
     frame of the student. Each mel band is standardized with `mean` and `scale` (num_bins,), which quantizers that are
     not trained depend on (BEST-RQ, arXiv 2202.01855, section 3.1); `mel_statistics` computes them.
 
+    `weights` are both, and those of which `more` gives the shapes.
+
     Raises:
-        ValueError: a size is out of range, or mean and scale do not fit.
+        ValueError: a size is out of range, or weights do not fit.
     """
 
     setting_names = ("sampling_rate", "hop_length", "num_bins", "stack")
@@ -74,16 +76,14 @@ class MelQuantizerTeacher(AcousticTeacher):
         hop_length: int,
         num_bins: int,
         stack: int,
-        mean: torch.Tensor | None,
-        scale: torch.Tensor | None,
+        weights: Mapping[str, torch.Tensor],
+        **more: tuple[int, ...],
     ):
         super().__init__(sampling_rate=sampling_rate, hop_length=hop_length, num_bins=num_bins, stack=stack)
         if hop_length % stack:
             raise ValueError(f"hop_length={hop_length} must be a multiple of stack={stack}.")
-        mean = torch.zeros(num_bins) if mean is None else mean
-        scale = torch.ones(num_bins) if scale is None else scale
         self.reach = sampling_rate // hop_length // 4 + 2  # half a window and more
-        self._register({"mean": mean, "scale": scale}, {"mean": (num_bins,), "scale": (num_bins,)})
+        self._register(weights, {"mean": (num_bins,), "scale": (num_bins,), **more})
 
     def vectors(self, waveforms: torch.Tensor) -> torch.Tensor:
         """Clips (batch, samples) -> (batch, samples // hop_length + 1, num_bins * stack) float32, standardized."""
@@ -124,7 +124,9 @@ class RandomProjectionTeacher(MelQuantizerTeacher):
         mean: torch.Tensor | None = None,
         scale: torch.Tensor | None = None,
     ):
-        super().__init__(sampling_rate, hop_length, num_bins, stack, mean, scale)
+        mean = torch.zeros(num_bins) if mean is None else mean
+        scale = torch.ones(num_bins) if scale is None else scale
+        super().__init__(sampling_rate, hop_length, num_bins, stack, {"mean": mean, "scale": scale})
         check_sizes(num_codebooks=num_codebooks, codebook_size=codebook_size, codebook_dim=codebook_dim)
         self.codebook_sizes, self.codebook_dim, self.seed = (codebook_size,) * num_codebooks, codebook_dim, seed
         generator = torch.Generator().manual_seed(seed)
@@ -163,15 +165,10 @@ class MelRVQTeacher(MelQuantizerTeacher):
         stack: int = 1,
         **weights: torch.Tensor,
     ):
-        expected = {"encoder", "bias", "codebooks", "mean", "scale"}
-        if set(weights) != expected:
-            raise ValueError(f"The teacher needs the weights {sorted(expected)}, given {sorted(weights)}.")
-        super().__init__(sampling_rate, hop_length, num_bins, stack, weights.pop("mean"), weights.pop("scale"))
-        codebooks = weights["codebooks"]
-        dim = codebooks.shape[-1]
-        shapes = {"encoder": (num_bins * stack, dim), "bias": (dim,), "codebooks": (*codebooks.shape[:2], dim)}
-        self._register(weights, shapes)
-        self.codebook_sizes = (codebooks.shape[1],) * codebooks.shape[0]
+        sizes = weights.get("codebooks", torch.zeros(0, 0, 0)).shape
+        shapes = {"encoder": (num_bins * stack, sizes[-1]), "bias": sizes[-1:], "codebooks": (*sizes[:2], sizes[-1])}
+        super().__init__(sampling_rate, hop_length, num_bins, stack, weights, **shapes)
+        self.codebook_sizes = (sizes[1],) * sizes[0]
 
     def quantize(self, vectors: torch.Tensor) -> torch.Tensor:
         """(..., size) -> (..., num_codebooks)."""

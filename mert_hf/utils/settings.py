@@ -87,10 +87,8 @@ def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> None:
 def parse_layers(text: str, allowed: Sequence[str] = (ALL, WEIGHTED)) -> list[int | str]:
     """Layers from the words of a command line, in their order. Raises ValueError for anything else, or nothing.
 
-    Args:
-        text: "all" (each layer), "weighted" (the learned average of all layers) and numbers, separated by commas; 0 is
-            the encoder's input, -1 the last layer.
-        allowed: the words that may be given in addition to numbers.
+    They are numbers, where 0 is the encoder's input and -1 the last layer, and the words "all" (each layer) and
+    "weighted" (the learned average of all), as far as they are allowed.
     """
     words = [word.strip() for word in text.split(",") if word.strip()]
     try:
@@ -115,10 +113,7 @@ class TrainerSettings:
     progress: bool = shared("progress", True)
 
     def fields(self) -> dict[str, Any]:
-        """The fields of TrainingArguments; what was not given is None, and stays as a recipe or transformers has it.
-
-        Raises ValueError for a dtype or device that training does not know.
-        """
+        """The fields of TrainingArguments; what was not given is None, and stays as a recipe or transformers has it."""
         from .devices import AUTO, training_precision
 
         precision = training_precision(self.dtype or AUTO, self.device)
