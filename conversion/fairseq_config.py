@@ -164,7 +164,6 @@ def config_to_fairseq(config: MERTConfig, normalize: bool, known: dict | None = 
 
 
 def _model_section(config: MERTConfig) -> dict:
-    """fairseq's options of the model."""
     for name, only in FAIRSEQ_CONSTANTS.items():
         if getattr(config, name) != only:
             raise ValueError(

@@ -19,7 +19,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -284,12 +284,12 @@ class ChainedDecoder(Decoder):
                 self.decibels_lost = max(self.decibels_lost, decoder.decibels_lost)
 
 
-def source_name(source: AudioSource) -> str:
-    """The name of a recording in error messages."""
-    if hasattr(source, "read"):
-        name = getattr(source, "name", None)
-        return name if isinstance(name, str) else "<audio in memory>"
-    return os.fspath(source)
+def source_name(source: Any) -> str:
+    """The name of a recording in messages and results: of a path, a file object, or audio in memory."""
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    name = getattr(source, "name", None)
+    return name if isinstance(name, str) else "<audio in memory>"
 
 
 def _inspect(source: AudioSource) -> tuple[str, bytes]:

@@ -7,19 +7,10 @@ import signal
 import typer
 
 from .. import __version__
-from . import checkpoints, evaluation, finetuning, library, pretraining, start
-from .base import ErrorReportingGroup, new_app
 
-app = new_app(
-    cls=ErrorReportingGroup,
-    name="mert-hf",
-    help="MERT music models: embed, index and search, pre-train, fine-tune, evaluate, convert and push. "
-    "`mert-hf COMMAND --help` explains a command; `--debug` shows the traceback of an error.",
-    context_settings={"max_content_width": 100},
-    no_args_is_help=True,
-)
-for group in (start, library, pretraining, finetuning, evaluation, checkpoints):  # the order of the help
-    app.add_typer(group.app)
+# A command is registered where its file is imported: this is the order of the help.
+from . import start, library, pretraining, finetuning, evaluation, checkpoints  # noqa: F401  # isort: skip
+from .base import app
 
 
 def print_versions(wanted: bool) -> None:
@@ -40,7 +31,6 @@ def options(
 
 
 def main() -> None:
-    """Entry point of the console script."""
     signal.signal(signal.SIGTERM, end_on_signal)
     app()
 

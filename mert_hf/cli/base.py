@@ -83,13 +83,23 @@ def new_app(**settings: Any) -> typer.Typer:
     return typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False, **settings)
 
 
-def command(app: typer.Typer, example: str, name: str | None = None, **settings: Any) -> Callable:
+app = new_app(
+    cls=ErrorReportingGroup,
+    name="mert-hf",
+    help="MERT music models: embed, index and search, pre-train, fine-tune, evaluate, convert and push. "
+    "`mert-hf COMMAND --help` explains a command; `--debug` shows the traceback of an error.",
+    context_settings={"max_content_width": 100},
+    no_args_is_help=True,
+)
+
+
+def command(example: str, name: str | None = None, group: typer.Typer = app, **settings: Any) -> Callable:
     """Decorator that registers a command whose help ends with an example: one command line that works.
 
     The name is that of the function if None; settings are as for `typer.Typer.command`.
     """
     kind = settings.pop("cls", Command)
-    register = app.command(name, cls=kind, epilog=f"Example:\n\n\b\n  {example}", **settings)
+    register = group.command(name, cls=kind, epilog=f"Example:\n\n\b\n  {example}", **settings)
     return lambda function: register(with_options(function))
 
 

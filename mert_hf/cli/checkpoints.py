@@ -6,16 +6,15 @@ from typing import Annotated
 
 import typer
 
-from .base import Layers, command, new_app
+from .base import Layers, app, command, new_app
 
-app = new_app()
 convert_app = new_app(help="Convert checkpoints of other projects to ours, and back.", no_args_is_help=True)
 app.add_typer(convert_app, name="convert")
 export_app = new_app(help="Export models to formats that run without torch.", no_args_is_help=True)
 app.add_typer(export_app, name="export")
 
 
-@command(convert_app, "mert-hf convert fairseq MERT-v1-95M_fairseq.pt converted", "fairseq")
+@command("mert-hf convert fairseq MERT-v1-95M_fairseq.pt converted", "fairseq", convert_app)
 def convert_fairseq(
     checkpoint: Annotated[str, typer.Argument(help="fairseq checkpoint (.pt), or with --export a folder of ours.")],
     output: Annotated[str, typer.Argument(help="New folder, or with --export the .pt file to write.")],
@@ -37,7 +36,7 @@ def convert_fairseq(
     typer.echo(report)
 
 
-@command(convert_app, "mert-hf convert hub m-a-p/MERT-v1-95M converted", "hub")
+@command("mert-hf convert hub m-a-p/MERT-v1-95M converted", "hub", convert_app)
 def convert_hub(
     name_or_path: Annotated[str, typer.Argument(help="Folder or Hub id of one of the authors' checkpoints.")],
     output: Annotated[str, typer.Argument(help="New folder.")],
@@ -52,7 +51,7 @@ def convert_hub(
     typer.echo(convert_hub_checkpoint(name_or_path, output, revision=revision))
 
 
-@command(convert_app, "mert-hf convert encodec encodec_24khz.th codec", "encodec")
+@command("mert-hf convert encodec encodec_24khz.th codec", "encodec", convert_app)
 def convert_encodec(
     checkpoint: Annotated[str, typer.Argument(help="State dict of Meta's encodec package (.th, .pt or .bin).")],
     output: Annotated[str, typer.Argument(help="New folder.")],
@@ -70,7 +69,7 @@ def convert_encodec(
     typer.echo(convert_encodec_checkpoint(checkpoint, output, sampling_rate=sampling_rate, causal=causal))
 
 
-@command(export_app, "mert-hf export onnx m-a-p/MERT-v1-95M mert-onnx --layers 7", "onnx")
+@command("mert-hf export onnx m-a-p/MERT-v1-95M mert-onnx --layers 7", "onnx", export_app)
 def export_onnx(
     model: Annotated[str, typer.Argument(help="Hub id, folder, or name of a bundled checkpoint.")],
     output: Annotated[str, typer.Argument(help="New folder.")],
@@ -87,7 +86,7 @@ def export_onnx(
     typer.echo(export(model, output, layers=embedding_layers(layers), int8=int8))
 
 
-@command(app, "mert-hf push converted owner/name --private")
+@command("mert-hf push converted owner/name --private")
 def push(
     directory: Annotated[str, typer.Argument(help="Folder of a saved checkpoint.")],
     repo_id: Annotated[str, typer.Argument(help="Name on the Hub: owner/name, or name for your own account.")],

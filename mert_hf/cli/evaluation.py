@@ -8,9 +8,7 @@ import typer
 
 from ..evaluation.probing.settings import EncoderSettings, EvaluationSettings
 from ..utils.settings import ALL
-from .base import Command, command, new_app
-
-app = new_app()
+from .base import Command, command
 
 
 class TaskCommand(Command):
@@ -26,7 +24,6 @@ class TaskCommand(Command):
 
 
 @command(
-    app,
     "mert-hf evaluate audiofolder --data my_songs --target genre --model mert2-nano --output results.json",
     cls=TaskCommand,
 )
@@ -92,7 +89,7 @@ def evaluate(
         typer.echo("\n".join([*summary_lines(results), output]))
 
 
-@command(app, "mert-hf compare results/mert.json results/mfcc.json")
+@command("mert-hf compare results/mert.json results/mfcc.json")
 def compare(
     results: Annotated[list[str], typer.Argument(help="Result files of mert-hf evaluate, of two or more models.")],
     resamples: Annotated[
@@ -113,7 +110,7 @@ def compare(
         typer.echo(line)
 
 
-@command(app, "mert-hf report results/mert.json results/mfcc.json --output report")
+@command("mert-hf report results/mert.json results/mfcc.json --output report")
 def report(
     results: Annotated[list[str], typer.Argument(help="Result files of mert-hf evaluate.")],
     output: Annotated[str, typer.Option(help="Folder for report.md, report.html and figures.")] = "report",

@@ -9,12 +9,10 @@ import typer
 
 from ..finetuning.settings import FineTunerSettings, FineTuningArguments, LoraArguments, PredictionSettings
 from ..utils.tolerance import check_bad_files
-from .base import Json, MaxBadFiles, Paths, command, new_app
-
-app = new_app()
+from .base import Json, MaxBadFiles, Paths, command
 
 
-@command(app, "mert-hf finetune --data my_songs --target genre --model mert2-nano --epochs 5 --output runs/genre")
+@command("mert-hf finetune --data my_songs --target genre --model mert2-nano --epochs 5 --output runs/genre")
 def finetune(
     arguments: FineTuningArguments,
     trainer: FineTunerSettings,
@@ -32,7 +30,7 @@ def finetune(
     typer.echo(trainer.output)
 
 
-@command(app, "mert-hf predict runs/genre my_music --output predictions.parquet")
+@command("mert-hf predict runs/genre my_music --output predictions.parquet")
 def predict(
     model: Annotated[str, typer.Argument(help="Folder that mert-hf finetune printed, or Hub id of such a model.")],
     paths: Paths,

@@ -13,14 +13,12 @@ from ..search.settings import MixRules, UpdateSettings
 from ..serve.settings import ServeSettings
 from ..tagging.settings import TaggingSettings
 from ..utils.tolerance import check_bad_files
-from .base import Device, Json, MaxBadFiles, Model, Paths, command, new_app
-
-app = new_app()
+from .base import Device, Json, MaxBadFiles, Model, Paths, command
 
 Index = Annotated[str, typer.Argument(metavar="INDEX", help="Folder of an index, made by mert-hf index.")]
 
 
-@command(app, "mert-hf embed my_music --model mert2-nano --layers 2,4 --window 5 --output embeddings")
+@command("mert-hf embed my_music --model mert2-nano --layers 2,4 --window 5 --output embeddings")
 def embed(
     paths: Paths,
     output: Annotated[str, typer.Option(help="Folder of the data set; an interrupted run is resumed there.")],
@@ -41,7 +39,7 @@ def embed(
     check_bad_files(len(summary.failed), summary.files, max_bad_files)
 
 
-@command(app, "mert-hf distance real_music generated_music --kind kad")
+@command("mert-hf distance real_music generated_music --kind kad")
 def distance(
     a: Annotated[str, typer.Argument(metavar="A", help="The reference: a folder of audio, a data set or statistics.")],
     b: Annotated[str | None, typer.Argument(metavar="B", help="The collection to compare with it.")] = None,
@@ -70,7 +68,7 @@ def distance(
         typer.echo(json.dumps(result.as_json(), indent=2) if as_json else result.text())
 
 
-@command(app, "mert-hf index my_music --output my_index")
+@command("mert-hf index my_music --output my_index")
 def index(
     paths: Paths,
     output: Annotated[str, typer.Option(help="Folder of the index; an existing index is brought up to date.")],
@@ -94,7 +92,7 @@ def index(
     check_bad_files(len(summary.failed), summary.files, max_bad_files)
 
 
-@command(app, "mert-hf search my_index song.mp3 --top-k 20 --m3u similar.m3u8")
+@command("mert-hf search my_index song.mp3 --top-k 20 --m3u similar.m3u8")
 def search(
     index: Index,
     queries: Annotated[
@@ -134,7 +132,7 @@ def search(
             typer.echo(f"none of the {len(music)} recordings in {index} matches", err=True)
 
 
-@command(app, "mert-hf duplicates my_index --json")
+@command("mert-hf duplicates my_index --json")
 def duplicates(
     index: Index,
     threshold: Annotated[
@@ -159,7 +157,7 @@ def duplicates(
     typer.echo(f"{len(groups)} groups, {sum(map(len, groups))} files")
 
 
-@command(app, "mert-hf serve my_index --port 8484")
+@command("mert-hf serve my_index --port 8484")
 def serve(index: Index, settings: ServeSettings) -> None:
     """Answer players and scripts over HTTP: songs similar to a song, a way between two, duplicates.
 
@@ -171,7 +169,7 @@ def serve(index: Index, settings: ServeSettings) -> None:
     run(index, settings)
 
 
-@command(app, "mert-hf tag my_music --output tags.parquet")
+@command("mert-hf tag my_music --output tags.parquet")
 def tag(
     paths: Annotated[
         list[str] | None, typer.Argument(help="Files, folders (searched with their subfolders) and glob patterns.")

@@ -24,10 +24,7 @@ from .base import (
     TeacherFolder,
     Workers,
     command,
-    new_app,
 )
-
-app = new_app()
 
 
 def show_log(quiet: bool) -> None:
@@ -37,7 +34,6 @@ def show_log(quiet: bool) -> None:
 
 
 def fit(data: list[str], output: str, settings: KMeansSettings | FeatureSettings | RVQSettings) -> None:
-    """Fits a teacher and prints what it gives."""
     from ..teachers.fitting import fit_teacher
 
     teacher, counts = fit_teacher(data, output, settings)
@@ -46,13 +42,13 @@ def fit(data: list[str], output: str, settings: KMeansSettings | FeatureSettings
     typer.echo(output)
 
 
-@command(app, "mert-hf fit-kmeans --data my_music --features mfcc:300,chroma:200 --output kmeans", "fit-kmeans")
+@command("mert-hf fit-kmeans --data my_music --features mfcc:300,chroma:200 --output kmeans", "fit-kmeans")
 def fit_kmeans(data: Recordings, output: TeacherFolder, settings: KMeansSettings) -> None:
     """Fit the k-means teacher of MERT-v0 to recordings."""
     fit(data, output, settings)
 
 
-@command(app, "mert-hf fit-features --data my_music --features log_cqt,mfcc,chroma:3 --output features", "fit-features")
+@command("mert-hf fit-features --data my_music --features log_cqt,mfcc,chroma:3 --output features", "fit-features")
 def fit_features(data: Recordings, output: TeacherFolder, settings: FeatureSettings) -> None:
     """Fit a musical teacher of several features side by side, or of layers of frozen encoders.
 
@@ -61,7 +57,7 @@ def fit_features(data: Recordings, output: TeacherFolder, settings: FeatureSetti
     fit(data, output, settings)
 
 
-@command(app, "mert-hf fit-rvq --data my_music --output mel-rvq", "fit-rvq")
+@command("mert-hf fit-rvq --data my_music --output mel-rvq", "fit-rvq")
 def fit_rvq(data: Recordings, output: TeacherFolder, settings: RVQSettings) -> None:
     """Fit a residual quantizer to recordings.
 
@@ -70,7 +66,7 @@ def fit_rvq(data: Recordings, output: TeacherFolder, settings: RVQSettings) -> N
     fit(data, output, settings)
 
 
-@command(app, "mert-hf label --data my_music --teacher facebook/encodec_24khz --output labels")
+@command("mert-hf label --data my_music --teacher facebook/encodec_24khz --output labels")
 def label(
     data: Recordings,
     teacher: Annotated[
@@ -102,7 +98,7 @@ def label(
     check_bad_files(len(summary.failed), summary.total, max_bad_files)
 
 
-@command(app, "mert-hf shard my_music --teacher facebook/encodec_24khz --output shards")
+@command("mert-hf shard my_music --teacher facebook/encodec_24khz --output shards")
 def shard(
     data: Annotated[
         list[str],
@@ -148,7 +144,6 @@ class RecipeCommand(Command):
 
 
 @command(
-    app,
     "mert-hf pretrain examples/configs/mert-nano.yaml --data my_music --output runs/mert --max_steps 1000",
     cls=RecipeCommand,
     options_metavar="[CONFIG.yaml] [OPTIONS] [--FIELD VALUE]...",
@@ -178,7 +173,6 @@ def pretrain(
 
 
 @command(
-    app,
     "mert-hf distill mert2-nano:3 --into random:mert2-nano --data my_music --output student --max-minutes 30",
     cls=RecipeCommand,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},

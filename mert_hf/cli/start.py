@@ -7,12 +7,10 @@ from typing import Annotated
 import typer
 
 from ..quickstart.settings import QuickstartSettings
-from .base import command, new_app
-
-app = new_app()
+from .base import command
 
 
-@command(app, "mert-hf quickstart --output outputs/quickstart")
+@command("mert-hf quickstart --output outputs/quickstart")
 def quickstart(settings: QuickstartSettings) -> None:
     """Run the full pipeline on real scores, in minutes.
 
@@ -23,7 +21,7 @@ def quickstart(settings: QuickstartSettings) -> None:
     typer.echo(run_quickstart(settings))
 
 
-@command(app, "mert-hf doctor --model mert2-nano --data my_music")
+@command("mert-hf doctor --model mert2-nano --data my_music")
 def doctor(
     model: Annotated[
         str | None, typer.Option(help="Bundled name, checkpoint folder, downloaded Hub id, or fairseq checkpoint.")

@@ -135,7 +135,6 @@ def label_files(
 
 
 def gives_codes(teacher: Any) -> bool:
-    """Whether a teacher is acoustic."""
     return hasattr(teacher, "codebook_sizes")
 
 
@@ -178,7 +177,6 @@ def check_teacher(place: str, made_by: dict[str, Any], teacher: Teacher) -> None
 
 
 def codes_path(folder: Path, file: str) -> Path:
-    """The file of a recording's codes."""
     name = hashlib.blake2b(os.fsencode(file), digest_size=16).hexdigest()
     return folder / "codes" / name[:2] / f"{name}.npy"
 

@@ -59,7 +59,6 @@ class ShardSettings:
 
     @property
     def frame_rate(self) -> float:
-        """Frames per second, in Hz."""
         return self.sampling_rate / self.hop_length
 
     @property
@@ -100,7 +99,6 @@ class AudioItem:
         return self.name
 
     def read(self) -> bytes:
-        """The bytes of the file."""
         return Path(self.path).read_bytes() if self.content is None else self.content
 
     def is_same(self, written: ShardedRecording) -> bool:
@@ -118,7 +116,6 @@ class AudioItem:
 
 
 def content_digest(content: bytes) -> str:
-    """Hash of the bytes of a file."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 

@@ -230,7 +230,6 @@ class ShardCropDataset(CropDataset):
 
     @property
     def num_groups(self) -> int:
-        """Number of row groups."""
         return len(self._group)
 
     def _check_rates(self) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ..audio import AudioReadError, Window, audio_info
+from ..audio.decoding import source_name
 from ..audio.read_ahead import END, read_ahead
 from ..encoders import Encoder, open_encoder, resolve_layers
 from ..encoders.transformers import transformers_encoder
@@ -25,7 +26,6 @@ from .windows import (
     embed_windows,
     is_file,
     opened,
-    recording_name,
     recording_windows,
 )
 
@@ -202,7 +202,7 @@ class MERTEmbedder:
     def _join(self, item, parts: list[tuple[Window, np.ndarray]], layers: tuple[int, ...], pooling: str) -> Embedding:
         arrays = [values for _, values in parts]
         start, end = (np.array([getattr(window, side) for window, _ in parts]) for side in ("start", "end"))
-        path = recording_name(item) if is_file(item) else None
+        path = source_name(item) if is_file(item) else None
         if pooling == "mean":
             return Embedding(np.stack(arrays), start, end, layers, path)
         times = [begin + self.encoder.frame_times(len(values)) for begin, values in zip(start, arrays, strict=True)]

@@ -65,7 +65,6 @@ class MERTFeatureExtractionPipeline(Pipeline):
         return {"embeddings": found if several else found[0]}
 
     def postprocess(self, model_outputs: dict[str, Any]) -> np.ndarray:
-        """The embeddings of a recording."""
         return model_outputs["embeddings"].value
 
     def _ensure_tensor_on_device(self, inputs: Any, device: Any) -> Any:

@@ -83,7 +83,6 @@ class MERTTransformer(InputModule):
         return ["audio"]
 
     def get_embedding_dimension(self) -> int:
-        """Values of a vector."""
         return self.encoder.hidden_size
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, torch.Tensor]:
@@ -140,7 +139,6 @@ class MERTTransformer(InputModule):
         self.save_config(output_path)
 
     def get_config_dict(self) -> dict[str, Any]:
-        """The settings that `save` writes."""
         weights = None if self.layer_weights is None else self.layer_weights.tolist()
         return {"layers": list(self.layers), "window": self.window, "layer_weights": weights}
 

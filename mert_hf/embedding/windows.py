@@ -66,7 +66,7 @@ def long_enough(
         count = len(window.samples)
         if window.start == 0 and count < needed:
             raise AudioReadError(
-                recording_name(recording),
+                source_name(recording),
                 f"too short: {count} samples at {encoder.sampling_rate} Hz, and the model needs {needed} for one frame",
                 "Leave it out, or pad it",
             )
@@ -139,11 +139,6 @@ def is_file(recording: Any) -> bool:
     return isinstance(recording, (str, PathLike)) or hasattr(recording, "read")
 
 
-def recording_name(recording: Any) -> str:
-    """Name of a recording in messages and results."""
-    return source_name(recording) if is_file(recording) else "<audio in memory>"
-
-
 class SpeedBar:
     """A progress bar over `total` seconds of audio, if known, that shows the speed in multiples of real time.
 
@@ -176,7 +171,6 @@ class SpeedBar:
         self.add(new)
 
     def add(self, seconds: float) -> None:
-        """Counts seconds of audio."""
         self.seconds += seconds
         self.bar.set_postfix_str(f"{self.speed:.1f} x real time{self.note}", refresh=False)
         self.bar.update(min(seconds, self.bar.total - self.bar.n) if self.bar.total else seconds)

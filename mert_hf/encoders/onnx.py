@@ -90,5 +90,4 @@ class OnnxEncoder(BatchedEncoder):
 
 
 def is_exported(folder: str | os.PathLike) -> bool:
-    """Whether a folder holds an exported model."""
     return (Path(folder) / MODEL_FILE).is_file()

@@ -134,7 +134,6 @@ class RemoteModel:
 
 
 def _fingerprint(encoder: ClipEncoder) -> str:
-    """The encoder's own fingerprint, or the hash of its weights."""
     text = getattr(encoder, "fingerprint", None)
     module = encoder if isinstance(encoder, torch.nn.Module) else getattr(encoder, "model", None)
     digest = hashlib.sha256(type(encoder).__name__.encode())

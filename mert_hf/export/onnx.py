@@ -18,7 +18,7 @@ from ..encoders import onnx_runner, open_encoder, resolve_layers
 from ..encoders.onnx_runner import METADATA_KEY, MODEL_FILE, OnnxEmbedder
 from ..encoders.transformers import TransformersEncoder
 from ..utils.files import staged_directory
-from ..utils.optional import needs_extra, require_extra
+from ..utils.optional import require_extra
 
 TOLERANCE = 1e-4  # of the float32 graph against torch, relative to the scale of the embeddings
 NORMALIZATION_EPSILON = 1e-7  # of MERTFeatureExtractor and Wav2Vec2FeatureExtractor
@@ -144,9 +144,8 @@ def _quantize(path: Path, buffers: set[str]) -> None:
 
     Products with buffers stay in float32: the energies that the mel filters multiply span more than 8 bits can hold.
     """
-    with needs_extra("onnx"):
-        import onnx
-        from onnxruntime.quantization import QuantType, quantize_dynamic
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
 
     nodes = onnx.load(path, load_external_data=False).graph.node
     quantized, kinds = path.with_name("quantized.onnx"), ["MatMul", "Gemm"]
@@ -184,8 +183,7 @@ def frame_offset(encoder: TransformersEncoder) -> int:
 
 
 def _add_settings(path: Path, settings: dict) -> None:
-    with needs_extra("onnx"):
-        import onnx
+    import onnx
 
     content = onnx.load(path, load_external_data=False)
     onnx.helper.set_model_props(content, {METADATA_KEY: json.dumps(settings)})

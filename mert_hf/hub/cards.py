@@ -206,7 +206,6 @@ def _section(text: str, title: str) -> str:
 
 
 def card_metadata(auto_class: str, facts: CardFacts) -> ModelCardData:
-    """The card's metadata block, through huggingface_hub's own class."""
     results = [m.eval_result() for m in facts.measurements if m.value is not None]
     return ModelCardData(
         model_name=facts.model_name if results else None,
@@ -230,7 +229,6 @@ def _hub_id(name: str | None) -> str | None:
 
 
 def training_objective(config: PreTrainedConfig, auto_class: str) -> str:
-    """The training objective, as far as the configuration states it."""
     if auto_class in ("AutoModelForAudioClassification", "AutoModelForAudioFrameClassification"):
         return CLASSIFICATION_LOSSES.get(config.problem_type, NOT_STATED)
     if auto_class != "AutoModelForPreTraining":

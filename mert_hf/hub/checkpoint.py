@@ -236,7 +236,6 @@ class HubFilesCallback(TrainerCallback):
     """
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Writes the code files into the output folder, once for all processes."""
         config = getattr(model, "config", None)
         if state.is_world_process_zero and is_known(config):
             Path(args.output_dir).mkdir(parents=True, exist_ok=True)
@@ -247,7 +246,6 @@ class ResumedRateCallback(TrainerCallback):
     """Warns where a resumed run is given another learning rate: it keeps that of its checkpoint."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
-        """Compares the rate of the arguments with the highest of the restored schedule."""
         kept = max(getattr(lr_scheduler, "base_lrs", [args.learning_rate]))
         if state.global_step and not math.isclose(kept, args.learning_rate):
             logger.warning(

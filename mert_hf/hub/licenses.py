@@ -77,5 +77,4 @@ def check_license(wanted: str, sources: Mapping[str, str]) -> None:
 
 
 def is_non_commercial(name: str) -> bool:
-    """Whether a license allows non-commercial use only."""
     return "nc" in name.lower().replace("_", "-").split("-") or "noncommercial" in name.lower().replace("-", "")

@@ -19,7 +19,6 @@ CONFIG_CLASSES = {config_class.model_type: config_class for config_class in (MER
 
 
 def is_known(config: Any) -> bool:
-    """Whether a configuration is one of this package's models."""
     return isinstance(config, tuple(CONFIG_CLASSES.values()))
 
 

@@ -186,7 +186,6 @@ def one_line_errors(repo_id: str) -> Iterator[None]:
 
 
 def http_status(error: HfHubHTTPError) -> int | None:
-    """The status of the response that an error reports, if there was one."""
     return error.response.status_code if error.response is not None else None
 
 

@@ -65,7 +65,6 @@ class ObservedStep:
 
     @property
     def clips(self) -> list[str]:
-        """Its clips for a message."""
         return [f"{source} at sample {offset}" for batch in self.batches for source, offset in batch.crops]
 
 
@@ -290,7 +289,6 @@ class TimedScheduleCallback(TrainerCallback, ExportableState):
         self._group: Any = None
 
     def state(self) -> dict:
-        """The state that a checkpoint holds."""
         return {
             "args": {"minutes": self.minutes, "progress": self.progress},
             "attributes": {"elapsed": self.elapsed},

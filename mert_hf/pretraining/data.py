@@ -141,12 +141,10 @@ class Targets:
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
-        """Number of codes in each codebook."""
         return codebook_sizes_of(self.acoustic if self.cache is None else self.cache)
 
     @property
     def num_bins(self) -> int:
-        """Values in a frame."""
         return sum(source.num_bins for source in (self.musical, *self.value_caches) if source is not None)
 
     @property

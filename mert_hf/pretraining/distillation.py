@@ -93,7 +93,6 @@ class Source:
         return folder if folder is not None and (folder / CONFIG_NAME).is_file() else None
 
     def opened(self) -> FrozenLayer:
-        """The encoder's layer."""
         from ..encoders import open_encoder
 
         layer = open_encoder(self.name, device="cpu").layers[-1] if self.layer is None else self.layer

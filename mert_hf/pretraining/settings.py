@@ -22,7 +22,6 @@ class RecipeSettings(TrainerSettings):
     )
 
     def fields(self) -> dict[str, Any]:
-        """The fields of a recipe that the options set."""
         own = {"train_data": list(self.data), "model_name_or_path": self.model}
         return own | super().fields() | {"max_bad_files": self.max_bad_files}
 
@@ -50,6 +49,5 @@ class DistillationSettings(TrainerSettings):
     max_bad_files: str = shared("max_bad_files", "1%")
 
     def fields(self) -> dict[str, Any]:
-        """The fields of a recipe that the options set."""
         own = {"train_data": list(self.data), "max_minutes": self.max_minutes, "max_bad_files": self.max_bad_files}
         return super().fields() | own

@@ -179,7 +179,6 @@ class NoiseMixture:
         return mixed
 
     def _mix_row(self, mixed, clean, row, sizes, generator) -> None:
-        """Adds snippets of other clips to mixed[row]."""
         chance = torch.rand((), generator=generator, device=generator.device if generator is not None else None)
         if chance >= self.probability:
             return

@@ -225,7 +225,6 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def check_sizes(**sizes: Any) -> None:
-    """Raises ValueError where a size is not a positive integer."""
     for name, value in sizes.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}={value!r} must be a positive integer.")

@@ -94,7 +94,6 @@ def extract(
 
 
 def feature_sizes(feature_sets: Sequence[FeatureSet], sampling_rate: int, hop_length: int) -> list[int]:
-    """Dimensions of each feature set."""
     return [values.shape[-1] for values in extract(feature_sets, torch.zeros(1, 1), sampling_rate, hop_length)]
 
 

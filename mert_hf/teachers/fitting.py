@@ -177,7 +177,6 @@ class RandomClips:
             yield self.files[index], found
 
     def _read(self, file: str, seconds: float, generator: torch.Generator) -> np.ndarray:
-        """A random part of a recording."""
         room = max(audio_info(file).duration - seconds, 0.0)
         offset = float(torch.rand((), generator=generator)) * room
         return read_audio(file, self.sampling_rate, offset=offset, duration=seconds)

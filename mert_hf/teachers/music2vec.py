@@ -138,5 +138,4 @@ class EMATeacherCallback(TrainerCallback):
 
 
 def checkpoint_of(output_dir: str, step: int) -> Path:
-    """The folder of a checkpoint."""
     return Path(output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{step}"

@@ -89,6 +89,5 @@ class RVQSettings(EncoderSettings):
 
     @property
     def mel(self) -> dict[str, int]:
-        """The settings of the log-mel frames."""
         sizes = {name: getattr(self, name) for name in ("sampling_rate", "num_bins", "stack")}
         return {**sizes, "hop_length": self.hop_length or 320}

@@ -127,7 +127,6 @@ class Stopwatch:
         return event
 
     def stop(self) -> None:
-        """Ends the measurement."""
         self._end = self._mark(self._device)
 
     def seconds(self) -> float:

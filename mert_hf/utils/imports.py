@@ -74,7 +74,6 @@ class ImportObserver:
         return spec
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """As the package's own loader does."""
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:

@@ -61,7 +61,6 @@ class SettingsParser(HfArgumentParser):
     """HfArgumentParser whose errors are ValueErrors instead of an exit with a page of usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises what the parser refuses as ValueError."""
         raise ValueError(f"{message[:1].upper()}{message[1:]}.")
 
 

@@ -72,14 +72,12 @@ def shared(word: str, default: Any = MISSING, **details: Any) -> Any:
 
 
 def check_positive(**numbers: float) -> None:
-    """Raises ValueError where a number is below 1."""
     for name, value in numbers.items():
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1.")
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> None:
-    """Raises ValueError where a value is not among those allowed."""
     if value not in allowed:
         raise ValueError(f"{name}={value!r} must be one of {', '.join(map(str, allowed))}.")
 
