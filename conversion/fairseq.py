@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 
 from ..hub import CardFacts, save_checkpoint
 from ..modeling.configuration_mert import MERTConfig
+from ..modeling.cqt_mert import CQT_LOWEST_FREQUENCY, CQT_OCTAVES
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..modeling.modeling_mert import MERTForPreTraining, MERTModel
 from ..utils.files import check_output_file, read_json, staged_directory, staged_file
@@ -43,8 +44,6 @@ logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "fairseq_config.json"
 CONSTANTS_FILE = "fairseq_constants.safetensors.gz"
-CQT_LOWEST_FREQUENCY = 32.7  # Hz, of both CQTs of the authors' mert_model.py
-CQT_OCTAVES = 7
 LEFT_OUT = {  # parts of a training checkpoint in addition to the model, and why
     "task_state": "label dictionaries: the configuration has their sizes (num_special_codes, codebook_sizes)",
     "last_optimizer_state": "optimizer state: continued pre-training starts a new optimizer",

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from ..encoders import onnx_runner, open_encoder, resolve_layers
 from ..encoders.onnx_runner import METADATA_KEY, MODEL_FILE, OnnxEmbedder
 from ..encoders.transformers import TransformersEncoder
+from ..modeling.feature_extraction_mert import NORMALIZATION_EPSILON
 from ..utils.files import staged_directory
 from ..utils.optional import require_extra
 
 TOLERANCE = 1e-4  # of the float32 graph against torch, relative to the scale of the embeddings
-NORMALIZATION_EPSILON = 1e-7  # of MERTFeatureExtractor and Wav2Vec2FeatureExtractor
 OUTPUTS = ("embeddings", "frames", "frame_counts")
 
 
