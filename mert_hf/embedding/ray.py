@@ -7,14 +7,13 @@ is a shard of the data set. It is written at once, so that a lost worker loses n
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import fsspec
-import numpy as np
 
 from ..audio import Window, find_audio_files
 from ..audio.files import AUDIO_EXTENSIONS
@@ -119,29 +118,18 @@ class Decoder:
         self.clips = SimpleNamespace(**needs)  # of an encoder, all that reading needs
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Adds `samples` (all samples of the shard,) float32, and for each window `files`, `starts` and `lengths`.
-
-        `errors` holds one text for each recording, empty where it could be decoded.
-        """
-        windows: list[Window] = []
-        files, errors = [], []
+        """Adds `items`: the number of a recording with each of its windows, then with its error, empty without one."""
+        items: list[tuple[int, Window | str]] = []
         reading = {name: self.settings[name] for name in ("window", "hop", "channels")}
         for number, file in enumerate(self.plan[int(row["shard"])]):
-            errors.append("")
+            text = ""
             try:
                 with fsspec.open(file.path, "rb") if "://" in file.path else nullcontext(file.path) as source:
-                    windows += recording_windows(self.clips, source, **reading)
+                    items += ((number, window) for window in recording_windows(self.clips, source, **reading))
             except Exception as error:  # whatever a file does to its reader, the others are embedded
-                errors[-1] = FailedFile.of(file.path, error).error
-            files += [number] * (len(windows) - len(files))
-        return {
-            "shard": row["shard"],
-            "samples": np.concatenate([np.zeros(0, np.float32), *(window.samples for window in windows)]),
-            "files": np.array(files, np.int64),
-            "starts": np.array([window.start for window in windows], np.float64),
-            "lengths": np.array([len(window.samples) for window in windows], np.int64),
-            "errors": errors,
-        }
+                text = FailedFile.of(file.path, error).error
+            items.append((number, text))
+        return {"shard": row["shard"], "items": items}
 
 
 class ShardEmbedder:
@@ -154,18 +142,12 @@ class ShardEmbedder:
         """Writes the shard, and returns its number and the `seconds` of audio in it."""
         index = int(row["shard"])
         files = [file.path for file in self.run.plan[index]]
+        items = (  # as `read_ahead` yields them
+            (number, item if isinstance(item, Window) else OSError(item) if item else END)
+            for number, item in row["items"]
+        )
         with SpeedBar(None, disable=True) as bar:
             path = shard_path(self.run.folder, index)
             if not is_done(path):  # a former attempt may have been lost after it had written
-                self.run.embed_shard(path, files, 0, self._items(row), bar)
+                self.run.embed_shard(path, files, 0, items, bar)
         return {"shard": index, "seconds": bar.seconds}
-
-    def _items(self, row: dict[str, Any]) -> Iterator[tuple[int, Any]]:
-        """The items that `read_ahead` would yield for the recordings of the shard."""
-        rate, ends = self.run.settings["sampling_rate"], np.cumsum(row["lengths"])
-        for number, error in enumerate(row["errors"]):
-            for place in np.flatnonzero(row["files"] == number):
-                start, count = float(row["starts"][place]), int(row["lengths"][place])
-                samples = np.asarray(row["samples"][ends[place] - count : ends[place]], np.float32)
-                yield number, Window(samples, start, start + count / rate)
-            yield number, OSError(error) if error else END
