@@ -205,7 +205,7 @@ def fine_tune(
             processing_class=setup.feature_extractor,
         )
     trainer.train(resume_from_checkpoint=training_arguments.resume_from_checkpoint)
-    return finish(trainer, setup, lora)
+    return finish(trainer, lora)
 
 
 def choose_task(arguments: FineTuningArguments) -> Task:
@@ -220,9 +220,9 @@ def choose_task(arguments: FineTuningArguments) -> Task:
     return replace(task, window=window)
 
 
-def finish(trainer: FineTuningTrainer, setup: FineTuningSetup, lora: LoraArguments | None) -> dict[str, float]:
+def finish(trainer: FineTuningTrainer, lora: LoraArguments | None) -> dict[str, float]:
     """Evaluates the kept checkpoint, saves model, metrics and card, and pushes them where the arguments say so."""
-    results = trainer.evaluate()
+    setup, results = trainer.setup, trainer.evaluate()
     if setup.data.split("test"):
         trainer.compute_metrics = setup.metrics("test")
         results |= trainer.evaluate(setup.windows("test"), metric_key_prefix="test")

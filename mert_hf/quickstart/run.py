@@ -103,10 +103,8 @@ SAVE_EVERY = 500
 def run_quickstart(settings: QuickstartSettings) -> Path:
     """Runs all steps and returns the path of the results page.
 
-    Raises:
-        ImportError: the extra `quickstart` is not installed.
-        ValueError: settings that leave nothing to train on or to probe.
-        OSError: nothing can be written to the folder, or files of something else would be replaced there.
+    Raises ImportError where the extra `quickstart` is missing, ValueError for settings that leave nothing to train on
+    or to probe, and OSError where nothing can be written, or files of something else would be replaced.
     """
     check_output_folder(settings.output)
     check_nothing_is_replaced(settings.output, SCORES, (SUMMARY, PAGE))

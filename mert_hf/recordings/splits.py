@@ -58,9 +58,7 @@ def assign_splits(
     given but none is validation, 15 % of the training recordings become validation in the same way. Groups are never
     divided: they are split by SHA-1 of the group's name, within the class that most of their recordings have; where a
     class would be missing in a split, within their rarest class. A recording with an empty group is a group of its own.
-
-    Raises:
-        ValueError: a name that is not a split, splits for some recordings only, or a group in two given splits.
+    Raises ValueError for a name that is not a split, splits for some recordings only, or a group in two given splits.
     """
     groups = [group or name for group, name in zip(groups or names, names, strict=True)]
     strata = _majority(groups, classes) if classes is not None else None

@@ -30,17 +30,7 @@ from .chunks import NEIGHBORS, ChunkData, NearestNeighbors, choose_neighbors
 from .features import ComputedFrames, FeatureRequest, FrameFeatures, estimated_bytes, extract
 from .frames import BinaryBeats, FrameClassData, SeparationData
 from .probes import GridData, TrainedProbe, grid, num_weights, train_grid
-from .results import (
-    RESULTS_FORMAT,
-    Layer,
-    ProbeArchive,
-    Record,
-    choice,
-    layer_summary,
-    over_seeds,
-    probe_summary,
-    versions,
-)
+from .results import RESULTS_FORMAT, Layer, ProbeArchive, Record, choice, layer_summary, over_seeds, versions
 from .settings import EvaluationSettings, ProbeSettings
 from .store import FeatureStore, FeatureTable, fingerprint
 
@@ -216,7 +206,7 @@ class Evaluation:
         record = {
             "layer": layer,
             "learning_rate": rate,
-            "grid": [probe_summary(probe) for probe in trained],
+            "grid": [probe.summary() for probe in trained],
             "validation": [self.scores(data.predict(probe, "valid")) for probe in winners],
         }
         if layer == WEIGHTED:

@@ -33,6 +33,7 @@ from .settings import ProbeSettings
 CPU_STACK, GPU_STACK = 2**22, 2**28
 # Features (32 MB) that one stack after another is trained on, so that its weights stay in the cache for some batches.
 BLOCK_VALUES = 2**23
+MEASURED = ("score", "loss", "best_epoch", "epochs")  # of a probe
 # torch takes plain products from MKL, which uses AVX-512 on Intel's processors only. oneDNN uses it wherever there is
 # some: twice as fast on AMD's. Its products gain more than they take to prepare from this many multiplications.
 ONEDNN_PRODUCT = 2**20
@@ -59,6 +60,11 @@ class TrainedProbe:
     best_epoch: int
     epochs: int
     weights: dict[str, Tensor] = field(repr=False)
+
+    def summary(self) -> dict[str, Any]:
+        """The probe without its weights and its layer, as JSON values."""
+        measured = {name: getattr(self, name) for name in MEASURED}
+        return {"learning_rate": self.probe.learning_rate, "seed": self.probe.seed, **measured}
 
     def outputs(self, features: Tensor) -> Tensor:
         """Outputs (rows, outputs) for the features (layers, rows, dim) of all layers."""

@@ -19,10 +19,9 @@ import safetensors.torch
 import torch
 
 from ...utils.files import read_json, staged_file, write_json
-from .probes import Probe, TrainedProbe
+from .probes import MEASURED, Probe, TrainedProbe
 
 RESULTS_FORMAT = 2
-MEASURED = ("score", "loss", "best_epoch", "epochs")  # of a probe
 Results = dict[str, Any]
 Layer = int | str
 Record = dict[str, Any]
@@ -90,14 +89,6 @@ def over_seeds(values: Sequence[dict[str, float]]) -> dict[str, dict[str, Any]]:
             "values": [entry[name] for entry in values],
         }
         for name in values[0]
-    }
-
-
-def probe_summary(trained: TrainedProbe) -> dict[str, Any]:
-    return {
-        "learning_rate": trained.probe.learning_rate,
-        "seed": trained.probe.seed,
-        **{name: getattr(trained, name) for name in MEASURED},
     }
 
 

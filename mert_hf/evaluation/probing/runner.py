@@ -172,23 +172,13 @@ def evaluate_all(
     on_result: Callable[[dict[str, Any]], None] = lambda result: None,
     **options: Any,
 ) -> list[Path]:
-    """Evaluates a model on every task below a folder; results that are there already are kept.
+    """Evaluates a model on every task below the folder `root`; results that are there already, TASK.json in the folder
+    `output`, are kept. Returns the result files of this process.
 
     Processes started by `accelerate launch` share out the data sets: tasks on the same recordings stay in one process,
-    which computes their features once.
-
-    Args:
-        root: folder of the data sets.
-        output: folder of the results, TASK.json each.
-        share: number of this process and of all; by default as `accelerate launch` started them.
-        on_result: called with each new result.
-        model, settings, options: as `evaluate`.
-
-    Returns:
-        The result files of this process.
-
-    Raises:
-        ValueError: tasks could not run; raised after all others have been evaluated.
+    which computes their features once. `share` is the number of this process and of all, if other than these.
+    `on_result` is called with each new result; further arguments are those of `evaluate`. Raises ValueError where tasks
+    could not run, after all others have been evaluated.
     """
     output, settings = Path(output), settings or EvaluationSettings()
     written: list[Path] = []
