@@ -58,7 +58,6 @@ class Collection:
     settings: dict  # as in `Moments`
 
     def moments(self) -> Moments:
-        """Mean and covariance of the rows."""
         return moments_of(self.rows, np.ones(len(self.rows)), self.settings)
 
 

@@ -47,7 +47,6 @@ class Distance:
     notes: tuple[str, ...]  # warnings about the value
 
     def as_json(self) -> dict[str, Any]:
-        """The fields as JSON types."""
         return asdict(self)
 
     def text(self) -> str:

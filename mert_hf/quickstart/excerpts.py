@@ -88,7 +88,6 @@ def render_sets(sets: ScoreSets, folder: str | os.PathLike, workers: int = 2, pr
 
 
 def program_family(program: int) -> str:
-    """The instrument family of a General MIDI program (counted from 0)."""
     return FAMILIES[program // PROGRAMS_PER_FAMILY]
 
 

@@ -83,7 +83,6 @@ class Recording:
         return self.ensemble or self.id
 
     def exists(self) -> bool:
-        """Whether the audio is there."""
         return self.path.is_file() if isinstance(self.path, Path) else self.path.exists()
 
     def version(self) -> dict[str, Any]:
@@ -132,7 +131,6 @@ class TaskData:
         return sum(recording.seconds or 0.0 for recording in self.split(split)) / 3600
 
     def with_recordings(self, recordings: Iterable[Recording]) -> TaskData:
-        """The same data set with other recordings."""
         return replace(self, recordings=tuple(recordings))
 
     def with_channels(self, channels: str) -> TaskData:

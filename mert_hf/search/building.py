@@ -259,7 +259,6 @@ def mean_vector(pieces: Sequence[tuple[Window, np.ndarray]]) -> np.ndarray:
 def apply_changes(
     table: RecordingTable, encoder: Encoder | None, wanted: UpdateSettings, changes: Changes, num_files: int
 ) -> IndexSummary:
-    """Changes the table and describes what was done."""
     files, failed = changes.changed + changes.new, {}
     with SpeedBar(None, disable=not (wanted.show_progress_bar and files)) as bar:
         table.move(changes.moved)

@@ -90,12 +90,10 @@ def model_key(result: Results) -> str:
 
 
 def task_key(result: Results) -> TaskKey:
-    """The identity of a task."""
     return result["task"], result["title"]
 
 
 def by_task(results: Sequence[Results]) -> dict[TaskKey, list[Results]]:
-    """The results of each task."""
     tasks: dict[TaskKey, list[Results]] = {}
     for result in results:
         tasks.setdefault(task_key(result), []).append(result)

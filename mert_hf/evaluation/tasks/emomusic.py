@@ -27,7 +27,6 @@ CLIP_FOLDERS = ("clips_45seconds", "*/clips_45seconds", "clips_45sec", "*/clips_
 
 
 def read(root: Path) -> TaskData:
-    """Reads clips, artists and mean ratings."""
     songs = first_existing(root, ["annotations/songs_info.csv", "songs_info.csv"], "EmoMusic songs")
     ratings = first_existing(root, ["annotations/static_annotations.csv", "static_annotations.csv"], "ratings")
     clips = first_existing(root, CLIP_FOLDERS, "EmoMusic clips")

@@ -28,7 +28,6 @@ CONFIDENT = "2"
 
 
 def read(root: Path) -> TaskData:
-    """Reads both GiantSteps data sets."""
     training = first_existing(root, ["giantsteps-mtg-key-dataset*"], "GiantSteps-MTG-keys (training data)")
     test = first_existing(root, ["giantsteps-key-dataset*"], "GiantSteps key (test data)")
     return TaskData(KEYS, tuple(_training_recordings(training) + _test_recordings(test)))

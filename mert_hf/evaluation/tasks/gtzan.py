@@ -121,7 +121,6 @@ def clip_names(split: str) -> list[str]:
 
 
 def read_rhythm(root: Path) -> TaskData:
-    """Reads clips and beat times."""
     folder = first_existing(root, ["jams", "**/jams", "beats", "**/beats"], "GTZAN-Rhythm annotations")
     clips, skipped = listed_clips(root)
     recordings = [Recording(name, path, split, _beats(folder, name)) for name, path, split in clips]

@@ -28,7 +28,6 @@ EMPTY_CLIPS = (
 
 
 def read(root: Path) -> TaskData:
-    """Reads tags and clips of MagnaTagATune."""
     table = first_existing(root, ["annotations_final.csv", "*/annotations_final.csv"], "MagnaTagATune annotations")
     rows = read_table(table, "\t", ["clip_id", "mp3_path"])
     skipped = tuple(f"{row['mp3_path']} (empty file)" for row in rows if row["mp3_path"] in EMPTY_CLIPS)

@@ -34,7 +34,6 @@ NOTES = ArchiveNotes(
 
 
 def read_subset(root: Path, subset: str) -> TaskData:
-    """Reads the tracks and tags of one subset."""
     rows = [(*row, split) for split in SPLIT_FILES for row in _read_split(root, subset, split)]
     labels = tuple(sorted({tag for _, tags, _ in rows for tag in tags}))
     positions = {tag: index for index, tag in enumerate(labels)}

@@ -40,7 +40,6 @@ VALIDATION_SONGS = (
 
 
 def read(root: Path) -> TaskData:
-    """Reads mixtures and stems."""
     training, test = (_songs(root, part) for part in ("train", "test"))
     names = [song.name for song in training]
     split = {name: "valid" if name in VALIDATION_SONGS else "train" for name in names}

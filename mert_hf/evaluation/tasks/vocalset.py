@@ -39,7 +39,6 @@ SINGER_FRACTIONS = {"train": 0.48, "valid": 0.32, "test": 0.2}
 
 
 def read_techniques(root: Path) -> TaskData:
-    """Reads recordings of the ten techniques."""
     takes, skipped = vocalset_takes(root)
     takes = {name: take for name, take in takes.items() if take[2] in TECHNIQUES}
     learned = (singer for _, singer, _ in takes.values() if singer not in TEST_SINGERS)
@@ -52,7 +51,6 @@ def read_techniques(root: Path) -> TaskData:
 
 
 def read_singers(root: Path) -> TaskData:
-    """Reads all recordings with their singers."""
     takes, skipped = vocalset_takes(root)
     split = hash_split(takes, SINGER_FRACTIONS, strata={name: singer for name, (_, singer, _) in takes.items()})
     recordings = [Recording(name, path, split[name], SINGERS.index(take)) for name, (path, take, _) in takes.items()]
