@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
 
 import typer
 
@@ -32,9 +35,22 @@ def options(
 
 def main() -> None:
     signal.signal(signal.SIGTERM, end_on_signal)
+    sys.unraisablehook = signal_again
     app()
 
 
 def end_on_signal(number: int, frame) -> None:
     """Ends as on Ctrl-C, so that unfinished files are removed; pre-training saves a checkpoint instead."""
     raise SystemExit(128 + number)
+
+
+def signal_again(dropped: sys.UnraisableHookArgs) -> None:
+    """Sends a signal that ended no more than a destructor once more, a moment later.
+
+    Python drops what is raised in one, such as that of pyarrow's writer: the command would go on.
+    """
+    if isinstance(dropped.exc_value, (KeyboardInterrupt, SystemExit)):
+        number = signal.SIGINT if isinstance(dropped.exc_value, KeyboardInterrupt) else signal.SIGTERM
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+    else:
+        sys.__unraisablehook__(dropped)

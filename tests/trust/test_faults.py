@@ -12,6 +12,7 @@ import resource
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -232,13 +233,45 @@ def test_a_signal_ends_evaluation_cleanly(clips, tiny_checkpoint, tmp_path, numb
 @pytest.mark.slow
 @SIGNALS
 def test_a_signal_ends_embedding_cleanly(clips, tiny_checkpoint, tmp_path, number):
-    command = ["embed", str(clips), "--output", str(tmp_path / "out"), "--model", str(tiny_checkpoint)]
+    music = tmp_path / "music"
+    music.mkdir()
+    for index in range(24):  # more than a fast machine embeds between two looks at the folder
+        os.link(clips / f"{index % 12:02d}.wav", music / f"{index:02d}.wav")
+    command = ["embed", str(music), "--output", str(tmp_path / "out"), "--model", str(tiny_checkpoint)]
     command += ["--device", "cpu", "--batch-size", "1", "--window", "0.1", "--dtype", "float32"]
     end_by_signal(command, number, tmp_path / "out", lambda: [*tmp_path.glob("out/train-*.parquet")])
     options = {**OPTIONS, "window": 0.1, "batch_size": 1}
-    embed_dataset([clips], tmp_path / "out", tiny_checkpoint, **options)
-    embed_dataset([clips], tmp_path / "straight", tiny_checkpoint, **options)
+    embed_dataset([music], tmp_path / "out", tiny_checkpoint, **options)
+    embed_dataset([music], tmp_path / "straight", tiny_checkpoint, **options)
     shards = sorted((tmp_path / "straight").glob("train-*.parquet"))
     assert len(shards) > 1
     for path in shards:
         assert pq.read_table(path).equals(pq.read_table(tmp_path / "out" / path.name))
+
+
+@SIGNALS
+def test_a_signal_is_not_lost_in_a_destructor(tmp_path, number):
+    work = """
+        import os, signal, sys, time
+        import mert_hf.cli.app
+
+        command_line = sys.modules["mert_hf.cli.app"]
+
+        class Writer:
+            def __del__(self):
+                os.kill(os.getpid(), signal.Signals(%d))
+                time.sleep(0.1)  # the handler runs at the latest here
+
+        def app():
+            Writer()
+            time.sleep(30)
+            print("went on")
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        command_line.app = app
+        command_line.main()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(work % number)]
+    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert result.returncode == (143 if number == signal.SIGTERM else -signal.SIGINT), result.stderr
+    assert "went on" not in result.stdout and "Exception ignored" not in result.stderr
