@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 
 
@@ -19,15 +20,11 @@ class Tolerance:
         if isinstance(value, Tolerance):
             return value
         text = str(value).strip()
-        try:
-            if text.endswith("%"):
-                share = float(text[:-1]) / 100
-                if 0 <= share <= 1:
-                    return cls(share=share)
-            elif int(text) >= 0:
+        with suppress(ValueError):
+            if text.endswith("%") and 0 <= (share := float(text[:-1]) / 100) <= 1:
+                return cls(share=share)
+            if int(text) >= 0:
                 return cls(count=int(text))
-        except ValueError:
-            pass
         raise ValueError(
             f"max_bad_files is {value!r}; give a number of files such as 3, or a percentage from 0% to 100% such as 1%."
         )
