@@ -269,7 +269,7 @@ def to_mono(samples: np.ndarray) -> np.ndarray:
         )
     if samples.shape[0] > samples.shape[1] > 0:
         raise ValueError(f"A clip of shape {samples.shape} looks like (samples, channels). Transpose it.")
-    return samples.mean(axis=0)
+    return samples.mean(axis=0) if samples.size else samples.reshape(0)
 
 
 def resample(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:

@@ -150,9 +150,9 @@ class MERTEmbedder:
         """Embeds recordings; the result does not depend on the batch size.
 
         Args:
-            paths_or_arrays: one or a list of: a path, a file object, a row {"bytes", "path"} of `datasets`, or audio in
-                memory as `MERTFeatureExtractor` takes it (array or tensor (samples,) or (channels, samples), integer
-                PCM, a dictionary with "array" and "sampling_rate").
+            paths_or_arrays: one or a list of: a path, a file object, the bytes of a file, a row {"bytes", "path"} of
+                `datasets`, or audio in memory as `MERTFeatureExtractor` takes it (array or tensor (samples,) or
+                (channels, samples), integer PCM, a dictionary with "array" and "sampling_rate").
             layers: "all", a layer or several. 0 is the encoder's input, -1 the last layer.
             pooling: "mean" over each window's frames, or "frames".
             window: seconds the model sees at a time; None takes each recording whole.
@@ -223,7 +223,7 @@ def _windows_only(items: Iterable[tuple[int, Any]], failed: set[int] | None) -> 
 
 
 def _is_single(recordings: Any) -> bool:
-    if not isinstance(recordings, Iterable) or is_file(recordings) or isinstance(recordings, dict):
+    if not isinstance(recordings, Iterable) or is_file(recordings) or isinstance(recordings, (dict, bytes, bytearray)):
         return True
     if hasattr(recordings, "shape") or hasattr(recordings, "get_all_samples"):
         return True

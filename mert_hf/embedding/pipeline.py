@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -91,6 +90,6 @@ class MERTAudioClassificationPipeline(AudioClassificationPipeline):
         if not isinstance(self.feature_extractor, MERTFeatureExtractor):
             return super().preprocess(inputs)
         rate = self.feature_extractor.sampling_rate
-        recording = BytesIO(inputs) if isinstance(inputs, bytes) else opened(inputs)
+        recording = opened(inputs)
         samples = read_audio(recording, rate) if is_file(recording) else recording
         return self.feature_extractor([samples], sampling_rate=rate, return_tensors="pt")

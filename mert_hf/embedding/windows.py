@@ -107,8 +107,8 @@ def embed_windows(
         `(key, window, values)`, float32: (layers, hidden) for "mean", (layers, 2 hidden) for "mean_std", (frames,
         layers, hidden) for "frames".
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} must be at least 1.")
+    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ValueError(f"batch_size={batch_size!r} must be at least 1, a whole number.")
     windows = iter(windows)
     while batch := list(islice(windows, batch_size)):
         clips = [window.samples for _, window in batch]
@@ -123,7 +123,9 @@ def embed_windows(
 
 
 def opened(recording: Any) -> Any:
-    """A row of `datasets.Audio(decode=False)`, {"bytes", "path"}, as a file; anything else unchanged."""
+    """The bytes of a file, or a row of `datasets.Audio(decode=False)`, {"bytes", "path"}, as a file; else unchanged."""
+    if isinstance(recording, (bytes, bytearray)):
+        recording = {"bytes": recording}
     if not (isinstance(recording, dict) and "array" not in recording and recording.keys() & {"bytes", "path"}):
         return recording
     content, path = recording.get("bytes"), recording.get("path")

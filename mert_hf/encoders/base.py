@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -67,7 +67,7 @@ def resolve_layers(layers: str | int | Sequence[int], encoder: Encoder) -> tuple
             raise ValueError(f'layers={layers!r} must be "all", an int or a list of ints.')
         return tuple(encoder.layers)
     count = encoder.layers[-1] + 1
-    given = [layers] if isinstance(layers, (int, np.integer)) else list(layers)
+    given = list(layers) if isinstance(layers, Iterable) else [layers]
     for layer in given:
         if isinstance(layer, bool) or not isinstance(layer, (int, np.integer)):
             raise TypeError(f'layers={layers!r} must be "all", an int or a list of ints.')

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
-from ..hub.names import check_is_model, resolve_model
+from ..hub.names import check_is_model, readable_weights, resolve_model
 from ..utils.devices import resolve_device, resolve_dtype
 from .base import BatchedEncoder, hash_tensors
 from .cpu import use_cpu_front_end
@@ -141,7 +141,8 @@ def load_encoder(
     """The encoder of a checkpoint that `from_pretrained` opens with `kwargs`; errors as of `open_encoder`."""
     check_is_model(folder, kwargs.get("subfolder") or "")
     torch_dtype = resolve_dtype(dtype, device)
-    model, info = AutoModel.from_pretrained(folder, output_loading_info=True, **kwargs)
+    with readable_weights(name):
+        model, info = AutoModel.from_pretrained(folder, output_loading_info=True, **kwargs)
     check_weights(name, model, info)
     kwargs.pop("attn_implementation", None)
     feature_extractor = AutoFeatureExtractor.from_pretrained(folder, **kwargs)

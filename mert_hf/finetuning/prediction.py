@@ -28,7 +28,7 @@ from ..encoders.transformers import TransformersEncoder, check_weights
 from ..evaluation.metrics.frames import decode
 from ..evaluation.tasks.protocols import STRICT
 from ..hub.model_types import auto_class_name, class_name, is_known, model_class
-from ..hub.names import check_is_model, checkpoint_folder
+from ..hub.names import check_is_model, checkpoint_folder, readable_weights
 from ..recordings.frames import BEAT_LABELS, BOUNDARY_LABELS, CHORD_LABELS
 from ..utils.devices import resolve_device, training_precision
 from ..utils.files import check_output_file, read_json, staged_file
@@ -145,7 +145,8 @@ def open_head(name: str | os.PathLike, settings: PredictionSettings) -> tuple[He
     device = resolve_device(settings.device)
     precision = training_precision(settings.dtype, "cuda" if device.type == "cuda" else "cpu")
     dtype = "bfloat16" if precision["bf16"] else "float16" if precision["fp16"] else "float32"
-    model, info = model_class(config).from_pretrained(folder, output_loading_info=True)
+    with readable_weights(name):
+        model, info = model_class(config).from_pretrained(folder, output_loading_info=True)
     check_weights(name, model, info)
     encoder = HeadEncoder(model.to(device), AutoFeatureExtractor.from_pretrained(folder), dtype)
     run = folder / FINETUNING_FILE

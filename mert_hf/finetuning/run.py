@@ -28,7 +28,7 @@ from ..evaluation.tasks import Task, get_task
 from ..hub import HubTrainerMixin
 from ..hub.cards import CardFacts, kept_update, trainer_measurements, training_facts
 from ..hub.licenses import base_license
-from ..hub.names import is_hub_id, one_line_errors
+from ..hub.names import is_hub_id, one_line_errors, readable_weights
 from ..recordings.frames import FRAME_CLASSES
 from ..recordings.recordings import TaskData, check_audio
 from ..utils.files import check_output_folder, write_json
@@ -277,7 +277,7 @@ def build_model(arguments: FineTuningArguments, config: PretrainedConfig, by_fra
     """The pre-trained encoder under a new head for recordings, or for frames; its configuration is fitted to the
     labels, and the head's weights follow from the seed alone."""
     auto_class = AutoModelForAudioFrameClassification if by_frame else AutoModelForAudioClassification
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), readable_weights(arguments.model_name_or_path):
         torch.manual_seed(seed)  # noqa: TID251  inside fork_rng: the caller's random state is restored after it
         return auto_class.from_pretrained(
             **arguments.checkpoint(),

@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import get_session, validate_repo_id
+from safetensors import SafetensorError
 
 from ..utils.text import one_line
 
@@ -92,6 +93,25 @@ def check_is_model(name: str, subfolder: str = "") -> None:
             f"{folder} holds no {CONFIG_FILES[0]}, so it is not a checkpoint. Give the folder of a saved model, a Hub "
             f"id, or a bundled model: {BUNDLED}."
         )
+
+
+@contextmanager
+def readable_weights(name: str | os.PathLike) -> Iterator[None]:
+    """Around `from_pretrained`: raises ValueError where the weights of a checkpoint are damaged, or more than tensors.
+
+    The libraries' own errors name no file, and that of torch advises to run the code of the file.
+    """
+    try:
+        yield
+    except Exception as error:
+        readable = isinstance(error, (SafetensorError, EOFError))
+        if not readable and type(error).__name__ != "UnpicklingError":
+            raise
+        reason = one_line(error) if readable else "not a pickle of tensors only"
+        raise ValueError(
+            f"The weights of {name} are truncated, damaged or in another format ({reason}). Download or save the "
+            f"checkpoint again; `mert-hf doctor --model {name}` names the file."
+        ) from error
 
 
 def checkpoint_folder(

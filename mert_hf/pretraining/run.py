@@ -15,7 +15,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from ..hub.checkpoint import RUN_SETTINGS_FILE
 from ..hub.model_types import CONFIG_CLASSES
-from ..hub.names import resolve_model
+from ..hub.names import readable_weights, resolve_model
 from ..modeling.configuration_mert import MERTConfig
 from ..modeling.feature_extraction_mert import MERTFeatureExtractor
 from ..modeling.modeling_mert import HEAD_PREFIXES
@@ -173,12 +173,13 @@ def build_model(config: PretrainedConfig, model_arguments: PretrainingModelArgum
     if model_arguments.model_name_or_path is None:
         return AutoModelForPreTraining.from_config(config)
     source = resolve_model(model_arguments.model_name_or_path)
-    try:
-        model, info = AutoModelForPreTraining.from_pretrained(
-            source, config=config, ignore_mismatched_sizes=True, output_loading_info=True
-        )
-    except ValueError as error:
-        raise ValueError(f"{error} {differences(source, model_arguments.model_config)}") from error
+    with readable_weights(source):
+        try:
+            model, info = AutoModelForPreTraining.from_pretrained(
+                source, config=config, ignore_mismatched_sizes=True, output_loading_info=True
+            )
+        except ValueError as error:
+            raise ValueError(f"{error} {differences(source, model_arguments.model_config)}") from error
     # transformers 4.57 gives names only, and may list them among the missing ones too.
     resized = {entry if isinstance(entry, str) else entry[0] for entry in info["mismatched_keys"]}
     if misfits := sorted(name for name in resized if name.startswith(f"{model.base_model_prefix}.")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 import typing
 
@@ -104,7 +105,9 @@ def test_audio_in_memory(embedder, recordings):
     several = embedder.encode([samples, stereo, recordings[0], recordings[0].open("rb")], sampling_rate=24000, **QUIET)
     for result in several:
         np.testing.assert_allclose(result.embeddings, expected.embeddings, atol=1e-5)
-    assert embedder.encode(io.BytesIO(recordings[0].read_bytes()), **QUIET).path == "<audio in memory>"
+    content = recordings[0].read_bytes()
+    assert embedder.encode(io.BytesIO(content), **QUIET).path == "<audio in memory>"
+    assert np.array_equal(embedder.encode(content, **QUIET), embedder.encode(recordings[0], **QUIET))
     assert embedder.encode(samples[:24000], sampling_rate=48000, **QUIET).end.tolist() == [0.5]
     assert embedder.encode(samples[:4000].tolist(), sampling_rate=24000, **QUIET).shape == (1, 4, 32)
     assert embedder.encode([], **QUIET) == []
@@ -193,6 +196,7 @@ def test_silence_embeds(embedder):
         ({"window": 0.001}, "window=0.001 s is too short: the model needs"),
         ({"hop": -1.0}, "hop=-1.0 must be"),
         ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({"batch_size": 1.5}, "batch_size=1.5 must be at least 1, a whole number"),
         ({"workers": 0}, "workers=0 must be at least 1"),
     ],
 )
@@ -202,10 +206,9 @@ def test_arguments_out_of_range(embedder, music, arguments, message):
 
 
 def test_layers_of_another_type(embedder, music):
-    with pytest.raises(TypeError, match="layers="):
-        embedder.encode(music, layers=[1.5], sampling_rate=24000, **QUIET)
-    with pytest.raises(TypeError, match="layers="):
-        embedder.encode(music, layers=[True], sampling_rate=24000, **QUIET)
+    for layers in ([1.5], [True], 1.5, None):
+        with pytest.raises(TypeError, match="layers="):
+            embedder.encode(music, layers=layers, sampling_rate=24000, **QUIET)
 
 
 def test_recordings_that_cannot_be_embedded(embedder, damaged, recordings):
@@ -242,6 +245,17 @@ def test_missing_weights_of_other_encoders_are_an_error(tmp_path):
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match="are missing or of another shape: encoder.layers.1.attention.k_proj.weight"):
         MERTEmbedder.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_damaged_weights_are_an_error_that_names_the_checkpoint(tiny_checkpoint, tmp_path, name):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(tiny_checkpoint, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    for content in (b"\x80\x02cbuiltins\nprint\n.", (tiny_checkpoint / "model.safetensors").read_bytes()[:5000]):
+        (folder / name).write_bytes(content)
+        with pytest.raises(ValueError, match="checkpoint are truncated, damaged") as caught:
+            MERTEmbedder.from_pretrained(folder)
+        assert "weights_only" not in str(caught.value)
 
 
 def test_dtypes():

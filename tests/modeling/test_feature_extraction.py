@@ -144,6 +144,7 @@ def test_a_clip_shorter_than_a_sample_of_the_model_is_refused():
     [
         ([], ValueError, "list of clips is empty"),
         (np.zeros(0, np.float32), ValueError, "no samples"),
+        (np.zeros((0, 2), np.float32), ValueError, "no samples"),
         ("song.wav", TypeError, "Read files with mert_hf.audio.read_audio"),
         ([b"RIFF"], TypeError, "given bytes"),
         (None, TypeError, "given NoneType"),
