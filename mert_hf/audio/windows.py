@@ -13,6 +13,7 @@ import soxr
 from ..utils.settings import CHANNELS, check_choice
 from .decoding import AudioReadError, AudioSource, open_decoder, source_name
 
+WHOLE = 2**62  # samples of a window that takes any recording as a whole
 MARGIN_SECONDS = 0.25  # decoded before a part, as the resampling filter needs it
 
 
@@ -176,18 +177,18 @@ def _cut(blocks: Iterable[np.ndarray], sampling_rate: int, size: int, step: int)
 
 
 def check_window(sampling_rate: int, window: float | None, hop: float | None) -> tuple[int, int]:
-    """Window and hop in samples, 2^62 for a whole recording; ValueError below a sample, or for a hop without window."""
+    """Window and hop in samples, at most `WHOLE`; ValueError below a sample, or for a hop without window."""
     if window is None:
         if hop is not None:
             raise ValueError(f"hop={hop!r} cannot be combined with window=None, the recording as one window.")
-        return 2**62, 2**62
+        return WHOLE, WHOLE
     lengths = []
     for name, seconds in (("window", window), ("hop", window if hop is None else hop)):
         if not (isinstance(seconds, (int, float, np.number)) and seconds < math.inf and seconds * sampling_rate >= 1):
             raise ValueError(
                 f"{name}={seconds!r} must be a number of seconds, at least one sample (1/{sampling_rate})."
             )
-        lengths.append(round(seconds * sampling_rate))
+        lengths.append(round(min(seconds * sampling_rate, WHOLE)))
     return lengths[0], lengths[1]
 
 

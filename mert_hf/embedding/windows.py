@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from io import BytesIO
@@ -110,7 +111,7 @@ def embed_windows(
     if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise ValueError(f"batch_size={batch_size!r} must be at least 1, a whole number.")
     windows = iter(windows)
-    while batch := list(islice(windows, batch_size)):
+    while batch := list(islice(windows, min(batch_size, sys.maxsize))):
         clips = [window.samples for _, window in batch]
         if pooling == "mean":
             rows = mean_states(encoder, clips, layers, normalize)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -189,6 +190,7 @@ class MusicIndex:
         first = set().union(*(found for found, factor in zip(copies, factors, strict=True) if factor > 0))
         left_out = set().union(*copies) if rules.distinct else set()
         candidates = partial(self._candidates, vector, "windows" if passages else "vector", where, rules)
+        top_k = min(top_k, len(self))
         count = max(4 * top_k, FEWEST_CANDIDATES)
         while True:
             rows = candidates(count, first)
@@ -317,9 +319,11 @@ class MusicIndex:
 
 def _direction(seeds: Sequence[Seed], factors: Sequence[float]) -> np.ndarray:
     """(hidden,) float32: the weighted sum of the queries' directions."""
-    direction = sum(factor * unit(seed.vector) for seed, factor in zip(seeds, factors, strict=True))
-    if not np.any(direction):
-        raise ValueError("The weighted queries add up to zero. Give other weights.")
+    with np.errstate(over="ignore", invalid="ignore"):
+        direction = sum(factor * unit(seed.vector) for seed, factor in zip(seeds, factors, strict=True))
+        squared_length = direction @ direction
+    if not 0 < squared_length < math.inf:
+        raise ValueError(f"The queries, weighted by {factors}, add up to zero or are not finite. Give other weights.")
     return direction
 
 
