@@ -298,7 +298,8 @@ def _inspect(source: AudioSource) -> tuple[str, bytes]:
     if not hasattr(source, "read"):
         path = Path(source)
         if not path.is_file():
-            problem = "a folder, not a file" if path.is_dir() else "no such file"
+            others = "not a regular file" if path.exists() else "no such file"
+            problem = "a folder, not a file" if path.is_dir() else others
             raise AudioReadError(name, problem, "Check the path")
     try:
         with ExitStack() as stack:

@@ -32,12 +32,14 @@ def find_audio_files(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> 
         The paths as given, sorted, each file once even where several paths name it.
 
     Raises:
-        ValueError: no path, a folder without audio, or a glob that matches nothing.
+        ValueError: no path, an empty path, a folder without audio, or a glob that matches nothing.
         OSError: a folder that cannot be read.
     """
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if not paths:
         raise ValueError("No paths were given. Give files, folders or globs.")
+    if "" in paths:
+        raise ValueError('A path is empty, such as "$FOLDER" where FOLDER is not set. The current folder is ".".')
     found = sorted({Path(file) for path in paths for file in _expand(os.fspath(path))})
     unique = {os.path.realpath(file): file for file in reversed(found)}  # reversed: the first name of a file stays
     return sorted(unique.values())

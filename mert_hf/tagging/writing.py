@@ -162,10 +162,10 @@ class UndoLog:
     def entries(self) -> list[dict[str, Any]]:
         """The entries, oldest first; a last line that a killed run left unfinished is not one.
 
-        Raises FileNotFoundError where there is no log, and ValueError where the file is something else.
+        Raises FileNotFoundError where there is no log, and ValueError where it is something else or only a cut line.
         """
         found = []
-        lines = self.path.read_text(encoding="utf-8").split("\n")
+        lines = self.path.read_bytes().split(b"\n")
         for number, line in enumerate(lines):
             try:
                 entry = json.loads(line)
@@ -173,9 +173,9 @@ class UndoLog:
                     raise ValueError
                 found.append(entry)
             except (ValueError, TypeError):
-                if number < len(lines) - 1:
+                if number < len(lines) - 1 or (line and not found):
                     raise ValueError(
-                        f"{self.path}, line {number + 1}: not a log of mert-hf tag. Check the name."
+                        f"{self.path}, line {number + 1}: not a log of mert-hf tag, or cut off there. Check the name."
                     ) from None
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import re
 import struct
@@ -116,6 +117,9 @@ def test_missing_files_and_folders(tmp_path):
         audio_info(tmp_path / "missing.wav")
     with pytest.raises(AudioReadError, match="a folder, not a file"):
         read_audio(tmp_path, 24000)
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(AudioReadError, match="not a regular file"):
+        read_audio(tmp_path / "pipe.wav", 24000)
 
 
 def test_errors_cross_process_borders():

@@ -86,6 +86,8 @@ def test_nothing_found_is_an_error(folder):
     (folder / "empty").mkdir()
     with pytest.raises(ValueError, match="No paths were given"):
         find_audio_files([])
+    with pytest.raises(ValueError, match="A path is empty"):
+        find_audio_files([folder, ""])
     with pytest.raises(ValueError, match=r"contains no recordings \(found: nothing\)"):
         find_audio_files(folder / "empty")
     with pytest.raises(ValueError, match=r"contains no recordings \(found: 1 \.jpg"):

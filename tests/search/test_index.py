@@ -118,7 +118,7 @@ def test_filter_and_names(index):
         ("song00.flac", {"top_k": 0}, ValueError, "top_k=0 must be at least 1"),
         ("song00.flac", {"weights": [1, 2]}, ValueError, "There are 2 weights for 1 queries"),
         ("song00.flac", {"weights": [0]}, ValueError, "add up to zero"),
-        ("song00.flac", {"weights": [float("nan")]}, ValueError, r"weighted by \[nan\], add up to zero or are not finite"),
+        ("song00.flac", {"weights": [float("nan")]}, ValueError, r"weighted by \[nan\], add up"),
         ("song00.flac", {"weights": [1e308]}, ValueError, "are not finite"),
         ("song00.flac", {"where": "length < 3"}, ValueError, "where='length < 3' is not a condition on path, duration"),
         (np.zeros(3), {}, ValueError, r"has the shape \(3,\); a vector of this index has \(32,\)"),

@@ -188,9 +188,10 @@ def test_an_audio_that_would_change_is_not_written(tmp_path, log, monkeypatch):
 
 
 def test_what_is_not_a_log(tmp_path):
-    (tmp_path / "list.txt").write_text("one\ntwo\n")
-    with pytest.raises(ValueError, match="list.txt, line 1: not a log of mert-hf tag"):
-        undo_tags(tmp_path / "list.txt")
+    for content in (b"one\ntwo\n", b"\xff\xfe\n\x80", b"RIFF\xff", b'{"path": "a.wa'):
+        (tmp_path / "list.txt").write_bytes(content)
+        with pytest.raises(ValueError, match="list.txt, line 1: not a log of mert-hf tag, or cut off there"):
+            undo_tags(tmp_path / "list.txt")
     with pytest.raises(FileNotFoundError):
         undo_tags(tmp_path / "missing")
 
