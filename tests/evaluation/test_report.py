@@ -6,7 +6,9 @@ import copy
 import csv
 import json
 import xml.etree.ElementTree as ElementTree
+from functools import reduce
 from html.parser import HTMLParser
+from operator import getitem
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +200,25 @@ def test_published_figures_are_of_known_tasks():
         assert set(source.figures) <= set(TASK_NAMES)
         for figures in source.figures.values():
             assert all(len(values) == len(source.models) for values in figures.values())
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (["title"], None, "title is missing"),
+        (["metrics", "accuracy"], None, "metrics.accuracy is missing"),
+        (["layers", 0, "validation", "accuracy", "mean"], None, r"layers\.0\.validation\.accuracy\.mean is missing"),
+        (["selected"], 3, "selected is 3, but must be of the type dict"),
+        (["metrics", "accuracy", "std"], "much", "metrics.accuracy.std is 'much', but must be of the type float | int"),
+    ],
+)
+def test_keys_that_are_missing_or_of_other_types_are_named(files, tmp_path, keys, value, message):
+    content = json.loads(files[0].read_text())
+    place = reduce(getitem, keys[:-1], content)
+    place.pop(keys[-1]) if value is None else place.update({keys[-1]: value})
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"x\.json: {message}"):
+        write_report(load_results([tmp_path / "x.json"]), tmp_path / "report")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": 1}', '{"accuracy": 1}'])

@@ -26,19 +26,67 @@ Results = dict[str, Any]
 Layer = int | str
 Record = dict[str, Any]
 
+EACH = object()  # stands for every other key
+NUMBER = float | int
+SCORES = {EACH: {"mean": NUMBER, "std": NUMBER | None, "values": [NUMBER], "interval": [NUMBER]}}
+# What a result file can hold: an object by its keys, a list by its entries, or a type; in a tuple what may be null.
+FORM = {
+    **dict.fromkeys(("task", "title", "kind", "metric", "model", "model_fingerprint"), str),
+    "metrics": SCORES,
+    "validation": SCORES,
+    "selected": {"layer": Layer, "learning_rate": NUMBER},
+    "layers": [{"layer": Layer, "learning_rate": NUMBER, "validation": SCORES, "test": (SCORES,)}],
+    "data": {"labels": [str], "recordings": {EACH: int}},
+    "protocol": {"name": str, "window": NUMBER, "seeds": [int], "differences": [str]},
+    "few_shot": [{"recordings": NUMBER, "metrics": SCORES}],
+    "deformed": [{"kind": str, "amount": NUMBER, "metrics": SCORES}],
+}
+
 
 def load_results(paths: Iterable[str | Path]) -> list[Results]:
-    """Reads result files of `mert-hf evaluate`; each gets its own place under "file". ValueError for no files, or a
-    file that is not a result of this version."""
+    """Reads result files of `mert-hf evaluate`; each gets its own place under "file". ValueError for no files, a file
+    that is not a result of this version, or a value of another type; and for a key that is missing when it is used."""
     results = []
     for path in map(Path, paths):
         content = read_json(path)
         if content.get("format") != RESULTS_FORMAT:
             raise ValueError(f"{path} does not hold results of mert-hf evaluate (format {RESULTS_FORMAT}).")
-        results.append({**content, "file": str(path)})
+        results.append(_checked({**content, "file": str(path)}, FORM, f"{path}: "))
     if not results:
         raise ValueError("No result files are given. Run mert-hf evaluate first.")
     return results
+
+
+class _Object(dict):
+    """An object in a result file; `place` is the file and the keys that lead to it."""
+
+    def __init__(self, content: dict[str, Any], place: str):
+        super().__init__(content)
+        self.place = place
+
+    def __missing__(self, key: str) -> Any:
+        raise ValueError(f"{self.place}{key} is missing. Write the file again with mert-hf evaluate.")
+
+
+def _checked(value: Any, form: Any, place: str) -> Any:
+    """A value of a result file whose missing keys are errors; ValueError where its form is not as in `FORM`."""
+    if isinstance(form, tuple):
+        if value is None:
+            return None
+        (form,) = form
+    kind = type(form) if isinstance(form, (dict, list)) else form
+    if not isinstance(value, kind):
+        name = getattr(kind, "__name__", kind)
+        raise ValueError(
+            f"{place.rstrip('.')} is {value!r:.40}, but must be of the type {name}. Write the file again with mert-hf "
+            "evaluate."
+        )
+    if kind is list:
+        return [_checked(entry, form[0], f"{place}{number}.") for number, entry in enumerate(value)]
+    if kind is dict:
+        forms = ((key, form.get(key, form.get(EACH, object))) for key in value)
+        return _Object({key: _checked(value[key], inner, f"{place}{key}.") for key, inner in forms}, place)
+    return value
 
 
 @dataclass(frozen=True)
