@@ -36,7 +36,9 @@ class Distance:
 
     kind: str  # "fad", "fad_inf" or "kad"
     value: float  # that of a kernel can be slightly below 0: it has no bias
-    interval: tuple[float, float] | None  # at 95 %, by the basic bootstrap over recordings; None without draws
+    # At 95 %, by the basic bootstrap over recordings; None without draws, or where a covariance is singular: a resample
+    # has still fewer different windows, and the bias grows too much for an interval.
+    interval: tuple[float, float] | None
     # Share of random divisions of all recordings that are as far apart; None without draws, or where one side is stored
     # statistics.
     p_value: float | None
@@ -96,13 +98,13 @@ def compare(a: Collection | Moments, b: Collection | Moments, wanted: DistanceSe
     value = statistic(*pool.sides)
     rng = np.random.default_rng(wanted.seed)
     interval = p_value = None
-    if wanted.draws and max(side.sum() for side in pool.sides) > 1:
+    notes = _notes(wanted.kind, rows, a.settings.get("hidden_size", 0))
+    if wanted.draws and not notes and max(side.sum() for side in pool.sides) > 1:
         interval = _interval(value, statistic, pool, rng, wanted)
     if wanted.draws and not any(pool.stored):
         p_value = _p_value(value, statistic, pool, rng, wanted)
     shares = _changes_without(value, statistic, pool, wanted) if wanted.shares and not pool.stored[1] else {}
     counts = tuple(len(side.paths) if isinstance(side, Collection) else None for side in (a, b))
-    notes = _notes(wanted.kind, rows, a.settings.get("hidden_size", 0))
     return Distance(wanted.kind, value, interval, p_value, shares, counts, rows, a.settings, notes)
 
 
@@ -283,5 +285,5 @@ def _notes(kind: str, rows: tuple[int, int], values: int) -> tuple[str, ...]:
         return ()
     return (
         f"{min(rows)} windows are fewer than the {values} values of a row: the covariance is singular and the Frechet "
-        "distance too large. Use more music, shorter windows, or kad.",
+        "distance too large, without an interval. Use more music, shorter windows, or kad.",
     )

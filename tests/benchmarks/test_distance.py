@@ -85,6 +85,10 @@ def test_singular_covariances_are_real_and_noted():
     same = distance(few, few, draws=0)
     assert same.value == pytest.approx(0, abs=1e-6)
     assert "fewer than the 6 values" in same.text()
+    other = Collection(rng.normal(size=(4, 6)), few.owners, few.paths, SETTINGS)
+    found = distance(few, other, draws=5)
+    assert found.interval is None and "without an interval" in found.text() and found.p_value is not None
+    assert distance(few, other, "kad", draws=5).interval is not None
     flat = Moments(np.zeros(6), np.zeros((6, 6)), 9, SETTINGS)
     assert frechet_distance(flat, few.moments()) == pytest.approx(
         rows.mean(0) @ rows.mean(0) + np.trace(np.cov(rows, rowvar=False))
