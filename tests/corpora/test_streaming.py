@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import pytest
 import torch
 from accelerate import skip_first_batches
 from accelerate.data_loader import prepare_data_loader
+from kills import kill_at
 from tiny_pretraining import RATE, LoudnessTeacher, losses_of, make_collator, write_recordings
 from torch.utils.data import DataLoader
 
@@ -220,17 +218,11 @@ def test_a_run_on_shards_resumes_where_it_was(tiny_run, shards, tmp_path):
 @pytest.mark.slow
 def test_ten_kills_change_nothing(tiny_run, shards, tmp_path):
     """The losses of all steps are those of a run that nothing disturbed."""
-    shared = [*tiny_run, "--train_data", str(shards), "--crop_length", "1000", "--max_steps", "22", "--save_steps", "2"]
+    shared = [*tiny_run, "--train_data", str(shards), "--crop_length", "1000", "--max_steps", "50", "--save_steps", "2"]
     whole = main([*shared, "--output_dir", str(tmp_path / "whole")])
     killed = [*shared, "--output_dir", str(tmp_path / "killed")]
     for kill in range(10):
         process = multiprocessing.get_context("fork").Process(target=main, args=(killed,))
         process.start()
-        while (
-            process.is_alive() and not (tmp_path / f"killed/checkpoint-{2 * (kill + 1)}/trainer_state.json").is_file()
-        ):
-            time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
+        kill_at(kill + 1, lambda: len(list(tmp_path.glob("killed/checkpoint-*/trainer_state.json"))), process)
     assert losses_of(main(killed)) == losses_of(whole)

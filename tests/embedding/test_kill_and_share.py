@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
+from kills import kill_at
 from sounds import sweep, write
 
 from mert_hf.embedding.dataset import embed_dataset
@@ -28,11 +27,11 @@ def write_clips(folder: Path, count: int) -> None:
     (folder / "050.flac").write_text("no music")
 
 
-def start(clips: Path, out: Path, model: Path, launcher=(sys.executable, "-m")) -> subprocess.Popen:
+def start(clips: Path, out: Path, model: Path, launcher=(sys.executable, "-m"), **options) -> subprocess.Popen:
     """The command in a process of its own, with the settings of `finish`."""
     command = [*launcher, "mert_hf.cli", "embed", str(clips), "--output", str(out), "--model", str(model)]
     command += ["--device", "cpu", "--dtype", "float32", "--batch-size", "4", "--window", "2"]
-    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=ENVIRONMENT, **options)
 
 
 def finish(clips: Path, out: Path, model: Path) -> None:
@@ -45,26 +44,17 @@ def rows(folder: Path, cache: Path) -> dict[str, np.ndarray]:
     return data.with_format("numpy")[:]
 
 
-def kill_when_shards_are_done(process: subprocess.Popen, out: Path, shards: int) -> int:
-    """Kills the process, as nothing can be caught, once so many shards are there; returns how many are."""
-    while len(list(out.glob("train-*.parquet"))) < shards:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    process.communicate()
+def shards(out: Path) -> int:
     return len(list(out.glob("train-*.parquet")))
 
 
 def assert_killed_run_continues(tmp_path: Path, model: Path, count: int, kills: int) -> None:
     write_clips(tmp_path / "clips", count)
     finish(tmp_path / "clips", tmp_path / "whole", model)
-    planned = len(list((tmp_path / "whole").glob("train-*.parquet")))
-    done = 0
     for _ in range(kills):
         process = start(tmp_path / "clips", tmp_path / "out", model)
-        done = kill_when_shards_are_done(process, tmp_path / "out", done + 1)
-        assert done < planned, "the run was over before it was killed"
+        kill_at(shards(tmp_path / "out") + 1, lambda: shards(tmp_path / "out"), process)
+        assert shards(tmp_path / "out") < shards(tmp_path / "whole"), "the run was over before it was killed"
     finish(tmp_path / "clips", tmp_path / "out", model)
     one, two = rows(tmp_path / "out", tmp_path / "cache"), rows(tmp_path / "whole", tmp_path / "cache")
     for name in two:
@@ -75,7 +65,7 @@ def assert_killed_run_continues(tmp_path: Path, model: Path, count: int, kills: 
 
 
 def test_a_killed_run_continues(tmp_path, tiny_checkpoint):
-    assert_killed_run_continues(tmp_path, tiny_checkpoint, count=60, kills=1)
+    assert_killed_run_continues(tmp_path, tiny_checkpoint, count=100, kills=1)
 
 
 @pytest.mark.slow
@@ -88,7 +78,8 @@ def test_processes_share_a_run(tmp_path, tiny_checkpoint):
     write_clips(tmp_path / "clips", 60)
     finish(tmp_path / "clips", tmp_path / "alone", tiny_checkpoint)
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
-    shared = start(tmp_path / "clips", tmp_path / "shared", tiny_checkpoint, launcher)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    shared = start(tmp_path / "clips", tmp_path / "shared", tiny_checkpoint, launcher, **pipes)
     output, errors = shared.communicate()
     assert shared.returncode == 1, errors
     assert output.count("59 of 60 files") == 1  # one process speaks for all

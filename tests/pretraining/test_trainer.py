@@ -8,11 +8,11 @@ import os
 import random
 import signal
 import threading
-import time
 
 import pytest
 import torch
 import torch.multiprocessing
+from kills import kill_at
 from tiny_pretraining import RATE, losses_of, make_collator, make_dataset, make_trainer, near, tiny_config
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -241,7 +241,7 @@ class StepCounter(TrainerCallback):
 def train_or_resume(folder, output_dir, steps=None) -> None:
     """As `run_pretraining` does: resumes from the last complete checkpoint; leaves the losses at the end."""
     trainer = make_trainer(
-        folder, output_dir, collator=make_collator(), max_steps=60, save_strategy="steps", save_steps=3
+        folder, output_dir, collator=make_collator(), max_steps=100, save_strategy="steps", save_steps=3
     )
     if steps is not None:
         trainer.add_callback(StepCounter(steps))
@@ -278,17 +278,12 @@ def test_ten_kills_at_random_moments_change_nothing(recordings, tmp_path):
     """Killed after one to four steps and a moment more, wherever the run then is, saving included."""
     train_or_resume(recordings, tmp_path / "straight")
     draws, fork = random.Random(0), torch.multiprocessing.get_context("fork")
+    steps = fork.Value("i", 0, lock=False)  # a killed process may hold a lock
     for _ in range(10):
-        steps = fork.Value("i", 0)
+        steps.value = 0
         process = fork.Process(target=train_or_resume, args=(recordings, tmp_path / "killed", steps))
         process.start()
-        wanted = draws.randint(1, 4)
-        while process.is_alive() and steps.value < wanted:
-            time.sleep(0.001)
-        time.sleep(draws.uniform(0, 0.03))
-        process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
+        kill_at(draws.randint(1, 4), lambda: steps.value, process, draws.uniform(0, 0.03))
     train_or_resume(recordings, tmp_path / "killed")
     killed, straight = (json.loads((tmp_path / name / "losses.json").read_text()) for name in ("killed", "straight"))
-    assert killed == straight and len(straight) == 60
+    assert killed == straight and len(straight) == 100
