@@ -1,57 +1,45 @@
-"""`mert-hf serve` as a process, for tests and measurements."""
+"""Servers as processes, `mert-hf serve` among them, for tests and measurements."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
 
 START_SECONDS = 180
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @contextmanager
-def running(command: list[str], address: str, log: Path, **options) -> Iterator[subprocess.Popen]:
-    """A process that answers at an address; it is terminated at the end unless it has ended."""
+def running(command: list[str], log: Path, **options) -> Iterator[tuple[subprocess.Popen, int]]:
+    """A server that listens to any free port, and that port; it is terminated at the end unless it has ended."""
     with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, **options)
+        process = subprocess.Popen([*command, "--port", "0"], stdout=output, stderr=subprocess.STDOUT, **options)
         try:
-            _wait(process, address, log)
-            yield process
+            yield process, _port(process, log)
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
                 process.wait(timeout=60)
 
 
-def serve(index: Path, port: int, log: Path, *options: str, **environment: str):
+def serve(index: Path, log: Path, *options: str, **environment: str):
     """`mert-hf serve` at a port of this machine, see `running`."""
-    command = [sys.executable, "-m", "mert_hf.cli", "serve", str(index), "--port", str(port), "--device", "cpu"]
-    return running([*command, *options], f"http://127.0.0.1:{port}/health", log, env={**os.environ, **environment})
+    command = [sys.executable, "-m", "mert_hf.cli", "serve", str(index), "--device", "cpu"]
+    return running([*command, *options], log, env={**os.environ, **environment})
 
 
-def _wait(process: subprocess.Popen, address: str, log: Path) -> None:
+def _port(process: subprocess.Popen, log: Path) -> int:
+    """The port that uvicorn and Flask report once they listen."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
-        try:
-            urlopen(address, timeout=5).close()
-            return
-        except HTTPError:  # it answers, such as that a token is missing
-            return
-        except (URLError, OSError):
-            time.sleep(0.2)
-    raise AssertionError(f"Nothing answers at {address}:\n{log.read_text()}")
+        if found := re.search(r"unning on http://127\.0\.0\.1:(\d+)\b", log.read_text()):
+            return int(found[1])
+        time.sleep(0.1)
+    raise AssertionError(f"The server does not listen after {START_SECONDS} s:\n{log.read_text()}")

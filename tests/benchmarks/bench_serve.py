@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import psutil
 import soundfile
-from served import free_port, serve
+from served import serve
 from sounds import melody
 
 from mert_hf.search import MusicIndex
@@ -88,9 +88,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.index.exists():
         make_index(arguments.index)
-    paths, times, errors, port = MusicIndex(arguments.index).paths(), defaultdict(list), [], free_port()
+    paths, times, errors = MusicIndex(arguments.index).paths(), defaultdict(list), []
     share = arguments.requests // arguments.clients
-    with tempfile.TemporaryDirectory() as folder, serve(arguments.index, port, Path(folder, "log")) as process:
+    with tempfile.TemporaryDirectory() as folder, serve(arguments.index, Path(folder, "log")) as (process, port):
         program = psutil.Process(process.pid)
         started, before = time.perf_counter(), sum(program.cpu_times()[:2])
         clients = [

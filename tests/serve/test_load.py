@@ -18,7 +18,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the server needs the extra 'serve'")
 
-from served import free_port, serve
+from served import serve
 from tagged_songs import SONGS, write_song
 
 from mert_hf.search import MusicIndex
@@ -76,8 +76,8 @@ def client(port: int, number: int, paths: list[str], errors: list[Exception]) ->
 @pytest.mark.slow
 def test_clients_while_the_index_changes_and_after_a_kill(place, tmp_path):
     songs, index = place
-    paths, port, errors = MusicIndex(index).paths(), free_port(), []
-    with serve(index, port, tmp_path / "log") as process:
+    paths, errors = MusicIndex(index).paths(), []
+    with serve(index, tmp_path / "log") as (process, port):
         clients = [threading.Thread(target=client, args=(port, number, paths, errors)) for number in range(CLIENTS)]
         for number in range(ADDED):
             write_song(songs, SONGS + number)
@@ -96,7 +96,7 @@ def test_clients_while_the_index_changes_and_after_a_kill(place, tmp_path):
         process.kill()
         process.wait()
     assert process.returncode == -signal.SIGKILL
-    with serve(index, port, tmp_path / "log"):
+    with serve(index, tmp_path / "log") as (_, port):
         connection = HTTPConnection("127.0.0.1", port, timeout=60)
         assert [ask(connection, *request) for request in requests_of(paths[0], paths[5])] == before
         connection.close()
@@ -115,12 +115,11 @@ def send_until_closed(upload: socket.socket) -> int:
 @pytest.mark.slow
 def test_a_gigabyte_is_refused_and_a_stop_completes_what_has_begun(place, tmp_path):
     songs, index = place
-    port = free_port()
-    head = f"POST /search HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    head = "POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=b\r\n"
     song = next(songs.rglob("*.flac")).read_bytes()
     part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.flac"\r\n\r\n'
     body = part + song + b"\r\n--b--\r\n"
-    with serve(index, port, tmp_path / "log") as process:
+    with serve(index, tmp_path / "log") as (process, port):
         with socket.create_connection(("127.0.0.1", port), timeout=60) as upload:
             upload.sendall(f"{head}Content-Length: {10**9}\r\n\r\n".encode())  # and nothing of it
             assert upload.recv(1000).startswith(b"HTTP/1.1 413")

@@ -13,7 +13,7 @@ pytest.importorskip("supysonic", reason="the library of the test is supysonic")
 pytest.importorskip("libopensonic", reason="the client of the test is py-opensonic")
 
 import libopensonic
-from served import free_port, running, serve
+from served import running, serve
 
 from mert_hf.search import MusicIndex
 
@@ -36,9 +36,8 @@ def player(music, tmp_path_factory):
     ]
     for words in add:
         subprocess.run([program, *words], cwd=folder, check=True, capture_output=True)
-    port = free_port()
-    command = [sys.executable, "-m", "flask", "--app", "supysonic.web:create_application", "run", "--port", str(port)]
-    with running(command, f"http://127.0.0.1:{port}/rest/ping", folder / "log", cwd=folder):
+    command = [sys.executable, "-m", "flask", "--app", "supysonic.web:create_application", "run"]
+    with running(command, folder / "log", cwd=folder) as (_, port):
         connection = libopensonic.Connection("http://127.0.0.1", "me", PASSWORD, port=port, legacy_auth=True)
         yield connection
         connection.cleanup()
@@ -47,9 +46,9 @@ def player(music, tmp_path_factory):
 @pytest.fixture(scope="module")
 def client(player, index_folder, tmp_path_factory):
     """A connection to our server, with its token as the password."""
-    port, log = free_port(), tmp_path_factory.mktemp("serve") / "log"
+    log = tmp_path_factory.mktemp("serve") / "log"
     options = ["--player", f"http://127.0.0.1:{player.port}", "--player-user", "me", "--token", TOKEN]
-    with serve(index_folder, port, log, *options, MERT_HF_PLAYER_PASSWORD=PASSWORD):
+    with serve(index_folder, log, *options, MERT_HF_PLAYER_PASSWORD=PASSWORD) as (_, port):
         connection = libopensonic.Connection("http://127.0.0.1", "anyone", TOKEN, port=port)
         yield connection
         connection.cleanup()
