@@ -359,6 +359,10 @@ class MERTConfig(PretrainedConfig):
 FIELDS = MERTConfig.__annotations__  # name: type
 
 
+class FieldTypeError(TypeError, ValueError):
+    """A field of the wrong type: a TypeError of a call, and a ValueError of what a configuration file holds."""
+
+
 def report_unknown(owner: str, names, fields) -> None:
     """Warns of keys that look like a misspelled field. Other keys are not a mistake: transformers adds its own."""
     for name in names:
@@ -369,7 +373,7 @@ def report_unknown(owner: str, names, fields) -> None:
 def integer_list(name: str, value) -> list:
     """The value as a list; raises TypeError where it is not a series."""
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
-        raise TypeError(f"{name}={value!r} must be a list of integers.")
+        raise FieldTypeError(f"{name}={value!r} must be a list of integers.")
     return list(value)
 
 
@@ -390,9 +394,9 @@ def check_field(name: str, value, annotation) -> None:
         annotation = get_args(annotation)[0]
     kind, *limits = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
     if kind is bool and not isinstance(value, bool):
-        raise TypeError(f"{name}={value!r} must be True or False.")
+        raise FieldTypeError(f"{name}={value!r} must be True or False.")
     if kind is str and not isinstance(value, str):
-        raise TypeError(f"{name}={value!r} must be a string.")
+        raise FieldTypeError(f"{name}={value!r} must be a string.")
     if kind is str and limits and value not in limits:
         raise ValueError(f"{name}={value!r} must be one of {', '.join(map(repr, limits))}.")
     if kind in (int, float) and limits:
@@ -406,7 +410,7 @@ def check_number(name: str, value, kind: type, low: float, high: float) -> None:
     """Checks that a value is a finite number of this kind between two bounds, themselves allowed."""
     expected, noun = (Integral, "an integer") if kind is int else (Real, "a number")
     if isinstance(value, bool) or not isinstance(value, expected):
-        raise TypeError(f"{name}={value!r} must be {noun} between {low} and {high}.")
+        raise FieldTypeError(f"{name}={value!r} must be {noun} between {low} and {high}.")
     if not math.isfinite(value) or not low <= value <= high:
         raise ValueError(f"{name}={value} must be between {low} and {high}.")
 

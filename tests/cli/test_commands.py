@@ -134,6 +134,15 @@ def test_errors_of_the_system_are_sentences(tmp_path):
     assert (result.exit_code, result.stderr) == (1, expected)
 
 
+@pytest.mark.parametrize("kind", ["mert_model", "mert2"])
+def test_a_configuration_with_a_field_of_another_type(tmp_path, kind):
+    (tmp_path / "config.json").write_text(f'{{"model_type": "{kind}", "hidden_size": "192"}}')
+    (tmp_path / "a.wav").touch()
+    result = run("embed", str(tmp_path / "a.wav"), "--model", str(tmp_path), "--output", str(tmp_path / "out"))
+    assert result.exit_code == 1
+    assert result.stderr.startswith("mert-hf: error: hidden_size='192' must be an integer between")
+
+
 def test_errors_of_recordings_are_sentences(failing):
     failing(AudioReadError("a.wav", "the file is empty (0 bytes)", "Copy it again, or leave it out"))
     expected = "mert-hf: error: a.wav: the file is empty (0 bytes). Copy it again, or leave it out.\n"
