@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from kills import kill_at
 from typer.testing import CliRunner
 
 from mert_hf.cli.app import app
@@ -115,14 +113,9 @@ def test_a_run_killed_three_times_is_resumed(songs, tiny_checkpoint, tmp_path):
     output, unfinished = tmp_path / "found.parquet", tmp_path / "found.parquet.unfinished"
     command = [sys.executable, "-m", "mert_hf.cli", "predict", str(tmp_path / "out"), str(music), "--batch-size", "4"]
     for kill in range(3):
-        process = subprocess.Popen(
-            [*command, "--output", str(output), "--device", "cpu"], stderr=subprocess.PIPE, env={**os.environ}
-        )
-        while len(list(unfinished.glob("train-*.parquet"))) <= kill:
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL and not output.exists()
+        process = subprocess.Popen([*command, "--output", str(output), "--device", "cpu"])
+        kill_at(kill + 1, lambda: len(list(unfinished.glob("train-*.parquet"))), process)
+        assert not output.exists()
     for place in (output, tmp_path / "undisturbed.parquet"):
         predict(tmp_path / "out", [music], place, device="cpu", batch_size=4, show_progress_bar=False)
     assert pq.read_table(output).equals(pq.read_table(tmp_path / "undisturbed.parquet"))

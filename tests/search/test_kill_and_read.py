@@ -69,7 +69,8 @@ def test_ten_kills_change_nothing(library, tiny_checkpoint, tmp_path):
         ready = context().Event()
         process = context().Process(target=write_index, args=(music, folder, tiny_checkpoint, ready))
         process.start()
-        ready.wait()
+        while not ready.wait(timeout=1):
+            assert process.exitcode is None, "the process ended before it began"
         process.join(draws.uniform(0.1, 0.8) * seconds)
         process.kill()
         process.join()
@@ -118,7 +119,9 @@ def test_two_readers_while_it_is_written(library, tiny_checkpoint, tmp_path):
     for reader in readers:
         reader.start()
     process.join()
-    time.sleep(0.5)
+    wanted = [len(seen) + 2 for seen in sizes]  # the last of these was opened after the end
+    while not errors and any(len(seen) < count for seen, count in zip(sizes, wanted, strict=True)):
+        time.sleep(0.01)
     done.set()
     for reader in readers:
         reader.join()
